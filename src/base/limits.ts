@@ -1,0 +1,97 @@
+/**
+ * Every limit of Plexus has its name here; `assertLimits` checks how they relate. Reaching one never
+ * grows memory: it closes the CmdSN window, queues in bounded order, or answers TASK SET FULL.
+ * Lengths are bytes unless the name says otherwise.
+ */
+import { assert } from './assert.ts'
+
+export const KIB = 1024
+export const MIB = 1024 * KIB
+export const GIB = 1024 * MIB
+
+/** Alignment of every I/O buffer address: a page, which satisfies O_DIRECT on any device. */
+export const PAGE_BYTES = 4096
+
+/** Largest data transfer of one SCSI command; VPD B0 MAXIMUM TRANSFER LENGTH announces it. */
+export const MAX_TRANSFER_BYTES = 4 * MIB
+/** The slab grows and shrinks its size classes by chunks of this size; no lease is larger. */
+export const POOL_CHUNK_BYTES = MAX_TRANSFER_BYTES
+/** Size classes of leases, smallest first. */
+export const POOL_CLASS_BYTES = [4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1 * MIB, 4 * MIB] as const
+export const POOL_BYTES_DEFAULT = 256 * MIB
+export const POOL_BYTES_MIN = 32 * MIB
+export const POOL_BYTES_MAX = 2 * GIB
+
+/** Operations of one device that are with the kernel at once; the rest waits in order. */
+export const DEVICE_QUEUE_DEPTH = 256
+/** Submission entries of the io_uring of one process. */
+export const RING_ENTRIES = 1024
+/** Submission entries handed over in one io_uring_enter, so that the event loop stays fair. */
+export const RING_BATCH = 64
+/** Worker threads of the `threads` I/O engine. */
+export const IO_THREADS = 8
+
+// RFC 7143 operational values that Plexus offers (clause 13).
+export const MAX_RECV_DATA_SEGMENT_BYTES = 256 * KIB
+export const FIRST_BURST_BYTES = 256 * KIB
+export const MAX_BURST_BYTES = 1 * MIB
+export const MAX_OUTSTANDING_R2T = 8
+/** Commands in the CmdSN window of one session. */
+export const COMMAND_WINDOW = 128
+/** The window never closes further than this while a session lives. */
+export const COMMAND_WINDOW_MIN = 4
+/** Immediate commands and task management requests pending in one session beside the window. */
+export const IMMEDIATE_COMMANDS = 16
+export const TIME2WAIT_S = 2
+export const TIME2RETAIN_S = 0
+/** Negotiation text of one login or text exchange over all its PDUs (RFC 7143, 6.1 demands 8192). */
+export const TEXT_BYTES = 16 * KIB
+/** Keys in one text exchange. */
+export const TEXT_KEYS = 128
+/** Data segment of a PDU before the login has ended. */
+export const LOGIN_SEGMENT_BYTES = 8 * KIB
+/** Requests of one login before it is given up. */
+export const LOGIN_REQUESTS = 32
+
+/** From accept to full feature phase. */
+export const LOGIN_TIMEOUT_MS = 15_000
+export const NOP_INTERVAL_MS = 15_000
+export const NOP_TIMEOUT_MS = 15_000
+/** Connections that have not logged in yet, in total and from one address. */
+export const LOGINS_PENDING = 64
+export const LOGINS_PENDING_PER_ADDRESS = 16
+export const SESSIONS_DEFAULT = 64
+export const SESSIONS_MAX = 1024
+export const SESSIONS_PER_ADDRESS = 64
+/** Bytes waiting in one connection's send queue before its reads are held back. */
+export const SEND_QUEUE_BYTES = 8 * MIB
+
+/** SIGTERM: time for initiators to log out after the asynchronous logout request. */
+export const DRAIN_LOGOUT_MS = 3_000
+/** SIGTERM: time for commands in flight and for the last flush. */
+export const DRAIN_IO_MS = 20_000
+
+export const LUNS_PER_TARGET = 256
+export const CHAP_SECRET_BYTES_MIN = 12
+export const CHAP_SECRET_BYTES_MAX = 256
+
+/** LBAs of one UNMAP command and its block descriptors (VPD B0). */
+export const UNMAP_DESCRIPTORS = 256
+/** Blocks of one COMPARE AND WRITE (VPD B0; the field has one byte). */
+export const COMPARE_AND_WRITE_BLOCKS = 255
+
+/** Checks the relations between limits; called at start and by a test. */
+export function assertLimits(): void {
+  assert(POOL_CLASS_BYTES.at(-1) === POOL_CHUNK_BYTES, 'the largest size class is the chunk')
+  assert(MAX_TRANSFER_BYTES <= POOL_CHUNK_BYTES, 'one transfer fits one lease')
+  assert(FIRST_BURST_BYTES <= MAX_BURST_BYTES, 'RFC 7143, 13.14: FirstBurst <= MaxBurst')
+  assert(MAX_BURST_BYTES <= MAX_TRANSFER_BYTES, 'a burst fits a transfer')
+  assert(RING_BATCH <= RING_ENTRIES, 'a batch fits the ring')
+  assert(COMMAND_WINDOW_MIN <= COMMAND_WINDOW, 'the window has room to close')
+  assert(POOL_BYTES_MIN % POOL_CHUNK_BYTES === 0, 'the pool is whole chunks')
+  assert(
+    COMMAND_WINDOW_MIN * FIRST_BURST_BYTES * 4 <= POOL_BYTES_MIN,
+    'the smallest pool holds the unsolicited data of a few narrow sessions',
+  )
+  assert(TEXT_BYTES >= 8192, 'RFC 7143, 6.1: at least 8192 bytes of negotiation text')
+}

@@ -1,0 +1,110 @@
+/**
+ * The interface between everything above and a raw block device. Implemented by direct-device.ts
+ * (Linux, O_DIRECT), memory-device.ts (tests) and the simulator's disks. The way of one request:
+ * the caller owns an {@link IoRequest} and its buffer, hands it to `submit`, keeps both untouched, and
+ * owns them again when `complete` is called. Requests and completions are plain objects with one
+ * method instead of promises: at 100,000 operations a second a promise per layer shows in the profile
+ * (docs/adr/0002-request-objects.md). `io.ts` has promises for all code that is not the hot path.
+ */
+import type { PlexusError } from '../base/errors.ts'
+
+/** Bytes at a known, page-aligned (for a lease) address that the kernel may read or write directly. */
+export interface AlignedBuffer {
+  readonly bytes: Buffer
+  /** Address in this process; a multiple of {@link PAGE_BYTES} for a lease. */
+  readonly address: number
+}
+
+/** A buffer borrowed from the pool. Exactly one owner; released exactly once, never with I/O in flight. */
+export interface Lease extends AlignedBuffer {
+  release(): void
+}
+
+/** What SCSI and the engine need of the buffer pool (hal/aligned-pool.ts). */
+export interface BufferPool {
+  /** All bytes that the pool manages. */
+  readonly totalBytes: number
+  /** Bytes in chunks or slots that a lease could have now. */
+  readonly freeBytes: number
+  /** Leases that are out. Zero when everything is at rest; tests check that. */
+  readonly leased: number
+  /** A lease of at least `length` bytes (`bytes.length` is exactly `length`), or undefined when none is free. */
+  lease(length: number): Lease | undefined
+  /** As `lease`, but waits in order of arrival; `deliver` runs at once where one is free. Returns a cancel function. */
+  leaseSoon(length: number, deliver: (lease: Lease) => void): () => void
+}
+
+export type IoOp = 'read' | 'write' | 'flush' | 'discard' | 'write-zeroes'
+/** Who wants it: decides priority and statistics, never correctness. */
+export type IoCause = 'initiator' | 'sync' | 'metadata'
+
+export interface IoRequest {
+  readonly op: IoOp
+  /** First byte on the device; a multiple of the logical block. 0 for flush. */
+  readonly offset: number
+  /** Bytes; a multiple of the logical block. 0 for flush. */
+  readonly length: number
+  /** Source or destination of read and write, undefined otherwise. */
+  readonly data: AlignedBuffer | undefined
+  /** Where in `data` the transfer begins: a multiple of the logical block. */
+  readonly dataOffset: number
+  /** Write: durable before completion (force unit access). */
+  readonly fua: boolean
+  readonly cause: IoCause
+  /** Called exactly once, never from within `submit`. The whole transfer is done, or `error` says why not. */
+  complete(error: PlexusError | undefined): void
+}
+
+export interface Geometry {
+  readonly sizeBytes: number
+  readonly logicalBlockBytes: number
+  readonly physicalBlockBytes: number
+  /** Offset of the first naturally aligned physical block; 0 on all sane devices. */
+  readonly alignmentOffsetBytes: number
+  /** Preferred smallest and best transfer; 0 where the device says nothing. */
+  readonly ioMinBytes: number
+  readonly ioOptBytes: number
+  /** Largest transfer that the kernel passes to the device unsplit; 0 = unknown. */
+  readonly maxTransferBytes: number
+}
+
+export interface DeviceIdentity {
+  /** World-wide name as the kernel prints it (`naa.5000…`, `eui.…`, `t10.…`), if it has one. */
+  readonly wwid: string | undefined
+  readonly serial: string | undefined
+  readonly vendor: string | undefined
+  readonly model: string | undefined
+}
+
+export interface DeviceFeatures {
+  /** The device may lose acknowledged writes at power cut unless flushed: WCE = 1. */
+  readonly volatileWriteCache: boolean
+  readonly rotational: boolean
+  readonly readOnly: boolean
+  /** Discard works; granularity and most bytes per call (0 granularity = not supported). */
+  readonly discardGranularityBytes: number
+  readonly discardAlignmentBytes: number
+  readonly discardMaxBytes: number
+  /** Discarded blocks read as zeroes for certain (LBPRZ). */
+  readonly discardZeroes: boolean
+  /** The kernel or the device zeroes ranges without data transfer. */
+  readonly writeZeroes: boolean
+}
+
+export type DeviceEvent = 'gone' | 'resized'
+
+export interface BlockDevice {
+  /** The path by which it was opened: what messages name. */
+  readonly path: string
+  readonly geometry: Geometry
+  readonly identity: DeviceIdentity
+  readonly features: DeviceFeatures
+  /** Requests that are submitted and not complete. */
+  readonly inFlight: number
+  /** Queues one request. Range, alignment and closed state are checked; a violation completes with `invalid` or `gone`. */
+  submit(request: IoRequest): void
+  /** Registers for loss or change of size; returns the way to stop. */
+  onEvent(listener: (event: DeviceEvent) => void): () => void
+  /** Waits for what is in flight, then releases the device. New requests complete with `gone`. */
+  close(): Promise<void>
+}
