@@ -1,0 +1,360 @@
+/**
+ * The C library as Plexus uses it: the only file that declares koffi functions. Linux, 64-bit, little
+ * endian (x86-64 and arm64), glibc or musl. Called by the I/O engines, open-device.ts, device-probe.ts
+ * and daemon/systemd.ts.
+ *
+ * Two styles: functions of the data path return what the system call returned, or the negated errno, as
+ * the kernel does in a completion; all others throw a {@link SysError}. Addresses are plain numbers:
+ * user space addresses on these machines are below 2^53.
+ */
+import koffi from 'koffi'
+import { assert } from '../base/assert.ts'
+
+const library = koffi.load(null)
+
+/** A system call that failed. Not an operating error yet: the caller turns it into a PlexusError. */
+export class SysError extends Error {
+  override readonly name = 'SysError'
+  readonly errno: number
+  /** `EBUSY` and so on. */
+  readonly code: string
+  /** The call: `ioctl(0x1272)`, `flock`. */
+  readonly call: string
+
+  constructor(call: string, errno: number) {
+    const code = errnoName(errno)
+    super(`${call}: ${code}`)
+    this.errno = errno
+    this.code = code
+    this.call = call
+  }
+}
+
+/** Error numbers that the code of Plexus distinguishes (asm-generic/errno.h). */
+export const ERRNO = {
+  EPERM: 1,
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  EBADF: 9,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EBUSY: 16,
+  ENODEV: 19,
+  EINVAL: 22,
+  ENOTTY: 25,
+  EFBIG: 27,
+  ENOSPC: 28,
+  EROFS: 30,
+  ENOSYS: 38,
+  ENODATA: 61,
+  ETIME: 62,
+  ENOLINK: 67,
+  EREMOTEIO: 121,
+  EILSEQ: 84,
+  EOPNOTSUPP: 95,
+  ETIMEDOUT: 110,
+  EDQUOT: 122,
+  ENOMEDIUM: 123,
+  ECANCELED: 125,
+} as const
+
+/** `EIO` for 5; `errno 4000` for a number that has no name. */
+export function errnoName(errno: number): string {
+  for (const [name, value] of Object.entries(koffi.os.errno)) {
+    // ENOTSUP and EDEADLOCK are second names; ENOTSUP comes before EOPNOTSUPP in the table.
+    if (value === errno && name !== 'ENOTSUP' && name !== 'EWOULDBLOCK') return name
+  }
+  return `errno ${errno}`
+}
+
+/** The text of people for an error number: `EIO (I/O error)`; the name alone where we know no better. */
+export function errnoText(errno: number): string {
+  const text = ERRNO_TEXTS[errno]
+  return text === undefined ? errnoName(errno) : `${errnoName(errno)}, ${text}`
+}
+
+const ERRNO_TEXTS: Readonly<Record<number, string>> = {
+  [ERRNO.EPERM]: 'operation not permitted',
+  [ERRNO.EIO]: 'I/O error',
+  [ERRNO.ENXIO]: 'no such device or address',
+  [ERRNO.EAGAIN]: 'try again',
+  [ERRNO.ENOMEM]: 'out of memory',
+  [ERRNO.EACCES]: 'permission denied',
+  [ERRNO.EBUSY]: 'device or resource busy',
+  [ERRNO.ENODEV]: 'no such device',
+  [ERRNO.EINVAL]: 'invalid argument',
+  [ERRNO.ENOSPC]: 'no space left',
+  [ERRNO.EROFS]: 'read-only',
+  [ERRNO.ENODATA]: 'critical medium error',
+  [ERRNO.ENOLINK]: 'transport link failed',
+  [ERRNO.EREMOTEIO]: 'critical target error',
+  [ERRNO.EILSEQ]: 'integrity error',
+  [ERRNO.EOPNOTSUPP]: 'not supported',
+  [ERRNO.ETIMEDOUT]: 'timed out',
+  [ERRNO.ENOMEDIUM]: 'no medium',
+}
+
+// ---------------------------------------------------------------------------------------- memory
+
+/** Address of the first byte of a shared WebAssembly memory. It never moves when initial = maximum. */
+export function memoryAddress(memory: WebAssembly.Memory): number {
+  return Number(koffi.address(new Uint8Array(memory.buffer)))
+}
+
+const PROT_READ_WRITE = 3
+const MAP_SHARED_POPULATE = 0x8001
+const mmapCall = library.func('mmap', 'int64_t', [
+  'int64_t',
+  'size_t',
+  'int',
+  'int',
+  'int',
+  'int64_t',
+])
+const munmapCall = library.func('munmap', 'int', ['int64_t', 'size_t'])
+
+/** A shared, populated mapping of `length` bytes of `fd` at `offset`: its address. */
+export function mmapShared(fd: number, length: number, offset: number): number {
+  const address = Number(mmapCall(0, length, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, offset))
+  if (address === -1) throw new SysError('mmap', koffi.errno())
+  return address
+}
+
+/** Unmaps. The caller must have dropped every view of it: a later access kills the process. */
+export function munmap(address: number, length: number): void {
+  if (munmapCall(address, length) !== 0) throw new SysError('munmap', koffi.errno())
+}
+
+/** A view of foreign memory as an ArrayBuffer. It keeps nothing alive. */
+export function viewMemory(address: number, length: number): ArrayBuffer {
+  return koffi.view(BigInt(address), length)
+}
+
+// --------------------------------------------------------------------------------------- file I/O
+
+type Transfer = (fd: number, address: number, length: number, offset: number) => number
+const preadCall: Transfer = library.func('pread', 'int64_t', [
+  'int',
+  'int64_t',
+  'size_t',
+  'int64_t',
+])
+const pwriteCall: Transfer = library.func('pwrite', 'int64_t', [
+  'int',
+  'int64_t',
+  'size_t',
+  'int64_t',
+])
+const pwritev2Call = library.func('pwritev2', 'int64_t', ['int', 'void *', 'int', 'int64_t', 'int'])
+const fdatasyncCall = library.func('fdatasync', 'int', ['int'])
+const fallocateCall = library.func('fallocate', 'int', ['int', 'int', 'int64_t', 'int64_t'])
+const flockCall = library.func('flock', 'int', ['int', 'int'])
+const ioctlCall = library.func('ioctl', 'int', ['int', 'ulong', 'void *'])
+
+/** Bytes read into `address`, or the negated errno. */
+export function pread(fd: number, address: number, length: number, offset: number): number {
+  const result = preadCall(fd, address, length, offset)
+  return result < 0 ? -koffi.errno() : result
+}
+
+/** Bytes written from `address`, or the negated errno. */
+export function pwrite(fd: number, address: number, length: number, offset: number): number {
+  const result = pwriteCall(fd, address, length, offset)
+  return result < 0 ? -koffi.errno() : result
+}
+
+/** RWF_DSYNC (linux/fs.h): this write is durable when it returns, as a write with O_DSYNC. */
+export const RWF_DSYNC = 2
+
+/** As {@link pwrite}, with RWF_ flags of linux/fs.h. */
+export function pwritev2(
+  fd: number,
+  address: number,
+  length: number,
+  offset: number,
+  flags: number,
+): number {
+  const iovec = BigUint64Array.of(BigInt(address), BigInt(length))
+  const result = pwritev2Call(fd, iovec, 1, offset, flags)
+  return result < 0 ? -koffi.errno() : result
+}
+
+/** 0, or the negated errno. */
+export function fdatasync(fd: number): number {
+  return fdatasyncCall(fd) === 0 ? 0 : -koffi.errno()
+}
+
+/** Modes of fallocate (linux/falloc.h), with FALLOC_FL_KEEP_SIZE (1) where the kernel demands it. */
+export const FALLOC_PUNCH_HOLE = 0x03
+export const FALLOC_ZERO_RANGE = 0x11
+
+/** 0, or the negated errno. */
+export function fallocate(fd: number, mode: number, offset: number, length: number): number {
+  return fallocateCall(fd, mode, offset, length) === 0 ? 0 : -koffi.errno()
+}
+
+const LOCK_EX_NB = 2 | 4
+
+/** Takes the whole-file advisory lock without waiting; false: another open file holds it. */
+export function flockExclusive(fd: number): boolean {
+  if (flockCall(fd, LOCK_EX_NB) === 0) return true
+  const errno = koffi.errno()
+  if (errno === ERRNO.EAGAIN) return false
+  throw new SysError('flock', errno)
+}
+
+// ------------------------------------------------------------------------------------------ ioctl
+
+function ioctl(fd: number, request: number, argument: NodeJS.TypedArray): void {
+  if (ioctlCall(fd, request, argument) < 0) {
+    throw new SysError(`ioctl(0x${request.toString(16)})`, koffi.errno())
+  }
+}
+
+/** An ioctl that fills one unsigned 64-bit word. Throws {@link SysError}. */
+export function ioctlU64(fd: number, request: number): number {
+  const value = new BigUint64Array(1)
+  ioctl(fd, request, value)
+  return Number(value[0])
+}
+
+/** An ioctl that fills one unsigned 32-bit word (a shorter answer leaves the rest zero). Throws {@link SysError}. */
+export function ioctlU32(fd: number, request: number): number {
+  const value = new Uint32Array(1)
+  ioctl(fd, request, value)
+  return value[0] ?? 0
+}
+
+/** An ioctl on a byte range, {u64 offset, u64 length}: BLKDISCARD, BLKZEROOUT. Blocks; throws {@link SysError}. */
+export function ioctlRange(fd: number, request: number, offset: number, length: number): void {
+  ioctl(fd, request, BigUint64Array.of(BigInt(offset), BigInt(length)))
+}
+
+export const BLKDISCARD = 0x1277
+export const BLKZEROOUT = 0x127f
+export const BLKGETSIZE64 = 0x80081272
+
+// --------------------------------------------------------------------------------------- io_uring
+
+type Syscall = (
+  number: number,
+  a: number,
+  b: number,
+  c: number,
+  d: number,
+  e: number,
+  f: number,
+) => number
+/** Declared with fixed arguments: a variadic call costs 40 % more, and the registers are the same. */
+const syscall: Syscall = library.func('syscall', 'int64_t', [
+  'int64_t',
+  'int64_t',
+  'int64_t',
+  'int64_t',
+  'int64_t',
+  'int64_t',
+  'int64_t',
+])
+// The numbers are the same on every architecture that has them.
+const SYS_IO_URING_SETUP = 425
+const SYS_IO_URING_ENTER = 426
+const SYS_IO_URING_REGISTER = 427
+
+/** io_uring_setup(2): the ring's file descriptor or the negated errno. `params` is struct io_uring_params, 120 bytes. */
+export function ioUringSetup(entries: number, params: Uint8Array): number {
+  assert(params.length === 120, 'struct io_uring_params has 120 bytes')
+  const result = syscall(SYS_IO_URING_SETUP, entries, Number(koffi.address(params)), 0, 0, 0, 0)
+  return result < 0 ? -koffi.errno() : result
+}
+
+/** io_uring_enter(2): submissions taken, or the negated errno. */
+export function ioUringEnter(
+  ringFd: number,
+  toSubmit: number,
+  minComplete: number,
+  flags: number,
+): number {
+  const result = syscall(SYS_IO_URING_ENTER, ringFd, toSubmit, minComplete, flags, 0, 0)
+  return result < 0 ? -koffi.errno() : result
+}
+
+const IORING_REGISTER_BUFFERS = 0
+
+/** Registers memory for READ_FIXED and WRITE_FIXED, in pieces of `pieceBytes` at most (the kernel's limit is 1 GiB): 0 or the negated errno. */
+export function ioUringRegisterBuffers(
+  ringFd: number,
+  address: number,
+  length: number,
+  pieceBytes: number,
+): number {
+  const count = Math.ceil(length / pieceBytes)
+  const vectors = new BigUint64Array(count * 2)
+  for (let i = 0; i < count; i++) {
+    vectors[i * 2] = BigInt(address + i * pieceBytes)
+    vectors[i * 2 + 1] = BigInt(Math.min(pieceBytes, length - i * pieceBytes))
+  }
+  const at = Number(koffi.address(vectors))
+  const result = syscall(SYS_IO_URING_REGISTER, ringFd, IORING_REGISTER_BUFFERS, at, count, 0, 0)
+  return result < 0 ? -koffi.errno() : result
+}
+
+// ------------------------------------------------------------------------------------------- poll
+
+export interface Watch {
+  /** Stops; the callback is not called again. */
+  close(): void
+  /** Does this watch alone keep the process alive? It does until `unref`. */
+  unref(): void
+  ref(): void
+}
+
+/**
+ * Calls back from the event loop whenever `fd` is readable (level triggered). The caller must keep the
+ * result: koffi closes a collected handle without a word.
+ */
+export function watchReadable(fd: number, callback: () => void): Watch {
+  return koffi.node.poll(fd, { readable: true }, callback)
+}
+
+// ------------------------------------------------------------------------------------ notification
+
+const AF_UNIX = 1
+const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
+const MSG_NOSIGNAL = 0x4000
+const SUN_PATH_BYTES = 108
+const socketCall = library.func('socket', 'int', ['int', 'int', 'int'])
+const sendtoCall = library.func('sendto', 'int64_t', [
+  'int',
+  'void *',
+  'size_t',
+  'int',
+  'void *',
+  'uint',
+])
+const closeCall = library.func('close', 'int', ['int'])
+
+/**
+ * Sends one datagram to a unix socket, which Node's own API cannot: sd_notify. A leading `@` names an
+ * abstract socket. Throws {@link SysError}.
+ */
+export function unixDatagram(path: string, text: string): void {
+  const name = Buffer.from(path)
+  if (name.length >= SUN_PATH_BYTES) throw new SysError(`sendto ${path}`, ERRNO.EINVAL)
+  const abstract = path.startsWith('@')
+  const address = Buffer.alloc(2 + name.length + (abstract ? 0 : 1))
+  address.writeUInt16LE(AF_UNIX, 0)
+  name.copy(address, 2)
+  if (abstract) address[2] = 0
+  const fd = socketCall(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0)
+  if (fd < 0) throw new SysError('socket', koffi.errno())
+  try {
+    const bytes = Buffer.from(text)
+    const sent = sendtoCall(fd, bytes, bytes.length, MSG_NOSIGNAL, address, address.length)
+    if (sent < 0) throw new SysError(`sendto ${path}`, koffi.errno())
+  } finally {
+    closeCall(fd)
+  }
+}
