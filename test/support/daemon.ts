@@ -1,0 +1,211 @@
+/**
+ * Starts and stops a real plexusd for tests, fuzzing, conformance and the lab: its own state directory,
+ * a generated configuration, a port of its own on loopback, and everything it logs. Run from the
+ * sources under tap (which loads TypeScript), from dist/ by the compiled tools.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+/** Configuration as plexusd reads it (YAML is a superset of JSON); portals are filled in. */
+export interface DaemonConfig {
+  readonly auth?: readonly object[]
+  readonly devices: Readonly<Record<string, unknown>>
+  readonly targets: readonly object[]
+  readonly limits?: object
+  readonly hal?: object
+}
+
+export interface DaemonOptions {
+  readonly config: DaemonConfig
+  readonly host?: string
+  /** Default: a free one. */
+  readonly port?: number
+  readonly digests?: { readonly header: string; readonly data: string }
+  readonly logLevel?: string
+  /** Hears each log line. */
+  readonly onLog?: (line: string) => void
+  readonly startTimeoutMs?: number
+}
+
+export const TARGET = 'iqn.2026-11.test.plexus:disk'
+const LOG_LINES_KEPT = 5000
+
+/** One target without authentication, LUN 0 on the device `path`. */
+export function oneDisk(path: string, name = TARGET): DaemonConfig {
+  return {
+    devices: { disk: path },
+    targets: [{ name, portals: ['test'], auth: 'none', luns: [{ lun: 0, device: 'disk' }] }],
+  }
+}
+
+/** A TCP port on loopback that was free a moment ago. */
+export function freePort(host = '127.0.0.1'): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen(0, host, () => {
+      const address = server.address()
+      server.close(() => {
+        if (address && typeof address === 'object') resolve(address.port)
+        else reject(new Error('no port'))
+      })
+    })
+  })
+}
+
+/** The command line that runs plexusd: PLEXUS_DAEMON, the sources under tap, dist/ otherwise. */
+export function daemonCommand(): string[] {
+  const override = process.env['PLEXUS_DAEMON']
+  if (override) return [process.execPath, override]
+  if (import.meta.url.endsWith('.ts')) {
+    const source = fileURLToPath(new URL('../../src/daemon/plexusd.ts', import.meta.url))
+    return [process.execPath, ...process.execArgv, source]
+  }
+  const built = fileURLToPath(new URL('../../../dist/daemon/plexusd.js', import.meta.url))
+  return [process.execPath, built]
+}
+
+export class Daemon {
+  readonly host: string
+  readonly port: number
+  readonly dir: string
+  readonly configPath: string
+  readonly log: string[] = []
+  #child: ChildProcess | undefined
+  #exit: Promise<{ code: number | null; signal: string | null }> | undefined
+  readonly #options: DaemonOptions
+
+  private constructor(options: DaemonOptions, port: number) {
+    this.#options = options
+    this.host = options.host ?? '127.0.0.1'
+    this.port = port
+    this.dir = mkdtempSync(join(tmpdir(), 'plexus-test-'))
+    this.configPath = join(this.dir, 'plexus.yaml')
+    this.configure(options.config)
+  }
+
+  /** Starts plexusd and waits until it accepts connections. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const port = options.port ?? (await freePort(options.host))
+    const daemon = new Daemon(options, port)
+    try {
+      await daemon.spawn()
+    } catch (error) {
+      await daemon.stop()
+      throw error
+    }
+    return daemon
+  }
+
+  get pid(): number {
+    const pid = this.#child?.pid
+    if (pid === undefined) throw new Error('plexusd does not run')
+    return pid
+  }
+
+  /** False once the process has ended, for whatever reason. */
+  get running(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && !this.#child.signalCode
+  }
+
+  /** Resident memory in bytes. */
+  get residentBytes(): number {
+    const status = readFileSync(`/proc/${this.pid}/status`, 'utf8')
+    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024
+  }
+
+  /** Writes the configuration file; a running daemon reads it at the next SIGHUP. */
+  configure(config: DaemonConfig): void {
+    const { digests, logLevel } = this.#options
+    const address = this.host.includes(':') ? `[${this.host}]` : this.host
+    const whole = {
+      version: 1,
+      portals: [
+        { name: 'test', listen: [`${address}:${this.port}`], ...(digests ? { digests } : {}) },
+      ],
+      state: { dir: join(this.dir, 'state') },
+      log: { level: logLevel ?? 'info', format: 'json' },
+      ...config,
+    }
+    writeFileSync(this.configPath, `${JSON.stringify(whole, null, 2)}\n`)
+  }
+
+  /** Writes a CHAP secret where only root reads it; the path for `secretFile`. */
+  secretFile(name: string, secret: string): string {
+    const path = join(this.dir, name)
+    writeFileSync(path, `${secret}\n`)
+    chmodSync(path, 0o600)
+    return path
+  }
+
+  /** Starts the process again after `kill` or `stop`; for recovery tests. */
+  async spawn(): Promise<void> {
+    const [command = process.execPath, ...args] = daemonCommand()
+    const child = spawn(command, [...args, '--config', this.configPath], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    this.#child = child
+    this.#exit = new Promise((resolve) => {
+      child.once('exit', (code, signal) => resolve({ code, signal }))
+      child.once('error', () => resolve({ code: 127, signal: null }))
+    })
+    for (const stream of [child.stdout, child.stderr]) {
+      createInterface({ input: stream }).on('line', (line) => {
+        this.log.push(line)
+        if (this.log.length > LOG_LINES_KEPT) this.log.shift()
+        this.#options.onLog?.(line)
+      })
+    }
+    const deadline = Date.now() + (this.#options.startTimeoutMs ?? 20_000)
+    while (!(await this.#accepts())) {
+      if (!this.running || Date.now() > deadline) {
+        throw new Error(`plexusd did not start:\n${this.log.slice(-20).join('\n')}`)
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+
+  /** Sends a signal to the process. */
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal)
+  }
+
+  /** SIGKILL, and waits for the end: a crash as initiators see it. */
+  async kill(): Promise<void> {
+    this.signal('SIGKILL')
+    await this.#exit
+  }
+
+  /** SIGTERM, SIGKILL when that takes too long; removes the temporary directory. Its exit code. */
+  async stop(timeoutMs = 15_000): Promise<number | null> {
+    let code: number | null = null
+    if (this.running && this.#exit) {
+      this.signal('SIGTERM')
+      const timer = setTimeout(() => this.signal('SIGKILL'), timeoutMs)
+      code = (await this.#exit).code
+      clearTimeout(timer)
+    } else {
+      code = this.#child?.exitCode ?? null
+    }
+    rmSync(this.dir, { recursive: true, force: true })
+    return code
+  }
+
+  #accepts(): Promise<boolean> {
+    return new Promise((resolve) => {
+      const socket = connect({ host: this.host, port: this.port })
+      const done = (answer: boolean) => {
+        socket.destroy()
+        resolve(answer)
+      }
+      socket.once('connect', () => done(true))
+      socket.once('error', () => done(false))
+      socket.setTimeout(1000, () => done(false))
+    })
+  }
+}
