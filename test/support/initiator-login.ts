@@ -206,7 +206,6 @@ class LoginPhase {
     const { header } = reply
     check(opcodeOf(reply) === OP.LOGIN_RESPONSE, `opcode ${opcodeOf(reply)} answers a login`)
     check(header.readUInt32BE(AT.TAG) === 0, 'a login response has the tag of its request')
-    check(header.subarray(8, 14).equals(this.isid), 'a login response repeats the ISID')
     check(header[3] === 0, 'the active version is 0')
     const [statusClass = 0, statusDetail = 0] = header.subarray(36, 38)
     const statSn = header.readUInt32BE(AT.STAT_SN)
@@ -215,6 +214,7 @@ class LoginPhase {
     }
     this.expStatSn = serialNext(statSn)
     if (statusClass !== 0) throw new LoginRefused(statusClass, statusDetail)
+    check(header.subarray(8, 14).equals(this.isid), 'a login response repeats the ISID')
     this.expCmdSn = header.readUInt32BE(AT.EXP_CMD_SN)
     this.maxCmdSn = header.readUInt32BE(AT.MAX_CMD_SN)
     check(this.expCmdSn === this.cmdSn, 'a login is immediate: ExpCmdSN is the CmdSN of the login')
