@@ -30,6 +30,14 @@ export const RING_ENTRIES = 1024
 export const RING_BATCH = 64
 /** Worker threads of the `threads` I/O engine. */
 export const IO_THREADS = 8
+/** Starts of one transfer again after EINTR or EAGAIN, before it fails. */
+export const IO_RETRIES = 16
+/** How often an open device is looked at for a change of size or for its loss. */
+export const DEVICE_POLL_MS = 3_000
+/** Zeroes written at once where a device cannot zero a range by itself. */
+export const ZERO_WRITE_BYTES = 1 * MIB
+/** Bytes of one discard or write-zeroes call to the kernel, so that none lasts too long. */
+export const RANGE_STEP_BYTES = 1 * GIB
 
 // RFC 7143 operational values that Plexus offers (clause 13).
 export const MAX_RECV_DATA_SEGMENT_BYTES = 256 * KIB
@@ -48,6 +56,17 @@ export const TIME2RETAIN_S = 0
 export const TEXT_BYTES = 16 * KIB
 /** Keys in one text exchange. */
 export const TEXT_KEYS = 128
+/** Name of a key in negotiation text (RFC 7143, 6.1). */
+export const TEXT_KEY_BYTES = 63
+/** Value of a key where its definition does not say otherwise (RFC 7143, 6.1). */
+export const TEXT_VALUE_BYTES = 255
+/** An iSCSI name in UTF-8 (RFC 7143, 4.2.7.1). */
+export const ISCSI_NAME_BYTES = 223
+/** A CHAP challenge or response, decoded (RFC 7143, 12.1.3). */
+export const CHAP_BINARY_BYTES = 1024
+/** CHAP secrets: 96 bits at least without IPsec (RFC 7143, 9.2.1); Windows takes 12 to 16 bytes. */
+export const CHAP_SECRET_MIN_BYTES = 12
+export const CHAP_SECRET_MAX_BYTES = 255
 /** Data segment of a PDU before the login has ended. */
 export const LOGIN_SEGMENT_BYTES = 8 * KIB
 /** Requests of one login before it is given up. */
@@ -71,12 +90,24 @@ export const DRAIN_LOGOUT_MS = 3_000
 /** SIGTERM: time for commands in flight and for the last flush. */
 export const DRAIN_IO_MS = 20_000
 
+/** Between two attempts to open a device that is busy or failing; arrivals are noticed sooner. */
+export const DEVICE_RETRY_MS = 10_000
+/** A reload waits this long for I/O in flight on a device that it takes away. */
+export const DEVICE_CLOSE_MS = 5_000
+
 export const LUNS_PER_TARGET = 256
 export const CHAP_SECRET_BYTES_MIN = 12
 export const CHAP_SECRET_BYTES_MAX = 256
 
 /** LBAs of one UNMAP command and its block descriptors (VPD B0). */
 export const UNMAP_DESCRIPTORS = 256
+/** Logical blocks of all descriptors of one UNMAP together: VPD B0 MAXIMUM UNMAP LBA COUNT. */
+export const UNMAP_BLOCKS = 1024 * 1024
+/**
+ * Logical blocks of one WRITE SAME: VPD B0 MAXIMUM WRITE SAME LENGTH, with WSNZ = 0. A longer NUMBER OF
+ * LOGICAL BLOCKS, or 0 where the rest of the unit is longer, is refused with 05/24/00 (SBC-4, 5.49).
+ */
+export const MAX_WRITE_SAME_BLOCKS = 1024 * 1024
 /** Blocks of one COMPARE AND WRITE (VPD B0; the field has one byte). */
 export const COMPARE_AND_WRITE_BLOCKS = 255
 
