@@ -1,0 +1,309 @@
+/**
+ * Everything that serves, put together: devices, logical units, targets, portals. It knows the
+ * configuration that runs and carries out plans (reconcile.ts) that lead to another one: what can fail goes
+ * first and is undone on failure, what cannot fail follows, what is taken away goes last. Made by
+ * plexusd.ts; changes run one at a time.
+ */
+import { createServer, isIPv6 } from 'node:net'
+import { isDeepStrictEqual } from 'node:util'
+import { defined } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import { PlexusError } from '../base/errors.ts'
+import type { Logger } from '../base/log.ts'
+import type { BufferPool } from '../hal/block-device.ts'
+import type { IoQueue } from '../hal/io-queue.ts'
+import { IscsiServer } from '../target/iscsi/portal.ts'
+import {
+  type AuthGroup,
+  type PortalGroup,
+  type TargetInit,
+  TargetNode,
+  TargetRegistry,
+} from '../target/iscsi/target-node.ts'
+import { createDeviceServer } from '../target/scsi/device-server.ts'
+import { ASC } from '../target/scsi/sense.ts'
+import type { LunMapping, UnitIdentity } from '../target/scsi/types.ts'
+import type { AuthConfig, Config, PortalConfig, TargetConfig } from './config.ts'
+import { AUTH_NONE } from './config-checks.ts'
+import type { ListenAddress } from './config-schema.ts'
+import { DeviceSlots } from './device-slots.ts'
+import type { IdentityStore } from './identity-store.ts'
+import { emptyConfig, type Plan, planChanges } from './reconcile.ts'
+
+export interface ApplianceOptions {
+  readonly config: Config
+  readonly pool: BufferPool
+  readonly queue: IoQueue
+  readonly identities: IdentityStore
+  readonly clock: Clock
+  readonly log: Logger
+}
+
+export class Appliance {
+  readonly server: IscsiServer
+  readonly devices: DeviceSlots
+  readonly #log: Logger
+  readonly #identities: IdentityStore
+  readonly #registry = new TargetRegistry()
+  readonly #groups = new Map<string, PortalGroup>()
+  /** What runs now. */
+  #config: Config
+  #changing: Promise<void> = Promise.resolve()
+
+  constructor(options: ApplianceOptions) {
+    const { config, pool, clock, log } = options
+    this.#log = log
+    this.#identities = options.identities
+    this.#config = emptyConfig(config)
+    this.devices = new DeviceSlots({
+      queue: options.queue,
+      pool,
+      clock,
+      log: log.child({ part: 'device' }),
+      identities: options.identities,
+      onUnitReplaced: (name) => this.#remap(name),
+    })
+    this.server = new IscsiServer({
+      registry: this.#registry,
+      deviceServer: createDeviceServer({ clock, log, pool }),
+      pool,
+      clock,
+      log,
+      limits: {
+        sessions: config.limits.sessions,
+        commandsPerSession: config.limits.commandsPerSession,
+      },
+    })
+  }
+
+  get config(): Config {
+    return this.#config
+  }
+
+  /**
+   * Moves from the running configuration to `next` and returns what was done. When it rejects, the old
+   * configuration runs on. Portals, targets and devices that `next` leaves alone are not touched, nor are
+   * their sessions.
+   */
+  apply(next: Config): Promise<Plan> {
+    const change = this.#changing.then(() => this.#apply(next))
+    this.#changing = change.then(
+      () => {},
+      () => {},
+    )
+    return change
+  }
+
+  /** One line on the state of things, for systemd and the log. */
+  status(): string {
+    const { targets } = this.#config
+    const sessions = this.server.sessions().length
+    const { missing, total } = this.devices
+    const notReady = missing.length > 0 ? ` (${missing.length} not ready)` : ''
+    return `${targets.length} targets, ${total} devices${notReady}, ${sessions} sessions`
+  }
+
+  async #apply(next: Config): Promise<Plan> {
+    const plan = planChanges(this.#config, next)
+    // What can fail: identities and tags reach the disk, then the addresses are opened.
+    const tags = new Map(next.portals.map(({ name }) => [name, this.#identities.portalTag(name)]))
+    const names = new Set(next.devices.map((one) => one.name))
+    const newDevices = [...plan.devices.changed, ...plan.devices.added]
+    const identities = new Map<string, UnitIdentity>(
+      newDevices.map(({ name }) => [name, this.#identities.identify(name, undefined, names)]),
+    )
+    const auth = new Map(next.auth.map((group) => [group.name, authGroup(group)]))
+    const groupOf = (portal: PortalConfig): PortalGroup =>
+      portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), auth)
+    await this.#changePortals(plan, groupOf)
+
+    // What cannot fail: a device that does not open leaves its LUNs not ready.
+    for (const portal of plan.portalsUpdated) this.#setGroup(groupOf(portal))
+    for (const target of plan.targets.removed) this.#registry.remove(target.name)
+    this.server.refresh()
+    const goingDevices = [...plan.devices.removed, ...plan.devices.changed]
+    await this.devices.remove(goingDevices.map((one) => one.name))
+    await this.devices.add(newDevices, identities)
+    const before = new Map(this.#config.targets.map((one) => [one.name, one]))
+    this.#config = next
+    const touched = [...plan.targets.changed, ...plan.targets.added]
+    for (const target of touched) this.#setTarget(target, auth)
+    this.server.refresh()
+    for (const target of touched) {
+      const was = before.get(target.name)
+      if (was && mapDiffers(was, target, newDevices)) this.#announceLuns(target)
+    }
+    return plan
+  }
+
+  async #changePortals(plan: Plan, groupOf: (portal: PortalConfig) => PortalGroup): Promise<void> {
+    const opening = [...plan.portals.changed, ...plan.portals.added]
+    const closing = [...plan.portals.changed, ...plan.portals.removed]
+    const ours = new Set(this.#config.portals.flatMap((one) => one.listen.map(addressText)))
+    for (const portal of opening) {
+      for (const address of portal.listen) {
+        if (!ours.has(addressText(address))) await tryAddress(portal.name, address)
+      }
+    }
+    const closed: PortalGroup[] = []
+    const opened: PortalGroup[] = []
+    try {
+      for (const { name } of closing) {
+        closed.push({ ...defined(this.#groups.get(name), `portal ${name}`) })
+        await this.server.unlisten(name)
+      }
+      for (const portal of opening) {
+        const group = this.#setGroup(groupOf(portal))
+        opened.push(group)
+        await this.server.listen(group)
+      }
+    } catch (error) {
+      for (const { name } of opened) await this.server.unlisten(name)
+      for (const group of closed) await this.#listenAgain(group)
+      throw error
+    }
+    for (const { name } of plan.portals.removed) this.#groups.delete(name)
+  }
+
+  async #listenAgain(group: PortalGroup): Promise<void> {
+    try {
+      await this.server.listen(this.#setGroup(group))
+    } catch (error) {
+      this.#log.error({ err: error, portal: group.name }, 'a portal could not be opened again')
+    }
+  }
+
+  /** One object for a portal as long as it is configured: targets and live connections refer to it. */
+  #setGroup(group: PortalGroup): PortalGroup {
+    const existing = this.#groups.get(group.name)
+    if (existing) return Object.assign(existing, group)
+    this.#groups.set(group.name, group)
+    return group
+  }
+
+  #setTarget(target: TargetConfig, auth: ReadonlyMap<string, AuthGroup>): void {
+    const init: TargetInit = {
+      name: target.name,
+      alias: target.alias,
+      portalGroups: target.portals.flatMap((name) => this.#groups.get(name) ?? []),
+      auth: targetAuth(target.auth, auth),
+      luns: this.#lunMap(target),
+      ...(target.access === undefined ? {} : { access: target.access }),
+    }
+    const node = this.#registry.get(target.name)
+    if (node) node.update(init)
+    else this.#registry.set(new TargetNode(init))
+  }
+
+  #lunMap(target: TargetConfig): Map<number, LunMapping> {
+    const readOnlyDevices = new Set(
+      this.#config.devices.flatMap((one) => (one.readOnly ? [one.name] : [])),
+    )
+    return new Map(
+      target.luns.map(({ lun, device, readOnly }) => [
+        lun,
+        {
+          lun,
+          unit: this.devices.unit(device),
+          readOnly: readOnly || readOnlyDevices.has(device),
+        },
+      ]),
+    )
+  }
+
+  /** A disk with another identity has come in under this name: its LUNs lead to a new unit. */
+  #remap(device: string): void {
+    for (const target of this.#config.targets) {
+      if (!target.luns.some((lun) => lun.device === device)) continue
+      const node = this.#registry.get(target.name)
+      if (!node) continue
+      const { name, alias, portalGroups, auth, access } = node
+      node.update({
+        name,
+        alias,
+        portalGroups,
+        auth,
+        luns: this.#lunMap(target),
+        ...(access === undefined ? {} : { access }),
+      })
+      this.server.refresh()
+      this.#announceLuns(target)
+    }
+  }
+
+  /** Tells the sessions that see this target's units that the list of LUNs is another one. */
+  #announceLuns(target: TargetConfig): void {
+    for (const { device } of target.luns) {
+      this.devices.unit(device).establishUnitAttention(ASC.REPORTED_LUNS_DATA_HAS_CHANGED)
+    }
+  }
+}
+
+/** Do initiators of this target see another set of logical units, or with other rights? */
+function mapDiffers(
+  before: TargetConfig,
+  after: TargetConfig,
+  newDevices: readonly { readonly name: string }[],
+): boolean {
+  const renewed = new Set(newDevices.map((one) => one.name))
+  return (
+    !isDeepStrictEqual(before.luns, after.luns) ||
+    !isDeepStrictEqual(before.access, after.access) ||
+    after.luns.some((lun) => renewed.has(lun.device))
+  )
+}
+
+function authGroup(group: AuthConfig): AuthGroup {
+  return {
+    name: group.name,
+    ...(group.chap === undefined ? {} : { chap: group.chap }),
+    ...(group.mutual === undefined ? {} : { mutual: group.mutual }),
+    ...(group.initiators === undefined ? {} : { initiators: group.initiators }),
+  }
+}
+
+function targetAuth(
+  name: string | undefined,
+  groups: ReadonlyMap<string, AuthGroup>,
+): AuthGroup | 'none' | undefined {
+  if (name === undefined) return undefined
+  return name === AUTH_NONE ? AUTH_NONE : defined(groups.get(name), `auth group ${name}`)
+}
+
+function portalGroup(
+  portal: PortalConfig,
+  tag: number,
+  groups: ReadonlyMap<string, AuthGroup>,
+): PortalGroup {
+  return {
+    name: portal.name,
+    tag,
+    listen: portal.listen,
+    digests: portal.digests,
+    discoveryAuth: targetAuth(portal.discoveryAuth, groups) ?? AUTH_NONE,
+  }
+}
+
+function addressText({ host, port }: ListenAddress): string {
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+/** Opens and closes an address, so that a reload that cannot have it fails before it touched anything. */
+function tryAddress(portal: string, address: ListenAddress): Promise<void> {
+  const { host, port } = address
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', (error) => {
+      const where = `portal "${portal}" cannot listen on ${addressText(address)}`
+      reject(
+        new PlexusError('in-use', {
+          op: 'listen',
+          subject: portal,
+          message: `${where}: ${error.message}; free the address or choose another one`,
+          cause: error,
+        }),
+      )
+    })
+    server.listen({ host, port, ipv6Only: isIPv6(host) }, () => server.close(() => resolve()))
+  })
+}

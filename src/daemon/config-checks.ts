@@ -1,0 +1,282 @@
+/**
+ * What the schema of plexus.yaml cannot say: names that must exist or be unique, addresses that collide,
+ * LUN masks that name absent LUNs. The checks look at the plain YAML values and skip what has the wrong
+ * shape, so that they find their problems beside those of the schema, in one run. Called by config.ts.
+ */
+import { didYouMean } from '../base/suggest.ts'
+import {
+  matchesInitiatorPattern,
+  normalizeInitiatorPattern,
+  normalizeIscsiName,
+} from '../iscsi/names.ts'
+import { describePlace } from './config-issues.ts'
+import { parseListen } from './config-schema.ts'
+import type { ConfigPath, ConfigSource } from './config-source.ts'
+
+interface Entry {
+  readonly path: ConfigPath
+  readonly value: Readonly<Record<string, unknown>>
+}
+
+/** The words with a meaning of their own where an auth group's name is expected. */
+export const AUTH_NONE = 'none'
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The mappings in the list `parent[key]`, with their paths. */
+function entriesOf(parent: unknown, key: string, at: ConfigPath = []): Entry[] {
+  const list = isRecord(parent) ? parent[key] : undefined
+  if (!Array.isArray(list)) return []
+  return list.flatMap((value, index) =>
+    isRecord(value) ? [{ path: [...at, key, index], value }] : [],
+  )
+}
+
+/** The texts in the list `entry[key]`, with their paths. */
+function textsOf(entry: Entry, key: string): { path: ConfigPath; text: string }[] {
+  const list = entry.value[key]
+  if (!Array.isArray(list)) return []
+  return list.flatMap((text, index) =>
+    typeof text === 'string' ? [{ path: [...entry.path, key, index], text }] : [],
+  )
+}
+
+function namesOf(entries: readonly Entry[]): Set<string> {
+  return new Set(
+    entries.flatMap(({ value }) => (typeof value['name'] === 'string' ? [value['name']] : [])),
+  )
+}
+
+/** Reports every entry whose key `field`, as `normal` sees it, was used by an earlier one. */
+function reportDuplicates(source: ConfigSource, entries: readonly Entry[], field: string): void {
+  const seen = new Set<unknown>()
+  for (const { path, value } of entries) {
+    const given = value[field]
+    if (typeof given !== 'string' && typeof given !== 'number') continue
+    // iSCSI names are compared in their normal form (RFC 7143, 4.2.7.2).
+    const isTarget = field === 'name' && path[0] === 'targets'
+    const normal = isTarget ? (normalizeIscsiName(String(given)) ?? given) : given
+    if (seen.has(normal)) {
+      source.problem([...path, field], `${describePlace(source.value, path)} is defined twice`)
+    }
+    seen.add(normal)
+  }
+}
+
+function checkPortals(source: ConfigSource): void {
+  const portals = entriesOf(source.value, 'portals')
+  const groups = namesOf(entriesOf(source.value, 'auth'))
+  reportDuplicates(source, portals, 'name')
+  const taken: { host: string; port: number; portal: string }[] = []
+  for (const portal of portals) {
+    const place = describePlace(source.value, portal.path)
+    for (const { path, text } of textsOf(portal, 'listen')) {
+      const address = parseListen(text)
+      if (!address) continue
+      const other = taken.find(
+        (one) => one.port === address.port && collides(one.host, address.host),
+      )
+      if (other) source.problem(path, `${place}: ${text} is taken by ${other.portal} already`)
+      taken.push({ ...address, portal: place })
+    }
+    const auth = portal.value['discoveryAuth']
+    if (typeof auth === 'string' && auth !== AUTH_NONE && !groups.has(auth)) {
+      const hint = didYouMean(auth, groups)
+      source.problem(
+        [...portal.path, 'discoveryAuth'],
+        `${place}: there is no auth group "${auth}"${hint}`,
+      )
+    }
+  }
+}
+
+/** Two addresses of one port that cannot both be listened on: equal, or one means all of its family. */
+function collides(a: string, b: string): boolean {
+  const everything = a.includes(':') ? '::' : '0.0.0.0'
+  return a.includes(':') === b.includes(':') && (a === b || a === everything || b === everything)
+}
+
+function checkAuth(source: ConfigSource): void {
+  const groups = entriesOf(source.value, 'auth')
+  reportDuplicates(source, groups, 'name')
+  for (const group of groups) {
+    const place = describePlace(source.value, group.path)
+    if (group.value['name'] === AUTH_NONE) {
+      source.problem(
+        [...group.path, 'name'],
+        `"${AUTH_NONE}" is a word of its own; name the group otherwise`,
+      )
+    }
+    if (group.value['mutual'] !== undefined && group.value['chap'] === undefined) {
+      source.problem(
+        [...group.path, 'mutual'],
+        `${place}: "mutual" works only together with "chap" (RFC 7143, 9.2.1)`,
+      )
+    }
+    if (group.value['chap'] === undefined && group.value['initiators'] === undefined) {
+      source.problem(
+        group.path,
+        `${place} has neither "chap" nor "initiators"; write "auth: ${AUTH_NONE}" on the target to admit anybody`,
+      )
+    }
+    for (const { path, text } of textsOf(group, 'initiators')) {
+      if (normalizeInitiatorPattern(text) === undefined) {
+        source.problem(path, `${place}: ${notAName(text)}`)
+      }
+    }
+  }
+}
+
+function notAName(text: string): string {
+  return `"${text}" is not an iSCSI name; write iqn.YYYY-MM.reversed.domain:anything`
+}
+
+function checkTargets(source: ConfigSource): void {
+  const targets = entriesOf(source.value, 'targets')
+  const portals = namesOf(entriesOf(source.value, 'portals'))
+  const groups = namesOf(entriesOf(source.value, 'auth'))
+  reportDuplicates(source, targets, 'name')
+  for (const target of targets) {
+    const place = describePlace(source.value, target.path)
+    const name = target.value['name']
+    if (typeof name === 'string' && normalizeIscsiName(name) === undefined) {
+      source.problem([...target.path, 'name'], notAName(name))
+    }
+    const seen = new Set<string>()
+    for (const { path, text } of textsOf(target, 'portals')) {
+      if (!portals.has(text)) {
+        source.problem(path, `${place}: there is no portal "${text}"${didYouMean(text, portals)}`)
+      } else if (seen.has(text)) source.problem(path, `${place}: portal "${text}" stands twice`)
+      seen.add(text)
+    }
+    const auth = target.value['auth']
+    if (auth === undefined) {
+      source.warning(
+        target.path,
+        `${place} has no "auth": nobody may log in; name an auth group, or write "auth: ${AUTH_NONE}"`,
+      )
+    } else if (typeof auth === 'string' && auth !== AUTH_NONE && !groups.has(auth)) {
+      const hint = didYouMean(auth, groups)
+      source.problem([...target.path, 'auth'], `${place}: there is no auth group "${auth}"${hint}`)
+    }
+    checkLuns(source, target)
+    checkAccess(source, target)
+  }
+}
+
+function checkLuns(source: ConfigSource, target: Entry): void {
+  const devices = isRecord(source.value) ? source.value['devices'] : undefined
+  const known = isRecord(devices) ? Object.keys(devices) : []
+  const luns = entriesOf(target.value, 'luns', target.path)
+  reportDuplicates(source, luns, 'lun')
+  const mapped = new Map<string, unknown>()
+  for (const lun of luns) {
+    const device = lun.value['device']
+    if (typeof device !== 'string') continue
+    const place = describePlace(source.value, lun.path)
+    if (!known.includes(device)) {
+      const hint = didYouMean(device, known)
+      source.problem([...lun.path, 'device'], `${place}: there is no device "${device}"${hint}`)
+    } else if (mapped.has(device)) {
+      source.problem(
+        [...lun.path, 'device'],
+        `${place}: device "${device}" is mapped in this target already`,
+      )
+    }
+    mapped.set(device, lun.value['lun'])
+  }
+}
+
+/** A device is one logical unit, whichever targets map it: its block length is one, too. */
+function checkBlockSizes(source: ConfigSource): void {
+  const sizes = new Map<string, { size: unknown; place: string }>()
+  for (const target of entriesOf(source.value, 'targets')) {
+    for (const lun of entriesOf(target.value, 'luns', target.path)) {
+      const device = lun.value['device']
+      if (typeof device !== 'string') continue
+      const size = lun.value['blockSize']
+      const place = describePlace(source.value, lun.path)
+      const first = sizes.get(device)
+      if (first && first.size !== size) {
+        source.problem(
+          [...lun.path, 'blockSize'],
+          `${place}: device "${device}" has another "blockSize" at ${first.place}; give both the same`,
+        )
+      }
+      if (!first) sizes.set(device, { size, place })
+    }
+  }
+}
+
+function checkAccess(source: ConfigSource, target: Entry): void {
+  const access = target.value['access']
+  if (!isRecord(access)) return
+  const place = describePlace(source.value, target.path)
+  const luns = new Set(
+    entriesOf(target.value, 'luns', target.path).map(({ value }) => value['lun']),
+  )
+  const group = entriesOf(source.value, 'auth').find(
+    ({ value }) => value['name'] === target.value['auth'],
+  )
+  const patterns = (group ? textsOf(group, 'initiators') : []).flatMap(
+    ({ text }) => normalizeInitiatorPattern(text) ?? [],
+  )
+  for (const initiator of Object.keys(access)) {
+    const path = [...target.path, 'access', initiator]
+    const name = normalizeIscsiName(initiator)
+    if (name === undefined) source.problemAtKey(path, `${place}: ${notAName(initiator)}`)
+    else if (
+      patterns.length > 0 &&
+      !patterns.some((pattern) => matchesInitiatorPattern(pattern, name))
+    ) {
+      source.warning(
+        path,
+        `${place}: "${initiator}" has LUNs here, but auth group "${String(target.value['auth'])}" does not admit it`,
+      )
+    }
+    const rows = entriesOf(access, initiator, [...target.path, 'access'])
+    reportDuplicates(source, rows, 'lun')
+    for (const row of rows) {
+      const lun = row.value['lun']
+      if (typeof lun === 'number' && !luns.has(lun)) {
+        source.problem(
+          [...row.path, 'lun'],
+          `${describePlace(source.value, row.path)}: there is no lun ${lun} in ${place}`,
+        )
+      }
+    }
+  }
+}
+
+function checkUse(source: ConfigSource): void {
+  const used = new Set(
+    entriesOf(source.value, 'targets').flatMap((target) =>
+      entriesOf(target.value, 'luns').map(({ value }) => value['device']),
+    ),
+  )
+  const devices = isRecord(source.value) ? source.value['devices'] : undefined
+  for (const name of isRecord(devices) ? Object.keys(devices) : []) {
+    if (!used.has(name)) {
+      source.warning(
+        ['devices', name],
+        `device "${name}" is not mapped to any LUN; it is held, but not served`,
+      )
+    }
+  }
+}
+
+/** Every check, in no particular order. A row here is all that a new one needs. */
+const CHECKS: readonly ((source: ConfigSource) => void)[] = [
+  checkPortals,
+  checkAuth,
+  checkTargets,
+  checkBlockSizes,
+  checkUse,
+]
+
+/** Runs all checks over what could be parsed. */
+export function checkConfig(source: ConfigSource): void {
+  for (const check of CHECKS) check(source)
+}

@@ -1,0 +1,240 @@
+/**
+ * The shape of plexus.yaml, as a zod schema: the one place that names the keys, their defaults and their
+ * bounds. The editor schema config/plexus.schema.json is generated from it (`npm run schema`). What one
+ * key alone cannot tell (names that must exist, duplicates, secrets) is in config-checks.ts. Used by
+ * config.ts.
+ */
+import { isIP } from 'node:net'
+import { z } from 'zod'
+import { parseSize } from '../base/bytes.ts'
+import {
+  COMMAND_WINDOW,
+  COMMAND_WINDOW_MIN,
+  LUNS_PER_TARGET,
+  POOL_BYTES_DEFAULT,
+  POOL_BYTES_MAX,
+  POOL_BYTES_MIN,
+  POOL_CHUNK_BYTES,
+  SESSIONS_DEFAULT,
+  SESSIONS_MAX,
+} from '../base/limits.ts'
+
+export const ISCSI_PORT = 3260
+export const STATE_DIR_DEFAULT = '/var/lib/plexus'
+
+/** A network address to listen on. */
+export interface ListenAddress {
+  readonly host: string
+  readonly port: number
+}
+
+/** `10.0.0.1:3260`, `[fd00::5]:3260`, or either without the port; undefined for anything else. */
+export function parseListen(text: string): ListenAddress | undefined {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::(\d{1,5}))?$/.exec(text)
+  const host = match?.[1] ?? match?.[2]
+  const port = match?.[3] === undefined ? ISCSI_PORT : Number(match[3])
+  const family = match?.[1] === undefined ? 4 : 6
+  if (host === undefined || isIP(host) !== family || port < 1 || port > 65535) return undefined
+  return { host, port }
+}
+
+/** Bytes of a size that the schema has accepted: a number or a text such as `256MiB`. */
+export function sizeBytes(value: number | string): number {
+  return typeof value === 'number' ? value : parseSize(value)
+}
+
+function isPoolSize(value: number | string): boolean {
+  let bytes: number
+  try {
+    bytes = sizeBytes(value)
+  } catch {
+    return false
+  }
+  return bytes >= POOL_BYTES_MIN && bytes <= POOL_BYTES_MAX && bytes % POOL_CHUNK_BYTES === 0
+}
+
+const name = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/,
+    'a name is 1 to 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit',
+  )
+  .describe('A name, for references and messages')
+
+const iscsiName = z
+  .string()
+  .min(1)
+  .max(223)
+  .describe('An iSCSI name: iqn.YYYY-MM.reversed.domain:anything, eui.16 hex digits, naa.16 or 32')
+
+const digestChoice = z.enum(['CRC32C', 'None'])
+const digest = z
+  .union([digestChoice, z.array(digestChoice).min(1).max(2)])
+  .describe('CRC32C: for who asks (default); None: never; a list: exactly these, best first')
+
+const lunNumber = z
+  .int()
+  .min(0)
+  .max(LUNS_PER_TARGET - 1)
+  .describe('Logical unit number')
+
+const portal = z.strictObject({
+  name,
+  listen: z
+    .array(
+      z
+        .string()
+        .refine(
+          (text) => parseListen(text) !== undefined,
+          'write an address as 10.0.0.1:3260 or [fd00::5]:3260',
+        ),
+    )
+    .min(1)
+    .describe('Addresses and ports; 0.0.0.0 and [::] mean every address'),
+  digests: z
+    .strictObject({ header: digest.optional(), data: digest.optional() })
+    .optional()
+    .describe('Checksums of PDU headers and data that the portal agrees to'),
+  discoveryAuth: z
+    .string()
+    .default('none')
+    .describe(
+      'Auth group that discovery sessions must pass; none: names only, as CHAP-less tools need',
+    ),
+})
+
+const credentials = z.strictObject({
+  user: z.string().min(1).max(255),
+  secretFile: z
+    .string()
+    .min(1)
+    .describe('File with the secret, 12 to 256 bytes, not readable by others; one line'),
+})
+
+const authGroup = z.strictObject({
+  name,
+  chap: credentials.optional().describe('What initiators must prove'),
+  mutual: credentials.optional().describe('What Plexus proves to initiators that ask'),
+  initiators: z
+    .array(iscsiName)
+    .min(1)
+    .optional()
+    .describe(
+      'Initiator names that may log in, * at the end stands for any rest; absent: any name',
+    ),
+})
+
+const devicePath = z.string().min(1).describe('Block device (best by-id) or image file')
+const device = z.union([
+  devicePath,
+  z.strictObject({
+    path: devicePath,
+    readOnly: z.boolean().default(false).describe('Open for reading only; its LUNs are read-only'),
+  }),
+])
+
+const lun = z.strictObject({
+  lun: lunNumber,
+  device: z.string().describe('A name from "devices"'),
+  blockSize: z
+    .union([z.literal(512), z.literal(4096)])
+    .optional()
+    .describe("Logical block that initiators see; absent: the device's own"),
+  readOnly: z.boolean().default(false),
+})
+
+const target = z.strictObject({
+  name: iscsiName,
+  alias: z.string().max(255).optional(),
+  portals: z.array(z.string()).min(1).describe('Names from "portals"'),
+  auth: z
+    .string()
+    .optional()
+    .describe('Auth group; none admits anybody; absent: nobody may log in'),
+  luns: z.array(lun).default([]),
+  access: z
+    .record(
+      iscsiName,
+      z.array(z.strictObject({ lun: lunNumber, readOnly: z.boolean().default(false) })),
+    )
+    .optional()
+    .describe(
+      'LUN mask: who stands here sees these LUNs, who does not sees none; absent: all see all',
+    ),
+})
+
+export const configSchema = z.strictObject({
+  version: z.literal(1),
+  portals: z.array(portal).default([]),
+  auth: z.array(authGroup).default([]),
+  devices: z.record(name, device).default({}),
+  targets: z.array(target).default([]),
+  limits: z
+    .strictObject({
+      sessions: z.int().min(1).max(SESSIONS_MAX).default(SESSIONS_DEFAULT),
+      commandsPerSession: z
+        .int()
+        .min(COMMAND_WINDOW_MIN)
+        .max(COMMAND_WINDOW)
+        .default(COMMAND_WINDOW)
+        .describe('Commands that one session may have open'),
+      bufferPool: z
+        .union([z.int(), z.string()])
+        .refine(isPoolSize, 'a size from 32MiB to 2GiB, a multiple of 4MiB')
+        .default(POOL_BYTES_DEFAULT)
+        .describe('Memory for data in flight, taken at start, such as 256MiB'),
+    })
+    .prefault({}),
+  log: z
+    .strictObject({
+      level: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
+      format: z
+        .enum(['auto', 'json', 'journal'])
+        .default('auto')
+        .describe('auto: readable lines under systemd, JSON otherwise'),
+    })
+    .prefault({}),
+  hal: z
+    .strictObject({
+      engine: z
+        .enum(['auto', 'io_uring', 'threads'])
+        .default('auto')
+        .describe('auto: io_uring where the kernel permits it, else threads'),
+    })
+    .prefault({}),
+  state: z
+    .strictObject({
+      dir: z.string().min(1).default(STATE_DIR_DEFAULT).describe('Where LUN identities are kept'),
+    })
+    .prefault({}),
+})
+
+export type ConfigInput = z.output<typeof configSchema>
+
+/** A JSON schema in the parts that this project looks at. */
+export interface JsonSchema {
+  readonly properties?: Readonly<Record<string, JsonSchema>>
+  readonly additionalProperties?: JsonSchema | boolean
+  readonly items?: JsonSchema
+  readonly anyOf?: readonly JsonSchema[]
+}
+
+/** The editor schema of plexus.yaml. */
+export function configJsonSchema(): JsonSchema {
+  return z.toJSONSchema(configSchema, { io: 'input' }) as JsonSchema
+}
+
+/** The keys that the mapping at `path` knows, from the schema; none where it takes any. */
+export function knownKeys(path: readonly PropertyKey[]): readonly string[] {
+  let at: JsonSchema | undefined = configJsonSchema()
+  for (const part of path) {
+    const mapping: JsonSchema | undefined = at?.anyOf?.find((one) => one.properties) ?? at
+    const rest: JsonSchema | boolean | undefined = mapping?.additionalProperties
+    at =
+      typeof part === 'number'
+        ? mapping?.items
+        : (mapping?.properties?.[String(part)] ?? (typeof rest === 'object' ? rest : undefined))
+  }
+  const mapping = at?.anyOf?.find((one) => one.properties) ?? at
+  return Object.keys(mapping?.properties ?? {})
+}

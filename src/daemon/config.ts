@@ -1,0 +1,219 @@
+/**
+ * Loads plexus.yaml: text, schema, checks and secrets, into one immutable {@link Config} with defaults
+ * filled in, absolute paths and no references left to resolve by hand. Either everything is right, or a
+ * {@link ConfigError} lists all that is wrong, each with file:line:column. Called by plexusd.ts at start,
+ * by `--check` and by each reload.
+ */
+import { readFileSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { defined } from '../base/assert.ts'
+import { PlexusError } from '../base/errors.ts'
+import type { LogFormat, LogLevel } from '../base/log.ts'
+import { normalizeIscsiName } from '../iscsi/names.ts'
+import type { DigestChoice } from '../iscsi/parameters.ts'
+import { checkConfig } from './config-checks.ts'
+import { reportIssue } from './config-issues.ts'
+import {
+  type ConfigInput,
+  configSchema,
+  type ListenAddress,
+  parseListen,
+  sizeBytes,
+} from './config-schema.ts'
+import { readSecrets, type Secrets } from './config-secrets.ts'
+import { ConfigSource, type Problem } from './config-source.ts'
+
+export interface PortalConfig {
+  readonly name: string
+  readonly listen: readonly ListenAddress[]
+  /** What the portal agrees to, best first. */
+  readonly digests: {
+    readonly header: readonly DigestChoice[]
+    readonly data: readonly DigestChoice[]
+  }
+  /** Auth group of discovery sessions, or `none`. */
+  readonly discoveryAuth: string
+}
+
+export interface CredentialsConfig {
+  readonly user: string
+  readonly secret: Buffer
+}
+
+export interface AuthConfig {
+  readonly name: string
+  readonly chap: CredentialsConfig | undefined
+  readonly mutual: CredentialsConfig | undefined
+  readonly initiators: readonly string[] | undefined
+}
+
+export interface DeviceConfig {
+  readonly name: string
+  /** Absolute. */
+  readonly path: string
+  readonly readOnly: boolean
+  /** Logical block that initiators see; undefined: the device's own. */
+  readonly blockBytes: number | undefined
+}
+
+export interface LunConfig {
+  readonly lun: number
+  readonly device: string
+  readonly readOnly: boolean
+}
+
+export interface AccessRow {
+  readonly lun: number
+  readonly readOnly: boolean
+}
+
+export interface TargetConfig {
+  /** Normal form: lower case (RFC 7143, 4.2.7.2). */
+  readonly name: string
+  readonly alias: string | undefined
+  readonly portals: readonly string[]
+  /** Auth group, `none`, or undefined: nobody. */
+  readonly auth: string | undefined
+  readonly luns: readonly LunConfig[]
+  readonly access: ReadonlyMap<string, readonly AccessRow[]> | undefined
+}
+
+export interface Config {
+  /** Absolute path of the file. */
+  readonly file: string
+  readonly portals: readonly PortalConfig[]
+  readonly auth: readonly AuthConfig[]
+  readonly devices: readonly DeviceConfig[]
+  readonly targets: readonly TargetConfig[]
+  readonly limits: {
+    readonly sessions: number
+    readonly commandsPerSession: number
+    readonly bufferPoolBytes: number
+  }
+  readonly log: { readonly level: LogLevel; readonly format: LogFormat }
+  readonly engine: 'auto' | 'io_uring' | 'threads'
+  /** Absolute. */
+  readonly stateDir: string
+  /** Doubts that do not keep the daemon from running. */
+  readonly warnings: readonly Problem[]
+}
+
+/** Everything that is wrong with a configuration. The message has one line for each problem. */
+export class ConfigError extends PlexusError {
+  readonly problems: readonly Problem[]
+
+  constructor(file: string, problems: readonly Problem[]) {
+    super('invalid', {
+      op: 'parse',
+      subject: file,
+      message: problems.map((one) => `${one.where}: ${one.message}`).join('\n'),
+    })
+    this.problems = problems
+  }
+}
+
+/** Reads and checks the configuration in `file`. Throws {@link ConfigError}, or `not-found`. */
+export function loadConfig(file: string): Config {
+  const absolute = resolve(file)
+  let text: string
+  try {
+    text = readFileSync(absolute, 'utf8')
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    throw new PlexusError('not-found', {
+      op: 'open',
+      subject: absolute,
+      message: `the configuration ${absolute} cannot be read: ${why}`,
+      cause: error,
+    })
+  }
+  return parseConfig(text, absolute)
+}
+
+/** As {@link loadConfig} with the text at hand. `file` names it; relative paths start at its folder. */
+export function parseConfig(text: string, file: string): Config {
+  const source = new ConfigSource(text, file)
+  if (source.problems.length > 0) throw new ConfigError(file, source.problems)
+  const parsed = configSchema.safeParse(source.value ?? {})
+  for (const issue of parsed.error?.issues ?? []) reportIssue(source, issue)
+  checkConfig(source)
+  const secrets = readSecrets(source, dirname(file))
+  if (source.problems.length > 0 || !parsed.data) throw new ConfigError(file, source.problems)
+  return resolveConfig(parsed.data, secrets, file, source.warnings)
+}
+
+const DIGESTS_DEFAULT: readonly DigestChoice[] = ['CRC32C', 'None']
+
+function digestList(
+  given: DigestChoice | readonly DigestChoice[] | undefined,
+): readonly DigestChoice[] {
+  if (given === undefined || given === 'CRC32C') return DIGESTS_DEFAULT
+  return typeof given === 'string' ? [given] : given
+}
+
+/** The comparison form of a name that the checks have accepted. */
+function normalName(name: string): string {
+  return defined(normalizeIscsiName(name), `the normal form of ${name}`)
+}
+
+function credentials(
+  given: { user: string } | undefined,
+  secret: Buffer | undefined,
+): CredentialsConfig | undefined {
+  return given && { user: given.user, secret: defined(secret, `the secret of ${given.user}`) }
+}
+
+function resolveConfig(
+  data: ConfigInput,
+  secrets: Secrets,
+  file: string,
+  warnings: readonly Problem[],
+): Config {
+  const base = dirname(file)
+  const blockBytes = new Map(
+    data.targets.flatMap(({ luns }) => luns.map((one) => [one.device, one.blockSize] as const)),
+  )
+  return {
+    file,
+    portals: data.portals.map((portal) => ({
+      name: portal.name,
+      listen: portal.listen.flatMap((text) => parseListen(text) ?? []),
+      digests: {
+        header: digestList(portal.digests?.header),
+        data: digestList(portal.digests?.data),
+      },
+      discoveryAuth: portal.discoveryAuth,
+    })),
+    auth: data.auth.map((group, index) => ({
+      name: group.name,
+      chap: credentials(group.chap, secrets.get(`${index}.chap`)),
+      mutual: credentials(group.mutual, secrets.get(`${index}.mutual`)),
+      initiators: group.initiators,
+    })),
+    devices: Object.entries(data.devices).map(([name, given]) => ({
+      name,
+      path: resolve(base, typeof given === 'string' ? given : given.path),
+      readOnly: typeof given === 'string' ? false : given.readOnly,
+      blockBytes: blockBytes.get(name),
+    })),
+    targets: data.targets.map((target) => ({
+      name: normalName(target.name),
+      alias: target.alias,
+      portals: target.portals,
+      auth: target.auth,
+      luns: target.luns.map(({ lun, device, readOnly }) => ({ lun, device, readOnly })),
+      access:
+        target.access &&
+        new Map(Object.entries(target.access).map(([name, rows]) => [normalName(name), rows])),
+    })),
+    limits: {
+      sessions: data.limits.sessions,
+      commandsPerSession: data.limits.commandsPerSession,
+      bufferPoolBytes: sizeBytes(data.limits.bufferPool),
+    },
+    log: data.log,
+    engine: data.hal.engine,
+    stateDir: resolve(base, data.state.dir),
+    warnings,
+  }
+}

@@ -1,0 +1,253 @@
+#!/usr/bin/env node
+/**
+ * plexusd, the daemon: command line, order of start and stop, signals, exit codes. `plexusd --config FILE`
+ * serves until SIGTERM; `--check` looks at the configuration only.
+ *
+ *   start   config, log, limits, pool, I/O engine, identities, devices, units, targets, portals, READY=1
+ *   SIGHUP  the configuration again: parse, check, diff, apply; on any error the old one runs on
+ *   stop    STOPPING=1, initiators log out, flush, close; a second signal ends at once
+ *   exit    0 done, 1 failed, 2 usage or configuration, 70 a defect: systemd restarts
+ */
+import { realpathSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { Command, CommanderError } from 'commander'
+import { realClock } from '../base/clock.ts'
+import { PlexusError } from '../base/errors.ts'
+import { assertLimits } from '../base/limits.ts'
+import { createLogger, type Logger } from '../base/log.ts'
+import { plexusVersion } from '../base/version.ts'
+import { createAlignedPool } from '../hal/aligned-pool.ts'
+import { createIoQueue } from '../hal/io-queue.ts'
+import { Appliance } from './appliance.ts'
+import { type Config, ConfigError, loadConfig } from './config.ts'
+import { configJsonSchema } from './config-schema.ts'
+import { IdentityStore } from './identity-store.ts'
+import { describePlan } from './reconcile.ts'
+import { SHUTDOWN_MS, shutDown } from './shutdown.ts'
+import { SystemdNotifier } from './systemd.ts'
+
+export const EXIT = { DONE: 0, FAILED: 1, USAGE: 2, DEFECT: 70 } as const
+
+const CONFIG_DEFAULT = '/etc/plexus/plexus.yaml'
+/** How often the status text is made anew. */
+const STATUS_MS = 5_000
+/**
+ * A second signal this soon is the same Ctrl-C: a terminal signals the whole group, and npm passes its own
+ * copy on.
+ */
+const SAME_SIGNAL_MS = 500
+
+/** Loads the configuration, or says on stderr what is wrong with it. */
+function loadOrExplain(file: string): Config | undefined {
+  try {
+    return loadConfig(file)
+  } catch (error) {
+    if (!(error instanceof PlexusError)) throw error
+    process.stderr.write(`${error.message}\n`)
+    return undefined
+  }
+}
+
+function check(file: string): number {
+  const config = loadOrExplain(file)
+  if (!config) return EXIT.USAGE
+  for (const { where, message } of config.warnings) {
+    process.stderr.write(`${where}: warning: ${message}\n`)
+  }
+  process.stdout.write(
+    `${config.file}: good; ${config.targets.length} targets, ${config.devices.length} devices\n`,
+  )
+  return EXIT.DONE
+}
+
+/** The running daemon. */
+class Daemon {
+  readonly #file: string
+  readonly #log: Logger
+  readonly #appliance: Appliance
+  readonly #systemd: SystemdNotifier
+  readonly #closeQueue: () => Promise<void>
+  readonly #ended: (code: number) => void
+  #stoppingSinceMs: number | undefined
+
+  constructor(config: Config, log: Logger, ended: (code: number) => void) {
+    this.#file = config.file
+    this.#log = log
+    this.#ended = ended
+    this.#systemd = new SystemdNotifier({
+      environment: process.env,
+      pid: process.pid,
+      log: log.child({ part: 'systemd' }),
+    })
+    assertLimits()
+    const pool = createAlignedPool(config.limits.bufferPoolBytes)
+    const queue = createIoQueue({ engine: config.engine, pool, log: log.child({ part: 'io' }) })
+    this.#closeQueue = () => queue.close()
+    log.info({ engine: queue.engine, wanted: config.engine }, `I/O engine: ${queue.engine}`)
+    const version = plexusVersion()
+    this.#appliance = new Appliance({
+      config,
+      pool,
+      queue,
+      identities: IdentityStore.open({
+        dir: config.stateDir,
+        revision: version.split('.').slice(0, 2).join('.'),
+        log,
+      }),
+      clock: realClock,
+      log,
+    })
+  }
+
+  async start(config: Config): Promise<void> {
+    this.#warnOf(config)
+    await this.#appliance.apply(config)
+    for (const { group, address, port } of this.#appliance.server.addresses()) {
+      this.#log.info(
+        { event: 'listening', portal: group, address, port },
+        `portal ${group} is open`,
+      )
+    }
+    this.#systemd.status(this.#appliance.status())
+    this.#systemd.ready()
+    this.#systemd.startWatchdog(realClock)
+    realClock.every(STATUS_MS, () => this.#systemd.status(this.#appliance.status()))
+    this.#log.info({ event: 'ready', version: plexusVersion() }, this.#appliance.status())
+  }
+
+  /** SIGHUP. Never rejects: whatever goes wrong, the old configuration runs on. */
+  async reload(): Promise<void> {
+    if (this.#stoppingSinceMs !== undefined) return
+    this.#systemd.reloading()
+    try {
+      const config = loadConfig(this.#file)
+      this.#warnOf(config)
+      const steps = describePlan(await this.#appliance.apply(config))
+      for (const step of steps) this.#log.info({ event: 'reload-step' }, step)
+      this.#log.info(
+        { event: 'reloaded', steps: steps.length },
+        steps.length > 0 ? 'the new configuration runs' : 'the configuration has not changed',
+      )
+    } catch (error) {
+      const problems = error instanceof ConfigError ? error.problems : []
+      for (const { where, message } of problems) {
+        this.#log.error({ event: 'config-problem', where }, `${where}: ${message}`)
+      }
+      this.#log.error(
+        { event: 'reload-failed', ...(problems.length > 0 ? {} : { err: error }) },
+        'the configuration was not reloaded; the old one runs on',
+      )
+    }
+    this.#systemd.ready()
+    this.#systemd.status(this.#appliance.status())
+  }
+
+  /** SIGTERM and SIGINT. */
+  async stop(signal: string): Promise<void> {
+    const nowMs = realClock.nowMs()
+    if (this.#stoppingSinceMs !== undefined) {
+      if (nowMs - this.#stoppingSinceMs < SAME_SIGNAL_MS) return
+      this.#log.warn({ signal }, 'a second signal: ending at once')
+      endAtOnce()
+    }
+    this.#stoppingSinceMs = nowMs
+    this.#log.info({ event: 'stopping', signal }, 'stopping')
+    this.#systemd.stopping(SHUTDOWN_MS)
+    const { server, devices } = this.#appliance
+    const clean = await shutDown(
+      {
+        drain: (ms) => server.drain(ms),
+        closeServer: () => server.close(),
+        closeDevices: (ms) => devices.close(ms),
+        closeQueue: this.#closeQueue,
+      },
+      realClock,
+      this.#log,
+    )
+    this.#systemd.stopWatchdog()
+    this.#log.info({ event: 'stopped', clean }, 'stopped')
+    // Threads that sit in a system call on a hung disk would keep an ordinary exit waiting for ever.
+    if (!clean) endAtOnce()
+    this.#ended(EXIT.DONE)
+  }
+
+  #warnOf(config: Config): void {
+    for (const { where, message } of config.warnings) {
+      this.#log.warn({ event: 'config-warning', where }, `${where}: ${message}`)
+    }
+    for (const target of config.targets) {
+      if (target.auth !== 'none') continue
+      this.#log.warn(
+        { event: 'open-target', target: target.name },
+        `target ${target.name} admits anybody (auth: none)`,
+      )
+    }
+  }
+}
+
+/** Ends the process even where a thread hangs in the kernel; nothing runs after this. */
+function endAtOnce(): never {
+  process.kill(process.pid, 'SIGKILL')
+  process.exit(EXIT.FAILED)
+}
+
+/** Serves the configuration in `file` until a signal ends it. Resolves to the exit code. */
+export async function serve(file: string, onReady: () => void = () => {}): Promise<number> {
+  const config = loadOrExplain(file)
+  if (!config) return EXIT.USAGE
+  const log = createLogger(config.log.level, config.log.format)
+  process.on('uncaughtException', (error) => {
+    log.fatal({ err: error }, `a defect in plexusd: ${error.message}`)
+    process.exit(EXIT.DEFECT)
+  })
+  return new Promise((resolve) => {
+    const run = async (): Promise<void> => {
+      const daemon = new Daemon(config, log, resolve)
+      for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+        process.on(signal, () => void daemon.stop(signal))
+      }
+      let reloads = Promise.resolve()
+      process.on('SIGHUP', () => {
+        reloads = reloads.then(() => daemon.reload())
+      })
+      await daemon.start(config)
+      onReady()
+    }
+    run().catch((error: unknown) => {
+      if (!(error instanceof PlexusError)) throw error
+      log.fatal({ err: error }, `plexusd cannot start: ${error.message}`)
+      resolve(EXIT.FAILED)
+    })
+  })
+}
+
+/** The command line. Resolves to the exit code. */
+export async function main(argv: readonly string[]): Promise<number> {
+  const program = new Command('plexusd')
+    .description('Serves block devices as iSCSI logical units.')
+    .version(plexusVersion(), '--version', 'print the version')
+    .option('--config <file>', 'the configuration', CONFIG_DEFAULT)
+    .option('--check', 'check the configuration and end')
+    .option('--schema', 'print the JSON schema of the configuration, for editors, and end')
+    .helpOption('--help', 'print this help')
+    .exitOverride()
+  try {
+    program.parse(argv, { from: 'user' })
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error
+    return error.exitCode === 0 ? EXIT.DONE : EXIT.USAGE
+  }
+  const options = program.opts<{ config: string; check?: true; schema?: true }>()
+  if (options.schema) {
+    process.stdout.write(`${JSON.stringify(configJsonSchema(), null, 2)}\n`)
+    return EXIT.DONE
+  }
+  return options.check ? check(options.config) : serve(options.config)
+}
+
+function isMain(): boolean {
+  const script = process.argv[1]
+  return script !== undefined && realpathSync(script) === fileURLToPath(import.meta.url)
+}
+
+if (isMain()) process.exit(await main(process.argv.slice(2)))

@@ -1,0 +1,115 @@
+/**
+ * What must change to get from the running configuration to a new one, as data: pure, so that it can be
+ * tested, shown and logged before anything is touched. The start is the change from the empty
+ * configuration. appliance.ts carries a plan out; plexusd.ts makes one at start and at each SIGHUP.
+ */
+import { isDeepStrictEqual } from 'node:util'
+import type { AuthConfig, Config, DeviceConfig, PortalConfig, TargetConfig } from './config.ts'
+
+/** Rows of one kind: names that go, and the new form of what comes or changes. */
+export interface Difference<T> {
+  readonly removed: readonly T[]
+  readonly added: readonly T[]
+  readonly changed: readonly T[]
+}
+
+export interface Plan {
+  /** `changed` has the portals whose addresses differ: they are closed and opened anew. */
+  readonly portals: Difference<PortalConfig>
+  /** Portals that go on listening, with other digests or discovery authentication for later logins. */
+  readonly portalsUpdated: readonly PortalConfig[]
+  readonly auth: Difference<AuthConfig>
+  /** `changed` has devices with another path or block size: another medium, so a new logical unit. */
+  readonly devices: Difference<DeviceConfig>
+  /** `changed` has targets whose own rows, portals, auth group or devices changed. */
+  readonly targets: Difference<TargetConfig>
+  /** Settings that only a restart can change, by their keys. */
+  readonly restart: readonly string[]
+}
+
+/** The configuration of nothing: where the start begins. */
+export function emptyConfig(like: Config): Config {
+  return { ...like, portals: [], auth: [], devices: [], targets: [] }
+}
+
+function difference<T extends { readonly name: string }>(
+  before: readonly T[],
+  after: readonly T[],
+  differs: (a: T, b: T) => boolean = (a, b) => !isDeepStrictEqual(a, b),
+): Difference<T> {
+  const old = new Map(before.map((one) => [one.name, one]))
+  const names = new Set(after.map((one) => one.name))
+  return {
+    removed: before.filter((one) => !names.has(one.name)),
+    added: after.filter((one) => !old.has(one.name)),
+    changed: after.filter((one) => {
+      const was = old.get(one.name)
+      return was !== undefined && differs(was, one)
+    }),
+  }
+}
+
+function namesOf<T extends { readonly name: string }>(rows: Difference<T>): Set<string> {
+  return new Set([...rows.removed, ...rows.added, ...rows.changed].map((one) => one.name))
+}
+
+/** Settings that are read once, at start. */
+const RESTART_SETTINGS: readonly (readonly [string, (config: Config) => unknown])[] = [
+  ['limits', (config) => config.limits],
+  ['log', (config) => config.log],
+  ['hal', (config) => config.engine],
+  ['state', (config) => config.stateDir],
+]
+
+/** The steps from `before` to `after`. */
+export function planChanges(before: Config, after: Config): Plan {
+  const portals = difference(
+    before.portals,
+    after.portals,
+    (a, b) => !isDeepStrictEqual(a.listen, b.listen),
+  )
+  const auth = difference(before.auth, after.auth)
+  const devices = difference(before.devices, after.devices)
+  const authTouched = namesOf(auth)
+  const devicesTouched = namesOf(devices)
+  const relistened = new Set(portals.changed.map((one) => one.name))
+  const old = new Map(before.portals.map((one) => [one.name, one]))
+  return {
+    portals,
+    portalsUpdated: after.portals.filter((one) => {
+      const was = old.get(one.name)
+      if (!was || relistened.has(one.name)) return false
+      return !isDeepStrictEqual(was, one) || authTouched.has(one.discoveryAuth)
+    }),
+    auth,
+    devices,
+    targets: difference(
+      before.targets,
+      after.targets,
+      (a, b) =>
+        !isDeepStrictEqual(a, b) ||
+        (b.auth !== undefined && authTouched.has(b.auth)) ||
+        b.luns.some((lun) => devicesTouched.has(lun.device)),
+    ),
+    restart: RESTART_SETTINGS.filter(
+      ([, read]) => !isDeepStrictEqual(read(before), read(after)),
+    ).map(([key]) => key),
+  }
+}
+
+/** A plan in words, one line for each step; empty when nothing changes. Never shows a secret. */
+export function describePlan(plan: Plan): readonly string[] {
+  const lines = (noun: string, rows: Difference<{ readonly name: string }>): string[] => [
+    ...rows.removed.map((one) => `remove ${noun} ${one.name}`),
+    ...rows.added.map((one) => `add ${noun} ${one.name}`),
+    ...rows.changed.map((one) => `change ${noun} ${one.name}`),
+  ]
+  return [
+    ...lines('portal', plan.portals),
+    ...plan.portalsUpdated.map((one) => `change portal ${one.name} (stays open)`),
+    ...lines('auth group', plan.auth),
+    ...lines('device', plan.devices),
+    ...lines('target', plan.targets),
+    ...plan.restart.map((key) => `"${key}" changes at the next restart`),
+  ]
+}
