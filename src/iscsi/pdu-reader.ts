@@ -1,0 +1,204 @@
+/**
+ * Cuts a byte stream into iSCSI PDUs (RFC 7143, 11.2) and puts each data segment where its handler wants
+ * it, before the bytes arrive. No sockets: the owner asks `nextBuffer` where the next bytes shall be read
+ * to and says with `received` how many came. Two ways lead into a data segment's destination: bytes that
+ * arrive with a header in the shared receive buffer are copied once; when much of a segment is still to
+ * come, `nextBuffer` is the destination itself and nothing is copied.
+ *
+ *   BHS 48 | AHS 0..1020 | header digest 0 or 4 | data 0..2^24-1 | pad 0..3 | data digest 0 or 4
+ */
+import { assert } from '../base/assert.ts'
+import { crc32c } from '../base/crc32c.ts'
+import {
+  AHS_BYTES_MAX,
+  ahsBytes,
+  BHS_BYTES,
+  DIGEST_BYTES,
+  dataSegmentBytes,
+  padBytes,
+} from './pdu.ts'
+
+/** From this many missing bytes on, the socket reads into the destination itself. */
+const DIRECT_BYTES_MIN = 16 * 1024
+
+export type PduFault = 'header-digest' | 'segment-too-long'
+
+export interface PduHandler {
+  /**
+   * A header is complete (and its digest right). The handler reads it now, since the memory is reused, and
+   * calls `reader.into` where it wants the data segment; otherwise the segment is thrown away.
+   * Returns false to stop reading for good.
+   */
+  header(bhs: Buffer, ahs: Buffer): boolean
+  /** The PDU is complete. `dataDigestOk` is false where the data digest does not fit. False stops for good. */
+  complete(dataDigestOk: boolean): boolean
+  /** The stream cannot be followed any further. */
+  fault(fault: PduFault): void
+}
+
+type State = 'header' | 'data' | 'tail' | 'stopped'
+
+export class PduReader {
+  /** Both change at the end of the login. */
+  headerDigest = false
+  dataDigest = false
+  /** Longest data segment that is accepted. */
+  segmentBytesMax: number
+
+  readonly #handler: PduHandler
+  readonly #receive: Buffer
+  readonly #header = Buffer.alloc(BHS_BYTES + AHS_BYTES_MAX + DIGEST_BYTES)
+  readonly #tail = Buffer.alloc(3 + DIGEST_BYTES)
+  readonly #bhs: Buffer
+  #state: State = 'header'
+  /** Bytes of the current part that are needed, and that are there. */
+  #need = BHS_BYTES
+  #have = 0
+  #dataBytes = 0
+  #sink: Buffer | undefined
+  #sinkOffset = 0
+  #sinkBytes = 0
+  #direct = false
+  /** CRC of discarded data, that has no place to be summed up in later. */
+  #crc = 0
+
+  /** `receiveBytes`: size of the shared receive buffer of this stream. */
+  constructor(handler: PduHandler, receiveBytes: number, segmentBytesMax: number) {
+    this.#handler = handler
+    this.#receive = Buffer.allocUnsafeSlow(receiveBytes)
+    this.#bhs = this.#header.subarray(0, BHS_BYTES)
+    this.segmentBytesMax = segmentBytesMax
+  }
+
+  /** From within `header`: the first `length` bytes of the segment go to `sink` at `offset`, the rest is thrown away. */
+  into(sink: Buffer, offset: number, length: number): void {
+    assert(offset >= 0 && length >= 0 && offset + length <= sink.length, 'the sink holds the data')
+    this.#sink = sink
+    this.#sinkOffset = offset
+    this.#sinkBytes = length
+  }
+
+  /** The current PDU is one whose data is arriving: the sink's memory must stay. */
+  get midSegment(): boolean {
+    return this.#state === 'data' || this.#state === 'tail'
+  }
+
+  /** Where the next bytes of the stream belong. */
+  nextBuffer(): Buffer {
+    const missing = this.#need - this.#have
+    this.#direct =
+      this.#state === 'data' &&
+      missing >= DIRECT_BYTES_MIN &&
+      this.#sink !== undefined &&
+      this.#need <= this.#sinkBytes
+    if (!this.#direct) return this.#receive
+    const at = this.#sinkOffset + this.#have
+    return (this.#sink as Buffer).subarray(at, at + missing)
+  }
+
+  /** `count` bytes were put at the start of the last `nextBuffer`. False once reading has stopped. */
+  received(count: number): boolean {
+    if (this.#direct) {
+      this.#direct = false
+      this.#have += count
+      if (this.#have === this.#need) this.#dataDone()
+      return this.#state !== 'stopped'
+    }
+    return this.push(this.#receive, 0, count)
+  }
+
+  /** Bytes from elsewhere: `from[start..end)` continues the stream. False once reading has stopped. */
+  push(from: Buffer, start: number, end: number): boolean {
+    let at = start
+    while (at < end && this.#state !== 'stopped') {
+      const take = Math.min(end - at, this.#need - this.#have)
+      if (this.#state === 'header') from.copy(this.#header, this.#have, at, at + take)
+      else if (this.#state === 'tail') from.copy(this.#tail, this.#have, at, at + take)
+      else this.#store(from, at, take)
+      at += take
+      this.#have += take
+      if (this.#have < this.#need) break
+      if (this.#state === 'header') this.#headerPartDone()
+      else if (this.#state === 'data') this.#dataDone()
+      else this.#tailDone()
+    }
+    return this.#state !== 'stopped'
+  }
+
+  #store(from: Buffer, at: number, take: number): void {
+    const room = Math.min(take, this.#sinkBytes - this.#have)
+    if (this.#sink !== undefined && room > 0) {
+      from.copy(this.#sink, this.#sinkOffset + this.#have, at, at + room)
+    }
+    if (this.dataDigest && this.#need > this.#sinkBytes) {
+      this.#crc = crc32c(from.subarray(at, at + take), this.#crc)
+    }
+  }
+
+  #headerPartDone(): void {
+    const ahs = ahsBytes(this.#bhs)
+    const whole = BHS_BYTES + ahs + (this.headerDigest ? DIGEST_BYTES : 0)
+    if (this.#have < whole) {
+      this.#need = whole
+      return
+    }
+    if (this.headerDigest) {
+      const digest = this.#header.readUInt32LE(whole - DIGEST_BYTES)
+      if (crc32c(this.#header.subarray(0, whole - DIGEST_BYTES)) !== digest) {
+        this.#stop('header-digest')
+        return
+      }
+    }
+    this.#dataBytes = dataSegmentBytes(this.#bhs)
+    if (this.#dataBytes > this.segmentBytesMax) {
+      this.#stop('segment-too-long')
+      return
+    }
+    this.#sink = undefined
+    this.#sinkBytes = 0
+    this.#crc = 0
+    if (!this.#handler.header(this.#bhs, this.#header.subarray(BHS_BYTES, BHS_BYTES + ahs))) {
+      this.#state = 'stopped'
+      return
+    }
+    if (this.#dataBytes === 0) this.#finish(true)
+    else this.#begin('data', this.#dataBytes)
+  }
+
+  #dataDone(): void {
+    const tail = padBytes(this.#dataBytes) + (this.dataDigest ? DIGEST_BYTES : 0)
+    if (tail === 0) this.#finish(true)
+    else this.#begin('tail', tail)
+  }
+
+  #tailDone(): void {
+    if (!this.dataDigest) {
+      this.#finish(true)
+      return
+    }
+    const pad = padBytes(this.#dataBytes)
+    let crc = this.#crc
+    if (this.#sink !== undefined && this.#dataBytes <= this.#sinkBytes) {
+      crc = crc32c(this.#sink.subarray(this.#sinkOffset, this.#sinkOffset + this.#dataBytes))
+    }
+    if (pad > 0) crc = crc32c(this.#tail.subarray(0, pad), crc)
+    this.#finish(crc === this.#tail.readUInt32LE(pad))
+  }
+
+  #finish(dataDigestOk: boolean): void {
+    this.#begin('header', BHS_BYTES)
+    if (!this.#handler.complete(dataDigestOk)) this.#state = 'stopped'
+    this.#sink = undefined
+  }
+
+  #begin(state: State, need: number): void {
+    this.#state = state
+    this.#need = need
+    this.#have = 0
+  }
+
+  #stop(fault: PduFault): void {
+    this.#state = 'stopped'
+    this.#handler.fault(fault)
+  }
+}

@@ -1,0 +1,319 @@
+/**
+ * One iSCSI connection: from accept through login to the full feature phase and its end (RFC 7143, 5 to
+ * 7). It owns the stream, the PDU reader and writer, and the session once there is one; what a PDU means
+ * is in opcode-table.ts and the handlers named there. Made by portal.ts.
+ */
+import type net from 'node:net'
+import { assert } from '../../base/assert.ts'
+import type { Clock } from '../../base/clock.ts'
+import {
+  KIB,
+  LOGIN_SEGMENT_BYTES,
+  NOP_INTERVAL_MS,
+  NOP_TIMEOUT_MS,
+  SEND_QUEUE_BYTES,
+} from '../../base/limits.ts'
+import type { Logger } from '../../base/log.ts'
+import type { BufferPool } from '../../hal/block-device.ts'
+import {
+  ASYNC_EVENT,
+  BHS_BYTES,
+  OPCODE,
+  opcodeOf,
+  putHeader,
+  putSequence,
+  putU32,
+  RESERVED_TAG,
+} from '../../iscsi/pdu.ts'
+import { type PduFault, PduReader } from '../../iscsi/pdu-reader.ts'
+import { type Batch, PduWriter } from '../../iscsi/pdu-writer.ts'
+import type { DeviceServer } from '../scsi/types.ts'
+import type { CommandTask } from './command-task.ts'
+import type { LoginOutcome } from './login.ts'
+import { LoginExchange } from './login-exchange.ts'
+import { OPCODE_TABLE, type OpcodeHandler } from './opcode-table.ts'
+import type { Session } from './session.ts'
+import { SocketStream, type StreamOwner } from './socket-stream.ts'
+import type { PortalGroup, TargetRegistry } from './target-node.ts'
+
+const RECEIVE_BYTES = 64 * KIB
+
+/** What a connection needs of the server it belongs to (portal.ts). */
+export interface ConnectionHost {
+  readonly registry: TargetRegistry
+  readonly deviceServer: DeviceServer
+  readonly pool: BufferPool
+  readonly clock: Clock
+  readonly log: Logger
+  /** A session for a login that succeeded, or a login status (class << 8 | detail) why there is none. */
+  establish(
+    connection: Connection,
+    outcome: LoginOutcome,
+    cmdSn: number,
+    statSn: number,
+  ): Session | number
+  /** Does this session exist? For logins that name a TSIH. */
+  hasSession(initiatorName: string, isid: Buffer, tsih: number): boolean
+  /** The login phase is over, successfully or not. */
+  loginEnded(connection: Connection): void
+  closed(connection: Connection): void
+  /** Task management may have aborted tasks of any session. */
+  sweepAborted(): void
+}
+
+export type Phase = 'login' | 'full-feature' | 'closing'
+
+export class Connection implements StreamOwner {
+  readonly host: ConnectionHost
+  readonly group: PortalGroup
+  readonly reader: PduReader
+  readonly writer: PduWriter
+  readonly stream: SocketStream
+  readonly log: Logger
+  phase: Phase = 'login'
+  /** Set at the end of the login. */
+  session: Session | undefined
+  cid = 0
+  authenticatedAs: string | undefined
+  /** The PDU that is being received: its header, data of a request that keeps it, and its task. */
+  bhs: Buffer = Buffer.alloc(BHS_BYTES)
+  data: Buffer | undefined
+  task: CommandTask | undefined
+  /** Text that came with the C bit, until the rest is there (RFC 7143, 6.2). */
+  textParts: Buffer[] = []
+  /** Rest of a text answer, and the tag under which the initiator asks for it. */
+  textRest: Buffer | undefined
+  textTag = 0
+  /** Why the connection ends, for the log. */
+  endReason = 'closed by the initiator'
+  readonly #login: LoginExchange
+  #handler: OpcodeHandler | undefined
+  #flushPlanned = false
+  #paused = false
+  #heardMs: number
+  #pingSentMs = -1
+  #nextTag = 0
+
+  constructor(host: ConnectionHost, accepted: net.Socket, group: PortalGroup) {
+    this.host = host
+    this.group = group
+    this.#heardMs = host.clock.nowMs()
+    this.reader = new PduReader(
+      {
+        header: (bhs, ahs) => this.#onHeader(bhs, ahs),
+        complete: (dataDigestOk) => this.#onComplete(dataDigestOk),
+        fault: (fault) => this.#onFault(fault),
+      },
+      RECEIVE_BYTES,
+      LOGIN_SEGMENT_BYTES,
+    )
+    this.writer = new PduWriter((batch: Batch) => this.stream.send(batch))
+    this.stream = new SocketStream(accepted, this)
+    this.log = host.log.child({ remote: `${this.stream.remoteAddress}:${this.stream.remotePort}` })
+    this.#login = new LoginExchange(this)
+  }
+
+  // ---- the stream's side
+
+  nextBuffer(): Buffer {
+    return this.reader.nextBuffer()
+  }
+
+  received(count: number): boolean {
+    this.#heardMs = this.host.clock.nowMs()
+    return this.reader.received(count) && this.#mayRead()
+  }
+
+  push(from: Buffer, start: number, end: number): boolean {
+    this.#heardMs = this.host.clock.nowMs()
+    return this.reader.push(from, start, end) && this.#mayRead()
+  }
+
+  drained(): void {
+    if (this.#paused && this.stream.queuedBytes < SEND_QUEUE_BYTES / 2) {
+      this.#paused = false
+      this.stream.resume()
+    }
+  }
+
+  closed(error: Error | undefined): void {
+    this.phase = 'closing'
+    if (error) this.endReason = error.message
+    this.host.closed(this)
+  }
+
+  /** An initiator that does not take its answers is not read from: back pressure instead of memory. */
+  #mayRead(): boolean {
+    if (this.stream.queuedBytes < SEND_QUEUE_BYTES) return true
+    this.#paused = true
+    return false
+  }
+
+  // ---- the reader's side
+
+  #onHeader(bhs: Buffer, ahs: Buffer): boolean {
+    this.bhs = bhs
+    this.data = undefined
+    this.task = undefined
+    if (this.phase === 'closing') return false
+    if (this.phase === 'login') {
+      this.#handler = undefined
+      return this.#login.header(bhs)
+    }
+    const handler = OPCODE_TABLE[opcodeOf(bhs)] as OpcodeHandler
+    this.#handler = handler
+    handler.header(this, bhs, ahs)
+    return !this.#isOver()
+  }
+
+  #onComplete(dataDigestOk: boolean): boolean {
+    if (this.phase === 'login') this.#login.complete()
+    else if (this.phase === 'full-feature') this.#handler?.complete(this, this.bhs, dataDigestOk)
+    this.data = undefined
+    this.task = undefined
+    return !this.#isOver()
+  }
+
+  #onFault(fault: PduFault): void {
+    this.fail(
+      fault === 'header-digest'
+        ? 'header digest error'
+        : `a data segment is longer than ${this.reader.segmentBytesMax} bytes`,
+    )
+  }
+
+  #isOver(): boolean {
+    return this.phase === 'closing'
+  }
+
+  // ---- for the handlers
+
+  get established(): Session {
+    assert(this.session !== undefined, 'the connection has a session')
+    return this.session
+  }
+
+  /** The data segment of the current PDU shall be kept whole, for handlers of small requests. */
+  keepData(bytes: number): void {
+    if (bytes === 0) return
+    this.data = Buffer.allocUnsafe(bytes)
+    this.reader.into(this.data, 0, bytes)
+  }
+
+  /** A target transfer tag that no PDU under way uses. */
+  newTag(): number {
+    this.#nextTag = this.#nextTag >= 0x7fffffff ? 1 : this.#nextTag + 1
+    return this.#nextTag
+  }
+
+  /** Everything that was written in this turn of the event loop leaves in one piece at its end. */
+  planFlush(): void {
+    if (this.#flushPlanned) return
+    this.#flushPlanned = true
+    process.nextTick(flushConnection, this)
+  }
+
+  flush(): void {
+    this.#flushPlanned = false
+    this.writer.flush()
+  }
+
+  /** Reject (RFC 7143, 11.17) of the PDU whose header is `bhs`. */
+  reject(reason: number, bhs: Buffer): void {
+    const session = this.established
+    const to = this.writer.begin()
+    const at = this.writer.headerAt
+    putHeader(to, at, OPCODE.REJECT, 0x80, BHS_BYTES, RESERVED_TAG)
+    to[at + 2] = reason
+    putSequence(to, at, session)
+    session.useStatSn()
+    this.writer.endWith(bhs, 0, BHS_BYTES)
+    this.planFlush()
+    this.log.warn({ reason, opcode: opcodeOf(bhs) }, 'a request was rejected')
+  }
+
+  /** Asynchronous message (RFC 7143, 11.9): asks for logout within `seconds`, or announces an end. */
+  asyncMessage(event: number, parameter3: number): void {
+    const session = this.session
+    if (session === undefined || this.phase !== 'full-feature') return
+    const to = this.writer.begin()
+    const at = this.writer.headerAt
+    putHeader(to, at, OPCODE.ASYNC_MESSAGE, 0x80, 0, RESERVED_TAG)
+    putSequence(to, at, session)
+    session.useStatSn()
+    to[at + 36] = event
+    to[at + 42] = parameter3 >> 8
+    to[at + 43] = parameter3
+    this.writer.end()
+    this.planFlush()
+  }
+
+  requestLogout(withinSeconds: number): void {
+    this.asyncMessage(ASYNC_EVENT.LOGOUT_REQUEST, withinSeconds)
+  }
+
+  /** The login succeeded: the full feature phase begins with the next PDU. */
+  enterFullFeaturePhase(session: Session): void {
+    this.session = session
+    this.phase = 'full-feature'
+    const { headerDigest, dataDigest, receiveSegmentBytes } = session.parameters
+    this.reader.headerDigest = headerDigest
+    this.reader.dataDigest = dataDigest
+    this.reader.segmentBytesMax = receiveSegmentBytes
+    // The last login response still goes without digests.
+    this.writer.flush()
+    this.writer.headerDigest = headerDigest
+    this.writer.dataDigest = dataDigest
+    this.host.loginEnded(this)
+  }
+
+  /** Ends the connection now; what cannot be followed or trusted has no other answer at ERL 0. */
+  fail(reason: string): void {
+    if (this.phase === 'closing') return
+    this.endReason = reason
+    this.log.warn({ reason }, 'the connection is dropped')
+    this.phase = 'closing'
+    this.stream.destroy()
+  }
+
+  /** Sends what is queued, then closes. */
+  end(reason: string): void {
+    if (this.phase === 'closing') return
+    this.endReason = reason
+    this.phase = 'closing'
+    this.writer.flush()
+    this.stream.end()
+    // An initiator that does not close its side must not keep ours.
+    this.host.clock.after(1000, () => this.stream.destroy())
+  }
+
+  /** Called about once a second: pings a silent initiator and drops a dead one. */
+  keepAlive(nowMs: number): void {
+    const session = this.session
+    if (session === undefined || this.phase !== 'full-feature') return
+    if (this.#heardMs > this.#pingSentMs) this.#pingSentMs = -1
+    if (this.#pingSentMs >= 0) {
+      if (nowMs - this.#pingSentMs > NOP_TIMEOUT_MS) this.fail('no answer to a NOP-In')
+      return
+    }
+    if (this.#paused || nowMs - this.#heardMs < NOP_INTERVAL_MS) {
+      if (this.#paused && nowMs - this.#heardMs > NOP_INTERVAL_MS + NOP_TIMEOUT_MS) {
+        this.fail('the initiator does not take its answers')
+      }
+      return
+    }
+    this.#pingSentMs = nowMs
+    const to = this.writer.begin()
+    const at = this.writer.headerAt
+    putHeader(to, at, OPCODE.NOP_IN, 0x80, 0, RESERVED_TAG)
+    putU32(to, at + 20, this.newTag())
+    // Without a status: StatSN is the next one and stays (RFC 7143, 11.19.3).
+    putSequence(to, at, session)
+    this.writer.end()
+    this.planFlush()
+  }
+}
+
+function flushConnection(connection: Connection): void {
+  connection.flush()
+}
