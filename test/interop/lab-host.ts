@@ -1,0 +1,171 @@
+/**
+ * The target side of the lab: runs in the lab's network namespace as its host command (lab.ts starts it),
+ * serves plexusd at 10.77.0.1:3260 and does what the guest asks for. The guest creates share/ask/NAME, the
+ * host answers with share/done/NAME; see lab/lib.sh. Ends on SIGTERM.
+ */
+import { execFileSync } from 'node:child_process'
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Daemon, type DaemonConfig } from '../support/daemon.ts'
+
+const ADDRESS = '10.77.0.1'
+const PORT = 3260
+const PREFIX = 'iqn.2026-11.lab.plexus'
+const DISK_BYTES = 512 * 1024 * 1024
+const SMALL_BYTES = 32 * 1024 * 1024
+const POLL_MS = 50
+const STOP_MS = 4000
+/** What initiators may notice of a crash: the time between the end and the next start. */
+const DOWN_MS = 1500
+
+const [share = '', settingsText = '{}'] = process.argv.slice(2)
+const settings = JSON.parse(settingsText) as { device?: string; digests?: string }
+const images = mkdtempSync(join(tmpdir(), 'plexus-lab-images-'))
+const loops: string[] = []
+
+function image(name: string, bytes: number): string {
+  const path = join(images, name)
+  writeFileSync(path, '')
+  truncateSync(path, bytes)
+  return path
+}
+
+function loopOver(path: string): string {
+  const loop = execFileSync('losetup', ['--direct-io=on', '-f', '--show', path]).toString().trim()
+  loops.push(loop)
+  return loop
+}
+
+const diskImage = image('disk', DISK_BYTES)
+const devices = {
+  disk: settings.device === 'loop' ? loopOver(diskImage) : diskImage,
+  chap: image('chap', SMALL_BYTES),
+  mutual: image('mutual', SMALL_BYTES),
+  second: image('second', SMALL_BYTES),
+}
+
+function target(name: keyof typeof devices, auth: string): object {
+  return {
+    name: `${PREFIX}:${name}`,
+    portals: ['test'],
+    auth,
+    luns: [{ lun: 0, device: name }],
+  }
+}
+
+const secrets = mkdtempSync(join(images, 'secrets-'))
+function secretFile(name: string, secret: string): string {
+  const path = join(secrets, name)
+  writeFileSync(path, `${secret}\n`, { mode: 0o600 })
+  return path
+}
+const alice = { user: 'alice', secretFile: secretFile('alice', 'alice-secret-01') }
+const plexus = { user: 'plexus', secretFile: secretFile('plexus', 'plexus-secret-1') }
+
+function config(withSecond: boolean): DaemonConfig {
+  const { second, ...always } = devices
+  return {
+    auth: [
+      { name: 'one-way', chap: alice },
+      { name: 'both-ways', chap: alice, mutual: plexus },
+    ],
+    devices: withSecond ? { ...always, second } : always,
+    targets: [
+      target('disk', 'none'),
+      target('chap', 'one-way'),
+      target('mutual', 'both-ways'),
+      ...(withSecond ? [target('second', 'none')] : []),
+    ],
+  }
+}
+
+const daemon = await Daemon.start({
+  config: config(false),
+  host: ADDRESS,
+  port: PORT,
+  ...(settings.digests ? { digests: { header: settings.digests, data: settings.digests } } : {}),
+  onLog: (line) => appendFileSync(join(share, 'host.log'), `${line}\n`),
+})
+
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+
+/** Reloads and waits until the daemon has logged what it made of the file. */
+async function reload(): Promise<void> {
+  const seen = daemon.log.length
+  daemon.signal('SIGHUP')
+  for (let tries = 0; tries < 100 && daemon.log.length === seen; tries++) await sleep(50)
+  await sleep(300)
+}
+
+/** What the guest can ask for; the text goes back to it. */
+const REQUESTS: Readonly<Record<string, () => string | Promise<string>>> = {
+  size: () => String(DISK_BYTES),
+  /** KiB that the image occupies: what discard frees. */
+  allocated: () => String(statSync(diskImage).blocks / 2),
+  'add-target': async () => {
+    daemon.configure(config(true))
+    await reload()
+    return 'added'
+  },
+  'remove-target': async () => {
+    daemon.configure(config(false))
+    await reload()
+    return 'removed'
+  },
+  'broken-config': async () => {
+    writeFileSync(daemon.configPath, 'version: 1\ntargets: [{ name: 7\n')
+    await reload()
+    daemon.configure(config(false))
+    return 'broken and mended'
+  },
+  kill9: async () => {
+    await daemon.kill()
+    await sleep(DOWN_MS)
+    await daemon.spawn()
+    return 'started again'
+  },
+}
+
+let stopping = false
+async function stop(): Promise<void> {
+  if (stopping) return
+  stopping = true
+  await daemon.stop(STOP_MS)
+  for (const loop of loops) execFileSync('losetup', ['-d', loop])
+  rmSync(images, { recursive: true, force: true })
+  process.exit(0)
+}
+process.on('SIGTERM', () => void stop())
+process.on('SIGINT', () => void stop())
+
+function answer(name: string, text: string): void {
+  const part = join(share, `part-${name}`)
+  writeFileSync(part, `${text}\n`)
+  renameSync(part, join(share, 'done', name))
+}
+
+mkdirSync(join(share, 'ask'), { recursive: true })
+mkdirSync(join(share, 'done'), { recursive: true })
+answer('ready', String(daemon.pid))
+while (!stopping) {
+  for (const name of readdirSync(join(share, 'ask'))) {
+    rmSync(join(share, 'ask', name))
+    try {
+      answer(name, await (REQUESTS[name]?.() ?? 'unknown request'))
+    } catch (error) {
+      answer(name, `failed: ${error}`)
+    }
+  }
+  await sleep(POLL_MS)
+}
