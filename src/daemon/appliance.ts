@@ -5,7 +5,6 @@
  * plexusd.ts; changes run one at a time.
  */
 import { createServer, isIPv6 } from 'node:net'
-import { isDeepStrictEqual } from 'node:util'
 import { defined } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { PlexusError } from '../base/errors.ts'
@@ -21,7 +20,6 @@ import {
   TargetRegistry,
 } from '../target/iscsi/target-node.ts'
 import { createDeviceServer } from '../target/scsi/device-server.ts'
-import { ASC } from '../target/scsi/sense.ts'
 import type { LunMapping, UnitIdentity } from '../target/scsi/types.ts'
 import type { AuthConfig, Config, PortalConfig, TargetConfig } from './config.ts'
 import { AUTH_NONE } from './config-checks.ts'
@@ -123,16 +121,12 @@ export class Appliance {
     this.server.refresh()
     const goingDevices = [...plan.devices.removed, ...plan.devices.changed]
     await this.devices.remove(goingDevices.map((one) => one.name))
-    await this.devices.add(newDevices, identities)
-    const before = new Map(this.#config.targets.map((one) => [one.name, one]))
     this.#config = next
-    const touched = [...plan.targets.changed, ...plan.targets.added]
-    for (const target of touched) this.#setTarget(target, auth)
-    this.server.refresh()
-    for (const target of touched) {
-      const was = before.get(target.name)
-      if (was && mapDiffers(was, target, newDevices)) this.#announceLuns(target)
+    await this.devices.add(newDevices, identities)
+    for (const target of [...plan.targets.changed, ...plan.targets.added]) {
+      this.#setTarget(target, auth)
     }
+    this.server.refresh()
     return plan
   }
 
@@ -158,7 +152,10 @@ export class Appliance {
         await this.server.listen(group)
       }
     } catch (error) {
-      for (const { name } of opened) await this.server.unlisten(name)
+      for (const { name } of opened) {
+        await this.server.unlisten(name)
+        if (!closed.some((one) => one.name === name)) this.#groups.delete(name)
+      }
       for (const group of closed) await this.#listenAgain(group)
       throw error
     }
@@ -226,31 +223,9 @@ export class Appliance {
         luns: this.#lunMap(target),
         ...(access === undefined ? {} : { access }),
       })
-      this.server.refresh()
-      this.#announceLuns(target)
     }
+    this.server.refresh()
   }
-
-  /** Tells the sessions that see this target's units that the list of LUNs is another one. */
-  #announceLuns(target: TargetConfig): void {
-    for (const { device } of target.luns) {
-      this.devices.unit(device).establishUnitAttention(ASC.REPORTED_LUNS_DATA_HAS_CHANGED)
-    }
-  }
-}
-
-/** Do initiators of this target see another set of logical units, or with other rights? */
-function mapDiffers(
-  before: TargetConfig,
-  after: TargetConfig,
-  newDevices: readonly { readonly name: string }[],
-): boolean {
-  const renewed = new Set(newDevices.map((one) => one.name))
-  return (
-    !isDeepStrictEqual(before.luns, after.luns) ||
-    !isDeepStrictEqual(before.access, after.access) ||
-    after.luns.some((lun) => renewed.has(lun.device))
-  )
 }
 
 function authGroup(group: AuthConfig): AuthGroup {

@@ -12,7 +12,7 @@ import { type PlexusError, toPlexusError } from '../base/errors.ts'
 import { DEVICE_CLOSE_MS, DEVICE_RETRY_MS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { BlockDevice, BufferPool } from '../hal/block-device.ts'
-import { watchDevices } from '../hal/device-watch.ts'
+import { type DeviceWatch, watchDevices } from '../hal/device-watch.ts'
 import { flush } from '../hal/io.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
 import { openDevice } from '../hal/open-device.ts'
@@ -47,7 +47,7 @@ export interface DeviceSlotsOptions {
 export class DeviceSlots {
   readonly #options: DeviceSlotsOptions
   readonly #slots = new Map<string, Slot>()
-  readonly #watch: { stop(): void }
+  readonly #watch: DeviceWatch
   readonly #retry: Timer
 
   constructor(options: DeviceSlotsOptions) {
@@ -216,29 +216,21 @@ export class DeviceSlots {
 
   #attach(slot: Slot, device: BlockDevice): void {
     const { identities, log } = this.#options
-    const { name, blockBytes } = slot.config
+    const { name } = slot.config
     const { logicalBlockBytes, sizeBytes } = device.geometry
-    if (blockBytes !== undefined && blockBytes % logicalBlockBytes !== 0) {
-      throw toPlexusError(
-        new Error(
-          `has blocks of ${logicalBlockBytes} bytes; "blockSize: ${blockBytes}" cannot be served from it: remove "blockSize"`,
-        ),
-        'attach',
-        device.path,
-      )
-    }
     const identity = identities.identify(name, device.identity, new Set(this.#slots.keys()))
     if (!identity.naa.equals(slot.unit.identity.naa)) {
       // Another disk than the one last seen under this name, or one that moved here: not the same unit.
       slot.unit = this.#makeUnit(slot.config, identity)
       this.#options.onUnitReplaced(name)
     }
+    // Refuses a device whose blocks do not fit those that initiators see.
+    slot.unit.setDevice(device)
     slot.device = device
     slot.reason = undefined
     slot.unsubscribe = device.onEvent((event) => {
       if (event === 'gone' && slot.device === device) this.#lost(slot, device)
     })
-    slot.unit.setDevice(device)
     log.info(
       { event: 'device-ready', device: name, naa: identity.naa.toString('hex') },
       `device ${name} is ready: ${device.path}, ${formatSize(sizeBytes)}, blocks of ${logicalBlockBytes} bytes`,

@@ -127,6 +127,7 @@ export class IdentityStore {
         .filter((one) => one !== record)
         // A name belongs to one record; one that lost its name can still be found by its mark.
         .map((one) => (one.name === name ? { ...one, name: '' } : one))
+        .filter((one) => one.name !== '' || one.mark !== undefined)
       this.#write({ ...this.#content, devices: [...others, next] })
     }
     return this.#unitIdentity(next)
@@ -150,12 +151,15 @@ export class IdentityStore {
     mark: string | undefined,
     configured: ReadonlySet<string>,
   ): DeviceRecord | undefined {
-    const named = this.#content.devices.find((one) => one.name === name)
-    if (named && (mark === undefined || named.mark === undefined || named.mark === mark)) {
-      return named
-    }
-    if (mark === undefined) return undefined
-    return this.#content.devices.find((one) => one.mark === mark && !configured.has(one.name))
+    const { devices } = this.#content
+    const named = devices.find((one) => one.name === name)
+    if (named && named.mark === mark) return named
+    // The disk itself is known, under a name that nothing has now: it has moved.
+    const moved = mark === undefined ? [] : devices.filter((one) => one.mark === mark)
+    const free = moved.find((one) => !configured.has(one.name))
+    if (free) return free
+    const compatible = named && (mark === undefined || named.mark === undefined)
+    return compatible ? named : undefined
   }
 
   #newNaa(): string {

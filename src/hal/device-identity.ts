@@ -85,8 +85,9 @@ const SOURCES: Readonly<Record<keyof DeviceIdentity, readonly Source[]>> = {
 const VENDOR_NUMBER = /^0x[0-9a-f]{4}$/i
 
 /**
- * The identity of the block device at `sysfsDir`. A partition has the words of its disk, and a name of
- * its own (`naa.5000…-part2`), so that two partitions never look like two paths to one device.
+ * The identity of the block device at `sysfsDir`. A partition has the words of its disk, with a name and a
+ * serial number of its own (`naa.5000…-part2`), so that two partitions never look like two paths to one
+ * device.
  */
 export function readIdentity(
   sysfsDir: string,
@@ -104,9 +105,11 @@ export function readIdentity(
   const wwid = first('wwid')
   const vendor = first('vendor')
   const part = dir === sysfsDir ? undefined : readAttribute(sysfsDir, 'partition')
+  const own = (text: string | undefined) =>
+    text !== undefined && part !== undefined ? `${text}-part${part}` : text
   return {
-    wwid: wwid !== undefined && part !== undefined ? `${wwid}-part${part}` : wwid,
-    serial: first('serial'),
+    wwid: own(wwid),
+    serial: own(first('serial')),
     vendor: vendor !== undefined && VENDOR_NUMBER.test(vendor) ? undefined : vendor,
     model: first('model'),
   }
