@@ -9,7 +9,7 @@
 import { assert } from '../base/assert.ts'
 import { alignDown, alignUp } from '../base/bytes.ts'
 import { PlexusError } from '../base/errors.ts'
-import { KIB, MIB } from '../base/limits.ts'
+import { KIB } from '../base/limits.ts'
 import type { DiskShape, SignatureKind, SignatureRow } from './signature-fields.ts'
 import { FILESYSTEM_ROWS } from './signature-filesystems.ts'
 import { VOLUME_ROWS } from './signature-volumes.ts'
@@ -35,7 +35,7 @@ export const SIGNATURE_ROWS: readonly SignatureRow[] = [...VOLUME_ROWS, ...FILES
 
 /** Most formats live in these two pieces, which are read whole; the rest costs one read each. */
 const HEAD_BYTES = 512 * KIB
-const TAIL_BYTES = 1 * MIB
+const TAIL_BYTES = 832 * KIB
 const READ_ALIGNMENT_BYTES = 4 * KIB
 
 interface Piece {
@@ -45,7 +45,7 @@ interface Piece {
 
 /**
  * The signatures on a device of `sizeBytes`, in the order of the tables; empty where nothing is known.
- * Reads 1.5 MiB and about ten single blocks, never more than 1 MiB at once, never beyond the last whole
+ * Reads 1.3 MiB and about ten single blocks, never more than 1 MiB at once, never beyond the last whole
  * block. Whatever the bytes are, it does not fail; an error of `read` and a short read (`io`) do, since a
  * device that could not be examined must not pass for an empty one.
  */
