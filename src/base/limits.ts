@@ -76,6 +76,8 @@ export const LOGIN_REQUESTS = 32
 export const LOGIN_TIMEOUT_MS = 15_000
 export const NOP_INTERVAL_MS = 15_000
 export const NOP_TIMEOUT_MS = 15_000
+/** Data-Out of one command must have come by then, or the connection is dropped. */
+export const DATA_OUT_TIMEOUT_MS = 30_000
 /** Connections that have not logged in yet, in total and from one address. */
 export const LOGINS_PENDING = 64
 export const LOGINS_PENDING_PER_ADDRESS = 16
@@ -96,8 +98,6 @@ export const DEVICE_RETRY_MS = 10_000
 export const DEVICE_CLOSE_MS = 5_000
 
 export const LUNS_PER_TARGET = 256
-export const CHAP_SECRET_BYTES_MIN = 12
-export const CHAP_SECRET_BYTES_MAX = 256
 
 /** LBAs of one UNMAP command and its block descriptors (VPD B0). */
 export const UNMAP_DESCRIPTORS = 256
@@ -108,6 +108,14 @@ export const UNMAP_BLOCKS = 1024 * 1024
  * LOGICAL BLOCKS, or 0 where the rest of the unit is longer, is refused with 05/24/00 (SBC-4, 5.49).
  */
 export const MAX_WRITE_SAME_BLOCKS = 1024 * 1024
+/** Largest piece in which VERIFY, WRITE SAME and their kin read or write the medium. */
+export const MEDIUM_CHUNK_BYTES = 1 * MIB
+/** Bytes zeroed by one request, so that an aborted WRITE SAME or UNMAP stops soon. */
+export const ZERO_CHUNK_BYTES = 64 * MIB
+/** Unit attentions that one logical unit keeps for one nexus. */
+export const UNIT_ATTENTIONS = 8
+/** Logical block of a unit that has never had a device. */
+export const BLOCK_BYTES_DEFAULT = 512
 /** Blocks of one COMPARE AND WRITE (VPD B0; the field has one byte). */
 export const COMPARE_AND_WRITE_BLOCKS = 255
 

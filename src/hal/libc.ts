@@ -104,6 +104,11 @@ export function memoryAddress(memory: WebAssembly.Memory): number {
   return Number(koffi.address(new Uint8Array(memory.buffer)))
 }
 
+/** Address of the first byte of a heap buffer; valid as long as its ArrayBuffer lives. */
+export function bytesAddress(bytes: Uint8Array): number {
+  return Number(koffi.address(bytes))
+}
+
 const PROT_READ_WRITE = 3
 const MAP_SHARED_POPULATE = 0x8001
 const mmapCall = library.func('mmap', 'int64_t', [
@@ -317,6 +322,29 @@ export interface Watch {
  */
 export function watchReadable(fd: number, callback: () => void): Watch {
   return koffi.node.poll(fd, { readable: true }, callback)
+}
+
+const EFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
+const eventfdCall = library.func('eventfd', 'int', ['uint', 'int'])
+const eventfdWriteCall = library.func('eventfd_write', 'int', ['int', 'uint64_t'])
+const eventfdReadCall = library.func('eventfd_read', 'int', ['int', 'void *'])
+
+/** A counter that polls readable while it is not zero: how another thread wakes the event loop. */
+export function eventfd(): number {
+  const fd = eventfdCall(0, EFD_NONBLOCK_CLOEXEC)
+  if (fd < 0) throw new SysError('eventfd', koffi.errno())
+  return fd
+}
+
+export function eventfdSignal(fd: number): void {
+  if (eventfdWriteCall(fd, 1) !== 0) throw new SysError('eventfd_write', koffi.errno())
+}
+
+/** Sets the counter back to zero. `scratch` receives what it was. */
+export function eventfdClear(fd: number, scratch: BigUint64Array): void {
+  if (eventfdReadCall(fd, scratch) !== 0 && koffi.errno() !== ERRNO.EAGAIN) {
+    throw new SysError('eventfd_read', koffi.errno())
+  }
 }
 
 // ------------------------------------------------------------------------------------ notification

@@ -1,0 +1,382 @@
+/**
+ * A block device or a regular file of this machine as a {@link BlockDevice}: O_DIRECT transfers through
+ * the submission queue, FUA as RWF_DSYNC, flush as fdatasync, discard and write-zeroes as fallocate or
+ * ioctl. The one central check of state, range and alignment is here; nobody above checks again.
+ * Made by open-device.ts only.
+ */
+import { existsSync, fstatSync } from 'node:fs'
+import { assert } from '../base/assert.ts'
+import type { Clock, Timer } from '../base/clock.ts'
+import { type ErrorKind, PlexusError } from '../base/errors.ts'
+import { DEVICE_POLL_MS, RANGE_STEP_BYTES, ZERO_WRITE_BYTES } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import { allocateAligned } from './aligned-pool.ts'
+import type {
+  AlignedBuffer,
+  BlockDevice,
+  DeviceEvent,
+  DeviceFeatures,
+  DeviceIdentity,
+  Geometry,
+  IoOp,
+  IoRequest,
+} from './block-device.ts'
+import { IO_KIND, type IoOperation } from './io-engine.ts'
+import { ioError } from './io-errors.ts'
+import type { IoChannel, IoQueue } from './io-queue.ts'
+import {
+  BLKDISCARD,
+  BLKGETSIZE64,
+  BLKZEROOUT,
+  ERRNO,
+  FALLOC_PUNCH_HOLE,
+  FALLOC_ZERO_RANGE,
+  ioctlU64,
+  RWF_DSYNC,
+} from './libc.ts'
+
+export interface DirectDeviceInit {
+  readonly path: string
+  /** An open descriptor; the device owns and closes it. */
+  readonly fd: number
+  readonly kind: 'block' | 'file'
+  readonly readOnly: boolean
+  readonly geometry: Geometry
+  readonly identity: DeviceIdentity
+  readonly features: DeviceFeatures
+  /** Directory that exists as long as the device does. */
+  readonly sysfsDir: string | undefined
+  readonly queue: IoQueue
+  readonly clock: Clock
+  readonly log: Logger
+  readonly closeFd: (fd: number) => Promise<void>
+}
+
+/** A way to discard or to zero a range. */
+interface RangeMethod {
+  readonly kind: typeof IO_KIND.ALLOCATE | typeof IO_KIND.RANGE_IOCTL | typeof IO_KIND.WRITE
+  /** Mode of fallocate or request of ioctl. */
+  readonly flags: number
+  readonly stepBytes: number
+}
+
+const PUNCH = { kind: IO_KIND.ALLOCATE, flags: FALLOC_PUNCH_HOLE, stepBytes: RANGE_STEP_BYTES }
+const ZERO_RANGE = { kind: IO_KIND.ALLOCATE, flags: FALLOC_ZERO_RANGE, stepBytes: RANGE_STEP_BYTES }
+const DISCARD_IOCTL = { kind: IO_KIND.RANGE_IOCTL, flags: BLKDISCARD, stepBytes: RANGE_STEP_BYTES }
+const ZEROOUT_IOCTL = { kind: IO_KIND.RANGE_IOCTL, flags: BLKZEROOUT, stepBytes: RANGE_STEP_BYTES }
+const WRITE_ZEROES = { kind: IO_KIND.WRITE, flags: 0, stepBytes: ZERO_WRITE_BYTES }
+
+/**
+ * What to try for a discard. Where discarded blocks must read as zeroes (LBPRZ), only the hole punch
+ * will do, which the kernel refuses where it cannot promise that; BLKDISCARD promises nothing.
+ */
+function discardMethods(init: DirectDeviceInit): RangeMethod[] {
+  if (init.features.discardGranularityBytes === 0) return []
+  return init.kind === 'file' || init.features.discardZeroes ? [PUNCH] : [DISCARD_IOCTL]
+}
+
+/** What to try for write-zeroes; writing them always works. */
+function zeroMethods(init: DirectDeviceInit): RangeMethod[] {
+  return init.kind === 'file'
+    ? [ZERO_RANGE, WRITE_ZEROES]
+    : [ZERO_RANGE, ZEROOUT_IOCTL, WRITE_ZEROES]
+}
+
+/** Results that mean: not this way, and never will be. */
+const NOT_THIS_WAY: ReadonlySet<number> = new Set([-ERRNO.EOPNOTSUPP, -ERRNO.ENOTTY, -ERRNO.ENOSYS])
+const IS_GONE: ReadonlySet<number> = new Set([-ERRNO.ENODEV, -ERRNO.ENXIO, -ERRNO.ENOMEDIUM])
+
+/** A discard or write-zeroes under way: one kernel call after the other. */
+interface RangeJob {
+  readonly request: IoRequest
+  /** The device's methods for it, shared by all its jobs; the first one is in use. */
+  readonly methods: RangeMethod[]
+  method: RangeMethod
+  offset: number
+  readonly end: number
+  stepBytes: number
+}
+
+/** Discards and write-zeroes of one device that are with the kernel at once: they may take long. */
+const RANGE_DEPTH = 4
+
+export class DirectDevice implements BlockDevice {
+  readonly path: string
+  readonly identity: DeviceIdentity
+  readonly features: DeviceFeatures
+  readonly #init: DirectDeviceInit
+  readonly #transfers: IoChannel
+  readonly #ranges: IoChannel
+  readonly #discardMethods: RangeMethod[]
+  readonly #zeroMethods: RangeMethod[]
+  readonly #jobs = new Map<IoRequest, RangeJob>()
+  readonly #listeners = new Set<(event: DeviceEvent) => void>()
+  readonly #poll: Timer
+  #zeroes: AlignedBuffer | undefined = undefined
+  #geometry: Geometry
+  #inFlight = 0
+  #gone = false
+  #closed: Promise<void> | undefined = undefined
+  #onIdle: (() => void) | undefined = undefined
+
+  constructor(init: DirectDeviceInit) {
+    this.#init = init
+    this.path = init.path
+    this.identity = init.identity
+    this.features = init.features
+    this.#geometry = init.geometry
+    this.#transfers = init.queue.openChannel(init.fd, (op, result) => this.#onDone(op, result))
+    this.#ranges = init.queue.openChannel(
+      init.fd,
+      (op, result) => this.#onRangeDone(op, result),
+      RANGE_DEPTH,
+    )
+    this.#discardMethods = discardMethods(init)
+    this.#zeroMethods = zeroMethods(init)
+    this.#poll = init.clock.every(DEVICE_POLL_MS, () => this.#look())
+  }
+
+  get geometry(): Geometry {
+    return this.#geometry
+  }
+
+  get inFlight(): number {
+    return this.#inFlight
+  }
+
+  submit(request: IoRequest): void {
+    this.#inFlight++
+    const error = this.#check(request)
+    if (error || (request.length === 0 && request.op !== 'flush')) {
+      process.nextTick(finishLater, this, request, error)
+      return
+    }
+    START[request.op](this, request)
+  }
+
+  onEvent(listener: (event: DeviceEvent) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    this.#poll.cancel()
+    if (this.#inFlight > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve
+      })
+    }
+    await this.#init.closeFd(this.#init.fd)
+  }
+
+  /** A read or a write. Only {@link START} calls this and its siblings. */
+  startTransfer(request: IoRequest, kind: typeof IO_KIND.READ | typeof IO_KIND.WRITE): void {
+    const operation = this.#transfers.take()
+    operation.kind = kind
+    operation.address = (request.data as AlignedBuffer).address + request.dataOffset
+    operation.offset = request.offset
+    operation.length = request.length
+    operation.flags = kind === IO_KIND.WRITE && request.fua ? RWF_DSYNC : 0
+    operation.request = request
+    this.#transfers.submit(operation)
+  }
+
+  startFlush(request: IoRequest): void {
+    const operation = this.#transfers.take()
+    operation.kind = IO_KIND.FLUSH
+    operation.address = 0
+    operation.offset = 0
+    operation.length = 0
+    operation.flags = 0
+    operation.request = request
+    this.#transfers.submit(operation)
+  }
+
+  startRange(request: IoRequest): void {
+    const methods = request.op === 'discard' ? this.#discardMethods : this.#zeroMethods
+    const method = methods[0]
+    if (!method) {
+      process.nextTick(finishLater, this, request, this.#unsupported(request))
+      return
+    }
+    const job: RangeJob = {
+      request,
+      methods,
+      method,
+      offset: request.offset,
+      end: request.offset + request.length,
+      stepBytes: 0,
+    }
+    this.#jobs.set(request, job)
+    this.#step(job, method)
+  }
+
+  #step(job: RangeJob, method: RangeMethod): void {
+    const operation = this.#ranges.take()
+    job.method = method
+    job.stepBytes = Math.min(job.end - job.offset, method.stepBytes)
+    operation.kind = method.kind
+    operation.address = method.kind === IO_KIND.WRITE ? this.#zeroBuffer().address : 0
+    operation.offset = job.offset
+    operation.length = job.stepBytes
+    operation.flags = method.flags
+    operation.request = job.request
+    this.#ranges.submit(operation)
+  }
+
+  #zeroBuffer(): AlignedBuffer {
+    this.#zeroes ??= allocateAligned(ZERO_WRITE_BYTES)
+    return this.#zeroes
+  }
+
+  #onDone(operation: IoOperation, result: number): void {
+    const request = operation.request as IoRequest
+    this.finish(request, result === 0 ? undefined : this.#failed(request, result))
+  }
+
+  #onRangeDone(operation: IoOperation, result: number): void {
+    const job = this.#jobs.get(operation.request as IoRequest)
+    assert(job, 'a range operation belongs to a job')
+    if (NOT_THIS_WAY.has(result) && job.method.kind !== IO_KIND.WRITE) {
+      // Another job may have found out before.
+      if (job.methods[0] === job.method) job.methods.shift()
+      const next = job.methods[0]
+      if (next) this.#step(job, next)
+      else this.#finishJob(job, this.#unsupported(job.request))
+      return
+    }
+    if (result !== 0) {
+      this.#finishJob(job, this.#failed(job.request, result))
+      return
+    }
+    job.offset += job.stepBytes
+    if (job.offset < job.end) this.#step(job, job.methods[0] ?? job.method)
+    else this.#finishJob(job, undefined)
+  }
+
+  #finishJob(job: RangeJob, error: PlexusError | undefined): void {
+    this.#jobs.delete(job.request)
+    this.finish(job.request, error)
+  }
+
+  /** Ends a request; the last thing that this device does with it. */
+  finish(request: IoRequest, error: PlexusError | undefined): void {
+    this.#inFlight--
+    request.complete(error)
+    if (this.#inFlight === 0) this.#onIdle?.()
+  }
+
+  #failed(request: IoRequest, result: number): PlexusError {
+    const { sysfsDir } = this.#init
+    if (IS_GONE.has(result)) this.#setGone()
+    else if (result === -ERRNO.EIO && sysfsDir && !existsSync(sysfsDir)) this.#setGone()
+    return this.#gone
+      ? this.#goneError(request.op)
+      : ioError(result, request.op, this.path, request.offset, request.length)
+  }
+
+  #unsupported(request: IoRequest): PlexusError {
+    return ioError(-ERRNO.EOPNOTSUPP, request.op, this.path, request.offset, request.length)
+  }
+
+  #goneError(op: IoOp): PlexusError {
+    return new PlexusError('gone', {
+      op,
+      subject: this.path,
+      message: `${this.path}: ${op} failed: the device is gone; check its cabling and the kernel log`,
+    })
+  }
+
+  #refuse(kind: ErrorKind, request: IoRequest, why: string): PlexusError {
+    const { op, offset, length } = request
+    return new PlexusError(kind, {
+      op,
+      subject: this.path,
+      message: `${this.path}: ${op} of ${length} bytes at offset ${offset} refused: ${why}`,
+    })
+  }
+
+  /** The central check of a request; undefined when it may go on. */
+  #check(request: IoRequest): PlexusError | undefined {
+    const { op, offset, length, data } = request
+    if (this.#closed) return this.#refuse('gone', request, 'the device is closed')
+    if (this.#gone) return this.#goneError(op)
+    if (op === 'flush') return undefined
+    const { sizeBytes, logicalBlockBytes: block } = this.#geometry
+    if (op !== 'read' && this.#init.readOnly) {
+      return this.#refuse('permission', request, 'it was opened read-only')
+    }
+    if (!(offset >= 0 && length >= 0 && offset + length <= sizeBytes)) {
+      return this.#refuse('invalid', request, `outside the device of ${sizeBytes} bytes`)
+    }
+    if (offset % block !== 0 || length % block !== 0) {
+      return this.#refuse('invalid', request, `not whole blocks of ${block} bytes`)
+    }
+    if (op !== 'read' && op !== 'write') return undefined
+    if (!data || !(request.dataOffset >= 0) || request.dataOffset + length > data.bytes.length) {
+      return this.#refuse('invalid', request, 'the buffer is too short for it')
+    }
+    if ((data.address + request.dataOffset) % block !== 0) {
+      return this.#refuse('invalid', request, `the buffer is not aligned to ${block} bytes`)
+    }
+    return undefined
+  }
+
+  /** Looks whether the device is still there and how large it is; cheap, every few seconds. */
+  #look(): void {
+    const { fd, kind, sysfsDir } = this.#init
+    if (this.#gone || this.#closed) return
+    let sizeBytes = 0
+    try {
+      const there = sysfsDir === undefined || existsSync(sysfsDir)
+      if (there) sizeBytes = kind === 'block' ? ioctlU64(fd, BLKGETSIZE64) : fstatSync(fd).size
+    } catch (error) {
+      this.#init.log.warn({ device: this.path, err: error }, `${this.path}: cannot ask its size`)
+    }
+    sizeBytes -= sizeBytes % this.#geometry.logicalBlockBytes
+    if (sizeBytes === 0) {
+      this.#setGone()
+    } else if (sizeBytes !== this.#geometry.sizeBytes) {
+      const { sizeBytes: before } = this.#geometry
+      this.#geometry = { ...this.#geometry, sizeBytes }
+      this.#init.log.info(
+        { device: this.path, before, sizeBytes },
+        `${this.path}: changed its size`,
+      )
+      this.#emit('resized')
+    }
+  }
+
+  #setGone(): void {
+    if (this.#gone) return
+    this.#gone = true
+    this.#poll.cancel()
+    this.#init.log.error({ device: this.path, event: 'gone' }, `${this.path}: the device is gone`)
+    this.#emit('gone')
+  }
+
+  #emit(event: DeviceEvent): void {
+    for (const listener of this.#listeners) listener(event)
+  }
+}
+
+function finishLater(
+  device: DirectDevice,
+  request: IoRequest,
+  error: PlexusError | undefined,
+): void {
+  device.finish(request, error)
+}
+
+const START: Readonly<Record<IoOp, (device: DirectDevice, request: IoRequest) => void>> = {
+  read: (device, request) => device.startTransfer(request, IO_KIND.READ),
+  write: (device, request) => device.startTransfer(request, IO_KIND.WRITE),
+  flush: (device, request) => device.startFlush(request),
+  discard: (device, request) => device.startRange(request),
+  'write-zeroes': (device, request) => device.startRange(request),
+}
