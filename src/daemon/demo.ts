@@ -1,0 +1,108 @@
+/**
+ * `npm run demo`: Plexus on two image files under ./var, on loopback, with nothing to configure. Makes the
+ * images (sparse: they take space as they are written) and a configuration, prints what to type on an
+ * initiator, and serves until Ctrl-C. The images stay, with their data, for the next run.
+ */
+import { closeSync, ftruncateSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { Command } from 'commander'
+import { formatSize } from '../base/bytes.ts'
+import { GIB } from '../base/limits.ts'
+import { plexusVersion } from '../base/version.ts'
+import { type ListenAddress, parseListen } from './config-schema.ts'
+import { EXIT, serve } from './plexusd.ts'
+
+const LISTEN = '127.0.0.1:3260'
+const TARGET = 'iqn.2026-01.lab.plexus:demo'
+const DISKS = [
+  { name: 'small', bytes: 1 * GIB },
+  { name: 'large', bytes: 8 * GIB },
+] as const
+
+/** Creates a sparse file of `bytes`, unless it exists. */
+function makeImage(path: string, bytes: number): void {
+  let file: number
+  try {
+    file = openSync(path, 'wx', 0o600)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return
+    throw error
+  }
+  try {
+    ftruncateSync(file, bytes)
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** Writes images and configuration into `dir`; the path of the configuration. */
+function prepare(dir: string, listen: string): string {
+  mkdirSync(dir, { recursive: true })
+  for (const { name, bytes } of DISKS) makeImage(resolve(dir, `${name}.img`), bytes)
+  const config = resolve(dir, 'demo.yaml')
+  const lines = [
+    '# Written by "npm run demo" at every start; copy it to change it.',
+    'version: 1',
+    `portals: [{ name: demo, listen: ["${listen}"] }]`,
+    'devices:',
+    ...DISKS.map(({ name }) => `  ${name}: ./${name}.img`),
+    'targets:',
+    `  - name: ${TARGET}`,
+    '    alias: Plexus demo',
+    '    portals: [demo]',
+    '    auth: none # whoever reaches the address may log in',
+    '    luns:',
+    ...DISKS.map(({ name }, lun) => `      - { lun: ${lun}, device: ${name} }`),
+    'log: { level: warn }',
+    'state: { dir: ./state }',
+  ]
+  writeFileSync(config, `${lines.join('\n')}\n`)
+  return config
+}
+
+function help({ host, port }: ListenAddress, config: string): string {
+  const portal = `${host.includes(':') ? `[${host}]` : host}:${port}`
+  const disks = DISKS.map(({ name, bytes }) => `${name}.img (${formatSize(bytes)})`).join(', ')
+  return `
+Plexus ${plexusVersion()} serves ${TARGET} on ${portal}: ${disks}
+Configuration: ${config}
+
+Linux (package open-iscsi), as root on this machine:
+  iscsiadm -m discovery -t sendtargets -p ${portal}
+  iscsiadm -m node -T ${TARGET} -p ${portal} --login
+  lsblk --scsi --output NAME,VENDOR,MODEL,SIZE | grep PLEXUS
+  iscsiadm -m node -T ${TARGET} -p ${portal} --logout
+
+Any system, without root (package libiscsi-bin):
+  iscsi-ls --show-luns iscsi://${portal}/
+  iscsi-inq iscsi://${portal}/${TARGET}/0
+
+Windows (PowerShell as administrator; needs an address that Windows reaches, see --listen):
+  New-IscsiTargetPortal -TargetPortalAddress ${host} -TargetPortalPortNumber ${port}
+  Connect-IscsiTarget -NodeAddress ${TARGET}
+
+Ctrl-C ends it.
+`
+}
+
+async function main(): Promise<number> {
+  const program = new Command('demo')
+    .description('Serves two image files, to try Plexus out.')
+    .option('--listen <address:port>', 'where to listen; anybody who reaches it may log in', LISTEN)
+    .option('--dir <folder>', 'where the images are kept', 'var')
+  program.parse()
+  const { listen, dir } = program.opts<{ listen: string; dir: string }>()
+  const address = parseListen(listen)
+  if (!address) {
+    process.stderr.write(`"${listen}" is not an address; write 127.0.0.1:3261 or [::1]:3261\n`)
+    return EXIT.USAGE
+  }
+  const config = prepare(resolve(dir), listen)
+  const status = await serve(config, () => process.stdout.write(help(address, config)))
+  if (status !== EXIT.DONE) {
+    process.stderr.write('To listen elsewhere: npm run demo -- --listen 127.0.0.1:3261\n')
+  }
+  return status
+}
+
+process.exit(await main())
