@@ -10,7 +10,7 @@
  */
 import { assert } from '../../base/assert.ts'
 import type { Lease } from '../../hal/block-device.ts'
-import type { LunMapping, Nexus } from './types.ts'
+import type { LogicalUnit, LunMapping, Nexus, ScsiCommand } from './types.ts'
 
 /** Task attributes (SAM-5, 8.9) with their codes in the iSCSI command PDU (RFC 7143, 11.3.1). */
 export const TASK_ATTRIBUTE = {
@@ -36,6 +36,24 @@ export const STATUS = {
 
 export type DataDirection = 'none' | 'in' | 'out'
 
+/** Where a task is on its way through the task set (task-set.ts). */
+export const TASK_STATE = {
+  /** Not admitted, or ended. */
+  OUTSIDE: 0,
+  /** Admitted; the transport collects its Data-Out. */
+  COLLECTING: 1,
+  /** Complete, and behind others of its task set. */
+  WAITING: 2,
+  /** With its handler. If `aborted` too, it is a fence. */
+  RUNNING: 3,
+} as const
+export type TaskState = (typeof TASK_STATE)[keyof typeof TASK_STATE]
+
+/** The task set hears of the end of its tasks through this. */
+export interface TaskOwner {
+  taskEnded(task: Task): void
+}
+
 export class Task {
   readonly nexus: Nexus
   /** The LUN as it came: 8 bytes of SAM single or multi level addressing; see lun.ts. */
@@ -48,8 +66,16 @@ export class Task {
   /** What the initiator says it will move: expected data transfer length, bytes. */
   readonly expectedBytes: number
   readonly direction: DataDirection
-  /** Called once when the result stands. */
+  /**
+   * Called once when the result stands. Also for an aborted task that had been handed to `execute`, when nothing of
+   * it is in flight any more: then the transport sends nothing and releases its buffers.
+   */
   readonly onComplete: (task: Task) => void
+  /**
+   * Called when a task is aborted while the transport still collects its data; the transport drops it, and
+   * `onComplete` will not be called. May stay unset by a transport that looks at `aborted` itself.
+   */
+  onAborted: ((task: Task) => void) | undefined = undefined
 
   /** The mapping that `lunField` resolved to; set by admit, undefined for an absent LUN. */
   mapping: LunMapping | undefined = undefined
@@ -73,10 +99,24 @@ export class Task {
   /** A task management function ended it: no response, and its I/O in flight is fenced. */
   aborted = false
   completed = false
+  /** Handed to `execute`: from here on the task ends with `onComplete`, aborted or not. */
+  dataComplete = false
   /** For latency statistics; milliseconds of the clock. */
   startedMs = 0
 
+  /** The row of the command table, and the unit that executes it (a stand-in for an absent LUN). Set by admit. */
+  command: ScsiCommand | undefined = undefined
+  unit: LogicalUnit | undefined = undefined
+
   // Kept by the task set while the task is in it (target/scsi/task-set.ts).
+  owner: TaskOwner | undefined = undefined
+  state: TaskState = TASK_STATE.OUTSIDE
+  /** Order of arrival; HEAD OF QUEUE tasks have negative numbers. */
+  sequence = 0
+  previous: Task | undefined = undefined
+  next: Task | undefined = undefined
+  previousWaiting: Task | undefined = undefined
+  nextWaiting: Task | undefined = undefined
   /** First byte and bytes of the media that the task touches, for overlap checks; -1: none. */
   rangeOffset = -1
   rangeBytes = 0
@@ -120,12 +160,24 @@ export class Task {
     this.finish(STATUS.CHECK_CONDITION, sense)
   }
 
-  /** Ends the task with any status. Exactly once. */
+  /**
+   * Ends the task with any status. Exactly once. Data-In is dropped unless it can be sent: with a status other
+   * than GOOD, for an aborted task, and where the initiator said that the transfer goes the other way.
+   */
   finish(status: number, sense: Buffer | undefined): void {
     assert(!this.completed, `task ${this.tag.toString(16)} completed twice`)
     this.completed = true
     this.status = status
     this.sense = sense
+    if (status !== STATUS.GOOD || this.aborted || this.direction === 'out') this.#dropDataIn()
     this.onComplete(this)
+    this.owner?.taskEnded(this)
+  }
+
+  #dropDataIn(): void {
+    this.dataIn?.release()
+    this.dataIn = undefined
+    this.dataInBuffer = undefined
+    this.dataInBytes = 0
   }
 }

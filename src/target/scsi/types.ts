@@ -3,9 +3,12 @@
  * row looks like, and what a command handler sees of its logical unit.
  */
 import type { Clock } from '../../base/clock.ts'
+import type { PlexusError } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
-import type { BlockDevice, BufferPool } from '../../hal/block-device.ts'
+import type { BlockDevice, BufferPool, IoOp } from '../../hal/block-device.ts'
+import type { FieldPointer } from './sense.ts'
 import type { Task } from './task.ts'
+import type { TaskSet } from './task-set.ts'
 
 /** An I_T nexus (SAM-5, 4.7): an initiator port and a target port, for the life of one session. */
 export interface Nexus {
@@ -58,7 +61,7 @@ export interface LogicalUnit {
   /** Name in logs and metrics: `target/lun` of its first mapping, or the volume's name. */
   readonly name: string
   readonly identity: UnitIdentity
-  /** The medium, or undefined while it is missing: commands that need it get 02/04/00 or 02/3A/00. */
+  /** The medium, or undefined while it is missing: commands that need it get 02/04/03 (sense.ts says why). */
   readonly device: BlockDevice | undefined
   /** Logical block length that initiators see: a multiple of the device's. */
   readonly blockBytes: number
@@ -76,10 +79,39 @@ export interface LogicalUnit {
   readonly reservations: Reservations
   /** Establishes a unit attention for every known nexus but `except`. */
   establishUnitAttention(code: AscCode, except?: Nexus): void
+  /** Establishes a unit attention for one nexus. */
+  establishUnitAttentionFor(code: AscCode, nexus: Nexus): void
   /** The oldest unit attention of the nexus, removed; for REQUEST SENSE and prechecks. */
   takeUnitAttention(nexus: Nexus): AscCode | undefined
   /** A unit attention is pending for the nexus. */
   hasUnitAttention(nexus: Nexus): boolean
+  /** Tasks of this unit: order, fences, aborts. */
+  readonly tasks: TaskSet
+  /** What each operation code cost, at the index of the code; for metrics. */
+  readonly statistics: readonly (CommandStatistics | undefined)[]
+  /** Begins to keep unit attentions for a nexus, with 29/00. No effect if it is known. */
+  attach(nexus: Nexus): void
+  isAttached(nexus: Nexus): boolean
+  /** Forgets the nexus: its reservation, unit attentions and deferred error. */
+  detach(nexus: Nexus): void
+  /** Logical unit reset (SAM-5, 6.3.3): tasks aborted, reservation and mode state cleared, `code` for every nexus. */
+  reset(code: AscCode): void
+  /** An operation failed after its command had ended with GOOD (IMMED): the nexus' next command reports it. */
+  deferError(nexus: Nexus, error: PlexusError, op: IoOp): void
+  /** Sense data of a deferred error, removed. */
+  takeDeferredError(nexus: Nexus): Buffer | undefined
+}
+
+/** Counters of one operation code on one unit, since start. */
+export interface CommandStatistics {
+  readonly name: string
+  operations: number
+  /** Data-In and Data-Out bytes. */
+  bytes: number
+  /** Ended with anything but GOOD or CONDITION MET. */
+  errors: number
+  /** Sum of times from execute to the result, milliseconds. */
+  latencyMs: number
 }
 
 /** RESERVE(6)/RELEASE(6) (SPC-2, 7.21 and 7.22): the whole unit, one holder. */
@@ -135,8 +167,20 @@ export interface ScsiCommand {
   readonly data: DataUse
   readonly serialize: SerializationClass
   readonly allow: AllowFlags
-  /** Data-Out bytes that the CDB asks for; 0 or absent unless `data` is 'out'. */
-  dataOutBytes?(cdb: Buffer, lu: LogicalUnit): number
+  /**
+   * Data-Out bytes that the CDB asks for; 0 or absent unless `data` is 'out'. `expectedBytes` is what the initiator
+   * offers, for the one command (WRITE SAME) that reads a meaning into its absence.
+   */
+  dataOutBytes?(cdb: Buffer, lu: LogicalUnit, expectedBytes: number): number
+  /**
+   * What happens when the initiator offers another amount of Data-Out than the CDB asks for; see admission.ts.
+   * Default `at-least`: more is left out (residual), less is refused.
+   */
+  readonly dataOutFit?: DataOutFit
+  /** False: this unit has no such command (05/20/00), for example UNMAP of a unit that is not thin. */
+  available?(lu: LogicalUnit): boolean
+  /** The first CDB field whose value this unit refuses (05/24/00), for what the usage mask cannot say. */
+  invalidField?(cdb: Buffer, lu: LogicalUnit): FieldPointer | undefined
   /** The blocks that the command touches; absent where it touches none. */
   range?(cdb: Buffer, lu: LogicalUnit): BlockRange
   /** Changes the medium: refused on read-only mappings and under SWP with 07/27/00. */
@@ -149,6 +193,9 @@ export interface ScsiCommand {
 }
 
 export type DataUse = 'none' | 'in' | 'out'
+
+/** `exact`: refused unless equal. `at-least`: less is refused. `whole-blocks`: less is cut to whole blocks. */
+export type DataOutFit = 'exact' | 'at-least' | 'whole-blocks'
 
 /** Task management functions (SAM-5, 7) by their RFC 7143 codes, and the responses. */
 export const TASK_MANAGEMENT = {
@@ -193,6 +240,11 @@ export interface DeviceServer {
   manage(fn: number, nexus: Nexus, lunField: Buffer, tag: number): number
   /** A session began: unit attention 29/00 (power on or nexus) on all units that it sees. */
   nexusEstablished(nexus: Nexus): void
+  /**
+   * `nexus.luns` was replaced; `previous` is what it was. Tasks on units that it does not see any more are aborted,
+   * new units get 29/00, and all that it sees get 3F/0E.
+   */
+  lunsChanged(nexus: Nexus, previous: ReadonlyMap<number, LunMapping>): void
   /** A session ended: its tasks are aborted, its reservations and unit attentions go. */
   nexusLost(nexus: Nexus): void
 }

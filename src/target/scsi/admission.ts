@@ -1,0 +1,179 @@
+/**
+ * The checks of a task before its handler sees it (SAM-5, 5.9; SPC-5, 4.4), in the order of their precedence. Two moments:
+ * `admitTask` when the command arrives, before its Data-Out is fetched, and `checkUnitState` again when the
+ * task starts, for what may change in between. A check that fails completes the task. Called by
+ * device-server.ts and logical-unit.ts.
+ *
+ * When the initiator's expected data transfer length (EDTL) is not what the CDB asks for:
+ * - Data-In: the command runs, the transport sends what fits; residual count.
+ * - Data-Out, EDTL larger: the CDB's amount is taken; residual. Commands whose Data-Out has one right size refuse (`exact`).
+ * - Data-Out, EDTL smaller: refused with 05/0E/03 and nothing written, since GOOD for a write that was not wholly done is
+ *   how data gets lost. WRITE AND VERIFY takes the whole blocks that are there (`whole-blocks`), as libiscsi
+ *   demands GOOD of it; the residual overflow tells the initiator what was left out.
+ * - Data-Out command that is flagged as a read: refused with 05/0E/03.
+ */
+import { MAX_TRANSFER_BYTES } from '../../base/limits.ts'
+import { hasServiceActions } from './command-table.ts'
+import { ASC, type FieldPointer, failWith, SENSE_KEY, sense, usesDescriptorSense } from './sense.ts'
+import { STATUS, TASK_ATTRIBUTE, type Task } from './task.ts'
+import type { LogicalUnit, ScsiCommand } from './types.ts'
+
+/** NACA in the CONTROL byte: bit 2 of the last byte of the CDB. Never in a usage mask. */
+const SERVICE_ACTION_BITS = 0x1f
+
+/** True: the task may fetch its Data-Out. False: it is complete. `command` is what the table has for its CDB. */
+export function admitTask(
+  task: Task,
+  command: ScsiCommand | undefined,
+  unit: LogicalUnit,
+): command is ScsiCommand {
+  if (task.mapping === undefined && !command?.allow.noUnit) {
+    return refuse(task, ASC.LOGICAL_UNIT_NOT_SUPPORTED)
+  }
+  if (command === undefined) {
+    return hasServiceActions(task.cdb[0] as number)
+      ? refuseField(task, { byte: 1, bit: 4, inCdb: true })
+      : refuse(task, ASC.INVALID_COMMAND_OPERATION_CODE)
+  }
+  if (command.available && !command.available(unit)) {
+    return refuse(task, ASC.INVALID_COMMAND_OPERATION_CODE)
+  }
+  if (task.cdb.length < command.cdbUsage.length) {
+    return refuse(task, ASC.INVALID_FIELD_IN_CDB)
+  }
+  if (task.attribute === TASK_ATTRIBUTE.ACA) return refuse(task, ASC.INVALID_MESSAGE_ERROR)
+  return (
+    reportPending(task, command, unit) &&
+    checkReservation(task, command, unit) &&
+    checkFields(task, command, unit) &&
+    sizeDataOut(task, command, unit) &&
+    checkWriteProtect(task, command, unit) &&
+    checkReady(task, command, unit) &&
+    findRange(task, command, unit)
+  )
+}
+
+/** What may have changed since admit: reservation, protection, the medium and its size. */
+export function checkUnitState(task: Task, command: ScsiCommand, unit: LogicalUnit): boolean {
+  return (
+    checkReservation(task, command, unit) &&
+    checkWriteProtect(task, command, unit) &&
+    checkReady(task, command, unit) &&
+    checkRangeAgain(task, unit)
+  )
+}
+
+function refuse(task: Task, asc: number): false {
+  failWith(task, SENSE_KEY.ILLEGAL_REQUEST, asc)
+  return false
+}
+
+function refuseField(task: Task, fieldPointer: FieldPointer): false {
+  const descriptor = usesDescriptorSense(task)
+  task.check(
+    sense(SENSE_KEY.ILLEGAL_REQUEST, ASC.INVALID_FIELD_IN_CDB, { fieldPointer, descriptor }),
+  )
+  return false
+}
+
+/** A deferred error or a unit attention takes the place of the command's own result, once. */
+function reportPending(task: Task, command: ScsiCommand, unit: LogicalUnit): boolean {
+  if (command.allow.unitAttention) return true
+  const deferred = unit.takeDeferredError(task.nexus)
+  if (deferred) {
+    task.check(deferred)
+    return false
+  }
+  const attention = unit.takeUnitAttention(task.nexus)
+  if (attention === undefined) return true
+  failWith(task, SENSE_KEY.UNIT_ATTENTION, attention)
+  return false
+}
+
+function checkReservation(task: Task, command: ScsiCommand, unit: LogicalUnit): boolean {
+  const holder = unit.reservations.holder
+  if (holder === undefined || holder === task.nexus || command.allow.reserved) return true
+  task.finish(STATUS.RESERVATION_CONFLICT, undefined)
+  return false
+}
+
+function checkFields(task: Task, command: ScsiCommand, unit: LogicalUnit): boolean {
+  const cdb = task.cdb
+  const usage = command.cdbUsage
+  for (let byte = 1; byte < usage.length; byte++) {
+    let allowed = usage[byte] as number
+    if (byte === 1 && command.serviceAction !== undefined) allowed |= SERVICE_ACTION_BITS
+    const wrong = (cdb[byte] as number) & ~allowed
+    if (wrong !== 0) return refuseField(task, { byte, bit: 31 - Math.clz32(wrong), inCdb: true })
+  }
+  const field = command.invalidField?.(cdb, unit)
+  return field === undefined || refuseField(task, field)
+}
+
+function sizeDataOut(task: Task, command: ScsiCommand, unit: LogicalUnit): boolean {
+  if (!command.dataOutBytes) return true
+  const offered = task.direction === 'out' ? task.expectedBytes : 0
+  const wanted = command.dataOutBytes(task.cdb, unit, offered)
+  task.cdbTransferBytes = wanted
+  if (wanted === 0) return true
+  if (wanted > MAX_TRANSFER_BYTES) return refuse(task, ASC.INVALID_FIELD_IN_CDB)
+  const isRead = task.direction === 'in' && task.expectedBytes > 0
+  const fit = command.dataOutFit ?? 'at-least'
+  const tooShort = offered < wanted && fit !== 'whole-blocks'
+  const tooLong = offered > wanted && fit === 'exact'
+  if (isRead || tooShort || tooLong) {
+    return refuse(task, ASC.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)
+  }
+  task.transferOutBytes =
+    offered >= wanted ? wanted : Math.floor(offered / unit.blockBytes) * unit.blockBytes
+  return true
+}
+
+function checkWriteProtect(task: Task, command: ScsiCommand, unit: LogicalUnit): boolean {
+  if (!command.writes) return true
+  const isProtected =
+    task.mapping?.readOnly || unit.mode.softwareWriteProtect || unit.device?.features.readOnly
+  if (!isProtected) return true
+  failWith(task, SENSE_KEY.DATA_PROTECT, ASC.WRITE_PROTECTED)
+  return false
+}
+
+function checkReady(task: Task, command: ScsiCommand, unit: LogicalUnit): boolean {
+  if (command.allow.notReady) return true
+  if (unit.device === undefined) {
+    failWith(task, SENSE_KEY.NOT_READY, ASC.NOT_READY_MANUAL_INTERVENTION_REQUIRED)
+    return false
+  }
+  if (unit.stopped) {
+    failWith(task, SENSE_KEY.NOT_READY, ASC.NOT_READY_INITIALIZING_COMMAND_REQUIRED)
+    return false
+  }
+  return true
+}
+
+/** Checks the blocks against the capacity and notes them in the task as bytes. */
+function findRange(task: Task, command: ScsiCommand, unit: LogicalUnit): boolean {
+  if (!command.range) return true
+  const { lba, blocks } = command.range(task.cdb, unit)
+  // An LBA beyond 2^53 comes as a bigint; no capacity reaches that far. `blocks` is below 2^53 and compared
+  // without a sum, which could be inexact.
+  if (typeof lba === 'bigint' || lba > unit.blocks || blocks > unit.blocks - lba) {
+    failWith(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.LBA_OUT_OF_RANGE, firstBadLba(lba, unit))
+    return false
+  }
+  task.rangeOffset = lba * unit.blockBytes
+  task.rangeBytes = blocks * unit.blockBytes
+  task.rangeWrites = command.writes ?? false
+  return true
+}
+
+function firstBadLba(lba: number | bigint, unit: LogicalUnit): number | bigint {
+  return typeof lba === 'bigint' ? lba : Math.max(lba, unit.blocks)
+}
+
+function checkRangeAgain(task: Task, unit: LogicalUnit): boolean {
+  const endBytes = task.rangeOffset + task.rangeBytes
+  if (task.rangeOffset < 0 || endBytes <= unit.blocks * unit.blockBytes) return true
+  failWith(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.LBA_OUT_OF_RANGE, unit.blocks)
+  return false
+}
