@@ -37,7 +37,14 @@ export interface LoadOptions {
   readonly signal: AbortSignal
 }
 
-const SOURCES = ['load.c', 'load-workload.c', 'load-verify.c', 'load-libiscsi.c', 'load-raw.c']
+const SOURCES = [
+  'load.c',
+  'load-workload.c',
+  'load-verify.c',
+  'load-libiscsi.c',
+  'load-raw.c',
+  'load-raw-login.c',
+]
 export const WARMUP_S = 0.5
 /** Beyond its own time, a run gets this long before it is killed: logins, draining, slow disks. */
 const RUN_SLACK_MS = 30_000
@@ -56,7 +63,9 @@ export async function buildLoad(): Promise<string> {
     })
   }
   const inputs = await Promise.all(
-    [...sources, join(root, 'bench', 'load.h')].map((path) => stat(path)),
+    [...sources, join(root, 'bench', 'load.h'), join(root, 'bench', 'load-raw.h')].map((path) =>
+      stat(path),
+    ),
   )
   const builtMs = (await stat(program).catch(() => undefined))?.mtimeMs ?? 0
   if (inputs.some((input) => input.mtimeMs > builtMs)) {
@@ -121,6 +130,34 @@ export async function runLoad(program: string, options: LoadOptions): Promise<Sa
     clientCores: report.clientCpuS / report.seconds,
     errors: report.errors,
   }
+}
+
+export interface VerifyReport {
+  readonly ok: boolean
+  readonly writtenBytes: number
+  readonly checkedBytes: number
+  readonly errors: number
+  readonly mismatches: number
+}
+
+/**
+ * Writes and reads back patterns in the first `spanBytes` of a target, by sizes up to that of the
+ * case, for `seconds` and two sweeps more. Throws when a block differs or a command fails.
+ */
+export async function runVerify(
+  program: string,
+  options: Omit<LoadOptions, 'serverPid'>,
+  spanBytes: number,
+): Promise<VerifyReport> {
+  const { test } = options
+  const args = [
+    ...['--url', options.url, '--mode', 'verify', '--bytes', `${test.bytes}`],
+    ...['--depth', `${test.depth}`, '--sessions', `${test.sessions}`],
+    ...['--seconds', `${options.seconds}`, '--span', `${spanBytes}`, '--seed', `${Date.now()}`],
+    ...['--digests', options.digests ?? 'none', ...(options.raw ? ['--raw'] : [])],
+  ]
+  const timeoutMs = options.seconds * 1000 + 4 * RUN_SLACK_MS
+  return JSON.parse(await run(program, args, { signal: options.signal, timeoutMs })) as VerifyReport
 }
 
 interface FioSide {

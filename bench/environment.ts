@@ -15,7 +15,7 @@ import {
 import { mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { cpus, release, tmpdir } from 'node:os'
-import { delimiter, dirname, join } from 'node:path'
+import { basename, delimiter, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { formatSize } from '../src/base/bytes.ts'
 import { PlexusError } from '../src/base/errors.ts'
@@ -240,6 +240,6 @@ export function machineLines(): string[] {
     `machine: ${processors.length} x ${processors[0]?.model.trim() ?? 'unknown CPU'}, ${formatSize(Number(memory) * 1024)} of memory`,
     `system:  Linux ${release()}, Node.js ${process.version}`,
     `date:    ${new Date().toISOString()}`,
-    `command: ${['bench', ...process.argv.slice(2)].join(' ')}`,
+    `command: ${[basename(process.argv[1] ?? ''), ...process.argv.slice(2)].join(' ')}`,
   ]
 }

@@ -1,21 +1,12 @@
 /*
  * Transport of our own: one TCP connection, just enough of an initiator (RFC 7143) to move data with
- * header and data digests, which the libiscsi of today's distributions cannot. Login goes straight to
- * operational negotiation (no authentication), ErrorRecoveryLevel is 0: whatever is unexpected ends
- * the run.
- *
- *   BHS bytes used here (11.2.1):  0 opcode and I bit | 1 flags | 4 AHS length | 5..7 data length
- *   8 LUN | 16 ITT | 20 TTT or EDTL | 24 CmdSN or StatSN | 28 ExpCmdSN or ExpStatSN | 32 MaxCmdSN
- *   36 DataSN or R2TSN | 40 buffer offset | 44 desired or residual length
+ * header and data digests, which the libiscsi of today's distributions cannot. ErrorRecoveryLevel is
+ * 0: whatever is unexpected ends the run.
  */
 #define _GNU_SOURCE
-#include "load.h"
+#include "load-raw.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,93 +15,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define BHS 48u
-#define TAGS 2048u
-#define RESERVED_TAG 0xffffffffu
-#define RECEIVE_SEGMENT 262144u /* the MaxRecvDataSegmentLength that we declare */
-#define RECEIVE_BUFFER (4u * RECEIVE_SEGMENT)
-#define OUT_ENTRIES 8192u /* a ring: PDUs waiting for the socket */
-#define SEND_ENTRIES 64u  /* PDUs in one sendmsg */
-
-struct out_pdu {
-  uint8_t head[BHS + 4];
-  uint32_t head_bytes;
-  const uint8_t *data;
-  uint32_t data_bytes;
-  uint8_t data_digest[4];
-};
-
-struct raw_session {
-  struct session base;
-  int fd;
-  uint8_t lun;
-  bool header_digest, data_digest, immediate_data;
-  uint32_t segment, first_burst; /* the target's limits */
-  uint32_t cmd_sn, exp_stat_sn, max_cmd_sn;
-  struct request *tasks[TAGS]; /* by initiator task tag */
-  uint32_t next_tag;
-  struct request *waiting[TAGS]; /* beyond the CmdSN window, in order */
-  uint32_t waiting_head, waiting_tail;
-  struct out_pdu *out;
-  uint32_t out_head, out_tail;
-  uint32_t out_sent; /* bytes of the first entry that are gone */
-  uint8_t *in;
-  uint32_t in_bytes;
-};
-
-static void put32(uint8_t *at, uint32_t v) {
-  at[0] = (uint8_t)(v >> 24), at[1] = (uint8_t)(v >> 16), at[2] = (uint8_t)(v >> 8), at[3] = (uint8_t)v;
-}
-static uint32_t get32(const uint8_t *at) {
-  return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-}
-static uint32_t get24(const uint8_t *at) { return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2]; }
-/* Serial number arithmetic (4.2.2.1): a is not after b. */
-static bool sn_not_after(uint32_t a, uint32_t b) { return (int32_t)(b - a) >= 0; }
-
-/* ---- CRC32C (13.1): reflected 1EDC6F41h; by the CPU's instruction where there is one ---- */
-
-static uint32_t crc_portable(uint32_t crc, const uint8_t *at, size_t bytes) {
-  while (bytes--) {
-    crc ^= *at++;
-    for (int bit = 0; bit < 8; bit++) crc = crc & 1 ? crc >> 1 ^ 0x82f63b78u : crc >> 1;
-  }
-  return crc;
-}
-
-#ifdef __x86_64__
-__attribute__((target("sse4.2"))) static uint32_t crc_sse(uint32_t crc, const uint8_t *at, size_t bytes) {
-  uint64_t c = crc, w;
-  for (; bytes >= 8; bytes -= 8, at += 8) {
-    memcpy(&w, at, 8);
-    c = __builtin_ia32_crc32di(c, w);
-  }
-  while (bytes--) c = __builtin_ia32_crc32qi((uint32_t)c, *at++);
-  return (uint32_t)c;
-}
-#endif
-
-/* The digest as it goes on the wire: least significant byte first. */
-static void digest(const uint8_t *at, size_t bytes, uint8_t into[4]) {
-#ifdef __x86_64__
-  uint32_t crc = ~(__builtin_cpu_supports("sse4.2") ? crc_sse(~0u, at, bytes) : crc_portable(~0u, at, bytes));
-#else
-  uint32_t crc = ~crc_portable(~0u, at, bytes);
-#endif
-  for (int i = 0; i < 4; i++) into[i] = (uint8_t)(crc >> (8 * i));
-}
-
-static bool fail(const char *what, uint32_t detail) {
-  fprintf(stderr, "load: raw initiator: %s (%u)\n", what, detail);
-  return false;
-}
-
 /* ---- sending ---- */
 
 /* A fresh entry of the out ring with a zeroed header. */
 static struct out_pdu *enqueue(struct raw_session *s) {
   if (s->out_tail - s->out_head == OUT_ENTRIES) {
-    fail("send queue is full", OUT_ENTRIES);
+    raw_fail("send queue is full", OUT_ENTRIES);
     exit(1);
   }
   struct out_pdu *p = &s->out[s->out_tail++ % OUT_ENTRIES];
@@ -126,10 +36,10 @@ static void seal(struct raw_session *s, struct out_pdu *p) {
   p->head[7] = (uint8_t)p->data_bytes;
   p->head_bytes = BHS;
   if (s->header_digest) {
-    digest(p->head, BHS, p->head + BHS);
+    raw_digest(p->head, BHS, p->head + BHS);
     p->head_bytes += 4;
   }
-  if (s->data_digest && p->data_bytes) digest(p->data, p->data_bytes, p->data_digest);
+  if (s->data_digest && p->data_bytes) raw_digest(p->data, p->data_bytes, p->data_digest);
 }
 
 static uint32_t whole_bytes(const struct raw_session *s, const struct out_pdu *p) {
@@ -156,7 +66,7 @@ static bool flush(struct raw_session *s) {
     }
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = n};
     ssize_t sent = sendmsg(s->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent < 0) return errno == EAGAIN || errno == EINTR ? true : fail("send", (uint32_t)errno);
+    if (sent < 0) return errno == EAGAIN || errno == EINTR ? true : raw_fail("send", (uint32_t)errno);
     uint32_t left = s->out_sent + (uint32_t)sent;
     while (s->out_head != s->out_tail && left >= whole_bytes(s, &s->out[s->out_head % OUT_ENTRIES])) {
       left -= whole_bytes(s, &s->out[s->out_head++ % OUT_ENTRIES]);
@@ -197,7 +107,7 @@ static void send_data_out(struct raw_session *s, const uint8_t *r2t) {
   uint32_t tag = get32(r2t + 16), offset = get32(r2t + 40), left = get32(r2t + 44), data_sn = 0;
   struct request *r = tag < TAGS ? s->tasks[tag] : NULL;
   if (!r || !r->write || offset > r->bytes || left > r->bytes - offset || left == 0) {
-    fail("R2T does not match its command", tag);
+    raw_fail("R2T does not match its command", tag);
     exit(1);
   }
   while (left > 0) {
@@ -245,17 +155,17 @@ static bool handle(struct raw_session *s, const uint8_t *h, const uint8_t *data,
   if (status) s->exp_stat_sn = get32(h + 24) + 1;
   if (opcode == 0x21 || opcode == 0x25) {
     struct request *r = tag < TAGS ? s->tasks[tag] : NULL;
-    if (!r) return fail("answer to an unknown task tag", tag);
+    if (!r) return raw_fail("answer to an unknown task tag", tag);
     if (opcode == 0x25) {
       uint32_t offset = get32(h + 40);
       if (r->write || offset > r->bytes || bytes > r->bytes - offset) {
-        return fail("Data-In beyond its buffer", offset);
+        return raw_fail("Data-In beyond its buffer", offset);
       }
       memcpy(r->data + offset, data, bytes);
     } else if (h[2] != 0) {
-      return fail("iSCSI response code", h[2]);
+      return raw_fail("iSCSI response code", h[2]);
     } else if (h[3] == 0 && h[1] & 0x06) {
-      return fail("good status with a residual count", get32(h + 44));
+      return raw_fail("good status with a residual count", get32(h + 44));
     }
     if (status) finish(s, tag, h[3]);
   } else if (opcode == 0x31) {
@@ -273,7 +183,7 @@ static bool handle(struct raw_session *s, const uint8_t *h, const uint8_t *data,
       seal(s, p);
     }
   } else {
-    return fail("unexpected opcode", opcode);
+    return raw_fail("unexpected opcode", opcode);
   }
   open_window(s);
   return true;
@@ -281,8 +191,8 @@ static bool handle(struct raw_session *s, const uint8_t *h, const uint8_t *data,
 
 static bool receive(struct raw_session *s) {
   ssize_t got = recv(s->fd, s->in + s->in_bytes, RECEIVE_BUFFER - s->in_bytes, MSG_DONTWAIT);
-  if (got < 0) return errno == EAGAIN || errno == EINTR ? true : fail("receive", (uint32_t)errno);
-  if (got == 0) return fail("the target closed the connection", 0);
+  if (got < 0) return errno == EAGAIN || errno == EINTR ? true : raw_fail("receive", (uint32_t)errno);
+  if (got == 0) return raw_fail("the target closed the connection", 0);
   s->in_bytes += (uint32_t)got;
   uint32_t at = 0;
   uint8_t crc[4];
@@ -291,122 +201,17 @@ static bool receive(struct raw_session *s) {
     uint32_t have = s->in_bytes - at;
     if (have < BHS) break;
     uint32_t bytes = get24(h + 5), padded = (bytes + 3) & ~3u;
-    if (h[4] != 0 || bytes > RECEIVE_SEGMENT) return fail("header with a length we did not declare", bytes);
+    if (h[4] != 0 || bytes > RECEIVE_SEGMENT) return raw_fail("header with a length we did not declare", bytes);
     uint32_t head = BHS + (s->header_digest ? 4 : 0), tail = s->data_digest && bytes ? 4 : 0;
     if (have < head + padded + tail) break;
-    if (s->header_digest && (digest(h, BHS, crc), memcmp(crc, h + BHS, 4))) return fail("header digest is wrong", h[0]);
-    if (tail && (digest(h + head, padded, crc), memcmp(crc, h + head + padded, 4))) return fail("data digest is wrong", h[0]);
+    if (s->header_digest && (raw_digest(h, BHS, crc), memcmp(crc, h + BHS, 4))) return raw_fail("header digest is wrong", h[0]);
+    if (tail && (raw_digest(h + head, padded, crc), memcmp(crc, h + head + padded, 4))) return raw_fail("data digest is wrong", h[0]);
     at += head + padded + tail;
     if (!handle(s, h, h + head, bytes)) return false;
   }
   memmove(s->in, s->in + at, s->in_bytes - at);
   s->in_bytes -= at;
   return true;
-}
-
-/* ---- connection and login ---- */
-
-static int connect_to(const char *portal) {
-  char host[256];
-  snprintf(host, sizeof host, "%s", portal);
-  char *port = strrchr(host, ':'), *name = host;
-  if (!port || strchr(port, ']')) return -1;
-  *port++ = 0;
-  if (*name == '[') {
-    name++;
-    name[strcspn(name, "]")] = 0;
-  }
-  struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
-  if (getaddrinfo(name, port, &hints, &found) != 0) return -1;
-  int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-  if (fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen) != 0) {
-    close(fd);
-    fd = -1;
-  }
-  freeaddrinfo(found);
-  if (fd >= 0) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  return fd;
-}
-
-static bool exactly(int fd, uint8_t *at, size_t bytes, bool sending) {
-  while (bytes > 0) {
-    ssize_t n = sending ? send(fd, at, bytes, MSG_NOSIGNAL) : recv(fd, at, bytes, 0);
-    if (n <= 0) return fail(sending ? "login: send" : "login: the target closed", (uint32_t)errno);
-    at += n;
-    bytes -= (size_t)n;
-  }
-  return true;
-}
-
-static void take_key(struct raw_session *s, const char *key, const char *value) {
-  if (!strcmp(key, "HeaderDigest")) s->header_digest = !strcmp(value, "CRC32C");
-  else if (!strcmp(key, "DataDigest")) s->data_digest = !strcmp(value, "CRC32C");
-  else if (!strcmp(key, "ImmediateData")) s->immediate_data = !strcmp(value, "Yes");
-  else if (!strcmp(key, "MaxRecvDataSegmentLength")) s->segment = (uint32_t)strtoul(value, NULL, 0);
-  else if (!strcmp(key, "FirstBurstLength")) s->first_burst = (uint32_t)strtoul(value, NULL, 0);
-}
-
-static bool login(struct raw_session *s, const struct options *o, int index) {
-  char text[2048];
-  int text_bytes = 0;
-  /* Each answer closes its key (6.2); InitialR2T=Yes wins over whatever the target says. */
-  const char *digest_of_header = o->digests ? "CRC32C" : "None";
-  const char *digest_of_data = o->digests == DIGESTS_BOTH ? "CRC32C" : "None";
-  text_bytes = snprintf(
-      text, sizeof text,
-      "InitiatorName=iqn.2026-01.io.plexus.bench:raw%d%cTargetName=%s%cSessionType=Normal%c"
-      "HeaderDigest=%s%cDataDigest=%s%cMaxRecvDataSegmentLength=%u%cInitialR2T=Yes%cImmediateData=Yes%c"
-      "FirstBurstLength=262144%cMaxBurstLength=1048576%cMaxConnections=1%cErrorRecoveryLevel=0%c"
-      "MaxOutstandingR2T=1%cDataPDUInOrder=Yes%cDataSequenceInOrder=Yes%cDefaultTime2Wait=2%cDefaultTime2Retain=0%c",
-      index, 0, o->target, 0, 0, digest_of_header, 0, digest_of_data, 0, RECEIVE_SEGMENT, 0, 0, 0, 0, 0,
-      0, 0, 0, 0, 0, 0, 0);
-  s->segment = 8192; /* the defaults of clause 13 */
-  s->first_burst = 65536;
-  s->immediate_data = true;
-  bool header_digest = false, data_digest = false;
-  uint32_t stat_sn = 0;
-  for (int round = 0; round < 8; round++) {
-    uint8_t pdu[BHS + sizeof text + 4] = {0x43, 0x87}; /* immediate Login; transit from 1 to 3 */
-    pdu[6] = (uint8_t)(text_bytes >> 8);
-    pdu[7] = (uint8_t)text_bytes;
-    pdu[8] = 0x80; /* random ISID */
-    pdu[11] = (uint8_t)getpid();
-    pdu[13] = (uint8_t)index;
-    put32(pdu + 16, 1);
-    put32(pdu + 24, 1); /* CmdSN */
-    put32(pdu + 28, stat_sn);
-    memcpy(pdu + BHS, text, (size_t)text_bytes);
-    if (!exactly(s->fd, pdu, BHS + (((size_t)text_bytes + 3) & ~3ul), true)) return false;
-    uint8_t answer[BHS + 16384];
-    if (!exactly(s->fd, answer, BHS, false)) return false;
-    uint32_t bytes = get24(answer + 5);
-    if ((answer[0] & 0x3f) != 0x23 || bytes > 16380) return fail("login: not a login response", answer[0]);
-    if (!exactly(s->fd, answer + BHS, (bytes + 3) & ~3u, false)) return false;
-    if (answer[36]) return fail("login refused, class * 256 + detail", answer[36] * 256u + answer[37]);
-    answer[BHS + bytes] = 0;
-    for (char *at = (char *)answer + BHS, *end = at + bytes; at < end; at += strlen(at) + 1) {
-      char *value = strchr(at, '=');
-      if (!value) continue;
-      size_t length = strlen(at) + 1;
-      *value = 0;
-      take_key(s, at, value + 1);
-      *value = '=';
-      at += length - strlen(at) - 1;
-    }
-    header_digest = s->header_digest;
-    data_digest = s->data_digest;
-    stat_sn = get32(answer + 24) + 1;
-    text_bytes = 0;
-    if ((answer[1] & 0x83) != 0x83) continue; /* not in full feature phase yet: ask again */
-    s->cmd_sn = 1; /* login requests are immediate: they leave CmdSN as it is */
-    s->max_cmd_sn = get32(answer + 32);
-    s->exp_stat_sn = stat_sn;
-    if (header_digest != (o->digests != DIGESTS_NONE) || data_digest != (o->digests == DIGESTS_BOTH)) {
-      return fail("the target declined the digests asked for", 0);
-    }
-    return true;
-  }
-  return fail("login does not end", 8);
 }
 
 /*
@@ -427,12 +232,12 @@ static int simple(struct raw_session *s, const uint8_t cdb[16], uint8_t *into, u
   if (!flush(s)) return -1;
   for (;;) {
     uint8_t h[BHS + 4], data[65536 + 8];
-    if (!exactly(s->fd, h, BHS + (s->header_digest ? 4 : 0), false)) return -1;
+    if (!raw_exactly(s->fd, h, BHS + (s->header_digest ? 4 : 0), false)) return -1;
     uint32_t bytes = get24(h + 5);
-    if (bytes > 65536) return fail("too long an answer", bytes), -1;
-    if (!exactly(s->fd, data, ((bytes + 3) & ~3u) + (s->data_digest && bytes ? 4 : 0), false)) return -1;
+    if (bytes > 65536) return raw_fail("too long an answer", bytes), -1;
+    if (!raw_exactly(s->fd, data, ((bytes + 3) & ~3u) + (s->data_digest && bytes ? 4 : 0), false)) return -1;
     uint8_t opcode = h[0] & 0x3f;
-    if (opcode != 0x21 && opcode != 0x25) return fail("unexpected opcode", opcode), -1;
+    if (opcode != 0x21 && opcode != 0x25) return raw_fail("unexpected opcode", opcode), -1;
     s->max_cmd_sn = get32(h + 32);
     if (opcode == 0x25) memcpy(into, data, bytes < expected ? bytes : expected);
     if (opcode == 0x21 || h[1] & 0x01) {
@@ -448,12 +253,12 @@ static struct session *open_session(const struct options *o, int index) {
   s->out = calloc(OUT_ENTRIES, sizeof *s->out);
   s->in = malloc(RECEIVE_BUFFER);
   s->lun = (uint8_t)o->lun;
-  s->fd = connect_to(o->portal);
+  s->fd = raw_connect(o->portal);
   if (!s->out || !s->in || s->fd < 0) {
-    fail("cannot connect", (uint32_t)errno);
+    raw_fail("cannot connect", (uint32_t)errno);
     return NULL;
   }
-  if (!login(s, o, index)) return NULL;
+  if (!raw_login(s, o, index)) return NULL;
   static const uint8_t ready[16] = {0};
   static const uint8_t capacity[16] = {0x9e, 0x10, [13] = 32};
   uint8_t answer[32] = {0};
@@ -461,7 +266,7 @@ static struct session *open_session(const struct options *o, int index) {
   for (int i = 0; i < 8 && status == 2; i++) status = simple(s, ready, answer, 0);
   if (status == 0) status = simple(s, capacity, answer, sizeof answer);
   if (status != 0) {
-    fail("the unit is not ready, status", (uint32_t)status);
+    raw_fail("the unit is not ready, status", (uint32_t)status);
     return NULL;
   }
   s->base.blocks = ((uint64_t)get32(answer) << 32 | get32(answer + 4)) + 1;

@@ -6,7 +6,7 @@
  *   load-verify.c     a pattern that knows its place: fill, check, verify
  *   load-libiscsi.c   transport over libiscsi, the one all targets are compared with
  *   load-raw.c        transport of our own over a TCP socket, because the libiscsi of today's
- *                     distributions (1.19) has no data digest
+ *                     distributions (1.19) has no data digest; its login is in load-raw-login.c
  *
  * One thread, any number of sessions. A request belongs to the workload; the transport borrows it
  * from submit() until it calls done().

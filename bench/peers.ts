@@ -6,8 +6,8 @@
  * `--bsoflags direct`. istgt knows no O_DIRECT: its figures are those of the page cache.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, openSync, readFileSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { existsSync, openSync, readFileSync, statSync } from 'node:fs'
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -113,11 +113,21 @@ async function packageVersion(name: string): Promise<string> {
   return await run(dpkg, ['-W', '-f', '$' + '{Version}', name]).catch(() => 'unknown version')
 }
 
+/** Must it be built before it can be measured? */
+async function isOlderThanSources(built: string, sources: string): Promise<boolean> {
+  if (!existsSync(built)) return true
+  const builtMs = statSync(built).mtimeMs
+  const files = await readdir(sources, { recursive: true })
+  return files.some(
+    (file) => file.endsWith('.ts') && statSync(join(sources, file)).mtimeMs > builtMs,
+  )
+}
+
 async function startPlexus(options: ServerOptions): Promise<Server> {
   const root = projectRoot()
   const main = join(root, 'dist', 'daemon', 'plexusd.js')
-  if (!existsSync(main)) {
-    process.stderr.write('bench: dist/ is missing: npm run build\n')
+  if (await isOlderThanSources(main, join(root, 'src'))) {
+    process.stderr.write('bench: dist/ is missing or older than src/: npm run build\n')
     await run('npm', ['run', '-s', 'build', '--prefix', root], { signal: options.signal })
   }
   const port = await freePort()
