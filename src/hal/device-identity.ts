@@ -98,7 +98,8 @@ export function readIdentity(
   const first = (key: keyof DeviceIdentity) => {
     for (const source of SOURCES[key]) {
       const value = source(sources)
-      if (value !== undefined) return value.replace(/\s+/g, ' ')
+      // The blanks inside a t10 name are part of it; elsewhere they only fill a field.
+      if (value !== undefined) return key === 'wwid' ? value : value.replace(/\s+/g, ' ')
     }
     return undefined
   }
