@@ -15,10 +15,11 @@ function editDistance(a: string, b: string): number {
   return previous[b.length] ?? 0
 }
 
-/** The name among `known` that differs from `name` by at most a third of its letters, if any. */
+/** The name among `known` that is nearest to `name`, if one is near: two swapped letters, a third of a long name. */
 export function nearest(name: string, known: Iterable<string>): string | undefined {
   let best: string | undefined
-  let bestDistance = Math.max(1, Math.floor(name.length / 3)) + 1
+  const allowed = name.length < 4 ? 1 : Math.max(2, Math.floor(name.length / 3))
+  let bestDistance = allowed + 1
   for (const candidate of known) {
     if (Math.abs(candidate.length - name.length) >= bestDistance) continue
     const distance = editDistance(name.toLowerCase(), candidate.toLowerCase())

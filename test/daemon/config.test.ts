@@ -1,0 +1,291 @@
+/** plexus.yaml: what is accepted, and every complaint with its place. src/daemon/config*.ts. */
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { MIB, POOL_BYTES_DEFAULT } from '../../src/base/limits.ts'
+import { type Config, ConfigError, loadConfig, parseConfig } from '../../src/daemon/config.ts'
+import { configJsonSchema, knownKeys, parseListen } from '../../src/daemon/config-schema.ts'
+
+const dir = mkdtempSync(join(tmpdir(), 'plexus-config-'))
+t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+const file = join(dir, 'plexus.yaml')
+
+function secret(name: string, text: string | Buffer, mode = 0o600): string {
+  const path = join(dir, name)
+  writeFileSync(path, text)
+  chmodSync(path, mode)
+  return name
+}
+
+/** The problems that a text has, as `line:column message`. */
+function problemsOf(text: string): string[] {
+  try {
+    parseConfig(text, file)
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    return error.problems.map((one) => `${one.line}:${one.column} ${one.message}`)
+  }
+  return []
+}
+
+function parsed(text: string): Config {
+  return parseConfig(text, file)
+}
+
+const GOOD = `version: 1
+portals:
+  - name: san
+    listen: ["10.0.10.5:3261", "[fd00::5]", 10.0.10.6]
+    digests: { header: [CRC32C], data: None }
+  - { name: lab, listen: ["127.0.0.1:3262"], discoveryAuth: hypervisors }
+auth:
+  - name: hypervisors
+    chap: { user: esx, secretFile: one }
+    mutual: { user: plexus, secretFile: two }
+    initiators: ["iqn.1998-01.com.vmware:*"]
+devices:
+  d1: /dev/disk/by-id/wwn-0x5000c500a1c0d001
+  d2: { path: images/d2.img, readOnly: true }
+targets:
+  - name: iqn.2026-01.lab.Plexus:DB
+    alias: Database disks
+    portals: [san, lab]
+    auth: hypervisors
+    luns:
+      - { lun: 0, device: d1, blockSize: 4096 }
+      - { lun: 7, device: d2, readOnly: true }
+    access:
+      iqn.1998-01.com.VMware:esx1: [{ lun: 0 }, { lun: 7, readOnly: true }]
+limits: { sessions: 8, commandsPerSession: 32, bufferPool: 64MiB }
+log: { level: debug, format: json }
+hal: { engine: threads }
+state: { dir: state }
+`
+
+t.test('a whole configuration', async (t) => {
+  secret('one', 'initiator-secret\n')
+  secret('two', 'target-secret-2\r\n')
+  const config = parsed(GOOD)
+  t.strictSame(config.portals, [
+    {
+      name: 'san',
+      listen: [
+        { host: '10.0.10.5', port: 3261 },
+        { host: 'fd00::5', port: 3260 },
+        { host: '10.0.10.6', port: 3260 },
+      ],
+      digests: { header: ['CRC32C'], data: ['None'] },
+      discoveryAuth: 'none',
+    },
+    {
+      name: 'lab',
+      listen: [{ host: '127.0.0.1', port: 3262 }],
+      digests: { header: ['CRC32C', 'None'], data: ['CRC32C', 'None'] },
+      discoveryAuth: 'hypervisors',
+    },
+  ])
+  t.equal(config.auth[0]?.chap?.secret.toString(), 'initiator-secret', 'without its line end')
+  t.equal(config.auth[0]?.mutual?.secret.toString(), 'target-secret-2', 'without CR LF')
+  t.strictSame(config.devices, [
+    {
+      name: 'd1',
+      path: '/dev/disk/by-id/wwn-0x5000c500a1c0d001',
+      readOnly: false,
+      blockBytes: 4096,
+    },
+    { name: 'd2', path: join(dir, 'images/d2.img'), readOnly: true, blockBytes: undefined },
+  ])
+  const target = config.targets[0]
+  t.equal(target?.name, 'iqn.2026-01.lab.plexus:db', 'names in their normal form')
+  t.strictSame(
+    [...(target?.access ?? [])],
+    [
+      [
+        'iqn.1998-01.com.vmware:esx1',
+        [
+          { lun: 0, readOnly: false },
+          { lun: 7, readOnly: true },
+        ],
+      ],
+    ],
+  )
+  t.strictSame(config.limits, { sessions: 8, commandsPerSession: 32, bufferPoolBytes: 64 * MIB })
+  t.strictSame(config.log, { level: 'debug', format: 'json' })
+  t.equal(config.engine, 'threads')
+  t.equal(config.stateDir, join(dir, 'state'))
+  t.strictSame(config.warnings, [])
+})
+
+t.test('defaults', async (t) => {
+  const config = parsed('version: 1\n')
+  t.strictSame(
+    [config.portals, config.auth, config.devices, config.targets],
+    [[], [], [], []],
+    'nothing is listened on until named',
+  )
+  t.equal(config.limits.bufferPoolBytes, POOL_BYTES_DEFAULT)
+  t.equal(config.engine, 'auto')
+  t.equal(config.stateDir, '/var/lib/plexus')
+})
+
+t.test('the annotated example is good but for its secrets', async (t) => {
+  const path = new URL('../../config/plexus.yaml', import.meta.url)
+  const text = readFileSync(path, 'utf8').replaceAll('/etc/plexus/secrets/', `${dir}/`)
+  secret('initiator', 'initiator-secret\n')
+  secret('target', 'target-secret-2\n')
+  t.doesNotThrow(() => parsed(text))
+})
+
+t.test('the editor schema on disk is the one of the code', async (t) => {
+  const path = new URL('../../config/plexus.schema.json', import.meta.url)
+  t.strictSame(
+    JSON.parse(readFileSync(path, 'utf8')),
+    JSON.parse(JSON.stringify(configJsonSchema())),
+    'run: npm run schema',
+  )
+  t.match(knownKeys(['targets', 0, 'luns', 3]), ['lun', 'device', 'blockSize', 'readOnly'])
+  t.match(knownKeys(['devices', 'd1']), ['path', 'readOnly'])
+})
+
+t.test('all problems at once, in the order of the text', async (t) => {
+  const text = `version: 2
+portals:
+  - name: san
+    listen: ["10.0.0.1:99999", "10.0.0.2:3260"]
+    digest: {}
+  - name: san
+    listen: ["0.0.0.0:3260"]
+devices:
+  d1: ./d1.img
+  "bad name": ./x
+  d3: { path: ./x, readOnly: maybe }
+targets:
+  - name: nonsense
+    portals: [sann]
+    auth: nobody
+    luns:
+      - { lun: 0, devise: d1 }
+      - { lun: 0, device: d2 }
+      - { lun: 256, device: d1 }
+      - { lun: 3, volume: db }
+    access:
+      iqn.2026-01.x:y: [{ lun: 9 }]
+limits: { sessions: 0, bufferPool: 5MiB }
+log: { level: inof }
+volumes: []
+`
+  t.strictSame(problemsOf(text), [
+    '1:10 "version" in the configuration: expected 1, found number 2',
+    '4:14 portal "san": write an address as 10.0.0.1:3260 or [fd00::5]:3260',
+    '5:5 unknown key "digest" in portal "san"; did you mean "digests"?',
+    '6:11 portal "san" is defined twice',
+    '7:14 portal "san": 0.0.0.0:3260 is taken by portal "san" already',
+    '10:3 "bad name" in "devices": a name is 1 to 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit',
+    '11:30 "readOnly" in device "d3": expected true or false, found "maybe"',
+    '13:11 "nonsense" is not an iSCSI name; write iqn.YYYY-MM.reversed.domain:anything',
+    '14:15 target "nonsense": there is no portal "sann"; did you mean "san"?',
+    '15:11 target "nonsense": there is no auth group "nobody"',
+    '17:9 "device" is missing in target "nonsense" lun 0',
+    '17:19 unknown key "devise" in target "nonsense" lun 0; did you mean "device"?',
+    '18:16 target "nonsense" lun 0 is defined twice',
+    '18:27 target "nonsense" lun 0: there is no device "d2"; did you mean "d1"?',
+    '19:16 "lun" in target "nonsense" lun 256: must be at most 255, found number 256',
+    '20:9 "device" is missing in target "nonsense" lun 3',
+    '20:19 volumes are not available in this version; name a device with "device"',
+    '22:32 target "nonsense" access of "iqn.2026-01.x:y": there is no lun 9 in target "nonsense"',
+    '23:21 "sessions" in "limits": must be at least 1, found number 0',
+    '23:36 "bufferPool" in "limits": a size from 32MiB to 2GiB, a multiple of 4MiB',
+    '24:15 "level" in "log": expected debug or info or warn or error, found "inof"; did you mean "info"?',
+    '25:1 volumes are not available in this version; map devices to LUNs with "device"',
+  ])
+})
+
+t.test('YAML that is none', async (t) => {
+  t.match(problemsOf('version: 1\nportals: [\n'), [/^\d+:\d+ .+/])
+  t.match(problemsOf('version: 1\nversion: 1\n'), [/^2:1 .*unique/])
+  t.match(problemsOf('- a\n- b\n'), [/expected keys and values/])
+  t.match(problemsOf(''), [/"version" is missing in the configuration/])
+})
+
+t.test('authentication', async (t) => {
+  const withAuth = (group: string) => problemsOf(`version: 1\nauth:\n  - ${group}\n`)
+  const chap = (name: string) => `{ user: u, secretFile: ${name} }`
+  t.match(withAuth('{ name: none, initiators: [iqn.2026-01.x:y] }'), [/a word of its own/])
+  t.match(withAuth('{ name: a }'), [/neither "chap" nor "initiators"/])
+  t.match(withAuth('{ name: a, initiators: ["what*%"] }'), [/not an iSCSI name/])
+  t.match(withAuth(`{ name: a, initiators: [iqn.2026-01.x:*], mutual: ${chap('two')} }`), [
+    /only together with "chap"/,
+  ])
+  t.match(withAuth(`{ name: a, chap: ${chap('absent')} }`), [/^3:45 .*cannot be read: ENOENT/])
+  t.match(withAuth(`{ name: a, chap: ${chap('.')} }`), [/is not a file/])
+  const short = secret('short', 'only eleven')
+  t.match(withAuth(`{ name: a, chap: ${chap(short)} }`), [/has 11 bytes/])
+  t.match(withAuth(`{ name: a, chap: ${chap(secret('long', 'x'.repeat(300)))} }`), [/300 bytes/])
+  t.match(withAuth(`{ name: a, chap: ${chap(secret('lines', 'twelve bytes\nand more'))} }`), [
+    /one line/,
+  ])
+  const open = secret('open', 'twelve bytes', 0o644)
+  t.match(withAuth(`{ name: a, chap: ${chap(open)} }`), [/open to every user \(mode 644\)/])
+  t.strictSame(withAuth(`{ name: a, chap: ${chap(secret('ok', 'twelve bytes', 0o640))} }`), [])
+  const same = problemsOf(
+    `version: 1\nauth:\n  - { name: a, chap: ${chap('ok')} }\n  - { name: b, chap: ${chap('one')}, mutual: ${chap('ok')} }\n`,
+  )
+  t.match(same, [/^4:.*the secret of "chap" in auth group "a"; they must differ/])
+  for (const text of [...same, ...withAuth(`{ name: a, chap: ${chap(open)} }`)]) {
+    t.notMatch(text, /twelve bytes/, 'no message shows a secret')
+  }
+})
+
+t.test('one device, one block size; addresses collide within a family', async (t) => {
+  const lun = (size: string) => `luns: [{ lun: 0, device: d${size} }]`
+  const two = (a: string, b: string) =>
+    problemsOf(`version: 1
+portals: [{ name: p, listen: [127.0.0.1] }]
+devices: { d: ./d }
+targets:
+  - { name: "iqn.2026-01.x:a", portals: [p], auth: none, ${lun(a)} }
+  - { name: "iqn.2026-01.x:b", portals: [p], auth: none, ${lun(b)} }
+`)
+  t.strictSame(two('', ''), [], 'one device in two targets is one unit')
+  t.match(two(', blockSize: 512', ', blockSize: 4096'), [/another "blockSize"/])
+  const listen = (...addresses: string[]) =>
+    problemsOf(`version: 1\nportals: [{ name: p, listen: ${JSON.stringify(addresses)} }]\n`)
+  t.strictSame(listen('127.0.0.1', '[::]', '[::1]:3261', '10.0.0.1'), [])
+  t.match(listen('[::]', '[::1]'), [/is taken/])
+  t.match(listen('10.0.0.1', '0.0.0.0'), [/is taken/])
+})
+
+t.test('warnings do not refuse', async (t) => {
+  const { warnings } = parsed(`version: 1
+portals: [{ name: p, listen: [127.0.0.1] }]
+auth: [{ name: g, initiators: ["iqn.2026-01.x:*"] }]
+devices: { d: ./d, e: ./e }
+targets:
+  - { name: "iqn.2026-01.x:a", portals: [p], luns: [{ lun: 0, device: d }] }
+  - { name: "iqn.2026-01.x:b", portals: [p], auth: g, access: { iqn.2026-02.y:z: [] } }
+`)
+  t.match(
+    warnings.map((one) => one.message),
+    [/"e" is not mapped/, /nobody may log in/, /auth group "g" does not admit it/],
+  )
+})
+
+t.test('listen addresses', async (t) => {
+  t.strictSame(parseListen('[::1]:1'), { host: '::1', port: 1 })
+  for (const text of [
+    '',
+    'host:3260',
+    '::1',
+    '[10.0.0.1]:1',
+    '1.2.3.4:0',
+    '1.2.3.4:65536',
+    '1.2.3',
+  ]) {
+    t.equal(parseListen(text), undefined, text)
+  }
+})
+
+t.test('a file that is not there', async (t) => {
+  t.throws(() => loadConfig(join(dir, 'no.yaml')), { kind: 'not-found', message: /no\.yaml/ })
+})
