@@ -72,11 +72,11 @@ export interface TargetInit {
  * would let in more than its author meant. The configuration reports it with its position.
  */
 export function authGroupProblem(group: AuthGroup): string | undefined {
-  if (!group.chap && !group.initiators) {
-    return `auth group "${group.name}" has neither chap nor initiators; write "auth: none" on a target to admit anybody`
-  }
   if (group.mutual && !group.chap) {
     return `auth group "${group.name}" has mutual without chap; the target proves itself only to initiators that did`
+  }
+  if (!group.chap && !group.initiators) {
+    return `auth group "${group.name}" has neither chap nor initiators; write "auth: none" on a target to admit anybody`
   }
   const badPattern = group.initiators?.find((name) => normalizeInitiatorPattern(name) === undefined)
   if (badPattern !== undefined) {
