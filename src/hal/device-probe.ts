@@ -11,7 +11,8 @@ import { type ErrorKind, PlexusError } from '../base/errors.ts'
 import { GIB, KIB, PAGE_BYTES } from '../base/limits.ts'
 import type { DeviceFeatures, DeviceIdentity, Geometry } from './block-device.ts'
 import { NO_IDENTITY, readIdentity } from './device-identity.ts'
-import { BLKGETSIZE64, FALLOC_PUNCH_HOLE, fallocate, ioctlU32, ioctlU64, SysError } from './libc.ts'
+import { errorKindOf } from './io-errors.ts'
+import { BLKGETSIZE64, ERRNO, FALLOC_PUNCH_HOLE, fallocate, ioctlU32, ioctlU64 } from './libc.ts'
 import {
   deviceNameOf,
   diskDirOf,
@@ -49,15 +50,6 @@ const FILE_PHYSICAL_BLOCK_BYTES_MAX = 64 * KIB
 /** One punched hole is no larger, so that a call does not hold its thread for long. */
 const FILE_DISCARD_BYTES_MAX = 1 * GIB
 
-const KIND_OF_CODE: Readonly<Record<string, ErrorKind>> = {
-  ENODEV: 'gone',
-  ENXIO: 'gone',
-  ENOMEDIUM: 'gone',
-  EACCES: 'permission',
-  EPERM: 'permission',
-  ENOTTY: 'unsupported',
-}
-
 /**
  * Probes the block device or regular file that is open as `fd`; `path` is for messages only. Throws
  * PlexusError: `gone` for a device that has left or has no medium, `invalid` for a file too small to hold
@@ -70,9 +62,11 @@ export function probeDevice(fd: number, path: string): DeviceProbe {
     if (stats.isFile()) return probeFile(fd, path, stats)
   } catch (error) {
     if (error instanceof PlexusError) throw error
-    const code = error instanceof SysError ? error.code : String((error as { code?: string }).code)
+    // Node has negated error numbers, libc.ts has plain ones.
+    const { errno } = error as { readonly errno?: number }
+    const kind = errorKindOf(Math.abs(errno ?? ERRNO.EIO))
     const text = error instanceof Error ? error.message : String(error)
-    throw problem(KIND_OF_CODE[code] ?? 'io', path, `${path} cannot be probed: ${text}`, error)
+    throw problem(kind, path, `${path} cannot be probed: ${text}`, error)
   }
   throw problem('invalid', path, `${path} is neither a block device nor a regular file`)
 }

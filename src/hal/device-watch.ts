@@ -17,6 +17,12 @@ export interface DeviceWatch {
 /** What `device` stands for while nothing usable is at the path. */
 const ABSENT = ''
 
+interface Seen {
+  /** What was there at the last look; undefined before the first one has ended. */
+  device: string | undefined
+  isBusy: boolean
+}
+
 /**
  * Watches the paths that `paths()` returns at each look (the list may change). The listener gets the
  * state of a path when it is first seen, whichever it is, so that nothing is lost between an open that
@@ -30,32 +36,36 @@ export function watchDevices(
   periodMs = 2000,
 ): DeviceWatch {
   let isStopped = false
-  let isLooking = false
-  /** The device last seen at each path. */
-  let seen = new Map<string, string>()
+  const seen = new Map<string, Seen>()
 
-  const look = async (): Promise<void> => {
-    // A path on a dead file server may take minutes: one look at a time.
-    if (isLooking || isStopped) return
-    isLooking = true
-    const wanted = [...new Set(paths())]
-    const devices = await Promise.all(wanted.map(deviceAt))
-    isLooking = false
-    const before = seen
-    seen = new Map(wanted.map((path, index) => [path, devices[index] ?? ABSENT]))
-    for (const [path, device] of seen) {
-      const last = before.get(path)
-      if (last === device) continue
-      if (device === ABSENT || (last !== undefined && last !== ABSENT)) tell(path, 'left')
-      if (device !== ABSENT) tell(path, 'arrived')
+  const look = (): void => {
+    const wanted = new Set(paths())
+    for (const path of seen.keys()) {
+      if (!wanted.has(path)) seen.delete(path)
+    }
+    for (const path of wanted) {
+      const state = seen.get(path) ?? { device: undefined, isBusy: false }
+      seen.set(path, state)
+      // A path on a dead file server may take minutes: one look at a time, and no other path waits.
+      if (!state.isBusy) void lookAt(path, state)
     }
   }
-  const tell = (path: string, event: WatchEvent): void => {
-    if (!isStopped) listener(path, event)
+  const lookAt = async (path: string, state: Seen): Promise<void> => {
+    state.isBusy = true
+    const device = await deviceAt(path)
+    const last = state.device
+    state.isBusy = false
+    state.device = device
+    if (device === last) return
+    if (device === ABSENT || (last !== undefined && last !== ABSENT)) tell(path, state, 'left')
+    if (device !== ABSENT) tell(path, state, 'arrived')
+  }
+  const tell = (path: string, state: Seen, event: WatchEvent): void => {
+    if (!isStopped && seen.get(path) === state) listener(path, event)
   }
 
-  void look()
-  const timer = clock.every(periodMs, () => void look())
+  look()
+  const timer = clock.every(periodMs, look)
   return {
     stop() {
       isStopped = true

@@ -1,7 +1,7 @@
 /**
  * Finds data of other owners on a device before Plexus takes it: file systems, partition tables, RAID
  * members and so on. Walks the tables of signature-volumes.ts and signature-filesystems.ts; a format is
- * added there, as a row. Called by target/lun code and the control server (`plexus device probe`).
+ * added there, as a row. To be called before a device is given to an initiator or to a volume.
  *
  * A false alarm costs the user one option; a miss costs the data. So the checks beside the magic numbers
  * are few, and only where the magic alone is too short to mean anything.

@@ -204,6 +204,7 @@ t.test('a regular file', (t) => {
     kindOf(() => probeDevice(openFor(t, '/dev/null'), '/dev/null')),
     'invalid',
   )
+  t.throws(() => probeDevice(1_000_000, '/dev/x'), /^\/dev\/x cannot be probed: EBADF/)
   t.end()
 })
 
