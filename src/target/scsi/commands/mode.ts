@@ -10,10 +10,10 @@
  *   then pages.
  */
 import { defined } from '../../../base/assert.ts'
-import { flush } from '../../../hal/io.ts'
 import { ASC, failCdbField, failParameterField, failWith, SENSE_KEY } from '../sense.ts'
 import type { Task } from '../task.ts'
 import type { LogicalUnit, ModeState, ScsiCommand } from '../types.ts'
+import { makeDurable } from './make-durable.ts'
 import { defaultModeState, type ModePage, modePages } from './mode-pages.ts'
 
 const LLBAA = 0x10
@@ -219,9 +219,8 @@ async function modeSelect(task: Task, lu: LogicalUnit, format: ModeFormat): Prom
   if (!differs(selection.state, lu.mode)) return task.good()
   // Writes that were acknowledged from the cache become durable before the cache counts as off. The row is
   // serialized on the whole unit, so that no write slips in between.
-  if (lu.mode.writeCacheEnabled && !selection.state.writeCacheEnabled && lu.device) {
-    await flush(lu.device)
-  }
+  const turnsCacheOff = lu.mode.writeCacheEnabled && !selection.state.writeCacheEnabled
+  if (turnsCacheOff && !(await makeDurable(task, lu))) return
   // A reset that came meanwhile has set the defaults and ended this command: it must not act after it.
   if (!task.aborted) {
     Object.assign(lu.mode, selection.state)

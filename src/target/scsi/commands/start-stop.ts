@@ -9,10 +9,10 @@
  * switching something off. Power conditions (a page 1Ah would describe them) and LOEJ (the medium is not
  * removable) are refused.
  */
-import { flush } from '../../../hal/io.ts'
 import { failCdbField } from '../sense.ts'
 import { STATUS } from '../task.ts'
 import type { ScsiCommand } from '../types.ts'
+import { makeDurable } from './make-durable.ts'
 
 const IMMED = 0x01
 const POWER_CONDITION = 0xf0
@@ -52,7 +52,7 @@ export const rows: readonly ScsiCommand[] = [
       if (holder !== undefined && holder !== task.nexus) {
         return task.finish(STATUS.RESERVATION_CONFLICT, undefined)
       }
-      if (lu.device) await flush(lu.device)
+      if (!(await makeDurable(task, lu))) return
       // A reset that came meanwhile has ended this command: it must not act after it.
       if (!task.aborted) lu.stopped = true
       task.good()
