@@ -20,6 +20,8 @@ export interface IoQueueOptions {
   readonly engine: 'auto' | 'io_uring' | 'threads'
   readonly pool: AlignedPool
   readonly log: Logger
+  /** Worker threads of the `threads` engine; IO_THREADS where absent. */
+  readonly threads?: number
 }
 
 export interface IoQueueStats {
@@ -300,5 +302,5 @@ export function createIoQueue(options: IoQueueOptions): IoQueue {
   } else {
     log.info({ engine: 'threads' }, 'I/O by threads, as configured')
   }
-  return new OperationQueue(RING_ENTRIES, threads(IO_THREADS), threads(1))
+  return new OperationQueue(RING_ENTRIES, threads(options.threads ?? IO_THREADS), threads(1))
 }
