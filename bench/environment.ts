@@ -206,9 +206,8 @@ export function useDevice(path: string, confirmed: boolean): BenchDevice {
   try {
     closeSync(openSync(path, constants.O_RDWR | constants.O_EXCL))
   } catch (error) {
-    refuse(
-      `cannot be opened exclusively (${(error as NodeJS.ErrnoException).code}); unmount it first`,
-    )
+    const { code, message } = error as NodeJS.ErrnoException
+    refuse(code === 'EBUSY' ? 'in use: it, or a partition of it, is mounted or held' : message)
   }
   return { path, medium: 'disk', text: path }
 }

@@ -57,6 +57,8 @@ const PHASES: readonly Phase[] = [
 ]
 /** Targets whose digests cannot be asked for without configuring them. */
 const DIGEST_TARGETS = new Set(['plexus', 'istgt'])
+/** A shorter run sees pools fill and code warm up, not leaks. */
+const JUDGED_MINUTES = 5
 const VERIFY_SPAN_BYTES = 64 * MIB
 
 interface Outcome {
@@ -148,6 +150,8 @@ function renderOutcomes(outcomes: readonly Outcome[]): string {
   const lines = names.map((name) => {
     const all = outcomes.filter((outcome) => outcome.phase === name)
     const half = Math.ceil(all.length / 2)
+    // A data check has no figures of its own: it is there to be right.
+    if (all.every((one) => one.iops === 0)) return [name, `${all.length}`, '-', '-', '-', '-']
     const iops = (some: readonly Outcome[]): string =>
       median(some.map((one) => one.iops)).toFixed(0)
     return [
@@ -193,17 +197,18 @@ async function soak(options: Options, teardown: Teardown, signal: AbortSignal): 
     const outcome = await runPhase(program, server, phase, options.phase, signal)
     outcomes.push(outcome)
     note(
-      `${outcome.phase}: ${outcome.iops.toFixed(0)} IOPS, worst ${(outcome.maxUs / 1000).toFixed(1)} ms, ${formatSize(memoryOf(server.pid).residentBytes)}, ${outcome.openFiles} files`,
+      `${outcome.phase}: ${phase.verify ? 'data is right' : `${outcome.iops.toFixed(0)} IOPS, worst ${(outcome.maxUs / 1000).toFixed(1)} ms`}, ${formatSize(memoryOf(server.pid).residentBytes)}, ${outcome.openFiles} files`,
     )
   }
 
   const memory = judgeMemory(series.seconds, series.residentBytes)
   const firstFiles = outcomes[0]?.openFiles ?? 0
   const lastFiles = await settledFiles(server.pid, firstFiles, signal)
+  const judged = options.minutes >= JUDGED_MINUTES
   const filesFlat = lastFiles <= firstFiles
   head.push(`device:  ${device.text}`, `target:  ${server.version}`)
   const verdict = [
-    `memory ${memory.flat ? 'flat' : 'GROWS'}: ${(memory.bytesPerHour / MIB).toFixed(2)} MiB/h by the fitted line, ${(memory.growthBytes / MIB).toFixed(2)} MiB over the window (tolerance ${(memory.toleranceBytes / MIB).toFixed(2)}), ${formatSize(memory.firstBytes)} to ${formatSize(memory.lastBytes)}, peak ${formatSize(memoryOf(server.pid).peakBytes)}`,
+    `memory ${judged ? (memory.flat ? 'flat' : 'GROWS') : `not judged below ${JUDGED_MINUTES} minutes`}: ${(memory.bytesPerHour / MIB).toFixed(2)} MiB/h by the fitted line, ${(memory.growthBytes / MIB).toFixed(2)} MiB over the window (tolerance ${(memory.toleranceBytes / MIB).toFixed(2)}), ${formatSize(memory.firstBytes)} to ${formatSize(memory.lastBytes)}, peak ${formatSize(memoryOf(server.pid).peakBytes)}`,
     `open files ${filesFlat ? 'flat' : 'GROW'}: ${firstFiles} after the first phase, ${lastFiles} after the last`,
     `data: all verify phases read back what they wrote`,
   ]
@@ -216,7 +221,7 @@ async function soak(options: Options, teardown: Teardown, signal: AbortSignal): 
       `${head.join('\n')}\n\n${renderOutcomes(outcomes)}\n\n${verdict.join('\n')}\n`,
     )
   }
-  return memory.flat && filesFlat ? 0 : 1
+  return (memory.flat || !judged) && filesFlat ? 0 : 1
 }
 
 const teardown = new Teardown()

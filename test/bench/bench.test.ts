@@ -1,6 +1,7 @@
 import t from 'tap'
 import { describeCase, parseCase, parseCases } from '../../bench/cases.ts'
 import type { Sample } from '../../bench/client.ts'
+import { requirePrograms, Teardown } from '../../bench/environment.ts'
 import { gateCases, judge, renderVerdicts } from '../../bench/gate.ts'
 import {
   type CaseResult,
@@ -175,3 +176,29 @@ t.test('gate', async (t) => {
   t.match(gateCases('ram'), /rr4k32x4/)
   t.notMatch(gateCases('disk'), /sr128k8/)
 })
+
+t.test('missing programs are all named, with the packages that have them', async (t) => {
+  await t.rejects(requirePrograms(['sh', 'no-such-tool', 'neither-this']), {
+    message: /Missing: no-such-tool, neither-this.*apt-get install .*no-such-tool neither-this/s,
+  })
+})
+
+t.test(
+  'teardown: in reverse order, a failing step does not stop the others, once only',
+  async (t) => {
+    const done: string[] = []
+    const teardown = new Teardown()
+    teardown.add('first', async () => {
+      done.push('first')
+    })
+    teardown.add('a step that fails in this test', async () => {
+      throw new Error('on purpose')
+    })
+    teardown.add('last', async () => {
+      done.push('last')
+    })
+    await teardown.run()
+    await teardown.run()
+    t.same(done, ['last', 'first'])
+  },
+)
