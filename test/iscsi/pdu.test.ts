@@ -52,9 +52,9 @@ interface Seen {
 function collector(keep: (length: number) => number = (length) => length) {
   const seen: Seen[] = []
   const faults: string[] = []
-  let bhs = Buffer.alloc(0)
-  let ahs = Buffer.alloc(0)
-  let data = Buffer.alloc(0)
+  let bhs: Buffer = Buffer.alloc(0)
+  let ahs: Buffer = Buffer.alloc(0)
+  let data: Buffer = Buffer.alloc(0)
   const handler: PduHandler = {
     header(header, additional) {
       bhs = Buffer.from(header)
@@ -86,7 +86,7 @@ function makePdu(
   const header = Buffer.concat([bhs, ahs])
   header[4] = ahs.length / 4
   header.writeUIntBE(data.length, 5, 3)
-  const parts = [header]
+  const parts: Buffer[] = [header]
   if (digests.header) parts.push(le32(crc32c(header)))
   const segment = Buffer.concat([data, Buffer.alloc(padBytes(data.length))])
   parts.push(segment)

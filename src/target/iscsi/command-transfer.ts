@@ -69,7 +69,7 @@ export const scsiCommand: OpcodeHandler = {
       direction: flags & WRITE_BIT ? 'out' : flags & READ_BIT ? 'in' : 'none',
       onComplete: completeTask,
     })
-    task.startedMs = connection.host.clock.nowMs()
+    if (flags & WRITE_BIT) task.startedMs = connection.host.clock.nowMs()
     session.tasks.set(task.tag, task)
     session.commands++
     if (immediate) session.immediateTasks++

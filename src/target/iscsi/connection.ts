@@ -7,6 +7,7 @@ import type net from 'node:net'
 import { assert } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
 import {
+  DATA_OUT_TIMEOUT_MS,
   KIB,
   LOGIN_SEGMENT_BYTES,
   NOP_INTERVAL_MS,
@@ -93,6 +94,8 @@ export class Connection implements StreamOwner {
   #heardMs: number
   #pingSentMs = -1
   #nextTag = 0
+  /** Our last PDU is out: what still comes is read and thrown away, to see the initiator's end. */
+  #ending = false
 
   constructor(host: ConnectionHost, accepted: net.Socket, group: PortalGroup) {
     this.host = host
@@ -121,12 +124,12 @@ export class Connection implements StreamOwner {
 
   received(count: number): boolean {
     this.#heardMs = this.host.clock.nowMs()
-    return this.reader.received(count) && this.#mayRead()
+    return (this.reader.received(count) && this.#mayRead()) || this.#ending
   }
 
   push(from: Buffer, start: number, end: number): boolean {
     this.#heardMs = this.host.clock.nowMs()
-    return this.reader.push(from, start, end) && this.#mayRead()
+    return (this.reader.push(from, start, end) && this.#mayRead()) || this.#ending
   }
 
   drained(): void {
@@ -282,6 +285,7 @@ export class Connection implements StreamOwner {
     this.endReason = reason
     this.phase = 'closing'
     this.writer.flush()
+    this.#ending = true
     this.stream.end()
     // An initiator that does not close its side must not keep ours.
     this.host.clock.after(1000, () => this.stream.destroy())
@@ -291,6 +295,14 @@ export class Connection implements StreamOwner {
   keepAlive(nowMs: number): void {
     const session = this.session
     if (session === undefined || this.phase !== 'full-feature') return
+    for (const task of session.tasks.values()) {
+      // An ORDERED write holds up the whole unit until its data is there: that must end some time.
+      if (task.transfer === undefined || task.executing) continue
+      if (nowMs - task.startedMs > DATA_OUT_TIMEOUT_MS) {
+        this.fail('the data of a write did not come')
+        return
+      }
+    }
     if (this.#heardMs > this.#pingSentMs) this.#pingSentMs = -1
     if (this.#pingSentMs >= 0) {
       if (nowMs - this.#pingSentMs > NOP_TIMEOUT_MS) this.fail('no answer to a NOP-In')

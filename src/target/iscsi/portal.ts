@@ -14,7 +14,7 @@ import {
 } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
-import type { DeviceServer, Nexus } from '../scsi/types.ts'
+import type { DeviceServer, LunMapping, Nexus } from '../scsi/types.ts'
 import { Connection, type ConnectionHost } from './connection.ts'
 import type { LoginOutcome } from './login.ts'
 import { sweepAborted } from './response-transfer.ts'
@@ -327,8 +327,17 @@ export class IscsiServer implements ConnectionHost {
         target.portalGroups.some((group) => group.name === connection.group.name) &&
         target.admits(session.initiatorName)
       if (!served) connection.fail('the configuration no longer admits this session')
-      else session.nexus.luns = target.lunsFor(session.initiatorName)
+      else this.#renewLuns(session.nexus, target.lunsFor(session.initiatorName))
     }
+  }
+
+  #renewLuns(nexus: Nexus, luns: ReadonlyMap<number, LunMapping>): void {
+    const previous = nexus.luns
+    nexus.luns = luns
+    const same =
+      previous.size === luns.size &&
+      [...luns].every(([lun, { unit }]) => previous.get(lun)?.unit === unit)
+    if (!same) this.deviceServer.lunsChanged(nexus, previous)
   }
 
   /**

@@ -146,8 +146,9 @@ export const text = keepingData('Text', (connection, bhs, data) => {
     localAddress: connection.stream.localAddress,
     localPort: connection.stream.localPort,
   })
-  if (answer.reject) {
-    connection.reject(REJECT_REASON.PROTOCOL, bhs)
+  if ('rejectReason' in answer) {
+    connection.log.info({ why: answer.why }, 'a text request was refused')
+    connection.reject(answer.rejectReason, bhs)
     return
   }
   if (answer.newSendSegmentBytes !== undefined) {
