@@ -21,7 +21,7 @@ import {
 } from '../target/iscsi/target-node.ts'
 import { createDeviceServer } from '../target/scsi/device-server.ts'
 import type { LunMapping, UnitIdentity } from '../target/scsi/types.ts'
-import type { AuthConfig, Config, PortalConfig, TargetConfig } from './config.ts'
+import type { AuthConfig, Config, DeviceConfig, PortalConfig, TargetConfig } from './config.ts'
 import { AUTH_NONE } from './config-checks.ts'
 import type { ListenAddress } from './config-schema.ts'
 import { DeviceSlots } from './device-slots.ts'
@@ -113,53 +113,81 @@ export class Appliance {
     const auth = new Map(next.auth.map((group) => [group.name, authGroup(group)]))
     const groupOf = (portal: PortalConfig): PortalGroup =>
       portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), auth)
-    await this.#changePortals(plan, groupOf)
+    await this.#tryAddresses(plan)
+    // New targets stand before new portals open: an initiator that comes back at once must find its disk.
+    const { early, late, leaving } = this.#deviceOrder(plan)
+    await this.devices.add(early, identities)
+    for (const portal of plan.portals.added) this.#setGroup(groupOf(portal))
+    for (const target of plan.targets.added) this.#setTarget(target, next, auth)
+    try {
+      await this.#changePortals(plan, groupOf)
+    } catch (error) {
+      for (const target of plan.targets.added) this.#registry.remove(target.name)
+      for (const portal of plan.portals.added) this.#groups.delete(portal.name)
+      await this.devices.remove(early.map((one) => one.name))
+      throw error
+    }
 
     // What cannot fail: a device that does not open leaves its LUNs not ready.
     for (const portal of plan.portalsUpdated) this.#setGroup(groupOf(portal))
+    for (const portal of plan.portals.removed) this.#groups.delete(portal.name)
     for (const target of plan.targets.removed) this.#registry.remove(target.name)
     this.server.refresh()
-    const goingDevices = [...plan.devices.removed, ...plan.devices.changed]
-    await this.devices.remove(goingDevices.map((one) => one.name))
+    await this.devices.remove(leaving.map((one) => one.name))
     this.#config = next
-    await this.devices.add(newDevices, identities)
+    await this.devices.add(late, identities)
     for (const target of [...plan.targets.changed, ...plan.targets.added]) {
-      this.#setTarget(target, auth)
+      this.#setTarget(target, next, auth)
     }
     this.server.refresh()
     return plan
   }
 
-  async #changePortals(plan: Plan, groupOf: (portal: PortalConfig) => PortalGroup): Promise<void> {
-    const opening = [...plan.portals.changed, ...plan.portals.added]
-    const closing = [...plan.portals.changed, ...plan.portals.removed]
+  /**
+   * Which devices open before the portals do, which must wait until others have closed (another path under
+   * an old name, or an old path under another name), and which close.
+   */
+  #deviceOrder(plan: Plan): Record<'early' | 'late' | 'leaving', readonly DeviceConfig[]> {
+    const { removed, changed, added } = plan.devices
+    const names = new Set([...removed, ...changed].map((one) => one.name))
+    const leaving = this.#config.devices.filter((one) => names.has(one.name))
+    const held = new Set(leaving.map((one) => one.path))
+    return {
+      early: added.filter((one) => !held.has(one.path)),
+      late: [...changed, ...added.filter((one) => held.has(one.path))],
+      leaving,
+    }
+  }
+
+  /** Fails before anything is touched when a new address cannot be had. */
+  async #tryAddresses(plan: Plan): Promise<void> {
     const ours = new Set(this.#config.portals.flatMap((one) => one.listen.map(addressText)))
-    for (const portal of opening) {
+    for (const portal of [...plan.portals.changed, ...plan.portals.added]) {
       for (const address of portal.listen) {
         if (!ours.has(addressText(address))) await tryAddress(portal.name, address)
       }
     }
+  }
+
+  /** Closes and opens portals; when one cannot be opened all are as they were, and it rejects. */
+  async #changePortals(plan: Plan, groupOf: (portal: PortalConfig) => PortalGroup): Promise<void> {
     const closed: PortalGroup[] = []
-    const opened: PortalGroup[] = []
+    const opened: string[] = []
     try {
-      for (const { name } of closing) {
+      for (const { name } of [...plan.portals.changed, ...plan.portals.removed]) {
         closed.push({ ...defined(this.#groups.get(name), `portal ${name}`) })
         await this.server.unlisten(name)
       }
-      for (const portal of opening) {
+      for (const portal of [...plan.portals.changed, ...plan.portals.added]) {
         const group = this.#setGroup(groupOf(portal))
-        opened.push(group)
         await this.server.listen(group)
+        opened.push(group.name)
       }
     } catch (error) {
-      for (const { name } of opened) {
-        await this.server.unlisten(name)
-        if (!closed.some((one) => one.name === name)) this.#groups.delete(name)
-      }
+      for (const name of opened) await this.server.unlisten(name)
       for (const group of closed) await this.#listenAgain(group)
       throw error
     }
-    for (const { name } of plan.portals.removed) this.#groups.delete(name)
   }
 
   async #listenAgain(group: PortalGroup): Promise<void> {
@@ -178,13 +206,13 @@ export class Appliance {
     return group
   }
 
-  #setTarget(target: TargetConfig, auth: ReadonlyMap<string, AuthGroup>): void {
+  #setTarget(target: TargetConfig, config: Config, auth: ReadonlyMap<string, AuthGroup>): void {
     const init: TargetInit = {
       name: target.name,
       alias: target.alias,
       portalGroups: target.portals.flatMap((name) => this.#groups.get(name) ?? []),
       auth: targetAuth(target.auth, auth),
-      luns: this.#lunMap(target),
+      luns: this.#lunMap(target, config),
       ...(target.access === undefined ? {} : { access: target.access }),
     }
     const node = this.#registry.get(target.name)
@@ -192,20 +220,17 @@ export class Appliance {
     else this.#registry.set(new TargetNode(init))
   }
 
-  #lunMap(target: TargetConfig): Map<number, LunMapping> {
+  /** The LUNs of a target. While a reload replaces a device, its LUNs are left out. */
+  #lunMap(target: TargetConfig, config: Config): Map<number, LunMapping> {
     const readOnlyDevices = new Set(
-      this.#config.devices.flatMap((one) => (one.readOnly ? [one.name] : [])),
+      config.devices.flatMap((one) => (one.readOnly ? [one.name] : [])),
     )
-    return new Map(
-      target.luns.map(({ lun, device, readOnly }) => [
-        lun,
-        {
-          lun,
-          unit: this.devices.unit(device),
-          readOnly: readOnly || readOnlyDevices.has(device),
-        },
-      ]),
-    )
+    const luns = new Map<number, LunMapping>()
+    for (const { lun, device, readOnly } of target.luns) {
+      const unit = this.devices.unit(device)
+      if (unit) luns.set(lun, { lun, unit, readOnly: readOnly || readOnlyDevices.has(device) })
+    }
+    return luns
   }
 
   /** A disk with another identity has come in under this name: its LUNs lead to a new unit. */
@@ -220,7 +245,7 @@ export class Appliance {
         alias,
         portalGroups,
         auth,
-        luns: this.#lunMap(target),
+        luns: this.#lunMap(target, this.#config),
         ...(access === undefined ? {} : { access }),
       })
     }

@@ -62,9 +62,9 @@ export class DeviceSlots {
     this.#retry = options.clock.every(DEVICE_RETRY_MS, () => this.#retryWhere(() => true))
   }
 
-  /** The logical unit of a configured device. */
-  unit(name: string): BlockUnit {
-    return defined(this.#slots.get(name), `the slot of device ${name}`).unit
+  /** The logical unit of a device, undefined where there is no slot of that name. */
+  unit(name: string): BlockUnit | undefined {
+    return this.#slots.get(name)?.unit
   }
 
   get total(): number {
