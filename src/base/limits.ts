@@ -28,6 +28,8 @@ export const DEVICE_QUEUE_DEPTH = 256
 export const RING_ENTRIES = 1024
 /** Submission entries handed over in one io_uring_enter, so that the event loop stays fair. */
 export const RING_BATCH = 64
+/** Wait after the kernel took no submission for lack of memory. */
+export const RING_RETRY_MS = 1
 /** Worker threads of the `threads` I/O engine. */
 export const IO_THREADS = 8
 /** Starts of one transfer again after EINTR or EAGAIN, before it fails. */

@@ -13,7 +13,7 @@ import type { AlignedPool } from './aligned-pool.ts'
 import { IO_KIND, type IoEngine, IoOperation, type IoSink } from './io-engine.ts'
 import { IO_ENDED } from './io-errors.ts'
 import { UringEngine } from './io-uring.ts'
-import { ERRNO, SysError } from './libc.ts'
+import { ERRNO, errnoText, SysError } from './libc.ts'
 import { ThreadPool } from './thread-pool.ts'
 
 export interface IoQueueOptions {
@@ -264,28 +264,50 @@ function afterResult(operation: IoOperation, result: number): number {
   return operation.length - operation.doneBytes
 }
 
+/** How to make the engines; tests bring their own. */
+export interface EngineMakers {
+  readonly ioUring: MakeEngine
+  readonly threads: (count: number) => MakeEngine
+}
+
 /**
  * Makes the queue of the process. `auto` takes io_uring and falls back to threads with a line in the
  * log that says why; `io_uring` throws `unsupported` where the kernel refuses it.
  */
 export function createIoQueue(options: IoQueueOptions): IoQueue {
-  const threads =
-    (count: number): MakeEngine =>
-    (sink) =>
-      new ThreadPool({ threads: count, slots: RING_ENTRIES, sink })
   const log = options.log.child({ part: 'io' })
-  if (options.engine !== 'threads') {
+  return chooseEngine(options, {
+    ioUring: (sink) => makeUring(options.pool, sink, log),
+    threads: (threads) => (sink) => new ThreadPool({ threads, slots: RING_ENTRIES, sink }),
+  })
+}
+
+function makeUring(pool: AlignedPool, sink: IoSink, log: Logger): IoEngine {
+  const engine = new UringEngine({ pool, sink })
+  const fields = { engine: 'io_uring', registered: engine.registered }
+  if (engine.registered) log.info(fields, 'I/O by io_uring')
+  else {
+    const why = errnoText(engine.registerErrno)
+    log.warn(
+      fields,
+      `I/O by io_uring, but large transfers are slower: the kernel does not register the buffers (${why}); raise LimitMEMLOCK=`,
+    )
+  }
+  return engine
+}
+
+/** {@link createIoQueue} over the given engines. */
+export function chooseEngine(
+  options: Omit<IoQueueOptions, 'pool'>,
+  makers: EngineMakers,
+): OperationQueue {
+  const log = options.log.child({ part: 'io' })
+  const helper = makers.threads(1)
+  if (options.engine === 'threads') {
+    log.info({ engine: 'threads' }, 'I/O by threads, as configured')
+  } else {
     try {
-      const queue = new OperationQueue(
-        RING_ENTRIES,
-        (sink) => {
-          const engine = new UringEngine({ pool: options.pool, sink })
-          log.info({ engine: 'io_uring', registered: engine.registered }, 'I/O by io_uring')
-          return engine
-        },
-        threads(1),
-      )
-      return queue
+      return new OperationQueue(RING_ENTRIES, makers.ioUring, helper)
     } catch (error) {
       if (!(error instanceof SysError)) throw error
       const why = `io_uring is refused (${error.message}); look at kernel.io_uring_disabled and at the sandbox of the service`
@@ -299,8 +321,6 @@ export function createIoQueue(options: IoQueueOptions): IoQueue {
       }
       log.warn({ engine: 'threads' }, `${why}; I/O by threads, which is slower`)
     }
-  } else {
-    log.info({ engine: 'threads' }, 'I/O by threads, as configured')
   }
-  return new OperationQueue(RING_ENTRIES, threads(options.threads ?? IO_THREADS), threads(1))
+  return new OperationQueue(RING_ENTRIES, makers.threads(options.threads ?? IO_THREADS), helper)
 }

@@ -9,7 +9,7 @@
  */
 import { closeSync, openSync } from 'node:fs'
 import { assert } from '../base/assert.ts'
-import { GIB, RING_BATCH, RING_ENTRIES } from '../base/limits.ts'
+import { GIB, RING_BATCH, RING_ENTRIES, RING_RETRY_MS } from '../base/limits.ts'
 import type { AlignedPool } from './aligned-pool.ts'
 import { IO_KIND, type IoEngine, type IoOperation, type IoSink } from './io-engine.ts'
 import {
@@ -72,6 +72,8 @@ export class UringEngine implements IoEngine {
   readonly takesIoctl = false
   /** Leases are registered with the kernel: no page pinning per operation. */
   readonly registered: boolean
+  /** Why they are not; 0 when they are. */
+  readonly registerErrno: number
   enters = 0
   readonly #sink: IoSink
   readonly #fd: number
@@ -146,8 +148,13 @@ export class UringEngine implements IoEngine {
       throw error
     }
     const pool = options.pool
-    this.registered =
-      ioUringRegisterBuffers(fd, pool.baseAddress, pool.totalBytes, REGISTERED_PIECE_BYTES) === 0
+    this.registerErrno = -ioUringRegisterBuffers(
+      fd,
+      pool.baseAddress,
+      pool.totalBytes,
+      REGISTERED_PIECE_BYTES,
+    )
+    this.registered = this.registerErrno === 0
     this.#watch = watchReadable(fd, () => this.#onReadable())
   }
 
@@ -216,6 +223,11 @@ export class UringEngine implements IoEngine {
       this.#taken = (this.#taken + taken) | 0
       this.#inKernel += taken
       this.#synchronous = this.#drain() > 0
+      // Short of memory: the kernel needs a moment, not a busy loop.
+      if (taken === 0 && !this.#scheduled) {
+        this.#scheduled = true
+        setTimeout(this.#onTick, RING_RETRY_MS)
+      }
     }
     if (this.#tail !== this.#taken && !this.#scheduled) {
       this.#scheduled = true

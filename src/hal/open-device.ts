@@ -138,6 +138,7 @@ async function openKind(
 const FILE_BLOCK_BYTES = 512
 
 function takesBlocks(fd: number): boolean {
-  const { address } = allocateAligned(FILE_BLOCK_BYTES)
-  return pread(fd, address, FILE_BLOCK_BYTES, FILE_BLOCK_BYTES) !== -ERRNO.EINVAL
+  const buffer = allocateAligned(FILE_BLOCK_BYTES)
+  const result = pread(fd, buffer.address, buffer.bytes.length, FILE_BLOCK_BYTES)
+  return result !== -ERRNO.EINVAL
 }

@@ -3,17 +3,20 @@ import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { IO_RETRIES, MIB, RING_BATCH } from '../../src/base/limits.ts'
-import { silentLogger } from '../../src/base/log.ts'
+import { createLogger, silentLogger } from '../../src/base/log.ts'
 import { createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import { IO_KIND, type IoEngine, type IoOperation, type IoSink } from '../../src/hal/io-engine.ts'
 import { IO_ENDED, ioError } from '../../src/hal/io-errors.ts'
 import {
+  chooseEngine,
   createIoQueue,
+  type EngineMakers,
   type IoChannel,
   type IoQueue,
   OperationQueue,
 } from '../../src/hal/io-queue.ts'
-import { BLKDISCARD, ERRNO, FALLOC_PUNCH_HOLE, RWF_DSYNC } from '../../src/hal/libc.ts'
+import { BLKDISCARD, ERRNO, FALLOC_PUNCH_HOLE, RWF_DSYNC, SysError } from '../../src/hal/libc.ts'
+import { failureOf } from '../support/failure.ts'
 import { tempDirectory } from '../support/loop-device.ts'
 
 /** Keeps what is started until the test answers it. */
@@ -163,6 +166,30 @@ t.test('close waits for what is in flight', async (t) => {
   engine.answer(0)
   await closing
   t.ok(engine.closed)
+})
+
+t.test('auto falls back and says why; a forced engine that is refused is an error', async (t) => {
+  const lines: string[] = []
+  const log = createLogger('info', 'json', (line) => lines.push(line))
+  const counts: number[] = []
+  const makers = (failure: Error | undefined): EngineMakers => ({
+    ioUring: (sink) => {
+      if (failure) throw failure
+      return new FakeEngine(sink)
+    },
+    threads: (count) => {
+      counts.push(count)
+      return (sink) => new FakeEngine(sink)
+    },
+  })
+  const refused = makers(new SysError('io_uring_setup', ERRNO.EPERM))
+  await chooseEngine({ engine: 'auto', log, threads: 3 }, refused).close()
+  t.same(counts, [1, 3], 'one thread for ioctls, three for I/O')
+  t.match(lines.join(''), /io_uring is refused \(io_uring_setup: EPERM\)/)
+  const forced = (async () => chooseEngine({ engine: 'io_uring', log }, refused))()
+  t.equal((await failureOf(forced)).kind, 'unsupported')
+  t.throws(() => chooseEngine({ engine: 'auto', log }, makers(new TypeError('x'))), TypeError)
+  await chooseEngine({ engine: 'io_uring', log }, makers(undefined)).close()
 })
 
 t.test('error numbers have kinds and sentences', async (t) => {
