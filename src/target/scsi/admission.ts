@@ -18,7 +18,7 @@ import { ASC, type FieldPointer, failWith, SENSE_KEY, sense, usesDescriptorSense
 import { STATUS, TASK_ATTRIBUTE, type Task } from './task.ts'
 import type { LogicalUnit, ScsiCommand } from './types.ts'
 
-/** NACA in the CONTROL byte: bit 2 of the last byte of the CDB. Never in a usage mask. */
+/** Byte 1 of a CDB with a service action: the usage mask has the action's value there, all its bits count. */
 const SERVICE_ACTION_BITS = 0x1f
 
 /** True: the task may fetch its Data-Out. False: it is complete. `command` is what the table has for its CDB. */
@@ -157,7 +157,7 @@ function findRange(task: Task, command: ScsiCommand, unit: LogicalUnit): boolean
   const { lba, blocks } = command.range(task.cdb, unit)
   // An LBA beyond 2^53 comes as a bigint; no capacity reaches that far. `blocks` is below 2^53 and compared
   // without a sum, which could be inexact.
-  if (typeof lba === 'bigint' || lba > unit.blocks || blocks > unit.blocks - lba) {
+  if (typeof lba === 'bigint' || blocks > unit.blocks - lba) {
     failWith(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.LBA_OUT_OF_RANGE, firstBadLba(lba, unit))
     return false
   }

@@ -86,7 +86,7 @@ export class TaskSet implements TaskOwner {
     if (isExclusive(task)) this.#exclusives++
     if (this.#blocked(task)) {
       task.state = TASK_STATE.WAITING
-      this.#insertWaiting(task)
+      this.#appendWaiting(task)
       return
     }
     task.state = TASK_STATE.RUNNING
@@ -161,9 +161,16 @@ export class TaskSet implements TaskOwner {
     task.owner = undefined
     task.state = TASK_STATE.OUTSIDE
     this.#size--
+    if (this.#size === 0) this.#assertEmpty()
   }
 
-  /** Starts whatever may start, oldest first. */
+  /** A counter that has drifted would take the short way where it must not, or never again. */
+  #assertEmpty(): void {
+    const left = this.#waiting + this.#barriers + this.#exclusives + this.#fences
+    assert(left === 0, `an empty task set counts ${left} barriers, fences or waiting tasks, not 0`)
+  }
+
+  /** Starts whatever may start. Who is older is decided by `sequence`, not by the place in the list. */
   #drain(): void {
     // A handler may end its task at once, which leads here again: the outer call goes on for it.
     this.#drainAgain = true
@@ -199,16 +206,11 @@ export class TaskSet implements TaskOwner {
     return false
   }
 
-  #insertWaiting(task: Task): void {
-    let after = this.#lastWaiting
-    while (after && after.sequence > task.sequence) after = after.previousWaiting
-    const before = after ? after.nextWaiting : this.#firstWaiting
-    task.previousWaiting = after
-    task.nextWaiting = before
-    if (after) after.nextWaiting = task
+  #appendWaiting(task: Task): void {
+    task.previousWaiting = this.#lastWaiting
+    if (this.#lastWaiting) this.#lastWaiting.nextWaiting = task
     else this.#firstWaiting = task
-    if (before) before.previousWaiting = task
-    else this.#lastWaiting = task
+    this.#lastWaiting = task
     this.#waiting++
   }
 

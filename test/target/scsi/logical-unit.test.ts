@@ -170,6 +170,9 @@ t.test('the write cache setting of an initiator outlives the medium', async (t) 
   unit.mode.writeCacheEnabled = false
   unit.setDevice(new ScriptedDevice())
   t.equal(unit.mode.writeCacheEnabled, false, 'write-through stays write-through')
+  const { unit: switched } = createHarness()
+  switched.setDevice(new ScriptedDevice({ features: { volatileWriteCache: false } }))
+  t.equal(switched.mode.writeCacheEnabled, false, 'nothing volatile any more')
   const stable = createHarness({ features: { volatileWriteCache: false } }).unit
   t.equal(stable.mode.writeCacheEnabled, false, 'no volatile cache: WCE 0')
 })

@@ -6,6 +6,7 @@ import {
   MAX_WRITE_SAME_BLOCKS,
   UNMAP_BLOCKS,
 } from '../../../src/base/limits.ts'
+import { MemoryDevice } from '../../../src/hal/memory-device.ts'
 import { STATUS } from '../../../src/target/scsi/task.ts'
 import {
   createHarness,
@@ -328,6 +329,14 @@ t.test('VERIFY reads, compares, and compares with one block', async (t) => {
     bytes.length,
   )
   t.ok(Math.max(...lengths) <= 1024 * 1024, 'in bounded pieces')
+  const most = Buffer.from(bytes.subarray(0, 3 * 1024 * 1024))
+  const long = twelve(0xaf, 0, 6144, 0x02)
+  t.equal((await harness.run(long, { dataOut: most })).status, GOOD, 'several pieces compared')
+  most.writeUInt8(most.readUInt8(2_500_000) ^ 1, 2_500_000)
+  t.equal(
+    information(await expectSense(t, harness, long, '0E/1D/00', { dataOut: most })),
+    2_500_000,
+  )
   harness.device.failures.set('read', 'io')
   await expectSense(t, harness, ten(0x2f, 8, 4), '03/11/00')
   t.equal(harness.pool.leased, 0)
@@ -343,6 +352,8 @@ t.test('WRITE AND VERIFY finds what the medium did not keep', async (t) => {
   t.ok(harness.device.requests.filter((r) => r.op === 'write').every((r) => r.fua))
   harness.device.holding = true
   const { task, done } = harness.start(ten(0x2e, 3, 2, 0x02), { dataOut: data })
+  const other = harness.start(ten(0x2a, 4, 1), { dataOut: random(BLOCK) })
+  t.equal(harness.device.held.length, 1, 'no other write comes between writing and reading back')
   harness.device.release()
   await new Promise(setImmediate)
   harness.device.bytes.writeUInt8(harness.device.bytes.readUInt8(3 * BLOCK + 7) ^ 1, 3 * BLOCK + 7)
@@ -351,6 +362,8 @@ t.test('WRITE AND VERIFY finds what the medium did not keep', async (t) => {
   t.equal(senseText(task.sense), '0E/1D/00')
   t.equal(information(task.sense), 7)
   harness.collect(task)
+  harness.device.release()
+  harness.collect(await other.done)
   t.equal(harness.pool.leased, 0)
 })
 
@@ -616,11 +629,13 @@ t.test('an empty pool: reads wait, commands that hold data give way', async (t) 
   await new Promise(setImmediate)
   t.notOk(read.task.completed || verify.task.completed, 'waiting for a buffer')
   t.equal(harness.server.manage(1, harness.nexus, Buffer.alloc(8), aborted.task.tag), 0)
+  harness.device.requests.length = 0
   for (const lease of taken) lease.release()
   await Promise.all([read.done, verify.done, aborted.done])
   t.same([read.task.status, verify.task.status], [GOOD, GOOD])
   t.ok(harness.collect(read.task).dataIn.equals(harness.device.bytes.subarray(0, BLOCK)))
   harness.collect(aborted.task)
+  t.equal(harness.device.requests.length, 2, 'the aborted one reads nothing')
   t.equal(pool.leased, 0)
 })
 
@@ -631,4 +646,45 @@ t.test('blocks of the unit larger than those of the device', async (t) => {
   t.equal((await harness.run(ten(0x2a, 255, 1), { dataOut: data })).status, GOOD)
   t.ok(harness.device.bytes.subarray(255 * 4096).equals(data))
   await expectSense(t, harness, ten(0x28, 256, 1), '05/21/00')
+})
+
+t.test('what a power cut leaves', async (t) => {
+  const zeroes = Buffer.alloc(BLOCK)
+  const data = random(BLOCK)
+  const list = unmapList([[0, 8]])
+  const swap = Buffer.concat([Buffer.alloc(BLOCK, 7), data])
+  const cases = [
+    { name: 'WRITE', cdb: ten(0x2a, 0, 1), dataOut: data, durable: false },
+    { name: 'WRITE, FUA', cdb: ten(0x2a, 0, 1, 0x08), dataOut: data, durable: true },
+    { name: 'WRITE AND VERIFY', cdb: ten(0x2e, 0, 1), dataOut: data, durable: true },
+    { name: 'COMPARE AND WRITE', cdb: compareAndWrite(0, 1), dataOut: swap, durable: false },
+    { name: 'the same, FUA', cdb: compareAndWrite(0, 1, 0x08), dataOut: swap, durable: true },
+    { name: 'WRITE SAME', cdb: ten(0x41, 0, 1), dataOut: data, durable: false },
+    { name: 'zeroes', cdb: ten(0x41, 0, 1), dataOut: zeroes, durable: false },
+    { name: 'UNMAP', cdb: unmap(24), dataOut: list, durable: false },
+  ]
+  for (const { name, cdb, dataOut, durable } of cases) {
+    for (const [how, lasts] of [
+      ['WCE = 1', durable],
+      ['WCE = 0', true],
+      ['SYNCHRONIZE CACHE', true],
+    ] as const) {
+      const medium = new MemoryDevice({
+        sizeBytes: 1024 * 1024,
+        features: { volatileWriteCache: true, discardGranularityBytes: 4096, discardZeroes: true },
+      })
+      medium.media.fill(7)
+      const harness = createHarness({ medium })
+      harness.unit.mode.writeCacheEnabled = how !== 'WCE = 0'
+      t.equal((await harness.run(cdb, { dataOut })).status, GOOD)
+      if (how === 'SYNCHRONIZE CACHE') await harness.run(ten(0x35, 0, 0))
+      t.notOk(
+        medium.media.every((byte) => byte === 7),
+        `${name} has changed the medium`,
+      )
+      medium.powerCut()
+      const lost = medium.media.every((byte) => byte === 7)
+      t.equal(!lost, lasts, `${name}, ${how}: ${lasts ? 'durable' : 'in the cache'}`)
+    }
+  }
 })

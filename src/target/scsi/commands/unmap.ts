@@ -46,7 +46,7 @@ function parseList(task: Task, lu: LogicalUnit, list: Buffer): ByteRange[] | und
     const at = HEADER_BYTES + i * DESCRIPTOR_BYTES
     const lba = lbaAt(list, at)
     const blocks = list.readUInt32BE(at + 8)
-    if (typeof lba === 'bigint' || lba > lu.blocks || blocks > lu.blocks - lba) {
+    if (typeof lba === 'bigint' || blocks > lu.blocks - lba) {
       return refuse(task, ASC.LBA_OUT_OF_RANGE)
     }
     totalBlocks += blocks
