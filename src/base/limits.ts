@@ -109,7 +109,7 @@ export const UNMAP_BLOCKS = 1024 * 1024
  * Logical blocks of one WRITE SAME: VPD B0 MAXIMUM WRITE SAME LENGTH, with WSNZ = 0. A longer NUMBER OF
  * LOGICAL BLOCKS, or 0 where the rest of the unit is longer, is refused with 05/24/00 (SBC-4, 5.49).
  */
-export const MAX_WRITE_SAME_BLOCKS = 1024 * 1024
+export const MAX_WRITE_SAME_BLOCKS = 32 * 1024
 /** Largest piece in which VERIFY, WRITE SAME and their kin read or write the medium. */
 export const MEDIUM_CHUNK_BYTES = 1 * MIB
 /** Bytes zeroed by one request, so that an aborted WRITE SAME or UNMAP stops soon. */

@@ -7,9 +7,9 @@
  * When the initiator's expected data transfer length (EDTL) is not what the CDB asks for:
  * - Data-In: the command runs, the transport sends what fits; residual count.
  * - Data-Out, EDTL larger: the CDB's amount is taken; residual. Commands whose Data-Out has one right size refuse (`exact`).
- * - Data-Out, EDTL smaller: refused with 05/0E/03 and nothing written, since GOOD for a write that was not wholly done is
- *   how data gets lost. WRITE AND VERIFY takes the whole blocks that are there (`whole-blocks`), as libiscsi
- *   demands GOOD of it; the residual overflow tells the initiator what was left out.
+ * - Data-Out, EDTL smaller: WRITE and WRITE AND VERIFY take the whole blocks that are there (`whole-blocks`) and end with
+ *   GOOD and a residual overflow, which tells the initiator what was left out: what libiscsi's suite demands of
+ *   a target. All others are refused with 05/0E/03.
  * - Data-Out command that is flagged as a read: refused with 05/0E/03.
  */
 import { MAX_TRANSFER_BYTES } from '../../base/limits.ts'
@@ -115,7 +115,11 @@ function sizeDataOut(task: Task, command: ScsiCommand, unit: LogicalUnit): boole
   const offered = task.direction === 'out' ? task.expectedBytes : 0
   const wanted = command.dataOutBytes(task.cdb, unit, offered)
   task.cdbTransferBytes = wanted
-  if (wanted === 0) return true
+  if (wanted === 0) {
+    // A length of zero with data beside it: CDB and initiator contradict each other.
+    if (offered === 0 || command.dataOutFit !== 'exact' || !command.range) return true
+    return refuse(task, ASC.INVALID_FIELD_IN_CDB)
+  }
   if (wanted > MAX_TRANSFER_BYTES) return refuse(task, ASC.INVALID_FIELD_IN_CDB)
   const isRead = task.direction === 'in' && task.expectedBytes > 0
   const fit = command.dataOutFit ?? 'at-least'

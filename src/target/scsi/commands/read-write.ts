@@ -161,6 +161,7 @@ const WRITE = {
   writes: true,
   range,
   dataOutBytes,
+  dataOutFit: 'whole-blocks',
   invalidField: invalidLength,
   execute: executeWrite,
 } as const
