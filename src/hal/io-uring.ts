@@ -1,5 +1,5 @@
 /**
- * The io_uring engine (io_uring_setup(2) and its kin; Linux 5.19 or later for COOP_TASKRUN), driven
+ * The io_uring engine (io_uring_setup(2) and its kin; Linux 6.0 or later for SINGLE_ISSUER), driven
  * from the event loop's own thread: operations started in one turn enter the kernel with one system
  * call, completions arrive because the ring's descriptor polls readable. docs/adr/0001 says why.
  * Called by io-queue.ts only.
