@@ -94,11 +94,11 @@ export class Appliance {
 
   /** One line on the state of things, for systemd and the log. */
   status(): string {
-    const { targets } = this.#config
-    const sessions = this.server.sessions().length
     const { missing, total } = this.devices
     const notReady = missing.length > 0 ? ` (${missing.length} not ready)` : ''
-    return `${targets.length} targets, ${total} devices${notReady}, ${sessions} sessions`
+    const targets = count(this.#config.targets.length, 'target')
+    const sessions = count(this.server.sessions().length, 'session')
+    return `${targets}, ${count(total, 'device')}${notReady}, ${sessions}`
   }
 
   async #apply(next: Config): Promise<Plan> {
@@ -134,7 +134,9 @@ export class Appliance {
     for (const target of plan.targets.removed) this.#registry.remove(target.name)
     this.server.refresh()
     await this.devices.remove(leaving.map((one) => one.name))
-    this.#config = next
+    // What only a restart changes is kept as it runs, so that every reload names what still waits for one.
+    const { limits, log, engine, stateDir } = this.#config
+    this.#config = { ...next, limits, log, engine, stateDir }
     await this.devices.add(late, identities)
     for (const target of [...plan.targets.changed, ...plan.targets.added]) {
       this.#setTarget(target, next, auth)
@@ -251,6 +253,10 @@ export class Appliance {
     }
     this.server.refresh()
   }
+}
+
+function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`
 }
 
 function authGroup(group: AuthConfig): AuthGroup {

@@ -81,9 +81,8 @@ class Daemon {
     })
     assertLimits()
     const pool = createAlignedPool(config.limits.bufferPoolBytes)
-    const queue = createIoQueue({ engine: config.engine, pool, log: log.child({ part: 'io' }) })
+    const queue = createIoQueue({ engine: config.engine, pool, log })
     this.#closeQueue = () => queue.close()
-    log.info({ engine: queue.engine, wanted: config.engine }, `I/O engine: ${queue.engine}`)
     const version = plexusVersion()
     this.#appliance = new Appliance({
       config,
