@@ -25,7 +25,8 @@ export interface DaemonOptions {
   readonly host?: string
   /** Default: a free one. */
   readonly port?: number
-  readonly digests?: { readonly header: string; readonly data: string }
+  /** One choice, or a list of what alone is accepted. */
+  readonly digests?: { readonly header: string | string[]; readonly data: string | string[] }
   readonly logLevel?: string
   /** Hears each log line. */
   readonly onLog?: (line: string) => void

@@ -352,7 +352,7 @@ function outcome(
   const flag = (key: string, fallback: boolean, either: boolean): boolean => {
     const offered = wanted[key]
     const answer = phase.answers.get(key)
-    if (offered === undefined || answer === undefined) return fallback
+    if (offered === undefined || answer === undefined || answer === 'Irrelevant') return fallback
     check(answer === 'Yes' || answer === 'No', `${key}=${answer} is no boolean`)
     if ((offered === 'Yes') === either) {
       check((answer === 'Yes') === either, `${key}=${answer} against ${offered}`)

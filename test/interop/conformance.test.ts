@@ -1,0 +1,77 @@
+/** The conformance runner's reading and judging, and docs/conformance.md against the table behind it. */
+import { readFileSync } from 'node:fs'
+import t from 'tap'
+import { type ExpectedSkip, findFaults, parseOutput } from './cunit.ts'
+import { EXPECTED_SKIPS, skipTable } from './expected.ts'
+
+/** Lines as iscsi-test-cu 1.19.0 prints them. */
+const OUTPUT = `
+Suite: Sample
+  Test: Good ...passed
+  Test: Bad ...    [FAILED] READ10 command failed with status 2
+FAILED
+    1. test_sample.c:71  - CU_ASSERT_EQUAL(_r,0)
+  Test: Told ...    [FAILED] RESERVE6 command: failed with sense, and that was right
+passed
+  Test: Skipped ...    [SKIPPED] ORWRITE is not implemented.
+    [SKIPPED] ORWRITE is not implemented.
+passed
+  Test: 2Last ...passed    [SKIPPED] PERSISTENT RESERVE IN is not implemented.
+
+Run Summary:    Type  Total    Ran Passed Failed Inactive
+               tests      5      5      4      1        0
+`
+
+t.test('the output of the suite is read as it is meant', async (t) => {
+  const results = parseOutput('Sample', OUTPUT)
+  t.strictSame(
+    results.map(({ test, verdict }) => [test, verdict]),
+    [
+      ['Good', 'passed'],
+      ['Bad', 'failed'],
+      ['Told', 'passed'],
+      ['Skipped', 'skipped'],
+      ['2Last', 'passed'],
+    ],
+  )
+  t.strictSame(results[1]?.details, [
+    '[FAILED] READ10 command failed with status 2',
+    '1. test_sample.c:71  - CU_ASSERT_EQUAL(_r,0)',
+  ])
+  t.strictSame(results[3]?.details[0], 'ORWRITE is not implemented.')
+})
+
+t.test('a test tool that dies or hangs in a test is a failure of that test', async (t) => {
+  const [, last] = parseOutput('S', 'Suite: S\n  Test: A ...passed\n  Test: B ...   begins\n')
+  t.match(last, { test: 'B', verdict: 'failed' })
+  t.match(last?.details.at(-1), /no verdict/)
+})
+
+t.test('what is not agreed on is a fault', async (t) => {
+  const table: ExpectedSkip[] = [{ tests: ['S.A', 'S.B'], says: /^NOPE/, why: '' }]
+  const result = (test: string, verdict: 'passed' | 'failed' | 'skipped', detail = '') => ({
+    suite: 'S',
+    test,
+    verdict,
+    details: [detail],
+  })
+  const asAgreed = [result('A', 'skipped', 'NOPE'), result('B', 'skipped', 'NOPE')]
+  t.strictSame(findFaults(asAgreed, table), [])
+  t.match(findFaults([...asAgreed, result('C', 'failed')], table), [/S\.C FAILED/])
+  t.match(findFaults([...asAgreed, result('C', 'skipped', 'NOPE')], table), [/without being/])
+  t.match(findFaults([result('A', 'skipped', 'other'), result('B', 'skipped', 'NOPE')], table), [
+    /without being expected: other/,
+  ])
+  t.match(findFaults([result('A', 'passed'), result('B', 'skipped', 'NOPE')], table), [/runs now/])
+  t.match(findFaults([result('A', 'skipped', 'NOPE')], table), [/S\.B stands .* is no test/])
+  t.match(
+    findFaults(asAgreed, [{ tests: ['S.*'], setup: 'loop', says: /^NOPE/, why: '' }], 'file'),
+    [/without/, /without/],
+  )
+})
+
+t.test('docs/conformance.md tells the skips as the table has them', async (t) => {
+  const page = readFileSync(new URL('../../docs/conformance.md', import.meta.url), 'utf8')
+  t.ok(page.includes(skipTable()), 'the table is the generated one: npm run conformance -- --skips')
+  t.ok(EXPECTED_SKIPS.every((row) => row.why.length > 40))
+})
