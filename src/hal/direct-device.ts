@@ -68,11 +68,13 @@ const WRITE_ZEROES = { kind: IO_KIND.WRITE, flags: 0, stepBytes: ZERO_WRITE_BYTE
 
 /**
  * What to try for a discard. Where discarded blocks must read as zeroes (LBPRZ), only the hole punch
- * will do, which the kernel refuses where it cannot promise that; BLKDISCARD promises nothing.
+ * will do, which the kernel refuses where it cannot promise that; BLKDISCARD promises nothing. A kernel that
+ * finds out later that the device cannot punch (loop over tmpfs) still owes the zeroes: they are written.
  */
 function discardMethods(init: DirectDeviceInit): RangeMethod[] {
   if (init.features.discardGranularityBytes === 0) return []
-  return init.kind === 'file' || init.features.discardZeroes ? [PUNCH] : [DISCARD_IOCTL]
+  if (init.kind === 'file') return [PUNCH, ZERO_RANGE, WRITE_ZEROES]
+  return init.features.discardZeroes ? [PUNCH, ZEROOUT_IOCTL] : [DISCARD_IOCTL]
 }
 
 /** What to try for write-zeroes; writing them always works. */

@@ -302,7 +302,13 @@ t.test('paths that are no devices', async (t) => {
 })
 
 /** A device over a queue that answers as the test says. */
-function scripted(t: Test, kind: 'block' | 'file', sysfsDir: string, results: number[]) {
+function scripted(
+  t: Test,
+  kind: 'block' | 'file',
+  sysfsDir: string,
+  results: number[],
+  discardZeroes = false,
+) {
   const operations: { kind: number; flags: number; offset: number; length: number }[] = []
   const queue: IoQueue = {
     engine: 'io_uring',
@@ -342,7 +348,7 @@ function scripted(t: Test, kind: 'block' | 'file', sysfsDir: string, results: nu
       discardGranularityBytes: 512,
       discardAlignmentBytes: 0,
       discardMaxBytes: 0,
-      discardZeroes: true,
+      discardZeroes,
       writeZeroes: true,
     },
     sysfsDir,
@@ -402,4 +408,17 @@ t.test('discard is refused where the device refuses it, and fails as it fails', 
   t.equal((await failureOf(discard(first.device, range))).kind, 'unsupported')
   t.equal((await failureOf(discard(first.device, range))).kind, 'unsupported')
   t.equal(first.operations.length, 2, 'a refusal is remembered')
+})
+
+t.test('a discard that promised zeroes writes them where the kernel goes back on it', async (t) => {
+  const range = { offset: 0, length: 512 }
+  const no = -ERRNO.EOPNOTSUPP
+  const { device, operations } = scripted(t, 'block', tempDirectory(t), [no], true)
+  await discard(device, range)
+  await discard(device, range)
+  const { ALLOCATE, RANGE_IOCTL } = IO_KIND
+  t.same(
+    operations.map((operation) => operation.kind),
+    [ALLOCATE, RANGE_IOCTL, RANGE_IOCTL],
+  )
 })

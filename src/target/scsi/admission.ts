@@ -117,14 +117,14 @@ function sizeDataOut(task: Task, command: ScsiCommand, unit: LogicalUnit): boole
   task.cdbTransferBytes = wanted
   if (wanted === 0) {
     // A length of zero with data beside it: CDB and initiator contradict each other.
-    if (offered === 0 || command.dataOutFit !== 'exact' || !command.range) return true
+    if (offered === 0 || command.dataOutFit !== 'always-exact') return true
     return refuse(task, ASC.INVALID_FIELD_IN_CDB)
   }
   if (wanted > MAX_TRANSFER_BYTES) return refuse(task, ASC.INVALID_FIELD_IN_CDB)
   const isRead = task.direction === 'in' && task.expectedBytes > 0
   const fit = command.dataOutFit ?? 'at-least'
   const tooShort = offered < wanted && fit !== 'whole-blocks'
-  const tooLong = offered > wanted && fit === 'exact'
+  const tooLong = offered > wanted && (fit === 'exact' || fit === 'always-exact')
   if (isRead || tooShort || tooLong) {
     return refuse(task, ASC.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)
   }

@@ -194,8 +194,11 @@ export interface ScsiCommand {
 
 export type DataUse = 'none' | 'in' | 'out'
 
-/** `exact`: refused unless equal. `at-least`: less is refused. `whole-blocks`: less is cut to whole blocks. */
-export type DataOutFit = 'exact' | 'at-least' | 'whole-blocks'
+/**
+ * `exact`: refused unless equal, where the CDB asks for data at all; `always-exact`: also where it asks for none.
+ * `at-least`: less is refused. `whole-blocks`: less is cut to whole blocks.
+ */
+export type DataOutFit = 'exact' | 'always-exact' | 'at-least' | 'whole-blocks'
 
 /** Task management functions (SAM-5, 7) by their RFC 7143 codes, and the responses. */
 export const TASK_MANAGEMENT = {

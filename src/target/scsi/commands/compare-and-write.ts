@@ -82,7 +82,7 @@ export const rows: readonly ScsiCommand[] = [
     writes: true,
     range,
     dataOutBytes: (cdb, lu) => 2 * blocksOf(cdb) * lu.blockBytes,
-    dataOutFit: 'exact',
+    dataOutFit: 'always-exact',
     execute,
   },
 ]
