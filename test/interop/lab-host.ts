@@ -25,7 +25,8 @@ const PREFIX = 'iqn.2026-11.lab.plexus'
 const DISK_BYTES = 512 * 1024 * 1024
 const SMALL_BYTES = 32 * 1024 * 1024
 const POLL_MS = 50
-const STOP_MS = 4000
+/** The lab gives its host command three seconds to end; loop devices have to be detached within them. */
+const STOP_MS = 1500
 /** What initiators may notice of a crash: the time between the end and the next start. */
 const DOWN_MS = 1500
 

@@ -16,7 +16,7 @@ equal "vendor" "$(cat "/sys/block/${DISK#/dev/}/device/vendor" | tr -d ' ')" PLE
 for page in sv sn di bl bdc lbpv ei; do
   check "VPD page $page" sg_vpd -p $page "$DISK"
 done
-sg_vpd -p di "$DISK" | grep -q 'NAA 6' || fail "no NAA 6 designator"
+sg_vpd -p di "$DISK" | grep -q '0x602504c' || fail "no NAA designator: $(sg_vpd -p di "$DISK")"
 check "READ CAPACITY(16)" sg_readcap -l "$DISK"
 check "REPORT LUNS" sg_luns "$DISK"
 check "MODE SENSE, all pages" sg_modes -a "$DISK"
