@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -27,7 +27,6 @@ export interface DaemonOptions {
   readonly port?: number
   /** One choice, or a list of what alone is accepted. */
   readonly digests?: { readonly header: string | string[]; readonly data: string | string[] }
-  readonly logLevel?: string
   /** Hears each log line. */
   readonly onLog?: (line: string) => void
   readonly startTimeoutMs?: number
@@ -90,17 +89,18 @@ export class Daemon {
     this.configure(options.config)
   }
 
-  /** Starts plexusd and waits until it accepts connections. */
+  /** Starts plexusd and waits until it is ready. A port of its own choice may be taken meanwhile: then another. */
   static async start(options: DaemonOptions): Promise<Daemon> {
-    const port = options.port ?? (await freePort(options.host))
-    const daemon = new Daemon(options, port)
-    try {
-      await daemon.spawn()
-    } catch (error) {
-      await daemon.stop()
-      throw error
+    for (let tries = 0; ; tries++) {
+      const daemon = new Daemon(options, options.port ?? (await freePort(options.host)))
+      try {
+        await daemon.spawn()
+        return daemon
+      } catch (error) {
+        await daemon.stop()
+        if (options.port !== undefined || tries === 2) throw error
+      }
     }
-    return daemon
   }
 
   get pid(): number {
@@ -122,7 +122,7 @@ export class Daemon {
 
   /** Writes the configuration file; a running daemon reads it at the next SIGHUP. */
   configure(config: DaemonConfig): void {
-    const { digests, logLevel } = this.#options
+    const { digests } = this.#options
     const address = this.host.includes(':') ? `[${this.host}]` : this.host
     const whole = {
       version: 1,
@@ -130,7 +130,7 @@ export class Daemon {
         { name: 'test', listen: [`${address}:${this.port}`], ...(digests ? { digests } : {}) },
       ],
       state: { dir: join(this.dir, 'state') },
-      log: { level: logLevel ?? 'info', format: 'json' },
+      log: { level: 'info', format: 'json' },
       ...config,
     }
     writeFileSync(this.configPath, `${JSON.stringify(whole, null, 2)}\n`)
@@ -155,19 +155,21 @@ export class Daemon {
       child.once('exit', (code, signal) => resolve({ code, signal }))
       child.once('error', () => resolve({ code: 127, signal: null }))
     })
+    let ready = false
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on('line', (line) => {
         this.log.push(line)
         if (this.log.length > LOG_LINES_KEPT) this.log.shift()
+        ready ||= line.includes('"event":"ready","version"')
         this.#options.onLog?.(line)
       })
     }
     const deadline = Date.now() + (this.#options.startTimeoutMs ?? 20_000)
-    while (!(await this.#accepts())) {
+    while (!ready) {
       if (!this.running || Date.now() > deadline) {
         throw new Error(`plexusd did not start:\n${this.log.slice(-20).join('\n')}`)
       }
-      await new Promise((resolve) => setTimeout(resolve, 50))
+      await new Promise((resolve) => setTimeout(resolve, 20))
     }
   }
 
@@ -195,18 +197,5 @@ export class Daemon {
     }
     rmSync(this.dir, { recursive: true, force: true })
     return code
-  }
-
-  #accepts(): Promise<boolean> {
-    return new Promise((resolve) => {
-      const socket = connect({ host: this.host, port: this.port })
-      const done = (answer: boolean) => {
-        socket.destroy()
-        resolve(answer)
-      }
-      socket.once('connect', () => done(true))
-      socket.once('error', () => done(false))
-      socket.setTimeout(1000, () => done(false))
-    })
   }
 }

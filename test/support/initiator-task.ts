@@ -33,8 +33,15 @@ export interface ScsiOptions {
   /** False: no unsolicited Data-Out, even where it is allowed. */
   readonly unsolicited?: boolean
   /** Called for each R2T; false leaves it unanswered. */
-  readonly onR2t?: (r2t: { offset: number; length: number; sn: number }) => boolean
+  readonly onR2t?: (r2t: R2t) => boolean
   readonly timeoutMs?: number
+}
+
+export interface R2t {
+  readonly offset: number
+  readonly length: number
+  readonly sn: number
+  readonly transferTag: number
 }
 
 export interface Sense {
@@ -207,7 +214,7 @@ export class ScsiCall {
     this.#r2tsOpen++
     ensure(this.#r2tsOpen <= maxOutstandingR2t, `${this.#r2tsOpen} R2Ts outstanding`)
     this.#solicitedFrom = offset + length
-    if (this.#options.onR2t?.({ offset, length, sn }) === false) return []
+    if (this.#options.onR2t?.({ offset, length, sn, transferTag }) === false) return []
     this.#r2tsOpen--
     const pdus: OutPdu[] = []
     this.#dataOuts(pdus, transferTag, offset, length, sendSegmentBytes)

@@ -8,6 +8,8 @@ import { encodePdu, type Pdu, PduCutter } from './initiator-pdu.ts'
 export interface WireOptions {
   readonly host?: string
   readonly port: number
+  /** Source address, for limits by address. */
+  readonly localAddress?: string
   readonly timeoutMs?: number
 }
 
@@ -51,7 +53,8 @@ export class Wire {
   static connect(options: WireOptions): Promise<Wire> {
     const { host = '127.0.0.1', port, timeoutMs = WIRE_TIMEOUT_MS } = options
     return new Promise((resolve, reject) => {
-      const socket = connect({ host, port })
+      const { localAddress } = options
+      const socket = connect({ host, port, ...(localAddress ? { localAddress } : {}) })
       const timer = setTimeout(() => {
         socket.destroy()
         reject(new Error(`no connection to ${host}:${port} within ${timeoutMs} ms`))
