@@ -3,6 +3,7 @@
  * MaxBurstLength, with the status in the last one where that is allowed (RFC 7143, 11.7), or a SCSI
  * Response with sense data (11.4). Called when a task completes.
  */
+import { KIB } from '../../base/limits.ts'
 import {
   FINAL_BIT,
   OPCODE,
@@ -17,6 +18,9 @@ import {
 import { STATUS, type Task } from '../scsi/task.ts'
 import type { CommandTask } from './command-task.ts'
 import type { Session } from './session.ts'
+
+/** A lease whose bytes were all copied is free before they have left, where there are no more than these. */
+const EARLY_RELEASE_BYTES_MAX = 8 * KIB
 
 /** Task.onComplete of every task of this transport. */
 export function completeTask(done: Task): void {
@@ -112,7 +116,9 @@ function sendDataIn(session: Session, task: CommandTask, bytes: number, differen
   }
   if (lease === undefined) return
   task.dataIn = undefined
-  if (copied) lease.release()
+  // What was copied out of a long lease into many small PDUs is memory beside the pool: the lease stays until they
+  // have left, so that the pool bounds what waits for an initiator that takes nothing.
+  if (copied && bytes <= EARLY_RELEASE_BYTES_MAX) lease.release()
   else writer.release(lease)
 }
 
