@@ -89,6 +89,11 @@ export const SESSIONS_PER_ADDRESS = 64
 /** Bytes waiting in one connection's send queue before its reads are held back. */
 export const SEND_QUEUE_BYTES = 8 * MIB
 
+/** The event loop stays awake that long after a command of a session with at most so many commands under way. */
+export const AWAKE_MS = 0.1
+export const AWAKE_TURNS = 500
+export const AWAKE_COMMANDS = 8
+
 /** SIGTERM: time for initiators to log out after the asynchronous logout request. */
 export const DRAIN_LOGOUT_MS = 3_000
 /** SIGTERM: time for commands in flight and for the last flush. */

@@ -7,6 +7,7 @@ import type net from 'node:net'
 import { assert } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
 import {
+  AWAKE_COMMANDS,
   DATA_OUT_TIMEOUT_MS,
   KIB,
   LOGIN_SEGMENT_BYTES,
@@ -36,6 +37,7 @@ import { OPCODE_TABLE, type OpcodeHandler } from './opcode-table.ts'
 import type { Session } from './session.ts'
 import { SocketStream, type StreamOwner } from './socket-stream.ts'
 import type { PortalGroup, TargetRegistry } from './target-node.ts'
+import type { Wakefulness } from './wakefulness.ts'
 
 const RECEIVE_BYTES = 64 * KIB
 
@@ -46,6 +48,7 @@ export interface ConnectionHost {
   readonly pool: BufferPool
   readonly clock: Clock
   readonly log: Logger
+  readonly wakefulness: Wakefulness
   /** A session for a login that succeeded, or a login status (class << 8 | detail) why there is none. */
   establish(
     connection: Connection,
@@ -124,7 +127,10 @@ export class Connection implements StreamOwner {
 
   received(count: number): boolean {
     this.#heardMs = this.host.clock.nowMs()
-    return (this.reader.received(count) && this.#mayRead()) || this.#ending
+    const goesOn = this.reader.received(count) && this.#mayRead()
+    const commands = this.session?.tasks.size ?? 0
+    if (commands > 0 && commands <= AWAKE_COMMANDS) this.host.wakefulness.stay(this.#heardMs)
+    return goesOn || this.#ending
   }
 
   push(from: Buffer, start: number, end: number): boolean {

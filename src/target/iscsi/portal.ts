@@ -20,6 +20,7 @@ import type { LoginOutcome } from './login.ts'
 import { sweepAborted } from './response-transfer.ts'
 import { Session, type SessionInfo } from './session.ts'
 import type { PortalGroup, TargetRegistry } from './target-node.ts'
+import { Wakefulness } from './wakefulness.ts'
 
 export interface IscsiServerOptions {
   readonly registry: TargetRegistry
@@ -51,6 +52,7 @@ export class IscsiServer implements ConnectionHost {
   readonly pool: BufferPool
   readonly clock: Clock
   readonly log: Logger
+  readonly wakefulness: Wakefulness
   readonly #limits: IscsiServerOptions['limits']
   readonly #listeners = new Map<string, net.Server[]>()
   readonly #connections = new Set<Connection>()
@@ -70,6 +72,7 @@ export class IscsiServer implements ConnectionHost {
     this.clock = options.clock
     this.log = options.log.child({ part: 'iscsi' })
     this.#limits = options.limits
+    this.wakefulness = new Wakefulness(() => this.clock.nowMs())
     this.#keepAlive = this.clock.every(1000, () => {
       const nowMs = this.clock.nowMs()
       for (const connection of this.#connections) connection.keepAlive(nowMs)

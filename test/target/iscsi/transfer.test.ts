@@ -1,5 +1,7 @@
 /** The transport against the independent test initiator, in one process over a memory device. */
+import net from 'node:net'
 import t from 'tap'
+import { SocketStream, type StreamOwner } from '../../../src/target/iscsi/socket-stream.ts'
 import { Initiator } from '../../support/initiator.ts'
 import { INITIATOR_NAME } from '../../support/initiator-login.ts'
 import { FINAL, IMMEDIATE, newHeader, OP } from '../../support/initiator-pdu.ts'
@@ -258,4 +260,35 @@ t.test('no more sessions than the limit, and none while the target shuts down', 
   await b.close()
   await drained
   t.equal(portal.server.sessions().length, 0)
+})
+
+t.test('accepted sockets read into the memory that their owner names', async (t) => {
+  const memory = Buffer.alloc(16)
+  const ways: string[] = []
+  let stream: SocketStream | undefined
+  const owner: StreamOwner = {
+    nextBuffer: () => memory,
+    received: (count) => ways.push(`direct ${memory.toString('latin1', 0, count)}`) > 0,
+    push: () => ways.push('copied') > 0,
+    drained() {},
+    closed: () => ways.push('closed'),
+  }
+  const server = net.createServer({ pauseOnConnect: true }, (socket) => {
+    stream = new SocketStream(socket, owner)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const client = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1')
+  client.write('hello')
+  const echo = new Promise<string>((resolve) => client.once('data', (data) => resolve(`${data}`)))
+  while (ways.length === 0) await new Promise((resolve) => setTimeout(resolve, 5))
+  let sent = 0
+  const pieces = [Buffer.from('one '), Buffer.from('two')]
+  stream?.send({ pieces, bytes: 7, sent: () => sent++ })
+  t.equal(await echo, 'one two')
+  client.end()
+  while (!ways.includes('closed')) await new Promise((resolve) => setTimeout(resolve, 5))
+  t.same(ways, ['direct hello', 'closed'])
+  stream?.send({ pieces, bytes: 7, sent: () => sent++ })
+  t.equal(sent, 2, 'what can no longer be sent is given back')
+  server.close()
 })
