@@ -159,7 +159,7 @@ const attackers =
 while (!over && Date.now() - started < seconds * 1000) {
   await sleep(200)
   if (!daemon.running || daemon.pid !== pid) {
-    fault(`plexusd has ended:\n  ${daemon.log.slice(-12).join('\n  ')}`)
+    fault('plexusd has ended')
     break
   }
   peakBytes = Math.max(peakBytes, daemon.residentBytes)
@@ -169,6 +169,7 @@ while (!over && Date.now() - started < seconds * 1000) {
 }
 over = true
 await Promise.all([...attackers, ...honestWork])
+if (!daemon.running) faults.push(`plexusd has ended:\n  ${daemon.log.slice(-12).join('\n  ')}`)
 
 function mib(bytes: number): string {
   return `${(bytes / MIB).toFixed(1)} MiB`
