@@ -66,6 +66,8 @@ if (
 console.log(`fuzz: seed ${seed}, ${seconds} s, ${workers} workers`)
 
 const dir = mkdtempSync(join(tmpdir(), 'plexus-fuzz-'))
+process.once('exit', () => rmSync(dir, { recursive: true, force: true }))
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 function image(name: string): string {
   const path = join(dir, name)
   writeFileSync(path, '')
@@ -193,7 +195,6 @@ const endBytes = daemon.running ? daemon.residentBytes : 0
 for (const session of honest) session.destroy()
 const code = await daemon.stop()
 if (faults.length === 0 && code !== 0) faults.push(`plexusd ended with exit status ${code}`)
-rmSync(dir, { recursive: true, force: true })
 
 const latencies = honest.flatMap((session) => session.latenciesMs).sort((a, b) => a - b)
 const percentile = (p: number) =>

@@ -79,6 +79,11 @@ async function runSuite(daemon: Daemon, setup: Setup, path: string): Promise<Tes
 async function runSetup(setup: Setup, suites: readonly string[]): Promise<TestResult[]> {
   const dir = mkdtempSync(join(tmpdir(), 'plexus-conformance-'))
   const loops: string[] = []
+  const cleanUp = () => {
+    for (const loop of loops.splice(0)) execFileSync('losetup', ['-d', loop])
+    rmSync(dir, { recursive: true, force: true })
+  }
+  process.once('exit', cleanUp)
   const device = (name: string): string => {
     const path = join(dir, name)
     writeFileSync(path, '')
@@ -111,8 +116,8 @@ async function runSetup(setup: Setup, suites: readonly string[]): Promise<TestRe
     }
   } finally {
     await daemon?.stop()
-    for (const loop of loops) execFileSync('losetup', ['-d', loop])
-    rmSync(dir, { recursive: true, force: true })
+    process.off('exit', cleanUp)
+    cleanUp()
   }
   return results
 }
@@ -156,6 +161,7 @@ if (suites.length === 0) {
   console.error(`no suite ${asked.join(', ')}`)
   process.exit(2)
 }
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 const runs: { setup: Setup; results: TestResult[] }[] = []
 for (const setup of SETUPS) {
   const started = Date.now()

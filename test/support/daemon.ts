@@ -151,8 +151,17 @@ export class Daemon {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     this.#child = child
+    // A test that dies takes its daemon with it.
+    const killWithUs = () => {
+      child.kill('SIGKILL')
+      rmSync(this.dir, { recursive: true, force: true })
+    }
+    process.once('exit', killWithUs)
     this.#exit = new Promise((resolve) => {
-      child.once('exit', (code, signal) => resolve({ code, signal }))
+      child.once('exit', (code, signal) => {
+        process.off('exit', killWithUs)
+        resolve({ code, signal })
+      })
       child.once('error', () => resolve({ code: 127, signal: null }))
     })
     let ready = false
