@@ -74,6 +74,9 @@ export const LOGIN_SEGMENT_BYTES = 8 * KIB
 /** Requests of one login before it is given up. */
 export const LOGIN_REQUESTS = 32
 
+/** Lines in the log that strangers can cause: refused logins, dropped connections, rejected PDUs. */
+export const STRANGER_LOG_LINES = 20
+export const STRANGER_LOG_PERIOD_MS = 10_000
 /** From accept to full feature phase. */
 export const LOGIN_TIMEOUT_MS = 15_000
 export const NOP_INTERVAL_MS = 15_000

@@ -16,6 +16,7 @@ import {
   SEND_QUEUE_BYTES,
 } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
+import type { LogLimit } from '../../base/log-limit.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
 import {
   ASYNC_EVENT,
@@ -49,6 +50,8 @@ export interface ConnectionHost {
   readonly clock: Clock
   readonly log: Logger
   readonly wakefulness: Wakefulness
+  /** Bounds what peers can put into the log. */
+  readonly complaints: LogLimit
   /** A session for a login that succeeded, or a login status (class << 8 | detail) why there is none. */
   establish(
     connection: Connection,
@@ -238,7 +241,8 @@ export class Connection implements StreamOwner {
     session.useStatSn()
     this.writer.endWith(bhs, 0, BHS_BYTES)
     this.planFlush()
-    this.log.warn({ reason, opcode: opcodeOf(bhs) }, 'a request was rejected')
+    const opcode = opcodeOf(bhs)
+    this.complain({ event: 'reject', reason, opcode }, 'a request was rejected')
   }
 
   /** Asynchronous message (RFC 7143, 11.9): asks for logout within `seconds`, or announces an end. */
@@ -276,11 +280,17 @@ export class Connection implements StreamOwner {
     this.host.loginEnded(this)
   }
 
+  /** A warning about the peer, unless there have been too many of late. */
+  complain(fields: object, message: string): void {
+    const allowed = this.host.complaints.take()
+    if (allowed !== undefined) this.log.warn({ ...fields, ...allowed }, message)
+  }
+
   /** Ends the connection now; what cannot be followed or trusted has no other answer at ERL 0. */
   fail(reason: string): void {
     if (this.phase === 'closing') return
     this.endReason = reason
-    this.log.warn({ reason }, 'the connection is dropped')
+    this.complain({ event: 'drop', reason }, 'the connection is dropped')
     this.phase = 'closing'
     this.stream.destroy()
   }

@@ -101,7 +101,7 @@ export class LoginExchange {
     const connection = this.#connection
     const reason = this.#negotiation?.lastFailure ?? 'out of resources'
     const status = `${hex(reply.statusClass)}${hex(reply.statusDetail)}`
-    connection.log.warn({ event: 'login-refused', status, reason }, 'a login was refused')
+    connection.complain({ event: 'login-refused', status, reason }, 'a login was refused')
     connection.host.loginEnded(connection)
     connection.end(`login refused: ${reason}`)
   }

@@ -11,8 +11,11 @@ import {
   LOGINS_PENDING,
   LOGINS_PENDING_PER_ADDRESS,
   SESSIONS_PER_ADDRESS,
+  STRANGER_LOG_LINES,
+  STRANGER_LOG_PERIOD_MS,
 } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
+import { LogLimit } from '../../base/log-limit.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
 import type { DeviceServer, LunMapping, Nexus } from '../scsi/types.ts'
 import { Connection, type ConnectionHost } from './connection.ts'
@@ -53,6 +56,7 @@ export class IscsiServer implements ConnectionHost {
   readonly clock: Clock
   readonly log: Logger
   readonly wakefulness: Wakefulness
+  readonly complaints: LogLimit
   readonly #limits: IscsiServerOptions['limits']
   readonly #listeners = new Map<string, net.Server[]>()
   readonly #connections = new Set<Connection>()
@@ -63,7 +67,6 @@ export class IscsiServer implements ConnectionHost {
   /** Sessions whose nexus lives; they share the buffer pool. */
   #sessionCount = 0
   #draining = false
-  #refusedConnections = 0
 
   constructor(options: IscsiServerOptions) {
     this.registry = options.registry
@@ -72,6 +75,7 @@ export class IscsiServer implements ConnectionHost {
     this.clock = options.clock
     this.log = options.log.child({ part: 'iscsi' })
     this.#limits = options.limits
+    this.complaints = new LogLimit(this.clock, STRANGER_LOG_LINES, STRANGER_LOG_PERIOD_MS)
     this.wakefulness = new Wakefulness(() => this.clock.nowMs())
     this.#keepAlive = this.clock.every(1000, () => {
       const nowMs = this.clock.nowMs()
@@ -137,12 +141,9 @@ export class IscsiServer implements ConnectionHost {
     const full = this.#pending.size >= LOGINS_PENDING || ofAddress >= LOGINS_PENDING_PER_ADDRESS
     if (full || this.#draining) {
       socket.destroy()
-      this.#refusedConnections++
-      // A flood must not fill the log: powers of two only.
-      if ((this.#refusedConnections & (this.#refusedConnections - 1)) === 0) {
-        const refused = this.#refusedConnections
-        this.log.warn({ address, refused }, 'too many connections wait for their login')
-      }
+      const allowed = this.complaints.take()
+      if (allowed)
+        this.log.warn({ address, ...allowed }, 'too many connections wait for their login')
       return
     }
     const connection = new Connection(this, socket, group)

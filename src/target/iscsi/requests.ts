@@ -86,7 +86,6 @@ export const taskManagement = keepingData('Task Management', (connection, bhs) =
     ? connection.host.deviceServer.manage(fn, session.nexus, bhs.subarray(8, 16), u32(bhs, 20))
     : TASK_MANAGEMENT_RESPONSE.REJECTED
   connection.host.sweepAborted()
-  connection.log.info({ event: 'task-management', function: fn, response }, 'task management')
   const { writer } = connection
   const to = writer.begin()
   const at = writer.headerAt
@@ -147,7 +146,7 @@ export const text = keepingData('Text', (connection, bhs, data) => {
     localPort: connection.stream.localPort,
   })
   if ('rejectReason' in answer) {
-    connection.log.info({ why: answer.why }, 'a text request was refused')
+    connection.complain({ event: 'text', why: answer.why }, 'a text request was refused')
     connection.reject(answer.rejectReason, bhs)
     return
   }
