@@ -21,7 +21,7 @@ import {
 /** From this many missing bytes on, the socket reads into the destination itself. */
 const DIRECT_BYTES_MIN = 16 * 1024
 
-export type PduFault = 'header-digest' | 'segment-too-long'
+export type PduFault = 'header-digest' | 'ahs-too-long' | 'segment-too-long'
 
 export interface PduHandler {
   /**
@@ -44,9 +44,11 @@ export class PduReader {
   dataDigest = false
   /** Longest data segment that is accepted. */
   segmentBytesMax: number
+  /** Most bytes of additional header segments: judged as soon as the basic header is there. */
+  ahsBytesMax = 0
 
   readonly #handler: PduHandler
-  readonly #receive: Buffer
+  #receive: Buffer
   readonly #header = Buffer.alloc(BHS_BYTES + AHS_BYTES_MAX + DIGEST_BYTES)
   readonly #tail = Buffer.alloc(3 + DIGEST_BYTES)
   readonly #bhs: Buffer
@@ -68,6 +70,11 @@ export class PduReader {
     this.#receive = Buffer.allocUnsafeSlow(receiveBytes)
     this.#bhs = this.#header.subarray(0, BHS_BYTES)
     this.segmentBytesMax = segmentBytesMax
+  }
+
+  /** Another receive buffer: small before the login, of which anybody may have one, larger after it. */
+  resize(receiveBytes: number): void {
+    this.#receive = Buffer.allocUnsafeSlow(receiveBytes)
   }
 
   /** From within `header`: the first `length` bytes of the segment go to `sink` at `offset`, the rest is thrown away. */
@@ -137,6 +144,10 @@ export class PduReader {
 
   #headerPartDone(): void {
     const ahs = ahsBytes(this.#bhs)
+    if (ahs > this.ahsBytesMax) {
+      this.#stop('ahs-too-long')
+      return
+    }
     const whole = BHS_BYTES + ahs + (this.headerDigest ? DIGEST_BYTES : 0)
     if (this.#have < whole) {
       this.#need = whole

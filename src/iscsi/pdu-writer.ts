@@ -10,7 +10,6 @@ import { BHS_BYTES, DIGEST_BYTES, padBytes } from './pdu.ts'
 
 /** Data up to this length is copied behind its header: cheaper than one more piece. */
 const COPY_BYTES_MAX = 8 * 1024
-const STAGING_BYTES = 64 * 1024
 /** Staging buffers that a stream keeps for reuse. */
 const STAGING_KEPT = 4
 
@@ -30,6 +29,8 @@ export interface Batch {
 export class PduWriter {
   headerDigest = false
   dataDigest = false
+  /** Size of the next staging buffers; a multiple of 4 above a header with its digest. */
+  stagingBytes: number
   readonly #send: (batch: Batch) => void
   readonly #idle: Buffer[] = []
   #staging: Buffer | undefined
@@ -43,8 +44,9 @@ export class PduWriter {
   /** Batches that are on their way: their pieces point into the staging buffers. */
   #underway = 0
 
-  constructor(send: (batch: Batch) => void) {
+  constructor(send: (batch: Batch) => void, stagingBytes: number) {
     this.#send = send
+    this.stagingBytes = stagingBytes
   }
 
   get isEmpty(): boolean {
@@ -60,7 +62,7 @@ export class PduWriter {
       this.#from = 0
       this.#to = 0
     }
-    if (this.#staging === undefined || this.#to + BHS_BYTES + DIGEST_BYTES > STAGING_BYTES)
+    if (this.#staging === undefined || this.#to + BHS_BYTES + DIGEST_BYTES > this.#staging.length)
       this.#renew()
     return this.#staging as Buffer
   }
@@ -126,7 +128,7 @@ export class PduWriter {
       },
     }
     // A staging buffer that still has much room is shared by the next batch, which then owns it.
-    if (this.#to > STAGING_BYTES / 2 && this.#staging !== undefined) {
+    if (this.#staging !== undefined && this.#to > this.#staging.length / 2) {
       stagings.push(this.#staging)
       this.#staging = undefined
     }
@@ -154,7 +156,7 @@ export class PduWriter {
     if (length === 0) return
     const pad = padBytes(length)
     if (pad === 0 && !this.dataDigest) return
-    if (this.#to + 3 + DIGEST_BYTES > STAGING_BYTES) this.#renew()
+    if (this.#to + 3 + DIGEST_BYTES > (this.#staging as Buffer).length) this.#renew()
     const staging = this.#staging as Buffer
     staging.fill(0, this.#to, this.#to + pad)
     let crc = 0
@@ -175,9 +177,10 @@ export class PduWriter {
     let at = start
     const end = start + length
     while (at < end) {
-      if (this.#to === STAGING_BYTES) this.#renew()
-      const take = Math.min(end - at, STAGING_BYTES - this.#to)
-      data.copy(this.#staging as Buffer, this.#to, at, at + take)
+      if (this.#to === (this.#staging as Buffer).length) this.#renew()
+      const staging = this.#staging as Buffer
+      const take = Math.min(end - at, staging.length - this.#to)
+      data.copy(staging, this.#to, at, at + take)
       this.#to += take
       at += take
     }
@@ -194,12 +197,14 @@ export class PduWriter {
   #renew(): void {
     this.#cut()
     if (this.#staging !== undefined) this.#stagings.push(this.#staging)
-    this.#staging = this.#idle.pop() ?? Buffer.allocUnsafeSlow(STAGING_BYTES)
+    this.#staging = this.#idle.pop() ?? Buffer.allocUnsafeSlow(this.stagingBytes)
     this.#from = 0
     this.#to = 0
   }
 
   #keep(staging: Buffer): void {
-    if (this.#idle.length < STAGING_KEPT) this.#idle.push(staging)
+    if (staging.length === this.stagingBytes && this.#idle.length < STAGING_KEPT) {
+      this.#idle.push(staging)
+    }
   }
 }

@@ -73,6 +73,7 @@ function collector(keep: (length: number) => number = (length) => length) {
     },
   }
   const reader: PduReader = new PduReader(handler, 4096, 1 << 20)
+  reader.ahsBytesMax = 1020
   return { reader, seen, faults }
 }
 
@@ -256,6 +257,14 @@ t.test('a segment that is too long stops the reader before a byte of it is taken
   t.notOk(reader.push(pdu, 0, pdu.length), 'and it stays stopped')
 })
 
+t.test('additional headers beyond the limit stop the reader before they arrive', async (t) => {
+  const { reader, faults } = collector()
+  reader.ahsBytesMax = 0
+  const text = Buffer.from('GET / HTTP/1.1\r\nHost: a host with a name that is long enough\r\n\r\n')
+  t.notOk(reader.push(text, 0, 48))
+  t.same(faults, ['ahs-too-long'])
+})
+
 t.test('what the writer collects, the reader reads', async (t) => {
   const arbitrary = fc.array(
     fc.record({ tag: fc.nat(), length: fc.integer({ min: 0, max: 40_000 }), lease: fc.boolean() }),
@@ -271,7 +280,7 @@ t.test('what the writer collects, the reader reads', async (t) => {
         (pdus, header, data, every) => {
           const batches: Batch[] = []
           let leased = 0
-          const writer = new PduWriter((batch) => batches.push(batch))
+          const writer = new PduWriter((batch) => batches.push(batch), 64 * 1024)
           writer.headerDigest = header
           writer.dataDigest = data
           const streams: Buffer[] = []

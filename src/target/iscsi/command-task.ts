@@ -2,6 +2,7 @@
  * A SCSI task with what the transport knows of it: its connection, and for writes how its data comes in
  * (RFC 7143, 4.2.5.2, 11.7 and 11.8). Made by command-transfer.ts, ended by response-transfer.ts.
  */
+import { MAX_TRANSFER_BYTES } from '../../base/limits.ts'
 import type { Lease } from '../../hal/block-device.ts'
 import { Task } from '../scsi/task.ts'
 import type { Connection } from './connection.ts'
@@ -44,6 +45,8 @@ export class CommandTask extends Task {
   transfer: WriteTransfer | undefined = undefined
   /** The device server has it: the buffer is no longer the transport's to give back. */
   executing = false
+  /** What this read holds of the session's share of the pool (session.ts). */
+  readBytes = 0
   /** R2T or Data-In PDUs sent: ExpDataSN of the response (RFC 7143, 11.4.8). */
   dataPdus = 0
 
@@ -55,6 +58,11 @@ export class CommandTask extends Task {
     super(init)
     this.connection = connection
     this.immediate = immediate
+  }
+
+  /** The most that the device server will lease for a read. */
+  get wantedReadBytes(): number {
+    return this.direction === 'in' ? Math.min(this.expectedBytes, MAX_TRANSFER_BYTES) : 0
   }
 
   /**
@@ -70,6 +78,7 @@ export class CommandTask extends Task {
     }
     this.transfer = undefined
     this.dataOut = undefined
+    connection.established.returnWrite(transfer.lease.bytes.length)
     transfer.lease.release()
   }
 }

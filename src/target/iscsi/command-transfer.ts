@@ -28,7 +28,7 @@ import { CommandTask, type OutstandingR2t, WriteTransfer } from './command-task.
 import type { Connection } from './connection.ts'
 import type { OpcodeHandler } from './opcode-table.ts'
 import { admitRequest } from './requests.ts'
-import { completeTask } from './response-transfer.ts'
+import { completeTask, startTask } from './response-transfer.ts'
 
 /** A data segment came where none was announced, or more than announced (RFC 7143, 11.4.7.2). */
 const UNEXPECTED_DATA = (): Buffer =>
@@ -115,10 +115,17 @@ function commandFault(connection: Connection, bhs: Buffer): number {
 
 /** Leases the whole transfer, and points the reader at it. */
 function beginWrite(connection: Connection, task: CommandTask, bhs: Buffer): void {
-  const { parameters } = connection.established
-  const lease = connection.host.pool.lease(task.transferOutBytes)
+  const session = connection.established
+  const { parameters } = session
+  const bytes = task.transferOutBytes
+  if (!session.takeWrite(bytes)) {
+    task.finish(STATUS.TASK_SET_FULL, undefined)
+    return
+  }
+  const lease = connection.host.pool.lease(bytes)
   if (lease === undefined) {
     // The window is narrowing already; what came beyond it is to be sent again later (SAM-5, 5.3.1).
+    session.returnWrite(bytes)
     task.finish(STATUS.TASK_SET_FULL, undefined)
     return
   }
@@ -149,8 +156,9 @@ function advance(connection: Connection, task: CommandTask, transfer: WriteTrans
 }
 
 function execute(task: CommandTask): void {
-  task.executing = true
-  task.connection.host.deviceServer.execute(task)
+  const bytes = task.wantedReadBytes
+  if (bytes > 0 && !task.connection.established.takeRead(task, bytes)) return
+  startTask(task)
 }
 
 /** Sends R2Ts, in order, as many as may be outstanding (RFC 7143, 11.8). */

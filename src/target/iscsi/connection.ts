@@ -19,6 +19,7 @@ import type { Logger } from '../../base/log.ts'
 import type { LogLimit } from '../../base/log-limit.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
 import {
+  AHS_BYTES_MAX,
   ASYNC_EVENT,
   BHS_BYTES,
   OPCODE,
@@ -40,7 +41,9 @@ import { SocketStream, type StreamOwner } from './socket-stream.ts'
 import type { PortalGroup, TargetRegistry } from './target-node.ts'
 import type { Wakefulness } from './wakefulness.ts'
 
-const RECEIVE_BYTES = 64 * KIB
+/** Receive and staging buffers of a connection in the full feature phase, and of one that anybody may open. */
+const BUFFER_BYTES = 64 * KIB
+const LOGIN_BUFFER_BYTES = 4 * KIB
 
 /** What a connection needs of the server it belongs to (portal.ts). */
 export interface ConnectionHost {
@@ -113,10 +116,10 @@ export class Connection implements StreamOwner {
         complete: (dataDigestOk) => this.#onComplete(dataDigestOk),
         fault: (fault) => this.#onFault(fault),
       },
-      RECEIVE_BYTES,
+      LOGIN_BUFFER_BYTES,
       LOGIN_SEGMENT_BYTES,
     )
-    this.writer = new PduWriter((batch: Batch) => this.stream.send(batch))
+    this.writer = new PduWriter((batch: Batch) => this.stream.send(batch), LOGIN_BUFFER_BYTES)
     this.stream = new SocketStream(accepted, this)
     this.log = host.log.child({ remote: `${this.stream.remoteAddress}:${this.stream.remotePort}` })
     this.#login = new LoginExchange(this)
@@ -187,11 +190,12 @@ export class Connection implements StreamOwner {
   }
 
   #onFault(fault: PduFault): void {
-    this.fail(
-      fault === 'header-digest'
-        ? 'header digest error'
-        : `a data segment is longer than ${this.reader.segmentBytesMax} bytes`,
-    )
+    const reasons: Readonly<Record<PduFault, string>> = {
+      'header-digest': 'header digest error',
+      'ahs-too-long': `additional header segments are longer than ${this.reader.ahsBytesMax} bytes`,
+      'segment-too-long': `a data segment is longer than ${this.reader.segmentBytesMax} bytes`,
+    }
+    this.fail(reasons[fault])
   }
 
   #isOver(): boolean {
@@ -273,8 +277,11 @@ export class Connection implements StreamOwner {
     this.reader.headerDigest = headerDigest
     this.reader.dataDigest = dataDigest
     this.reader.segmentBytesMax = receiveSegmentBytes
+    this.reader.ahsBytesMax = AHS_BYTES_MAX
+    this.reader.resize(BUFFER_BYTES)
     // The last login response still goes without digests.
     this.writer.flush()
+    this.writer.stagingBytes = BUFFER_BYTES
     this.writer.headerDigest = headerDigest
     this.writer.dataDigest = dataDigest
     this.host.loginEnded(this)

@@ -37,6 +37,22 @@ export function completeTask(done: Task): void {
     connection.planFlush()
   }
   task.releaseTransfer()
+  if (task.readBytes > 0) returnRead(session, task.readBytes)
+}
+
+/** Hands a task with all its data to the device server. */
+export function startTask(task: CommandTask): void {
+  task.executing = true
+  task.connection.host.deviceServer.execute(task)
+}
+
+/** Gives back a read's part of the session's share, and starts the reads that waited for it. */
+function returnRead(session: Session, bytes: number): void {
+  let next = session.returnRead(bytes)
+  while (next !== undefined) {
+    startTask(next)
+    next = session.returnRead(0)
+  }
 }
 
 /** The task has no response to come: its tag is free again, and the window counts it no more. */
@@ -118,8 +134,19 @@ function sendDataIn(session: Session, task: CommandTask, bytes: number, differen
   task.dataIn = undefined
   // What was copied out of a long lease into many small PDUs is memory beside the pool: the lease stays until they
   // have left, so that the pool bounds what waits for an initiator that takes nothing.
-  if (copied && bytes <= EARLY_RELEASE_BYTES_MAX) lease.release()
-  else writer.release(lease)
+  if (copied && bytes <= EARLY_RELEASE_BYTES_MAX) {
+    lease.release()
+    return
+  }
+  const readBytes = task.readBytes
+  task.readBytes = 0
+  writer.release({
+    bytes: lease.bytes,
+    release() {
+      lease.release()
+      returnRead(session, readBytes)
+    },
+  })
 }
 
 function sendResponse(session: Session, task: CommandTask, difference: number): void {

@@ -54,6 +54,11 @@ export class Session implements Sequence {
   statSn: number
   expCmdSn: number
   maxCmdSn: number
+  /** Bytes of the pool that reads hold until they have left, and writes until they are done. */
+  #readBytes = 0
+  #writeBytes = 0
+  /** Reads that wait until earlier ones of this session have left. */
+  readonly #deferred: CommandTask[] = []
   /** The most that the configuration allows. */
   readonly #windowMax: number
   readonly #pool: BufferPool
@@ -119,6 +124,53 @@ export class Session implements Sequence {
     const room = Math.max(0, window - outstanding)
     const maxCmdSn = serialAdd(this.expCmdSn, room - 1)
     if (serialBefore(this.maxCmdSn, maxCmdSn)) this.maxCmdSn = maxCmdSn
+  }
+
+  /**
+   * What reads, and what writes, of one session may hold of the pool: its share of half of it. An initiator that takes
+   * nothing, or sends nothing, thus holds up nobody else. One command may always go on.
+   */
+  #mayHold(held: number, bytes: number): boolean {
+    const share = this.#pool.totalBytes / 2 / Math.max(1, this.#sharers())
+    return held === 0 || held + bytes <= share
+  }
+
+  /** Room for a write's data, or not: then it is for the initiator to send the command again. */
+  takeWrite(bytes: number): boolean {
+    if (!this.#mayHold(this.#writeBytes, bytes)) return false
+    this.#writeBytes += bytes
+    return true
+  }
+
+  returnWrite(bytes: number): void {
+    this.#writeBytes -= bytes
+  }
+
+  /** A read may start now; otherwise it has been put in line, behind those that came before. */
+  takeRead(task: CommandTask, bytes: number): boolean {
+    if (this.#deferred.length > 0 || !this.#mayHold(this.#readBytes, bytes)) {
+      this.#deferred.push(task)
+      return false
+    }
+    this.#readBytes += bytes
+    task.readBytes = bytes
+    return true
+  }
+
+  /** The bytes of a read have left, or there were none. Returns the next read that may start. */
+  returnRead(bytes: number): CommandTask | undefined {
+    this.#readBytes -= bytes
+    for (;;) {
+      const [next] = this.#deferred
+      if (next === undefined) return undefined
+      const over = next.aborted || next.completed
+      if (!over && !this.#mayHold(this.#readBytes, next.wantedReadBytes)) return undefined
+      this.#deferred.shift()
+      if (over) continue
+      this.#readBytes += next.wantedReadBytes
+      next.readBytes = next.wantedReadBytes
+      return next
+    }
   }
 
   /** StatSN for a PDU that carries status; it is used up. */

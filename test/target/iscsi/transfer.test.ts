@@ -262,6 +262,45 @@ t.test('no more sessions than the limit, and none while the target shuts down', 
   t.equal(portal.server.sessions().length, 0)
 })
 
+t.test('an initiator that takes nothing, or sends nothing, holds up nobody else', async (t) => {
+  const portal = await openPortal(t)
+  const keys = { InitialR2T: 'Yes', ImmediateData: 'No' }
+  const stalled = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-stalled`, keys })
+  const other = await login(portal.port)
+  stalled.wire.socket.pause()
+  const length = 4 * KIB * KIB
+  for (let i = 0; i < 40; i++) {
+    await stalled.start({ cdb: read10(0, length / 512), read: length })
+  }
+  await portal.until(() => portal.pool.leased >= 4)
+  const startMs = performance.now()
+  for (let i = 0; i < 20; i++) {
+    const result = await other.scsi({ cdb: read10(0, 2048), read: 1024 * KIB })
+    t.equal(result.status, 0)
+    const write = await other.scsi({ cdb: write10(0, 2048), write: pattern(1024 * KIB, i) })
+    t.equal(write.status, 0)
+  }
+  t.ok(performance.now() - startMs < 5000, 'without waiting for the other')
+  const half = portal.pool.totalBytes / 2
+  t.ok(portal.pool.leased * length <= half / 2 + length, 'the stalled one has its share, no more')
+  stalled.destroy()
+  await other.close()
+  await settled(portal, t)
+
+  const silent = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-silent`, keys })
+  const full = []
+  for (let i = 0; i < 20; i++) {
+    const write = { cdb: write10(0, length / 512), write: pattern(length, i), onR2t: () => false }
+    full.push((await silent.start(write)).done.then((result) => result.status))
+  }
+  t.equal(await Promise.race(full), 0x28, 'TASK SET FULL for it alone')
+  const third = await login(portal.port)
+  t.equal((await third.scsi({ cdb: write10(0, 8), write: pattern(4096, 1) })).status, 0)
+  silent.destroy()
+  await third.close()
+  await settled(portal, t)
+})
+
 t.test('accepted sockets read into the memory that their owner names', async (t) => {
   const memory = Buffer.alloc(16)
   const ways: string[] = []
