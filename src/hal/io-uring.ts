@@ -44,15 +44,6 @@ const SQE_WORDS = 16
 const CQE_WORDS = 4
 /** The kernel takes at most 1 GiB per registered buffer. A pool's chunks never cross its pieces. */
 const REGISTERED_PIECE_BYTES = GIB
-/**
- * Waiting on the spot: for how long, and with how many operations under way. A single one is not worth it (the
- * disk and the peer have to wake up first anyway), and more than these answer often enough by themselves.
- */
-const SPIN_MS = 0.03
-const SPIN_OPERATIONS_MIN = 2
-const SPIN_OPERATIONS_MAX = 32
-/** Waits in vain double the pause up to 2^10 operations. */
-const SPIN_FAILURES_MAX = 10
 const TWO_32 = 2 ** 32
 
 /** Byte offsets into struct io_uring_params: sq_off begins at 40, cq_off at 80. */
@@ -109,9 +100,6 @@ export class UringEngine implements IoEngine {
   #draining = false
   /** The last enter completed operations by itself: the device is synchronous. */
   #synchronous = false
-  /** Waits on the spot that failed in a row, and operations to go without one. */
-  #spinFailures = 0
-  #spinSkip = 0
   #watch: Watch | undefined
   readonly #onTick = (): void => this.#enterScheduled()
 
@@ -222,7 +210,6 @@ export class UringEngine implements IoEngine {
 
   #onReadable(): void {
     this.#drain()
-    this.#spin()
     this.#enterOnce()
   }
 
@@ -236,7 +223,6 @@ export class UringEngine implements IoEngine {
       this.#taken = (this.#taken + taken) | 0
       this.#inKernel += taken
       this.#synchronous = this.#drain() > 0
-      if (!this.#synchronous) this.#spin()
       // Short of memory: the kernel needs a moment, not a busy loop.
       if (taken === 0 && !this.#scheduled) {
         this.#scheduled = true
@@ -247,32 +233,6 @@ export class UringEngine implements IoEngine {
       this.#scheduled = true
       setImmediate(this.#onTick)
     }
-  }
-
-  /**
-   * Waits on the spot for the few operations that are under way: a fast device answers within the time that
-   * going to sleep in epoll and waking up again takes, and what comes together leaves together. Where the device
-   * does not answer in time, the next waits are left out, ever more of them.
-   */
-  #spin(): void {
-    if (this.#inKernel < SPIN_OPERATIONS_MIN || this.#inKernel > SPIN_OPERATIONS_MAX) return
-    if (this.#spinSkip > 0) {
-      this.#spinSkip--
-      return
-    }
-    const untilMs = performance.now() + SPIN_MS
-    let drained = 0
-    do {
-      // Completions are delivered by entering: the ring is set up with COOP_TASKRUN.
-      ioUringEnter(this.#fd, 0, 0, ENTER_GETEVENTS)
-      drained += this.#drain()
-    } while (this.#inKernel > 0 && performance.now() < untilMs)
-    if (drained > 0) {
-      this.#spinFailures = 0
-      return
-    }
-    this.#spinFailures = Math.min(this.#spinFailures + 1, SPIN_FAILURES_MAX)
-    this.#spinSkip = 2 ** this.#spinFailures
   }
 
   /** Submissions that the kernel took: fewer than asked for, or none, when it is short of memory. */
