@@ -12,6 +12,7 @@ import { type PlexusError, toPlexusError } from '../base/errors.ts'
 import { DEVICE_CLOSE_MS, DEVICE_RETRY_MS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { BlockDevice, BufferPool } from '../hal/block-device.ts'
+import { deviceContents, formatContents } from '../hal/device-contents.ts'
 import { type DeviceWatch, watchDevices } from '../hal/device-watch.ts'
 import { flush } from '../hal/io.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
@@ -235,6 +236,32 @@ export class DeviceSlots {
       { event: 'device-ready', device: name, naa: identity.naa.toString('hex') },
       `device ${name} is ready: ${device.path}, ${formatSize(sizeBytes)}, blocks of ${logicalBlockBytes} bytes`,
     )
+    this.#sayContents(name, device)
+  }
+
+  /**
+   * Says what is on a device that has just become ready. Initiators write all of these themselves, so nothing is
+   * refused; but a member of this machine's own RAID or volume group, not started yet, is worth a warning.
+   */
+  #sayContents(name: string, device: BlockDevice): void {
+    const { log } = this.#options
+    const say = async (): Promise<void> => {
+      const found = await deviceContents(device)
+      if (found.length === 0) return
+      const contents = formatContents(found)
+      const member = found.some(({ kind }) => kind === 'raid' || kind === 'volume-manager')
+      const fields = { event: 'device-contents', device: name, contents }
+      if (!member) log.info(fields, `device ${name} carries ${contents}`)
+      else {
+        log.warn(
+          fields,
+          `device ${name} carries ${contents}: make sure that it belongs to an initiator, not to this machine`,
+        )
+      }
+    }
+    say().catch((error: unknown) => {
+      log.warn({ err: error, device: name }, `the contents of device ${name} could not be examined`)
+    })
   }
 
   #notReady(slot: Slot, error: PlexusError): void {

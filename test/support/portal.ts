@@ -1,6 +1,6 @@
 /** A whole target in this process: one portal on a free port, one target, one LUN over a memory device. */
 import type { Test } from 'tap'
-import { realClock } from '../../src/base/clock.ts'
+import { type Clock, realClock } from '../../src/base/clock.ts'
 import { MIB } from '../../src/base/limits.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { type AlignedPool, createAlignedPool } from '../../src/hal/aligned-pool.ts'
@@ -23,11 +23,11 @@ export interface TestPortal {
 
 export async function openPortal(
   t: Test,
-  options: { sessions?: number; poolBytes?: number; commandsPerSession?: number } = {},
+  options: { sessions?: number; clock?: Clock; host?: string } = {},
 ): Promise<TestPortal> {
-  const pool = createAlignedPool(options.poolBytes ?? 64 * MIB, { poison: true })
+  const pool = createAlignedPool(64 * MIB, { poison: true })
   const log = silentLogger()
-  const clock = realClock
+  const clock = options.clock ?? realClock
   const device = new MemoryDevice({ sizeBytes: 32 * MIB })
   const unit = new BlockUnit({
     name: 'disk',
@@ -46,7 +46,7 @@ export async function openPortal(
   const group: PortalGroup = {
     name: 'test',
     tag: 1,
-    listen: [{ host: '127.0.0.1', port: 0 }],
+    listen: [{ host: options.host ?? '127.0.0.1', port: 0 }],
     digests: { header: ['CRC32C', 'None'], data: ['CRC32C', 'None'] },
     discoveryAuth: 'none',
   }
@@ -68,7 +68,7 @@ export async function openPortal(
     log,
     limits: {
       sessions: options.sessions ?? 64,
-      commandsPerSession: options.commandsPerSession ?? 128,
+      commandsPerSession: 128,
     },
   })
   await server.listen(group)

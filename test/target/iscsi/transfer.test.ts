@@ -1,6 +1,8 @@
 /** The transport against the independent test initiator, in one process over a memory device. */
 import net from 'node:net'
+import { networkInterfaces } from 'node:os'
 import t from 'tap'
+import { ManualClock } from '../../../src/base/clock.ts'
 import { SocketStream, type StreamOwner } from '../../../src/target/iscsi/socket-stream.ts'
 import { Initiator } from '../../support/initiator.ts'
 import { INITIATOR_NAME } from '../../support/initiator-login.ts'
@@ -331,3 +333,70 @@ t.test('accepted sockets read into the memory that their owner names', async (t)
   t.equal(sent, 2, 'what can no longer be sent is given back')
   server.close()
 })
+
+t.test('a silent initiator is asked, and dropped when it does not answer', async (t) => {
+  const clock = new ManualClock()
+  const portal = await openPortal(t, { clock })
+  const initiator = await login(portal.port)
+  clock.advance(14_000)
+  await initiator.nop()
+  clock.advance(14_000)
+  t.equal(initiator.pings, 0, 'who speaks is not asked')
+  clock.advance(3_000)
+  await initiator.until(() => initiator.pings === 1, 'a ping')
+  await initiator.nop()
+  initiator.answerPings = false
+  clock.advance(17_000)
+  await initiator.until(() => initiator.pings === 2, 'another')
+  t.equal(portal.server.sessions().length, 1)
+  clock.advance(17_000)
+  t.ok(await initiator.wire.closedWithin(2000))
+  await portal.until(() => portal.server.sessions().length === 0)
+  initiator.destroy()
+})
+
+t.test('a login, and the data of a write, that do not come end the connection', async (t) => {
+  const clock = new ManualClock()
+  const portal = await openPortal(t, { clock })
+  const slow = net.connect(portal.port, '127.0.0.1')
+  await new Promise((resolve) => slow.once('connect', resolve))
+  const ended = new Promise((resolve) => slow.once('close', resolve))
+  const keys = { InitialR2T: 'Yes', ImmediateData: 'No' }
+  const initiator = await login(portal.port, { keys })
+  clock.advance(15_000)
+  slow.resume()
+  await ended
+  let asked = false
+  await initiator.start({
+    cdb: write10(0, 16),
+    write: pattern(8192, 1),
+    onR2t: () => {
+      asked = true
+      return false
+    },
+  })
+  await initiator.until(() => asked, 'an R2T')
+  for (let i = 0; i < 4; i++) {
+    clock.advance(10_000)
+    if (i < 2) await initiator.nop()
+  }
+  t.ok(await initiator.wire.closedWithin(2000))
+  initiator.destroy()
+  await settled(portal, t)
+})
+
+const HAS_IPV6 = Object.values(networkInterfaces())
+  .flat()
+  .some((address) => address?.address === '::1')
+
+t.test(
+  'portals on IPv6',
+  { skip: HAS_IPV6 ? false : 'this machine has no IPv6 loopback' },
+  async (t) => {
+    const portal = await openPortal(t, { host: '::1' })
+    const initiator = await login(portal.port, { host: '::1' })
+    const answer = await initiator.text(Buffer.from('SendTargets=\0'))
+    t.match(answer.toString(), `TargetAddress=[::1]:${portal.port},1`)
+    await initiator.close()
+  },
+)
