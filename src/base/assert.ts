@@ -12,11 +12,6 @@ export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new AssertionError(message)
 }
 
-/** For the default branch of an exhaustive choice, and for code that cannot be reached. */
-export function unreachable(message: string): never {
-  throw new AssertionError(`unreachable: ${message}`)
-}
-
 /** Narrows away `undefined` where the caller knows that the value exists. */
 export function defined<T>(value: T | undefined, what: string): T {
   if (value === undefined) throw new AssertionError(`${what} is not defined`)

@@ -78,8 +78,3 @@ export function alignUp(value: number, alignment: number): number {
 export function alignDown(value: number, alignment: number): number {
   return Math.floor(value / alignment) * alignment
 }
-
-/** Do two ranges share a byte? Empty ranges share nothing. */
-export function rangesOverlap(a: ByteRange, b: ByteRange): boolean {
-  return a.offset < b.offset + b.length && b.offset < a.offset + a.length
-}

@@ -163,7 +163,8 @@ export class IscsiServer implements ConnectionHost {
 
   hasSession(initiatorName: string, isid: Buffer, tsih: number): boolean {
     for (const { session } of this.#connections) {
-      if (session?.tsih !== tsih || session.initiatorName !== initiatorName) continue
+      if (session?.tsih !== tsih || session.ended) continue
+      if (session.initiatorName !== initiatorName) continue
       if (session.isid.equals(isid)) return true
     }
     return false
@@ -181,7 +182,7 @@ export class IscsiServer implements ConnectionHost {
     let all = 0
     let ofAddress = 0
     for (const other of this.#connections) {
-      if (other.session === undefined) continue
+      if (other.session === undefined || other.session.ended) continue
       all++
       if (other.stream.remoteAddress === connection.stream.remoteAddress) ofAddress++
     }
@@ -300,7 +301,7 @@ export class IscsiServer implements ConnectionHost {
   sessions(): readonly SessionInfo[] {
     return [...this.#connections].flatMap((connection) => {
       const { session } = connection
-      if (session === undefined) return []
+      if (session === undefined || session.ended) return []
       return [
         {
           id: session.nexus?.id ?? -1,

@@ -253,7 +253,11 @@ t.test(
 t.test('no more sessions than the limit, and none while the target shuts down', async (t) => {
   const portal = await openPortal(t, { sessions: 2 })
   const a = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-a` })
-  const b = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-b` })
+  const isid = Buffer.from('80abcdef0002', 'hex')
+  const old = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-b`, isid })
+  const b = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-b`, isid })
+  old.destroy()
+  t.equal(portal.server.sessions().length, 2, 'a session that is reinstated makes room for itself')
   await t.rejects(login(portal.port, { initiatorName: `${INITIATOR_NAME}-c` }), /0302/)
   const drained = portal.server.drain(3000)
   await a.until(() => a.asyncs.length === 1, 'the logout request')
