@@ -199,6 +199,8 @@ export const dataOut: OpcodeHandler = {
     const transfer = task?.transfer
     // Data for a command that has ended meanwhile is on its way for a while: thrown away in silence.
     if (task === undefined || transfer === undefined || task.completed || task.aborted) return
+    // The disk has the buffer: nothing that still comes may touch it, or end the task.
+    if (task.executing) return
     connection.task = task
     const bytes = dataSegmentBytes(bhs)
     const offset = u32(bhs, 40)

@@ -108,6 +108,26 @@ t.test('Data-Out that nobody asked for fails the write, and the session goes on'
   await settled(portal, t)
 })
 
+t.test('Data-Out for a write that the disk already has changes nothing', async (t) => {
+  const portal = await openPortal(t)
+  const initiator = await login(portal.port)
+  portal.device.hold()
+  const command = await initiator.start({ cdb: write10(0, 8), write: pattern(4096, 1) })
+  for (const tag of [0xffffffff, 0x7ffffff0]) {
+    const header = newHeader(OP.DATA_OUT, FINAL, command.tag)
+    header.writeUInt32BE(tag, 20)
+    initiator.wire.send(header, Buffer.alloc(4096, 0xee))
+  }
+  await initiator.nop()
+  t.equal(portal.pool.leased, 1, 'the buffer stays with the disk')
+  portal.device.release()
+  t.equal((await command.done).status, 0)
+  const read = await initiator.scsi({ cdb: read10(0, 8), read: 4096 })
+  t.ok(read.data.equals(pattern(4096, 1)))
+  await initiator.close()
+  await settled(portal, t)
+})
+
 t.test('residuals tell what was not moved', async (t) => {
   const portal = await openPortal(t)
   const initiator = await login(portal.port)
