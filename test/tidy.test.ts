@@ -16,10 +16,11 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   base: [],
   iscsi: ['base'],
   hal: ['base'],
-  engine: ['base', 'hal'],
+  control: ['base'],
+  engine: ['base', 'hal', 'control'],
   target: ['base', 'iscsi', 'hal', 'engine'],
-  daemon: ['base', 'iscsi', 'hal', 'engine', 'target'],
-  cli: ['base'],
+  daemon: ['base', 'iscsi', 'hal', 'control', 'engine', 'target'],
+  cli: ['base', 'control'],
 }
 
 interface SourceFile {

@@ -129,6 +129,13 @@ export const BLOCK_BYTES_DEFAULT = 512
 /** Blocks of one COMPARE AND WRITE (VPD B0; the field has one byte). */
 export const COMPARE_AND_WRITE_BLOCKS = 255
 
+/** One step of a job: what it holds locked, reads and writes at once. */
+export const JOB_STEP_BYTES = 1 * MIB
+/** Progress of a job becomes durable this often, and when it pauses or ends. */
+export const JOB_CHECKPOINT_MS = 10_000
+/** Events that `plexus events` can look back at. */
+export const EVENT_HISTORY = 1000
+
 /** Checks the relations between limits; called at start and by a test. */
 export function assertLimits(): void {
   assert(POOL_CLASS_BYTES.at(-1) === POOL_CHUNK_BYTES, 'the largest size class is the chunk')

@@ -1,0 +1,46 @@
+/**
+ * One request on its way through the graph (GEOM's bio): the clone that a consumer hands to a provider's geom.
+ * It borrows the parent's buffer, counts when it ends, and passes the result to the parent. One object per
+ * layer is all that a layer costs; data is never copied.
+ */
+import type { PlexusError } from '../../base/errors.ts'
+import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../hal/block-device.ts'
+import type { Consumer } from './consumer.ts'
+
+export class Bio implements IoRequest {
+  readonly op: IoOp
+  readonly offset: number
+  readonly length: number
+  readonly data: AlignedBuffer | undefined
+  readonly dataOffset: number
+  readonly fua: boolean
+  readonly cause: IoCause
+  readonly parent: IoRequest
+  readonly consumer: Consumer
+  readonly startedMs: number
+
+  constructor(
+    consumer: Consumer,
+    parent: IoRequest,
+    offset: number,
+    length: number,
+    dataOffset: number,
+    startedMs: number,
+  ) {
+    this.op = parent.op
+    this.offset = offset
+    this.length = length
+    this.data = parent.data
+    this.dataOffset = dataOffset
+    this.fua = parent.fua
+    this.cause = parent.cause
+    this.parent = parent
+    this.consumer = consumer
+    this.startedMs = startedMs
+  }
+
+  complete(error: PlexusError | undefined): void {
+    this.consumer.settle(this, error)
+    this.parent.complete(error)
+  }
+}

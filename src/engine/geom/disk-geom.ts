@@ -1,0 +1,44 @@
+/**
+ * The lowest geom: a block device of the HAL as a provider (GEOM's DISK class). Made by topology.ts for each
+ * device that is configured or arrives.
+ */
+import { defined } from '../../base/assert.ts'
+import type { BlockDevice } from '../../hal/block-device.ts'
+import type { Bio } from './bio.ts'
+import type { Provider } from './provider.ts'
+import type { Geom } from './types.ts'
+
+export class DiskGeom implements Geom {
+  readonly className = 'disk'
+  readonly consumers = []
+  readonly name: string
+  readonly device: BlockDevice
+  #provider: Provider | undefined
+
+  constructor(name: string, device: BlockDevice) {
+    this.name = name
+    this.device = device
+  }
+
+  get provider(): Provider {
+    return defined(this.#provider, `the provider of ${this.name}`)
+  }
+
+  set provider(provider: Provider) {
+    this.#provider = provider
+  }
+
+  get providers(): readonly Provider[] {
+    return this.#provider ? [this.#provider] : []
+  }
+
+  start(request: Bio): void {
+    this.device.submit(request)
+  }
+
+  /** There is nothing below that could be orphaned. */
+  orphan(): void {}
+
+  /** The device stays whose it was: the daemon closes it. */
+  async wither(): Promise<void> {}
+}

@@ -1,0 +1,39 @@
+/**
+ * Named events of the engine with a severity (as mdadm's monitor has them): a bounded history for `plexus
+ * events`, the log, and whoever listens. The engine emits, the daemon logs and serves them.
+ */
+import { EVENT_HISTORY } from '../../base/limits.ts'
+import type { EventReport } from '../../control/reports.ts'
+
+export type Severity = EventReport['severity']
+
+export class EventLog {
+  readonly #now: () => Date
+  readonly #listeners = new Set<(event: EventReport) => void>()
+  readonly #history: EventReport[] = []
+  #sequence = 0
+
+  /** `now` gives wall-clock time for people; nothing is decided by it. */
+  constructor(now: () => Date) {
+    this.#now = now
+  }
+
+  emit(severity: Severity, event: string, object: string, message: string): void {
+    const sequence = ++this.#sequence
+    const report = { time: this.#now().toISOString(), sequence, event, severity, object, message }
+    this.#history.push(report)
+    if (this.#history.length > EVENT_HISTORY) this.#history.shift()
+    for (const listener of [...this.#listeners]) listener(report)
+  }
+
+  /** The newest events, oldest first: at most the last {@link EVENT_HISTORY}. */
+  get history(): readonly EventReport[] {
+    return this.#history
+  }
+
+  /** Calls `listener` at each event from now on; returns the way to stop. */
+  onEvent(listener: (event: EventReport) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+}

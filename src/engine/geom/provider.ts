@@ -1,0 +1,83 @@
+/**
+ * A provider: a named linear range of blocks that a geom offers (GEOM). Disks, volumes and everything between
+ * look the same from above. Made and taken away by topology.ts; used through consumers (consumer.ts).
+ */
+import type { PlexusError } from '../../base/errors.ts'
+import type { DeviceFeatures, DeviceIdentity, Geometry } from '../../hal/block-device.ts'
+import type { Consumer } from './consumer.ts'
+import { ProviderStatistics } from './statistics.ts'
+import type { Geom } from './types.ts'
+
+export interface ProviderInit {
+  /** Unique among all providers; what configuration, messages and commands say. */
+  readonly name: string
+  readonly geometry: Geometry
+  readonly identity: DeviceIdentity
+  readonly features: DeviceFeatures
+}
+
+export class Provider {
+  name: string
+  readonly geom: Geom
+  readonly statistics = new ProviderStatistics()
+  /** Who has attached. */
+  readonly consumers = new Set<Consumer>()
+  /** Sums over the consumers (GEOM's acr, acw, ace). */
+  readonly access = { read: 0, write: 0, exclusive: 0 }
+  /** Why it serves no more; set once, when it is orphaned. */
+  error: PlexusError | undefined
+  #geometry: Geometry
+  #identity: DeviceIdentity
+  #features: DeviceFeatures
+
+  constructor(geom: Geom, init: ProviderInit) {
+    this.name = init.name
+    this.geom = geom
+    this.#geometry = init.geometry
+    this.#identity = init.identity
+    this.#features = init.features
+  }
+
+  /** 0 for a disk, else one more than the highest rank below (GEOM's rank). Topology keeps the graph free of cycles. */
+  get rank(): number {
+    return Math.max(-1, ...this.geom.consumers.map(({ provider }) => provider.rank)) + 1
+  }
+
+  get geometry(): Geometry {
+    return this.#geometry
+  }
+
+  get identity(): DeviceIdentity {
+    return this.#identity
+  }
+
+  get features(): DeviceFeatures {
+    return this.#features
+  }
+
+  get sizeBytes(): number {
+    return this.#geometry.sizeBytes
+  }
+
+  get blockBytes(): number {
+    return this.#geometry.logicalBlockBytes
+  }
+
+  get inFlight(): number {
+    return this.statistics.inFlight
+  }
+
+  /** Takes a new form; consumers hear of another size at once. The geom calls it, inside a topology change. */
+  update(form: {
+    geometry?: Geometry
+    features?: DeviceFeatures
+    identity?: DeviceIdentity
+  }): void {
+    const before = this.#geometry.sizeBytes
+    if (form.geometry) this.#geometry = form.geometry
+    if (form.features) this.#features = form.features
+    if (form.identity) this.#identity = form.identity
+    if (this.#geometry.sizeBytes === before) return
+    for (const consumer of [...this.consumers]) consumer.tell('resized')
+  }
+}

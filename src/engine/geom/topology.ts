@@ -1,0 +1,312 @@
+/**
+ * The graph of geoms, providers and consumers (GEOM's g_topology): devices come and go, classes taste what
+ * appears, orphans wither. One change at a time; I/O runs outside. The daemon makes one and feeds it devices;
+ * classes and logical units attach to what it offers.
+ */
+import { assert } from '../../base/assert.ts'
+import type { Clock } from '../../base/clock.ts'
+import { PlexusError } from '../../base/errors.ts'
+import type { Logger } from '../../base/log.ts'
+import type { Random } from '../../base/random.ts'
+import { didYouMean } from '../../base/suggest.ts'
+import type { GeomReport } from '../../control/reports.ts'
+import type { BlockDevice, BufferPool } from '../../hal/block-device.ts'
+import { type Anchor, readAnchor } from './anchor.ts'
+import { Consumer } from './consumer.ts'
+import { DiskGeom } from './disk-geom.ts'
+import type { EventLog } from './events.ts'
+import type { JobManager } from './job.ts'
+import { Provider, type ProviderInit } from './provider.ts'
+import type { AccessCounts, Geom, GeomClass } from './types.ts'
+
+export interface TopologyOptions {
+  readonly classes: readonly GeomClass[]
+  readonly pool: BufferPool
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Logger
+  readonly events: EventLog
+  readonly jobs: JobManager
+}
+
+/** Something appeared under a name or went; logical units listen. */
+export type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
+
+export class Topology {
+  readonly classes: readonly GeomClass[]
+  readonly pool: BufferPool
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Logger
+  readonly events: EventLog
+  readonly jobs: JobManager
+  readonly #providers = new Map<string, Provider>()
+  readonly #geoms = new Set<Geom>()
+  readonly #disks = new Map<string, DiskGeom>()
+  readonly #listeners = new Set<ProviderListener>()
+  #changes: Promise<unknown> = Promise.resolve()
+  #settled = false
+
+  constructor(options: TopologyOptions) {
+    this.classes = options.classes
+    this.pool = options.pool
+    this.clock = options.clock
+    this.random = options.random
+    this.log = options.log
+    this.events = options.events
+    this.jobs = options.jobs
+  }
+
+  get providers(): ReadonlyMap<string, Provider> {
+    return this.#providers
+  }
+
+  get geoms(): ReadonlySet<Geom> {
+    return this.#geoms
+  }
+
+  /** Runs one change of the graph; the next one waits. Everything that adds or removes edges runs inside. */
+  change<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#changes.then(work)
+    this.#changes = result.catch(() => {})
+    return result
+  }
+
+  /** Waits until no change is under way or queued. */
+  async quiet(): Promise<void> {
+    await this.#changes
+  }
+
+  /** The provider of a name. Throws `not-found` with the nearest name. */
+  find(name: string): Provider {
+    const provider = this.#providers.get(name)
+    if (provider) return provider
+    throw new PlexusError('not-found', {
+      op: 'find',
+      subject: name,
+      message: `there is no provider "${name}"${didYouMean(name, [...this.#providers.keys()])}; plexus tree shows all`,
+    })
+  }
+
+  /** A device that opened: becomes a disk geom, and every class tastes it. The device stays the caller's to close. */
+  addDevice(name: string, device: BlockDevice): Promise<Provider> {
+    return this.change(async () => {
+      assert(!this.#disks.has(name), `one disk is named ${name}`)
+      const geom = new DiskGeom(name, device)
+      this.#disks.set(name, geom)
+      this.#geoms.add(geom)
+      const { geometry, identity, features } = device
+      geom.provider = this.makeProvider(geom, { name, geometry, identity, features })
+      device.onEvent((event) => {
+        if (event === 'gone') void this.removeDevice(name, goneError(device.path))
+        else void this.change(async () => geom.provider.update({ geometry: device.geometry }))
+      })
+      await this.tastePending()
+      return geom.provider
+    })
+  }
+
+  /** The device is gone, or is taken away on purpose: whatever stands on it is orphaned. Resolves when done. */
+  removeDevice(name: string, reason: PlexusError): Promise<void> {
+    const geom = this.#disks.get(name)
+    // What is in flight and what comes must fail now, not when other changes have ended.
+    if (geom && !geom.provider.error) geom.provider.error = reason
+    return this.change(async () => {
+      if (!geom || this.#disks.get(name) !== geom) return
+      this.#disks.delete(name)
+      await this.orphan(geom.provider, reason)
+      this.removeGeom(geom)
+    })
+  }
+
+  /** The device behind a disk provider, for probing. */
+  device(name: string): BlockDevice | undefined {
+    return this.#disks.get(name)?.device
+  }
+
+  /** All devices of the start have been added or are known to be missing. Later arrivals come one by one. */
+  settle(): Promise<void> {
+    return this.change(async () => {
+      this.#settled = true
+      for (const one of this.classes) await one.settled?.(this)
+      await this.tastePending()
+    })
+  }
+
+  get settled(): boolean {
+    return this.#settled
+  }
+
+  // The rest is for classes, inside a change.
+
+  addGeom(geom: Geom): void {
+    this.#geoms.add(geom)
+  }
+
+  /** Forgets a geom whose providers are orphaned and whose consumers are closed. */
+  removeGeom(geom: Geom): void {
+    assert(geom.consumers.length === 0, `${geom.name} has closed its consumers`)
+    for (const provider of geom.providers) this.#forget(provider)
+    this.#geoms.delete(geom)
+  }
+
+  /**
+   * A new provider of `geom`. It is tasted when the class calls {@link tastePending} (topology.ts does so at
+   * the end of its own changes). Throws `exists` when the name is taken.
+   */
+  makeProvider(geom: Geom, init: ProviderInit): Provider {
+    if (this.#providers.has(init.name)) {
+      throw new PlexusError('exists', {
+        op: 'create',
+        subject: init.name,
+        message: `a provider named "${init.name}" exists already; choose another name`,
+      })
+    }
+    const provider = new Provider(geom, init)
+    this.#providers.set(init.name, provider)
+    this.#untasted.add(provider)
+    for (const listener of [...this.#listeners]) listener(provider, 'arrived')
+    return provider
+  }
+
+  /** Same provider under another name. Throws `exists`. Who holds it keeps it. */
+  renameProvider(provider: Provider, name: string): void {
+    if (this.#providers.has(name)) {
+      throw new PlexusError('exists', {
+        op: 'rename',
+        subject: name,
+        message: `a provider named "${name}" exists already; choose another name`,
+      })
+    }
+    for (const listener of [...this.#listeners]) listener(provider, 'gone')
+    this.#providers.delete(provider.name)
+    provider.name = name
+    this.#providers.set(name, provider)
+    for (const listener of [...this.#listeners]) listener(provider, 'arrived')
+  }
+
+  readonly #untasted = new Set<Provider>()
+
+  /** Offers every provider that is new to every class, lowest first, until nothing new appears. */
+  async tastePending(): Promise<void> {
+    for (let next = first(this.#untasted); next; next = first(this.#untasted)) {
+      this.#untasted.delete(next)
+      if (!next.error) await this.#taste(next)
+    }
+  }
+
+  async #taste(provider: Provider): Promise<void> {
+    let anchor: Anchor | undefined
+    try {
+      anchor = await this.#readAnchor(provider)
+    } catch (error) {
+      this.log.warn(
+        { err: error, provider: provider.name, event: 'taste-failed' },
+        `${provider.name} could not be tasted`,
+      )
+      return
+    }
+    for (const one of this.classes) {
+      if (one.name === provider.geom.className) continue
+      if (anchor && anchor.className !== one.name) continue
+      if (await one.taste(provider, anchor, this)) return
+    }
+  }
+
+  async #readAnchor(provider: Provider): Promise<Anchor | undefined> {
+    const consumer = this.attach(provider, undefined, 'taste', { read: 1, write: 0, exclusive: 0 })
+    try {
+      return await readAnchor(consumer)
+    } finally {
+      await consumer.close()
+    }
+  }
+
+  /**
+   * Attaches to a provider and opens it. Throws `invalid` when that would make a cycle, and what
+   * {@link Consumer.changeAccess} throws.
+   */
+  attach(
+    provider: Provider,
+    owner: Geom | undefined,
+    holder: string,
+    access: AccessCounts,
+  ): Consumer {
+    if (owner && standsOn(provider, owner)) {
+      throw new PlexusError('invalid', {
+        op: 'attach',
+        subject: provider.name,
+        message: `${holder} cannot use ${provider.name}: it would stand on itself, or on what is above it`,
+      })
+    }
+    const consumer = new Consumer(provider, owner, holder, this.clock)
+    try {
+      consumer.changeAccess(access)
+    } catch (error) {
+      provider.consumers.delete(consumer)
+      throw error
+    }
+    return consumer
+  }
+
+  /** `provider` serves no more: its consumers' owners hear it, units get `gone`; its name is free at once. */
+  async orphan(provider: Provider, reason: PlexusError): Promise<void> {
+    provider.error ??= reason
+    this.#forget(provider)
+    for (const consumer of [...provider.consumers]) {
+      consumer.tell('gone')
+      await consumer.owner?.orphan(consumer, reason)
+    }
+  }
+
+  #forget(provider: Provider): void {
+    this.#untasted.delete(provider)
+    if (this.#providers.get(provider.name) !== provider) return
+    this.#providers.delete(provider.name)
+    for (const listener of [...this.#listeners]) listener(provider, 'gone')
+  }
+
+  /** Hears of every provider that comes and goes; returns the way to stop. */
+  onProvider(listener: ProviderListener): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Stops all classes: everything durable, nothing above the devices open. */
+  stop(): Promise<void> {
+    return this.change(async () => {
+      for (const one of this.classes) await one.stop?.()
+    })
+  }
+
+  report(): readonly GeomReport[] {
+    return [...this.#geoms].map((geom) => ({
+      className: geom.className,
+      name: geom.name,
+      consumers: geom.consumers.map(({ provider }) => provider.name),
+      providers: geom.providers.map(({ name }) => name),
+      state: geom.providers.some(({ error }) => error) ? 'orphaned' : 'up',
+    }))
+  }
+}
+
+/** Is `geom` the one that offers `provider`, or anywhere below it? */
+function standsOn(provider: Provider, geom: Geom): boolean {
+  return (
+    provider.geom === geom ||
+    provider.geom.consumers.some((consumer) => standsOn(consumer.provider, geom))
+  )
+}
+
+function first<T>(set: ReadonlySet<T>): T | undefined {
+  for (const one of set) return one
+  return undefined
+}
+
+function goneError(path: string): PlexusError {
+  return new PlexusError('gone', {
+    op: 'use',
+    subject: path,
+    message: `${path} is gone; connect it again`,
+  })
+}

@@ -1,0 +1,66 @@
+/**
+ * What a geom and a class are (GEOM). A class knows how to turn some providers into others: it tastes each
+ * provider that appears and makes geoms; a geom has consumers below and providers above. To add a class,
+ * copy src/engine/nop and add a row to class-list.ts.
+ */
+import type { PlexusError } from '../../base/errors.ts'
+import type { VerbSpec } from '../../control/verb-spec.ts'
+import type { Anchor } from './anchor.ts'
+import type { Bio } from './bio.ts'
+import type { Consumer } from './consumer.ts'
+import type { Provider } from './provider.ts'
+import type { Topology } from './topology.ts'
+
+/** Read, write and exclusive use, as counts or as changes of counts. */
+export interface AccessCounts {
+  readonly read: number
+  readonly write: number
+  readonly exclusive: number
+}
+
+export interface Geom {
+  readonly name: string
+  readonly className: string
+  readonly providers: readonly Provider[]
+  readonly consumers: readonly Consumer[]
+  /**
+   * Carries out one checked request to one of its providers: range, alignment, buffer and access are right.
+   * `request.complete` is called exactly once, not from within `start`.
+   */
+  start(request: Bio, provider: Provider): void
+  /** A provider below serves no more. Runs inside a topology change; the geom closes the consumer. */
+  orphan(consumer: Consumer, reason: PlexusError): Promise<void> | void
+  /** A provider below that this geom has attached to, but not opened, was opened for writing. */
+  spoil?(consumer: Consumer): void
+  /** A provider below has another size. */
+  resized?(consumer: Consumer): void
+  /** Ends: orphans its providers, stops its jobs, closes its consumers. Runs inside a topology change. */
+  wither(): Promise<void>
+}
+
+/** A verb with its action: the row of a class's table. The declaration is data that the command line shares. */
+export interface Verb {
+  readonly spec: VerbSpec
+  /**
+   * Does it. `parameters` has what the spec declares, by name, checked by control-server.ts against the spec:
+   * text, true for a flag, a list for what may repeat. The answer is sent to the client as JSON.
+   */
+  run(parameters: VerbParameters, topology: Topology): Promise<unknown>
+}
+
+export type VerbParameters = Readonly<Record<string, string | boolean | readonly string[]>>
+
+export interface GeomClass {
+  /** Lower case: `vinum`; the class in the anchor. */
+  readonly name: string
+  /**
+   * Looks at a provider that has just appeared. `anchor` is what topology.ts found in its last sector. Returns
+   * true when it has taken the provider. Must only read. Runs inside a topology change.
+   */
+  taste(provider: Provider, anchor: Anchor | undefined, topology: Topology): Promise<boolean>
+  /** Every device that is present at the start has been tasted: what is incomplete may be decided on now. */
+  settled?(topology: Topology): Promise<void>
+  readonly verbs: readonly Verb[]
+  /** The daemon stops: everything durable, jobs at a checkpoint. After it the consumers are closed. */
+  stop?(): Promise<void>
+}

@@ -1,0 +1,101 @@
+/**
+ * The running objects of vinum as they see each other: drive, subdisk, plex, volume and the set that hosts
+ * them. vinum-set.ts builds them from the model; the I/O path is volume-io.ts -> plex-linear.ts or
+ * plex-raid5.ts -> subdisk.ts -> Consumer.forward.
+ *
+ * States live in the records; a running object has the newest record. Three rules hold everywhere:
+ * 1. A write is acknowledged only when every copy that missed it is out of service durably (`demote`).
+ * 2. The last good copy is never taken out of service: then the error goes up instead.
+ * 3. What is not valid is not read (`readable`): a reviving subdisk is valid where its job has been.
+ */
+import type { Clock } from '../../base/clock.ts'
+import type { PlexusError } from '../../base/errors.ts'
+import type { Logger } from '../../base/log.ts'
+import type { BufferPool, IoRequest } from '../../hal/block-device.ts'
+import type { Consumer } from '../geom/consumer.ts'
+import type { DriveRecord, PlexRecord, SubdiskRecord } from './model.ts'
+
+/** Counts of trouble since the start or the last `clear`. */
+export interface TroubleCounts {
+  read: number
+  write: number
+  parity: number
+}
+
+/** A drive with the consumer that holds its provider, or without one while it is missing. */
+export interface Drive {
+  record: DriveRecord
+  consumer: Consumer | undefined
+  readonly errors: TroubleCounts
+}
+
+/** Which part of an address space holds valid content. `undefined` in its place means: all of it. */
+export interface Validity {
+  /** Is every byte of the range valid? */
+  covers(offset: number, length: number): boolean
+}
+
+/** A subdisk in operation (subdisk.ts). Addresses are in subdisk space, 0 to record.sizeBytes. */
+export interface Subdisk {
+  record: SubdiskRecord
+  drive: Drive
+  readonly errors: TroubleCounts
+  /**
+   * While `reviving`: what its job has made valid so far, in PLEX space. Undefined: nothing while stale or
+   * down, all while up.
+   */
+  validity: Validity | undefined
+  /** Up or reviving with its drive present: writes go here. */
+  readonly writable: boolean
+  /**
+   * Sends the part [offset, offset + length) of this subdisk down, with parent's buffer from dataOffset. The
+   * parent's `complete` gets the result, never from within. A missing drive answers `gone`. Follows a move.
+   */
+  forward(parent: IoRequest, offset: number, length: number, dataOffset: number): void
+}
+
+/** A plex in operation. Addresses are in plex space, which is the volume's: 0 to sizeBytes. */
+export interface Plex {
+  record: PlexRecord
+  /** In order (subdisksOf). */
+  readonly subdisks: readonly Subdisk[]
+  readonly sizeBytes: number
+  /** May the range be read here: valid, directly or through parity? */
+  readable(offset: number, length: number): boolean
+  /**
+   * Will a write of the range be stored completely here: `full`; by some of its subdisks only: `partial`; not
+   * at all: `none`. raid5 is `full` with one column missing.
+   */
+  storable(offset: number, length: number): 'full' | 'partial' | 'none'
+  /** End of the piece around `offset` that lies in one subdisk (raid5: one row), so that it is not `partial`. */
+  pieceEnd(offset: number): number
+  /**
+   * Carries out read, write, discard, write-zeroes or flush. Completes once, never from within. A failed write
+   * names the subdisks that missed it through `onMissed` before completing: the volume decides on their fate.
+   * raid5 demotes a single failing column itself and completes without error.
+   */
+  start(request: IoRequest, onMissed: (subdisk: Subdisk, error: PlexusError) => void): void
+}
+
+/** What the parts of a set may ask of it (vinum-set.ts). */
+export interface VinumHost {
+  readonly pool: BufferPool
+  readonly clock: Clock
+  readonly log: Logger
+  /**
+   * Takes subdisks out of service (stale): at once in memory, and resolves when that is durable on the set's
+   * drives, so that the write that they missed may be acknowledged. Concurrent calls share one commit.
+   * Rejects with PlexusError `io` when it would take the last good copy of any part of a volume, or when the
+   * set cannot commit: the write must fail then.
+   */
+  demote(subdisks: readonly Subdisk[], error: PlexusError): Promise<void>
+  /** Counts trouble, and tells of it once in a while. */
+  noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void
+  /** A bad sector was written again from good data. */
+  noteRepair(subdisk: Subdisk, offset: number, length: number): void
+  /**
+   * Keeps writes (`writes`) or all requests (`all`) of the volume above off a range of plex space, waits for
+   * those in flight, and resolves to the way to let go. At once for a detached plex.
+   */
+  lock(plex: Plex, offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void>
+}
