@@ -25,7 +25,7 @@ export class OpStatistics {
     else this.bytes += bytes
     // 31 - clz32 is the whole logarithm; below 16 us everything is in bucket 0.
     const bits = 32 - Math.clz32((ms * 1000) >>> 4)
-    const bucket = bits < LATENCY_BUCKETS_US.length ? bits : LATENCY_BUCKETS_US.length
+    const bucket = Math.min(bits, LATENCY_BUCKETS_US.length)
     this.buckets[bucket] = (this.buckets[bucket] ?? 0) + 1
   }
 }
