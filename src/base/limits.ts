@@ -133,6 +133,18 @@ export const COMPARE_AND_WRITE_BLOCKS = 255
 export const JOB_STEP_BYTES = 1 * MIB
 /** Progress of a job becomes durable this often, and when it pauses or ends. */
 export const JOB_CHECKPOINT_MS = 10_000
+/** Jobs that work at the same time; the rest waits in line. */
+export const JOBS_RUNNING = 4
+/** Ended jobs that the list still shows. */
+export const JOBS_ENDED_SHOWN = 16
+/** A job with a rate limit does no more at once than this part of a second, down to the smallest step. */
+export const JOB_BURST_MS = 100
+export const JOB_STEP_MIN_BYTES = 64 * KIB
+/** The shown rate of a job is the mean over this time. */
+export const JOB_RATE_WINDOW_MS = 10_000
+/** Between two steps a job rests as long as the last one took, within these bounds, while the drives serve others. */
+export const JOB_REST_MIN_MS = 1
+export const JOB_REST_MAX_MS = 100
 /** Events that `plexus events` can look back at. */
 export const EVENT_HISTORY = 1000
 
