@@ -7,8 +7,10 @@
 import { createServer, isIPv6 } from 'node:net'
 import { defined } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
-import { PlexusError } from '../base/errors.ts'
+import { withinTime } from '../base/deadline.ts'
+import { PlexusError, toPlexusError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
+import type { Topology } from '../engine/geom/topology.ts'
 import type { BufferPool } from '../hal/block-device.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
 import { IscsiServer } from '../target/iscsi/portal.ts'
@@ -27,11 +29,13 @@ import type { ListenAddress } from './config-schema.ts'
 import { DeviceSlots } from './device-slots.ts'
 import type { IdentityStore } from './identity-store.ts'
 import { emptyConfig, type Plan, planChanges } from './reconcile.ts'
+import { UnitSlots } from './unit-slots.ts'
 
 export interface ApplianceOptions {
   readonly config: Config
   readonly pool: BufferPool
   readonly queue: IoQueue
+  readonly topology: Topology
   readonly identities: IdentityStore
   readonly clock: Clock
   readonly log: Logger
@@ -39,7 +43,10 @@ export interface ApplianceOptions {
 
 export class Appliance {
   readonly server: IscsiServer
+  readonly topology: Topology
   readonly devices: DeviceSlots
+  readonly units: UnitSlots
+  readonly #clock: Clock
   readonly #log: Logger
   readonly #identities: IdentityStore
   readonly #registry = new TargetRegistry()
@@ -49,15 +56,23 @@ export class Appliance {
   #changing: Promise<void> = Promise.resolve()
 
   constructor(options: ApplianceOptions) {
-    const { config, pool, clock, log } = options
+    const { config, pool, topology, clock, log } = options
+    this.#clock = clock
     this.#log = log
+    this.topology = topology
     this.#identities = options.identities
     this.#config = emptyConfig(config)
     this.devices = new DeviceSlots({
       queue: options.queue,
-      pool,
+      topology,
       clock,
       log: log.child({ part: 'device' }),
+    })
+    this.units = new UnitSlots({
+      topology,
+      pool,
+      clock,
+      log: log.child({ part: 'unit' }),
       identities: options.identities,
       onUnitReplaced: (name) => this.#remap(name),
     })
@@ -101,14 +116,32 @@ export class Appliance {
     return `${targets}, ${count(total, 'device')}${notReady}, ${sessions}`
   }
 
+  /**
+   * For the end, after the last session: volumes are at rest and say so on disk, jobs are at a checkpoint, devices
+   * are flushed and closed. Resolves to what failed or did not answer within `timeoutMs`, in words.
+   */
+  async closeStorage(timeoutMs: number): Promise<readonly string[]> {
+    const failures: string[] = []
+    try {
+      const work = this.units.close().then(() => this.topology.stop())
+      if (!(await withinTime(this.#clock, work, timeoutMs))) {
+        failures.push(`volumes did not come to rest within ${timeoutMs / 1000} s`)
+      }
+    } catch (error) {
+      failures.push(toPlexusError(error, 'stop', 'volumes').message)
+    }
+    return [...failures, ...(await this.devices.close(timeoutMs))]
+  }
+
   async #apply(next: Config): Promise<Plan> {
     const plan = planChanges(this.#config, next)
     // What can fail: identities and tags reach the disk, then the addresses are opened.
     const tags = new Map(next.portals.map(({ name }) => [name, this.#identities.portalTag(name)]))
-    const names = new Set(next.devices.map((one) => one.name))
-    const newDevices = [...plan.devices.changed, ...plan.devices.added]
+    this.#checkDevicesLeave(plan)
+    const names = new Set(next.units.map((one) => one.name))
+    const newUnits = [...plan.units.changed, ...plan.units.added]
     const identities = new Map<string, UnitIdentity>(
-      newDevices.map(({ name }) => [name, this.#identities.identify(name, undefined, names)]),
+      newUnits.map(({ name }) => [name, this.#identities.identify(name, undefined, names)]),
     )
     const auth = new Map(next.auth.map((group) => [group.name, authGroup(group)]))
     const groupOf = (portal: PortalConfig): PortalGroup =>
@@ -116,7 +149,9 @@ export class Appliance {
     await this.#tryAddresses(plan)
     // New targets stand before new portals open: an initiator that comes back at once must find its disk.
     const { early, late, leaving } = this.#deviceOrder(plan)
-    await this.devices.add(early, identities)
+    await this.devices.add(early)
+    if (!this.topology.settled) await this.topology.settle()
+    await this.units.add(plan.units.added, identities)
     for (const portal of plan.portals.added) this.#setGroup(groupOf(portal))
     for (const target of plan.targets.added) this.#setTarget(target, next, auth)
     try {
@@ -124,6 +159,7 @@ export class Appliance {
     } catch (error) {
       for (const target of plan.targets.added) this.#registry.remove(target.name)
       for (const portal of plan.portals.added) this.#groups.delete(portal.name)
+      await this.units.remove(plan.units.added.map((one) => one.name))
       await this.devices.remove(early.map((one) => one.name))
       throw error
     }
@@ -133,11 +169,13 @@ export class Appliance {
     for (const portal of plan.portals.removed) this.#groups.delete(portal.name)
     for (const target of plan.targets.removed) this.#registry.remove(target.name)
     this.server.refresh()
+    await this.units.remove([...plan.units.removed, ...plan.units.changed].map((one) => one.name))
     await this.devices.remove(leaving.map((one) => one.name))
     // What only a restart changes is kept as it runs, so that every reload names what still waits for one.
-    const { limits, log, engine, stateDir } = this.#config
-    this.#config = { ...next, limits, log, engine, stateDir }
-    await this.devices.add(late, identities)
+    const { limits, log, engine, stateDir, controlDir } = this.#config
+    this.#config = { ...next, limits, log, engine, stateDir, controlDir }
+    await this.devices.add(late)
+    await this.units.add(plan.units.changed, identities)
     for (const target of [...plan.targets.changed, ...plan.targets.added]) {
       this.#setTarget(target, next, auth)
     }
@@ -158,6 +196,20 @@ export class Appliance {
       early: added.filter((one) => !held.has(one.path)),
       late: [...changed, ...added.filter((one) => held.has(one.path))],
       leaving,
+    }
+  }
+
+  /** A device on which a volume stands does not leave by an edit of a file: its data would be torn out. */
+  #checkDevicesLeave(plan: Plan): void {
+    for (const { name } of [...plan.devices.removed, ...plan.devices.changed]) {
+      const provider = this.topology.providers.get(name)
+      const user = [...(provider?.consumers ?? [])].find((one) => one.owner)
+      if (!user) continue
+      throw new PlexusError('in-use', {
+        op: 'reload',
+        subject: name,
+        message: `device ${name} is in use as ${user.holder}; take it out of its volumes before it leaves the configuration`,
+      })
     }
   }
 
@@ -228,22 +280,22 @@ export class Appliance {
       config.devices.flatMap((one) => (one.readOnly ? [one.name] : [])),
     )
     const luns = new Map<number, LunMapping>()
-    for (const { lun, device, readOnly } of target.luns) {
-      const unit = this.devices.unit(device)
-      if (unit) luns.set(lun, { lun, unit, readOnly: readOnly || readOnlyDevices.has(device) })
+    for (const { lun, unit: name, readOnly } of target.luns) {
+      const unit = this.units.unit(name)
+      if (unit) luns.set(lun, { lun, unit, readOnly: readOnly || readOnlyDevices.has(name) })
     }
     return luns
   }
 
   /** A disk with another identity has come in under this name: its LUNs lead to a new unit. */
-  #remap(device: string): void {
+  #remap(name: string): void {
     for (const target of this.#config.targets) {
-      if (!target.luns.some((lun) => lun.device === device)) continue
+      if (!target.luns.some((lun) => lun.unit === name)) continue
       const node = this.#registry.get(target.name)
       if (!node) continue
-      const { name, alias, portalGroups, auth, access } = node
+      const { alias, portalGroups, auth, access } = node
       node.update({
-        name,
+        name: node.name,
         alias,
         portalGroups,
         auth,

@@ -171,41 +171,57 @@ function checkLuns(source: ConfigSource, target: Entry): void {
   const known = isRecord(devices) ? Object.keys(devices) : []
   const luns = entriesOf(target.value, 'luns', target.path)
   reportDuplicates(source, luns, 'lun')
-  const mapped = new Map<string, unknown>()
+  const mapped = new Set<string>()
   for (const lun of luns) {
-    const device = lun.value['device']
-    if (typeof device !== 'string') continue
     const place = describePlace(source.value, lun.path)
-    if (!known.includes(device)) {
-      const hint = didYouMean(device, known)
-      source.problem([...lun.path, 'device'], `${place}: there is no device "${device}"${hint}`)
-    } else if (mapped.has(device)) {
+    const backing = backingOf(lun)
+    if (!backing) {
+      source.problem(lun.path, `${place} needs exactly one of "device" and "volume"`)
+      continue
+    }
+    const { key, name } = backing
+    const isDevice = known.includes(name)
+    if (key === 'device' && !isDevice) {
+      const hint = didYouMean(name, known)
+      source.problem([...lun.path, key], `${place}: there is no device "${name}"${hint}`)
+    } else if (key === 'volume' && isDevice) {
+      source.problem([...lun.path, key], `${place}: "${name}" is a device; write "device: ${name}"`)
+    } else if (mapped.has(name)) {
       source.problem(
-        [...lun.path, 'device'],
-        `${place}: device "${device}" is mapped in this target already`,
+        [...lun.path, key],
+        `${place}: ${key} "${name}" is mapped in this target already`,
       )
     }
-    mapped.set(device, lun.value['lun'])
+    mapped.add(name)
   }
 }
 
-/** A device is one logical unit, whichever targets map it: its block length is one, too. */
+/** What a LUN leads to, where exactly one is named. */
+function backingOf(lun: Entry): { key: 'device' | 'volume'; name: string } | undefined {
+  const { device, volume } = lun.value
+  if (typeof device === 'string' && volume === undefined) return { key: 'device', name: device }
+  if (typeof volume === 'string' && device === undefined) return { key: 'volume', name: volume }
+  return undefined
+}
+
+/** A device or volume is one logical unit, whichever targets map it: its block length is one, too. */
 function checkBlockSizes(source: ConfigSource): void {
   const sizes = new Map<string, { size: unknown; place: string }>()
   for (const target of entriesOf(source.value, 'targets')) {
     for (const lun of entriesOf(target.value, 'luns', target.path)) {
-      const device = lun.value['device']
-      if (typeof device !== 'string') continue
+      const backing = backingOf(lun)
+      if (!backing) continue
+      const { key, name } = backing
       const size = lun.value['blockSize']
       const place = describePlace(source.value, lun.path)
-      const first = sizes.get(device)
+      const first = sizes.get(name)
       if (first && first.size !== size) {
         source.problem(
           [...lun.path, 'blockSize'],
-          `${place}: device "${device}" has another "blockSize" at ${first.place}; give both the same`,
+          `${place}: ${key} "${name}" has another "blockSize" at ${first.place}; give both the same`,
         )
       }
-      if (!first) sizes.set(device, { size, place })
+      if (!first) sizes.set(name, { size, place })
     }
   }
 }
@@ -250,30 +266,12 @@ function checkAccess(source: ConfigSource, target: Entry): void {
   }
 }
 
-function checkUse(source: ConfigSource): void {
-  const used = new Set(
-    entriesOf(source.value, 'targets').flatMap((target) =>
-      entriesOf(target.value, 'luns').map(({ value }) => value['device']),
-    ),
-  )
-  const devices = isRecord(source.value) ? source.value['devices'] : undefined
-  for (const name of isRecord(devices) ? Object.keys(devices) : []) {
-    if (!used.has(name)) {
-      source.warning(
-        ['devices', name],
-        `device "${name}" is not mapped to any LUN; it is held, but not served`,
-      )
-    }
-  }
-}
-
 /** Every check, in no particular order. A row here is all that a new one needs. */
 const CHECKS: readonly ((source: ConfigSource) => void)[] = [
   checkPortals,
   checkAuth,
   checkTargets,
   checkBlockSizes,
-  checkUse,
 ]
 
 /** Runs all checks over what could be parsed. */

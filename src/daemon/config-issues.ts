@@ -12,8 +12,7 @@ type Issue = z.core.$ZodIssue
 
 /** Keys of the design that this version does not have: named honestly instead of as a typing error. */
 const NOT_YET: Readonly<Record<string, string>> = {
-  volumes: 'volumes are not available in this version; map devices to LUNs with "device"',
-  volume: 'volumes are not available in this version; name a device with "device"',
+  volumes: 'volumes are made with "plexus volume create"; the labels on the disks are the truth',
   role: 'spares are not available in this version; write the device as NAME: PATH',
   profile: 'profiles are not available in this version; one behaviour suits all initiators',
   metrics: 'metrics are not available in this version',

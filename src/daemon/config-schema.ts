@@ -21,6 +21,7 @@ import {
 
 export const ISCSI_PORT = 3260
 export const STATE_DIR_DEFAULT = '/var/lib/plexus'
+export const CONTROL_DIR_DEFAULT = '/run/plexus'
 
 /** A network address to listen on. */
 export interface ListenAddress {
@@ -135,7 +136,8 @@ const device = z.union([
 
 const lun = z.strictObject({
   lun: lunNumber,
-  device: z.string().describe('A name from "devices"'),
+  device: z.string().optional().describe('A name from "devices"; this or "volume"'),
+  volume: name.optional().describe('Name of a volume (plexus volume list); this or "device"'),
   blockSize: z
     .union([z.literal(512), z.literal(4096)])
     .optional()
@@ -205,6 +207,15 @@ export const configSchema = z.strictObject({
   state: z
     .strictObject({
       dir: z.string().min(1).default(STATE_DIR_DEFAULT).describe('Where LUN identities are kept'),
+    })
+    .prefault({}),
+  control: z
+    .strictObject({
+      dir: z
+        .string()
+        .min(1)
+        .default(CONTROL_DIR_DEFAULT)
+        .describe('Where the sockets of the command line are: control.sock and status.sock'),
     })
     .prefault({}),
 })

@@ -52,13 +52,20 @@ export interface DeviceConfig {
   /** Absolute. */
   readonly path: string
   readonly readOnly: boolean
-  /** Logical block that initiators see; undefined: the device's own. */
+}
+
+/** A provider that LUNs lead to: one logical unit, whichever targets map it. */
+export interface UnitConfig {
+  /** Name of the device or volume: providers have one space of names. */
+  readonly name: string
+  /** Logical block that initiators see; undefined: the provider's own. */
   readonly blockBytes: number | undefined
 }
 
 export interface LunConfig {
   readonly lun: number
-  readonly device: string
+  /** Name of the unit. */
+  readonly unit: string
   readonly readOnly: boolean
 }
 
@@ -84,6 +91,7 @@ export interface Config {
   readonly portals: readonly PortalConfig[]
   readonly auth: readonly AuthConfig[]
   readonly devices: readonly DeviceConfig[]
+  readonly units: readonly UnitConfig[]
   readonly targets: readonly TargetConfig[]
   readonly limits: {
     readonly sessions: number
@@ -94,6 +102,8 @@ export interface Config {
   readonly engine: 'auto' | 'io_uring' | 'threads'
   /** Absolute. */
   readonly stateDir: string
+  /** Absolute. */
+  readonly controlDir: string
   /** Doubts that do not keep the daemon from running. */
   readonly warnings: readonly Problem[]
 }
@@ -163,6 +173,11 @@ function credentials(
   return given && { user: given.user, secret: defined(secret, `the secret of ${given.user}`) }
 }
 
+/** What a LUN leads to. The checks have seen that exactly one of the two stands there. */
+function unitName(lun: { device?: string | undefined; volume?: string | undefined }): string {
+  return defined(lun.device ?? lun.volume, 'device or volume of a lun')
+}
+
 function resolveConfig(
   data: ConfigInput,
   secrets: Secrets,
@@ -171,7 +186,7 @@ function resolveConfig(
 ): Config {
   const base = dirname(file)
   const blockBytes = new Map(
-    data.targets.flatMap(({ luns }) => luns.map((one) => [one.device, one.blockSize] as const)),
+    data.targets.flatMap(({ luns }) => luns.map((one) => [unitName(one), one.blockSize] as const)),
   )
   return {
     file,
@@ -194,14 +209,18 @@ function resolveConfig(
       name,
       path: resolve(base, typeof given === 'string' ? given : given.path),
       readOnly: typeof given === 'string' ? false : given.readOnly,
-      blockBytes: blockBytes.get(name),
     })),
+    units: [...blockBytes].map(([name, bytes]) => ({ name, blockBytes: bytes })),
     targets: data.targets.map((target) => ({
       name: normalName(target.name),
       alias: target.alias,
       portals: target.portals,
       auth: target.auth,
-      luns: target.luns.map(({ lun, device, readOnly }) => ({ lun, device, readOnly })),
+      luns: target.luns.map((one) => ({
+        lun: one.lun,
+        unit: unitName(one),
+        readOnly: one.readOnly,
+      })),
       access:
         target.access &&
         new Map(Object.entries(target.access).map(([name, rows]) => [normalName(name), rows])),
@@ -214,6 +233,7 @@ function resolveConfig(
     log: data.log,
     engine: data.hal.engine,
     stateDir: resolve(base, data.state.dir),
+    controlDir: resolve(base, data.control.dir),
     warnings,
   }
 }

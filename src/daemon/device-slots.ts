@@ -1,30 +1,25 @@
 /**
- * One slot for each device of the configuration: its logical unit, and the device behind it while there is
- * one. A device that is missing, busy or failing leaves its unit "not ready" and is tried again when its
- * path appears, and from time to time; the daemon lives on. Used by appliance.ts.
+ * One slot for each device of the configuration: it opens the device and gives it to the topology, where classes
+ * taste it and logical units find it. A device that is missing, busy or failing is tried again when its path
+ * appears, and from time to time; the daemon lives on. Used by appliance.ts.
  */
-
-import { defined } from '../base/assert.ts'
 import { formatSize } from '../base/bytes.ts'
 import type { Clock, Timer } from '../base/clock.ts'
 import { withinTime } from '../base/deadline.ts'
-import { type PlexusError, toPlexusError } from '../base/errors.ts'
+import { PlexusError, toPlexusError } from '../base/errors.ts'
 import { DEVICE_CLOSE_MS, DEVICE_RETRY_MS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
-import type { BlockDevice, BufferPool } from '../hal/block-device.ts'
+import type { Topology } from '../engine/geom/topology.ts'
+import type { BlockDevice } from '../hal/block-device.ts'
 import { deviceContents, formatContents } from '../hal/device-contents.ts'
 import { type DeviceWatch, watchDevices } from '../hal/device-watch.ts'
 import { flush } from '../hal/io.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
 import { openDevice } from '../hal/open-device.ts'
-import { BlockUnit } from '../target/scsi/logical-unit.ts'
-import type { UnitIdentity } from '../target/scsi/types.ts'
 import type { DeviceConfig } from './config.ts'
-import type { IdentityStore } from './identity-store.ts'
 
 interface Slot {
   readonly config: DeviceConfig
-  unit: BlockUnit
   device: BlockDevice | undefined
   /** Ends the subscription to the device's events. */
   unsubscribe: () => void
@@ -37,12 +32,18 @@ interface Slot {
 
 export interface DeviceSlotsOptions {
   readonly queue: IoQueue
-  readonly pool: BufferPool
+  readonly topology: Topology
   readonly clock: Clock
   readonly log: Logger
-  readonly identities: IdentityStore
-  /** The unit behind a name is another object now: LUN maps must be made anew. */
-  readonly onUnitReplaced: (name: string) => void
+}
+
+/** What `plexus device list` says of a slot. */
+export interface SlotReport {
+  readonly name: string
+  readonly path: string
+  readonly ready: boolean
+  /** Why it is not ready. */
+  readonly reason: string | undefined
 }
 
 export class DeviceSlots {
@@ -63,19 +64,24 @@ export class DeviceSlots {
     this.#retry = options.clock.every(DEVICE_RETRY_MS, () => this.#retryWhere(() => true))
   }
 
-  /** The logical unit of a device, undefined where there is no slot of that name. */
-  unit(name: string): BlockUnit | undefined {
-    return this.#slots.get(name)?.unit
-  }
-
   get total(): number {
     return this.#slots.size
   }
 
+  /** All slots, in the order of the configuration. */
+  report(): readonly SlotReport[] {
+    return [...this.#slots.values()].map(({ config, device, reason }) => ({
+      name: config.name,
+      path: config.path,
+      ready: device !== undefined,
+      reason: device ? undefined : (reason ?? 'being opened'),
+    }))
+  }
+
   /** Devices that are not there, with the reasons. */
   get missing(): readonly { readonly name: string; readonly reason: string }[] {
-    return [...this.#slots.values()].flatMap((slot) =>
-      slot.device ? [] : [{ name: slot.config.name, reason: slot.reason ?? 'being opened' }],
+    return this.report().flatMap(({ name, reason }) =>
+      reason === undefined ? [] : [{ name, reason }],
     )
   }
 
@@ -84,19 +90,11 @@ export class DeviceSlots {
     return [...this.#slots.values()].flatMap((slot) => slot.device ?? [])
   }
 
-  /**
-   * Makes the slots of `configs` and tries each device once. `identities` are those of the missing devices,
-   * from {@link IdentityStore.identify}; a device that cannot be opened is no error.
-   */
-  async add(
-    configs: readonly DeviceConfig[],
-    identities: ReadonlyMap<string, UnitIdentity>,
-  ): Promise<void> {
+  /** Makes the slots of `configs` and tries each device once; one that cannot be opened is no error. */
+  async add(configs: readonly DeviceConfig[]): Promise<void> {
     for (const config of configs) {
-      const identity = defined(identities.get(config.name), `the identity of ${config.name}`)
       this.#slots.set(config.name, {
         config,
-        unit: this.#makeUnit(config, identity),
         device: undefined,
         unsubscribe: () => {},
         reason: undefined,
@@ -108,11 +106,11 @@ export class DeviceSlots {
   }
 
   /**
-   * Takes devices away: their units answer "not ready" at once. Waits for what is in flight, in bounded time;
-   * after that a device that hangs closes whenever it can.
+   * Takes devices away; what stands on them is orphaned. Waits for what is in flight, in bounded time; after
+   * that a device that hangs closes whenever it can.
    */
   async remove(names: readonly string[]): Promise<void> {
-    const { clock, log } = this.#options
+    const { clock, log, topology } = this.#options
     const closing = names.map(async (name) => {
       const slot = this.#slots.get(name)
       if (!slot) return
@@ -121,7 +119,9 @@ export class DeviceSlots {
       await slot.opening
       const { device } = slot
       this.#detach(slot, 'removed from the configuration')
-      if (device && !(await withinTime(clock, device.close(), DEVICE_CLOSE_MS))) {
+      if (!device) return
+      const work = topology.removeDevice(name, removedError(name)).then(() => device.close())
+      if (!(await withinTime(clock, work, DEVICE_CLOSE_MS))) {
         log.warn(
           { device: name },
           `${device.path} still has I/O in flight; it closes when that ends`,
@@ -165,19 +165,6 @@ export class DeviceSlots {
     return failures
   }
 
-  #makeUnit(config: DeviceConfig, identity: UnitIdentity): BlockUnit {
-    const { pool, clock, log } = this.#options
-    return new BlockUnit({
-      name: config.name,
-      identity,
-      device: undefined,
-      ...(config.blockBytes === undefined ? {} : { blockBytes: config.blockBytes }),
-      pool,
-      clock,
-      log,
-    })
-  }
-
   #retryWhere(wanted: (slot: Slot) => boolean): void {
     for (const [name, slot] of this.#slots) {
       if (slot.device || slot.opening || !wanted(slot)) continue
@@ -208,34 +195,27 @@ export class DeviceSlots {
     }
     try {
       if (slot.removed) await device.close()
-      else this.#attach(slot, device)
+      else await this.#attach(slot, device)
     } catch (error) {
       await device.close()
       this.#notReady(slot, toPlexusError(error, 'attach', name))
     }
   }
 
-  #attach(slot: Slot, device: BlockDevice): void {
-    const { identities, log } = this.#options
+  async #attach(slot: Slot, device: BlockDevice): Promise<void> {
+    const { topology, log } = this.#options
     const { name } = slot.config
     const { logicalBlockBytes, sizeBytes } = device.geometry
-    const identity = identities.identify(name, device.identity, new Set(this.#slots.keys()))
-    if (!identity.naa.equals(slot.unit.identity.naa)) {
-      // Another disk than the one last seen under this name, or one that moved here: not the same unit.
-      slot.unit = this.#makeUnit(slot.config, identity)
-      this.#options.onUnitReplaced(name)
-    }
-    // Refuses a device whose blocks do not fit those that initiators see.
-    slot.unit.setDevice(device)
-    slot.device = device
-    slot.reason = undefined
+    log.info(
+      { event: 'device-ready', device: name },
+      `device ${name} is ready: ${device.path}, ${formatSize(sizeBytes)}, blocks of ${logicalBlockBytes} bytes`,
+    )
     slot.unsubscribe = device.onEvent((event) => {
       if (event === 'gone' && slot.device === device) this.#lost(slot, device)
     })
-    log.info(
-      { event: 'device-ready', device: name, naa: identity.naa.toString('hex') },
-      `device ${name} is ready: ${device.path}, ${formatSize(sizeBytes)}, blocks of ${logicalBlockBytes} bytes`,
-    )
+    slot.device = device
+    slot.reason = undefined
+    await topology.addDevice(name, device)
     this.#sayContents(name, device)
   }
 
@@ -269,16 +249,21 @@ export class DeviceSlots {
     slot.reason = error.message
     this.#options.log.warn(
       { event: 'device-not-ready', device: slot.config.name, kind: error.kind },
-      `device ${slot.config.name} is not ready: ${error.message}; its LUNs answer "not ready" until it can be opened`,
+      `device ${slot.config.name} is not ready: ${error.message}; it is tried again when it appears`,
     )
   }
 
   #lost(slot: Slot, device: BlockDevice): void {
-    const { log } = this.#options
+    const { log, topology } = this.#options
     const { name } = slot.config
     this.#detach(slot, `${device.path} is gone`)
     log.error({ event: 'device-gone', device: name }, `device ${name} is gone: ${device.path}`)
-    device.close().catch((error: unknown) => {
+    const leave = async (): Promise<void> => {
+      // A device that comes back under this name must find the old one out of the graph.
+      await topology.quiet()
+      await device.close()
+    }
+    leave().catch((error: unknown) => {
       log.warn({ err: error, device: name }, 'closing the lost device failed')
     })
   }
@@ -288,6 +273,13 @@ export class DeviceSlots {
     slot.unsubscribe = () => {}
     slot.device = undefined
     slot.reason = reason
-    slot.unit.setDevice(undefined)
   }
+}
+
+function removedError(name: string): PlexusError {
+  return new PlexusError('gone', {
+    op: 'use',
+    subject: name,
+    message: `device ${name} was taken out of the configuration`,
+  })
 }

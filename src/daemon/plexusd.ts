@@ -15,7 +15,9 @@ import { realClock } from '../base/clock.ts'
 import { PlexusError } from '../base/errors.ts'
 import { assertLimits } from '../base/limits.ts'
 import { createLogger, type Logger } from '../base/log.ts'
+import { systemRandom } from '../base/random.ts'
 import { plexusVersion } from '../base/version.ts'
+import { createEngine } from '../engine/engine.ts'
 import { createAlignedPool } from '../hal/aligned-pool.ts'
 import { createIoQueue } from '../hal/io-queue.ts'
 import { Appliance } from './appliance.ts'
@@ -84,10 +86,18 @@ class Daemon {
     const queue = createIoQueue({ engine: config.engine, pool, log })
     this.#closeQueue = () => queue.close()
     const version = plexusVersion()
+    const topology = createEngine({
+      pool,
+      clock: realClock,
+      random: systemRandom,
+      log: log.child({ part: 'engine' }),
+      now: () => new Date(),
+    })
     this.#appliance = new Appliance({
       config,
       pool,
       queue,
+      topology,
       identities: IdentityStore.open({
         dir: config.stateDir,
         revision: version.split('.').slice(0, 2).join('.'),
@@ -152,12 +162,12 @@ class Daemon {
     this.#stoppingSinceMs = nowMs
     this.#log.info({ event: 'stopping', signal }, 'stopping')
     this.#systemd.stopping(SHUTDOWN_MS)
-    const { server, devices } = this.#appliance
+    const { server } = this.#appliance
     const clean = await shutDown(
       {
         drain: (ms) => server.drain(ms),
         closeServer: () => server.close(),
-        closeDevices: (ms) => devices.close(ms),
+        closeDevices: (ms) => this.#appliance.closeStorage(ms),
         closeQueue: this.#closeQueue,
       },
       realClock,

@@ -4,7 +4,14 @@
  * configuration. appliance.ts carries a plan out; plexusd.ts makes one at start and at each SIGHUP.
  */
 import { isDeepStrictEqual } from 'node:util'
-import type { AuthConfig, Config, DeviceConfig, PortalConfig, TargetConfig } from './config.ts'
+import type {
+  AuthConfig,
+  Config,
+  DeviceConfig,
+  PortalConfig,
+  TargetConfig,
+  UnitConfig,
+} from './config.ts'
 
 /** Rows of one kind: names that go, and the new form of what comes or changes. */
 export interface Difference<T> {
@@ -19,8 +26,10 @@ export interface Plan {
   /** Portals that go on listening, with other digests or discovery authentication for later logins. */
   readonly portalsUpdated: readonly PortalConfig[]
   readonly auth: Difference<AuthConfig>
-  /** `changed` has devices with another path or block size: another medium, so a new logical unit. */
+  /** `changed` has devices with another path or mode: another medium. */
   readonly devices: Difference<DeviceConfig>
+  /** `changed` has units with another block size: a new logical unit. */
+  readonly units: Difference<UnitConfig>
   /** `changed` has targets whose own rows, portals, auth group or devices changed. */
   readonly targets: Difference<TargetConfig>
   /** Settings that only a restart can change, by their keys. */
@@ -29,7 +38,7 @@ export interface Plan {
 
 /** The configuration of nothing: where the start begins. */
 export function emptyConfig(like: Config): Config {
-  return { ...like, portals: [], auth: [], devices: [], targets: [] }
+  return { ...like, portals: [], auth: [], devices: [], units: [], targets: [] }
 }
 
 function difference<T extends { readonly name: string }>(
@@ -59,6 +68,7 @@ const RESTART_SETTINGS: readonly (readonly [string, (config: Config) => unknown]
   ['log', (config) => config.log],
   ['hal', (config) => config.engine],
   ['state', (config) => config.stateDir],
+  ['control', (config) => config.controlDir],
 ]
 
 /** The steps from `before` to `after`. */
@@ -71,7 +81,8 @@ export function planChanges(before: Config, after: Config): Plan {
   const auth = difference(before.auth, after.auth)
   const devices = difference(before.devices, after.devices)
   const authTouched = namesOf(auth)
-  const devicesTouched = namesOf(devices)
+  const units = difference(before.units, after.units)
+  const touched = new Set([...namesOf(devices), ...namesOf(units)])
   const relistened = new Set(portals.changed.map((one) => one.name))
   const old = new Map(before.portals.map((one) => [one.name, one]))
   return {
@@ -83,13 +94,14 @@ export function planChanges(before: Config, after: Config): Plan {
     }),
     auth,
     devices,
+    units,
     targets: difference(
       before.targets,
       after.targets,
       (a, b) =>
         !isDeepStrictEqual(a, b) ||
         (b.auth !== undefined && authTouched.has(b.auth)) ||
-        b.luns.some((lun) => devicesTouched.has(lun.device)),
+        b.luns.some((lun) => touched.has(lun.unit)),
     ),
     restart: RESTART_SETTINGS.filter(
       ([, read]) => !isDeepStrictEqual(read(before), read(after)),
@@ -109,6 +121,7 @@ export function describePlan(plan: Plan): readonly string[] {
     ...plan.portalsUpdated.map((one) => `change portal ${one.name} (stays open)`),
     ...lines('auth group', plan.auth),
     ...lines('device', plan.devices),
+    ...lines('logical unit', plan.units),
     ...lines('target', plan.targets),
     ...plan.restart.map((key) => `"${key}" changes at the next restart`),
   ]

@@ -275,6 +275,7 @@ export class Topology {
   /** Stops all classes: everything durable, nothing above the devices open. */
   stop(): Promise<void> {
     return this.change(async () => {
+      await this.jobs.stop()
       for (const one of this.classes) await one.stop?.()
     })
   }

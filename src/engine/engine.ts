@@ -1,0 +1,34 @@
+/**
+ * Puts the engine together: the list of classes, the events, the jobs, the graph. The daemon makes one, the
+ * simulator makes one for each boot of its machine. A new class is one more row in `CLASSES`.
+ */
+import type { Clock } from '../base/clock.ts'
+import type { Logger } from '../base/log.ts'
+import type { Random } from '../base/random.ts'
+import type { BufferPool } from '../hal/block-device.ts'
+import { EventLog } from './geom/events.ts'
+import { JobManager } from './geom/job.ts'
+import { Topology } from './geom/topology.ts'
+import type { GeomClass } from './geom/types.ts'
+import { createNopClass } from './nop/nop-class.ts'
+import { createVinumClass } from './vinum/vinum-class.ts'
+
+const CLASSES: readonly (() => GeomClass)[] = [createVinumClass, createNopClass]
+
+export interface EngineOptions {
+  readonly pool: BufferPool
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Logger
+  /** Wall-clock time for events; nothing is decided by it. */
+  readonly now: () => Date
+}
+
+/** An empty graph with all classes. */
+export function createEngine(options: EngineOptions): Topology {
+  const { pool, clock, random, log } = options
+  const events = new EventLog(options.now)
+  const jobs = new JobManager({ clock, log, events })
+  const classes = CLASSES.map((create) => create())
+  return new Topology({ classes, pool, clock, random, log, events, jobs })
+}

@@ -1,0 +1,173 @@
+/**
+ * The durable configuration of one native set: the newest model, and the queue of changes to it. A change is a
+ * function from model to model; changes that wait share one commit. A commit writes the next generation to every
+ * drive that is up; a drive that fails it is down in the same commit. spec/vinum.md, 9; the quorum is geom/quorum.ts.
+ *
+ * Used by vinum-set.ts. Nothing here touches volumes: a change takes effect when its promise has resolved.
+ */
+import { assert } from '../../base/assert.ts'
+import { PlexusError, toPlexusError } from '../../base/errors.ts'
+import type { AnchoredDevice } from '../geom/anchored-device.ts'
+import { commitAllowed } from '../geom/quorum.ts'
+import { encodeModel } from './codec.ts'
+import type { VinumModel } from './model.ts'
+
+export type Change = (model: VinumModel) => VinumModel
+
+interface Waiting {
+  readonly change: Change
+  resolve(model: VinumModel): void
+  reject(error: unknown): void
+}
+
+export interface ConfigStoreOptions {
+  readonly model: VinumModel
+  /** The label of a drive that is present; undefined: it cannot be written. */
+  label(driveUuid: string): AnchoredDevice | undefined
+  /** Marks a drive that failed a commit as down, in the model. */
+  loseDrive(model: VinumModel, driveUuid: string): VinumModel
+  /** The new model is durable; runs before the promises of its changes resolve. */
+  onCommit(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void
+}
+
+export class ConfigStore {
+  readonly #options: ConfigStoreOptions
+  #model: VinumModel
+  /** Highest generation that any drive may carry, committed or not: never used twice. */
+  #generation: number
+  #waiting: Waiting[] = []
+  #running: Promise<void> | undefined
+
+  constructor(options: ConfigStoreOptions) {
+    this.#options = options
+    this.#model = options.model
+    this.#generation = options.model.generation
+  }
+
+  /** The newest durable model. */
+  get model(): VinumModel {
+    return this.#model
+  }
+
+  /**
+   * Queues a change and resolves to the model when it is durable. Rejects with what `change` throws, and then
+   * nothing of it has happened; with `io` when too few drives took it, and then it may or may not be found
+   * after a restart. A change that returns the same model resolves without a commit.
+   */
+  commit(change: Change): Promise<VinumModel> {
+    const result = new Promise<VinumModel>((resolve, reject) => {
+      this.#waiting.push({ change, resolve, reject })
+    })
+    this.#running ??= this.#run()
+    return result
+  }
+
+  /** Resolves when no change is waiting or under way. */
+  async idle(): Promise<void> {
+    while (this.#running) await this.#running
+  }
+
+  async #run(): Promise<void> {
+    // Changes of the same turn of the event loop belong together: two subdisks of one lost drive, for example.
+    await Promise.resolve()
+    while (this.#waiting.length > 0) {
+      const batch = this.#waiting.splice(0)
+      const { model, applied } = this.#applyAll(batch)
+      if (applied.length === 0) continue
+      if (model === this.#model) {
+        for (const one of applied) one.resolve(model)
+        continue
+      }
+      try {
+        await this.#store(model)
+        for (const one of applied) one.resolve(this.#model)
+      } catch (error) {
+        for (const one of applied) one.reject(error)
+      }
+    }
+    this.#running = undefined
+  }
+
+  #applyAll(batch: readonly Waiting[]): { model: VinumModel; applied: Waiting[] } {
+    let model = this.#model
+    const applied: Waiting[] = []
+    for (const one of batch) {
+      try {
+        model = one.change(model)
+        applied.push(one)
+      } catch (error) {
+        one.reject(error)
+      }
+    }
+    return { model, applied }
+  }
+
+  /** Writes `wanted`, with drives that fail marked down, until all that are up in it have it. */
+  async #store(wanted: VinumModel): Promise<void> {
+    const votersBefore = votersOf(this.#model)
+    const failed = new Map<string, PlexusError>()
+    let model = wanted
+    for (;;) {
+      model = { ...model, generation: ++this.#generation }
+      const payload = encodeModel(model)
+      const voters = votersOf(model)
+      const errors = await this.#writeAll(voters, model.generation, payload)
+      const reached = voters.filter((uuid) => !errors.has(uuid))
+      const unreachable = [...errors.values()].find((error) => error.kind === 'no-space')
+      if (unreachable) throw unreachable
+      if (!commitAllowed(votersBefore, reached)) throw quorumError(votersBefore, reached)
+      if (errors.size === 0) break
+      for (const [uuid, error] of errors) {
+        failed.set(uuid, error)
+        model = this.#options.loseDrive(model, uuid)
+      }
+    }
+    assert(model.generation > this.#model.generation, 'generations only grow')
+    this.#model = model
+    this.#options.onCommit(model, failed)
+  }
+
+  async #writeAll(
+    voters: readonly string[],
+    generation: number,
+    payload: Buffer,
+  ): Promise<Map<string, PlexusError>> {
+    const errors = new Map<string, PlexusError>()
+    await Promise.all(
+      voters.map(async (uuid) => {
+        try {
+          const label = this.#options.label(uuid)
+          if (!label) throw missingError(uuid)
+          await label.commit(generation, payload)
+        } catch (error) {
+          if (!(error instanceof PlexusError)) throw error
+          errors.set(uuid, toPlexusError(error, 'commit', uuid))
+        }
+      }),
+    )
+    return errors
+  }
+}
+
+/** Drives that vote: those that the model calls up. */
+export function votersOf(model: VinumModel): readonly string[] {
+  return model.drives.flatMap((drive) => (drive.state === 'up' ? [drive.uuid] : []))
+}
+
+function missingError(uuid: string): PlexusError {
+  return new PlexusError('gone', {
+    op: 'commit',
+    subject: uuid,
+    message: `drive ${uuid} is missing`,
+  })
+}
+
+function quorumError(before: readonly string[], reached: readonly string[]): PlexusError {
+  return new PlexusError('io', {
+    op: 'commit',
+    subject: 'vinum',
+    message:
+      `the configuration could be written to ${reached.length} of ${before.length} drives only, less than half: ` +
+      'nothing may change until more of them are back; connect the missing drives',
+  })
+}
