@@ -129,6 +129,16 @@ export const BLOCK_BYTES_DEFAULT = 512
 /** Blocks of one COMPARE AND WRITE (VPD B0; the field has one byte). */
 export const COMPARE_AND_WRITE_BLOCKS = 255
 
+/** One stripe unit of a striped or raid5 plex; vinum's default. */
+export const STRIPE_BYTES_DEFAULT = 256 * KIB
+/** Subdisks lie at multiples of 4 KiB, so a unit is not smaller; a unit fits one lease of the pool. */
+export const STRIPE_BYTES_MIN = 4 * KIB
+export const STRIPE_BYTES_MAX = POOL_CHUNK_BYTES
+/** Subdisks of one plex. */
+export const SUBDISKS_PER_PLEX = 64
+/** Plexes of one volume. */
+export const PLEXES_PER_VOLUME = 8
+
 /** One step of a job: what it holds locked, reads and writes at once. */
 export const JOB_STEP_BYTES = 1 * MIB
 /** Progress of a job becomes durable this often, and when it pauses or ends. */
