@@ -1,0 +1,217 @@
+/**
+ * Anchor and slot header as bytes: little-endian, CRC32C (docs/on-disk-format.md). Both begin alike, so that a
+ * slot header says everything that the anchor says. Used by anchor.ts and anchored-device.ts.
+ *
+ *   byte  size  field
+ *      0     8  magic: `PLEXUS::` anchor, `PLEXSLOT` slot header
+ *      8     4  version: 1
+ *     12     4  CRC32C of these 512 bytes, this field taken as zero
+ *     16    16  UUID of the device
+ *     32    16  UUID of the set that it belongs to
+ *     48    16  class, ASCII, padded with zeroes
+ *     64     4  logical block, bytes
+ *     68     4  anchor: newest slot, 0 = A or 1 = B; slot header: which slot this is
+ *     72     8  size of the medium, bytes
+ *     80     8  generation: of the newest slot; of this slot
+ *     88  8, 8  data: start, end
+ *    104  8, 8  slot A: offset, length
+ *    120  8, 8  slot B
+ *    136  8, 8  journal
+ *    152  8, 8  map
+ *    168   344  anchor: zero
+ *
+ *   the rest of a slot header
+ *    168     4  length of the payload
+ *    172     4  CRC32C of the payload
+ *    176     8  generation that this one follows on this device; 0: none
+ *    184     4  CRC32C of that one's payload
+ *    188   324  zero
+ */
+import { assert } from '../../base/assert.ts'
+import type { ByteRange } from '../../base/bytes.ts'
+import { crc32c } from '../../base/crc32c.ts'
+import { PlexusError } from '../../base/errors.ts'
+import { isUuid, uuidBytes, uuidText } from '../../base/random.ts'
+import { PLEXUS_MAGIC } from '../../hal/signature-volumes.ts'
+import { ANCHOR_BYTES, type Anchor, payloadRoom } from './anchor-layout.ts'
+
+export const ANCHOR_VERSION = 1
+export const SLOT_MAGIC = Buffer.from('PLEXSLOT', 'latin1')
+const CLASS_NAME_BYTES = 16
+const RANGES_AT = { slotA: 104, slotB: 120, journal: 136, map: 152 }
+
+/** A committed configuration by its number and content: the name of a transaction. */
+export interface CommitId {
+  readonly generation: number
+  readonly payloadCrc: number
+}
+
+export interface SlotHeader extends CommitId {
+  /** Everything as the anchor of this commit has it. */
+  readonly anchor: Anchor
+  readonly payloadBytes: number
+  /** What this commit followed on this device. */
+  readonly previous: CommitId | undefined
+}
+
+/** Is there an anchor, right or damaged? */
+export function hasAnchorMagic(block: Buffer): boolean {
+  return block.compare(PLEXUS_MAGIC, 0, PLEXUS_MAGIC.length, 0, PLEXUS_MAGIC.length) === 0
+}
+
+/** Writes the anchor's 512 bytes to the head of `block` and zeroes the rest. */
+export function encodeAnchor(anchor: Anchor, block: Buffer): void {
+  encodeCommon(anchor, PLEXUS_MAGIC, block)
+  seal(block)
+}
+
+/**
+ * The anchor in a block, or undefined when there is none or its CRC or its content does not hold. Throws
+ * `unsupported` for one of a newer version, whose CRC is right.
+ */
+export function decodeAnchor(block: Buffer, subject: string): Anchor | undefined {
+  return decodeCommon(block, PLEXUS_MAGIC, subject)
+}
+
+export function encodeSlotHeader(header: SlotHeader, block: Buffer): void {
+  assert(header.generation === header.anchor.generation, 'a slot has the generation of its anchor')
+  encodeCommon(header.anchor, SLOT_MAGIC, block)
+  block.writeUInt32LE(header.payloadBytes, 168)
+  block.writeUInt32LE(header.payloadCrc, 172)
+  writeNumber(block, header.previous?.generation ?? 0, 176)
+  block.writeUInt32LE(header.previous?.payloadCrc ?? 0, 184)
+  seal(block)
+}
+
+/** As {@link decodeAnchor}. */
+export function decodeSlotHeader(block: Buffer, subject: string): SlotHeader | undefined {
+  const anchor = decodeCommon(block, SLOT_MAGIC, subject)
+  if (!anchor) return undefined
+  const payloadBytes = block.readUInt32LE(168)
+  const generation = readNumber(block, 176)
+  const isSane =
+    payloadBytes <= payloadRoom(anchor.slots[anchor.newestSlot]) && Number.isSafeInteger(generation)
+  if (!isSane) return undefined
+  return {
+    anchor,
+    generation: anchor.generation,
+    payloadBytes,
+    payloadCrc: block.readUInt32LE(172),
+    previous: generation > 0 ? { generation, payloadCrc: block.readUInt32LE(184) } : undefined,
+  }
+}
+
+function encodeCommon(anchor: Anchor, magic: Buffer, block: Buffer): void {
+  const { deviceUuid, setUuid, className } = anchor
+  assert(isUuid(deviceUuid) && isUuid(setUuid), 'an anchor names its device and set')
+  assert(/^[a-z0-9-]{1,16}$/.test(className), `a class name of 1 to 16 characters: ${className}`)
+  block.fill(0)
+  magic.copy(block, 0)
+  block.writeUInt32LE(anchor.version, 8)
+  uuidBytes(deviceUuid).copy(block, 16)
+  uuidBytes(setUuid).copy(block, 32)
+  block.write(className, 48, CLASS_NAME_BYTES, 'latin1')
+  block.writeUInt32LE(anchor.blockBytes, 64)
+  block.writeUInt32LE(anchor.newestSlot, 68)
+  writeNumber(block, anchor.mediaBytes, 72)
+  writeNumber(block, anchor.generation, 80)
+  writeNumber(block, anchor.dataStartBytes, 88)
+  writeNumber(block, anchor.dataEndBytes, 96)
+  writeRange(block, anchor.slots[0], RANGES_AT.slotA)
+  writeRange(block, anchor.slots[1], RANGES_AT.slotB)
+  writeRange(block, anchor.journal, RANGES_AT.journal)
+  writeRange(block, anchor.map, RANGES_AT.map)
+}
+
+function seal(block: Buffer): void {
+  block.writeUInt32LE(crcOf(block), 12)
+}
+
+function crcOf(block: Buffer): number {
+  const copy = Buffer.from(block.subarray(0, ANCHOR_BYTES))
+  copy.writeUInt32LE(0, 12)
+  return crc32c(copy)
+}
+
+function decodeCommon(block: Buffer, magic: Buffer, subject: string): Anchor | undefined {
+  if (block.compare(magic, 0, magic.length, 0, magic.length) !== 0) return undefined
+  if (block.readUInt32LE(12) !== crcOf(block)) return undefined
+  const version = block.readUInt32LE(8)
+  if (version > ANCHOR_VERSION) {
+    throw new PlexusError('unsupported', {
+      op: 'read',
+      subject,
+      message:
+        `${subject} has metadata of version ${version}; this Plexus knows version ${ANCHOR_VERSION}: ` +
+        'use the newer Plexus that wrote it',
+    })
+  }
+  const slot = block.readUInt32LE(68)
+  if (version !== ANCHOR_VERSION || slot > 1) return undefined
+  const anchor: Anchor = {
+    version,
+    deviceUuid: uuidText(block.subarray(16, 32)),
+    setUuid: uuidText(block.subarray(32, 48)),
+    className: block.toString('latin1', 48, 48 + CLASS_NAME_BYTES).replace(/\0+$/, ''),
+    blockBytes: block.readUInt32LE(64),
+    newestSlot: slot === 0 ? 0 : 1,
+    mediaBytes: readNumber(block, 72),
+    generation: readNumber(block, 80),
+    dataStartBytes: readNumber(block, 88),
+    dataEndBytes: readNumber(block, 96),
+    slots: [readRange(block, RANGES_AT.slotA), readRange(block, RANGES_AT.slotB)],
+    journal: readRange(block, RANGES_AT.journal),
+    map: readRange(block, RANGES_AT.map),
+  }
+  return isSound(anchor) ? anchor : undefined
+}
+
+/** Whatever the bytes said: the places lie on the medium, in whole blocks, and apart from each other. */
+function isSound(anchor: Anchor): boolean {
+  const { blockBytes, mediaBytes, dataStartBytes, dataEndBytes, generation } = anchor
+  const anchorBlock = { offset: mediaBytes - blockBytes, length: blockBytes }
+  const data = { offset: dataStartBytes, length: dataEndBytes - dataStartBytes }
+  const ranges = [data, ...anchor.slots, anchor.journal, anchor.map, anchorBlock]
+    .filter(({ length }) => length !== 0)
+    .sort((a, b) => a.offset - b.offset)
+  const areIn = ranges.every(
+    ({ offset, length }) =>
+      Number.isSafeInteger(offset) &&
+      Number.isSafeInteger(length) &&
+      offset >= 0 &&
+      length > 0 &&
+      offset + length <= mediaBytes &&
+      offset % blockBytes === 0 &&
+      length % blockBytes === 0,
+  )
+  const areApart = ranges.every((range, index) => {
+    const next = ranges[index + 1]
+    return !next || range.offset + range.length <= next.offset
+  })
+  return (
+    [512, 1024, 2048, 4096].includes(blockBytes) &&
+    Number.isSafeInteger(generation) &&
+    anchor.slots.every((slot) => payloadRoom(slot) > 0) &&
+    areIn &&
+    areApart
+  )
+}
+
+function writeRange(block: Buffer, range: ByteRange, at: number): void {
+  writeNumber(block, range.offset, at)
+  writeNumber(block, range.length, at + 8)
+}
+
+function readRange(block: Buffer, at: number): ByteRange {
+  return { offset: readNumber(block, at), length: readNumber(block, at + 8) }
+}
+
+function writeNumber(block: Buffer, value: number, at: number): void {
+  assert(Number.isSafeInteger(value) && value >= 0, `a whole number from 0: ${value}`)
+  block.writeBigUInt64LE(BigInt(value), at)
+}
+
+/** Unsafe when it is larger than 2^53: the caller checks. */
+function readNumber(block: Buffer, at: number): number {
+  return Number(block.readBigUInt64LE(at))
+}

@@ -1,0 +1,223 @@
+/**
+ * Which configuration of a set is the right one, when its devices carry several: the rule of all native
+ * classes, without I/O. Used by a class's set when it assembles and when it commits.
+ *
+ * A copy names its voters: the devices that its configuration calls up. Two rules together keep an old
+ * configuration from ever being taken for the present one.
+ *   W  A commit may be relied upon when at least half of the voters before it carry it, and all voters that it
+ *      names itself do. A device that could not be written must be called down by the commit. The voters
+ *      before it are written first, devices that join after them.
+ *   R  A set is assembled from a configuration when more than half of its voters are present.
+ * Of the voters before a commit at most half lack it (W), so that more than half (R) include one that has it:
+ * whoever is assembled by R sees every commit that was relied upon. Half is enough in W because a mirror of
+ * two must go on when one of them dies; then the dead one alone is half, and R does not let it be assembled.
+ *
+ * A crash in the middle of a commit leaves a generation on some devices only. It was not relied upon; it is
+ * taken where it cannot be told from one that was, and given up where it must have failed.
+ */
+import { defined } from '../../base/assert.ts'
+import type { CommitId } from './anchor-codec.ts'
+
+/** What one device carries (AnchoredDevice.read), and what the class read from it. */
+export interface AnchorCopy extends CommitId {
+  readonly deviceUuid: string
+  /** UUIDs of the devices that this configuration calls up. */
+  readonly payloadVoters: readonly string[]
+  /**
+   * Voters of the last configuration that was relied upon before this one, when the payload says it. Without
+   * it, a commit that took voters away and then failed cannot be told from one that was relied upon.
+   */
+  readonly payloadOldVoters?: readonly string[] | undefined
+  /** What the device carried before, when it is known. */
+  readonly previous?: CommitId | undefined
+  /** For a damaged copy: the generation that the device's anchor names, and that it must have carried. */
+  readonly claimedGeneration?: number | undefined
+}
+
+export interface Side extends CommitId {
+  /** Devices that carry it: any of them has the payload. */
+  readonly members: readonly string[]
+}
+
+export type Choice =
+  /**
+   * Assemble from a copy of `members`. `stale` carry something older, or something given up. The next commit
+   * has `nextGeneration` or more, which is above all that was seen.
+   */
+  | (Side & {
+      readonly kind: 'complete'
+      readonly stale: readonly string[]
+      readonly nextGeneration: number
+    })
+  /** Too few devices: wait for `missing`, or let an operator decide to go on with this configuration. */
+  | (Side & {
+      readonly kind: 'incomplete'
+      readonly missing: readonly string[]
+      readonly nextGeneration: number
+    })
+  /** The set was used in parts apart from each other: only an operator can say which one counts. */
+  | { readonly kind: 'split'; readonly sides: readonly Side[] }
+  | { readonly kind: 'none' }
+
+interface Group extends Side {
+  readonly voters: readonly string[]
+  readonly oldVoters: readonly string[]
+  /** What its members carried before. */
+  readonly previous: readonly CommitId[]
+}
+
+/** How many of some voters carry a commit, may carry it because nobody knows, and how many there are. */
+interface Count {
+  readonly all: number
+  readonly carry: number
+  readonly missing: number
+}
+
+/**
+ * Chooses among the readable copies of one set, at most one of each device. `split` is corruption of the set:
+ * such copies are never merged.
+ */
+export function chooseMajority(copies: readonly AnchorCopy[]): Choice {
+  const groups = groupCopies(copies)
+  const highest = groups[0]
+  if (!highest) return { kind: 'none' }
+  // A commit that is relied upon leaves the one before it with half of its voters at most: both cannot be whole.
+  const damaged = new Set(
+    copies.filter((copy) => copy.claimedGeneration !== undefined).map((copy) => copy.deviceUuid),
+  )
+  const whole = groups.filter((group) => {
+    const members = group.members.filter((uuid) => !damaged.has(uuid))
+    return isWhole(group, new Set(members), copies)
+  })
+  if (whole.length > 1) return { kind: 'split', sides: whole.map(sideOf) }
+  const seen = copies.map((copy) => Math.max(copy.generation, copy.claimedGeneration ?? 0))
+  const nextGeneration = Math.max(...seen) + 1
+  for (const group of groups) {
+    const verdict = judge(group, copies)
+    if (verdict === 'given-up') continue
+    if (verdict === 'incomplete') {
+      const missing = missingOf(group, copies)
+      return { kind: 'incomplete', ...sideOf(group), missing, nextGeneration }
+    }
+    const members = new Set(group.members)
+    const stale = copies.map((copy) => copy.deviceUuid).filter((uuid) => !members.has(uuid))
+    return { kind: 'complete', ...sideOf(group), stale, nextGeneration }
+  }
+  const missing = missingOf(highest, copies)
+  return { kind: 'incomplete', ...sideOf(highest), missing, nextGeneration }
+}
+
+/**
+ * Rule W: may a commit be relied upon that the devices `reached` carry now? `oldVoters` are those of the last
+ * configuration that was relied upon, `newVoters` those that the new one names: give them, since one that was
+ * not reached makes the commit void (call it down and commit again). Default: no more than `reached`.
+ */
+export function commitAllowed(
+  oldVoters: readonly string[],
+  reached: readonly string[],
+  newVoters: readonly string[] = reached,
+): boolean {
+  const has = new Set(reached)
+  const carried = oldVoters.filter((uuid) => has.has(uuid)).length
+  return carried * 2 >= oldVoters.length && newVoters.every((uuid) => has.has(uuid))
+}
+
+function judge(
+  group: Group,
+  copies: readonly AnchorCopy[],
+): 'complete' | 'incomplete' | 'given-up' {
+  const carriers = carriersOf(group, copies)
+  if (isWhole(group, carriers, copies)) return 'complete'
+  const own = count(group.voters, carriers, copies)
+  const old = count(group.oldVoters, carriers, copies)
+  const mayBeRelied = [own, old].every(({ all, carry, missing }) => (carry + missing) * 2 >= all)
+  if (!mayBeRelied) return 'given-up'
+  // Something newer may be on those that are missing, unless most are here.
+  const mostAreHere = [own, old].every(({ all, missing }) => (all - missing) * 2 > all)
+  if (!mostAreHere) return 'incomplete'
+  // A commit that a crash cut off, or that was relied upon and some missed. Forward, unless those that lack it
+  // may have gone on without it.
+  if (own.carry * 2 >= own.all) return 'complete'
+  const lacking = copies.filter(
+    (copy) => group.voters.includes(copy.deviceUuid) && !carriers.has(copy.deviceUuid),
+  )
+  const haveWaited = lacking.every((copy) => group.previous.some((one) => isSame(one, copy)))
+  return haveWaited ? 'complete' : 'incomplete'
+}
+
+/** Do more than half of its voters carry it, and at least half of those before it? */
+function isWhole(
+  group: Group,
+  carriers: ReadonlySet<string>,
+  copies: readonly AnchorCopy[],
+): boolean {
+  const own = count(group.voters, carriers, copies)
+  const old = count(group.oldVoters, carriers, copies)
+  return own.carry * 2 > own.all && old.carry * 2 >= old.all
+}
+
+/** Members, devices whose damaged slot had it, and those that had it before something that was given up. */
+function carriersOf(group: Group, copies: readonly AnchorCopy[]): ReadonlySet<string> {
+  const carriers = copies.filter(
+    (copy) =>
+      isSame(copy, group) ||
+      copy.claimedGeneration === group.generation ||
+      (copy.previous !== undefined && isSame(copy.previous, group)),
+  )
+  return new Set(carriers.map((copy) => copy.deviceUuid))
+}
+
+function count(
+  voters: readonly string[],
+  carriers: ReadonlySet<string>,
+  copies: readonly AnchorCopy[],
+): Count {
+  const present = new Set(copies.map((copy) => copy.deviceUuid))
+  return {
+    all: voters.length,
+    carry: voters.filter((uuid) => carriers.has(uuid)).length,
+    missing: voters.filter((uuid) => !present.has(uuid)).length,
+  }
+}
+
+function missingOf(group: Group, copies: readonly AnchorCopy[]): readonly string[] {
+  const present = new Set(copies.map((copy) => copy.deviceUuid))
+  const wanted = new Set([...group.voters, ...group.oldVoters])
+  return [...wanted].filter((uuid) => !present.has(uuid))
+}
+
+/** Highest generation first; of one generation, the one that more devices carry. */
+function groupCopies(copies: readonly AnchorCopy[]): readonly Group[] {
+  const found = new Map<string, AnchorCopy[]>()
+  for (const copy of copies) {
+    const key = `${copy.generation}/${copy.payloadCrc}`
+    const group = found.get(key) ?? []
+    group.push(copy)
+    found.set(key, group)
+  }
+  return [...found.values()].map(toGroup).sort(byRank)
+}
+
+function toGroup(copies: readonly AnchorCopy[]): Group {
+  const first = defined(copies[0], 'the first copy of a group')
+  return {
+    generation: first.generation,
+    payloadCrc: first.payloadCrc,
+    voters: first.payloadVoters,
+    oldVoters: first.payloadOldVoters ?? first.payloadVoters,
+    members: copies.map((copy) => copy.deviceUuid),
+    previous: copies.flatMap(({ previous }) => (previous ? [previous] : [])),
+  }
+}
+
+function byRank(a: Group, b: Group): number {
+  return b.generation - a.generation || b.members.length - a.members.length
+}
+
+function sideOf({ generation, payloadCrc, members }: Group): Side {
+  return { generation, payloadCrc, members }
+}
+
+function isSame(a: CommitId, b: CommitId): boolean {
+  return a.generation === b.generation && a.payloadCrc === b.payloadCrc
+}

@@ -1,0 +1,327 @@
+/**
+ * A device with an anchor: formatting, committing and reading the configuration of its class, and the areas
+ * beside it (docs/on-disk-format.md). A commit is atomic: the older slot is written and flushed, then the anchor
+ * names it, and that is flushed too; whatever is cut off in between, the device has the old configuration or
+ * the new one. Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
+ */
+import { assert } from '../../base/assert.ts'
+import { alignUp, type ByteRange } from '../../base/bytes.ts'
+import { crc32c } from '../../base/crc32c.ts'
+import { PlexusError } from '../../base/errors.ts'
+import { allocateAligned } from '../../hal/aligned-pool.ts'
+import type { AlignedBuffer, BlockDevice } from '../../hal/block-device.ts'
+import { flush, readAt, writeAt, writeZeroes } from '../../hal/io.ts'
+import {
+  ANCHOR_VERSION,
+  type CommitId,
+  decodeSlotHeader,
+  encodeAnchor,
+  encodeSlotHeader,
+  type SlotHeader,
+} from './anchor-codec.ts'
+import {
+  type Anchor,
+  type AnchorLayout,
+  MAP_BLOCK_BYTES,
+  MAP_PAIR_BYTES,
+  payloadRoom,
+  planAnchor,
+  SLOT_HEADER_ROOM_BYTES,
+} from './anchor-layout.ts'
+
+/** What an anchor can be on: a device, a consumer. */
+export type AnchorTarget = Pick<BlockDevice, 'submit' | 'geometry' | 'path'>
+
+export interface CommittedSlot extends CommitId {
+  readonly payload: Buffer
+  /** What this commit followed on this device. */
+  readonly previous: CommitId | undefined
+  /**
+   * The slot that the anchor names does not hold, and this is the other one: older than what was committed
+   * here. `anchor.generation` says what that was.
+   */
+  readonly damaged: boolean
+}
+
+export interface FormatOptions {
+  readonly setUuid: string
+  readonly className: string
+  readonly deviceUuid: string
+  /** Default: {@link planAnchor}. */
+  readonly layout?: AnchorLayout
+}
+
+export class AnchoredDevice {
+  readonly device: AnchorTarget
+  #anchor: Anchor
+  /** The commit that `anchor` names; read from its slot before the first commit after opening. */
+  #current: CommitId | undefined
+  #knowsCurrent: boolean
+  #busy = false
+  readonly #block: AlignedBuffer
+  #slot: AlignedBuffer | undefined
+  /** Blocks for the map that no write uses now. */
+  readonly #mapBuffers: AlignedBuffer[] = []
+
+  private constructor(device: AnchorTarget, anchor: Anchor, isNew: boolean) {
+    this.device = device
+    this.#anchor = anchor
+    this.#knowsCurrent = isNew
+    this.#block = allocateAligned(anchor.blockBytes)
+  }
+
+  /**
+   * Makes a device ours: an anchor of generation 0, empty slots, map and journal. What was on it before is the
+   * caller's business; until the last step it has no anchor. Throws what {@link planAnchor} throws, and `io`
+   * and its kin when the device fails.
+   */
+  static async format(device: AnchorTarget, options: FormatOptions): Promise<AnchoredDevice> {
+    const { sizeBytes, logicalBlockBytes } = device.geometry
+    const layout = options.layout ?? planAnchor(sizeBytes, logicalBlockBytes)
+    assert(
+      layout.mediaBytes === sizeBytes && layout.blockBytes === logicalBlockBytes,
+      'the layout is one of this device',
+    )
+    const { setUuid, className, deviceUuid } = options
+    const identity = { version: ANCHOR_VERSION, deviceUuid, setUuid, className }
+    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, generation: 0 }
+    const made = new AnchoredDevice(device, anchor, true)
+    await made.#wipeAnchor()
+    for (const range of [...layout.slots, layout.map, layout.journal]) {
+      if (range.length > 0) await writeZeroes(device, range)
+    }
+    await flush(device)
+    await made.#writeAnchor(anchor)
+    return made
+  }
+
+  /** A device whose anchor was read (readAnchor). Does no I/O. */
+  static open(device: AnchorTarget, anchor: Anchor): AnchoredDevice {
+    return new AnchoredDevice(device, anchor, false)
+  }
+
+  /** As it is on the device now. */
+  get anchor(): Anchor {
+    return this.#anchor
+  }
+
+  /** Bytes of configuration that fit. */
+  get payloadRoom(): number {
+    return Math.min(...this.#anchor.slots.map(payloadRoom))
+  }
+
+  /** Pairs of blocks in the map area; 0: the device has none. */
+  get mapSlots(): number {
+    return Math.floor(this.#anchor.map.length / MAP_PAIR_BYTES)
+  }
+
+  get journalBytes(): number {
+    return this.#anchor.journal.length
+  }
+
+  /**
+   * The committed configuration: that of the slot which the anchor names. A slot with a higher generation than
+   * the anchor's was never committed and is ignored. Where the named slot does not hold or cannot be read, the
+   * other one, marked as damaged. Undefined when nothing was ever committed. Throws `corrupt` when something
+   * was, and neither slot holds.
+   */
+  async read(): Promise<CommittedSlot | undefined> {
+    const { generation, newestSlot } = this.#anchor
+    const newest = await this.#readSlot(newestSlot)
+    if (newest && newest.generation === generation) return this.#took(newest)
+    if (generation === 0) return undefined
+    const older = await this.#readSlot(newestSlot === 0 ? 1 : 0)
+    if (older && older.generation < generation) return { ...this.#took(older), damaged: true }
+    throw new PlexusError('corrupt', {
+      op: 'read',
+      subject: this.device.path,
+      message:
+        `${this.device.path}: both copies of its configuration are damaged (the last one was ` +
+        `generation ${generation}); the other disks of the set have it: replace this one`,
+    })
+  }
+
+  #took(slot: CommittedSlot): CommittedSlot {
+    this.#current = { generation: slot.generation, payloadCrc: slot.payloadCrc }
+    this.#knowsCurrent = true
+    return slot
+  }
+
+  /**
+   * Makes `payload` the configuration, durably: when it resolves, `read` after any crash gives it; when it
+   * rejects, `read` gives it or the one before. One at a time. `generation` is higher than the present one.
+   * Throws `no-space` when the payload does not fit, with nothing written.
+   */
+  async commit(generation: number, payload: Buffer): Promise<void> {
+    assert(!this.#busy, `${this.device.path}: one commit at a time`)
+    assert(
+      Number.isSafeInteger(generation) && generation > this.#anchor.generation,
+      `${this.device.path}: generation ${generation} follows ${this.#anchor.generation}`,
+    )
+    this.#busy = true
+    try {
+      if (!this.#knowsCurrent) await this.#learnCurrent()
+      await this.#commit(generation, payload)
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  /** A device that is committed to without having been read, or whose slots are both damaged. */
+  async #learnCurrent(): Promise<void> {
+    const slot = await this.#readSlot(this.#anchor.newestSlot)
+    if (slot) this.#took(slot)
+    this.#knowsCurrent = true
+  }
+
+  async #commit(generation: number, payload: Buffer): Promise<void> {
+    const index = this.#anchor.newestSlot === 0 ? 1 : 0
+    const place = this.#anchor.slots[index]
+    if (payload.length > payloadRoom(place)) throw this.#tooLarge(payload.length, place)
+    const anchor: Anchor = { ...this.#anchor, newestSlot: index, generation }
+    const payloadCrc = crc32c(payload)
+    const header: SlotHeader = {
+      anchor,
+      generation,
+      payloadBytes: payload.length,
+      payloadCrc,
+      previous: this.#current,
+    }
+    const length = alignUp(SLOT_HEADER_ROOM_BYTES + payload.length, anchor.blockBytes)
+    const buffer = this.#slotBuffer(length)
+    encodeSlotHeader(header, buffer.bytes.subarray(0, SLOT_HEADER_ROOM_BYTES))
+    payload.copy(buffer.bytes, SLOT_HEADER_ROOM_BYTES)
+    buffer.bytes.fill(0, SLOT_HEADER_ROOM_BYTES + payload.length)
+    await writeAt(this.device, buffer, place.offset)
+    await flush(this.device)
+    await this.#writeAnchor(anchor)
+    this.#anchor = anchor
+    this.#current = { generation, payloadCrc }
+  }
+
+  #tooLarge(length: number, place: ByteRange): PlexusError {
+    return new PlexusError('no-space', {
+      op: 'commit',
+      subject: this.device.path,
+      message:
+        `${this.device.path}: a configuration of ${length} bytes does not fit its place of ` +
+        `${payloadRoom(place)} bytes; use fewer objects, or a larger disk`,
+    })
+  }
+
+  /** Makes the device nobody's, durably: after it readAnchor finds nothing. */
+  async clear(): Promise<void> {
+    assert(!this.#busy, `${this.device.path}: clear outside commits`)
+    // The anchor first: slots without one mean nothing, an anchor without slots would be a damaged device.
+    await this.#wipeAnchor()
+    for (const slot of this.#anchor.slots) await writeZeroes(this.device, slot)
+    await flush(this.device)
+  }
+
+  /**
+   * The two blocks of a pair, as they are. Throws when one of them cannot be read: it may be the newer one, and
+   * the other one alone would hide what it says.
+   */
+  async readMapPair(index: number): Promise<[Buffer, Buffer]> {
+    const pair = allocateAligned(MAP_PAIR_BYTES)
+    await readAt(this.device, pair, this.#mapOffset(index))
+    return [pair.bytes.subarray(0, MAP_BLOCK_BYTES), pair.bytes.subarray(MAP_BLOCK_BYTES)]
+  }
+
+  /** Writes one block (4096 bytes) of a pair; with `fua` it is durable when this resolves. */
+  async writeMapBlock(
+    index: number,
+    which: 0 | 1,
+    block: Buffer,
+    options: { readonly fua?: boolean } = {},
+  ): Promise<void> {
+    assert(block.length === MAP_BLOCK_BYTES, 'a block of the map is whole')
+    const buffer = this.#mapBuffers.pop() ?? allocateAligned(MAP_BLOCK_BYTES)
+    try {
+      block.copy(buffer.bytes)
+      await writeAt(this.device, buffer, this.#mapOffset(index) + which * MAP_BLOCK_BYTES, options)
+    } finally {
+      this.#mapBuffers.push(buffer)
+    }
+  }
+
+  #mapOffset(index: number): number {
+    assert(index >= 0 && index < this.mapSlots, `${this.device.path}: has map slot ${index}`)
+    return this.#anchor.map.offset + index * MAP_PAIR_BYTES
+  }
+
+  /** `length` bytes of the journal area from `offset` in it, both whole blocks. */
+  async readJournal(offset: number, length: number): Promise<AlignedBuffer> {
+    const into = allocateAligned(length)
+    await readAt(this.device, into, this.#journalOffset(offset, length))
+    return into
+  }
+
+  /** Writes the whole of `from` to byte `offset` of the journal area; with `fua` durable when this resolves. */
+  async writeJournal(
+    offset: number,
+    from: AlignedBuffer,
+    options: { readonly fua?: boolean } = {},
+  ): Promise<void> {
+    await writeAt(this.device, from, this.#journalOffset(offset, from.bytes.length), options)
+  }
+
+  #journalOffset(offset: number, length: number): number {
+    const { journal } = this.#anchor
+    assert(
+      offset >= 0 && offset + length <= journal.length,
+      `${this.device.path}: bytes ${offset} to ${offset + length} lie in its journal`,
+    )
+    return journal.offset + offset
+  }
+
+  async #readSlot(index: 0 | 1): Promise<CommittedSlot | undefined> {
+    const place = this.#anchor.slots[index]
+    const { device } = this
+    const { blockBytes } = this.#anchor
+    try {
+      await readAt(device, this.#block, place.offset)
+      const header = decodeSlotHeader(this.#block.bytes, device.path)
+      if (!header || !this.#isOurs(header, index)) return undefined
+      const buffer = allocateAligned(Math.max(alignUp(header.payloadBytes, blockBytes), blockBytes))
+      await readAt(device, buffer, place.offset + SLOT_HEADER_ROOM_BYTES)
+      const payload = buffer.bytes.subarray(0, header.payloadBytes)
+      if (crc32c(payload) !== header.payloadCrc) return undefined
+      const { generation, payloadCrc, previous } = header
+      return { generation, payloadCrc, payload, previous, damaged: false }
+    } catch (error) {
+      // A bad sector: the other slot may do. Anything else is no matter of this slot.
+      if (error instanceof PlexusError && (error.kind === 'io' || error.kind === 'corrupt')) {
+        return undefined
+      }
+      throw error
+    }
+  }
+
+  #isOurs(header: SlotHeader, index: 0 | 1): boolean {
+    const { deviceUuid, setUuid } = this.#anchor
+    const { anchor } = header
+    return (
+      anchor.deviceUuid === deviceUuid && anchor.setUuid === setUuid && anchor.newestSlot === index
+    )
+  }
+
+  #slotBuffer(length: number): AlignedBuffer {
+    if (!this.#slot || this.#slot.bytes.length < length) this.#slot = allocateAligned(length)
+    const { bytes, address } = this.#slot
+    return { bytes: bytes.subarray(0, length), address }
+  }
+
+  async #writeAnchor(anchor: Anchor): Promise<void> {
+    encodeAnchor(anchor, this.#block.bytes)
+    await writeAt(this.device, this.#block, anchor.mediaBytes - anchor.blockBytes)
+    await flush(this.device)
+  }
+
+  async #wipeAnchor(): Promise<void> {
+    const { mediaBytes, blockBytes } = this.#anchor
+    this.#block.bytes.fill(0)
+    await writeAt(this.device, this.#block, mediaBytes - blockBytes)
+    await flush(this.device)
+  }
+}
