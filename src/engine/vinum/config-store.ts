@@ -1,16 +1,16 @@
 /**
  * The durable configuration of one native set: the newest model, and the queue of changes to it. A change is a
  * function from model to model; changes that wait share one commit. A commit writes the next generation to every
- * drive that is up; a drive that fails it is down in the same commit. spec/vinum.md, 9; the quorum is geom/quorum.ts.
+ * drive that is up; a drive that fails it is down in the same commit. spec/vinum.md, 9; the quorum is geom/anchor-quorum.ts.
  *
  * Used by vinum-set.ts. Nothing here touches volumes: a change takes effect when its promise has resolved.
  */
 import { assert } from '../../base/assert.ts'
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
 import type { AnchoredDevice } from '../geom/anchored-device.ts'
-import { commitAllowed } from '../geom/quorum.ts'
+import { commitAllowed } from '../geom/anchor-quorum.ts'
 import { encodeModel } from './codec.ts'
-import type { VinumModel } from './model.ts'
+import { type VinumModel, votersOf } from './model.ts'
 
 export type Change = (model: VinumModel) => VinumModel
 
@@ -22,6 +22,8 @@ interface Waiting {
 
 export interface ConfigStoreOptions {
   readonly model: VinumModel
+  /** The first commit has this generation or a higher one. */
+  readonly nextGeneration: number
   /** The label of a drive that is present; undefined: it cannot be written. */
   label(driveUuid: string): AnchoredDevice | undefined
   /** Marks a drive that failed a commit as down, in the model. */
@@ -41,7 +43,7 @@ export class ConfigStore {
   constructor(options: ConfigStoreOptions) {
     this.#options = options
     this.#model = options.model
-    this.#generation = options.model.generation
+    this.#generation = Math.max(options.model.generation, options.nextGeneration - 1)
   }
 
   /** The newest durable model. */
@@ -108,15 +110,16 @@ export class ConfigStore {
     const failed = new Map<string, PlexusError>()
     let model = wanted
     for (;;) {
-      model = { ...model, generation: ++this.#generation }
+      model = { ...model, generation: ++this.#generation, votersBefore }
       const payload = encodeModel(model)
       const voters = votersOf(model)
       const errors = await this.#writeAll(voters, model.generation, payload)
       const reached = voters.filter((uuid) => !errors.has(uuid))
       const unreachable = [...errors.values()].find((error) => error.kind === 'no-space')
       if (unreachable) throw unreachable
-      if (!commitAllowed(votersBefore, reached)) throw quorumError(votersBefore, reached)
+      if (errors.size === 0 && !commitAllowed(votersBefore, reached, voters)) throw quorumError(votersBefore, reached)
       if (errors.size === 0) break
+      if (reached.length * 2 < votersBefore.length) throw quorumError(votersBefore, reached)
       for (const [uuid, error] of errors) {
         failed.set(uuid, error)
         model = this.#options.loseDrive(model, uuid)
@@ -147,11 +150,6 @@ export class ConfigStore {
     )
     return errors
   }
-}
-
-/** Drives that vote: those that the model calls up. */
-export function votersOf(model: VinumModel): readonly string[] {
-  return model.drives.flatMap((drive) => (drive.state === 'up' ? [drive.uuid] : []))
 }
 
 function missingError(uuid: string): PlexusError {

@@ -127,11 +127,18 @@ export interface VinumModel {
   readonly setUuid: string
   /** Of the last commit; 0 before the first one. */
   readonly generation: number
+  /** Drives that were up in the configuration before this one: the quorum asks for them (geom/anchor-quorum.ts). */
+  readonly votersBefore: readonly string[]
   readonly drives: readonly DriveRecord[]
   readonly subdisks: readonly SubdiskRecord[]
   readonly plexes: readonly PlexRecord[]
   readonly volumes: readonly VolumeRecord[]
   readonly jobs: readonly JobRecord[]
+}
+
+/** Drives that vote: those that the model calls up. */
+export function votersOf(model: VinumModel): readonly string[] {
+  return model.drives.flatMap((drive) => (drive.state === 'up' ? [drive.uuid] : []))
 }
 
 /** Subdisks of a plex in order: concat by address, striped and raid5 by column. */
