@@ -155,6 +155,8 @@ export const JOB_RATE_WINDOW_MS = 10_000
 /** Between two steps a job rests as long as the last one took, within these bounds, while the drives serve others. */
 export const JOB_REST_MIN_MS = 1
 export const JOB_REST_MAX_MS = 100
+/** A region of a mirror or raid5 volume without writes for so long may lose its mark in the intent map. */
+export const INTENT_CLEAR_MS = 5_000
 /** Events that `plexus events` can look back at. */
 export const EVENT_HISTORY = 1000
 
