@@ -78,18 +78,13 @@ interface Count {
  * such copies are never merged.
  */
 export function chooseMajority(copies: readonly AnchorCopy[]): Choice {
-  const groups = groupCopies(copies)
-  const highest = groups[0]
+  const all = groupCopies(copies)
+  const highest = all[0]
   if (!highest) return { kind: 'none' }
-  // A commit that is relied upon leaves the one before it with half of its voters at most: both cannot be whole.
-  const damaged = new Set(
-    copies.filter((copy) => copy.claimedGeneration !== undefined).map((copy) => copy.deviceUuid),
-  )
-  const whole = groups.filter((group) => {
-    const members = group.members.filter((uuid) => !damaged.has(uuid))
-    return isWhole(group, new Set(members), copies)
-  })
+  const whole = wholeGroups(all, copies)
   if (whole.length > 1) return { kind: 'split', sides: whole.map(sideOf) }
+  // Those that only joined with a commit which the voters before it do not carry: it was never relied upon.
+  const groups = all.filter((group) => !whole[0] || whole[0] === group || !isFresh(group))
   const seen = copies.map((copy) => Math.max(copy.generation, copy.claimedGeneration ?? 0))
   const nextGeneration = Math.max(...seen) + 1
   for (const group of groups) {
@@ -105,6 +100,27 @@ export function chooseMajority(copies: readonly AnchorCopy[]): Choice {
   }
   const missing = missingOf(highest, copies)
   return { kind: 'incomplete', ...sideOf(highest), missing, nextGeneration }
+}
+
+/**
+ * Groups that most of their voters carry now. A commit that is relied upon leaves the one before it with half of
+ * its voters at most, so that two such groups are two lines of history.
+ */
+function wholeGroups(groups: readonly Group[], copies: readonly AnchorCopy[]): readonly Group[] {
+  const damaged = new Set(
+    copies.filter((copy) => copy.claimedGeneration !== undefined).map((copy) => copy.deviceUuid),
+  )
+  const whole = groups.filter((group) => {
+    const members = group.members.filter((uuid) => !damaged.has(uuid))
+    return isWhole(group, new Set(members), copies)
+  })
+  // A commit that only devices without a past carry does not follow from the lower one: it was cut off.
+  return whole.filter((group, index) => index === whole.length - 1 || !isFresh(group))
+}
+
+/** Had none of its members a configuration before? */
+function isFresh(group: Group): boolean {
+  return group.previous.length === 0
 }
 
 /**
