@@ -1,7 +1,7 @@
 /**
  * The metadata of all native classes on a disk: found through the anchor in its last logical block
  * (docs/on-disk-format.md). topology.ts reads the anchor of everything that it tastes; classes use
- * {@link AnchoredDevice} to commit their configuration and quorum.ts to choose among copies.
+ * {@link AnchoredDevice} to commit their configuration and anchor-quorum.ts to choose among copies.
  *
  * Only the last block is looked at: a disk that has grown since does not show its anchor, and neither does
  * one whose logical block has another size now. Both must be given their old form back first.
@@ -15,7 +15,7 @@ import type { AnchorTarget } from './anchored-device.ts'
 export type { CommitId } from './anchor-codec.ts'
 export { type Anchor, type AnchorLayout, planAnchor } from './anchor-layout.ts'
 export { AnchoredDevice, type AnchorTarget, type CommittedSlot } from './anchored-device.ts'
-export { type AnchorCopy, type Choice, chooseMajority, commitAllowed } from './quorum.ts'
+export { type AnchorCopy, type Choice, chooseMajority, commitAllowed } from './anchor-quorum.ts'
 
 /**
  * The anchor of a device, or undefined when it has none. An anchor that is damaged or cannot be read is made

@@ -2,7 +2,7 @@
  * A device with an anchor: formatting, committing and reading the configuration of its class, and the areas
  * beside it (docs/on-disk-format.md). A commit is atomic: the older slot is written and flushed, then the anchor
  * names it, and that is flushed too; whatever is cut off in between, the device has the old configuration or
- * the new one. Used by the sets of the classes; quorum.ts chooses among the devices of a set.
+ * the new one. Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
  */
 import { assert } from '../../base/assert.ts'
 import { alignUp, type ByteRange } from '../../base/bytes.ts'
