@@ -38,11 +38,14 @@ export interface JobPlan {
   readonly limitBytesPerSecond?: number
   /** Found so far, by the checkpoint. */
   readonly mismatches?: number
+  /** Bytes of a step at full speed: {@link JOB_STEP_BYTES} unless each step has a high price of its own. */
+  readonly stepBytes?: number
   /** Do the drives of this job serve anybody else at this moment? Asked between steps. */
   busy?(): boolean
   /**
    * Works on from `offset`, on at most maxBytes (or the smallest unit that it can do); resolves to where it got:
-   * beyond `offset`, at most totalBytes. Rejects with PlexusError to fail the job.
+   * beyond `offset`, at most totalBytes. What it jumps over because nothing is to be done there, it tells to
+   * {@link Job.skip}. Rejects with PlexusError to fail the job.
    */
   step(offset: number, maxBytes: number, job: Job): Promise<number>
   /** Makes the progress durable: everything below job.doneBytes must be on the drives first. */
@@ -109,6 +112,7 @@ export class Job {
   /** Since when nothing was made durable. */
   #checkpointMs: number
   #told = 0
+  #skipped = 0
   #wake: (() => void) | undefined
   #pausing: Waiter[] = []
 
@@ -218,6 +222,11 @@ export class Job {
     this.#host.changed(this)
   }
 
+  /** For the step: so many bytes of its way cost nothing, and count for no limit. */
+  skip(bytes: number): void {
+    this.#skipped += bytes
+  }
+
   /** For the manager: it may be its turn, or the limit has changed. */
   wake(): void {
     this.#wake?.()
@@ -267,8 +276,8 @@ export class Job {
     } catch (error) {
       return operatingError(error)
     }
-    // A step may jump over what needs no work; that costs nothing.
-    const worked = Math.min(this.#done - from, maxBytes)
+    const worked = Math.max(0, this.#done - from - this.#skipped)
+    this.#skipped = 0
     this.#bucket.take(worked)
     this.#host.bucket.take(worked)
     this.#meter.note(this.#done)
@@ -285,7 +294,8 @@ export class Job {
     const limits = [this.#bucket.bytesPerSecond, this.#host.bucket.bytesPerSecond]
     const slowest = Math.min(...limits.map((limit) => limit ?? Number.POSITIVE_INFINITY))
     const fair = (slowest * JOB_BURST_MS) / 1000
-    const units = Math.floor(Math.min(fair, JOB_STEP_BYTES) / JOB_STEP_MIN_BYTES)
+    const most = this.plan.stepBytes ?? JOB_STEP_BYTES
+    const units = Math.floor(Math.min(fair, most) / JOB_STEP_MIN_BYTES)
     return Math.max(1, units) * JOB_STEP_MIN_BYTES
   }
 

@@ -8,7 +8,7 @@ import { assert } from '../../base/assert.ts'
 import { PlexusError } from '../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../hal/block-device.ts'
 import type { SubdiskRecord } from './model.ts'
-import { type LockEntry, type LockMode, RangeLock } from './range-lock.ts'
+import { LockEntry, RangeLock } from './range-lock.ts'
 import type { Drive, Subdisk, TroubleCounts, Validity } from './runtime.ts'
 
 export class PlacedSubdisk implements Subdisk {
@@ -89,7 +89,7 @@ export class SubdiskMove {
 }
 
 /** One request to a moving subdisk: waits for the copy's window, then goes to one or both places. */
-class FollowedRequest implements IoRequest {
+class FollowedRequest extends LockEntry implements IoRequest {
   readonly op: IoOp
   readonly offset: number
   readonly length: number
@@ -100,7 +100,6 @@ class FollowedRequest implements IoRequest {
   readonly #subdisk: PlacedSubdisk
   readonly #move: SubdiskMove
   readonly #parent: IoRequest
-  #entry: LockEntry | undefined
   #pending = 0
   #error: PlexusError | undefined
 
@@ -112,6 +111,7 @@ class FollowedRequest implements IoRequest {
     length: number,
     dataOffset: number,
   ) {
+    super()
     this.op = parent.op
     this.offset = offset
     this.length = length
@@ -125,8 +125,8 @@ class FollowedRequest implements IoRequest {
   }
 
   enter(): void {
-    const mode: LockMode = this.op === 'read' ? 'read' : 'write'
-    this.#entry = this.#move.lock.enter(this.offset, this.length, mode, () => this.#go())
+    const mode = this.op === 'read' ? 'read' : 'write'
+    this.#move.lock.add(this, this.offset, this.length, mode)
   }
 
   /** The old place has done its part; its result is the request's. */
@@ -137,7 +137,7 @@ class FollowedRequest implements IoRequest {
 
   end(): void {
     if (--this.#pending > 0) return
-    if (this.#entry) this.#move.lock.leave(this.#entry)
+    this.#move.lock.leave(this)
     this.#parent.complete(this.#error)
   }
 
@@ -146,7 +146,7 @@ class FollowedRequest implements IoRequest {
     this.#move.error ??= error
   }
 
-  #go(): void {
+  override granted(): void {
     const { offset, length, dataOffset } = this
     const move = this.#move
     // The move may have ended while this request waited: then the subdisk's place is the only one.
