@@ -10,6 +10,7 @@
  */
 import type { Clock } from '../../base/clock.ts'
 import type { PlexusError } from '../../base/errors.ts'
+import type { Kernels } from '../../base/kernels.ts'
 import type { Logger } from '../../base/log.ts'
 import type { BufferPool, IoRequest } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
@@ -80,6 +81,8 @@ export interface Plex {
 /** What the parts of a set may ask of it (vinum-set.ts). */
 export interface VinumHost {
   readonly pool: BufferPool
+  /** For parity: `createKernels(pool.memory)`, or without a slab `createKernels()`. */
+  readonly kernels: Kernels
   readonly clock: Clock
   readonly log: Logger
   /**
