@@ -160,6 +160,24 @@ export const INTENT_CLEAR_MS = 5_000
 /** Events that `plexus events` can look back at. */
 export const EVENT_HISTORY = 1000
 
+/** One request to the daemon: a configuration file fits in it. */
+export const CONTROL_LINE_BYTES = 1 * MIB
+/** One answer of the daemon, as the client takes it. */
+export const CONTROL_ANSWER_BYTES = 64 * MIB
+/** Clients of one control socket, and requests of one client that are not answered yet. */
+export const CONTROL_CLIENTS = 64
+export const CONTROL_REQUESTS = 16
+/** Bytes that wait for a client which does not read, before it is dropped; one answer is always allowed. */
+export const CONTROL_QUEUE_BYTES = 4 * MIB
+/** A client without a request under way leaves after this time. */
+export const CONTROL_IDLE_MS = 60_000
+/** The longest that `wait` holds a request open; the client asks again. */
+export const CONTROL_WAIT_MS = 30_000
+/** A client gives the daemon this long for an answer; verbs that label many devices take a while. */
+export const CONTROL_ANSWER_MS = 120_000
+/** Backups of the configuration that are kept. */
+export const CONFIG_BACKUPS = 20
+
 /** Checks the relations between limits; called at start and by a test. */
 export function assertLimits(): void {
   assert(POOL_CLASS_BYTES.at(-1) === POOL_CHUNK_BYTES, 'the largest size class is the chunk')

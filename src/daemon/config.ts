@@ -88,6 +88,8 @@ export interface TargetConfig {
 export interface Config {
   /** Absolute path of the file. */
   readonly file: string
+  /** What the file said, for `plexus config dump`. It has no secrets: those are in files of their own. */
+  readonly text: string
   readonly portals: readonly PortalConfig[]
   readonly auth: readonly AuthConfig[]
   readonly devices: readonly DeviceConfig[]
@@ -149,7 +151,7 @@ export function parseConfig(text: string, file: string): Config {
   checkConfig(source)
   const secrets = readSecrets(source, dirname(file))
   if (source.problems.length > 0 || !parsed.data) throw new ConfigError(file, source.problems)
-  return resolveConfig(parsed.data, secrets, file, source.warnings)
+  return { ...resolveConfig(parsed.data, secrets, file, source.warnings), text }
 }
 
 const DIGESTS_DEFAULT: readonly DigestChoice[] = ['CRC32C', 'None']
@@ -183,7 +185,7 @@ function resolveConfig(
   secrets: Secrets,
   file: string,
   warnings: readonly Problem[],
-): Config {
+): Omit<Config, 'text'> {
   const base = dirname(file)
   const blockBytes = new Map(
     data.targets.flatMap(({ luns }) => luns.map((one) => [unitName(one), one.blockSize] as const)),

@@ -4,6 +4,7 @@
  * copy src/engine/nop and add a row to class-list.ts.
  */
 import type { PlexusError } from '../../base/errors.ts'
+import type { DriveReport, VolumeReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { Anchor } from './anchor.ts'
 import type { Bio } from './bio.ts'
@@ -50,6 +51,12 @@ export interface Verb {
 
 export type VerbParameters = Readonly<Record<string, string | boolean | readonly string[]>>
 
+/** What a class says of its objects. */
+export interface ClassReport {
+  readonly volumes: readonly VolumeReport[]
+  readonly drives: readonly DriveReport[]
+}
+
 export interface GeomClass {
   /** Lower case: `vinum`; the class in the anchor. */
   readonly name: string
@@ -61,6 +68,8 @@ export interface GeomClass {
   /** Every device that is present at the start has been tasted: what is incomplete may be decided on now. */
   settled?(topology: Topology): Promise<void>
   readonly verbs: readonly Verb[]
+  /** Its volumes and drives, for `plexus status`; `exported` is empty here, the daemon fills it. */
+  report?(): ClassReport
   /** The daemon stops: everything durable, jobs at a checkpoint. After it the consumers are closed. */
   stop?(): Promise<void>
 }

@@ -1,0 +1,189 @@
+/**
+ * The answers of the daemon's own methods, beside those of the engine's classes (reports.ts). Bytes and
+ * seconds are plain numbers, times ISO 8601. Made by src/daemon/methods, rendered by the command line.
+ */
+import type {
+  DriveReport,
+  EventReport,
+  ExportReport,
+  GeomReport,
+  Health,
+  JobReport,
+  OutputVersion,
+  PlanReport,
+  VolumeReport,
+} from './reports.ts'
+
+/** What every answer begins with; the server puts it there. */
+export interface Answer {
+  readonly outputVersion: OutputVersion
+}
+
+/** Something beside the volumes that wants attention. */
+export interface ProblemReport {
+  readonly object: string
+  readonly health: Health
+  readonly message: string
+  /** What to type next. */
+  readonly action: string
+}
+
+export interface StatusReport {
+  /** ISO 8601, when this was true. */
+  readonly time: string
+  readonly version: string
+  /** The worst of all that follows. */
+  readonly health: Health
+  readonly volumes: readonly VolumeReport[]
+  readonly drives: readonly DriveReport[]
+  readonly problems: readonly ProblemReport[]
+  /** Jobs that run or are paused and have no volume. */
+  readonly jobs: readonly JobReport[]
+  readonly sessions: number
+  /** How the file of the configuration differs from what runs; undefined: it was not asked for. */
+  readonly drift: readonly string[] | undefined
+}
+
+export interface DeviceReport {
+  readonly name: string
+  readonly path: string
+  readonly state: 'ready' | 'missing'
+  /** Why it is missing. */
+  readonly reason: string | undefined
+  readonly sizeBytes: number | undefined
+  readonly blockBytes: number | undefined
+  /** Who holds it: `vinum drive d1`, `logical unit db`. */
+  readonly holders: readonly string[]
+}
+
+/** `device show`: everything that is known of one device. */
+export interface DeviceDetails extends DeviceReport {
+  readonly wwid: string | undefined
+  readonly serial: string | undefined
+  readonly vendor: string | undefined
+  readonly model: string | undefined
+  readonly physicalBlockBytes: number | undefined
+  readonly rotational: boolean | undefined
+  readonly readOnly: boolean | undefined
+  readonly volatileWriteCache: boolean | undefined
+  readonly discard: boolean | undefined
+  readonly contents: string | undefined
+}
+
+/** `device probe`: what is on it, and whether a verb would take it. */
+export interface DeviceContents {
+  readonly name: string
+  readonly path: string
+  /** `ext4 "home"`; empty: blank. */
+  readonly contents: string
+  /** Plexus' own label. */
+  readonly label: string
+  readonly holders: readonly string[]
+  /** A new volume may be made of it without --wipe-signatures. */
+  readonly free: boolean
+}
+
+export interface TargetReport {
+  readonly name: string
+  readonly alias: string | undefined
+  readonly portals: readonly string[]
+  readonly auth: string
+  readonly luns: number
+  readonly sessions: number
+}
+
+export interface LunReport {
+  readonly target: string
+  readonly lun: number
+  /** Name of the provider. */
+  readonly volume: string
+  readonly state: 'ready' | 'not ready'
+  readonly sizeBytes: number | undefined
+  readonly blockBytes: number | undefined
+  readonly readOnly: boolean
+  readonly sessions: readonly string[]
+}
+
+export interface SessionReport {
+  readonly id: number
+  readonly tsih: number
+  readonly initiator: string
+  /** undefined: discovery. */
+  readonly target: string | undefined
+  readonly portal: string
+  readonly address: string
+  readonly user: string | undefined
+  readonly commands: number
+  readonly outstanding: number
+}
+
+/** Counters of one kind of operation since the provider appeared. */
+export interface OpCounters {
+  readonly operations: number
+  readonly bytes: number
+  readonly errors: number
+  readonly totalMs: number
+  /** Operations by latency; upper bounds are {@link StatReport.bucketsUs}, the last one has none. */
+  readonly buckets: readonly number[]
+}
+
+export interface ProviderCounters {
+  readonly name: string
+  readonly className: string
+  /** 0 for devices, more for what stands on them. */
+  readonly rank: number
+  readonly inFlight: number
+  readonly consumers: readonly { readonly holder: string; readonly inFlight: number }[]
+  readonly operations: Readonly<Record<string, OpCounters>>
+}
+
+/** A snapshot of all counters. Rates are computed by the reader, between two of them. */
+export interface StatReport {
+  /** Monotonic. */
+  readonly atMs: number
+  readonly bucketsUs: readonly number[]
+  readonly providers: readonly ProviderCounters[]
+}
+
+export interface TreeProvider {
+  readonly name: string
+  readonly className: string
+  readonly sizeBytes: number
+  readonly state: string
+}
+
+export interface TreeReport {
+  readonly providers: readonly TreeProvider[]
+  readonly geoms: readonly GeomReport[]
+  readonly missing: readonly { readonly name: string; readonly reason: string }[]
+  readonly exports: readonly (ExportReport & { readonly provider: string })[]
+}
+
+export interface WaitReport {
+  /** Nothing of what was asked for runs any more. */
+  readonly done: boolean
+  readonly jobs: readonly JobReport[]
+}
+
+export interface BackupReport {
+  readonly path: string
+  /** ISO 8601. */
+  readonly time: string
+  readonly sizeBytes: number
+}
+
+/** Answers with a list under one key. */
+export type VolumeList = { readonly volumes: readonly VolumeReport[] }
+export type DeviceList = { readonly devices: readonly DeviceReport[] }
+export type ProbeList = { readonly devices: readonly DeviceContents[] }
+export type JobList = { readonly jobs: readonly JobReport[] }
+export type EventList = { readonly events: readonly EventReport[] }
+export type GeomList = { readonly geoms: readonly GeomReport[] }
+export type TargetList = { readonly targets: readonly TargetReport[] }
+export type LunList = { readonly luns: readonly LunReport[] }
+export type SessionList = { readonly sessions: readonly SessionReport[] }
+export type BackupList = { readonly backups: readonly BackupReport[] }
+export type DiffReport = { readonly steps: readonly string[]; readonly file: string }
+export type NameList = { readonly names: readonly string[] }
+export type TextReport = { readonly text: string }
+export type { PlanReport }

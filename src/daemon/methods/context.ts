@@ -1,0 +1,46 @@
+/**
+ * What the control methods see of the daemon, and what a method is. plexusd.ts makes the context;
+ * control-server.ts calls the methods.
+ */
+import type { Clock } from '../../base/clock.ts'
+import type { Logger } from '../../base/log.ts'
+import type { VerbSpec } from '../../control/verb-spec.ts'
+import type { Topology } from '../../engine/geom/topology.ts'
+import type { VerbParameters } from '../../engine/geom/types.ts'
+import type { SessionInfo } from '../../target/iscsi/session.ts'
+import type { Config } from '../config.ts'
+import type { SlotReport } from '../device-slots.ts'
+
+export interface ControlContext {
+  readonly topology: Topology
+  readonly clock: Clock
+  readonly log: Logger
+  /** Wall-clock time, for people. */
+  readonly now: () => Date
+  /** The configuration that runs. */
+  config(): Config
+  /** Slots of the configured devices. */
+  devices(): readonly SlotReport[]
+  /** All sessions that are logged in, discovery included. */
+  sessions(): readonly SessionInfo[]
+  /**
+   * Reads the file of the configuration again and applies it, as SIGHUP does; one at a time. Resolves to what
+   * was done, in words. Rejects with PlexusError, and the old configuration runs on.
+   */
+  reload(): Promise<readonly string[]>
+}
+
+/** One call of a method, as the method sees it. */
+export interface Call {
+  readonly context: ControlContext
+  /** Aborted when the client has left or the server closes: long methods end then. */
+  readonly signal: AbortSignal
+  /** Sends a notification to the client that called. */
+  notify(method: string, params: object): void
+}
+
+/** A row of the table of methods: the declaration, and what is done. The answer is JSON. */
+export interface Method {
+  readonly spec: VerbSpec
+  run(parameters: VerbParameters, call: Call): Promise<object>
+}
