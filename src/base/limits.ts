@@ -157,6 +157,10 @@ export const JOB_REST_MIN_MS = 1
 export const JOB_REST_MAX_MS = 100
 /** A region of a mirror or raid5 volume without writes for so long may lose its mark in the intent map. */
 export const INTENT_CLEAR_MS = 5_000
+/** Name of a vinum object or job. */
+export const NAME_BYTES = 63
+/** Units looked at to tell whether a piece of a volume has a valid copy; odd geometries beyond it count as without. */
+export const COVERAGE_STEPS = 65_536
 /** Events that `plexus events` can look back at. */
 export const EVENT_HISTORY = 1000
 
