@@ -1,0 +1,156 @@
+/**
+ * The nop class: providers made by verb over any other one, which are slow, fail or tear writes on request
+ * (GEOM's NOP, gnop(8)). Nothing of it is on disk: after a restart they are gone. It is also the class to copy:
+ * a table of verbs, a geom (nop-geom.ts), the declarations for the command line (src/control/nop-verbs.ts), a
+ * row in src/engine/engine.ts.
+ */
+import { PlexusError } from '../../base/errors.ts'
+import { NOP_FAIL_KINDS, NOP_FAIL_OPS, NOP_SPECS, type NopRow } from '../../control/nop-verbs.ts'
+import type { Topology } from '../geom/topology.ts'
+import type { GeomClass, Verb, VerbParameters } from '../geom/types.ts'
+import { NopGeom } from './nop-geom.ts'
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$/
+const DELAY_MS_MAX = 3_600_000
+
+export function createNopClass(): GeomClass {
+  const geoms = new Map<string, NopGeom>()
+  return {
+    name: 'nop',
+    // Nothing on disk says that a nop belongs there.
+    taste: async () => false,
+    verbs: verbsOf(geoms),
+    async stop() {
+      for (const geom of [...geoms.values()]) await geom.wither()
+    },
+  }
+}
+
+function verbsOf(geoms: Map<string, NopGeom>): readonly Verb[] {
+  const find = (parameters: VerbParameters): NopGeom => {
+    const name = textOf(parameters, 'name') ?? ''
+    const geom = geoms.get(name)
+    if (geom) return geom
+    throw new PlexusError('not-found', {
+      op: 'find',
+      subject: name,
+      message: `there is no nop provider "${name}"; plexus nop list shows all`,
+    })
+  }
+  /** A verb that sets something on one geom and answers its row. */
+  const setter =
+    (set: (geom: NopGeom, parameters: VerbParameters) => void): Verb['run'] =>
+    async (parameters) => {
+      const geom = find(parameters)
+      set(geom, parameters)
+      return geom.row()
+    }
+  return [
+    { spec: NOP_SPECS.create, run: (parameters, topology) => create(geoms, parameters, topology) },
+    { spec: NOP_SPECS.delay, run: setter(setDelay) },
+    { spec: NOP_SPECS.fail, run: setter(setFault) },
+    { spec: NOP_SPECS.tear, run: setter(setTear) },
+    { spec: NOP_SPECS.clear, run: setter((geom) => geom.faults.clear()) },
+    {
+      spec: NOP_SPECS.destroy,
+      run: (parameters, topology) =>
+        topology.change(async () => {
+          const geom = find(parameters)
+          if (parameters['force'] !== true) refuseOpen(geom)
+          const row = geom.row()
+          await geom.wither()
+          return row
+        }),
+    },
+    {
+      spec: NOP_SPECS.list,
+      run: async () => ({ nops: [...geoms.values()].map((geom) => geom.row()) }),
+    },
+  ]
+}
+
+function create(
+  geoms: Map<string, NopGeom>,
+  parameters: VerbParameters,
+  topology: Topology,
+): Promise<NopRow> {
+  return topology.change(async () => {
+    const below = topology.find(textOf(parameters, 'provider') ?? '')
+    const name = textOf(parameters, 'name') ?? `${below.name}.nop`
+    if (!NAME.test(name)) {
+      throw invalid('name', `"${name}" is not a name: letters, digits and . _ : / - are allowed`)
+    }
+    const geom = new NopGeom(name, topology, () => geoms.delete(name))
+    await geom.open(below)
+    geoms.set(name, geom)
+    await topology.tastePending()
+    return geom.row()
+  })
+}
+
+function refuseOpen(geom: NopGeom): void {
+  for (const { access, holder } of geom.provider.consumers) {
+    if (access.read === 0 && access.write === 0 && access.exclusive === 0) continue
+    throw new PlexusError('in-use', {
+      op: 'destroy',
+      subject: geom.name,
+      message: `${geom.name} is in use by ${holder}; stop that first, or use --force`,
+    })
+  }
+}
+
+function setDelay(geom: NopGeom, parameters: VerbParameters): void {
+  const readMs = numberOf(parameters, 'read', DELAY_MS_MAX)
+  const writeMs = numberOf(parameters, 'write', DELAY_MS_MAX)
+  if (readMs === undefined && writeMs === undefined) {
+    throw invalid('delay', 'say which delay: --read MS, --write MS')
+  }
+  geom.faults.delay(readMs, writeMs)
+}
+
+function setFault(geom: NopGeom, parameters: VerbParameters): void {
+  const op = choiceOf(parameters, 'op', NOP_FAIL_OPS)
+  if (!op) throw invalid('fail', `say what to fail: --op ${NOP_FAIL_OPS.join('|')}`)
+  const kind = choiceOf(parameters, 'kind', NOP_FAIL_KINDS) ?? 'io'
+  const probability = numberOf(parameters, 'probability', 1) ?? 1
+  geom.faults.fail(op, kind, probability, countOf(parameters))
+}
+
+function setTear(geom: NopGeom, parameters: VerbParameters): void {
+  geom.faults.tear(countOf(parameters) ?? 1, parameters['succeed'] === true)
+}
+
+function textOf(parameters: VerbParameters, key: string): string | undefined {
+  const value = parameters[key]
+  return typeof value === 'string' ? value : undefined
+}
+
+function numberOf(parameters: VerbParameters, key: string, max: number): number | undefined {
+  const text = textOf(parameters, key)
+  if (text === undefined) return undefined
+  const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN
+  if (value >= 0 && value <= max) return value
+  throw invalid(key, `--${key} ${text}: must be a number from 0 to ${max}`)
+}
+
+function countOf(parameters: VerbParameters): number | undefined {
+  const count = numberOf(parameters, 'count', Number.MAX_SAFE_INTEGER)
+  if (count === undefined || (Number.isInteger(count) && count > 0)) return count
+  throw invalid('count', `--count ${count}: must be a whole number from 1`)
+}
+
+function choiceOf<T extends string>(
+  parameters: VerbParameters,
+  key: string,
+  choices: readonly T[],
+): T | undefined {
+  const text = textOf(parameters, key)
+  if (text === undefined) return undefined
+  const choice = choices.find((one) => one === text)
+  if (choice) return choice
+  throw invalid(key, `--${key} ${text}: must be one of ${choices.join(', ')}`)
+}
+
+function invalid(subject: string, message: string): PlexusError {
+  return new PlexusError('invalid', { op: 'nop', subject, message })
+}

@@ -1,0 +1,164 @@
+/**
+ * A nop geom: one provider over one consumer, handing every request through unless its fault plan says
+ * otherwise (GEOM's NOP class). Made by nop-class.ts. The geom to copy for a new class with one disk below.
+ */
+import { defined } from '../../base/assert.ts'
+import type { Clock } from '../../base/clock.ts'
+import { PlexusError } from '../../base/errors.ts'
+import type { NopFailKind, NopRow } from '../../control/nop-verbs.ts'
+import type { IoRequest } from '../../hal/block-device.ts'
+import type { Bio } from '../geom/bio.ts'
+import type { Consumer } from '../geom/consumer.ts'
+import type { Provider } from '../geom/provider.ts'
+import type { Topology } from '../geom/topology.ts'
+import type { Geom } from '../geom/types.ts'
+import { FaultPlan } from './fault-plan.ts'
+
+export class NopGeom implements Geom {
+  readonly className = 'nop'
+  readonly name: string
+  readonly faults: FaultPlan
+  readonly #topology: Topology
+  readonly #clock: Clock
+  readonly #onEnd: () => void
+  #consumer: Consumer | undefined
+  #provider: Provider | undefined
+
+  /** `onEnd` is called once, when the geom is gone. */
+  constructor(name: string, topology: Topology, onEnd: () => void) {
+    this.name = name
+    this.faults = new FaultPlan(topology.random)
+    this.#topology = topology
+    this.#clock = topology.clock
+    this.#onEnd = onEnd
+  }
+
+  /**
+   * Attaches to `below` and offers the provider. Throws what attaching throws (`in-use`, `gone`, `invalid`) and
+   * `exists` for a name that is taken; then nothing has changed.
+   */
+  async open(below: Provider): Promise<void> {
+    const write = below.features.readOnly ? 0 : 1
+    const access = { read: 1, write, exclusive: write }
+    const consumer = this.#topology.attach(below, this, `nop ${this.name}`, access)
+    this.#consumer = consumer
+    const { geometry, identity, features } = below
+    try {
+      this.#provider = this.#topology.makeProvider(this, {
+        name: this.name,
+        geometry,
+        identity,
+        features,
+      })
+    } catch (error) {
+      await this.#detach()
+      throw error
+    }
+    this.#topology.addGeom(this)
+  }
+
+  get providers(): readonly Provider[] {
+    return this.#provider ? [this.#provider] : []
+  }
+
+  get consumers(): readonly Consumer[] {
+    return this.#consumer ? [this.#consumer] : []
+  }
+
+  get provider(): Provider {
+    return defined(this.#provider, `the provider of ${this.name}`)
+  }
+
+  row(): NopRow {
+    return {
+      name: this.name,
+      provider: defined(this.#consumer, `the consumer of ${this.name}`).provider.name,
+      sizeBytes: this.provider.sizeBytes,
+      ...this.faults.state,
+    }
+  }
+
+  start(request: Bio, provider: Provider): void {
+    const { op, length } = request
+    const { delayMs, fail, storedBytes, isSilent } = this.faults.judge(
+      op,
+      length,
+      provider.blockBytes,
+    )
+    const act = () => {
+      if (fail) this.#end(request, this.#error(request, fail, 'injected fault'))
+      else if (storedBytes === undefined) this.#pass(request, length)
+      else this.#tear(request, storedBytes, isSilent)
+    }
+    if (delayMs > 0) this.#clock.after(delayMs, act)
+    else act()
+  }
+
+  #pass(request: IoRequest, length: number): void {
+    const consumer = this.#consumer
+    if (consumer) consumer.forward(request, request.offset, length, request.dataOffset)
+    // It was held back until the geom was gone.
+    else this.#end(request, this.#error(request, 'gone', 'it was taken away'))
+  }
+
+  #tear(request: Bio, storedBytes: number, isSilent: boolean): void {
+    const why = `injected fault, ${storedBytes} bytes were stored`
+    const ending = isSilent ? undefined : this.#error(request, 'io', why)
+    if (storedBytes === 0) {
+      this.#end(request, ending)
+      return
+    }
+    const { op, offset, length, data, dataOffset, fua, cause } = request
+    const complete = (error: PlexusError | undefined) => request.complete(error ?? ending)
+    const torn = { op, offset, length, data, dataOffset, fua, cause, complete }
+    this.#pass(torn, storedBytes)
+  }
+
+  /** Completions never come from within `start`. */
+  #end(request: IoRequest, error: PlexusError | undefined): void {
+    queueMicrotask(() => request.complete(error))
+  }
+
+  #error(request: IoRequest, kind: NopFailKind, why: string): PlexusError {
+    const { op, offset, length } = request
+    return new PlexusError(kind, {
+      op,
+      subject: this.name,
+      message: `${this.name}: ${op} of ${length} bytes at offset ${offset} failed: ${why}`,
+    })
+  }
+
+  async orphan(_consumer: Consumer, reason: PlexusError): Promise<void> {
+    await this.#close(reason)
+  }
+
+  resized(consumer: Consumer): void {
+    this.provider.update({ geometry: consumer.geometry })
+  }
+
+  async wither(): Promise<void> {
+    await this.#close(this.#gone())
+  }
+
+  #gone(): PlexusError {
+    return new PlexusError('gone', {
+      op: 'use',
+      subject: this.name,
+      message: `${this.name} was destroyed; create it again with plexus nop create`,
+    })
+  }
+
+  async #close(reason: PlexusError): Promise<void> {
+    if (!this.#consumer) return
+    await this.#topology.orphan(this.provider, reason)
+    await this.#detach()
+    this.#topology.removeGeom(this)
+    this.#onEnd()
+  }
+
+  async #detach(): Promise<void> {
+    const consumer = this.#consumer
+    await consumer?.close()
+    this.#consumer = undefined
+  }
+}
