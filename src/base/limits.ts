@@ -143,6 +143,10 @@ export const PLEXES_PER_VOLUME = 8
 export const JOB_STEP_BYTES = 1 * MIB
 /** Progress of a job becomes durable this often, and when it pauses or ends. */
 export const JOB_CHECKPOINT_MS = 10_000
+/** In this unit a check of mirrors compares and counts. */
+export const CHECK_UNIT_BYTES = 4 * KIB
+/** Data that a growth moves before it commits its cursor: each commit costs two flushes on every drive. */
+export const GROW_WINDOW_BYTES = 4 * MIB
 /** Jobs that work at the same time; the rest waits in line. */
 export const JOBS_RUNNING = 4
 /** Ended jobs that the list still shows. */
