@@ -12,11 +12,11 @@ import { assert } from '../../base/assert.ts'
  * one after the other, or two legs of a mirror could see them in different order. writes: a job or a repair
  * that needs the content to stand still. all: a job that moves the content elsewhere.
  */
-export type RangeMode = 'read' | 'write' | 'writes' | 'all'
+export type LockMode = 'read' | 'write' | 'writes' | 'all'
 
 /** Bit n: conflicts with the mode of rank n, in the order of RANK. */
-const RANK: Readonly<Record<RangeMode, number>> = { read: 0, write: 1, writes: 2, all: 3 }
-const CONFLICTS: Readonly<Record<RangeMode, number>> = {
+const RANK: Readonly<Record<LockMode, number>> = { read: 0, write: 1, writes: 2, all: 3 }
+const CONFLICTS: Readonly<Record<LockMode, number>> = {
   read: 0b1000,
   write: 0b1110,
   writes: 0b1110,
@@ -24,7 +24,7 @@ const CONFLICTS: Readonly<Record<RangeMode, number>> = {
 }
 
 /** One stay in a lock. Request objects extend it, so that entering allocates nothing; it may be used again. */
-export abstract class RangeEntry {
+export abstract class LockEntry {
   lockStart = 0
   lockEnd = 0
   /** What it conflicts with, and what it is: see CONFLICTS. 0 while it is outside. */
@@ -32,14 +32,14 @@ export abstract class RangeEntry {
   rankBit = 0
   /** Earlier entries in the way. It is in when none is left. */
   blockers = 0
-  before: RangeEntry | undefined = undefined
-  after: RangeEntry | undefined = undefined
+  before: LockEntry | undefined = undefined
+  after: LockEntry | undefined = undefined
 
   /** It is in: called once for each {@link RangeLock.add}, from within when nothing is in the way. */
   abstract granted(): void
 }
 
-class CallbackEntry extends RangeEntry {
+class CallbackEntry extends LockEntry {
   readonly #callback: () => void
 
   constructor(callback: () => void) {
@@ -54,8 +54,8 @@ class CallbackEntry extends RangeEntry {
 
 export class RangeLock {
   /** Everybody in order of arrival: those who are in and those who wait. */
-  #first: RangeEntry | undefined = undefined
-  #last: RangeEntry | undefined = undefined
+  #first: LockEntry | undefined = undefined
+  #last: LockEntry | undefined = undefined
   #size = 0
 
   /** Entries that are in or wait. */
@@ -67,14 +67,14 @@ export class RangeLock {
    * Enters, and calls `granted` when in: at once where nothing is in the way. The answer is what
    * {@link leave} takes.
    */
-  enter(offset: number, length: number, mode: RangeMode, granted: () => void): RangeEntry {
+  enter(offset: number, length: number, mode: LockMode, granted: () => void): LockEntry {
     const entry = new CallbackEntry(granted)
     this.add(entry, offset, length, mode)
     return entry
   }
 
   /** As {@link enter}, without any allocation. An empty range conflicts with nothing. */
-  add(entry: RangeEntry, offset: number, length: number, mode: RangeMode): void {
+  add(entry: LockEntry, offset: number, length: number, mode: LockMode): void {
     assert(entry.rankBit === 0, 'an entry is in one place at a time')
     entry.lockStart = offset
     entry.lockEnd = offset + length
@@ -93,7 +93,7 @@ export class RangeLock {
   }
 
   /** Leaves; whoever waited for this alone is let in, in order of arrival. Only who is in may leave. */
-  leave(entry: RangeEntry): void {
+  leave(entry: LockEntry): void {
     assert(entry.rankBit !== 0 && entry.blockers === 0, 'who leaves was let in')
     const { before, after } = entry
     if (before) before.after = after
@@ -101,7 +101,7 @@ export class RangeLock {
     if (after) after.before = before
     else this.#last = before
     this.#size--
-    let ready: RangeEntry[] | undefined
+    let ready: LockEntry[] | undefined
     for (let other = after; other; other = other.after) {
       if (!inTheWay(entry, other)) continue
       if (--other.blockers > 0) continue
@@ -116,7 +116,7 @@ export class RangeLock {
   }
 }
 
-function inTheWay(earlier: RangeEntry, later: RangeEntry): boolean {
+function inTheWay(earlier: LockEntry, later: LockEntry): boolean {
   return (
     (earlier.rankBit & later.conflicts) !== 0 &&
     earlier.lockStart < later.lockEnd &&
