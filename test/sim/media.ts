@@ -1,0 +1,113 @@
+/**
+ * The medium of a simulated disk with the volatile cache above it: which content a sector has for readers,
+ * and which it may have after a power cut. Every sector keeps the versions that have not become durable; a
+ * cut chooses one of them, or the durable one, for each sector by itself: that is how writes are lost,
+ * reordered and torn. Used by disk.ts.
+ */
+import type { SimRandom } from './random.ts'
+
+/** One write as it lies in the cache. */
+export interface CachedWrite {
+  /** Number of the acknowledgement; a flush that came later covers it. */
+  acknowledged: number
+}
+
+interface Version {
+  readonly source: Buffer
+  readonly at: number
+  readonly write: CachedWrite
+}
+
+const DURABLE: CachedWrite = { acknowledged: 0 }
+
+export class SimMedia {
+  /** As reads see it. */
+  readonly content: Buffer
+  readonly #sectorBytes: number
+  /** By sector, oldest first; the first one is durable. Sectors that are wholly durable have no entry. */
+  readonly #versions = new Map<number, Version[]>()
+
+  constructor(sizeBytes: number, sectorBytes: number, random: SimRandom) {
+    this.content = Buffer.alloc(sizeBytes)
+    this.#sectorBytes = sectorBytes
+    random.fill(this.content)
+  }
+
+  /** Sectors with content that a cut may take back. */
+  get volatileSectors(): number {
+    return this.#versions.size
+  }
+
+  write(offset: number, data: Buffer, durable: boolean): CachedWrite {
+    const size = this.#sectorBytes
+    const write: CachedWrite = { acknowledged: Number.POSITIVE_INFINITY }
+    if (durable) {
+      for (let at = 0; at < data.length; at += size) this.#versions.delete((offset + at) / size)
+    } else {
+      const before = Buffer.from(this.content.subarray(offset, offset + data.length))
+      const source = Buffer.from(data)
+      for (let at = 0; at < data.length; at += size) {
+        const sector = (offset + at) / size
+        let list = this.#versions.get(sector)
+        if (!list) {
+          list = [{ source: before, at, write: DURABLE }]
+          this.#versions.set(sector, list)
+        }
+        list.push({ source, at, write })
+      }
+    }
+    data.copy(this.content, offset)
+    return write
+  }
+
+  /** What was acknowledged up to number `acknowledged` becomes durable. */
+  flush(acknowledged: number): void {
+    for (const [sector, list] of this.#versions) {
+      let last = list.length - 1
+      while (last > 0 && (list[last]?.write.acknowledged ?? 0) > acknowledged) last--
+      if (last === list.length - 1) this.#versions.delete(sector)
+      else list.splice(0, last)
+    }
+  }
+
+  /** The cache is lost: each sector has one of its versions, now durably. */
+  cut(random: SimRandom): void {
+    // Whole cuts that lose or keep everything are as good at finding faults as mixed ones.
+    const mood = random.weighted([
+      [2, 'oldest'],
+      [1, 'newest'],
+      [5, 'any'],
+    ] as const)
+    for (const [sector, list] of this.#versions) {
+      const index =
+        mood === 'oldest' ? 0 : mood === 'newest' ? list.length - 1 : random.below(list.length)
+      const version = list[index]
+      version?.source.copy(
+        this.content,
+        sector * this.#sectorBytes,
+        version.at,
+        version.at + this.#sectorBytes,
+      )
+    }
+    this.#versions.clear()
+  }
+
+  /** A write that was under way: some of its sectors have reached the medium. */
+  tear(offset: number, data: Buffer, random: SimRandom): void {
+    const size = this.#sectorBytes
+    const sectors = data.length / size
+    const prefix = random.chance(0.5) ? random.below(sectors + 1) : undefined
+    for (let i = 0; i < sectors; i++) {
+      if (prefix === undefined ? random.chance(0.5) : i < prefix) {
+        this.write(offset + i * size, data.subarray(i * size, (i + 1) * size), true)
+      }
+    }
+  }
+
+  /** Changes a sector behind everybody's back; returns what it had. */
+  corrupt(offset: number, content: Buffer): Buffer {
+    const before = Buffer.from(this.content.subarray(offset, offset + content.length))
+    this.write(offset, content, true)
+    return before
+  }
+}

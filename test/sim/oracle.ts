@@ -1,0 +1,368 @@
+/**
+ * What a volume may return: the model that every read in the simulator is held to. For each block it keeps
+ * the writes that a read may still show. The order of two writes is known only when one ended before the
+ * other began; a write that has ended well hides those before it; a write that is durable (FUA, or ended
+ * before a flush began that ended well) hides them after a power cut, too. What is found where several
+ * answers are right is the answer from then on. Used by workload.ts and world.ts.
+ *
+ *   now       = writes that no acknowledged write hides
+ *   after cut = writes that no durable write hides; also those that were under way
+ */
+import { assert, defined } from '../../src/base/assert.ts'
+import { fillPattern, isZero, matchesPattern } from './pattern.ts'
+
+/** Content of a block: the number of a write, or one of these; below PINNED: bytes that were found. */
+const ZERO = 0
+/** Anything, but always the same. */
+const UNKNOWN = -1
+/** Anything, and not always the same. */
+const UNSTABLE = -2
+const PINNED = -10
+
+const NEVER = Number.POSITIVE_INFINITY
+
+interface Write {
+  readonly value: number
+  readonly begin: number
+  /** NEVER while it is under way. */
+  end: number
+  /** Acknowledged without an error. */
+  ok: boolean
+  durable: boolean
+}
+
+/** A change that is under way, by one request. */
+export interface OracleWrite {
+  readonly write: Write
+  readonly firstBlock: number
+  readonly blocks: number
+}
+
+/** A read that is under way. */
+export interface OracleRead {
+  readonly begin: number
+  readonly firstBlock: number
+  readonly lists: readonly (readonly Write[])[]
+  /** Writes that came while it was under way. */
+  readonly late: OracleWrite[]
+  /** What it returns is not judged: the volume lost something meanwhile. */
+  exempt: boolean
+}
+
+export interface OracleFlush {
+  readonly begin: number
+}
+
+/** A read that returned what it must not. */
+export interface Mismatch {
+  readonly block: number
+  readonly found: string
+  readonly allowed: readonly string[]
+}
+
+/** Counts what happens in a run, and numbers the writes of all its volumes. */
+export class OracleClock {
+  #sequence = 0
+  #value = 0
+
+  tick(): number {
+    return ++this.#sequence
+  }
+
+  newValue(): number {
+    return ++this.#value
+  }
+}
+
+export class Oracle {
+  readonly blockBytes: number
+  readonly #clock: OracleClock
+  /** By block. Lists are never changed, only replaced: reads under way hold on to them. */
+  #lists: (readonly Write[])[]
+  readonly #pinned = new Map<number, Buffer>()
+  /** Acknowledged and not durable. */
+  #volatile = new Set<Write>()
+  readonly #writing = new Set<OracleWrite>()
+  readonly #reading = new Set<OracleRead>()
+
+  constructor(sizeBytes: number, blockBytes: number, clock: OracleClock) {
+    this.blockBytes = blockBytes
+    this.#clock = clock
+    this.#lists = []
+    this.grow(sizeBytes)
+  }
+
+  get sizeBytes(): number {
+    return this.#lists.length * this.blockBytes
+  }
+
+  /** New blocks have unknown content. */
+  grow(sizeBytes: number): void {
+    const blocks = sizeBytes / this.blockBytes
+    assert(blocks >= this.#lists.length, 'a volume does not shrink')
+    const unknown = [settled(UNKNOWN)]
+    while (this.#lists.length < blocks) this.#lists.push(unknown)
+  }
+
+  /** A write begins: fills `into` with its content. */
+  beginWrite(offset: number, into: Buffer): OracleWrite {
+    const value = this.#clock.newValue()
+    fillPattern(into, value, offset / this.blockBytes, this.blockBytes)
+    return this.#begin(value, offset, into.length)
+  }
+
+  /** Zeroes are written, or blocks are discarded; `certain`: they read as zeroes afterwards. */
+  beginZeroes(offset: number, length: number, certain: boolean): OracleWrite {
+    return this.#begin(certain ? ZERO : UNSTABLE, offset, length)
+  }
+
+  #begin(value: number, offset: number, length: number): OracleWrite {
+    const write: Write = {
+      value,
+      begin: this.#clock.tick(),
+      end: NEVER,
+      ok: false,
+      durable: false,
+    }
+    const change = {
+      write,
+      firstBlock: offset / this.blockBytes,
+      blocks: length / this.blockBytes,
+    }
+    for (let i = 0; i < change.blocks; i++) {
+      const block = change.firstBlock + i
+      this.#lists[block] = [...this.#list(block), write]
+    }
+    this.#writing.add(change)
+    for (const read of this.#reading) if (overlap(read, change)) read.late.push(change)
+    return change
+  }
+
+  endWrite(change: OracleWrite, ok: boolean, fua: boolean): void {
+    const { write, firstBlock, blocks } = change
+    this.#writing.delete(change)
+    write.end = this.#clock.tick()
+    write.ok = ok
+    write.durable = ok && fua
+    if (!ok) return
+    if (!fua) this.#volatile.add(write)
+    for (let block = firstBlock; block < firstBlock + blocks; block++) this.#prune(block)
+  }
+
+  beginFlush(): OracleFlush {
+    return { begin: this.#clock.tick() }
+  }
+
+  endFlush({ begin }: OracleFlush, ok: boolean): void {
+    if (!ok) return
+    for (const write of this.#volatile) {
+      if (write.end > begin) continue
+      write.durable = true
+      this.#volatile.delete(write)
+    }
+  }
+
+  beginRead(offset: number, length: number): OracleRead {
+    const firstBlock = offset / this.blockBytes
+    const lists = this.#lists.slice(firstBlock, firstBlock + length / this.blockBytes)
+    const read: OracleRead = {
+      begin: this.#clock.tick(),
+      firstBlock,
+      lists,
+      late: [],
+      exempt: false,
+    }
+    for (const change of this.#writing) if (overlap(read, change)) read.late.push(change)
+    this.#reading.add(read)
+    return read
+  }
+
+  /** The read has ended with these bytes, or failed. Returns the first block that must not be so. */
+  endRead(read: OracleRead, bytes: Buffer | undefined): Mismatch | undefined {
+    this.#reading.delete(read)
+    if (!bytes || read.exempt) return undefined
+    for (let i = 0; i < read.lists.length; i++) {
+      const block = read.firstBlock + i
+      const content = bytes.subarray(i * this.blockBytes, (i + 1) * this.blockBytes)
+      const mismatch = this.#judge(read, block, defined(read.lists[i], 'a list'), content)
+      if (mismatch) return mismatch
+    }
+    return undefined
+  }
+
+  /**
+   * Everything that is not durable may be lost from now on: a power cut, or a disk without a copy that has
+   * lost its cache. Requests under way at a power cut have ended (`all`).
+   */
+  cut(all: boolean): void {
+    const now = this.#interrupt(all)
+    const clones = new Map<Write, Write>()
+    this.#volatile = new Set()
+    for (const [block, list] of this.#lists.entries()) {
+      if (list.length === 1 && list[0]?.durable) continue
+      this.#lists[block] = visible(list, 'durable', now).map((write) => {
+        if (!all && write.end === NEVER) return write
+        // Begun before everything: which of them came last is open.
+        const { value, end, ok } = write
+        const clone = { value, begin: 0, end: now, ok: ok || end === NEVER, durable: true }
+        return memo(clones, write, clone)
+      })
+    }
+  }
+
+  /** The process ended with the disks alive: what was acknowledged is there, what was under way may be. */
+  killed(): void {
+    const now = this.#interrupt(true)
+    const clones = new Map<Write, Write>()
+    for (const [block, list] of this.#lists.entries()) {
+      if (!list.some(({ end }) => end === NEVER)) continue
+      this.#lists[block] = list.map((write) => {
+        if (write.end !== NEVER) return write
+        const clone = { value: write.value, begin: 0, end: now, ok: true, durable: false }
+        return memo(clones, write, clone)
+      })
+    }
+    for (const clone of clones.values()) this.#volatile.add(clone)
+  }
+
+  #interrupt(all: boolean): number {
+    for (const read of this.#reading) read.exempt = true
+    if (all) {
+      this.#reading.clear()
+      this.#writing.clear()
+    }
+    return this.#clock.tick()
+  }
+
+  /** The content of these blocks is not known any more: once found, it stays. */
+  forget(offset: number, length: number): void {
+    const unknown = [settled(UNKNOWN)]
+    const first = offset / this.blockBytes
+    this.#lists.fill(unknown, first, first + length / this.blockBytes)
+  }
+
+  /** Blocks that nobody has written, though they have been read, are unknown again. */
+  forgetUnwritten(): void {
+    const unknown = [settled(UNKNOWN)]
+    for (const [block, list] of this.#lists.entries()) {
+      if (list.every(({ value }) => value <= PINNED)) this.#lists[block] = unknown
+    }
+  }
+
+  /** Ranges with writes that a power cut could take back, or that are under way. */
+  *unsettledRanges(): Generator<{ offset: number; length: number }> {
+    for (const [block, list] of this.#lists.entries()) {
+      if (visible(list, 'durable', NEVER).some((write) => !write.durable)) {
+        yield { offset: block * this.blockBytes, length: this.blockBytes }
+      }
+    }
+  }
+
+  #judge(
+    read: OracleRead,
+    block: number,
+    list: readonly Write[],
+    content: Buffer,
+  ): Mismatch | undefined {
+    const late = read.late.filter(
+      ({ firstBlock, blocks }) => block >= firstBlock && block < firstBlock + blocks,
+    )
+    const allowed = [...visible(list, 'ok', read.begin), ...late.map(({ write }) => write)]
+    const match = allowed.find(({ value }) => this.#matches(value, block, content))
+    if (!match) {
+      return {
+        block,
+        found: this.#describe(block, content),
+        allowed: allowed.map(
+          (write) => `${describe(write.value)}${write.end === NEVER ? ' (under way)' : ''}`,
+        ),
+      }
+    }
+    if (late.length === 0 && this.#lists[block] === list) this.#pin(block, allowed, match, content)
+    return undefined
+  }
+
+  /** Several answers were right, and this one was given: it is the only one from now on. */
+  #pin(block: number, allowed: readonly Write[], match: Write, content: Buffer): void {
+    const open = allowed.length > 1 || match.value === UNKNOWN
+    if (!open || allowed.some(({ ok, value }) => !ok || value === UNSTABLE)) return
+    const durable = allowed.every((write) => write.durable)
+    const now = this.#clock.tick()
+    let value = match.value
+    if (value === UNKNOWN) {
+      value = PINNED - this.#clock.newValue()
+      this.#pinned.set(value, Buffer.from(content))
+    }
+    const pin: Write = { value, begin: now, end: now, ok: true, durable }
+    if (!durable) this.#volatile.add(pin)
+    this.#lists[block] = [...this.#list(block), pin]
+    this.#prune(block)
+  }
+
+  #matches(value: number, block: number, content: Buffer): boolean {
+    if (value === UNKNOWN || value === UNSTABLE) return true
+    if (value === ZERO) return isZero(content)
+    if (value <= PINNED) return defined(this.#pinned.get(value), 'pinned bytes').equals(content)
+    return matchesPattern(content, value, block)
+  }
+
+  /** Drops what not even a power cut would bring back. */
+  #prune(block: number): void {
+    const list = this.#list(block)
+    if (list.length > 1) this.#lists[block] = visible(list, 'durable', NEVER)
+  }
+
+  #list(block: number): readonly Write[] {
+    return defined(this.#lists[block], `block ${block} of the volume`)
+  }
+
+  #describe(block: number, content: Buffer): string {
+    if (isZero(content)) return 'zeroes'
+    const value = content.readInt32LE(0)
+    const at = content.readInt32LE(4)
+    if (value > 0 && at >= 0 && matchesPattern(content, value, at)) {
+      return `write #${value}${at === block ? '' : ` of block ${at}`}`
+    }
+    for (const [pin, bytes] of this.#pinned) if (bytes.equals(content)) return describe(pin)
+    return `noise ${content.toString('hex', 0, 16)}…`
+  }
+}
+
+function describe(value: number): string {
+  if (value > 0) return `write #${value}`
+  if (value === ZERO) return 'zeroes'
+  if (value === UNKNOWN) return 'anything'
+  if (value === UNSTABLE) return 'anything, after a discard'
+  return `what was found first (${value})`
+}
+
+/** Content that stands since for ever. */
+function settled(value: number): Write {
+  return { value, begin: 0, end: 0, ok: true, durable: true }
+}
+
+/** Those that no write hides which ended before `before`, and is good enough to hide. */
+function visible(
+  list: readonly Write[],
+  hides: 'ok' | 'durable',
+  before: number,
+): readonly Write[] {
+  if (list.length === 1) return list
+  return list.filter(
+    (one) => !list.some((by) => by[hides] && by.end < before && by.begin > one.end),
+  )
+}
+
+function memo(clones: Map<Write, Write>, of: Write, clone: Write): Write {
+  const known = clones.get(of)
+  if (known) return known
+  clones.set(of, clone)
+  return clone
+}
+
+function overlap(
+  a: { firstBlock: number; lists: readonly unknown[] },
+  b: { firstBlock: number; blocks: number },
+): boolean {
+  return a.firstBlock < b.firstBlock + b.blocks && b.firstBlock < a.firstBlock + a.lists.length
+}

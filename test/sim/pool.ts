@@ -1,0 +1,89 @@
+/**
+ * The shipped buffer pool, seen by one power-up of the simulated machine: when the power goes, everything
+ * that was lent out comes back, because nobody of that time runs any more. Leases that a machine at rest has
+ * not given back are a leak. Used by world.ts.
+ */
+import { type AlignedPool, createAlignedPool } from '../../src/hal/aligned-pool.ts'
+import type { BufferPool, Lease } from '../../src/hal/block-device.ts'
+
+const POOL_BYTES = 64 * 1024 * 1024
+
+/** One for the process: its memory is a mapping that only the collector would give back. */
+export function createSimPool(): AlignedPool {
+  return createAlignedPool(POOL_BYTES, { poison: true })
+}
+
+export class EpochPool implements BufferPool {
+  readonly #pool: AlignedPool
+  readonly #out = new Set<Lease>()
+  readonly #waiting = new Set<() => void>()
+  #dead = false
+
+  constructor(pool: AlignedPool) {
+    this.#pool = pool
+  }
+
+  get totalBytes(): number {
+    return this.#pool.totalBytes
+  }
+
+  get freeBytes(): number {
+    return this.#pool.freeBytes
+  }
+
+  get leased(): number {
+    return this.#out.size
+  }
+
+  /** The slab, for code that computes in place. */
+  get memory(): WebAssembly.Memory {
+    return this.#pool.memory
+  }
+
+  get bytes(): Buffer {
+    return this.#pool.bytes
+  }
+
+  get baseAddress(): number {
+    return this.#pool.baseAddress
+  }
+
+  lease(length: number): Lease | undefined {
+    const lease = this.#dead ? undefined : this.#pool.lease(length)
+    return lease && this.#track(lease)
+  }
+
+  leaseSoon(length: number, deliver: (lease: Lease) => void): () => void {
+    if (this.#dead) return () => {}
+    let cancel = (): void => {}
+    let done = false
+    cancel = this.#pool.leaseSoon(length, (lease) => {
+      done = true
+      this.#waiting.delete(cancel)
+      deliver(this.#track(lease))
+    })
+    if (!done) this.#waiting.add(cancel)
+    return cancel
+  }
+
+  /** The power is gone. */
+  abandon(): void {
+    this.#dead = true
+    for (const cancel of this.#waiting) cancel()
+    for (const lease of [...this.#out]) lease.release()
+  }
+
+  #track(lease: Lease): Lease {
+    const out = this.#out
+    const tracked: Lease = {
+      bytes: lease.bytes,
+      address: lease.address,
+      release() {
+        if (!out.delete(tracked)) throw new Error('a lease was released twice')
+        lease.release()
+      },
+    }
+    out.add(tracked)
+    return tracked
+  }
+}
