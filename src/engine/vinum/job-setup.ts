@@ -32,6 +32,8 @@ export interface JobSetup {
 export interface JobWork {
   /** Those whose drives the job writes: flushed before each commit, and asked whether they serve others. */
   readonly subdisks: readonly Subdisk[]
+  /** Instead of flushing these drives, where the job writes elsewhere. */
+  flush?(): Promise<void>
   step(offset: number, maxBytes: number, job: Job): Promise<number>
   /** Runs after the last flush, before the commit of the end. */
   beforeFinish?(): void
@@ -47,6 +49,7 @@ export interface JobWork {
 export function planOf(setup: JobSetup, work: JobWork): JobPlan {
   const { record, commits } = setup
   const limit = record.limitBytesPerSecond
+  const flush = (): Promise<void> => (work.flush ? work.flush() : flushDrives(work.subdisks))
   return {
     id: record.id,
     kind: record.kind,
@@ -61,11 +64,11 @@ export function planOf(setup: JobSetup, work: JobWork): JobPlan {
     busy: () => work.subdisks.some(({ drive }) => (drive.consumer?.inFlight ?? 0) > 0),
     step: (offset, maxBytes, job) => work.step(offset, maxBytes, job),
     async checkpoint(job) {
-      await flushDrives(work.subdisks)
+      await flush()
       await commits.checkpoint(job)
     },
     async finish(job) {
-      await flushDrives(work.subdisks)
+      await flush()
       work.beforeFinish?.()
       await commits.finish(job)
     },
@@ -131,12 +134,15 @@ export function transferPlex(
   )
 }
 
-/** Everything acknowledged on the drives of these subdisks is durable when it resolves. Each drive once. */
+/**
+ * Everything acknowledged on the drives of those subdisks that are in service is durable when it resolves. Each
+ * drive once.
+ */
 export async function flushDrives(subdisks: readonly Subdisk[]): Promise<void> {
   const drives = new Set<unknown>()
   const flushed: Promise<void>[] = []
   for (const subdisk of subdisks) {
-    if (drives.has(subdisk.drive)) continue
+    if (drives.has(subdisk.drive) || !subdisk.writable) continue
     drives.add(subdisk.drive)
     flushed.push(asPromise('flush', 0, undefined, (request) => subdisk.forward(request, 0, 0, 0)))
   }
