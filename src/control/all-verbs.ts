@@ -1,0 +1,29 @@
+/**
+ * All verbs that the command line knows, in the order of its help: the daemon's own and those of the
+ * engine's classes. A new class is one more line here.
+ */
+import { DAEMON_VERB_SPECS } from './daemon-verbs.ts'
+import type { VerbSpec } from './verb-spec.ts'
+import { VINUM_VERB_SPECS } from './vinum-verbs.ts'
+import { VOLUME_VERB_SPECS } from './volume-verbs.ts'
+
+export const ALL_VERB_SPECS: readonly VerbSpec[] = [
+  ...DAEMON_VERB_SPECS,
+  ...VOLUME_VERB_SPECS,
+  ...VINUM_VERB_SPECS,
+]
+
+/** What each noun is about, for the help. */
+export const NOUN_SUMMARIES: Readonly<Record<string, string>> = {
+  config: 'the configuration',
+  device: 'what is on each disk, and whether it is safe',
+  events: 'what has happened',
+  geom: 'the graph of the engine',
+  job: 'long work: sync, rebuild, initialise, check, grow, move',
+  lun: 'logical units',
+  nop: 'delays, errors and torn writes on purpose, for tests',
+  session: 'initiators that are logged in',
+  target: 'iSCSI targets',
+  vinum: 'drives, plexes and subdisks one by one, as gvinum(8) has them',
+  volume: 'volumes: create, grow, replace a disk',
+}
