@@ -65,13 +65,7 @@ export function jobsNeeded(
   for (const need of needs) {
     if (!need || 'refusal' in need) continue
     const { fills, ...plan } = need
-    const job: JobRecord = {
-      id: newJobId(next, options.random),
-      ...plan,
-      paused: false,
-      limitBytesPerSecond: undefined,
-      mismatches: 0,
-    }
+    const job = newJob(next, plan, options.random)
     let subdisks = next.subdisks
     for (const one of fills) subdisks = replaceRecord(subdisks, { ...one, state: 'reviving' })
     next = { ...next, subdisks, jobs: [...next.jobs, job] }
@@ -84,13 +78,25 @@ export function jobsNeeded(
   return jobs.length === 0 ? { model, jobs } : { model: derive(next), jobs }
 }
 
-/** An id for a new job, free in the set: `j3f9a`. */
-export function newJobId(model: VinumModel, random: Random): string {
+export type NewJob = Pick<JobRecord, 'kind' | 'targetUuid'> &
+  Partial<Pick<JobRecord, 'cursorBytes' | 'scope' | 'limitBytesPerSecond'>>
+
+/** A job's record with an id that is free in the set: `sync-3f9a`. The caller puts it into the model. */
+export function newJob(model: VinumModel, plan: NewJob, random: Random): JobRecord {
   const taken = new Set(model.jobs.map((one) => one.id))
   let id: string
-  do id = `j${random.bytes(2).toString('hex')}`
+  do id = `${plan.kind}-${random.bytes(2).toString('hex')}`
   while (taken.has(id))
-  return id
+  return {
+    id,
+    kind: plan.kind,
+    targetUuid: plan.targetUuid,
+    cursorBytes: plan.cursorBytes ?? 0,
+    scope: plan.scope ?? 'all',
+    paused: false,
+    limitBytesPerSecond: plan.limitBytesPerSecond,
+    mismatches: 0,
+  }
 }
 
 /**
