@@ -5,6 +5,7 @@
 import pino from 'pino'
 import { type Clock, ManualClock } from '../../src/base/clock.ts'
 import { PlexusError } from '../../src/base/errors.ts'
+import { createKernels, type Kernels } from '../../src/base/kernels.ts'
 import { MIB } from '../../src/base/limits.ts'
 import { Consumer } from '../../src/engine/geom/consumer.ts'
 import { DiskGeom } from '../../src/engine/geom/disk-geom.ts'
@@ -41,6 +42,7 @@ export interface LockSource {
 
 export class FakeHost implements VinumHost {
   readonly pool: AlignedPool
+  readonly kernels: Kernels
   readonly clock: Clock
   readonly log = pino({ level: 'silent' })
   readonly errors: NotedError[] = []
@@ -57,6 +59,7 @@ export class FakeHost implements VinumHost {
   constructor(clock: Clock = new ManualClock(), poolBytes = 32 * MIB) {
     this.clock = clock
     this.pool = createAlignedPool(poolBytes, { poison: true })
+    this.kernels = createKernels(this.pool.memory)
   }
 
   async demote(subdisks: readonly Subdisk[]): Promise<void> {
