@@ -3,15 +3,13 @@
  * row's content themselves (a sync into a raid5 plex, the new layout of a growth). The caller keeps everybody off
  * the rows. A row's units may be larger than a buffer: they are done in slices of all columns.
  */
-
 import { defined } from '../../base/assert.ts'
 import { alignDown } from '../../base/bytes.ts'
-import { PlexusError, toPlexusError } from '../../base/errors.ts'
+import { PlexusError } from '../../base/errors.ts'
 import type { Kernels, XorSource } from '../../base/kernels.ts'
 import { JOB_STEP_BYTES, PAGE_BYTES } from '../../base/limits.ts'
 import type { AlignedBuffer } from '../../hal/block-device.ts'
-import type { Missed } from './job-setup.ts'
-import { settled, slice, transfer, withLease } from './job-setup.ts'
+import { asPromise, type Missed, settled, slice, transfer, withLease } from './job-setup.ts'
 import type { ParityLayout, PlexRecord } from './model.ts'
 import { createLayout, dataColumn, parityColumn } from './raid5-layout.ts'
 import type { Subdisk, VinumHost } from './runtime.ts'
@@ -121,26 +119,45 @@ function placing(columns: Columns, row: number): (index: number) => number {
   return (index) => (index === last ? parityColumn(layout, row) : dataColumn(layout, row, index))
 }
 
-async function writeColumns(
+function writeColumns(
   host: RowHost,
   columns: Columns,
   writes: readonly { readonly subdisk: Subdisk; readonly data: AlignedBuffer }[],
   offset: number,
 ): Promise<void> {
+  const parts = new Map(writes.map(({ subdisk, data }) => [subdisk, data]))
+  return onColumns(host, columns, (subdisk) =>
+    transfer('write', subdisk, offset, defined(parts.get(subdisk), 'the part of a column')),
+  )
+}
+
+/** Makes rows durable. A column whose drive fails the flush may have lost them: it has missed them. */
+export function flushRows(host: RowHost, columns: Columns): Promise<void> {
+  return onColumns(host, columns, (subdisk) =>
+    asPromise('flush', 0, undefined, (request) => subdisk.forward(request, 0, 0, 0)),
+  )
+}
+
+/** Does something on all columns in service. One that fails is taken out where parity makes up for it. */
+async function onColumns(
+  host: RowHost,
+  columns: Columns,
+  work: (subdisk: Subdisk) => Promise<void>,
+): Promise<void> {
   const missed: Missed[] = []
-  const serving = writes.filter(({ subdisk }) => subdisk.writable)
+  const serving = columns.subdisks.filter(({ writable }) => writable)
   await Promise.all(
-    serving.map(async ({ subdisk, data }) => {
+    serving.map(async (subdisk) => {
       try {
-        await transfer('write', subdisk, offset, data)
+        await work(subdisk)
       } catch (error) {
-        const failure = toPlexusError(error, 'write', subdisk.record.name)
-        host.noteError(subdisk, 'write', failure)
-        missed.push({ subdisk, error: failure })
+        if (!(error instanceof PlexusError)) throw error
+        host.noteError(subdisk, 'write', error)
+        missed.push({ subdisk, error })
       }
     }),
   )
-  const lacking = writes.length - serving.length + missed.length
+  const lacking = columns.subdisks.length - serving.length + missed.length
   const [first] = missed
   if (lacking > (columns.parityLayout ? 1 : 0)) throw first?.error ?? tooFew(columns)
   if (first) await host.demote([first.subdisk], first.error)
