@@ -202,7 +202,7 @@ export class LinearPlex implements Plex {
       if (!skipped) this.#host.noteError(subdisk, op === 'read' ? 'read' : 'write', error)
       onMissed(subdisk, error)
       // A drive that fails a flush may have lost what any subdisk on it had acknowledged.
-      if (op === 'flush') {
+      if (op === 'flush' && !skipped) {
         for (const other of this.#subdisks) {
           if (other !== subdisk && other.writable && other.drive === drive) onMissed(other, error)
         }
