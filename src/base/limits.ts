@@ -188,6 +188,19 @@ export const CONTROL_ANSWER_MS = 120_000
 /** Backups of the configuration that are kept. */
 export const CONFIG_BACKUPS = 20
 
+/** Scratch of one row update or one degraded read of RAID5: what is larger is done in slices. */
+export const RAID5_SCRATCH_BYTES = 1 * MIB
+/** Rows of one request that are updated side by side. */
+export const RAID5_ROWS_AT_ONCE = 16
+/** Whole rows that one write of zeroes locks together. */
+export const RAID5_ZERO_ROWS = 256
+/** Columns of a plex: each has a page at least in the scratch of a row. */
+export const RAID5_COLUMNS = 128
+/** Scratch of one step of a RAID5 job, over all columns. */
+export const RAID5_JOB_BYTES = 4 * MIB
+/** After a read error in a check, a unit is read in pieces of this size, and only bad ones are written again. */
+export const RAID5_REPAIR_BYTES = 64 * KIB
+
 /** Checks the relations between limits; called at start and by a test. */
 export function assertLimits(): void {
   assert(POOL_CLASS_BYTES.at(-1) === POOL_CHUNK_BYTES, 'the largest size class is the chunk')
@@ -200,6 +213,10 @@ export function assertLimits(): void {
   assert(
     COMMAND_WINDOW_MIN * FIRST_BURST_BYTES * 4 <= POOL_BYTES_MIN,
     'the smallest pool holds the unsolicited data of a few narrow sessions',
+  )
+  assert(
+    RAID5_COLUMNS * PAGE_BYTES <= RAID5_SCRATCH_BYTES && RAID5_JOB_BYTES <= POOL_CHUNK_BYTES,
+    'the scratch of RAID5 has a page for each column and is one lease',
   )
   assert(TEXT_BYTES >= 8192, 'RFC 7143, 6.1: at least 8192 bytes of negotiation text')
 }

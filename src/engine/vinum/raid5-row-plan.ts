@@ -1,0 +1,137 @@
+/**
+ * What a write has to read, compute and write in one row of a RAID5 plex: pure. The row is cut along the column
+ * axis where the set of columns that get data changes; in each segment parity comes about in one of three ways:
+ *
+ *   reconstruct  P' = new data XOR the untouched columns     reads the untouched ones: none for a full stripe
+ *   modify       P' = P XOR old data XOR new data            reads P and the touched ones; P must be right
+ *   data         no parity: its column takes no writes, or what parity would need is not known
+ *
+ * Only the bytes that the write touches are read and written, never whole units. Called by raid5-row-write.ts.
+ * Offsets are bytes within the unit, 0 to the stripe size.
+ */
+
+export interface Extent {
+  readonly column: number
+  readonly start: number
+  readonly end: number
+}
+
+export interface RowState {
+  readonly columns: number
+  readonly parity: number
+  /** Columns whose content here is not known: missing, not valid yet, or a read has failed. */
+  readonly unreadable: ReadonlySet<number>
+  /** Columns that take no writes: stale, down, or without their drive. A part of `unreadable`. */
+  readonly unwritable: ReadonlySet<number>
+  /** Was parity right before? */
+  readonly trusted: boolean
+}
+
+export type ParityMethod = 'reconstruct' | 'modify' | 'data'
+
+export interface Segment {
+  readonly start: number
+  readonly end: number
+  readonly method: ParityMethod
+  readonly touched: readonly number[]
+  readonly untouched: readonly number[]
+}
+
+export interface RowPlan {
+  readonly segments: readonly Segment[]
+  /** At most one for each column and contiguous range. */
+  readonly reads: readonly Extent[]
+  /** Where new parity is written. */
+  readonly parityWrites: readonly Extent[]
+}
+
+interface Cut {
+  readonly start: number
+  readonly end: number
+  readonly touched: readonly number[]
+  readonly untouched: readonly number[]
+}
+
+/**
+ * The plan that reads least often. `touched`: the data columns and ranges that get data; they do not overlap.
+ * Undefined when the write cannot be stored: a column that takes no writes gets data which parity cannot hold.
+ */
+export function planRow(state: RowState, touched: readonly Extent[]): RowPlan | undefined {
+  const cuts = cutRow(state, touched)
+  const first = planFor(state, cuts, 'reconstruct')
+  const second = planFor(state, cuts, 'modify')
+  return first && second && cost(second) < cost(first) ? second : first
+}
+
+/** Requests come first, bytes second: a request costs a movement of the arm, or a command at least. */
+function cost(plan: RowPlan): number {
+  const bytes = plan.reads.reduce((sum, { start, end }) => sum + end - start, 0)
+  return plan.reads.length * 2 ** 40 + bytes
+}
+
+function cutRow({ columns, parity }: RowState, touched: readonly Extent[]): readonly Cut[] {
+  const borders = [...new Set(touched.flatMap(({ start, end }) => [start, end]))]
+  borders.sort((a, b) => a - b)
+  const cuts: Cut[] = []
+  for (const [index, start] of borders.entries()) {
+    const end = borders[index + 1]
+    if (end === undefined) break
+    const here = new Set<number>()
+    for (const one of touched) if (one.start <= start && one.end >= end) here.add(one.column)
+    if (here.size === 0) continue
+    const untouched: number[] = []
+    for (let column = 0; column < columns; column++) {
+      if (column !== parity && !here.has(column)) untouched.push(column)
+    }
+    cuts.push({ start, end, touched: [...here], untouched })
+  }
+  return cuts
+}
+
+function planFor(
+  state: RowState,
+  cuts: readonly Cut[],
+  preferred: 'reconstruct' | 'modify',
+): RowPlan | undefined {
+  const segments: Segment[] = []
+  const reads: Extent[] = []
+  const parityWrites: Extent[] = []
+  for (const cut of cuts) {
+    const method = methodFor(state, cut, preferred)
+    if (!method) return undefined
+    const { start, end, touched, untouched } = cut
+    segments.push({ ...cut, method })
+    if (method === 'data') continue
+    const read = method === 'modify' ? [state.parity, ...touched] : untouched
+    for (const column of read) append(reads, { column, start, end })
+    append(parityWrites, { column: state.parity, start, end })
+  }
+  return { segments, reads, parityWrites }
+}
+
+function methodFor(
+  state: RowState,
+  { touched, untouched }: Cut,
+  preferred: 'reconstruct' | 'modify',
+): ParityMethod | undefined {
+  const { parity, unreadable, unwritable, trusted } = state
+  const readable = (column: number) => !unreadable.has(column)
+  const loses = touched.some((column) => unwritable.has(column))
+  // Data for a column that takes no writes lives in parity alone: the parity of this row must count.
+  if (loses && (!trusted || unwritable.has(parity))) return undefined
+  if (unwritable.has(parity)) return 'data'
+  const canModify = trusted && readable(parity) && touched.every(readable)
+  const canReconstruct = untouched.every(readable)
+  if (canModify && (preferred === 'modify' || !canReconstruct)) return 'modify'
+  if (canReconstruct) return 'reconstruct'
+  return loses ? undefined : 'data'
+}
+
+/** Adds an extent, as a part of the one that it continues. */
+function append(extents: Extent[], extent: Extent): void {
+  const { column, start, end } = extent
+  const index = extents.findIndex((one) => one.column === column && one.end === start)
+  const before = extents[index]
+  if (before) extents[index] = { column, start: before.start, end }
+  else extents.push(extent)
+}
