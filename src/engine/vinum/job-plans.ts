@@ -81,14 +81,19 @@ export function jobsNeeded(
 export type NewJob = Pick<JobRecord, 'kind' | 'targetUuid'> &
   Partial<Pick<JobRecord, 'cursorBytes' | 'scope' | 'limitBytesPerSecond'>>
 
-/** A job's record with an id that is free in the set: `sync-3f9a`. The caller puts it into the model. */
-export function newJob(model: VinumModel, plan: NewJob, random: Random): JobRecord {
+/** An id for a new job that is free in the set: `j3f9a`. */
+export function newJobId(model: VinumModel, random: Random): string {
   const taken = new Set(model.jobs.map((one) => one.id))
   let id: string
-  do id = `${plan.kind}-${random.bytes(2).toString('hex')}`
+  do id = `j${random.bytes(2).toString('hex')}`
   while (taken.has(id))
+  return id
+}
+
+/** A new job's record. The caller puts it into the model. */
+export function newJob(model: VinumModel, plan: NewJob, random: Random): JobRecord {
   return {
-    id,
+    id: newJobId(model, random),
     kind: plan.kind,
     targetUuid: plan.targetUuid,
     cursorBytes: plan.cursorBytes ?? 0,
