@@ -1,0 +1,388 @@
+/**
+ * Builds volumes, plexes and subdisks in a draft: sizes of columns, places on the drives, names, first states.
+ * spec/vinum.md, 4; a new plex beside others is stale until a sync has filled it, so that two copies that
+ * differ are never both up (8.2). Used by every verb that creates.
+ */
+import { alignDown, alignUp, formatSize } from '../../../base/bytes.ts'
+import {
+  PLEXES_PER_VOLUME,
+  STRIPE_BYTES_MAX,
+  STRIPE_BYTES_MIN,
+  SUBDISKS_PER_PLEX,
+} from '../../../base/limits.ts'
+import { newUuid } from '../../../base/random.ts'
+import { planAnchor } from '../../geom/anchor.ts'
+import { MAP_PAIR_BYTES } from '../../geom/anchor-layout.ts'
+import { allocate, freeExtents } from '../allocation.ts'
+import type {
+  DriveRecord,
+  Organization,
+  ParityLayout,
+  PlexRecord,
+  SubdiskRecord,
+  SubdiskState,
+  VinumModel,
+  VolumeRecord,
+} from '../model.ts'
+import type { Draft } from './draft.ts'
+import { checkNewName } from './lookup.ts'
+
+/** Subdisks lie at multiples of this, or of the drive's block where that is larger. */
+const PLACE_BYTES = 4096
+
+/** Fewest columns of an organisation. */
+export const COLUMNS_MIN: Readonly<Record<Organization, number>> = {
+  concat: 1,
+  striped: 2,
+  raid5: 3,
+}
+
+export interface PlexLayout {
+  readonly organization: Organization
+  /** 0 for concat. */
+  readonly stripeBytes: number
+  /** raid5 only. */
+  readonly parityLayout: ParityLayout | undefined
+  /** One subdisk on each, in this order. */
+  readonly drives: readonly DriveRecord[]
+}
+
+export interface VolumeLayout {
+  readonly name: string
+  readonly plexes: readonly PlexLayout[]
+  /** Default: as much as there is room for. */
+  readonly sizeBytes?: number | undefined
+}
+
+/** Sizes and places on these drives are multiples of this. */
+export function placeAlignment(drives: readonly DriveRecord[]): number {
+  return Math.max(PLACE_BYTES, ...drives.map((one) => one.blockBytes))
+}
+
+/** Columns of a plex that hold data. */
+export function dataColumns(organization: Organization, columns: number): number {
+  return organization === 'raid5' ? columns - 1 : columns
+}
+
+/** The largest extent that is free on the drive, in whole multiples of `alignment`. */
+export function largestFree(model: VinumModel, drive: DriveRecord, alignment: number): number {
+  let best = 0
+  for (const extent of freeExtents(model, drive)) {
+    const start = alignUp(extent.offset, alignment)
+    best = Math.max(best, alignDown(extent.offset + extent.length, alignment) - start)
+  }
+  return best
+}
+
+/** Throws `invalid` for a stripe unit that cannot be. */
+export function checkStripe(
+  draft: Draft,
+  stripeBytes: number,
+  drives: readonly DriveRecord[],
+): void {
+  const unit = placeAlignment(drives)
+  const lies = stripeBytes >= STRIPE_BYTES_MIN && stripeBytes <= STRIPE_BYTES_MAX
+  if (lies && stripeBytes % unit === 0) return
+  draft.fail(
+    'invalid',
+    'stripe',
+    `a stripe of ${formatSize(stripeBytes)} cannot be: it must be a multiple of ${formatSize(unit)}, at most ${formatSize(STRIPE_BYTES_MAX)}; 256KiB is usual`,
+  )
+}
+
+/** Creates a volume whole: its plexes and subdisks, p0 up, the other copies stale. */
+export function buildVolume(draft: Draft, layout: VolumeLayout): VolumeRecord {
+  checkNewName(draft.model, 'volume', layout.name, draft.op)
+  const target = targetBytes(draft, layout)
+  const sizes = layout.plexes.map((plex) => columnSizes(draft, plex, target))
+  const sizeBytes = Math.min(...layout.plexes.map((plex, index) => bytesOf(plex, sizes[index])))
+  const volume = newVolume(draft, layout.name, sizeBytes)
+  layout.plexes.forEach((plex, index) => {
+    buildPlex(draft, volume, plex, sizes[index] ?? [], index === 0 ? 'up' : 'stale')
+  })
+  return volume
+}
+
+/** Adds one more copy to a volume: stale, until a sync has filled it. */
+export function buildCopy(draft: Draft, volume: VolumeRecord, layout: PlexLayout): PlexRecord {
+  const sizes = columnSizes(draft, layout, volume.sizeBytes)
+  return buildPlex(draft, volume, layout, sizes, 'stale')
+}
+
+/** What all plexes can hold, or what was asked for. Throws `no-space` where that is more. */
+function targetBytes(draft: Draft, layout: VolumeLayout): number {
+  const capacity = Math.min(...layout.plexes.map((plex) => capacityBytes(draft, plex)))
+  if (layout.sizeBytes === undefined) return capacity
+  if (layout.sizeBytes > capacity) {
+    draft.fail(
+      'no-space',
+      layout.name,
+      `${layout.name}: ${formatSize(layout.sizeBytes)} were asked for, but these drives have room for ${formatSize(capacity)}; add drives, or ask for less`,
+    )
+  }
+  return layout.sizeBytes
+}
+
+/** Bytes that a plex of this layout can hold. Throws `no-space` when a drive has no room at all. */
+function capacityBytes(draft: Draft, plex: PlexLayout): number {
+  const { organization, stripeBytes, drives } = plex
+  checkDrives(draft, plex)
+  const alignment = placeAlignment(drives)
+  const rooms = drives.map((drive) => {
+    const room = largestFree(draft.model, drive, alignment)
+    const usable = organization === 'concat' ? room : alignDown(room, stripeBytes)
+    if (usable > 0) return usable
+    return draft.fail(
+      'no-space',
+      drive.name,
+      `drive ${drive.name} has no room: its largest free extent is ${formatSize(room)}; choose another drive, or remove a subdisk from it`,
+    )
+  })
+  if (organization === 'concat') return rooms.reduce((sum, room) => sum + room, 0)
+  return Math.min(...rooms) * dataColumns(organization, drives.length)
+}
+
+function checkDrives(draft: Draft, plex: PlexLayout): void {
+  const { organization, stripeBytes, drives } = plex
+  const fewest = COLUMNS_MIN[organization]
+  if (drives.length < fewest) {
+    draft.fail(
+      'invalid',
+      organization,
+      `${organization} needs at least ${fewest} drives, and ${drives.length} ${drives.length === 1 ? 'was' : 'were'} named; name more`,
+    )
+  }
+  checkSubdiskCount(draft, drives.length)
+  const twice = drives.find(
+    (one, index) => drives.findIndex((two) => two.uuid === one.uuid) < index,
+  )
+  if (twice) {
+    draft.fail(
+      'invalid',
+      twice.name,
+      `drive ${twice.name} is named twice; a plex takes each drive once`,
+    )
+  }
+  if (organization !== 'concat') checkStripe(draft, stripeBytes, drives)
+}
+
+export function checkSubdiskCount(draft: Draft, count: number): void {
+  if (count <= SUBDISKS_PER_PLEX) return
+  draft.fail(
+    'exhausted',
+    'plex',
+    `a plex has at most ${SUBDISKS_PER_PLEX} subdisks, and this one would have ${count}; use fewer drives`,
+  )
+}
+
+/** The size of each subdisk of a plex that holds `target` bytes at least. */
+function columnSizes(draft: Draft, plex: PlexLayout, target: number): readonly number[] {
+  const { organization, stripeBytes, drives } = plex
+  const capacity = capacityBytes(draft, plex)
+  if (capacity < target) {
+    draft.fail(
+      'no-space',
+      organization,
+      `these drives have room for ${formatSize(capacity)} as ${organization}, and ${formatSize(target)} are needed; choose larger drives, or more of them`,
+    )
+  }
+  if (organization !== 'concat') {
+    const size = alignUp(Math.ceil(target / dataColumns(organization, drives.length)), stripeBytes)
+    return drives.map(() => size)
+  }
+  const alignment = placeAlignment(drives)
+  let left = alignUp(target, alignment)
+  return drives.map((drive) => {
+    if (left === 0) {
+      draft.fail(
+        'invalid',
+        drive.name,
+        `drive ${drive.name} would hold nothing: ${formatSize(target)} fit the drives before it; leave it out`,
+      )
+    }
+    const size = Math.min(left, largestFree(draft.model, drive, alignment))
+    left -= size
+    return size
+  })
+}
+
+function bytesOf(plex: PlexLayout, sizes: readonly number[] | undefined): number {
+  const parts = sizes ?? []
+  if (plex.organization === 'concat') return parts.reduce((sum, size) => sum + size, 0)
+  return dataColumns(plex.organization, parts.length) * (parts[0] ?? 0)
+}
+
+/** Adds the record of a volume without plexes; `sizeBytes` when it is known already. */
+export function newVolume(draft: Draft, name: string, sizeBytes: number | undefined): VolumeRecord {
+  const taken = new Set(draft.model.volumes.map((one) => one.mapSlot))
+  let mapSlot = 0
+  while (taken.has(mapSlot)) mapSlot++
+  const volume: VolumeRecord = {
+    uuid: newUuid(draft.context.random),
+    name,
+    state: 'up',
+    sizeBytes: sizeBytes ?? 0,
+    readPolicy: 'round-robin',
+    preferredPlexUuid: undefined,
+    mapSlot,
+  }
+  draft.addVolume(volume)
+  const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
+  draft.step(`create volume ${name}${size}`, name)
+  return volume
+}
+
+/** Adds the record of a plex, and tells of it. */
+export function newPlex(
+  draft: Draft,
+  plex: Omit<PlexRecord, 'uuid' | 'state' | 'parityValidBytes' | 'growth'>,
+  columns: number,
+): PlexRecord {
+  const record: PlexRecord = {
+    ...plex,
+    uuid: newUuid(draft.context.random),
+    state: 'down',
+    parityValidBytes: 0,
+    growth: undefined,
+  }
+  draft.addPlex(record)
+  draft.step(`create plex ${record.name}: ${layoutText(record, columns)}`, record.name)
+  return record
+}
+
+/** `raid5, 4 columns, 256 KiB stripe, left-symmetric`. */
+export function layoutText(
+  plex: Pick<PlexRecord, 'organization' | 'stripeBytes' | 'parityLayout'>,
+  columns: number,
+): string {
+  const { organization, stripeBytes, parityLayout } = plex
+  const parts =
+    organization === 'concat'
+      ? [`${columns} ${columns === 1 ? 'subdisk' : 'subdisks'}`]
+      : [`${columns} columns`, `${formatSize(stripeBytes)} stripe`]
+  return [organization, ...parts, ...(parityLayout === undefined ? [] : [parityLayout])].join(', ')
+}
+
+function buildPlex(
+  draft: Draft,
+  volume: VolumeRecord,
+  layout: PlexLayout,
+  sizes: readonly number[],
+  state: SubdiskState,
+): PlexRecord {
+  checkPlexCount(draft, volume)
+  const name = childName(draft, 'plex', `${volume.name}.p`, draft.plexesOf(volume).length)
+  const { organization, stripeBytes, parityLayout, drives } = layout
+  const plex = newPlex(
+    draft,
+    { name, volumeUuid: volume.uuid, organization, stripeBytes, parityLayout },
+    drives.length,
+  )
+  let plexOffsetBytes = 0
+  drives.forEach((drive, index) => {
+    const sizeBytes = sizes[index] ?? 0
+    placeSubdisk(draft, {
+      name: childName(draft, 'subdisk', `${name}.s`, index),
+      drive,
+      plex,
+      sizeBytes,
+      plexOffsetBytes,
+      state,
+    })
+    plexOffsetBytes += organization === 'concat' ? sizeBytes : stripeBytes
+  })
+  return plex
+}
+
+export function checkPlexCount(draft: Draft, volume: VolumeRecord): void {
+  if (draft.plexesOf(volume).length < PLEXES_PER_VOLUME) return
+  draft.fail(
+    'exhausted',
+    volume.name,
+    `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
+  )
+}
+
+/** The name that the default rule gives, or the next free number where that one is taken. */
+export function childName(
+  draft: Draft,
+  type: 'plex' | 'subdisk',
+  prefix: string,
+  first: number,
+): string {
+  const taken = new Set(
+    [
+      ...draft.model.plexes,
+      ...draft.model.subdisks,
+      ...draft.model.volumes,
+      ...draft.model.drives,
+    ].map((one) => one.name),
+  )
+  let number = first
+  while (taken.has(`${prefix}${number}`)) number++
+  const name = `${prefix}${number}`
+  checkNewName(draft.model, type, name, draft.op)
+  return name
+}
+
+export interface NewSubdisk {
+  readonly name: string
+  readonly drive: DriveRecord
+  /** undefined: detached. */
+  readonly plex: PlexRecord | undefined
+  readonly sizeBytes: number
+  readonly plexOffsetBytes: number
+  readonly state: SubdiskState
+  /** Absolute on the device; default: the first place that is large enough. */
+  readonly driveOffsetBytes?: number | undefined
+  /** Keeps its identity: the record that it takes the place of. */
+  readonly uuid?: string
+}
+
+/** Finds a place on the drive and adds the subdisk. Throws `no-space` where there is none. */
+export function placeSubdisk(draft: Draft, init: NewSubdisk): SubdiskRecord {
+  const { name, drive, plex, sizeBytes, plexOffsetBytes, state } = init
+  const volume = draft.model.volumes.find((one) => one.uuid === plex?.volumeUuid)
+  if (volume) checkMapSlot(draft, volume, drive)
+  const record: SubdiskRecord = {
+    uuid: init.uuid ?? newUuid(draft.context.random),
+    name,
+    driveUuid: drive.uuid,
+    plexUuid: plex?.uuid,
+    sizeBytes,
+    driveOffsetBytes: findPlace(draft, drive, sizeBytes, init.driveOffsetBytes),
+    plexOffsetBytes,
+    state,
+    move: undefined,
+  }
+  draft.addSubdisk(record)
+  draft.step(`create subdisk ${name} on ${drive.name}: ${formatSize(sizeBytes)}`, name)
+  return record
+}
+
+/** Where `sizeBytes` fit on the drive, absolute. Throws `no-space`. */
+export function findPlace(
+  draft: Draft,
+  drive: DriveRecord,
+  sizeBytes: number,
+  offsetBytes?: number | undefined,
+): number {
+  const alignmentBytes = placeAlignment([drive])
+  return allocate(draft.model, drive, sizeBytes, {
+    alignmentBytes,
+    ...(offsetBytes === undefined ? {} : { offsetBytes }),
+  }).offset
+}
+
+/** A volume needs its place in the map area of each of its drives; small drives have few. Throws `exhausted`. */
+export function checkMapSlot(draft: Draft, volume: VolumeRecord, drive: DriveRecord): void {
+  const slots = Math.floor(
+    planAnchor(drive.mediaBytes, drive.blockBytes).map.length / MAP_PAIR_BYTES,
+  )
+  if (volume.mapSlot < slots) return
+  draft.fail(
+    'exhausted',
+    volume.name,
+    `drive ${drive.name} has room for the maps of ${slots} volumes only; remove a volume first, or use larger drives`,
+  )
+}

@@ -1,0 +1,331 @@
+/**
+ * `vinum create FILE`: objects from vinum's own configuration text (spec/vinum.md, 2.1, 4 and 6). All lines are
+ * checked before anything is created (8.24); a name that exists is an error, or skipped with -f.
+ */
+import { alignDown, formatSize } from '../../../base/bytes.ts'
+import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import type { VerbParameters } from '../../geom/types.ts'
+import type { DriveRecord, PlexRecord, VinumModel, VolumeRecord } from '../model.ts'
+import type { PlanningVerb } from '../plan.ts'
+import {
+  parseConfigText,
+  type TextObject,
+  type TextPlex,
+  type TextSubdisk,
+  type TextVolume,
+} from '../text-config.ts'
+import {
+  COLUMNS_MIN,
+  checkPlexCount,
+  checkStripe,
+  checkSubdiskCount,
+  largestFree,
+  newPlex,
+  newVolume,
+  placeAlignment,
+  placeSubdisk,
+} from './build.ts'
+import { Draft } from './draft.ts'
+import { newDrive, resolveDrive } from './drives.ts'
+import { checkFits } from './growth.ts'
+import { checkNewName, findTyped, lookUp } from './lookup.ts'
+import { flag, text } from './parameters.ts'
+import { checkVolumeName } from './short-forms.ts'
+
+const ORIGIN = 'configuration'
+
+function parse(parameters: VerbParameters, model?: VinumModel): readonly TextObject[] {
+  return parseConfigText(text(parameters, 'file', 'vinum create'), {
+    origin: ORIGIN,
+    ...(model ? { isTaken: (name: string) => lookUp(model, name) !== undefined } : {}),
+  })
+}
+
+function ofType<T extends TextObject['type']>(
+  objects: readonly TextObject[],
+  type: T,
+): readonly Extract<TextObject, { readonly type: T }>[] {
+  return objects.filter(
+    (one): one is Extract<TextObject, { readonly type: T }> => one.type === type,
+  )
+}
+
+export const CREATE: PlanningVerb = {
+  spec: VINUM_SPECS.create,
+  devices: (parameters) =>
+    parse(parameters).flatMap((one) => {
+      if (one.type === 'drive') return [one.device]
+      if (one.type === 'subdisk') return [one.drive]
+      return one.type === 'volume' ? [one.name] : []
+    }),
+  plan(context, parameters) {
+    const draft = new Draft(context, 'vinum create')
+    const objects = parse(parameters, context.model)
+    if (objects.length === 0) {
+      draft.fail(
+        'invalid',
+        ORIGIN,
+        `${ORIGIN}: it has no objects; plexus vinum printconfig shows the form`,
+      )
+    }
+    new Creation(draft, objects, parameters).run()
+    return draft.finish()
+  },
+}
+
+/** A subdisk of the text with its drive and, after trimming, its size. */
+interface Part {
+  readonly text: TextSubdisk
+  readonly drive: DriveRecord
+  sizeBytes: number
+}
+
+class Creation {
+  readonly #draft: Draft
+  readonly #objects: readonly TextObject[]
+  readonly #wipeSignatures: boolean
+  /** What is new in the text: without the objects that -f skips. */
+  readonly #fresh: readonly TextObject[]
+
+  constructor(draft: Draft, objects: readonly TextObject[], parameters: VerbParameters) {
+    this.#draft = draft
+    this.#objects = objects
+    this.#wipeSignatures = flag(parameters, 'wipeSignatures')
+    const force = flag(parameters, 'force')
+    this.#fresh = objects.filter((one) => {
+      if (!force || lookUp(draft.model, one.name)?.type !== one.type) return true
+      draft.warn(`${one.name} exists and is left as it is`)
+      return false
+    })
+  }
+
+  run(): void {
+    for (const one of this.#fresh) {
+      if (one.type === 'volume') checkVolumeName(this.#draft, one.name)
+      else checkNewName(this.#draft.model, one.type, one.name, this.#draft.op)
+    }
+    this.#createDrives()
+    const volumes = ofType(this.#fresh, 'volume').map((one) => this.#createVolume(one))
+    const added = ofType(this.#fresh, 'plex').map((one) => this.#createPlex(one))
+    this.#createDetached()
+    for (const volume of volumes) this.#finishVolume(volume)
+    for (const plex of added) {
+      const known = volumes.some((one) => one.uuid === plex.volumeUuid)
+      if (!known && plex.volumeUuid !== undefined) this.#draft.startJobs(plex)
+    }
+  }
+
+  #fail(line: number, subject: string, message: string): never {
+    return this.#draft.fail('invalid', subject, `${ORIGIN}:${line}: ${message}`)
+  }
+
+  #createDrives(): void {
+    for (const one of ofType(this.#fresh, 'drive')) {
+      newDrive(this.#draft, one.device, {
+        driveName: one.name,
+        wipeSignatures: this.#wipeSignatures,
+      })
+    }
+    for (const one of ofType(this.#fresh, 'subdisk')) this.#driveOf(one)
+  }
+
+  #driveOf(subdisk: TextSubdisk): DriveRecord {
+    return resolveDrive(this.#draft, subdisk.drive, { wipeSignatures: this.#wipeSignatures })
+  }
+
+  #createVolume(one: TextVolume): VolumeRecord {
+    const volume = newVolume(this.#draft, one.name, undefined)
+    const named = { ...volume, readPolicy: one.readPolicy ?? volume.readPolicy }
+    // The preferred plex is named when it exists.
+    this.#draft.putVolume({
+      ...named,
+      readPolicy: one.preferredPlex ? 'round-robin' : named.readPolicy,
+    })
+    return volume
+  }
+
+  #createPlex(one: TextPlex): PlexRecord {
+    const draft = this.#draft
+    const members = ofType(this.#objects, 'subdisk').filter((two) => two.plex === one.name)
+    const volume =
+      one.volume === undefined
+        ? undefined
+        : findTyped(draft.model, 'volume', one.volume, `${ORIGIN}:${one.line}`)
+    if (volume) checkPlexCount(draft, volume)
+    const parts = members.map((two) => this.#part(two))
+    this.#checkMembers(one, parts)
+    this.#trim(one, parts)
+    const beside = volume ? draft.plexesOf(volume) : []
+    const plex = newPlex(
+      draft,
+      {
+        name: one.name,
+        volumeUuid: volume?.uuid,
+        organization: one.organization,
+        stripeBytes: one.stripeBytes,
+        parityLayout:
+          one.organization === 'raid5' ? (one.parityLayout ?? 'left-asymmetric') : undefined,
+      },
+      parts.length,
+    )
+    if (volume && volume.sizeBytes > 0)
+      for (const { drive } of parts) checkFits(draft, volume, drive)
+    this.#placeParts(one, plex, parts, beside.length > 0 ? 'stale' : 'up')
+    const sizeBytes = draft.plexBytes(plex)
+    if (volume && sizeBytes < volume.sizeBytes) {
+      this.#fail(
+        one.line,
+        one.name,
+        `plex ${one.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as its volume`,
+      )
+    }
+    return plex
+  }
+
+  #part(one: TextSubdisk): Part {
+    const drive = this.#driveOf(one)
+    const alignment = placeAlignment([drive])
+    const room = largestFree(this.#draft.model, drive, alignment)
+    const sizeBytes = alignDown(one.sizeBytes ?? room, alignment)
+    if (one.sizeBytes !== undefined && sizeBytes < one.sizeBytes) {
+      this.#draft.warn(
+        `subdisk ${one.name} is trimmed to ${formatSize(sizeBytes)}, a multiple of ${alignment}`,
+      )
+    }
+    if (sizeBytes > 0) return { text: one, drive, sizeBytes }
+    return this.#draft.fail(
+      'no-space',
+      one.name,
+      `${ORIGIN}:${one.line}: no room for subdisk ${one.name} on drive ${drive.name}; the largest free extent is ${formatSize(room)}`,
+    )
+  }
+
+  #checkMembers(one: TextPlex, parts: readonly Part[]): void {
+    const fewest = COLUMNS_MIN[one.organization]
+    const empty = one.volume === undefined && parts.length === 0
+    if (parts.length < fewest && !empty) {
+      this.#fail(
+        one.line,
+        one.name,
+        `plex ${one.name} is ${one.organization} and needs at least ${fewest} subdisks; it has ${parts.length}`,
+      )
+    }
+    checkSubdiskCount(this.#draft, parts.length)
+    const drives = parts.map(({ drive }) => drive)
+    if (one.organization === 'concat') return
+    checkStripe(this.#draft, one.stripeBytes, drives)
+    const twice = drives.find((two, index) => drives.indexOf(two) !== index)
+    if (twice) {
+      this.#draft.warn(
+        `drive ${twice.name} carries two columns of ${one.name}: its failure costs both`,
+      )
+    }
+  }
+
+  /** Columns are whole stripes, and all as large as the smallest (spec/vinum.md, 4). */
+  #trim(one: TextPlex, parts: readonly Part[]): void {
+    if (one.organization === 'concat' || parts.length === 0) return
+    const column = alignDown(Math.min(...parts.map(({ sizeBytes }) => sizeBytes)), one.stripeBytes)
+    if (column === 0) {
+      this.#fail(
+        one.line,
+        one.name,
+        `the smallest column of ${one.name} has less than one stripe, ${formatSize(one.stripeBytes)}`,
+      )
+    }
+    for (const part of parts) {
+      if (part.text.sizeBytes !== undefined && part.sizeBytes > column) {
+        this.#draft.warn(
+          `subdisk ${part.text.name} is trimmed to ${formatSize(column)}, as all columns`,
+        )
+      }
+      part.sizeBytes = column
+    }
+  }
+
+  #placeParts(
+    one: TextPlex,
+    plex: PlexRecord,
+    parts: readonly Part[],
+    state: 'up' | 'stale',
+  ): void {
+    let end = 0
+    const places = parts.map((part) => {
+      const plexOffsetBytes = part.text.plexOffsetBytes ?? end
+      end = plexOffsetBytes + (one.organization === 'concat' ? part.sizeBytes : one.stripeBytes)
+      return { part, plexOffsetBytes }
+    })
+    places.sort((a, b) => a.plexOffsetBytes - b.plexOffsetBytes)
+    let expected = 0
+    for (const { part, plexOffsetBytes } of places) {
+      if (plexOffsetBytes !== expected) {
+        this.#fail(
+          part.text.line,
+          part.text.name,
+          `subdisk ${part.text.name} is at ${plexOffsetBytes} of ${one.name}, and ${expected} is next: pieces must neither overlap nor leave gaps`,
+        )
+      }
+      expected += one.organization === 'concat' ? part.sizeBytes : one.stripeBytes
+      this.#place(part, plex, plexOffsetBytes, state)
+    }
+  }
+
+  #place(
+    { text: one, drive, sizeBytes }: Part,
+    plex: PlexRecord | undefined,
+    plexOffsetBytes: number,
+    state: 'up' | 'stale',
+  ): void {
+    placeSubdisk(this.#draft, {
+      name: one.name,
+      drive,
+      plex,
+      sizeBytes,
+      plexOffsetBytes,
+      state,
+      driveOffsetBytes: one.driveOffsetBytes,
+    })
+  }
+
+  /** Subdisks without a plex; those of a plex that exists already are attached by a verb of their own. */
+  #createDetached(): void {
+    for (const one of ofType(this.#fresh, 'subdisk')) {
+      if (one.plex === undefined) this.#place(this.#part(one), undefined, 0, 'up')
+      else if (!lookUp(this.#draft.model, one.name)) {
+        findTyped(this.#draft.model, 'plex', one.plex, `${ORIGIN}:${one.line}`)
+        this.#fail(
+          one.line,
+          one.name,
+          `plex ${one.plex} exists already; to make it larger: plexus vinum grow ${one.plex} DEVICE`,
+        )
+      }
+    }
+  }
+
+  #finishVolume({ uuid, name }: VolumeRecord): void {
+    const draft = this.#draft
+    const volume = findTyped(draft.model, 'volume', name, draft.op)
+    const plexes = draft.plexesOf(volume)
+    const sizes = plexes.map((one) => draft.plexBytes(one))
+    const preferred = this.#preferred(uuid, name)
+    draft.putVolume({
+      ...volume,
+      sizeBytes: sizes.length === 0 ? 0 : Math.min(...sizes),
+      readPolicy: preferred ? 'prefer' : volume.readPolicy,
+      preferredPlexUuid: preferred?.uuid,
+    })
+    if (plexes.length > 0) draft.startJobs(volume)
+  }
+
+  #preferred(volumeUuid: string, volumeName: string): PlexRecord | undefined {
+    const one = ofType(this.#fresh, 'volume').find((two) => two.name === volumeName)
+    if (one?.preferredPlex === undefined) return undefined
+    const plex = findTyped(this.#draft.model, 'plex', one.preferredPlex, `${ORIGIN}:${one.line}`)
+    if (plex.volumeUuid === volumeUuid) return plex
+    return this.#fail(
+      one.line,
+      volumeName,
+      `plex ${plex.name} does not belong to volume ${volumeName}`,
+    )
+  }
+}

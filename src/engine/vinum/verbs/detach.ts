@@ -1,0 +1,155 @@
+/**
+ * `vinum detach`: a plex leaves its volume, a subdisk its plex. What leaves stays in the configuration
+ * (spec/vinum.md, 8.10). A subdisk's place in the plex is kept by a placeholder, so that the plex keeps its
+ * columns and its size, until another subdisk is attached there.
+ */
+import { newUuid } from '../../../base/random.ts'
+import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model.ts'
+import type { PlanningVerb } from '../plan.ts'
+import { Draft, isPlaceholder } from './draft.ts'
+import { volumeOf } from './growth.ts'
+import { findObject, freeName } from './lookup.ts'
+import { flag, text } from './parameters.ts'
+
+export const DETACH: PlanningVerb = {
+  spec: VINUM_SPECS.detach,
+  plan(context, parameters) {
+    const draft = new Draft(context, 'vinum detach')
+    const found = findObject(draft.model, text(parameters, 'object', draft.op), draft.op)
+    const force = flag(parameters, 'force')
+    if (found.type === 'plex') detachPlex(draft, found.record, force)
+    else if (found.type === 'subdisk') detachSubdisk(draft, found.record, force)
+    else {
+      const { name } = found.record
+      draft.fail(
+        'invalid',
+        name,
+        `${name} is a ${found.type}; only plexes and subdisks are attached`,
+      )
+    }
+    return draft.finish()
+  },
+}
+
+/**
+ * Refuses to take the last copy of a part of a volume: always while the volume is open, else without `force`.
+ * With `force` it is a warning.
+ */
+export function checkLastCopy(
+  draft: Draft,
+  plex: PlexRecord,
+  subdisks: readonly SubdiskRecord[],
+  force: boolean,
+): void {
+  const lost = draft.lastCopyLost(subdisks)
+  if (lost === undefined) return
+  const volume = volumeOf(draft, plex)
+  if (volume && draft.context.isOpen(volume.uuid)) {
+    draft.fail(
+      'in-use',
+      plex.name,
+      `volume ${volume.name} is in use and would lose the last good copy of ${lost}; take its LUN away first, or add another copy`,
+    )
+  }
+  if (!force) {
+    draft.fail(
+      'in-use',
+      plex.name,
+      `the last good copy of ${lost} would be lost; -f does it all the same`,
+    )
+  }
+  draft.warn(`the last good copy of ${lost} goes out of service`)
+}
+
+function detachPlex(draft: Draft, plex: PlexRecord, force: boolean): void {
+  const volume = volumeOf(draft, plex)
+  if (!volume) {
+    draft.warn(`plex ${plex.name} is detached already`)
+    return
+  }
+  draft.checkIdle(plex, 'detach')
+  const open = draft.context.isOpen(volume.uuid)
+  if (!force && (open || plex.state === 'up')) {
+    draft.fail(
+      'in-use',
+      plex.name,
+      open
+        ? `volume ${volume.name} is in use; -f detaches ${plex.name} all the same`
+        : `plex ${plex.name} is up and serves ${volume.name}; -f detaches it all the same`,
+    )
+  }
+  checkLastCopy(draft, plex, draft.subdisksOf(plex), force)
+  unlinkPlex(draft, plex)
+  draft.step(`detach plex ${plex.name} from volume ${volume.name}`, plex.name)
+  const left = draft.plexesOf(volume).length
+  if (left === 1) draft.warn(`volume ${volume.name} has one copy left`)
+}
+
+/** Takes the plex out of its volume's records. The volume without any plex has no size. */
+function unlinkPlex(draft: Draft, plex: PlexRecord): void {
+  const volume = volumeOf(draft, plex)
+  draft.putPlex({ ...plex, volumeUuid: undefined })
+  if (!volume) return
+  const preferred = volume.preferredPlexUuid === plex.uuid
+  draft.putVolume({
+    ...volume,
+    sizeBytes: draft.plexesOf(volume).length === 0 ? 0 : volume.sizeBytes,
+    readPolicy: preferred ? 'round-robin' : volume.readPolicy,
+    preferredPlexUuid: preferred ? undefined : volume.preferredPlexUuid,
+  })
+}
+
+function detachSubdisk(draft: Draft, subdisk: SubdiskRecord, force: boolean): void {
+  const plex = draft.model.plexes.find((one) => one.uuid === subdisk.plexUuid)
+  if (!plex) {
+    draft.warn(`subdisk ${subdisk.name} is detached already`)
+    return
+  }
+  const drive = draft.drive(subdisk.driveUuid)
+  if (drive && isPlaceholder(drive)) {
+    draft.fail(
+      'invalid',
+      subdisk.name,
+      `${subdisk.name} only keeps a place in ${plex.name}; attach a subdisk to the plex, or rm the plex`,
+    )
+  }
+  draft.checkIdle(plex, 'detach')
+  const serving = plex.state !== 'down' && subdisk.state === 'up'
+  if (!force && serving) {
+    draft.fail(
+      'in-use',
+      subdisk.name,
+      `subdisk ${subdisk.name} serves plex ${plex.name} (${plex.state}); -f detaches it all the same`,
+    )
+  }
+  checkLastCopy(draft, plex, [subdisk], force)
+  leavePlaceholder(draft, subdisk)
+  draft.putSubdisk({ ...subdisk, plexUuid: undefined, plexOffsetBytes: 0 })
+  draft.step(`detach subdisk ${subdisk.name} from plex ${plex.name}`, subdisk.name)
+  if (serving) draft.warn(`plex ${plex.name} works without ${subdisk.name}, until one is attached`)
+}
+
+/** A subdisk without a device, in the place of one that leaves its plex. */
+function leavePlaceholder(draft: Draft, subdisk: SubdiskRecord): void {
+  const drive: DriveRecord = {
+    uuid: newUuid(draft.context.random),
+    name: freeName(draft.model, 'missing'),
+    state: 'down',
+    device: '',
+    mediaBytes: subdisk.sizeBytes,
+    blockBytes: draft.drive(subdisk.driveUuid)?.blockBytes ?? 512,
+    dataStartBytes: 0,
+    dataEndBytes: subdisk.sizeBytes,
+  }
+  draft.addPlaceholder(drive)
+  draft.addSubdisk({
+    ...subdisk,
+    uuid: newUuid(draft.context.random),
+    name: freeName(draft.model, `${drive.name}.s`),
+    driveUuid: drive.uuid,
+    driveOffsetBytes: 0,
+    state: 'stale',
+    move: undefined,
+  })
+}

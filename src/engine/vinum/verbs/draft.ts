@@ -1,0 +1,244 @@
+/**
+ * A plan in the making: the model that grows step by step, beside the steps and warnings that tell of it.
+ * The present model is never touched (all records are immutable), so a verb that throws changes nothing
+ * (spec/vinum.md, 8.24). Every planning verb makes one Draft and returns its `finish()`.
+ */
+import { formatSize } from '../../../base/bytes.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import type { PlanStep } from '../../../control/reports.ts'
+import { jobsNeeded } from '../job-plans.ts'
+import {
+  byUuid,
+  type DriveRecord,
+  type JobRecord,
+  type PlexRecord,
+  plexesOf,
+  replaceRecord,
+  type SubdiskRecord,
+  sizeOfPlex,
+  subdisksOf,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model.ts'
+import type { NewDrive, Plan, PlanContext } from '../plan.ts'
+import { derive, lastCopyLost } from '../state-rules.ts'
+
+export class Draft {
+  readonly context: PlanContext
+  /** `vinum create`: for messages. */
+  readonly op: string
+  model: VinumModel
+  readonly newDrives: NewDrive[] = []
+  readonly retired: DriveRecord[] = []
+  readonly #steps: PlanStep[] = []
+  readonly #warnings: string[] = []
+
+  constructor(context: PlanContext, op: string) {
+    this.context = context
+    this.op = op
+    this.model = context.model
+  }
+
+  step(text: string, object: string): void {
+    this.#steps.push({ text, object })
+  }
+
+  warn(text: string): void {
+    if (!this.#warnings.includes(text)) this.#warnings.push(text)
+  }
+
+  fail(
+    kind: ConstructorParameters<typeof PlexusError>[0],
+    subject: string,
+    message: string,
+  ): never {
+    throw new PlexusError(kind, { op: this.op, subject, message })
+  }
+
+  /** Is the drive's device there, or about to get its label? */
+  readonly isPresent = (driveUuid: string): boolean =>
+    this.newDrives.some((one) => one.record.uuid === driveUuid) || this.context.isPresent(driveUuid)
+
+  addDrive(drive: NewDrive): void {
+    this.newDrives.push(drive)
+    this.model = { ...this.model, drives: [...this.model.drives, drive.record] }
+  }
+
+  /** A place that no device stands behind; needs no label. */
+  addPlaceholder(record: DriveRecord): void {
+    this.model = { ...this.model, drives: [...this.model.drives, record] }
+  }
+
+  addVolume(record: VolumeRecord): void {
+    this.model = { ...this.model, volumes: [...this.model.volumes, record] }
+  }
+
+  addPlex(record: PlexRecord): void {
+    this.model = { ...this.model, plexes: [...this.model.plexes, record] }
+  }
+
+  addSubdisk(record: SubdiskRecord): void {
+    this.model = { ...this.model, subdisks: [...this.model.subdisks, record] }
+  }
+
+  putDrive(record: DriveRecord): void {
+    this.model = { ...this.model, drives: replaceRecord(this.model.drives, record) }
+  }
+
+  putVolume(record: VolumeRecord): void {
+    this.model = { ...this.model, volumes: replaceRecord(this.model.volumes, record) }
+  }
+
+  putPlex(record: PlexRecord): void {
+    this.model = { ...this.model, plexes: replaceRecord(this.model.plexes, record) }
+  }
+
+  putSubdisk(record: SubdiskRecord): void {
+    this.model = { ...this.model, subdisks: replaceRecord(this.model.subdisks, record) }
+  }
+
+  /** Takes objects out of the model, with the jobs that work on them and what refers to them. */
+  drop(uuids: ReadonlySet<string>): void {
+    const kept = <T extends { readonly uuid: string }>(records: readonly T[]): readonly T[] =>
+      records.filter((one) => !uuids.has(one.uuid))
+    const { model } = this
+    this.model = {
+      ...model,
+      drives: kept(model.drives),
+      subdisks: kept(model.subdisks),
+      plexes: kept(model.plexes),
+      volumes: kept(model.volumes).map((one) => forgetPreference(one, uuids)),
+      jobs: model.jobs.filter((one) => !uuids.has(one.targetUuid)),
+    }
+    this.dropEmptyPlaceholders()
+  }
+
+  /** Placeholders exist for what lies on them; an empty one goes. */
+  dropEmptyPlaceholders(): void {
+    const used = new Set(this.model.subdisks.map((one) => one.driveUuid))
+    this.model = {
+      ...this.model,
+      drives: this.model.drives.filter((one) => !isPlaceholder(one) || used.has(one.uuid)),
+    }
+  }
+
+  drive(uuid: string): DriveRecord | undefined {
+    return byUuid(this.model.drives, uuid)
+  }
+
+  subdisksOf(plex: PlexRecord): readonly SubdiskRecord[] {
+    return subdisksOf(this.model, plex.uuid)
+  }
+
+  plexesOf(volume: VolumeRecord): readonly PlexRecord[] {
+    return plexesOf(this.model, volume.uuid)
+  }
+
+  plexBytes(plex: PlexRecord): number {
+    return sizeOfPlex(plex, this.subdisksOf(plex))
+  }
+
+  /** The jobs that work on a plex, its subdisks, or the volume above it. */
+  jobsOn(plex: PlexRecord): readonly JobRecord[] {
+    const targets = new Set([plex.uuid, ...this.subdisksOf(plex).map((one) => one.uuid)])
+    if (plex.volumeUuid !== undefined) targets.add(plex.volumeUuid)
+    return this.model.jobs.filter((one) => targets.has(one.targetUuid))
+  }
+
+  /** Throws `in-use` while a job works on the plex. */
+  checkIdle(plex: PlexRecord, what: string): void {
+    const job = this.jobsOn(plex)[0]
+    if (!job) return
+    this.fail(
+      'in-use',
+      plex.name,
+      `${what}: job ${job.id} (${job.kind}) works on ${plex.name}; wait for it, or cancel it: plexus job cancel ${job.id}`,
+    )
+  }
+
+  /** Would the subdisks' leaving cost a volume a part of its data? The name of what would be lost. */
+  lastCopyLost(subdisks: readonly SubdiskRecord[]): string | undefined {
+    return lastCopyLost(
+      this.model,
+      subdisks.map((one) => one.uuid),
+    )
+  }
+
+  /** Brings a volume's size to its smallest plex: only ever where the verb means to change the size. */
+  fitVolume(volume: VolumeRecord): void {
+    const sizes = this.plexesOf(volume).map((one) => this.plexBytes(one))
+    const sizeBytes = sizes.length === 0 ? 0 : Math.min(...sizes)
+    if (sizeBytes !== volume.sizeBytes) this.putVolume({ ...volume, sizeBytes })
+  }
+
+  /** Lets the state rules decide every derived state. */
+  derive(): void {
+    this.model = derive(this.model, this.isPresent)
+  }
+
+  /**
+   * Starts what brings the object up to date. Where nothing can, that is a warning: the verb itself is done.
+   */
+  startJobs(target: { readonly uuid: string; readonly name: string }): void {
+    this.derive()
+    try {
+      this.startJobsOrThrow(target)
+    } catch (error) {
+      if (!(error instanceof PlexusError) || error.kind !== 'invalid') throw error
+      this.warn(error.message)
+    }
+  }
+
+  /** As {@link startJobs}, but the refusal is the verb's. Returns how many jobs begin. */
+  startJobsOrThrow(target: { readonly uuid: string }): number {
+    const before = new Set(this.model.jobs.map((one) => one.id))
+    const { model } = jobsNeeded(this.model, target.uuid, { random: this.context.random })
+    this.model = model
+    const added = model.jobs.filter((one) => !before.has(one.id))
+    for (const job of added) this.tellJob(job)
+    return added.length
+  }
+
+  tellJob(job: JobRecord): void {
+    const { volumes, plexes, subdisks } = this.model
+    const target = [...volumes, ...plexes, ...subdisks].find((one) => one.uuid === job.targetUuid)
+    const name = target?.name ?? job.targetUuid
+    this.step(`start job ${job.kind} on ${name}`, name)
+  }
+
+  addJob(job: JobRecord): void {
+    this.model = { ...this.model, jobs: [...this.model.jobs, job] }
+    this.tellJob(job)
+  }
+
+  /** The plan. The model stays the same object where nothing changed, so that nothing is written. */
+  finish(): Plan {
+    if (this.model !== this.context.model) this.derive()
+    return {
+      model: this.model,
+      steps: this.#steps,
+      warnings: this.#warnings,
+      newDrives: this.newDrives,
+      retired: this.retired,
+    }
+  }
+}
+
+function forgetPreference(volume: VolumeRecord, gone: ReadonlySet<string>): VolumeRecord {
+  const preferred = volume.preferredPlexUuid
+  if (preferred === undefined || !gone.has(preferred)) return volume
+  return { ...volume, readPolicy: 'round-robin', preferredPlexUuid: undefined }
+}
+
+/**
+ * A drive that no device stands behind: it keeps the place of a subdisk that was detached, or whose drive was
+ * removed, so that the plex keeps its columns and its size (vinum's REFERENCED drives). Never up, never votes.
+ */
+export function isPlaceholder(drive: DriveRecord): boolean {
+  return drive.device === ''
+}
+
+/** `1.82 TiB on d6`. */
+export function placeText(draft: Draft, subdisk: SubdiskRecord): string {
+  return `${formatSize(subdisk.sizeBytes)} on ${draft.drive(subdisk.driveUuid)?.name ?? '???'}`
+}

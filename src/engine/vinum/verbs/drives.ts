@@ -1,0 +1,143 @@
+/**
+ * From a name that the operator typed to a drive: a drive of the set, or a device that becomes one. Refuses
+ * devices that are missing, read-only, held by somebody, or that carry foreign data. Used by every verb that
+ * takes devices.
+ */
+import { formatSize } from '../../../base/bytes.ts'
+import { newUuid } from '../../../base/random.ts'
+import { planAnchor } from '../../geom/anchor.ts'
+import type { VerbParameters } from '../../geom/types.ts'
+import type { DriveRecord } from '../model.ts'
+import type { Candidate } from '../plan.ts'
+import { type Draft, isPlaceholder } from './draft.ts'
+import { checkNewName } from './lookup.ts'
+import { checkDistinct, flag, list } from './parameters.ts'
+
+export interface DriveChoice {
+  /** Overwrite foreign data. */
+  readonly wipeSignatures: boolean
+  /** Name of a new drive; default: the device's. */
+  readonly driveName?: string
+}
+
+/**
+ * The drive that a name means: first a drive of that name, then the drive that the device of that name
+ * carries, then the device itself, which becomes a drive.
+ * Throws `not-found`, `gone` (a drive that is down), `in-use`, `permission`, `foreign` or `no-space`.
+ */
+export function resolveDrive(draft: Draft, name: string, choice: DriveChoice): DriveRecord {
+  const { drives } = draft.model
+  const drive =
+    drives.find((one) => one.name === name && !isPlaceholder(one)) ??
+    drives.find((one) => one.device === name && draft.isPresent(one.uuid))
+  return drive ? usableDrive(draft, drive) : newDrive(draft, name, choice)
+}
+
+/** The drives of the parameter `devices`, each once. Throws `invalid` when there is none, or one twice. */
+export function resolveDrives(draft: Draft, parameters: VerbParameters): readonly DriveRecord[] {
+  return resolveNames(draft, list(parameters, 'devices'), parameters)
+}
+
+/** The drives that these names mean, each once. */
+export function resolveNames(
+  draft: Draft,
+  names: readonly string[],
+  parameters: VerbParameters,
+): readonly DriveRecord[] {
+  checkDistinct(names, 'device', draft.op)
+  if (names.length === 0) {
+    draft.fail(
+      'invalid',
+      'devices',
+      `${draft.op}: no device was named; plexus device list shows them`,
+    )
+  }
+  const choice = { wipeSignatures: flag(parameters, 'wipeSignatures') }
+  const drives = names.map((name) => resolveDrive(draft, name, choice))
+  checkDistinct(
+    drives.map((one) => one.name),
+    'drive',
+    draft.op,
+  )
+  return drives
+}
+
+/** The drive, which must be able to take new subdisks. Throws `gone`. */
+export function usableDrive(draft: Draft, drive: DriveRecord): DriveRecord {
+  if (drive.state === 'up' && draft.isPresent(drive.uuid)) return drive
+  return draft.fail(
+    'gone',
+    drive.name,
+    `drive ${drive.name} (device ${drive.device || '???'}) is down: nothing can be put on it; bring the device back, or choose another one`,
+  )
+}
+
+/** Makes a drive of a device. Throws as {@link resolveDrive}, and `exists` when the name is taken. */
+export function newDrive(draft: Draft, device: string, choice: DriveChoice): DriveRecord {
+  const candidate = draft.context.candidate(device)
+  if (!candidate) {
+    return draft.fail(
+      'not-found',
+      device,
+      `there is no drive and no device "${device}"; plexus device list shows the devices of the configuration`,
+    )
+  }
+  checkCandidate(draft, candidate, choice)
+  // A provider of another class is named CLASS/NAME; the last part is its name.
+  const name = choice.driveName ?? candidate.name.split('/').at(-1) ?? candidate.name
+  checkNewName(draft.model, 'drive', name, draft.op)
+  const layout = planAnchor(candidate.sizeBytes, candidate.blockBytes)
+  const record: DriveRecord = {
+    uuid: newUuid(draft.context.random),
+    name,
+    state: 'up',
+    device: candidate.name,
+    mediaBytes: candidate.sizeBytes,
+    blockBytes: candidate.blockBytes,
+    dataStartBytes: layout.dataStartBytes,
+    dataEndBytes: layout.dataEndBytes,
+  }
+  draft.addDrive({ candidate, record })
+  const found = candidate.contents === '' ? 'blank' : `overwrites ${candidate.contents}`
+  draft.step(
+    `write label on ${name} (${candidate.path}, ${formatSize(candidate.sizeBytes)}, ${found})`,
+    name,
+  )
+  if (candidate.contents !== '') {
+    draft.warn(`${candidate.path}: ${candidate.contents} is overwritten and cannot be brought back`)
+  }
+  return record
+}
+
+function checkCandidate(draft: Draft, candidate: Candidate, choice: DriveChoice): void {
+  const { name, path } = candidate
+  const taken = draft.newDrives.find((one) => one.candidate.name === name)
+  if (taken) {
+    draft.fail(
+      'in-use',
+      name,
+      `${path}: drive ${taken.record.name} is made of it already; name each device once`,
+    )
+  }
+  if (candidate.inUse !== undefined) {
+    draft.fail(
+      'in-use',
+      name,
+      `${path}: in use by ${candidate.inUse}; free it there first, or choose another device`,
+    )
+  }
+  if (candidate.readOnly) {
+    draft.fail(
+      'permission',
+      name,
+      `${path}: read-only; a drive must take writes. Choose another device`,
+    )
+  }
+  if (candidate.contents !== '' && !choice.wipeSignatures) {
+    draft.fail(
+      'foreign',
+      name,
+      `${path}: ${candidate.contents} found; --wipe-signatures overwrites it`,
+    )
+  }
+}

@@ -1,0 +1,203 @@
+/**
+ * Makes plexes larger: a concat plex gets one more subdisk at its end, at once; a striped or raid5 plex gets
+ * more columns and a job that restripes it, all new columns in one pass. Used by `vinum grow`, `vinum attach`
+ * and `volume grow`. spec/vinum.md, 5.3 "grow", 8.3, 8.4.
+ */
+import { formatSize } from '../../../base/bytes.ts'
+import type {
+  DriveRecord,
+  PlexRecord,
+  SubdiskRecord,
+  SubdiskState,
+  VolumeRecord,
+} from '../model.ts'
+import {
+  checkMapSlot,
+  checkSubdiskCount,
+  childName,
+  dataColumns,
+  largestFree,
+  placeAlignment,
+  placeSubdisk,
+} from './build.ts'
+import type { Draft } from './draft.ts'
+
+/** The volume above a plex, or undefined for a detached one. */
+export function volumeOf(draft: Draft, plex: PlexRecord): VolumeRecord | undefined {
+  return draft.model.volumes.find((one) => one.uuid === plex.volumeUuid)
+}
+
+/** The logical block that a volume announces: the largest of its drives. 0 while it has none. */
+export function blockOfVolume(draft: Draft, volume: VolumeRecord): number {
+  const drives = draft
+    .plexesOf(volume)
+    .flatMap((plex) => draft.subdisksOf(plex))
+    .map((one) => draft.drive(one.driveUuid)?.blockBytes ?? 0)
+  return Math.max(0, ...drives)
+}
+
+/**
+ * Throws `invalid` when the drive's block is larger than the one that the volume announces: initiators would
+ * find a disk with another block size; and `exhausted` when the drive has no map left for the volume.
+ */
+export function checkFits(draft: Draft, volume: VolumeRecord, drive: DriveRecord): void {
+  const block = blockOfVolume(draft, volume)
+  if (block > 0 && drive.blockBytes > block) {
+    draft.fail(
+      'invalid',
+      drive.name,
+      `drive ${drive.name} has blocks of ${drive.blockBytes} bytes, and volume ${volume.name} announces ${block}; choose a drive with blocks of ${block} bytes at most`,
+    )
+  }
+  checkMapSlot(draft, volume, drive)
+}
+
+/** Throws `invalid` when a part of the volume lies on the drive already: one failure would take two. */
+export function checkNotCarrying(draft: Draft, volume: VolumeRecord, drive: DriveRecord): void {
+  const own = draft.plexesOf(volume).flatMap((plex) => draft.subdisksOf(plex))
+  const there = own.find(
+    (one) => one.driveUuid === drive.uuid || one.move?.driveUuid === drive.uuid,
+  )
+  if (!there) return
+  draft.fail(
+    'invalid',
+    drive.name,
+    `drive ${drive.name} carries ${there.name} of ${volume.name} already, so that its failure would cost two parts at once; choose another drive`,
+  )
+}
+
+/** Adds a subdisk of `sizeBytes` at the end of a concat plex. */
+export function appendSubdisk(
+  draft: Draft,
+  plex: PlexRecord,
+  drive: DriveRecord,
+  sizeBytes: number,
+): SubdiskRecord {
+  const volume = volumeOf(draft, plex)
+  const columns = draft.subdisksOf(plex).length
+  checkSubdiskCount(draft, columns + 1)
+  if (volume) checkFits(draft, volume, drive)
+  const plexOffsetBytes = draft.plexBytes(plex)
+  return placeSubdisk(draft, {
+    name: childName(draft, 'subdisk', `${plex.name}.s`, columns),
+    drive,
+    plex,
+    sizeBytes,
+    plexOffsetBytes,
+    state: stateAtEnd(draft, plex, plexOffsetBytes),
+  })
+}
+
+/**
+ * First state of what is added at `offset` of a concat plex: stale where another copy of the volume has
+ * content there already, else up: it is the first to have any.
+ */
+export function stateAtEnd(draft: Draft, plex: PlexRecord, offset: number): SubdiskState {
+  const volume = volumeOf(draft, plex)
+  if (!volume) return 'up'
+  const others = draft.plexesOf(volume).filter((one) => one.uuid !== plex.uuid)
+  return others.some((one) => draft.plexBytes(one) > offset) ? 'stale' : 'up'
+}
+
+/** Grows a plex over more drives, one subdisk on each. Throws before anything of the plex changes. */
+export function growPlex(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
+  draft.checkIdle(plex, 'grow')
+  if (draft.subdisksOf(plex).length === 0) {
+    draft.fail(
+      'invalid',
+      plex.name,
+      `plex ${plex.name} has no subdisks that could grow; attach subdisks first`,
+    )
+  }
+  if (plex.organization === 'concat') growConcat(draft, plex, drives)
+  else growColumns(draft, plex, drives)
+}
+
+function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
+  for (const drive of drives) {
+    appendSubdisk(draft, plex, drive, roomOn(draft, drive))
+  }
+  const volume = volumeOf(draft, plex)
+  if (!volume) return
+  growVolume(draft, volume)
+  draft.startJobs(plex)
+}
+
+/** What is free on a drive in one piece. Throws `no-space` when it is nothing. */
+export function roomOn(draft: Draft, drive: DriveRecord): number {
+  const room = largestFree(draft.model, drive, placeAlignment([drive]))
+  if (room > 0) return room
+  return draft.fail(
+    'no-space',
+    drive.name,
+    `drive ${drive.name} is full; choose another drive, or remove a subdisk from it`,
+  )
+}
+
+/** Lets the volume have what all its plexes have. A volume never shrinks here. */
+export function growVolume(draft: Draft, volume: VolumeRecord): void {
+  const sizeBytes = Math.min(...draft.plexesOf(volume).map((one) => draft.plexBytes(one)))
+  if (sizeBytes <= volume.sizeBytes) return
+  draft.putVolume({ ...volume, sizeBytes })
+  draft.step(
+    `grow volume ${volume.name}: ${formatSize(volume.sizeBytes)} to ${formatSize(sizeBytes)}`,
+    volume.name,
+  )
+}
+
+function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
+  checkGrowable(draft, plex)
+  const columns = draft.subdisksOf(plex)
+  const sizeBytes = columns[0]?.sizeBytes ?? 0
+  const volume = volumeOf(draft, plex)
+  checkSubdiskCount(draft, columns.length + drives.length)
+  drives.forEach((drive, index) => {
+    if (volume) {
+      checkFits(draft, volume, drive)
+      checkNotCarrying(draft, volume, drive)
+    }
+    placeSubdisk(draft, {
+      name: childName(draft, 'subdisk', `${plex.name}.s`, columns.length + index),
+      drive,
+      plex,
+      sizeBytes,
+      plexOffsetBytes: (columns.length + index) * plex.stripeBytes,
+      state: 'up',
+    })
+  })
+  beginGrowth(draft, plex, columns.length)
+}
+
+/** Throws when a striped or raid5 plex cannot be restriped now. */
+export function checkGrowable(draft: Draft, plex: PlexRecord): void {
+  const volume = volumeOf(draft, plex)
+  if (volume && draft.plexesOf(volume).length > 1) {
+    draft.fail(
+      'unsupported',
+      plex.name,
+      `${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies, grow, and add them again (plexus volume remove-mirror, add-mirror)`,
+    )
+  }
+  const parity = plex.organization !== 'raid5' || plex.parityValidBytes >= draft.plexBytes(plex)
+  if (plex.state === 'up' && parity && !plex.growth) return
+  draft.fail(
+    'invalid',
+    plex.name,
+    `plex ${plex.name} is ${parity ? plex.state : 'initializing'}, and only a whole one can grow; bring it up first: plexus vinum start ${plex.name}`,
+  )
+}
+
+/** The plex has more columns than `columnsBefore`: records the restripe, and starts its job. */
+export function beginGrowth(draft: Draft, plex: PlexRecord, columnsBefore: number): void {
+  const subdisks = draft.subdisksOf(plex)
+  const column = subdisks[0]?.sizeBytes ?? 0
+  const before = dataColumns(plex.organization, columnsBefore) * column
+  const after = dataColumns(plex.organization, subdisks.length) * column
+  draft.putPlex({ ...plex, growth: { columnsBefore, cursorBytes: 0, backup: undefined } })
+  draft.step(
+    `restripe plex ${plex.name} from ${columnsBefore} to ${subdisks.length} columns: ${formatSize(before)} to ${formatSize(after)} when it has ended`,
+    plex.name,
+  )
+  draft.derive()
+  draft.startJobsOrThrow(plex)
+}

@@ -1,0 +1,149 @@
+/**
+ * `vinum move DRIVE SUBDISK…`: subdisks go to another drive. The data is copied while it is in use, so that
+ * plexes without redundancy keep it, too (spec/vinum.md, 8.9). With -f the old place is not read: what moves is
+ * rebuilt from the other copies, for a drive that is failing or gone.
+ */
+import { formatSize } from '../../../base/bytes.ts'
+import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model.ts'
+import type { PlanningVerb } from '../plan.ts'
+import { findPlace, placeSubdisk } from './build.ts'
+import { Draft } from './draft.ts'
+import { resolveDrive } from './drives.ts'
+import { checkFits, checkNotCarrying, volumeOf } from './growth.ts'
+import { findTyped, lookUp } from './lookup.ts'
+import { checkDistinct, flag, list, text } from './parameters.ts'
+
+export const MOVE: PlanningVerb = {
+  spec: VINUM_SPECS.move,
+  devices: (parameters) => list(parameters, 'drive'),
+  plan(context, parameters) {
+    const draft = new Draft(context, 'vinum move')
+    const target = text(parameters, 'drive', draft.op)
+    const found = lookUp(draft.model, target)
+    if (found && found.type !== 'drive') {
+      draft.fail(
+        'invalid',
+        target,
+        `${target} is a ${found.type}, not a drive; name the drive first`,
+      )
+    }
+    const names = list(parameters, 'subdisks')
+    checkDistinct(names, 'subdisk', draft.op)
+    if (names.length === 0) {
+      draft.fail(
+        'invalid',
+        'subdisks',
+        'vinum move: no subdisk was named; plexus vinum ls shows them',
+      )
+    }
+    const subdisks = names.map((name) => findTyped(draft.model, 'subdisk', name, draft.op))
+    const drive = resolveDrive(draft, target, {
+      wipeSignatures: flag(parameters, 'wipeSignatures'),
+    })
+    const move = flag(parameters, 'force') ? rebuildOn : moveTo
+    for (const subdisk of subdisks) move(draft, subdisk, drive)
+    return draft.finish()
+  },
+}
+
+/** What every move needs. Returns the plex that the subdisk belongs to. */
+function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): PlexRecord {
+  const plex = draft.model.plexes.find((one) => one.uuid === subdisk.plexUuid)
+  if (!plex) {
+    return draft.fail(
+      'invalid',
+      subdisk.name,
+      `subdisk ${subdisk.name} is detached, and only attached ones move; attach it first`,
+    )
+  }
+  if (subdisk.driveUuid === drive.uuid) {
+    draft.fail(
+      'invalid',
+      subdisk.name,
+      `subdisk ${subdisk.name} is on drive ${drive.name} already; choose another drive`,
+    )
+  }
+  const volume = volumeOf(draft, plex)
+  if (volume) checkFits(draft, volume, drive)
+  return plex
+}
+
+/** Begins the live copy of a subdisk to the drive. */
+export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): void {
+  const plex = checkMove(draft, subdisk, drive)
+  if (subdisk.move) {
+    draft.fail(
+      'in-use',
+      subdisk.name,
+      `subdisk ${subdisk.name} is being moved already; wait for that job, or cancel it`,
+    )
+  }
+  checkNoOtherJob(draft, plex)
+  if (subdisk.state !== 'up') {
+    draft.fail(
+      'invalid',
+      subdisk.name,
+      `subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`,
+    )
+  }
+  warnSharing(draft, plex, drive)
+  const from = draft.drive(subdisk.driveUuid)?.name ?? '???'
+  const driveOffsetBytes = findPlace(draft, drive, subdisk.sizeBytes)
+  draft.putSubdisk({ ...subdisk, move: { driveUuid: drive.uuid, driveOffsetBytes } })
+  draft.step(
+    `move subdisk ${subdisk.name} from ${from} to ${drive.name}: ${formatSize(subdisk.sizeBytes)}, copied while in use`,
+    subdisk.name,
+  )
+  draft.derive()
+  draft.startJobsOrThrow(subdisk)
+}
+
+/** Several subdisks of one plex may move side by side; anything else must have ended. */
+function checkNoOtherJob(draft: Draft, plex: PlexRecord): void {
+  if (draft.jobsOn(plex).some((one) => one.kind !== 'move')) draft.checkIdle(plex, 'move')
+}
+
+/** Gives the subdisk a new place with nothing in it, and has the other copies fill it. */
+export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): void {
+  const plex = checkMove(draft, subdisk, drive)
+  draft.checkIdle(plex, 'move')
+  // Not even with force: nothing else could fill the new place.
+  const lost = draft.lastCopyLost([subdisk])
+  if (lost !== undefined) {
+    draft.fail(
+      'in-use',
+      subdisk.name,
+      `subdisk ${subdisk.name} holds the last good copy of ${lost}, which cannot be rebuilt from elsewhere; move it without -f, so that it is copied`,
+    )
+  }
+  const volume = volumeOf(draft, plex)
+  if (volume) checkNotCarrying(draft, volume, drive)
+  draft.drop(new Set([subdisk.uuid]))
+  const placed = placeSubdisk(draft, {
+    name: subdisk.name,
+    drive,
+    plex,
+    sizeBytes: subdisk.sizeBytes,
+    plexOffsetBytes: subdisk.plexOffsetBytes,
+    state: 'stale',
+  })
+  draft.derive()
+  if (draft.startJobsOrThrow(plex) === 0) {
+    draft.fail(
+      'invalid',
+      placed.name,
+      `no other copy holds what belongs on ${placed.name}; bring its old drive back, or restore a backup`,
+    )
+  }
+}
+
+function warnSharing(draft: Draft, plex: PlexRecord, drive: DriveRecord): void {
+  const volume = volumeOf(draft, plex)
+  const own = volume ? draft.plexesOf(volume).flatMap((one) => draft.subdisksOf(one)) : []
+  const there = own.find((one) => one.driveUuid === drive.uuid)
+  if (!there) return
+  draft.warn(
+    `drive ${drive.name} carries ${there.name}, too: its failure would cost two parts of ${volume?.name} at once`,
+  )
+}

@@ -1,0 +1,292 @@
+/**
+ * `vinum rm` and `volume destroy`: objects leave the configuration (spec/vinum.md, 6). Volumes in use are never
+ * removed by rm; data without another copy only with -f; drives only when nothing needs them.
+ */
+import { formatSize } from '../../../base/bytes.ts'
+import { newUuid } from '../../../base/random.ts'
+import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
+import type { DriveRecord, PlexRecord, SubdiskRecord, VolumeRecord } from '../model.ts'
+import type { PlanningVerb } from '../plan.ts'
+import { Draft, isPlaceholder } from './draft.ts'
+import { volumeOf } from './growth.ts'
+import { type FoundObject, findObject, findTyped, freeName, lookUp } from './lookup.ts'
+import { checkDistinct, flag, list, text } from './parameters.ts'
+
+interface Wish {
+  readonly recursive: boolean
+  readonly force: boolean
+}
+
+type Removal<T> = (draft: Draft, record: T, wish: Wish) => void
+
+export const RM: PlanningVerb = {
+  spec: VINUM_SPECS.rm,
+  plan(context, parameters) {
+    const draft = new Draft(context, 'vinum rm')
+    const names = list(parameters, 'objects')
+    checkDistinct(names, 'object', draft.op)
+    if (names.length === 0) {
+      draft.fail(
+        'invalid',
+        'objects',
+        'vinum rm: no object was named; plexus vinum list shows them',
+      )
+    }
+    const wish = { recursive: flag(parameters, 'recursive'), force: flag(parameters, 'force') }
+    for (const name of names) findObject(draft.model, name, draft.op)
+    for (const name of names) {
+      const found = lookUp(draft.model, name)
+      // An object that went with one named before it.
+      if (found) remove(draft, found, wish)
+    }
+    return draft.finish()
+  },
+}
+
+function remove(draft: Draft, found: FoundObject, wish: Wish): void {
+  const removals: {
+    readonly [T in FoundObject['type']]: Removal<Extract<FoundObject, { type: T }>['record']>
+  } = {
+    volume: removeVolume,
+    plex: removePlex,
+    subdisk: removeSubdisk,
+    drive: removeDrive,
+  }
+  const removal = removals[found.type] as Removal<FoundObject['record']>
+  removal(draft, found.record, wish)
+}
+
+function needsRecursive(draft: Draft, type: string, name: string, below: string): never {
+  return draft.fail('in-use', name, `${type} ${name} has ${below}; -r removes them with it`)
+}
+
+function removeVolume(draft: Draft, volume: VolumeRecord, wish: Wish): void {
+  if (draft.context.isOpen(volume.uuid)) {
+    draft.fail(
+      'in-use',
+      volume.name,
+      `volume ${volume.name} is in use; take its LUN away first, then remove it`,
+    )
+  }
+  const plexes = draft.plexesOf(volume)
+  if (plexes.length > 0 && !wish.recursive) {
+    needsRecursive(draft, 'volume', volume.name, count(plexes.length, 'plex', 'plexes'))
+  }
+  if (plexes.length > 0 && !wish.force) {
+    draft.fail(
+      'in-use',
+      volume.name,
+      `volume ${volume.name} holds ${formatSize(volume.sizeBytes)} of data that would be lost; -f removes it all the same`,
+    )
+  }
+  dropVolume(draft, volume)
+}
+
+/** Takes a volume out, with all that is below it. */
+export function dropVolume(draft: Draft, volume: VolumeRecord): void {
+  for (const plex of draft.plexesOf(volume)) dropPlex(draft, plex)
+  draft.drop(new Set([volume.uuid]))
+  draft.step(`remove volume ${volume.name}: ${formatSize(volume.sizeBytes)}`, volume.name)
+  if (volume.sizeBytes > 0) draft.warn(`all data of volume ${volume.name} is lost`)
+}
+
+/** Takes a plex out, with its subdisks. */
+export function dropPlex(draft: Draft, plex: PlexRecord): void {
+  for (const one of draft.subdisksOf(plex)) dropSubdisk(draft, one)
+  draft.drop(new Set([plex.uuid]))
+  draft.step(`remove plex ${plex.name}`, plex.name)
+}
+
+function dropSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
+  const drive = draft.drive(subdisk.driveUuid)
+  draft.drop(new Set([subdisk.uuid]))
+  if (drive && isPlaceholder(drive)) return
+  draft.step(
+    `remove subdisk ${subdisk.name}: frees ${formatSize(subdisk.sizeBytes)} on ${drive?.name}`,
+    subdisk.name,
+  )
+}
+
+function removePlex(draft: Draft, plex: PlexRecord, wish: Wish): void {
+  const real = draft.subdisksOf(plex).filter((one) => !onPlaceholder(draft, one))
+  if (real.length > 0 && !wish.recursive) {
+    needsRecursive(draft, 'plex', plex.name, count(real.length, 'subdisk', 'subdisks'))
+  }
+  const volume = volumeOf(draft, plex)
+  if (volume) checkCopy(draft, plex, volume, wish.force)
+  const last = volume !== undefined && draft.plexesOf(volume).length === 1
+  dropPlex(draft, plex)
+  if (volume && last) draft.putVolume({ ...volume, sizeBytes: 0 })
+  if (volume && draft.plexesOf(volume).length === 1) {
+    draft.warn(`volume ${volume.name} has one copy left`)
+  }
+}
+
+/**
+ * Throws when a copy must not go: the only plex, or the last good content of a part of the volume. With `force`
+ * it may, but not from a volume that is open.
+ */
+export function checkCopy(
+  draft: Draft,
+  plex: PlexRecord,
+  volume: VolumeRecord,
+  force: boolean,
+): void {
+  const only = draft.plexesOf(volume).length === 1
+  const lost = only ? volume.name : draft.lastCopyLost(draft.subdisksOf(plex))
+  if (lost === undefined) return
+  const fact = only
+    ? `plex ${plex.name} is the only copy of volume ${volume.name}`
+    : `plex ${plex.name} holds the last good copy of ${lost}`
+  if (draft.context.isOpen(volume.uuid)) {
+    draft.fail(
+      'in-use',
+      plex.name,
+      `${fact}, which is in use; take its LUN away first, or add another copy: plexus volume add-mirror ${volume.name} DEVICE`,
+    )
+  }
+  if (!force) draft.fail('in-use', plex.name, `${fact}; -f removes it all the same`)
+  draft.warn(`${fact}: that data is lost`)
+}
+
+function removeSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
+  const plex = draft.model.plexes.find((one) => one.uuid === subdisk.plexUuid)
+  if (plex) {
+    draft.fail(
+      'in-use',
+      subdisk.name,
+      `subdisk ${subdisk.name} is attached to plex ${plex.name}; detach it first: plexus vinum detach ${subdisk.name}`,
+    )
+  }
+  dropSubdisk(draft, subdisk)
+}
+
+function removeDrive(draft: Draft, drive: DriveRecord, wish: Wish): void {
+  const users = draft.model.subdisks.filter(
+    (one) => one.driveUuid === drive.uuid || one.move?.driveUuid === drive.uuid,
+  )
+  const incoming = users.find((one) => one.move)
+  if (incoming) {
+    draft.fail(
+      'in-use',
+      drive.name,
+      `subdisk ${incoming.name} is being moved from or to drive ${drive.name}; wait for that job, or cancel it`,
+    )
+  }
+  if (isPlaceholder(drive)) {
+    draft.fail(
+      'invalid',
+      drive.name,
+      `${drive.name} only keeps the place of ${users[0]?.name}; it goes when a subdisk is attached there`,
+    )
+  }
+  if (users.length > 0 && wish.recursive) removeUsers(draft, users, wish)
+  else if (users.length > 0) abandonDrive(draft, drive, users, wish)
+  retireDrive(draft, drive)
+}
+
+/** -r: all that has a part on the drive goes with it: whole volumes, detached plexes and subdisks. */
+function removeUsers(draft: Draft, users: readonly SubdiskRecord[], wish: Wish): void {
+  for (const { uuid } of users) {
+    const subdisk = draft.model.subdisks.find((one) => one.uuid === uuid)
+    const plex = draft.model.plexes.find((one) => one.uuid === subdisk?.plexUuid)
+    const volume = plex && volumeOf(draft, plex)
+    if (volume) removeVolume(draft, volume, wish)
+    else if (plex) dropPlex(draft, plex)
+    else if (subdisk) dropSubdisk(draft, subdisk)
+  }
+}
+
+/** -f: the drive goes although subdisks are on it; their places stay, without a device. */
+function abandonDrive(
+  draft: Draft,
+  drive: DriveRecord,
+  users: readonly SubdiskRecord[],
+  wish: Wish,
+): void {
+  const names = users.map((one) => one.name).join(', ')
+  if (!wish.force) {
+    draft.fail(
+      'in-use',
+      drive.name,
+      `drive ${drive.name} carries ${names}; move them first (plexus vinum move DRIVE ${users[0]?.name}), or give them up with -f`,
+    )
+  }
+  for (const plex of draft.model.plexes) {
+    const grows = plex.growth && users.some((one) => one.plexUuid === plex.uuid)
+    if (grows) draft.checkIdle(plex, 'rm')
+  }
+  const lost = draft.lastCopyLost(users)
+  const volumes = users.flatMap((one) => {
+    const plex = draft.model.plexes.find((two) => two.uuid === one.plexUuid)
+    return (plex && volumeOf(draft, plex)) ?? []
+  })
+  const open = volumes.find((one) => draft.context.isOpen(one.uuid))
+  if (lost !== undefined && open) {
+    draft.fail(
+      'in-use',
+      drive.name,
+      `drive ${drive.name} holds the last good copy of ${lost}, and ${open.name} is in use; move it first, or take the LUN away`,
+    )
+  }
+  if (lost !== undefined) draft.warn(`the last good copy of ${lost} is lost`)
+  for (const one of users.filter((two) => two.plexUuid === undefined)) dropSubdisk(draft, one)
+  const placeholder: DriveRecord = {
+    ...drive,
+    uuid: newUuid(draft.context.random),
+    name: freeName(draft.model, 'missing'),
+    state: 'down',
+    device: '',
+  }
+  draft.addPlaceholder(placeholder)
+  for (const one of draft.model.subdisks.filter((two) => two.driveUuid === drive.uuid)) {
+    draft.putSubdisk({ ...one, driveUuid: placeholder.uuid, state: 'stale' })
+    draft.step(`take subdisk ${one.name} out of service`, one.name)
+  }
+  draft.dropEmptyPlaceholders()
+  for (const one of new Set(volumes)) draft.warn(`volume ${one.name} loses redundancy`)
+}
+
+/** A drive without subdisks leaves the set; its label is cleared when its device is there. */
+export function retireDrive(draft: Draft, drive: DriveRecord): void {
+  draft.drop(new Set([drive.uuid]))
+  if (draft.isPresent(drive.uuid)) {
+    draft.retired.push(drive)
+    draft.step(`clear label on ${drive.name} (device ${drive.device})`, drive.name)
+    return
+  }
+  draft.step(`forget drive ${drive.name}, which is not here`, drive.name)
+  draft.warn(
+    `the label on drive ${drive.name} stays: its device is not here; if it comes back: plexus device clear-label`,
+  )
+}
+
+export const VOLUME_DESTROY: PlanningVerb = {
+  spec: VOLUME_SPECS.destroy,
+  plan(context, parameters) {
+    const draft = new Draft(context, 'volume destroy')
+    const volume = findTyped(draft.model, 'volume', text(parameters, 'name', draft.op), draft.op)
+    if (draft.context.isOpen(volume.uuid)) {
+      if (!flag(parameters, 'force')) {
+        draft.fail(
+          'in-use',
+          volume.name,
+          `volume ${volume.name} is in use. Log the sessions out and take its LUN away first, or repeat with --force`,
+        )
+      }
+      draft.warn(`volume ${volume.name} is in use: its initiators lose it at once`)
+    }
+    dropVolume(draft, volume)
+    return draft.finish()
+  },
+}
+
+function onPlaceholder(draft: Draft, subdisk: SubdiskRecord): boolean {
+  const drive = draft.drive(subdisk.driveUuid)
+  return drive !== undefined && isPlaceholder(drive)
+}
+
+function count(number: number, one: string, many: string): string {
+  return `${number} ${number === 1 ? one : many}`
+}

@@ -1,0 +1,80 @@
+/** `vinum resetconfig`, `saveconfig` and `stop`: the set of drives as a whole. spec/vinum.md, 6. */
+import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import type { PlanningVerb } from '../plan.ts'
+import { Draft, isPlaceholder } from './draft.ts'
+import { flag } from './parameters.ts'
+import { retireDrive } from './remove.ts'
+
+/** Throws when there is no configuration at all, or when a volume is in use. */
+function checkThere(draft: Draft): void {
+  if (draft.model.drives.length > 0) return
+  draft.fail(
+    'not-found',
+    'vinum',
+    `${draft.op}: there are no drives; plexus volume create makes the first ones`,
+  )
+}
+
+function checkClosed(draft: Draft): void {
+  const open = draft.model.volumes.filter((one) => draft.context.isOpen(one.uuid))
+  if (open.length === 0) return
+  const names = open.map((one) => one.name).join(', ')
+  draft.fail('in-use', names, `${draft.op}: in use: ${names}; take their LUNs away first`)
+}
+
+export const RESETCONFIG: PlanningVerb = {
+  spec: VINUM_SPECS.resetconfig,
+  plan(context, parameters) {
+    const draft = new Draft(context, 'vinum resetconfig')
+    checkThere(draft)
+    checkClosed(draft)
+    const [job] = draft.model.jobs
+    if (job && !flag(parameters, 'force')) {
+      draft.fail(
+        'in-use',
+        job.id,
+        `vinum resetconfig: job ${job.id} (${job.kind}) runs; cancel it, or repeat with -f`,
+      )
+    }
+    const { volumes, plexes, subdisks, drives } = draft.model
+    draft.step(
+      `remove all objects: ${volumes.length} volumes, ${plexes.length} plexes, ${subdisks.length} subdisks`,
+      'vinum',
+    )
+    for (const { name } of volumes) draft.warn(`all data of volume ${name} is lost`)
+    draft.model = { ...draft.model, volumes: [], plexes: [], subdisks: [], jobs: [] }
+    for (const drive of drives) {
+      if (!isPlaceholder(drive)) retireDrive(draft, drive)
+    }
+    draft.dropEmptyPlaceholders()
+    return draft.finish()
+  },
+}
+
+export const SAVECONFIG: PlanningVerb = {
+  spec: VINUM_SPECS.saveconfig,
+  plan(context) {
+    const draft = new Draft(context, 'vinum saveconfig')
+    checkThere(draft)
+    const up = draft.model.drives.filter((one) => one.state === 'up')
+    draft.step(`write the configuration to ${up.map((one) => one.name).join(', ')}`, 'vinum')
+    // Equal, but not the same object: the set commits it as the next generation.
+    draft.model = { ...draft.model }
+    return draft.finish()
+  },
+}
+
+/** Changes no record: the set closes its drives and serves no more, until the next start. */
+export const STOP: PlanningVerb = {
+  spec: VINUM_SPECS.stop,
+  plan(context) {
+    const draft = new Draft(context, 'vinum stop')
+    checkThere(draft)
+    checkClosed(draft)
+    if (draft.model.jobs.length > 0) {
+      draft.warn(`${draft.model.jobs.length} jobs stop here, and go on at the next start`)
+    }
+    draft.step(`close ${draft.model.drives.length} drives`, 'vinum')
+    return draft.finish()
+  },
+}

@@ -1,0 +1,170 @@
+/**
+ * `vinum setstate`, `start`, `checkparity`, `rebuildparity` and `volume scrub`: what changes states and starts
+ * jobs. The rules are in state-rules.ts and job-plans.ts. spec/vinum.md, 5.2, 5.3 and 6.
+ */
+import type { JobKind } from '../../../control/reports.ts'
+import type { VerbSpec } from '../../../control/verb-spec.ts'
+import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
+import { newJobId } from '../job-plans.ts'
+import type { PlexRecord, VolumeRecord } from '../model.ts'
+import type { PlanningVerb } from '../plan.ts'
+import { setState } from '../state-rules.ts'
+import { Draft } from './draft.ts'
+import { findObject, findTyped } from './lookup.ts'
+import { checkDistinct, flag, list, text } from './parameters.ts'
+
+export const SETSTATE: PlanningVerb = {
+  spec: VINUM_SPECS.setstate,
+  plan(context, parameters) {
+    const draft = new Draft(context, 'vinum setstate')
+    const state = text(parameters, 'state', draft.op)
+    const { type, record } = findObject(draft.model, text(parameters, 'object', draft.op), draft.op)
+    const force = flag(parameters, 'force')
+    if (record.state === state) {
+      draft.warn(`${type} ${record.name} is ${state} already`)
+      return draft.finish()
+    }
+    draft.model = setState(draft.model, record.uuid, state, {
+      force,
+      isOpen: context.isOpen,
+      isPresent: context.isPresent,
+    })
+    draft.step(`set ${type} ${record.name} from ${record.state} to ${state}`, record.name)
+    if (force && state === 'up') {
+      draft.warn(
+        `${record.name} is up by order: what it missed while it was ${record.state} stays old`,
+      )
+    }
+    return draft.finish()
+  },
+}
+
+export const START: PlanningVerb = {
+  spec: VINUM_SPECS.start,
+  plan(context, parameters) {
+    const draft = new Draft(context, 'vinum start')
+    const names = list(parameters, 'objects')
+    checkDistinct(names, 'object', draft.op)
+    if (names.length === 0) {
+      draft.fail('invalid', 'objects', 'vinum start: no object was named; name volumes or plexes')
+    }
+    for (const name of names) {
+      const { type, record } = findObject(draft.model, name, draft.op)
+      if (type === 'subdisk' || type === 'drive') {
+        draft.fail(
+          'unsupported',
+          name,
+          `${name} is a ${type}, and only volumes and plexes are started; name the plex above it`,
+        )
+      }
+      if (draft.startJobsOrThrow(record) === 0) {
+        draft.warn(`${type} ${name} is ${record.state}: nothing to start`)
+      }
+    }
+    return draft.finish()
+  },
+}
+
+/** A job that compares: on a raid5 plex its parity, on a volume its copies. */
+function addCheck(
+  draft: Draft,
+  kind: JobKind,
+  target: PlexRecord | VolumeRecord,
+  restart: boolean,
+): void {
+  const running = draft.model.jobs.filter((one) => one.targetUuid === target.uuid)
+  for (const job of running) {
+    const check = job.kind === 'check' || job.kind === 'repair'
+    if (check && job.paused && restart) {
+      draft.model = { ...draft.model, jobs: draft.model.jobs.filter((one) => one !== job) }
+      continue
+    }
+    const advice =
+      check && job.paused
+        ? `resume it (plexus job resume ${job.id}), or begin again with -f`
+        : `wait for it, or cancel it: plexus job cancel ${job.id}`
+    draft.fail(
+      'in-use',
+      target.name,
+      `job ${job.id} (${job.kind}${job.paused ? ', paused' : ''}) works on ${target.name}; ${advice}`,
+    )
+  }
+  draft.addJob({
+    id: newJobId(draft.model, draft.context.random),
+    kind,
+    targetUuid: target.uuid,
+    cursorBytes: 0,
+    scope: 'all',
+    paused: false,
+    limitBytesPerSecond: undefined,
+    mismatches: 0,
+  })
+}
+
+function checkWhole(draft: Draft, plex: PlexRecord): void {
+  if (plex.state === 'up') return
+  draft.fail(
+    'invalid',
+    plex.name,
+    `plex ${plex.name} is ${plex.state}, not fully up; bring it up first: plexus vinum start ${plex.name}`,
+  )
+}
+
+function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
+  return {
+    spec,
+    plan(context, parameters) {
+      const draft = new Draft(context, `vinum ${spec.name}`)
+      const names = list(parameters, 'plexes')
+      checkDistinct(names, 'plex', draft.op)
+      if (names.length === 0) {
+        draft.fail(
+          'invalid',
+          'plexes',
+          `${draft.op}: no plex was named; plexus vinum lp shows them`,
+        )
+      }
+      for (const name of names) {
+        const plex = findTyped(draft.model, 'plex', name, draft.op)
+        if (plex.organization !== 'raid5') {
+          draft.fail(
+            'unsupported',
+            name,
+            `plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub compares the copies of a volume`,
+          )
+        }
+        checkWhole(draft, plex)
+        addCheck(draft, kind, plex, flag(parameters, 'force'))
+      }
+      return draft.finish()
+    },
+  }
+}
+
+export const PARITY_VERBS: readonly PlanningVerb[] = [
+  parityVerb(VINUM_SPECS.checkparity, 'check'),
+  parityVerb(VINUM_SPECS.rebuildparity, 'repair'),
+]
+
+export const VOLUME_SCRUB: PlanningVerb = {
+  spec: VOLUME_SPECS.scrub,
+  plan(context, parameters) {
+    const draft = new Draft(context, 'volume scrub')
+    const volume = findTyped(draft.model, 'volume', text(parameters, 'name', draft.op), draft.op)
+    const kind = flag(parameters, 'repair') ? 'repair' : 'check'
+    const plexes = draft.plexesOf(volume)
+    const raid5 = plexes.filter((one) => one.organization === 'raid5')
+    if (plexes.length < 2 && raid5.length === 0) {
+      draft.fail(
+        'unsupported',
+        volume.name,
+        `volume ${volume.name} has one copy and no parity: there is nothing to compare; add a copy: plexus volume add-mirror ${volume.name} DEVICE`,
+      )
+    }
+    for (const plex of plexes) checkWhole(draft, plex)
+    for (const plex of raid5) addCheck(draft, kind, plex, false)
+    if (plexes.length > 1) addCheck(draft, kind, volume, false)
+    return draft.finish()
+  },
+}

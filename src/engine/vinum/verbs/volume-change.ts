@@ -1,0 +1,245 @@
+/**
+ * `volume grow`, `add-mirror`, `remove-mirror`, `replace` and `set`: changes of a volume as a whole while it is
+ * in use (design/surface.md).
+ */
+import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
+import type { VerbParameters } from '../../geom/types.ts'
+import type { DriveRecord, PlexRecord, ReadPolicy, SubdiskRecord, VolumeRecord } from '../model.ts'
+import type { PlanningVerb } from '../plan.ts'
+import { buildCopy, checkPlexCount, type PlexLayout } from './build.ts'
+import { Draft, isPlaceholder } from './draft.ts'
+import { resolveDrive, resolveDrives } from './drives.ts'
+import {
+  appendSubdisk,
+  checkFits,
+  checkGrowable,
+  checkNotCarrying,
+  growPlex,
+  growVolume,
+  roomOn,
+} from './growth.ts'
+import { findTyped, lookUp } from './lookup.ts'
+import { moveTo, rebuildOn } from './move.ts'
+import { flag, list, optionalText, text } from './parameters.ts'
+import { checkCopy, dropPlex, retireDrive } from './remove.ts'
+import { concatOf, stripedOf } from './short-forms.ts'
+
+function volumeOfName(draft: Draft, parameters: VerbParameters): VolumeRecord {
+  return findTyped(draft.model, 'volume', text(parameters, 'name', draft.op), draft.op)
+}
+
+export const VOLUME_GROW: PlanningVerb = {
+  spec: VOLUME_SPECS.grow,
+  devices: (parameters) => list(parameters, 'devices'),
+  plan(context, parameters) {
+    const draft = new Draft(context, 'volume grow')
+    const volume = volumeOfName(draft, parameters)
+    const plexes = draft.plexesOf(volume)
+    const [first] = plexes
+    if (!first) {
+      return draft.fail(
+        'invalid',
+        volume.name,
+        `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach`,
+      )
+    }
+    const drives = resolveDrives(draft, parameters)
+    if (plexes.length === 1) growPlex(draft, first, drives)
+    else growCopies(draft, volume, plexes, drives)
+    return draft.finish()
+  },
+}
+
+/** Every copy grows by the same: the drives are dealt to the copies in turn. */
+function growCopies(
+  draft: Draft,
+  volume: VolumeRecord,
+  plexes: readonly PlexRecord[],
+  drives: readonly DriveRecord[],
+): void {
+  for (const plex of plexes) {
+    draft.checkIdle(plex, 'grow')
+    // Copies with stripes cannot grow; this says why.
+    if (plex.organization !== 'concat') checkGrowable(draft, plex)
+  }
+  if (drives.length % plexes.length !== 0) {
+    draft.fail(
+      'invalid',
+      volume.name,
+      `volume ${volume.name} has ${plexes.length} copies, and ${drives.length} devices cannot be dealt to them evenly; name ${plexes.length} devices, or a multiple`,
+    )
+  }
+  for (const drive of drives) checkNotCarrying(draft, volume, drive)
+  for (let round = 0; round < drives.length; round += plexes.length) {
+    const dealt = drives.slice(round, round + plexes.length)
+    const sizeBytes = Math.min(...dealt.map((drive) => roomOn(draft, drive)))
+    plexes.forEach((plex, index) => {
+      const drive = dealt[index]
+      if (drive) appendSubdisk(draft, plex, drive, sizeBytes)
+    })
+  }
+  growVolume(draft, volume)
+  for (const plex of plexes.slice(1)) draft.startJobs(plex)
+}
+
+export const VOLUME_ADD_MIRROR: PlanningVerb = {
+  spec: VOLUME_SPECS['add-mirror'],
+  devices: (parameters) => list(parameters, 'devices'),
+  plan(context, parameters) {
+    const draft = new Draft(context, 'volume add-mirror')
+    const volume = volumeOfName(draft, parameters)
+    const [first] = draft.plexesOf(volume)
+    if (!first) {
+      return draft.fail(
+        'invalid',
+        volume.name,
+        `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach`,
+      )
+    }
+    checkPlexCount(draft, volume)
+    for (const plex of draft.plexesOf(volume)) if (plex.growth) draft.checkIdle(plex, 'add-mirror')
+    const drives = resolveDrives(draft, parameters)
+    for (const drive of drives) {
+      checkFits(draft, volume, drive)
+      checkNotCarrying(draft, volume, drive)
+    }
+    const plex = buildCopy(draft, volume, copyLayout(first, drives))
+    draft.derive()
+    draft.startJobsOrThrow(plex)
+    return draft.finish()
+  },
+}
+
+/** Striped as the first copy is, where there are drives enough for that; else one behind the other. */
+function copyLayout(first: PlexRecord, drives: readonly DriveRecord[]): PlexLayout {
+  const striped = first.organization === 'striped' && drives.length > 1
+  return striped ? stripedOf(drives, first.stripeBytes) : concatOf(drives)
+}
+
+export const VOLUME_REMOVE_MIRROR: PlanningVerb = {
+  spec: VOLUME_SPECS['remove-mirror'],
+  plan(context, parameters) {
+    const draft = new Draft(context, 'volume remove-mirror')
+    const volume = volumeOfName(draft, parameters)
+    const plex = plexOf(draft, volume, text(parameters, 'plex', draft.op))
+    if (draft.plexesOf(volume).length === 1) {
+      draft.fail(
+        'in-use',
+        plex.name,
+        `plex ${plex.name} is the only copy of volume ${volume.name}; to remove all of it: plexus volume destroy ${volume.name}`,
+      )
+    }
+    checkCopy(draft, plex, volume, false)
+    dropPlex(draft, plex)
+    if (draft.plexesOf(volume).length === 1) {
+      draft.warn(`volume ${volume.name} has one copy left`)
+    }
+    return draft.finish()
+  },
+}
+
+function plexOf(draft: Draft, volume: VolumeRecord, name: string): PlexRecord {
+  const plex = findTyped(draft.model, 'plex', name, draft.op)
+  if (plex.volumeUuid === volume.uuid) return plex
+  const names = draft.plexesOf(volume).map((one) => one.name)
+  return draft.fail(
+    'not-found',
+    name,
+    `plex ${name} does not belong to volume ${volume.name}, which has ${names.join(', ') || 'none'}`,
+  )
+}
+
+export const VOLUME_REPLACE: PlanningVerb = {
+  spec: VOLUME_SPECS.replace,
+  devices: (parameters) => list(parameters, 'newDevice'),
+  plan(context, parameters) {
+    const draft = new Draft(context, 'volume replace')
+    const volume = volumeOfName(draft, parameters)
+    const old = findTyped(draft.model, 'drive', text(parameters, 'oldDrive', draft.op), draft.op)
+    const leaving = draft
+      .plexesOf(volume)
+      .flatMap((plex) => draft.subdisksOf(plex))
+      .filter((one) => one.driveUuid === old.uuid)
+    if (leaving.length === 0) {
+      draft.fail(
+        'not-found',
+        old.name,
+        `drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`,
+      )
+    }
+    const target = text(parameters, 'newDevice', draft.op)
+    const found = lookUp(draft.model, target)
+    if (found && found.type !== 'drive') {
+      draft.fail('invalid', target, `${target} is a ${found.type}; name a device or a drive`)
+    }
+    const drive = resolveDrive(draft, target, {
+      wipeSignatures: flag(parameters, 'wipeSignatures'),
+    })
+    if (drive.uuid === old.uuid) {
+      draft.fail('invalid', target, `drive ${old.name} cannot take its own place; name another one`)
+    }
+    checkNotCarrying(draft, volume, drive)
+    for (const subdisk of leaving) replaceSubdisk(draft, subdisk, old, drive)
+    releaseDrive(draft, old)
+    return draft.finish()
+  },
+}
+
+/** A good subdisk is copied while it serves, so that redundancy never suffers; any other one is rebuilt. */
+function replaceSubdisk(
+  draft: Draft,
+  subdisk: SubdiskRecord,
+  old: DriveRecord,
+  drive: DriveRecord,
+): void {
+  const good = subdisk.state === 'up' && old.state === 'up' && draft.isPresent(old.uuid)
+  if (good) moveTo(draft, subdisk, drive)
+  else rebuildOn(draft, subdisk, drive)
+}
+
+/** The old drive goes when nothing is on it any more and it is out of service. */
+function releaseDrive(draft: Draft, old: DriveRecord): void {
+  // A placeholder went with the last subdisk that it kept a place for.
+  if (isPlaceholder(old)) return
+  const used = draft.model.subdisks.some((one) => one.driveUuid === old.uuid)
+  if (used) {
+    draft.warn(
+      `drive ${old.name} stays until the move has ended; then: plexus vinum rm ${old.name}`,
+    )
+  } else if (old.state === 'down' || !draft.isPresent(old.uuid)) retireDrive(draft, old)
+}
+
+export const VOLUME_SET: PlanningVerb = {
+  spec: VOLUME_SPECS.set,
+  plan(context, parameters) {
+    const draft = new Draft(context, 'volume set')
+    const volume = volumeOfName(draft, parameters)
+    const policy = optionalText(parameters, 'readPolicy')
+    const named = optionalText(parameters, 'plex')
+    if (policy === undefined) {
+      draft.fail(
+        'invalid',
+        volume.name,
+        'volume set: nothing to set; give --read-policy round-robin, least-queue, or prefer with --plex',
+      )
+    }
+    if ((policy === 'prefer') !== (named !== undefined)) {
+      draft.fail(
+        'invalid',
+        volume.name,
+        named === undefined
+          ? 'volume set: prefer needs --plex, the copy that is preferred'
+          : `volume set: --plex goes with prefer, not with ${policy}`,
+      )
+    }
+    const plex = named === undefined ? undefined : plexOf(draft, volume, named)
+    const readPolicy = policy as ReadPolicy
+    if (volume.readPolicy === readPolicy && volume.preferredPlexUuid === plex?.uuid) {
+      draft.warn(`volume ${volume.name} is read by ${policy} already`)
+      return draft.finish()
+    }
+    draft.putVolume({ ...volume, readPolicy, preferredPlexUuid: plex?.uuid })
+    draft.step(`read volume ${volume.name} by ${policy}${plex ? ` ${plex.name}` : ''}`, volume.name)
+    return draft.finish()
+  },
+}
