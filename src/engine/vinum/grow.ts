@@ -30,7 +30,7 @@ import type { ReadRange } from './sync.ts'
 
 export interface GrowOptions extends JobSetup {
   readonly host: VinumHost & RowHost
-  /** Its record has the growth; `totalBytes` of the setup is its size with all columns: {@link grownBytes}. */
+  /** Its record has the growth. The plan's total is its size with all columns, whatever the setup says. */
   readonly plex: Plex
   /** Journal areas of drives of the set that are present, the best first. At least one. */
   backupAreas(): readonly BackupArea[]
@@ -61,11 +61,6 @@ function shapeOf(plex: Plex, growth: GrowthRecord): Shape {
   assert(rowBefore > 0 && rowAfter > rowBefore, `${plex.record.name} grows by whole columns`)
   const sizes = { sizeBefore: rows * rowBefore, sizeAfter: rows * rowAfter }
   return { before, after, rowBefore, rowAfter, rows, ...sizes }
-}
-
-/** Size of a growing plex when all its columns count. */
-export function grownBytes(plex: Plex): number {
-  return shapeOf(plex, growthOf(plex)).sizeAfter
 }
 
 /**
