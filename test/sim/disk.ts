@@ -63,6 +63,8 @@ export class SimDisk {
   acknowledged = 0
   operations = 0
   device: SimDevice | undefined
+  /** Acknowledged writes are gone without a power cut. */
+  onCacheLost: () => void = () => {}
 
   constructor(options: SimDiskOptions, scheduler: Scheduler, random: SimRandom, trace: Trace) {
     this.name = options.name
@@ -100,7 +102,7 @@ export class SimDisk {
     const device = this.device
     this.device = undefined
     const unfinished = device?.lose() ?? []
-    if (power) this.media.cut(this.random)
+    if (power) this.dropCache()
     for (const request of unfinished) if (this.random.chance(0.5)) this.tear(request)
   }
 
@@ -109,6 +111,12 @@ export class SimDisk {
     if (op === 'write' && data) {
       this.media.tear(offset, data.bytes.subarray(dataOffset, dataOffset + length), this.random)
     } else if (op === 'write-zeroes') this.media.tear(offset, Buffer.alloc(length), this.random)
+  }
+
+  dropCache(): void {
+    if (this.media.volatileSectors === 0) return
+    this.media.cut(this.random)
+    this.onCacheLost()
   }
 
   /** Unreadable until they are written. */
@@ -315,7 +323,7 @@ export class SimDevice implements BlockDevice {
       if (!faults.writesFail && faults.failFlushes === 0) return undefined
       if (faults.failFlushes > 0) faults.failFlushes--
       // A cache that could not be written is often dropped.
-      if (random.chance(0.5)) disk.media.cut(random)
+      if (random.chance(0.5)) disk.dropCache()
       return this.#error('io', request, 'flush failed')
     }
     if (!faults.writesFail && faults.failWrites === 0) return undefined

@@ -2,6 +2,7 @@
  * The smallest scenario: one disk, served as it is. It proves the simulator itself: an honest disk passes, and
  * one that lies about flushes or acknowledges too soon does not. Used by sim.test.ts.
  */
+import { createKernels } from '../../src/base/kernels.ts'
 import type { EngineOptions } from '../../src/engine/engine.ts'
 import { EventLog } from '../../src/engine/geom/events.ts'
 import { JobManager } from '../../src/engine/geom/job.ts'
@@ -37,9 +38,10 @@ export function rawDisk(
 }
 
 function withoutClasses({ pool, clock, random, log, now }: EngineOptions): Topology {
+  const kernels = createKernels(pool.memory)
   const events = new EventLog(now)
   const jobs = new JobManager({ clock, log, events })
-  return new Topology({ classes: [], pool, clock, random, log, events, jobs })
+  return new Topology({ classes: [], pool, kernels, clock, random, log, events, jobs })
 }
 
 async function play(world: World, operations: number): Promise<void> {
@@ -47,7 +49,7 @@ async function play(world: World, operations: number): Promise<void> {
   let unit: Unit | undefined
   while (world.counts.operations < operations) {
     const machine = world.machine ?? (await world.boot())
-    unit ??= new Unit(world, 'd0', 'none', machine.topology.find('d0'))
+    unit ??= new Unit(world, 'd0', '', machine.topology.find('d0'))
     await unit.open(machine)
     await new Workload(world, PHASE_OPERATIONS).run()
     const end = random.weighted([

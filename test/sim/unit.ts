@@ -8,9 +8,7 @@ import type { Consumer } from '../../src/engine/geom/consumer.ts'
 import type { Provider } from '../../src/engine/geom/provider.ts'
 import type { IoOp, IoRequest, Lease } from '../../src/hal/block-device.ts'
 import { Oracle } from './oracle.ts'
-import type { Machine, World } from './world.ts'
-
-export type Redundancy = 'none' | 'mirror' | 'raid5'
+import { HANG_MS, type Machine, type World } from './world.ts'
 
 /** One request, for the history of a block. */
 interface Operation {
@@ -24,31 +22,30 @@ interface Operation {
   result: string
 }
 
-/** No request and no verb may take longer. */
-const HANG_MS = 3_600_000
 const HISTORY_SHOWN = 30
 
 export class Unit {
   name: string
-  readonly redundancy: Redundancy
+  /** Of the volume; names change. */
+  readonly uuid: string
   readonly oracle: Oracle
   readonly world: World
   consumer: Consumer | undefined
   inFlight = 0
   /** More is broken than its redundancy bears: errors are right, wrong data never. */
   mayFail = false
-  /** raid5: bytes of data in a row; two values while it grows. */
-  rowBytes: readonly number[] = []
-  /** raid5: not all columns are there, so a cut may damage whole rows. */
-  degraded: () => boolean = () => false
+  /** A verb that destroys it has begun. */
+  doomed = false
+  /** Rows that a cut now may damage as a whole: raid5 without all columns; bytes of data in a row. */
+  rowsAtRisk: () => readonly number[] = () => []
   readonly #history: Operation[] = []
   #opening = false
   #onIdle: (() => void)[] = []
 
-  constructor(world: World, name: string, redundancy: Redundancy, provider: Provider) {
+  constructor(world: World, name: string, uuid: string, provider: Provider) {
     this.world = world
     this.name = name
-    this.redundancy = redundancy
+    this.uuid = uuid
     this.oracle = new Oracle(provider.sizeBytes, provider.blockBytes, world.oracleClock)
     world.units.add(this)
   }
@@ -105,22 +102,22 @@ export class Unit {
    * whoever wrote it and when (closed by the journal of the next issue).
    */
   beforeCut(): void {
-    if (this.redundancy === 'raid5' && this.degraded()) this.forgetRows()
+    this.damageRows(this.rowsAtRisk())
   }
 
-  forgetRows(): void {
+  /** Rows of these sizes with writes that are not durable have unknown content from now on. */
+  damageRows(rowSizes: readonly number[]): void {
     const { oracle } = this
-    const rows = new Set<string>()
+    if (rowSizes.length === 0) return
+    const rows = new Map<string, { offset: number; length: number }>()
     for (const { offset } of oracle.unsettledRanges()) {
-      for (const rowBytes of this.rowBytes) {
+      for (const rowBytes of rowSizes) {
         const start = Math.floor(offset / rowBytes) * rowBytes
-        rows.add(`${start}:${Math.min(rowBytes, oracle.sizeBytes - start)}`)
+        const length = Math.min(rowBytes, oracle.sizeBytes - start)
+        rows.set(`${start} ${length}`, { offset: start, length })
       }
     }
-    for (const row of rows) {
-      const [start, length] = row.split(':').map(Number)
-      oracle.forget(defined(start, 'a start'), defined(length, 'a length'))
-    }
+    for (const { offset, length } of rows.values()) oracle.forget(offset, length)
   }
 
   /** Resolves when nothing is under way. */

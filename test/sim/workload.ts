@@ -42,7 +42,7 @@ export class Workload {
   readonly #world: World
   readonly #random: SimRandom
   readonly #mood: Mood
-  readonly #left: () => number
+  readonly #operations: number
   #onDone: (() => void) | undefined
   #stopped = false
   #sent = 0
@@ -59,11 +59,12 @@ export class Workload {
       ops: random.pick([MIXED, MIXED, WRITING, READING]),
       hot: random.pick([1, 0.3, 0.05]),
     }
-    this.#left = () => operations - this.#sent
+    this.#operations = operations
   }
 
-  get sent(): number {
-    return this.#sent
+  /** Requests that it will still send. */
+  get left(): number {
+    return this.#stopped ? 0 : this.#operations - this.#sent
   }
 
   /** Resolves when all is sent, or `stop` was called; requests may still be under way. */
@@ -81,9 +82,8 @@ export class Workload {
   }
 
   #turn(): void {
-    const { machine } = this.#world
     if (this.#stopped) return
-    if (this.#left() <= 0 || !machine) {
+    if (this.left <= 0 || !this.#world.machine) {
       this.stop()
       return
     }

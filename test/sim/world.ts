@@ -44,6 +44,8 @@ export interface Machine {
   readonly topology: Topology
 }
 
+/** Nothing that somebody waits for may take longer. */
+export const HANG_MS = 3_600_000
 /** 2026-01-01: wall-clock time of the start of every run. */
 const START_MS = Date.UTC(2026, 0, 1)
 
@@ -67,6 +69,13 @@ export class World {
     this.disks = options.disks.map(
       (one) => new SimDisk(one, this.scheduler, this.random.fork(`disk ${one.name}`), this.trace),
     )
+    for (const disk of this.disks) disk.onCacheLost = () => this.#cacheLost(disk)
+  }
+
+  /** Volumes without another copy may have lost what was not flushed. */
+  #cacheLost(disk: SimDisk): void {
+    this.note('cache lost', disk.name)
+    for (const unit of this.units) if (unit.mayFail) unit.oracle.cut(false)
   }
 
   get nowMs(): number {
@@ -212,21 +221,33 @@ export class World {
   ): Promise<PlexusError | undefined> {
     const { machine } = this
     if (!machine) return undefined
-    this.counts.verbs++
-    const text = `${noun} ${name} ${JSON.stringify(parameters)}`
-    this.note('verb', text)
     const verb = machine.topology.classes
       .flatMap((one) => one.verbs)
       .find(({ spec }) => spec.noun === noun && spec.name === name)
     if (!verb) throw new Error(`there is no verb ${noun} ${name}`)
+    return this.attempt(`${noun} ${name} ${JSON.stringify(parameters)}`, () =>
+      verb.run(parameters, machine.topology),
+    )
+  }
+
+  /** An order of an operator, which may be refused. */
+  async attempt(text: string, work: () => Promise<unknown>): Promise<PlexusError | undefined> {
+    const { machine } = this
+    this.counts.verbs++
+    this.note('verb', text)
+    const watch = this.scheduler.after(HANG_MS, () => {
+      if (this.machine === machine) this.fail(`${text} never ends`)
+    })
     try {
-      await verb.run(parameters, machine.topology)
+      await work()
       if (this.machine === machine) this.note('verb done', text)
       return undefined
     } catch (error) {
       if (!(error instanceof PlexusError)) throw error
       if (this.machine === machine) this.note('verb refused', `${text}: ${error.message}`)
       return error
+    } finally {
+      watch.cancel()
     }
   }
 }

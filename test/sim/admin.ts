@@ -1,0 +1,213 @@
+/**
+ * What operators do while users work: verbs of the class's own table (src/engine/vinum/verbs), through the
+ * same door as the control server, and jobs that are paused, resumed and cancelled. A verb that is refused must
+ * have changed nothing; the oracle sees to that. Used by vinum-play.ts.
+ */
+import type { Faults } from './faults.ts'
+import type { SimRandom } from './random.ts'
+import type { Unit } from './unit.ts'
+import { subdisksOf, volumeOf } from './view.ts'
+import type { Machine, World } from './world.ts'
+
+const KIB = 1024
+const UNITS_MAX = 4
+
+export class Admin {
+  readonly #world: World
+  readonly #random: SimRandom
+  readonly #faults: Faults
+  /** A volume may have come of a verb that the power cut off. */
+  creating = false
+  #named = 0
+
+  readonly #adopt: (machine: Machine) => Promise<void>
+
+  /** `adopt` takes volumes under the oracle that are new. */
+  constructor(
+    world: World,
+    random: SimRandom,
+    faults: Faults,
+    adopt: (machine: Machine) => Promise<void>,
+  ) {
+    this.#world = world
+    this.#random = random
+    this.#faults = faults
+    this.#adopt = adopt
+  }
+
+  /** One verb, chosen by chance. Resolves when it has ended. */
+  async act(machine: Machine): Promise<void> {
+    const random = this.#random
+    const units = [...this.#world.units].filter((one) => volumeOf(machine, one.uuid))
+    const unit = units.length > 0 ? random.pick(units) : undefined
+    const action = random.weighted(ACTIONS)
+    // While a disk is in trouble nothing is placed anew: which errors are right would be anybody's guess.
+    if (this.#faults.faulty && PLACES.has(action)) return
+    if (action === 'create') await this.create(machine)
+    else if (unit) await this.#on[action](machine, unit)
+  }
+
+  readonly #on: Readonly<
+    Record<Exclude<Action, 'create'>, (machine: Machine, unit: Unit) => Promise<unknown>>
+  > = {
+    rename: (machine, unit) => this.#rename(machine, unit),
+    grow: async (_machine, { name }) => {
+      const devices = this.#some(this.#random.between(1, 2))
+      await this.#world.verb('volume', 'grow', { name, devices, wipeSignatures: true })
+    },
+    move: async (machine, unit) => {
+      const volume = volumeOf(machine, unit.uuid)
+      const subdisks = volume ? subdisksOf(volume).map(({ name }) => name) : []
+      const drive = this.#some(1)[0]
+      if (subdisks.length === 0 || drive === undefined) return
+      const parameters = { drive, subdisks: [this.#random.pick(subdisks)], wipeSignatures: true }
+      await this.#world.verb('vinum', 'move', parameters)
+    },
+    'add-mirror': async (_machine, { name }) => {
+      const devices = this.#some(this.#random.between(1, 3))
+      await this.#world.verb('volume', 'add-mirror', { name, devices, wipeSignatures: true })
+    },
+    'remove-mirror': async (machine, unit) => {
+      const volume = volumeOf(machine, unit.uuid)
+      if (!volume || volume.components.length < 2) return
+      const plex = this.#random.pick(volume.components).name
+      await this.#world.verb('volume', 'remove-mirror', { name: unit.name, plex })
+    },
+    policy: async (machine, unit) => {
+      const readPolicy = this.#random.pick(['round-robin', 'least-queue', 'prefer'])
+      const plexes = volumeOf(machine, unit.uuid)?.components ?? []
+      const plex = plexes.length > 0 ? this.#random.pick(plexes).name : ''
+      const choice = readPolicy === 'prefer' ? { plex } : {}
+      await this.#world.verb('volume', 'set', { name: unit.name, readPolicy, ...choice })
+    },
+    scrub: async (_machine, { name }) => {
+      const repair = this.#random.chance(0.3) ? { repair: true } : {}
+      await this.#world.verb('volume', 'scrub', { name, ...repair })
+    },
+    start: async (_machine, { name }) => {
+      await this.#world.verb('vinum', 'start', { objects: [name] })
+    },
+    detach: (machine, unit) => this.#detach(machine, unit),
+    destroy: (machine, unit) => this.#destroy(machine, unit),
+    job: async (machine) => {
+      const jobs = machine.topology.jobs.list().filter((job) => job.report().state !== 'done')
+      if (jobs.length === 0) return
+      const job = this.#random.pick(jobs)
+      const { id, kind, state } = job.report()
+      const what = this.#random.pick(['pause', 'resume', 'limit', 'cancel'])
+      await this.#world.attempt(`${what} ${id}`, async () => {
+        if (what === 'pause' && state === 'running') await job.pause()
+        else if (what === 'resume' && state === 'paused') job.resume()
+        else if (what === 'limit') job.setLimit(this.#random.pick([20e6, 200e6]))
+        else if (what === 'cancel' && kind !== 'resync' && !this.#faults.faulty) await job.cancel()
+      })
+    },
+    look: async () => {
+      await this.#world.verb('vinum', 'list', {})
+      await this.#world.verb('vinum', 'printconfig', {})
+      if (this.#random.chance(0.5)) await this.#world.verb('vinum', 'saveconfig', {})
+    },
+  }
+
+  /** A volume of any kind on some disks; it is under the oracle as soon as it is there. */
+  async create(machine: Machine): Promise<void> {
+    const world = this.#world
+    const random = this.#random
+    if (world.units.size >= UNITS_MAX) return
+    const name = `v${this.#named++}`
+    const kind = random.weighted([
+      [4, 'mirror'],
+      [4, 'raid5'],
+      [1, 'stripe'],
+      [1, 'concat'],
+      [1, 'striped mirror'],
+    ] as const)
+    const stripeSize = String(random.pick([4, 16, 64, 128]) * KIB)
+    const size = String(random.between(4, 40) * 64 * KIB)
+    const wipeSignatures = true
+    this.creating = true
+    if (kind === 'striped mirror') {
+      const devices = this.#some(4)
+      await world.verb('vinum', 'mirror', { devices, striped: true, name, wipeSignatures })
+    } else {
+      const least = { mirror: 2, raid5: 3, stripe: 2, concat: 1 }[kind]
+      const devices = this.#some(random.between(least, kind === 'mirror' ? 3 : 5))
+      const parity = random.pick(['left-symmetric', 'left-asymmetric'])
+      const layout = {
+        mirror: { mirror: devices },
+        concat: { concat: devices },
+        stripe: { stripe: devices, stripeSize },
+        raid5: { raid5: devices, stripeSize, parity },
+      }[kind]
+      await world.verb('volume', 'create', { name, size, ...layout, wipeSignatures })
+    }
+    if (world.machine !== machine) return
+    this.creating = false
+    await this.#adopt(machine)
+  }
+
+  async #rename(machine: Machine, unit: Unit): Promise<void> {
+    const to = `r${this.#named++}`
+    const error = await this.#world.verb('volume', 'rename', { name: unit.name, to })
+    if (error || this.#world.machine !== machine) return
+    // As the configuration is told the new name: the unit lets go, and comes back under it.
+    await unit.close()
+    unit.name = to
+    await unit.open(machine)
+  }
+
+  async #detach(machine: Machine, unit: Unit): Promise<void> {
+    const volume = volumeOf(machine, unit.uuid)
+    if (!volume || volume.components.length < 2) return
+    const plex = this.#random.pick(volume.components).name
+    const error = await this.#world.verb('vinum', 'detach', { object: plex })
+    if (error || this.#world.machine !== machine) return
+    await this.#faults.pause(this.#random.exponential(50))
+    await this.#world.verb('vinum', 'attach', { object: plex, parent: unit.name })
+  }
+
+  async #destroy(machine: Machine, unit: Unit): Promise<void> {
+    if (this.#world.units.size < 2) return
+    unit.doomed = true
+    await unit.idle()
+    await unit.close()
+    if (this.#world.machine !== machine) return
+    const error = await this.#world.verb('volume', 'destroy', { name: unit.name })
+    if (this.#world.machine !== machine) return
+    unit.doomed = false
+    if (error) await unit.open(machine)
+    else this.#world.units.delete(unit)
+  }
+
+  /** Disks that are plugged in. */
+  #some(count: number): readonly string[] {
+    const present = this.#world.disks.filter((one) => one.present).map(({ name }) => name)
+    return this.#random.shuffle(present).slice(0, count)
+  }
+}
+
+const ACTIONS = [
+  [3, 'create'],
+  [2, 'rename'],
+  [4, 'grow'],
+  [4, 'move'],
+  [3, 'add-mirror'],
+  [2, 'remove-mirror'],
+  [2, 'policy'],
+  [4, 'scrub'],
+  [2, 'start'],
+  [2, 'detach'],
+  [1, 'destroy'],
+  [4, 'job'],
+  [2, 'look'],
+] as const
+type Action = (typeof ACTIONS)[number][1]
+const PLACES: ReadonlySet<Action> = new Set([
+  'create',
+  'grow',
+  'move',
+  'add-mirror',
+  'remove-mirror',
+  'detach',
+  'destroy',
+])

@@ -1,0 +1,218 @@
+/**
+ * Trouble with disks, never more than the volumes bear: one disk at a time is faulty, and the next one only
+ * when everything is whole again. Volumes that have no copy without that disk may answer with errors then, but
+ * never with wrong data. Used by vinum-play.ts.
+ */
+import { defined } from '../../src/base/assert.ts'
+import type { SimDisk } from './disk.ts'
+import type { SimRandom } from './random.ts'
+import { drivesOf, jobsOf, rowSizes, subdisksOf, survives, volumeOf, volumesOf } from './view.ts'
+import type { Machine, World } from './world.ts'
+
+/** After the trouble everything must be whole again by then. */
+const RECOVERY_MS = 3_600_000
+const LOOK_MS = 20
+
+type Fault = (disk: SimDisk, random: SimRandom, world: World) => void
+
+/** What can be wrong with a disk, and how often it is chosen. */
+const FAULTS: readonly (readonly [number, string, Fault])[] = [
+  [
+    4,
+    'unreadable sectors',
+    (disk, random) => {
+      const { blockBytes, sizeBytes } = disk.options
+      for (let count = random.between(1, 20); count > 0; count--) {
+        const length = random.pick([blockBytes, 4096, 65536])
+        const offset = Math.floor(random.below(sizeBytes - length) / 4096) * 4096
+        disk.spoil(offset, length)
+      }
+    },
+  ],
+  [
+    2,
+    'reads fail',
+    (disk, random) => {
+      disk.faults.failReads = random.between(1, 10)
+    },
+  ],
+  [
+    4,
+    'writes fail for a while',
+    (disk, random) => {
+      disk.faults.failWrites = random.between(1, 5)
+    },
+  ],
+  [
+    2,
+    'writes fail',
+    (disk) => {
+      disk.faults.writesFail = true
+    },
+  ],
+  [
+    3,
+    'flushes fail',
+    (disk, random) => {
+      disk.faults.failFlushes = random.between(1, 3)
+    },
+  ],
+  [4, 'pulled out', (disk, random, world) => world.unplug(disk, random.chance(0.6))],
+  [
+    2,
+    'hangs, then is gone',
+    (disk, random, world) => {
+      const { machine } = world
+      disk.device?.stall(true)
+      world.scheduler.after(random.exponential(200), () => {
+        if (world.machine === machine && disk.present) world.unplug(disk, true)
+      })
+    },
+  ],
+  [
+    2,
+    'hangs for a while',
+    (disk, random, world) => {
+      const device = disk.device
+      device?.stall(true)
+      world.scheduler.after(random.exponential(500), () => device?.stall(false))
+    },
+  ],
+]
+
+export class Faults {
+  readonly #world: World
+  readonly #random: SimRandom
+  /** The disk that is in trouble, or was and is not whole again. */
+  faulty: SimDisk | undefined
+
+  constructor(world: World, random: SimRandom) {
+    this.#world = world
+    this.#random = random
+  }
+
+  /** Does everything that has a copy bear trouble with `disk` now? */
+  isBearable(machine: Machine, disk: SimDisk): boolean {
+    return [...this.#world.units].every((unit) => {
+      const volume = volumeOf(machine, unit.uuid)
+      return volume && (this.#isPlain(unit.uuid) || survives(machine, volume, disk.name))
+    })
+  }
+
+  /** Volumes that never had a copy are not what forbids trouble. */
+  #isPlain(uuid: string): boolean {
+    const { machine } = this.#world
+    const volume = machine && volumeOf(machine, uuid)
+    return volume?.components.length === 1 && volume.components[0]?.organization !== 'raid5'
+  }
+
+  /** Chooses a disk that is in use and whose trouble is bearable; undefined: there is none. */
+  choose(machine: Machine): SimDisk | undefined {
+    if (this.faulty) return undefined
+    const used = new Set(volumesOf(machine).flatMap((volume) => [...drivesOf(volume)]))
+    const disks = this.#world.disks.filter(
+      (disk) => disk.present && used.has(disk.name) && this.isBearable(machine, disk),
+    )
+    return disks.length > 0 ? this.#random.pick(disks) : undefined
+  }
+
+  /** Marks `disk` as the one in trouble: plain volumes on it may fail from now on. */
+  mark(machine: Machine, disk: SimDisk): void {
+    this.faulty = disk
+    for (const unit of this.#world.units) {
+      const volume = volumeOf(machine, unit.uuid)
+      if (!volume || !survives(machine, volume, disk.name)) unit.mayFail = true
+    }
+  }
+
+  inject(machine: Machine): void {
+    const disk = this.choose(machine)
+    if (!disk) return
+    this.mark(machine, disk)
+    const [name, fault] = this.#random.weighted(
+      FAULTS.map(([weight, name, fault]) => [weight, [name, fault] as const] as const),
+    )
+    this.#world.counts.faults++
+    this.#world.note('fault', `${disk.name}: ${name}`)
+    fault(disk, this.#random, this.#world)
+  }
+
+  /** Rows of the volume that a power cut now may damage: raid5 that is not whole. */
+  rowsAtRisk(uuid: string): readonly number[] {
+    const { machine } = this.#world
+    const volume = machine && volumeOf(machine, uuid)
+    if (!volume) return []
+    const touched = this.faulty && drivesOf(volume).has(this.faulty.name)
+    const whole = subdisksOf(volume).every(({ state }) => state === 'up')
+    return touched || !whole ? rowSizes(volume) : []
+  }
+
+  /** Takes the trouble away, and waits until everything is whole again. */
+  async recover(machine: Machine): Promise<void> {
+    const { faulty } = this
+    if (!faulty) return
+    this.#world.note('repaired', faulty.name)
+    faulty.heal()
+    if (!faulty.device) await this.#world.plug(faulty)
+    if (this.#world.machine !== machine) return
+    await this.becomeWhole(machine)
+    if (this.#world.machine !== machine) return
+    this.faulty = undefined
+    for (const unit of this.#world.units) unit.mayFail = false
+  }
+
+  /** Starts what is needed until every volume is healthy and no job is left. */
+  async becomeWhole(machine: Machine): Promise<void> {
+    const world = this.#world
+    const endMs = world.nowMs + RECOVERY_MS
+    for (let round = 0; world.machine === machine && !world.violation; round++) {
+      const sick = [...world.units].filter((unit) => !this.#isWhole(machine, unit.uuid))
+      if (sick.length === 0) return
+      const unit = defined(sick[0], 'a sick unit')
+      const volume = volumeOf(machine, unit.uuid)
+      if (world.nowMs > endMs) {
+        const lines = volumesOf(machine).map((one) => JSON.stringify(one))
+        world.fail(`${unit.name} does not become whole again`, lines)
+        return
+      }
+      for (const job of machine.topology.jobs.list()) {
+        if (job.report().state === 'paused') job.resume()
+      }
+      if (volume && jobsOf(machine, volume.name).length === 0) {
+        await world.verb('vinum', 'start', { objects: [volume.name] })
+        if (volume.health === 'FAULTED' && round > 3) await this.#vouch(unit.uuid)
+      }
+      await this.pause(LOOK_MS * Math.min(round + 1, 1000))
+    }
+  }
+
+  /** The operator's last resort for a volume without a copy: what is there counts. */
+  async #vouch(uuid: string): Promise<void> {
+    const { machine } = this.#world
+    const volume = machine && volumeOf(machine, uuid)
+    for (const subdisk of volume ? subdisksOf(volume) : []) {
+      if (subdisk.state === 'up' || !this.#isPlain(uuid)) continue
+      await this.#world.verb('vinum', 'setstate', {
+        state: 'up',
+        object: subdisk.name,
+        force: true,
+      })
+    }
+  }
+
+  #isWhole(machine: Machine, uuid: string): boolean {
+    const volume = volumeOf(machine, uuid)
+    if (!volume) return false
+    return volume.health === 'HEALTHY' && jobsOf(machine, volume.name).length === 0
+  }
+
+  /** Resolves after some time; never, when the power goes first. */
+  pause(ms: number): Promise<void> {
+    const { machine, scheduler } = this.#world
+    return new Promise((resolve) => {
+      scheduler.after(ms, () => {
+        if (this.#world.machine === machine) resolve()
+      })
+    })
+  }
+}

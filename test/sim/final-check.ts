@@ -1,0 +1,92 @@
+/**
+ * The end of a run, with everything whole and at rest: every block is read, twice, so that other copies answer;
+ * a scrub finds nothing; and a block that is changed behind the engine's back is found by the next one. Called by
+ * vinum-play.ts.
+ */
+import type { Faults } from './faults.ts'
+import type { Unit } from './unit.ts'
+import { isRedundant, subdisksOf, volumeOf } from './view.ts'
+import type { Machine, World } from './world.ts'
+
+const READ_BYTES = 128 * 1024
+const LOOK_MS = 50
+const SCRUB_MS = 3_600_000
+
+export async function finalCheck(world: World, faults: Faults): Promise<void> {
+  const { machine } = world
+  if (!machine || world.violation) return
+  for (const unit of world.units) {
+    await unit.open(machine)
+    if (!unit.consumer) {
+      world.fail(`${unit.name} cannot be opened at the end`)
+      return
+    }
+    for (let round = 0; round < 2; round++) await readAll(unit)
+    if (world.violation) return
+    const volume = volumeOf(machine, unit.uuid)
+    if (volume && isRedundant(volume)) await scrubs(world, machine, faults, unit)
+  }
+}
+
+async function readAll(unit: Unit): Promise<void> {
+  const { sizeBytes } = unit.oracle
+  for (let at = 0; at < sizeBytes; at += READ_BYTES) {
+    unit.send('read', at, Math.min(READ_BYTES, sizeBytes - at), false)
+    if (unit.inFlight >= 8) await unit.idle()
+  }
+  await unit.idle()
+}
+
+async function scrubs(world: World, machine: Machine, faults: Faults, unit: Unit): Promise<void> {
+  // Where discarded blocks read as anything, copies may differ there.
+  if (world.disks.some((disk) => disk.options.discard === 'undefined')) return
+  const before = await scrub(world, machine, faults, unit)
+  if (before !== 0) world.fail(`${unit.name}: a scrub finds ${before} mismatches in good data`)
+  const random = world.random.fork(`corruption of ${unit.uuid}`)
+  const volume = volumeOf(machine, unit.uuid)
+  const subdisk = volume && random.pick(subdisksOf(volume))
+  const disk = world.disks.find(({ name }) => name === subdisk?.drive)
+  if (world.violation || !subdisk || !disk) return
+  const { blockBytes } = disk.options
+  const place = Math.floor(random.below(subdisk.sizeBytes) / blockBytes) * blockBytes
+  const offset = (subdisk.driveOffsetBytes ?? 0) + place
+  const good = disk.media.corrupt(offset, random.bytes(blockBytes))
+  world.note('corrupted', `${disk.name}, ${subdisk.name}`, offset, blockBytes)
+  const found = await scrub(world, machine, faults, unit)
+  disk.media.corrupt(offset, good)
+  if (found === 0) {
+    world.fail(`${unit.name}: a scrub does not find a changed block of ${subdisk.name} at ${place}`)
+  }
+}
+
+/** Mismatches that a scrub finds. */
+async function scrub(
+  world: World,
+  machine: Machine,
+  faults: Faults,
+  unit: Unit,
+): Promise<number | undefined> {
+  const known = new Set(machine.topology.jobs.list().map(({ id }) => id))
+  const error = await world.verb('volume', 'scrub', { name: unit.name })
+  if (error) {
+    world.fail(`${unit.name}: a scrub of a healthy volume is refused: ${error.message}`)
+    return undefined
+  }
+  const endMs = world.nowMs + SCRUB_MS
+  for (;;) {
+    await faults.pause(LOOK_MS)
+    const jobs = machine.topology.jobs.list().filter(({ id }) => !known.has(id))
+    const reports = jobs.map((job) => job.report())
+    if (reports.every(({ state }) => state === 'done')) {
+      return reports.reduce((sum, { mismatches }) => sum + mismatches, 0)
+    }
+    const failed = reports.find(({ state }) => state === 'failed' || state === 'cancelled')
+    if (failed || world.nowMs > endMs) {
+      world.fail(
+        `${unit.name}: a scrub does not end well`,
+        reports.map((one) => JSON.stringify(one)),
+      )
+      return undefined
+    }
+  }
+}

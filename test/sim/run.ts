@@ -1,0 +1,76 @@
+/**
+ * `npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--trace]`: plays the scenario of vinum
+ * under one seed, under a range of seeds, or under fresh seeds for some minutes; one line for each. At the first
+ * violation it prints what was read, what was allowed, what happened to that block, and how to play it again;
+ * exit status 1.
+ */
+import { randomInt } from 'node:crypto'
+import { parseArgs } from 'node:util'
+import { createSimPool } from './pool.ts'
+import { type SimResult, simulate } from './simulate.ts'
+import { vinumPlay } from './vinum-play.ts'
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string' },
+    seeds: { type: 'string' },
+    ops: { type: 'string', default: '2000' },
+    minutes: { type: 'string' },
+    /** Go on after a violation. */
+    all: { type: 'boolean', default: false },
+    /** No trace, no history: one line for a violation. */
+    brief: { type: 'boolean', default: false },
+  },
+})
+
+function usage(): never {
+  console.error(
+    'usage: npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--all] [--brief]',
+  )
+  process.exit(2)
+}
+
+function* seedsOf(): Generator<number> {
+  const range = /^(\d+)\.\.(\d+)$/.exec(values.seeds ?? '')
+  if (values.seeds !== undefined) {
+    if (!range) usage()
+    for (let seed = Number(range[1]); seed <= Number(range[2]); seed++) yield seed
+  } else if (values.seed !== undefined) yield Number(values.seed)
+  else if (values.minutes === undefined) yield randomInt(2 ** 31)
+  else for (;;) yield randomInt(2 ** 31)
+}
+
+const operations = Number(values.ops)
+const minutes = Number(values.minutes ?? '0')
+if (![operations, minutes, Number(values.seed ?? 0)].every((n) => n >= 0)) usage()
+
+function show({ seed, counts, virtualMs, hash, violation, trace }: SimResult, ms: number): void {
+  const { operations: ops, boots, cuts, kills, faults, verbs, jobs } = counts
+  const perSecond = Math.round((ops / Math.max(ms, 1)) * 1000)
+  console.log(
+    `seed ${seed}: ${ops} operations, ${boots} boots, ${cuts} cuts, ${kills} kills, ${faults} faults, ` +
+      `${verbs} verbs, ${jobs} jobs, ${(virtualMs / 1000).toFixed(1)} s in ${(ms / 1000).toFixed(1)} s ` +
+      `(${perSecond}/s), trace ${hash}: ${violation ? `VIOLATION: ${violation.message}` : 'ok'}`,
+  )
+  if (!violation || values.brief) return
+  for (const line of violation.details) console.log(`    ${line}`)
+  console.log('  the end of the trace:')
+  for (const line of trace) console.log(`    ${line}`)
+  console.log(`  to play it again: npm run sim -- --seed ${seed} --ops ${operations}`)
+}
+
+const pool = createSimPool()
+const endMs = performance.now() + minutes * 60_000
+let [runs, violations, total] = [0, 0, 0]
+for (const seed of seedsOf()) {
+  if (minutes > 0 && runs > 0 && performance.now() > endMs) break
+  const startMs = performance.now()
+  const result = await simulate(vinumPlay({ seed, operations, pool }))
+  show(result, performance.now() - startMs)
+  runs++
+  total += result.counts.operations
+  if (result.violation) violations++
+  if (result.violation && !values.all) break
+}
+console.log(`sim: ${runs} seeds, ${total} operations, ${violations} violations`)
+process.exit(violations > 0 ? 1 : 0)

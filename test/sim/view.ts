@@ -1,0 +1,63 @@
+/**
+ * What the engine says of its volumes (control/reports.ts), read as scenarios need it: which disks a volume
+ * lies on, whether it bears the loss of one. The oracle never asks it: data is judged without the engine's word.
+ */
+import type { ComponentReport, JobKind, VolumeReport } from '../../src/control/reports.ts'
+import type { Machine } from './world.ts'
+
+export function volumesOf(machine: Machine): readonly VolumeReport[] {
+  return machine.topology.classes.flatMap((one) => one.report?.().volumes ?? [])
+}
+
+export function volumeOf(machine: Machine, uuid: string): VolumeReport | undefined {
+  return volumesOf(machine).find((one) => one.uuid === uuid)
+}
+
+export function subdisksOf(volume: VolumeReport): readonly ComponentReport[] {
+  return volume.components.flatMap(({ children }) => children)
+}
+
+/** Names of the drives that it lies on; a drive is named as the disk that it was made of. */
+export function drivesOf(volume: VolumeReport): ReadonlySet<string> {
+  return new Set(subdisksOf(volume).flatMap(({ drive }) => drive ?? []))
+}
+
+/** Jobs at work on a volume, or paused. */
+export function jobsOf(machine: Machine, name: string): readonly JobKind[] {
+  return machine.topology.jobs
+    .list()
+    .map((job) => job.report())
+    .filter(({ volume, state }) => volume === name && (state === 'running' || state === 'paused'))
+    .map(({ kind }) => kind)
+}
+
+/** While these run, copies or parity are not what they will be. */
+const NOT_YET_SAFE: ReadonlySet<JobKind> = new Set(['resync', 'initialise'])
+
+/** Does every byte stay readable without `drive`? */
+export function survives(machine: Machine, volume: VolumeReport, drive: string): boolean {
+  if (!drivesOf(volume).has(drive)) return volume.health !== 'FAULTED'
+  if (jobsOf(machine, volume.name).some((kind) => NOT_YET_SAFE.has(kind))) return false
+  return volume.components.some((plex) => {
+    const lacking = plex.children.filter((one) => one.state !== 'up' || one.drive === drive)
+    const spare = plex.organization === 'raid5' && plex.state !== 'initializing' ? 1 : 0
+    return plex.children.length > 0 && lacking.length <= spare
+  })
+}
+
+/** Has it a copy or parity at all, when all is well? */
+export function isRedundant(volume: VolumeReport): boolean {
+  return (
+    volume.components.length > 1 ||
+    volume.components.some(({ organization }) => organization === 'raid5')
+  )
+}
+
+/** Data bytes in a row of its raid5 plexes, in the layouts that a growth may have left. */
+export function rowSizes(volume: VolumeReport): readonly number[] {
+  return volume.components.flatMap(({ organization, stripeBytes, columns, children }) => {
+    if (organization !== 'raid5' || stripeBytes === undefined) return []
+    const most = Math.max(columns ?? 0, children.length)
+    return Array.from({ length: Math.max(0, most - 2) }, (_, i) => (i + 2) * stripeBytes)
+  })
+}

@@ -1,0 +1,212 @@
+/**
+ * The scenario of vinum: volumes of all kinds on a few disks, users who read and write, operators, trouble
+ * with disks, power cuts and kills, phase after phase; in the end everything is repaired, read, compared and
+ * put away in order. Played by simulate.ts.
+ */
+import { createEngine } from '../../src/engine/engine.ts'
+import type { AlignedPool } from '../../src/hal/aligned-pool.ts'
+import { Admin } from './admin.ts'
+import type { SimDiskOptions } from './disk.ts'
+import { Faults } from './faults.ts'
+import { finalCheck } from './final-check.ts'
+import { SimRandom } from './random.ts'
+import type { Scenario } from './simulate.ts'
+import { Unit } from './unit.ts'
+import { volumeOf, volumesOf } from './view.ts'
+import { Workload } from './workload.ts'
+import type { Machine, World, WorldOptions } from './world.ts'
+
+const MIB = 1024 * 1024
+
+/** What happens in a run beside reading and writing; a run has its own mixture. */
+interface Mixture {
+  readonly verbs: boolean
+  readonly faults: boolean
+  readonly cuts: boolean
+}
+
+export interface VinumPlayOptions {
+  readonly seed: number
+  readonly operations: number
+  readonly pool: AlignedPool
+  readonly wrapDevice?: WorldOptions['wrapDevice']
+}
+
+export function vinumPlay({ seed, operations, pool, wrapDevice }: VinumPlayOptions): Scenario {
+  const disks = planDisks(new SimRandom(seed).fork('disks'))
+  return {
+    options: { seed, pool, disks, makeTopology: createEngine, wrapDevice },
+    play: (world) => new VinumPlay(world, operations).run(),
+  }
+}
+
+function planDisks(random: SimRandom): readonly SimDiskOptions[] {
+  const blockBytes = random.chance(0.15) ? 4096 : 512
+  const volatileCache = random.chance(0.85)
+  const discard = random.pick(['zeroes', 'zeroes', 'undefined', 'none'] as const)
+  return Array.from({ length: random.between(4, 7) }, (_, i) => ({
+    name: `d${i}`,
+    sizeBytes: random.between(4, 10) * (MIB / 2),
+    blockBytes,
+    volatileCache,
+    discard,
+    meanMs: random.pick([0.05, 0.2, 1, 4]),
+    bytesPerMs: random.pick([20_000, 100_000, 500_000]),
+  }))
+}
+
+class VinumPlay {
+  readonly #world: World
+  readonly #random: SimRandom
+  readonly #operations: number
+  readonly #mixture: Mixture
+  readonly #faults: Faults
+  readonly #admin: Admin
+
+  constructor(world: World, operations: number) {
+    this.#world = world
+    this.#operations = operations
+    this.#random = world.random.fork('play')
+    this.#mixture = {
+      verbs: this.#random.chance(0.6),
+      faults: this.#random.chance(0.6),
+      cuts: this.#random.chance(0.8),
+    }
+    this.#faults = new Faults(world, world.random.fork('faults'))
+    this.#admin = new Admin(world, world.random.fork('admin'), this.#faults, (machine) =>
+      this.#adopt(machine),
+    )
+  }
+
+  async run(): Promise<void> {
+    const world = this.#world
+    const first = await world.boot()
+    for (let count = this.#random.between(1, 3); count > 0; count--) {
+      await this.#admin.create(first)
+    }
+    while (world.counts.operations < this.#operations && !world.violation) await this.#phase()
+    const machine = world.machine ?? (await this.#boot())
+    await this.#faults.recover(machine)
+    await this.#faults.becomeWhole(machine)
+    await finalCheck(world, this.#faults)
+    await world.shutdown(machine)
+  }
+
+  /** Some work on the machine, and one way in which it ends. */
+  async #phase(): Promise<void> {
+    const world = this.#world
+    const random = this.#random
+    const machine = world.machine ?? (await this.#boot())
+    if (world.units.size === 0) await this.#admin.create(machine)
+    const workload = new Workload(world, random.between(20, 400))
+    const working = workload.run()
+    const others = this.#meddle(machine, workload)
+    await working
+    workload.stop()
+    if (world.violation) return
+    const { cuts } = this.#mixture
+    const end = random.weighted([
+      [cuts ? 40 : 0, 'cut'],
+      [cuts ? 10 : 0, 'cut with a disk missing'],
+      [cuts ? 15 : 0, 'kill'],
+      [5, 'shutdown'],
+      [30, 'rest'],
+    ] as const)
+    if (end === 'cut') world.cut()
+    else if (end === 'cut with a disk missing') this.#cutWithLoss(machine)
+    else if (end === 'kill') world.kill()
+    else {
+      // A verb under way ends first: systemd, too, waits for the daemon.
+      await others
+      for (const unit of world.units) await unit.idle()
+      if (end === 'shutdown') await world.shutdown(machine)
+      else await this.#faults.pause(random.exponential(random.pick([10, 1000, 30_000])))
+    }
+  }
+
+  /** Operators and trouble, while users work. */
+  async #meddle(machine: Machine, workload: Workload): Promise<void> {
+    const world = this.#world
+    const random = this.#random.fork(`meddle ${world.counts.operations}`)
+    const { verbs, faults } = this.#mixture
+    const meanMs = random.pick([2, 10, 50])
+    while (workload.left > 0 && world.machine === machine && !world.violation) {
+      await this.#faults.pause(random.exponential(meanMs))
+      if (workload.left <= 0) return
+      if (faults && random.chance(0.3)) {
+        if (!this.#faults.faulty) this.#faults.inject(machine)
+        else if (random.chance(0.4)) await this.#faults.recover(machine)
+      }
+      if (verbs && random.chance(0.5)) await this.#admin.act(machine)
+    }
+  }
+
+  #cutWithLoss(machine: Machine): void {
+    const world = this.#world
+    const disk = this.#faults.choose(machine)
+    if (disk) {
+      this.#faults.mark(machine, disk)
+      world.counts.faults++
+    }
+    world.cut()
+    if (disk) disk.present = false
+  }
+
+  /** Boots, perhaps not at the first attempt, and looks whether everything is there. */
+  async #boot(): Promise<Machine> {
+    const world = this.#world
+    for (;;) {
+      const booting = world.boot()
+      const failMs = this.#mixture.cuts && this.#random.chance(0.1) ? this.#random.below(40) : 0
+      const machine =
+        failMs > 0 ? await Promise.race([booting, this.#timer(failMs)]) : await booting
+      if (machine) {
+        await this.#census(machine)
+        return machine
+      }
+      world.cut()
+    }
+  }
+
+  #timer(ms: number): Promise<undefined> {
+    return new Promise((resolve) => {
+      this.#world.scheduler.after(ms, () => resolve(undefined))
+    })
+  }
+
+  /** After a boot: every volume that must be there is, under the name that it had or was about to get. */
+  async #census(machine: Machine): Promise<void> {
+    const world = this.#world
+    const complete = world.disks.every((one) => one.present)
+    for (const unit of [...world.units]) {
+      const volume = volumeOf(machine, unit.uuid)
+      if (volume) {
+        unit.doomed = false
+        unit.name = volume.name
+        await unit.open(machine)
+        if (complete && !unit.mayFail && volume.health === 'FAULTED') {
+          world.fail(`${unit.name} is down after a boot with all disks`, [JSON.stringify(volume)])
+        }
+      } else if (unit.doomed) world.units.delete(unit)
+      else if (complete) {
+        const sets = machine.topology.report().map((one) => JSON.stringify(one))
+        world.fail(`${unit.name} is lost after a boot with all disks`, sets)
+      }
+    }
+    await this.#adopt(machine)
+  }
+
+  /** New volumes come under the oracle. */
+  async #adopt(machine: Machine): Promise<void> {
+    const world = this.#world
+    for (const { uuid, name } of volumesOf(machine)) {
+      if ([...world.units].some((unit) => unit.uuid === uuid)) continue
+      const provider = machine.topology.providers.get(name)
+      if (!provider) continue
+      const unit = new Unit(world, name, uuid, provider)
+      unit.rowsAtRisk = () => this.#faults.rowsAtRisk(uuid)
+      unit.mayFail = this.#faults.faulty !== undefined
+      await unit.open(machine)
+    }
+  }
+}
