@@ -277,26 +277,29 @@ function raise(model: VinumModel, subdisks: readonly SubdiskRecord[]): VinumMode
   return withStates(model, down, 'up')
 }
 
-/** By force: what has a drive counts as valid, and parity as right unless a column with other content joins. */
+/**
+ * By force: subdisks count as valid that have a drive. Columns of raid5 that come as they are need not agree with
+ * the parity, which must be computed again; with a column still missing there is nothing but the parity to go by.
+ */
 function accept(
   model: VinumModel,
   plexUuid: string | undefined,
   subdisks: readonly SubdiskRecord[],
-) {
+): VinumModel {
   const taken = subdisks.filter((one) => one.state !== 'up' && hasDrive(model, one))
   const next = withStates(model, taken, 'up')
   const plex = byUuid(next.plexes, plexUuid)
   if (plex?.organization !== 'raid5') return next
   const columns = subdisksOf(next, plex.uuid)
-  // Columns that come as they are do not agree with the parity; all the others are known to.
-  const parityValidBytes = taken.some((one) => one.state !== 'down') ? 0 : sizeOfPlex(plex, columns)
+  const whole = columns.every((one) => one.state === 'up')
+  const disagree = whole && taken.some((one) => one.state !== 'down')
+  const parityValidBytes = disagree ? 0 : sizeOfPlex(plex, columns)
   return { ...next, plexes: replaceRecord(next.plexes, { ...plex, parityValidBytes }) }
 }
 
 const EFFECTS: Readonly<
   Record<SetEffect, (model: VinumModel, target: Target, state: string) => VinumModel>
 > = {
-  nothing: (model) => model,
   'drive-down': (model, { record }) => withDrive(model, record.uuid, 'down'),
   'drive-up': (model, target) => {
     const next = withDrive(model, target.record.uuid, 'up')

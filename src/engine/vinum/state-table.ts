@@ -143,7 +143,6 @@ export interface SetFacts {
 
 /** How a state is set; state-rules.ts has a function for each. */
 export type SetEffect =
-  | 'nothing'
   | 'drive-down'
   | 'drive-up'
   | 'subdisk-state'
