@@ -3,6 +3,7 @@
  * simulator makes one for each boot of its machine. A new class is one more row in `CLASSES`.
  */
 import type { Clock } from '../base/clock.ts'
+import { createKernels } from '../base/kernels.ts'
 import type { Logger } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import type { BufferPool } from '../hal/block-device.ts'
@@ -16,7 +17,8 @@ import { createVinumClass } from './vinum/vinum-class.ts'
 const CLASSES: readonly (() => GeomClass)[] = [createVinumClass, createNopClass]
 
 export interface EngineOptions {
-  readonly pool: BufferPool
+  /** With the memory in which parity is computed in place, where it has one. */
+  readonly pool: BufferPool & { readonly memory?: WebAssembly.Memory }
   readonly clock: Clock
   readonly random: Random
   readonly log: Logger
@@ -30,5 +32,6 @@ export function createEngine(options: EngineOptions): Topology {
   const events = new EventLog(options.now)
   const jobs = new JobManager({ clock, log, events })
   const classes = CLASSES.map((create) => create())
-  return new Topology({ classes, pool, clock, random, log, events, jobs })
+  const kernels = createKernels(pool.memory)
+  return new Topology({ classes, pool, kernels, clock, random, log, events, jobs })
 }

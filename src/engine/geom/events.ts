@@ -18,12 +18,13 @@ export class EventLog {
     this.#now = now
   }
 
-  emit(severity: Severity, event: string, object: string, message: string): void {
+  emit(severity: Severity, event: string, object: string, message: string): EventReport {
     const sequence = ++this.#sequence
     const report = { time: this.#now().toISOString(), sequence, event, severity, object, message }
     this.#history.push(report)
     if (this.#history.length > EVENT_HISTORY) this.#history.shift()
     for (const listener of [...this.#listeners]) listener(report)
+    return report
   }
 
   /** The newest events, oldest first: at most the last {@link EVENT_HISTORY}. */

@@ -6,6 +6,7 @@
 import { assert } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
 import { PlexusError } from '../../base/errors.ts'
+import type { Kernels } from '../../base/kernels.ts'
 import type { Logger } from '../../base/log.ts'
 import type { Random } from '../../base/random.ts'
 import { didYouMean } from '../../base/suggest.ts'
@@ -22,6 +23,7 @@ import type { AccessCounts, Geom, GeomClass } from './types.ts'
 export interface TopologyOptions {
   readonly classes: readonly GeomClass[]
   readonly pool: BufferPool
+  readonly kernels: Kernels
   readonly clock: Clock
   readonly random: Random
   readonly log: Logger
@@ -35,6 +37,7 @@ export type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') =
 export class Topology {
   readonly classes: readonly GeomClass[]
   readonly pool: BufferPool
+  readonly kernels: Kernels
   readonly clock: Clock
   readonly random: Random
   readonly log: Logger
@@ -50,6 +53,7 @@ export class Topology {
   constructor(options: TopologyOptions) {
     this.classes = options.classes
     this.pool = options.pool
+    this.kernels = options.kernels
     this.clock = options.clock
     this.random = options.random
     this.log = options.log
@@ -193,6 +197,11 @@ export class Topology {
       this.#untasted.delete(next)
       if (!next.error) await this.#taste(next)
     }
+  }
+
+  /** Offers a provider to the classes once more, with the next {@link tastePending}: its holder has let it go. */
+  tasteAgain(provider: Provider): void {
+    if (!provider.error) this.#untasted.add(provider)
   }
 
   async #taste(provider: Provider): Promise<void> {

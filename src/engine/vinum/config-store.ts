@@ -7,10 +7,10 @@
  */
 import { assert } from '../../base/assert.ts'
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
-import type { AnchoredDevice } from '../geom/anchored-device.ts'
 import { commitAllowed } from '../geom/anchor-quorum.ts'
+import type { AnchoredDevice } from '../geom/anchored-device.ts'
 import { encodeModel } from './codec.ts'
-import { type VinumModel, votersOf } from './model.ts'
+import { byUuid, type VinumModel, votersOf } from './model.ts'
 
 export type Change = (model: VinumModel) => VinumModel
 
@@ -111,15 +111,8 @@ export class ConfigStore {
     let model = wanted
     for (;;) {
       model = { ...model, generation: ++this.#generation, votersBefore }
-      const payload = encodeModel(model)
-      const voters = votersOf(model)
-      const errors = await this.#writeAll(voters, model.generation, payload)
-      const reached = voters.filter((uuid) => !errors.has(uuid))
-      const unreachable = [...errors.values()].find((error) => error.kind === 'no-space')
-      if (unreachable) throw unreachable
-      if (errors.size === 0 && !commitAllowed(votersBefore, reached, voters)) throw quorumError(votersBefore, reached)
+      const errors = await this.#write(model, votersBefore)
       if (errors.size === 0) break
-      if (reached.length * 2 < votersBefore.length) throw quorumError(votersBefore, reached)
       for (const [uuid, error] of errors) {
         failed.set(uuid, error)
         model = this.#options.loseDrive(model, uuid)
@@ -128,6 +121,37 @@ export class ConfigStore {
     assert(model.generation > this.#model.generation, 'generations only grow')
     this.#model = model
     this.#options.onCommit(model, failed)
+  }
+
+  /**
+   * Writes a configuration to the drives that it calls up. Resolves to those that failed: empty, it counts.
+   * Throws when too few have it, or when it does not fit.
+   */
+  async #write(
+    model: VinumModel,
+    votersBefore: readonly string[],
+  ): Promise<ReadonlyMap<string, PlexusError>> {
+    const payload = encodeModel(model)
+    const voters = votersOf(model)
+    // Drives that leave the set with this commit carry it, too: they count among those before.
+    const leaving = votersBefore.filter((uuid) => !byUuid(model.drives, uuid))
+    const refused = await this.#writeAll(leaving, model.generation, payload)
+    // Those that voted before come first: a commit that only new drives carry must not look like one that counts.
+    const old = voters.filter((uuid) => votersBefore.includes(uuid))
+    const errors = await this.#writeAll(old, model.generation, payload)
+    const carriers = [...leaving, ...old].filter((uuid) => !refused.has(uuid) && !errors.has(uuid))
+    const tooLarge = [...errors.values()].find((error) => error.kind === 'no-space')
+    if (tooLarge) throw tooLarge
+    if (carriers.length * 2 < votersBefore.length) throw quorumError(votersBefore, carriers)
+    if (errors.size > 0) return errors
+    const joining = voters.filter((uuid) => !votersBefore.includes(uuid))
+    const late = await this.#writeAll(joining, model.generation, payload)
+    if (late.size > 0) return late
+    assert(
+      commitAllowed(votersBefore, [...carriers, ...joining], voters),
+      'a commit that counts has its quorum',
+    )
+    return errors
   }
 
   async #writeAll(

@@ -162,6 +162,16 @@ export class IntentMap {
     if (error) throw error
   }
 
+  /**
+   * Marks a range that a subdisk out of service lacks, though the copies in service agree: what a full copy that
+   * was given up has not reached. Resolves when it is durable.
+   */
+  async mark(offset: number, length: number): Promise<void> {
+    this.#bits.mark(offset, length)
+    const error = await this.#store()
+    if (error) throw error
+  }
+
   /** A job has made the copies equal there, while it kept writes off. */
   agree(offset: number, length: number): void {
     this.#agreed.markValid(offset, length)

@@ -59,12 +59,12 @@ export function returnDrive(model: VinumModel, driveUuid: string, device: string
   return derive(next)
 }
 
-/** Subdisks that missed a write are stale; what is not up already stays as it is. */
+/** Subdisks that missed a write are stale: also those that were complete when their drive was lost. */
 export function demoteSubdisks(model: VinumModel, uuids: readonly string[]): VinumModel {
   let next = model
   for (const uuid of uuids) {
     const subdisk = next.subdisks.find((one) => one.uuid === uuid)
-    if (!subdisk || subdisk.state === 'stale' || subdisk.state === 'down') continue
+    if (!subdisk || subdisk.state === 'stale') continue
     next = withSubdisk(next, { ...subdisk, state: 'stale' })
   }
   return next === model ? model : derive(next)

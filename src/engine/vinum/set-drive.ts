@@ -2,12 +2,11 @@
  * A drive of a native set in operation: the consumer that holds its provider, and its label. vinum-set.ts makes
  * one for each drive of the model, with or without a device.
  */
-import { defined } from '../../base/assert.ts'
 import type { PlexusError } from '../../base/errors.ts'
 import type { AnchoredDevice, CommittedSlot } from '../geom/anchored-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import { decodeModel } from './codec.ts'
-import { type DriveRecord, type VinumModel, votersOf } from './model.ts'
+import type { DriveRecord, VinumModel } from './model.ts'
 import type { Drive, TroubleCounts } from './runtime.ts'
 
 export class SetDrive implements Drive {
@@ -15,6 +14,8 @@ export class SetDrive implements Drive {
   consumer: Consumer | undefined
   label: AnchoredDevice | undefined
   readonly errors: TroubleCounts = { read: 0, write: 0, parity: 0 }
+  /** Wall-clock time (ISO 8601) at which its device went, for people. */
+  goneSince: string | undefined
 
   constructor(record: DriveRecord) {
     this.record = record
@@ -24,6 +25,7 @@ export class SetDrive implements Drive {
   take(consumer: Consumer, label: AnchoredDevice): void {
     this.consumer = consumer
     this.label = label
+    this.goneSince = undefined
   }
 
   /** The device is gone; what is in flight on it ends by itself. Returns its consumer. */
@@ -68,25 +70,4 @@ export async function readMember(consumer: Consumer, label: AnchoredDevice): Pro
       error: error as PlexusError,
     }
   }
-}
-
-/** What a member says for the vote of anchor-quorum.ts; undefined: nothing. */
-export function copyOf(member: Member) {
-  const { uuid, slot, model, label } = member
-  if (!slot || !model) return undefined
-  return {
-    deviceUuid: uuid,
-    generation: slot.generation,
-    payloadCrc: slot.payloadCrc,
-    payloadVoters: votersOf(model),
-    payloadOldVoters: model.votersBefore,
-    previous: slot.previous,
-    claimedGeneration: slot.damaged ? label.anchor.generation : undefined,
-  }
-}
-
-/** The member whose model was chosen. */
-export function modelOf(members: readonly Member[], uuid: string | undefined): VinumModel {
-  const member = members.find((one) => one.uuid === uuid)
-  return defined(member?.model, 'the model of a chosen member')
 }

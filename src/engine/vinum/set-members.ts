@@ -1,0 +1,60 @@
+/**
+ * Which configuration of a set counts when its devices gather: what each says for the vote of
+ * geom/anchor-quorum.ts, and the outcome in words. Used by vinum-set.ts.
+ */
+import { defined } from '../../base/assert.ts'
+import { PlexusError } from '../../base/errors.ts'
+import { type AnchorCopy, type Choice, chooseMajority } from '../geom/anchor-quorum.ts'
+import { byUuid, type VinumModel, votersOf } from './model.ts'
+import type { Member } from './set-drive.ts'
+
+/** What a member says for the vote; undefined: its configuration cannot be used. */
+function copyOf({ uuid, slot, model, label, error }: Member): AnchorCopy | undefined {
+  if (error) return undefined
+  if (!slot || !model) return { deviceUuid: uuid, generation: 0, payloadCrc: 0, payloadVoters: [] }
+  return {
+    deviceUuid: uuid,
+    generation: slot.generation,
+    payloadCrc: slot.payloadCrc,
+    payloadVoters: votersOf(model),
+    oldVoters: model.votersBefore,
+    previous: slot.previous,
+    claimedGeneration: slot.damaged ? label.anchor.generation : undefined,
+  }
+}
+
+export function chooseMember(members: ReadonlyMap<string, Member>): Choice {
+  return chooseMajority([...members.values()].flatMap((one) => copyOf(one) ?? []))
+}
+
+/** The model of a member that was chosen. */
+export function modelOf(members: readonly Member[], uuid: string | undefined): VinumModel {
+  const member = members.find((one) => one.uuid === uuid)
+  return defined(member?.model, 'the model of a chosen member')
+}
+
+/** Why there is nothing to serve yet. */
+export function describeChoice(choice: Choice, members: ReadonlyMap<string, Member>): string {
+  if (choice.kind === 'none') return 'no drive has a configuration that can be read'
+  if (choice.kind === 'split') return 'its drives were used apart from each other'
+  if (choice.kind === 'complete') return 'its drives are being looked at'
+  const model = modelOf([...members.values()], choice.members[0])
+  const names = choice.missing.map((uuid) => byUuid(model.drives, uuid)?.name ?? uuid)
+  const are = names.length === 1 ? 'drive is' : 'drives are'
+  return `${names.length} ${are} missing: ${names.join(', ')}`
+}
+
+/** Not even an operator's word helps. */
+export function hopeless(
+  choice: Extract<Choice, { kind: 'none' | 'split' }>,
+  set: string,
+): PlexusError {
+  const none = choice.kind === 'none'
+  return new PlexusError(none ? 'corrupt' : 'invalid', {
+    op: 'assemble',
+    subject: set,
+    message: none
+      ? `${set}: no drive has a configuration that can be read`
+      : `${set}: its drives were used apart from each other; disconnect those that shall not count, then assemble again`,
+  })
+}

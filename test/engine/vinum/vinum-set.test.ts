@@ -1,0 +1,58 @@
+/** Sets of drives as a whole: verbs on a running engine, loss and return of drives, restarts, crashes. */
+import t from 'tap'
+import { MIB } from '../../../src/base/limits.ts'
+import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
+
+const SHAPES = {
+  concat: { devices: ['d1', 'd2'], redundant: false },
+  stripe: { devices: ['d1', 'd2'], redundant: false },
+  mirror: { devices: ['d1', 'd2'], redundant: true },
+  raid5: { devices: ['d1', 'd2', 'd3'], redundant: true },
+} as const
+
+for (const [shape, { devices, redundant }] of Object.entries(SHAPES)) {
+  t.test(`${shape}: made, written, found again after a restart`, async (t) => {
+    const machine = await new Machine({ devices: 3 }).start()
+    const dry = await machine.run('volume.create', {
+      name: 'db',
+      [shape]: [...devices],
+      dryRun: true,
+    })
+    t.ok(dry.dryRun)
+    t.ok(dry.steps.some(({ text }) => text.includes('d1')))
+    t.throws(() => machine.volume('db'), 'a dry run makes nothing')
+    const made = await machine.run('volume.create', { name: 'db', [shape]: [...devices] })
+    t.notOk(made.dryRun)
+    const data = pattern(7, 4 * MIB)
+    const volume = machine.open('db')
+    await put(volume, MIB, data)
+    t.ok((await get(volume, MIB, data.length)).equals(data))
+    await flush(volume)
+    await volume.close()
+    const jobs = await machine.jobsDone()
+    t.strictSame(
+      jobs.map(({ state }) => state).filter((state) => state !== 'done'),
+      [],
+    )
+    t.equal(machine.volume('db').health, 'HEALTHY')
+    const size = machine.volume('db').sizeBytes
+    await machine.shutDown()
+    await machine.start()
+    t.equal(machine.volume('db').sizeBytes, size)
+    const again = machine.open('db')
+    t.ok((await get(again, MIB, data.length)).equals(data))
+    if (redundant) {
+      await machine.pull('d2')
+      t.equal(machine.volume('db').health, 'DEGRADED')
+      t.ok((await get(again, MIB, data.length)).equals(data), 'served without d2')
+      const more = pattern(9, 2 * MIB)
+      await put(again, 2 * MIB, more)
+      await machine.replug('d2')
+      await machine.jobsDone()
+      t.equal(machine.volume('db').health, 'HEALTHY', 'd2 is back and filled')
+      await machine.pull('d1')
+      t.ok((await get(again, 2 * MIB, more.length)).equals(more), 'd2 has what it missed')
+    }
+    t.equal(machine.pool.leased, 0)
+  })
+}
