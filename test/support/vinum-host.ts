@@ -62,6 +62,11 @@ export class FakeHost implements VinumHost {
     this.kernels = createKernels(this.pool.memory)
   }
 
+  /** The names of {@link demotions}: a difference in a test stays readable. */
+  get demoted(): readonly string[][] {
+    return this.demotions.map((subdisks) => subdisks.map(({ record }) => record.name))
+  }
+
   async demote(subdisks: readonly Subdisk[]): Promise<void> {
     this.demotions.push(subdisks)
     const refusal = this.refuse(subdisks)

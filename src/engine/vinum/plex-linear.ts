@@ -99,6 +99,12 @@ export class LinearPlex implements Plex {
     return this.#end
   }
 
+  /** Where an offset of plex space lies: a subdisk and the offset in it; undefined in a hole. */
+  placeOf(offset: number): { readonly subdisk: Subdisk; readonly offset: number } | undefined {
+    this.#locate(offset)
+    return this.#at && { subdisk: this.#at, offset: this.#inner }
+  }
+
   start(request: IoRequest, onMissed: OnMissed): void {
     if (request.op === 'flush') {
       this.#flush(request, onMissed)
@@ -200,7 +206,7 @@ export class LinearPlex implements Plex {
     this.#pieces.push(piece)
     if (error && subdisk) {
       if (!skipped) this.#host.noteError(subdisk, op === 'read' ? 'read' : 'write', error)
-      onMissed(subdisk, error)
+      if (op !== 'read') onMissed(subdisk, error)
       // A drive that fails a flush may have lost what any subdisk on it had acknowledged.
       if (op === 'flush' && !skipped) {
         for (const other of this.#subdisks) {

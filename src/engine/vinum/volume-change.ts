@@ -199,12 +199,9 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     if (only && isLinear(only.plex)) this.#end(first, true)
     else if (missed) this.#conclude(missed)
     else {
-      // Whatever failed was out of service before. Somebody must have what was acknowledged.
-      let flushed = false
-      for (let index = 0; index < this.#used; index++) {
-        if (!this.#leg(index).error) flushed = true
-      }
-      this.#end(flushed ? undefined : first, true)
+      // Whatever failed was out of service before; the rest has been flushed, unless there is no rest.
+      const serves = this.#volume.slots.some(({ plex }) => plex.subdisks.some(isWritable))
+      this.#end(serves ? undefined : first, true)
     }
   }
 

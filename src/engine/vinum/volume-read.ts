@@ -8,8 +8,8 @@ import { defined } from '../../base/assert.ts'
 import { type PlexusError, toPlexusError } from '../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../hal/block-device.ts'
 import { callPlex } from './plex-call.ts'
+import { LinearPlex } from './plex-linear.ts'
 import { LockEntry } from './range-lock.ts'
-import type { Subdisk } from './runtime.ts'
 import type { PlexSlot, VolumeIo } from './volume-io.ts'
 
 /** Errors of the medium, that writing may mend. A drive that is gone or refuses is not mended so. */
@@ -24,12 +24,13 @@ interface ReadRange {
   readonly dataOffset: number
 }
 
-/** A plex that could not read, why, and which of its subdisks it named. */
+/** A plex that could not read, and why. */
 interface Failure {
   readonly slot: PlexSlot
   readonly error: PlexusError
-  readonly subdisks: readonly Subdisk[]
 }
+
+const nobodyMissed = (): void => {}
 
 export class ReadTask extends LockEntry implements IoRequest {
   readonly op: IoOp = 'read'
@@ -39,14 +40,9 @@ export class ReadTask extends LockEntry implements IoRequest {
   dataOffset = 0
   readonly fua = false
   cause: IoCause = 'initiator'
-  /** Made once for the life of this object, so that a read makes no function. */
-  readonly onMissed = (subdisk: Subdisk): void => {
-    this.#named.push(subdisk)
-  }
   readonly #volume: VolumeIo
   #request: IoRequest | undefined = undefined
   #slot: PlexSlot | undefined = undefined
-  #named: Subdisk[] = []
 
   constructor(volume: VolumeIo) {
     super()
@@ -74,15 +70,14 @@ export class ReadTask extends LockEntry implements IoRequest {
     }
     this.#slot = slot
     slot.inFlight++
-    slot.plex.start(this, this.onMissed)
+    slot.plex.start(this, nobodyMissed)
   }
 
   complete(error: PlexusError | undefined): void {
     const slot = defined(this.#slot, 'the plex')
     slot.inFlight--
     this.#slot = undefined
-    if (error && this.#volume.slots.length > 1)
-      void this.#recover({ slot, error, subdisks: this.#named })
+    if (error && this.#volume.slots.length > 1) void this.#recover({ slot, error })
     else {
       this.#volume.leaveRange(this)
       this.#end(error)
@@ -130,7 +125,6 @@ export class ReadTask extends LockEntry implements IoRequest {
     const request = defined(this.#request, 'the request')
     this.#request = undefined
     this.data = undefined
-    this.#named = []
     this.#volume.endRead(this)
     request.complete(error)
   }
@@ -189,9 +183,9 @@ async function readFirst(
   for (const slot of order) {
     if (failures.some((one) => one.slot === slot)) continue
     if (!slot.plex.readable(piece.offset, piece.length)) continue
-    const { error, missed } = await callPlex(slot, 'read', piece)
+    const { error } = await callPlex(slot, 'read', piece)
     if (!error) return { failures }
-    failures.push({ slot, error, subdisks: missed })
+    failures.push({ slot, error })
   }
   throw failures[0]?.error ?? volume.noCopy('read', piece.offset, piece.length)
 }
@@ -201,9 +195,10 @@ async function repair(volume: VolumeIo, failure: Failure, piece: ReadRange): Pro
   if (!MENDABLE.has(failure.error.kind)) return
   const { error, missed } = await callPlex(failure.slot, 'write', piece)
   if (!error) {
-    for (const subdisk of failure.subdisks) {
-      volume.host.noteRepair(subdisk, piece.offset, piece.length)
-    }
+    // raid5 tells of its own repairs; here a whole row of it was beyond that.
+    const { plex } = failure.slot
+    const place = plex instanceof LinearPlex ? plex.placeOf(piece.offset) : undefined
+    if (place) volume.host.noteRepair(place.subdisk, place.offset, piece.length)
     return
   }
   if (missed.length === 0) return
