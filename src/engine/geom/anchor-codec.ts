@@ -33,7 +33,7 @@ import { crc32c } from '../../base/crc32c.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { isUuid, uuidBytes, uuidText } from '../../base/random.ts'
 import { PLEXUS_MAGIC } from '../../hal/signature-volumes.ts'
-import { ANCHOR_BYTES, type Anchor, payloadRoom } from './anchor-layout.ts'
+import { ANCHOR_BYTES, type Anchor, payloadRoom, SLOT_HEADER_ROOM_BYTES } from './anchor-layout.ts'
 
 export const ANCHOR_VERSION = 1
 export const SLOT_MAGIC = Buffer.from('PLEXSLOT', 'latin1')
@@ -73,8 +73,10 @@ export function decodeAnchor(block: Buffer, subject: string): Anchor | undefined
   return decodeCommon(block, PLEXUS_MAGIC, subject)
 }
 
+/** Writes the header to `block`, the whole room of it. */
 export function encodeSlotHeader(header: SlotHeader, block: Buffer): void {
   assert(header.generation === header.anchor.generation, 'a slot has the generation of its anchor')
+  assert(block.length === SLOT_HEADER_ROOM_BYTES, 'the room of a slot header')
   encodeCommon(header.anchor, SLOT_MAGIC, block)
   block.writeUInt32LE(header.payloadBytes, 168)
   block.writeUInt32LE(header.payloadCrc, 172)

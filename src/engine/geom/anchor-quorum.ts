@@ -13,21 +13,26 @@
  * two must go on when one of them dies; then the dead one alone is half, and R does not let it be assembled.
  *
  * A crash in the middle of a commit leaves a generation on some devices only. It was not relied upon; it is
- * taken where it cannot be told from one that was, and given up where it must have failed.
+ * taken where it cannot be told from one that was, and given up where it must have failed. Hence the third rule:
+ *   S  A set serves nothing before all voters of its configuration carry it: it commits once after assembling,
+ *      unless the choice is `settled`.
  */
 import { defined } from '../../base/assert.ts'
 import type { CommitId } from './anchor-codec.ts'
 
-/** What one device carries (AnchoredDevice.read), and what the class read from it. */
+/**
+ * What one device carries: what AnchoredDevice.read gave, and the voters from the payload. A device of the set
+ * that carries nothing yet has generation 0 and no voters: it is here, and that counts.
+ */
 export interface AnchorCopy extends CommitId {
   readonly deviceUuid: string
   /** UUIDs of the devices that this configuration calls up. */
   readonly payloadVoters: readonly string[]
   /**
-   * Voters of the last configuration that was relied upon before this one, when the payload says it. Without
-   * it, a commit that took voters away and then failed cannot be told from one that was relied upon.
+   * Voters of the last configuration that was relied upon before this one, as the commit recorded them. Empty or
+   * left out: taken to be the same as `payloadVoters`.
    */
-  readonly payloadOldVoters?: readonly string[] | undefined
+  readonly oldVoters?: readonly string[] | undefined
   /** What the device carried before, when it is known. */
   readonly previous?: CommitId | undefined
   /** For a damaged copy: the generation that the device's anchor names, and that it must have carried. */
@@ -42,11 +47,15 @@ export interface Side extends CommitId {
 export type Choice =
   /**
    * Assemble from a copy of `members`. `stale` carry something older, or something given up. The next commit
-   * has `nextGeneration` or more, which is above all that was seen.
+   * has `nextGeneration` or more, which is above all that was seen. Unless `settled` (all voters carry it), commit
+   * it again before anything is served by it: what a crash has cut off may look different with other devices.
    */
   | (Side & {
       readonly kind: 'complete'
       readonly stale: readonly string[]
+      readonly settled: boolean
+      /** Of the configuration before it. */
+      readonly oldVoters: readonly string[]
       readonly nextGeneration: number
     })
   /** Too few devices: wait for `missing`, or let an operator decide to go on with this configuration. */
@@ -83,23 +92,39 @@ export function chooseMajority(copies: readonly AnchorCopy[]): Choice {
   if (!highest) return { kind: 'none' }
   const whole = wholeGroups(all, copies)
   if (whole.length > 1) return { kind: 'split', sides: whole.map(sideOf) }
-  // Those that only joined with a commit which the voters before it do not carry: it was never relied upon.
-  const groups = all.filter((group) => !whole[0] || whole[0] === group || !isFresh(group))
   const seen = copies.map((copy) => Math.max(copy.generation, copy.claimedGeneration ?? 0))
   const nextGeneration = Math.max(...seen) + 1
-  for (const group of groups) {
+  // Most of its voters are at the whole one: whatever is higher was cut off, or failed.
+  if (whole[0]) return completeChoice(whole[0], copies, nextGeneration)
+  for (const group of all) {
     const verdict = judge(group, copies)
-    if (verdict === 'given-up') continue
-    if (verdict === 'incomplete') {
-      const missing = missingOf(group, copies)
-      return { kind: 'incomplete', ...sideOf(group), missing, nextGeneration }
-    }
-    const members = new Set(group.members)
-    const stale = copies.map((copy) => copy.deviceUuid).filter((uuid) => !members.has(uuid))
-    return { kind: 'complete', ...sideOf(group), stale, nextGeneration }
+    if (verdict === 'complete') return completeChoice(group, copies, nextGeneration)
+    if (verdict === 'incomplete') return incompleteChoice(group, copies, nextGeneration)
   }
-  const missing = missingOf(highest, copies)
-  return { kind: 'incomplete', ...sideOf(highest), missing, nextGeneration }
+  return incompleteChoice(highest, copies, nextGeneration)
+}
+
+function completeChoice(
+  group: Group,
+  copies: readonly AnchorCopy[],
+  nextGeneration: number,
+): Choice {
+  const members = new Set(group.members)
+  const stale = copies.map((copy) => copy.deviceUuid).filter((uuid) => !members.has(uuid))
+  const settled = group.voters.every((uuid) => members.has(uuid))
+  const { oldVoters } = group
+  return { kind: 'complete', ...sideOf(group), stale, settled, oldVoters, nextGeneration }
+}
+
+function incompleteChoice(
+  group: Group,
+  copies: readonly AnchorCopy[],
+  nextGeneration: number,
+): Choice {
+  const present = new Set(copies.map((copy) => copy.deviceUuid))
+  const wanted = new Set([...group.voters, ...group.oldVoters])
+  const missing = [...wanted].filter((uuid) => !present.has(uuid))
+  return { kind: 'incomplete', ...sideOf(group), missing, nextGeneration }
 }
 
 /**
@@ -125,8 +150,9 @@ function isFresh(group: Group): boolean {
 
 /**
  * Rule W: may a commit be relied upon that the devices `reached` carry now? `oldVoters` are those of the last
- * configuration that was relied upon, `newVoters` those that the new one names: give them, since one that was
- * not reached makes the commit void (call it down and commit again). Default: no more than `reached`.
+ * configuration that was relied upon; `newVoters` those that the new one names: one that was not reached makes
+ * the commit void (call it down and commit again). After a choice that is not settled, ask twice: for its own
+ * voters and for its `oldVoters`, since nobody knows which of the two configurations was relied upon.
  */
 export function commitAllowed(
   oldVoters: readonly string[],
@@ -143,17 +169,24 @@ function judge(
   copies: readonly AnchorCopy[],
 ): 'complete' | 'incomplete' | 'given-up' {
   const carriers = carriersOf(group, copies)
-  if (isWhole(group, carriers, copies)) return 'complete'
   const own = count(group.voters, carriers, copies)
   const old = count(group.oldVoters, carriers, copies)
-  const mayBeRelied = [own, old].every(({ all, carry, missing }) => (carry + missing) * 2 >= all)
-  if (!mayBeRelied) return 'given-up'
+  const mayBeRelied = [own, old].map(({ all, carry, missing }) => (carry + missing) * 2 >= all)
+  // Half of the old voters have it, and nothing else can have followed what was before it.
+  const isAhead = old.carry * 2 >= old.all
+  if (!mayBeRelied.every(Boolean) && !isAhead) return 'given-up'
+  // What a device carried before a commit that was given up may have been relied upon, and is newer than this.
+  const hasNewerPast = copies.some(
+    ({ generation, previous }) =>
+      generation > group.generation && (previous?.generation ?? 0) > group.generation,
+  )
+  if (hasNewerPast) return 'incomplete'
+  if (isWhole(group, carriers, copies)) return 'complete'
   // Something newer may be on those that are missing, unless most are here.
   const mostAreHere = [own, old].every(({ all, missing }) => (all - missing) * 2 > all)
   if (!mostAreHere) return 'incomplete'
-  // A commit that a crash cut off, or that was relied upon and some missed. Forward, unless those that lack it
-  // may have gone on without it.
-  if (own.carry * 2 >= own.all) return 'complete'
+  if (isAhead) return 'complete'
+  // Forward too, unless those that lack it have gone on without it.
   const lacking = copies.filter(
     (copy) => group.voters.includes(copy.deviceUuid) && !carriers.has(copy.deviceUuid),
   )
@@ -196,16 +229,10 @@ function count(
   }
 }
 
-function missingOf(group: Group, copies: readonly AnchorCopy[]): readonly string[] {
-  const present = new Set(copies.map((copy) => copy.deviceUuid))
-  const wanted = new Set([...group.voters, ...group.oldVoters])
-  return [...wanted].filter((uuid) => !present.has(uuid))
-}
-
 /** Highest generation first; of one generation, the one that more devices carry. */
 function groupCopies(copies: readonly AnchorCopy[]): readonly Group[] {
   const found = new Map<string, AnchorCopy[]>()
-  for (const copy of copies) {
+  for (const copy of copies.filter(({ generation }) => generation > 0)) {
     const key = `${copy.generation}/${copy.payloadCrc}`
     const group = found.get(key) ?? []
     group.push(copy)
@@ -220,7 +247,7 @@ function toGroup(copies: readonly AnchorCopy[]): Group {
     generation: first.generation,
     payloadCrc: first.payloadCrc,
     voters: first.payloadVoters,
-    oldVoters: first.payloadOldVoters ?? first.payloadVoters,
+    oldVoters: first.oldVoters?.length ? first.oldVoters : first.payloadVoters,
     members: copies.map((copy) => copy.deviceUuid),
     previous: copies.flatMap(({ previous }) => (previous ? [previous] : [])),
   }

@@ -9,13 +9,13 @@
 import { allocateAligned } from '../../hal/aligned-pool.ts'
 import { readAt } from '../../hal/io.ts'
 import { decodeAnchor, decodeSlotHeader, hasAnchorMagic, type SlotHeader } from './anchor-codec.ts'
-import { type Anchor, slotPlaces } from './anchor-layout.ts'
+import { type Anchor, SLOT_HEADER_ROOM_BYTES, slotPlaces } from './anchor-layout.ts'
 import type { AnchorTarget } from './anchored-device.ts'
 
 export type { CommitId } from './anchor-codec.ts'
 export { type Anchor, type AnchorLayout, planAnchor } from './anchor-layout.ts'
-export { AnchoredDevice, type AnchorTarget, type CommittedSlot } from './anchored-device.ts'
 export { type AnchorCopy, type Choice, chooseMajority, commitAllowed } from './anchor-quorum.ts'
+export { AnchoredDevice, type AnchorTarget, type CommittedSlot } from './anchored-device.ts'
 
 /**
  * The anchor of a device, or undefined when it has none. An anchor that is damaged or cannot be read is made
@@ -46,7 +46,7 @@ export async function readAnchor(device: AnchorTarget): Promise<Anchor | undefin
 /** The header with the highest generation in the places where slots lie without an anchor that says so. */
 async function newestHeader(device: AnchorTarget): Promise<SlotHeader | undefined> {
   const { sizeBytes, logicalBlockBytes } = device.geometry
-  const block = allocateAligned(logicalBlockBytes)
+  const block = allocateAligned(SLOT_HEADER_ROOM_BYTES)
   let newest: SlotHeader | undefined
   for (const place of slotPlaces(sizeBytes, logicalBlockBytes)) {
     try {

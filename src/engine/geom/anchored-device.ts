@@ -174,7 +174,7 @@ export class AnchoredDevice {
     this.#knowsCurrent = true
   }
 
-  async #commit(generation: number, payload: Buffer): Promise<void> {
+  async #commit(generation: number, payload: Buffer, oldVoters: readonly string[]): Promise<void> {
     const index = this.#anchor.newestSlot === 0 ? 1 : 0
     const place = this.#anchor.slots[index]
     if (payload.length > payloadRoom(place)) throw this.#tooLarge(payload.length, place)
@@ -280,8 +280,9 @@ export class AnchoredDevice {
     const { device } = this
     const { blockBytes } = this.#anchor
     try {
-      await readAt(device, this.#block, place.offset)
-      const header = decodeSlotHeader(this.#block.bytes, device.path)
+      const room = allocateAligned(SLOT_HEADER_ROOM_BYTES)
+      await readAt(device, room, place.offset)
+      const header = decodeSlotHeader(room.bytes, device.path)
       if (!header || !this.#isOurs(header, index)) return undefined
       const buffer = allocateAligned(Math.max(alignUp(header.payloadBytes, blockBytes), blockBytes))
       await readAt(device, buffer, place.offset + SLOT_HEADER_ROOM_BYTES)

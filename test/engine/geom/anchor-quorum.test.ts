@@ -1,0 +1,378 @@
+/** Which copies of a set's configuration count: one row for each way in which disks come back. */
+import fc from 'fast-check'
+import t from 'tap'
+import {
+  type AnchorCopy,
+  chooseMajority,
+  commitAllowed,
+} from '../../../src/engine/geom/anchor-quorum.ts'
+
+interface CopyOptions {
+  /** Generation that the device carried before; its content is the usual one of that number. */
+  readonly after?: number
+  /** Content that differs from the usual one of this generation. */
+  readonly content?: number
+  readonly oldVoters?: string
+  readonly claims?: number
+}
+
+/** `copy('x', 5, 'xy')`: device x carries generation 5, whose voters are x and y. */
+function copy(
+  deviceUuid: string,
+  generation: number,
+  voters: string,
+  { after, content = 0, oldVoters, claims }: CopyOptions = {},
+): AnchorCopy {
+  return {
+    deviceUuid,
+    generation,
+    payloadCrc: generation * 100 + content,
+    payloadVoters: [...voters],
+    oldVoters: [...(oldVoters ?? '')],
+    previous: after === undefined ? undefined : { generation: after, payloadCrc: after * 100 },
+    claimedGeneration: claims,
+  }
+}
+
+/** The choice in few words: `5 from xy, stale z`. */
+function chosen(copies: readonly AnchorCopy[]): string {
+  const choice = chooseMajority(copies)
+  if (choice.kind === 'none') return 'none'
+  if (choice.kind === 'split') {
+    return `split ${choice.sides.map((one) => one.members.join('')).join('|')}`
+  }
+  const from = `${choice.generation} from ${choice.members.join('')}`
+  if (choice.kind === 'incomplete') return `incomplete ${from}, missing ${choice.missing.join('')}`
+  return choice.stale.length > 0 ? `${from}, stale ${choice.stale.join('')}` : from
+}
+
+const ROWS: readonly [string, readonly AnchorCopy[], string][] = [
+  ['nothing', [], 'none'],
+  ['one disk alone', [copy('x', 5, 'x')], '5 from x'],
+  ['a mirror, both there', [copy('x', 5, 'xy'), copy('y', 5, 'xy')], '5 from xy'],
+  [
+    'a mirror, one missing that may have gone on alone',
+    [copy('x', 5, 'xy')],
+    'incomplete 5 from x, missing y',
+  ],
+  ['a mirror that went on with one, which is here', [copy('x', 6, 'x', { after: 5 })], '6 from x'],
+  [
+    'that mirror, the one that died is here',
+    [copy('y', 5, 'xy')],
+    'incomplete 5 from y, missing x',
+  ],
+  [
+    'that mirror, both are here',
+    [copy('x', 6, 'x', { after: 5 }), copy('y', 5, 'xy')],
+    '6 from x, stale y',
+  ],
+  [
+    'a mirror, cut off between the two disks: it may have been relied upon',
+    [copy('x', 6, 'xy', { after: 5 }), copy('y', 5, 'xy', { after: 4 })],
+    '6 from x, stale y',
+  ],
+  [
+    'three, cut off after the first',
+    [copy('x', 6, 'xyz', { after: 5 }), copy('y', 5, 'xyz'), copy('z', 5, 'xyz')],
+    '5 from yz, stale x',
+  ],
+  [
+    'three, cut off after the second',
+    [copy('x', 6, 'xyz', { after: 5 }), copy('y', 6, 'xyz', { after: 5 }), copy('z', 5, 'xyz')],
+    '6 from xy, stale z',
+  ],
+  [
+    'three, two carry the newest, one is missing',
+    [copy('x', 6, 'xyz', { after: 5 }), copy('y', 6, 'xyz', { after: 5 })],
+    '6 from xy',
+  ],
+  [
+    'three, one carries the newest, one the one before, one is missing and may have it',
+    [copy('x', 6, 'xyz', { after: 5 }), copy('y', 5, 'xyz')],
+    '6 from x, stale y',
+  ],
+  [
+    'the same, but the other one has gone a way of its own',
+    [copy('x', 6, 'xyz', { after: 5 }), copy('y', 5, 'xyz', { content: 1 })],
+    'incomplete 6 from x, missing z',
+  ],
+  [
+    'three, only one is here',
+    [copy('x', 6, 'xyz', { after: 5 })],
+    'incomplete 6 from x, missing yz',
+  ],
+  [
+    'a commit that failed on one disk; the two others went on without it',
+    [copy('x', 6, 'xyz', { after: 5 }), copy('y', 7, 'yz', { after: 5 }), copy('z', 7, 'yz')],
+    '7 from yz, stale x',
+  ],
+  [
+    'the failed one tried more often than the others went on',
+    [
+      copy('x', 9, 'xyz', { after: 8 }),
+      copy('y', 7, 'yz', { after: 5 }),
+      copy('z', 7, 'yz', { after: 5 }),
+    ],
+    '7 from yz, stale x',
+  ],
+  [
+    'the same number twice: the one that most carry was relied upon, the other one cut off',
+    [
+      copy('x', 6, 'xyz', { after: 5, content: 1 }),
+      copy('y', 6, 'yz', { after: 5 }),
+      copy('z', 6, 'yz', { after: 5 }),
+    ],
+    '6 from yz, stale x',
+  ],
+  [
+    'a mirror used in two halves: same number, different content',
+    [copy('x', 6, 'x', { after: 5, content: 1 }), copy('y', 6, 'y', { after: 5 })],
+    'split x|y',
+  ],
+  [
+    'a mirror used in two halves: different numbers',
+    [copy('x', 9, 'x', { after: 8 }), copy('y', 6, 'y', { after: 5 })],
+    'split x|y',
+  ],
+  [
+    'one lost all others and called them down, which failed: the rest goes on',
+    [
+      copy('x', 7, 'x', { after: 6, oldVoters: 'xyz' }),
+      copy('y', 5, 'xyz', { oldVoters: 'xyz' }),
+      copy('z', 5, 'xyz', { oldVoters: 'xyz' }),
+    ],
+    '5 from yz, stale x',
+  ],
+  [
+    'that one alone is not enough',
+    [copy('x', 7, 'x', { after: 6, oldVoters: 'xyz' })],
+    'incomplete 7 from x, missing yz',
+  ],
+  [
+    'half of the old voters and all of the new ones',
+    [copy('w', 7, 'wx', { oldVoters: 'wxyz' }), copy('x', 7, 'wx', { oldVoters: 'wxyz' })],
+    '7 from wx',
+  ],
+  [
+    'two disks join, cut off before the old one has it',
+    [copy('x', 1, 'x'), copy('y', 2, 'xyz'), copy('z', 2, 'xyz')],
+    '1 from x, stale yz',
+  ],
+  [
+    'two disks join, cut off after the old one has it',
+    [copy('x', 2, 'xyz', { after: 1 }), copy('y', 2, 'xyz')],
+    '2 from xy',
+  ],
+  [
+    'two disks join, cut off after the old one alone has it',
+    [copy('x', 2, 'xyz', { after: 1, oldVoters: 'x' }), copy('y', 0, ''), copy('z', 0, '')],
+    '2 from x, stale yz',
+  ],
+  [
+    'two disks join, one of them is missing',
+    [copy('x', 2, 'xyz', { after: 1, oldVoters: 'x' }), copy('y', 0, '')],
+    '2 from x, stale y',
+  ],
+  [
+    'two disks join, both are missing and may have gone on',
+    [copy('x', 2, 'xyz', { after: 1, oldVoters: 'x' })],
+    'incomplete 2 from x, missing yz',
+  ],
+  [
+    'old disks join again, cut off after the one that had gone on: theirs is history',
+    [
+      copy('w', 1, 'wxy'),
+      copy('x', 5, 'xy', { after: 4 }),
+      copy('y', 11, 'wxy', { after: 10, oldVoters: 'y' }),
+    ],
+    '11 from y, stale wx',
+  ],
+  [
+    'a commit that failed hides what its disk had before: an operator must decide',
+    [
+      copy('w', 3, 'wy', { after: 2 }),
+      copy('x', 1, 'wxy'),
+      copy('y', 7, 'xy', { after: 6, oldVoters: 'wxy' }),
+    ],
+    'incomplete 3 from w, missing ',
+  ],
+  ['new disks only', [copy('x', 0, ''), copy('y', 0, '')], 'none'],
+  [
+    'a damaged copy counts for what its anchor says',
+    [copy('x', 5, 'xy', { claims: 6 }), copy('y', 6, 'xy', { after: 5 })],
+    '6 from y, stale x',
+  ],
+  [
+    'a damaged copy of a set of one disk is taken as it is',
+    [copy('x', 5, 'x', { claims: 6 })],
+    '5 from x',
+  ],
+  [
+    'a damaged copy from before others joined is no second half',
+    [
+      copy('x', 5, 'x', { claims: 6 }),
+      copy('y', 6, 'xyz', { after: 4 }),
+      copy('z', 6, 'xyz', { after: 4 }),
+    ],
+    '6 from yz, stale x',
+  ],
+]
+
+t.test('which configuration counts', async (t) => {
+  for (const [what, copies, expected] of ROWS) {
+    t.equal(chosen(copies), expected, what)
+    t.equal(
+      chosen([...copies].reverse())
+        .split('')
+        .sort()
+        .join(''),
+      expected.split('').sort().join(''),
+      `${what}, in another order`,
+    )
+  }
+})
+
+t.test('the next generation is above everything that was seen', async (t) => {
+  const next = (copies: readonly AnchorCopy[]) => {
+    const choice = chooseMajority(copies)
+    return choice.kind === 'complete' || choice.kind === 'incomplete' ? choice.nextGeneration : 0
+  }
+  t.equal(next([copy('x', 9, 'xyz'), copy('y', 5, 'xyz'), copy('z', 5, 'xyz')]), 10)
+  t.equal(next([copy('x', 5, 'x', { claims: 8 })]), 9)
+  t.equal(next([copy('x', 5, 'xy')]), 6)
+})
+
+t.test('when a commit may be relied upon', async (t) => {
+  const rows: readonly [string, string, string, boolean][] = [
+    // old voters, reached, new voters
+    ['x', 'x', 'x', true],
+    ['xy', 'xy', 'xy', true],
+    ['xy', 'x', 'x', true],
+    ['xy', 'x', 'xy', false],
+    ['xyz', 'x', 'x', false],
+    ['xyz', 'xy', 'xy', true],
+    ['wxyz', 'wx', 'wx', true],
+    ['', 'x', 'x', true],
+    ['x', 'xyz', 'xyz', true],
+    ['x', 'yz', 'yz', false],
+  ]
+  for (const [old, reached, voters, expected] of rows) {
+    t.equal(commitAllowed([...old], [...reached], [...voters]), expected, `${old}: ${reached}`)
+  }
+  t.equal(commitAllowed(['x', 'y'], ['x']), true, 'no more is named than is reached')
+})
+
+/**
+ * A set of disks lives: commits that reach some of its disks, in the order that rule W asks for; then it is cut
+ * off, and some of the disks are found. Whatever is assembled has everything that was relied upon.
+ */
+t.test('nothing that was relied upon is ever lost', async (t) => {
+  const steps = fc.array(
+    fc.record({
+      /** Disks that fail for good during this commit, by bit. */
+      failing: fc.integer({ min: 0, max: 15 }).map((bits) => bits & (bits >> 1)),
+      /** Power goes after so many writes of it. */
+      cutAfter: fc.oneof(
+        { weight: 4, arbitrary: fc.constant(99) },
+        { weight: 1, arbitrary: fc.integer({ min: 0, max: 6 }) },
+      ),
+      /** In which order the disks get it. */
+      isReversed: fc.boolean(),
+      /** Disks that are there at the next start, by bit. */
+      present: fc.oneof(
+        { weight: 2, arbitrary: fc.constant(15) },
+        { weight: 2, arbitrary: fc.integer({ min: 1, max: 15 }) },
+      ),
+    }),
+    { minLength: 1, maxLength: 12 },
+  )
+  let assembled = 0
+  let refused = 0
+  /** All disks are there, and yet an operator must decide: commits failed several times in a row. */
+  let left = 0
+  const property = fc.property(fc.integer({ min: 1, max: 4 }), steps, (disks, history) => {
+    const all = ['w', 'x', 'y', 'z'].slice(0, disks)
+    const media = new Map<string, AnchorCopy>()
+    let serial = 0
+    const store = (
+      uuid: string,
+      generation: number,
+      voters: readonly string[],
+      old: readonly string[],
+    ) => {
+      const before = media.get(uuid)
+      media.set(uuid, {
+        deviceUuid: uuid,
+        generation,
+        payloadCrc: serial,
+        payloadVoters: voters,
+        oldVoters: old,
+        previous: before && { generation: before.generation, payloadCrc: before.payloadCrc },
+      })
+    }
+    serial++
+    for (const uuid of all) store(uuid, 1, all, all)
+    /** Contents that were relied upon, in order. */
+    let relied = [1]
+    for (const { failing, cutAfter, present, isReversed } of history) {
+      const here = all.filter((_, index) => (present >> index) & 1)
+      const choice = chooseMajority(
+        here.flatMap((uuid) => {
+          const one = media.get(uuid)
+          return one ? [one] : []
+        }),
+      )
+      if (choice.kind !== 'complete') {
+        if (here.length === all.length) left++
+        refused++
+        continue
+      }
+      assembled++
+      const newest = relied.at(-1) ?? 0
+      if (choice.payloadCrc < newest) return false
+      if (choice.settled) relied = [...relied, choice.payloadCrc]
+      const base = [...media.values()].find((one) => one.payloadCrc === choice.payloadCrc)
+      const old = base?.payloadVoters ?? []
+      let voters = old.filter((uuid) => here.includes(uuid))
+      let generation = choice.nextGeneration
+      let writes = 0
+      const good = (uuid: string) => !((failing >> all.indexOf(uuid)) & 1)
+      // Commit until every voter that is named has it; then let all that are present vote again.
+      let from = old
+      let before = choice.settled ? old : choice.oldVoters
+      const allowed = (reached: readonly string[], named: readonly string[]) =>
+        commitAllowed(from, reached, named) && commitAllowed(before, reached)
+      for (const wanted of [voters, here]) {
+        voters = [...wanted]
+        for (;;) {
+          serial++
+          const reached: string[] = []
+          const order = [...voters]
+            .sort(() => (isReversed ? -1 : 0))
+            .sort((a, b) => Number(from.includes(b)) - Number(from.includes(a)))
+          for (const uuid of order) {
+            if (!good(uuid)) continue
+            if (writes++ >= cutAfter) break
+            store(uuid, generation, voters, from)
+            reached.push(uuid)
+          }
+          generation++
+          if (writes > cutAfter) break
+          if (allowed(reached, voters)) {
+            relied = [...relied, serial]
+            break
+          }
+          if (!allowed(reached, reached)) break
+          voters = reached
+        }
+        if (writes > cutAfter || relied.at(-1) !== serial) break
+        from = voters
+        before = voters
+      }
+    }
+    return true
+  })
+  fc.assert(property, { numRuns: 4000 })
+  t.ok(left * 50 < assembled, `${left} left to an operator`)
+  t.ok(assembled > 1000 && refused > 100, `${assembled} assembled, ${refused} refused`)
+})
