@@ -121,8 +121,9 @@ function fitVolume(model: VinumModel, volume: VolumeRecord): VinumModel {
 
 function addPlex(model: VinumModel, volume: VolumeRecord, index: number, text: string): VinumModel {
   const words = text.split(' ')
+  const first = words.shift()
   const organization = defined(
-    ORGANIZATIONS.find((one) => one === words.shift()),
+    ORGANIZATIONS.find((one) => one === first),
     `organisation of "${text}"`,
   )
   const stripeBytes = organization === 'concat' ? 0 : parseSize(words.shift() ?? '')
