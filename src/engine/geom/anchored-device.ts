@@ -174,7 +174,7 @@ export class AnchoredDevice {
     this.#knowsCurrent = true
   }
 
-  async #commit(generation: number, payload: Buffer, oldVoters: readonly string[]): Promise<void> {
+  async #commit(generation: number, payload: Buffer): Promise<void> {
     const index = this.#anchor.newestSlot === 0 ? 1 : 0
     const place = this.#anchor.slots[index]
     if (payload.length > payloadRoom(place)) throw this.#tooLarge(payload.length, place)
