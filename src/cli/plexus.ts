@@ -1,51 +1,94 @@
 #!/usr/bin/env node
 /**
- * plexus, the command line of administrators. Imports src/base only; what needs the daemon's code is done by
- * the daemon: `config check` runs `plexusd --check`. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+ * plexus, the command line of administrators. It asks the daemon over its control sockets and renders the answers;
+ * nothing here knows of disks. Data goes to stdout, all else to stderr; the exit codes are in control/protocol.ts.
  */
-import { spawnSync } from 'node:child_process'
+import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { Command, CommanderError } from 'commander'
-import { plexusVersion } from '../base/version.ts'
+import { CommanderError } from 'commander'
+import { PlexusError } from '../base/errors.ts'
+import { methodName } from '../control/daemon-verbs.ts'
+import { EXIT, EXIT_OF_KIND } from '../control/protocol.ts'
+import { UnreachableError } from '../control/rpc-client.ts'
+import type { VerbSpec } from '../control/verb-spec.ts'
+import { SPECIAL_COMMANDS } from './commands.ts'
+import { runCommon } from './common.ts'
+import { Invocation } from './invocation.ts'
+import { addLocalCommands } from './local.ts'
+import { makeProgram, type Typed } from './program.ts'
+import { printable } from './render.ts'
+import { processTerminal, type Terminal } from './terminal.ts'
 
-const EXIT_FAILED = 1
-const EXIT_USAGE = 2
-
-/** Runs plexusd, which lies beside this file in one package, and ends as it ends. */
-function plexusd(args: readonly string[]): number {
-  const daemon = fileURLToPath(new URL('../daemon/plexusd.js', import.meta.url))
-  const { status, error } = spawnSync(process.execPath, [daemon, ...args], { stdio: 'inherit' })
-  if (error) process.stderr.write(`plexusd cannot be run: ${error.message}\n`)
-  return status ?? EXIT_FAILED
+/** The daemon gets the text of a file, not its name: it has other rights and another directory. */
+function withFiles(
+  spec: VerbSpec,
+  parameters: Readonly<Record<string, unknown>>,
+  terminal: Terminal,
+): Readonly<Record<string, unknown>> {
+  const read = (path: string): string => {
+    try {
+      return terminal.readFile(path)
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException
+      throw new PlexusError(code === 'ENOENT' ? 'not-found' : 'io', {
+        op: 'read',
+        subject: path,
+        message: `${path} cannot be read: ${message}`,
+        cause: error,
+      })
+    }
+  }
+  const texts = spec.arguments
+    .filter(({ name, kind }) => kind === 'file' && parameters[name] !== undefined)
+    .map(({ name }) => [name, read(String(parameters[name]))] as const)
+  return { ...parameters, ...Object.fromEntries(texts) }
 }
 
-function run(argv: readonly string[]): number {
-  let status = 0
-  const program = new Command('plexus')
-    .description('Administers a Plexus iSCSI SAN appliance.')
-    .version(plexusVersion(), '--version', 'print the version')
-    .exitOverride()
-  program
-    .command('version')
-    .description('print the version')
-    .action(() => {
-      process.stdout.write(`plexus ${plexusVersion()} (node ${process.versions.node})\n`)
-    })
-  program
-    .command('config')
-    .description('the configuration')
-    .command('check <file>')
-    .description('say everything that is wrong with a configuration')
-    .action((file: string) => {
-      status = plexusd(['--check', '--config', file])
-    })
+function exitOf(error: unknown, verbose: boolean, terminal: Terminal): number {
+  if (!(error instanceof PlexusError)) throw error
+  const detail = verbose ? ` [${error.kind}, ${error.op}, ${error.subject}]` : ''
+  terminal.err(`${printable(`${error.message}${detail}`)}\n`)
+  return error instanceof UnreachableError ? EXIT.UNREACHABLE : EXIT_OF_KIND[error.kind]
+}
+
+async function runTyped(
+  { spec, parameters, flags, extra }: Typed,
+  terminal: Terminal,
+): Promise<number> {
+  let invocation: Invocation | undefined
+  try {
+    const withTexts = withFiles(spec, parameters, terminal)
+    invocation = new Invocation({ spec, parameters: withTexts, flags, extra, terminal })
+    const special = SPECIAL_COMMANDS[methodName(spec)]
+    return await (special ? special.run(invocation) : runCommon(invocation))
+  } catch (error) {
+    return exitOf(error, flags.verbose, terminal)
+  } finally {
+    invocation?.close()
+  }
+}
+
+/** Runs one command line, without the program's own name. Resolves to the exit code. */
+export async function runCli(argv: readonly string[], terminal: Terminal): Promise<number> {
+  let exit: number | Promise<number> = EXIT.USAGE
+  const program = makeProgram(terminal, (typed) => {
+    exit = runTyped(typed, terminal)
+  })
+  addLocalCommands(program, terminal, (value) => {
+    exit = value
+  })
   try {
     program.parse(argv, { from: 'user' })
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
-    return error.exitCode === 0 ? 0 : EXIT_USAGE
+    return error.exitCode === 0 ? EXIT.DONE : EXIT.USAGE
   }
-  return status
+  return exit
 }
 
-process.exitCode = run(process.argv.slice(2))
+function isMain(): boolean {
+  const script = process.argv[1]
+  return script !== undefined && realpathSync(script) === fileURLToPath(import.meta.url)
+}
+
+if (isMain()) process.exitCode = await runCli(process.argv.slice(2), processTerminal())

@@ -3,6 +3,7 @@
  * engine's classes. A new class is one more line here.
  */
 import { DAEMON_VERB_SPECS } from './daemon-verbs.ts'
+import { NOP_VERB_SPECS } from './nop-verbs.ts'
 import type { VerbSpec } from './verb-spec.ts'
 import { VINUM_VERB_SPECS } from './vinum-verbs.ts'
 import { VOLUME_VERB_SPECS } from './volume-verbs.ts'
@@ -11,6 +12,7 @@ export const ALL_VERB_SPECS: readonly VerbSpec[] = [
   ...DAEMON_VERB_SPECS,
   ...VOLUME_VERB_SPECS,
   ...VINUM_VERB_SPECS,
+  ...NOP_VERB_SPECS,
 ]
 
 /** What each noun is about, for the help. */

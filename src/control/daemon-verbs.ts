@@ -48,6 +48,7 @@ export const WAIT: VerbSpec = {
       choices: WAIT_FOR,
       summary: 'only jobs of this kind; default: any',
     },
+    { name: 'now', summary: 'do not wait: end with 7 when such a job is at work' },
   ],
   readOnly: true,
 }

@@ -161,7 +161,7 @@ const wait: Method = {
     const kinds = KINDS[(parameters['for'] ?? 'any') as WaitFor]
     checkName(context, name)
     const done = (): boolean => !jobsOf(context, name, kinds).some(isAtWork)
-    if (!done()) {
+    if (!done() && parameters['now'] !== true) {
       await new Promise<void>((resolve) => {
         const finish = (): void => {
           stop()

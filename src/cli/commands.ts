@@ -1,0 +1,182 @@
+/**
+ * Commands that do more than call and render: status, tree, stat, wait, events. Each has the options that only the
+ * command line knows. program.ts looks here by method before it takes the common course.
+ */
+
+import { PlexusError } from '../base/errors.ts'
+import type { EventList, StatReport, StatusReport, TreeReport } from '../control/daemon-reports.ts'
+import { parseDuration } from '../control/duration.ts'
+import { EXIT } from '../control/protocol.ts'
+import type { EventReport } from '../control/reports.ts'
+import type { Invocation } from './invocation.ts'
+import { EVENT_COLUMNS } from './lists.ts'
+import { renderTable } from './render.ts'
+import { renderConsumers, STAT_COLUMNS, statRows } from './stat.ts'
+import { checkExit, renderStatus } from './status.ts'
+import { renderTree } from './tree.ts'
+import { sayEnds, waitForJobs } from './wait.ts'
+
+/** An option of the command line alone, in commander's words. */
+export interface ExtraOption {
+  readonly flags: string
+  readonly summary: string
+  readonly default?: string
+}
+
+export interface SpecialCommand {
+  readonly options: readonly ExtraOption[]
+  run(invocation: Invocation): Promise<number>
+}
+
+const WATCH_MS = 2_000
+/** Home, and clear to the end. */
+const CLEAR = '\u001b[H\u001b[2J'
+
+const status: SpecialCommand = {
+  options: [
+    { flags: '-x, --bad', summary: 'only what is not healthy' },
+    {
+      flags: '--check',
+      summary: 'end with 0 healthy, 10 degraded, 11 faulted, 12 configuration differs',
+    },
+    { flags: '--watch', summary: 'again every two seconds, until interrupted' },
+  ],
+  async run(invocation) {
+    const { flags, extra, terminal } = invocation
+    for (;;) {
+      const report = await invocation.call<StatusReport>()
+      if (flags.json) invocation.json(report)
+      else {
+        const text = renderStatus(report, {
+          exact: flags.exact,
+          colour: terminal.colour,
+          headings: flags.headings,
+          badOnly: extra['bad'] === true,
+        })
+        invocation.out(`${extra['watch'] && terminal.outIsTty ? CLEAR : ''}${text}`)
+      }
+      if (!extra['watch']) return extra['check'] ? checkExit(report) : EXIT.DONE
+      await terminal.sleep(WATCH_MS)
+    }
+  },
+}
+
+const tree: SpecialCommand = {
+  options: [],
+  async run(invocation) {
+    const report = await invocation.call<TreeReport>()
+    if (invocation.flags.json) invocation.json(report)
+    else invocation.out(renderTree(report))
+    return EXIT.DONE
+  },
+}
+
+/** How often: from --count, else for ever on a terminal and once elsewhere. */
+function countOf(invocation: Invocation): number {
+  const given = invocation.extra['count']
+  if (given === undefined) return invocation.terminal.outIsTty ? Number.POSITIVE_INFINITY : 1
+  const count = Number(given)
+  if (Number.isInteger(count) && count > 0) return count
+  throw new PlexusError('invalid', {
+    op: 'stat',
+    subject: String(given),
+    message: `--count ${given}: write a number from 1`,
+  })
+}
+
+const stat: SpecialCommand = {
+  options: [
+    { flags: '-I, --interval <time>', summary: 'between two lines', default: '2s' },
+    {
+      flags: '-c, --count <number>',
+      summary: 'end after so many; default: once, and without end on a terminal',
+    },
+    { flags: '--consumers', summary: 'who uses each provider, too' },
+  ],
+  async run(invocation) {
+    const { extra, flags, terminal, tableOptions } = invocation
+    if (flags.json) {
+      invocation.json(await invocation.call<StatReport>())
+      return EXIT.DONE
+    }
+    const intervalMs = parseDuration(String(extra['interval']))
+    const count = countOf(invocation)
+    let before = await invocation.call<StatReport>()
+    for (let round = 0; round < count; round++) {
+      await terminal.sleep(intervalMs)
+      const after = await invocation.call<StatReport>()
+      const table = renderTable(STAT_COLUMNS, statRows(before, after), tableOptions)
+      const consumers = extra['consumers']
+        ? `\n${renderConsumers(after.providers, tableOptions)}`
+        : ''
+      invocation.out(`${terminal.outIsTty ? CLEAR : round > 0 ? '\n' : ''}${table}${consumers}`)
+      before = after
+    }
+    return EXIT.DONE
+  },
+}
+
+const wait: SpecialCommand = {
+  options: [{ flags: '--timeout <time>', summary: 'end with 7 after this time: 30m, 1h' }],
+  async run(invocation) {
+    const { parameters, extra, terminal, flags } = invocation
+    const { name, for: kind, now } = parameters
+    const { timeout } = extra
+    const timeoutMs = now ? 0 : timeout === undefined ? undefined : parseDuration(String(timeout))
+    const jobs = await waitForJobs(await invocation.client(), terminal, {
+      name: String(name),
+      timeoutMs,
+      ...(kind === undefined ? {} : { for: String(kind) }),
+    })
+    if (flags.json) invocation.json({ jobs })
+    return sayEnds(jobs, terminal)
+  },
+}
+
+const events: SpecialCommand = {
+  options: [{ flags: '--follow', summary: 'and what happens from now on, until interrupted' }],
+  async run(invocation) {
+    const { flags, extra, tableOptions, terminal } = invocation
+    const say = (list: readonly EventReport[], headings: boolean): void => {
+      if (flags.json) for (const event of list) invocation.out(`${JSON.stringify(event)}\n`)
+      else invocation.out(renderTable(EVENT_COLUMNS, list, { ...tableOptions, headings }))
+    }
+    if (!extra['follow']) {
+      const answer = await invocation.call<EventList>()
+      if (flags.json) invocation.json(answer)
+      else if (answer.events.length === 0 && flags.headings)
+        invocation.out('  nothing has happened\n')
+      else say(answer.events, flags.headings)
+      return EXIT.DONE
+    }
+    const client = await invocation.client()
+    // What comes while the past is being read is kept until it has been shown.
+    let shown = -1
+    let waiting: EventReport[] | undefined = []
+    client.onNotification((method, params) => {
+      if (method !== 'event') return
+      const event = params as EventReport
+      if (waiting) waiting.push(event)
+      else say([event], false)
+    })
+    const following = client.call('events.follow', {}, { timeoutMs: Number.POSITIVE_INFINITY })
+    const { events: past } = await invocation.call<EventList>()
+    const wanted = invocation.parameters['since'] === undefined ? [] : past
+    shown = wanted.at(-1)?.sequence ?? shown
+    if (wanted.length > 0) say(wanted, flags.headings)
+    const late = waiting.filter(({ sequence }) => sequence > shown)
+    waiting = undefined
+    for (const event of late) say([event], false)
+    await following
+    terminal.err('plexusd has ended\n')
+    return EXIT.DONE
+  },
+}
+
+export const SPECIAL_COMMANDS: Readonly<Record<string, SpecialCommand>> = {
+  status,
+  tree,
+  stat,
+  wait,
+  'events.list': events,
+}

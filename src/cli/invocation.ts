@@ -1,0 +1,82 @@
+/**
+ * One run of a command: what was typed, the terminal, the connection to the daemon. Made by program.ts; the
+ * commands that need more than the common course (commands.ts) work on it.
+ */
+import type { Answer } from '../control/daemon-reports.ts'
+import { methodName } from '../control/daemon-verbs.ts'
+import type { CallOptions, RpcClient } from '../control/rpc-client.ts'
+import type { VerbSpec } from '../control/verb-spec.ts'
+import { connect } from './client.ts'
+import type { TableOptions } from './render.ts'
+import type { Terminal } from './terminal.ts'
+
+/** What the common options say. */
+export interface CommonFlags {
+  readonly json: boolean
+  readonly output: string | undefined
+  readonly sort: string | undefined
+  readonly headings: boolean
+  readonly exact: boolean
+  readonly verbose: boolean
+  readonly dryRun: boolean
+  readonly yes: boolean
+  readonly wait: boolean
+  readonly socket: string | undefined
+}
+
+export class Invocation {
+  readonly spec: VerbSpec
+  /** As the daemon gets them, without dryRun. */
+  readonly parameters: Readonly<Record<string, unknown>>
+  readonly flags: CommonFlags
+  /** Options that the daemon does not know: `--watch`, `--timeout`. */
+  readonly extra: Readonly<Record<string, unknown>>
+  readonly terminal: Terminal
+  #client: RpcClient | undefined
+
+  constructor(init: {
+    spec: VerbSpec
+    parameters: Readonly<Record<string, unknown>>
+    flags: CommonFlags
+    extra: Readonly<Record<string, unknown>>
+    terminal: Terminal
+  }) {
+    this.spec = init.spec
+    this.parameters = init.parameters
+    this.flags = init.flags
+    this.extra = init.extra
+    this.terminal = init.terminal
+  }
+
+  async client(): Promise<RpcClient> {
+    this.#client ??= await connect(this.flags.socket, this.spec.readOnly)
+    return this.#client
+  }
+
+  /** Calls the command's own method. */
+  async call<T extends object>(
+    extra: Readonly<Record<string, unknown>> = {},
+    options: CallOptions = {},
+  ): Promise<T & Answer> {
+    const client = await this.client()
+    const parameters = { ...this.parameters, ...extra }
+    return (await client.call(methodName(this.spec), parameters, options)) as T & Answer
+  }
+
+  get tableOptions(): TableOptions {
+    const { output, sort, headings, exact, verbose } = this.flags
+    return { output, sort, headings, exact, verbose, colour: this.terminal.colour }
+  }
+
+  out(text: string): void {
+    this.terminal.out(text)
+  }
+
+  json(answer: unknown): void {
+    this.terminal.out(`${JSON.stringify(answer, undefined, 2)}\n`)
+  }
+
+  close(): void {
+    this.#client?.close()
+  }
+}
