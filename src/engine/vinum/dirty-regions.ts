@@ -214,6 +214,7 @@ export class IntentMap {
     this.#stopped = true
     this.#timer?.cancel()
     await this.#clearing
+    await this.#storing
     assert(this.#inside === 0, 'a map stops when no write is inside')
     if (this.#bits.count === 0) return
     const idle: number[] = []

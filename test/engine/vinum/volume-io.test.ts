@@ -454,6 +454,102 @@ t.test('the mark is durable before the data is written; without it nothing is', 
   answer = Promise.resolve()
 })
 
+t.test(
+  'whatever fails, an acknowledged write is read back, and errors are never silent',
+  async () => {
+    const BLOCKS = 16
+    const step = fc.record({
+      op: fc.constantFrom('write', 'write', 'read', 'flush', 'write-zeroes', 'discard'),
+      block: fc.nat(BLOCKS - 1),
+      blocks: fc.integer({ min: 1, max: 6 }),
+      faults: fc.array(
+        fc.record({
+          drive: fc.nat(3),
+          op: fc.constantFrom('read', 'write', 'flush', 'write-zeroes', 'discard'),
+          times: fc.integer({ min: 1, max: 2 }),
+        }),
+        { maxLength: 2 },
+      ),
+    })
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.array(step, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 12 }),
+        fc.boolean(),
+        async (rounds, mapped) => {
+          const { host, volume, drive, subdisk } = build({
+            columns: 2,
+            stripe: 1024,
+            bytesPerDrive: (BLOCKS * 512) / 2,
+            ...(mapped && { map: mapFor(async () => {}) }),
+          })
+          host.refuse = (leaving) => {
+            const stays = (p: number, c: number) =>
+              subdisk(p, c).record.state === 'up' && !leaving.includes(subdisk(p, c))
+            return [0, 1].every((c) => stays(0, c) || stays(1, c)) ? undefined : lastCopy()
+          }
+          // What each block may hold.
+          const allowed = Array.from({ length: BLOCKS }, () => new Set([0]))
+          let value = 0
+          for (const round of rounds) {
+            const taken = new Set<number>()
+            await Promise.all(
+              round.map(async ({ op, block, blocks, faults }) => {
+                const range: number[] = []
+                for (let b = block; b < Math.min(block + blocks, BLOCKS) && !taken.has(b); b++) {
+                  range.push(b)
+                  taken.add(b)
+                }
+                if (range.length === 0) return
+                for (const fault of faults) {
+                  drive(fault.drive).device.fail(fault.op as 'write', 'io', fault.times)
+                }
+                const offset = block * 512
+                const length = range.length * 512
+                if (op === 'flush') {
+                  await send(volume, { op })
+                  return
+                }
+                if (op === 'read') {
+                  const back = Buffer.alloc(length, 0xff)
+                  if (await send(volume, { op, offset, data: back })) return
+                  range.forEach((b, index) => {
+                    if (allowed[b]?.has(back[index * 512] ?? -1)) return
+                    throw new Error(`block ${b} reads ${back[index * 512]}`)
+                  })
+                  return
+                }
+                const next = op === 'write' ? 1 + (value++ % 250) : 0
+                const data = op === 'write' ? { data: Buffer.alloc(length, next) } : {}
+                const error = await send(volume, { op: op as 'write', offset, length, ...data })
+                for (const b of range) {
+                  if (error) allowed[b]?.add(next)
+                  else allowed[b] = new Set([next])
+                }
+              }),
+            )
+          }
+          if (volume.active > 0 || volume.locks.size > 0)
+            throw new Error('something is left behind')
+          // What both have in service must be the same, unless the map says otherwise.
+          for (let b = 0; b < BLOCKS; b++) {
+            const column = Math.floor(b / 2) % 2
+            const at = Math.floor(b / 4) * 1024 + (b % 2) * 512
+            const values = [0, 1]
+              .filter((p) => subdisk(p, column).record.state === 'up')
+              .map((p) => drive(p * 2 + column).device.media[at] ?? -1)
+            if (values.length === 0) throw new Error(`the last copy of block ${b} was given up`)
+            if (values.some((one) => !allowed[b]?.has(one)))
+              throw new Error(`block ${b}: ${values}`)
+            const held = volume.map?.isHeld(b * 512, 512) ?? true
+            if (!held && new Set(values).size > 1) throw new Error(`block ${b} differs: ${values}`)
+          }
+        },
+      ),
+      { numRuns: 250 },
+    )
+  },
+)
+
 t.test('read policies', async (t) => {
   const read = (volume: VolumeIo) => send(volume, { op: 'read', data: Buffer.alloc(512) })
   const robin = build({ plexes: 3 })
