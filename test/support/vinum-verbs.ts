@@ -148,6 +148,7 @@ export class VerbBench {
 
   /** All jobs end well, and what they were for is up: as the job's end in the set does. */
   settle(): void {
+    if (this.model.drives.length === 0) return
     const size = (plex: PlexRecord) =>
       this.model.subdisks
         .filter((one) => one.plexUuid === plex.uuid)

@@ -1,0 +1,207 @@
+/** create from a configuration text, printconfig, and the lists. */
+import t from 'tap'
+import { KIB, MIB } from '../../../../src/base/limits.ts'
+import type { ConfigText, VinumListing } from '../../../../src/control/vinum-rows.ts'
+import { stepsOf, VerbBench } from '../../../support/vinum-verbs.ts'
+
+const FILE = `
+# a mirror of two organisations
+drive a device /dev/d1
+drive b device d2
+drive c device d3
+volume db readpol prefer db.p1
+  plex org striped 256k
+    sd len 32m drive a
+    sd len 40m drive b
+  plex org concat
+    sd len 64m drive c
+volume solo
+  plex org raid5 128k left-asymmetric
+    sd len 16m drive d4
+    sd len 16m drive d5
+    sd len 16m drive d6
+sd name spare.s0 drive d7 len 8m detached
+`
+
+t.test('create: drives, volumes, plexes, subdisks, jobs', async (t) => {
+  const bench = new VerbBench()
+  const plan = bench.run('vinum create', { file: FILE })
+  t.strictSame(stepsOf(plan), [
+    'write label on a (/dev/d1, 1 GiB, blank)',
+    'write label on b (/dev/d2, 1 GiB, blank)',
+    'write label on c (/dev/d3, 1 GiB, blank)',
+    'write label on d4 (/dev/d4, 1 GiB, blank)',
+    'write label on d5 (/dev/d5, 1 GiB, blank)',
+    'write label on d6 (/dev/d6, 1 GiB, blank)',
+    'write label on d7 (/dev/d7, 1 GiB, blank)',
+    'create volume db',
+    'create volume solo',
+    'create plex db.p0: striped, 2 columns, 256 KiB stripe',
+    'create subdisk db.p0.s0 on a: 32 MiB',
+    'create subdisk db.p0.s1 on b: 32 MiB',
+    'create plex db.p1: concat, 1 subdisk',
+    'create subdisk db.p1.s0 on c: 64 MiB',
+    'create plex solo.p0: raid5, 3 columns, 128 KiB stripe, left-asymmetric',
+    'create subdisk solo.p0.s0 on d4: 16 MiB',
+    'create subdisk solo.p0.s1 on d5: 16 MiB',
+    'create subdisk solo.p0.s2 on d6: 16 MiB',
+    'create subdisk spare.s0 on d7: 8 MiB',
+    'start job sync on db.p1',
+    'start job initialise on solo.p0',
+  ])
+  t.strictSame(plan.warnings, ['subdisk db.p0.s1 is trimmed to 32 MiB, as all columns'])
+  t.equal(bench.volume('db').sizeBytes, 64 * MIB)
+  t.equal(bench.volume('db').preferredPlexUuid, bench.plex('db.p1').uuid)
+  t.equal(bench.subdisk('spare.s0').plexUuid, undefined, 'vinum.md 8.10: a detached one is kept')
+})
+
+t.test('printconfig prints what create reads', async (t) => {
+  const bench = new VerbBench()
+  bench.run('vinum create', { file: FILE })
+  const { text } = bench.show<ConfigText>('vinum printconfig')
+  const again = new VerbBench('again')
+  again.run('vinum create', { file: text })
+  t.equal(again.show<ConfigText>('vinum printconfig').text, text)
+})
+
+t.test('create into a configuration that exists', async (t) => {
+  const bench = new VerbBench()
+  bench.run('volume create', { name: 'db', concat: ['d1'], size: '64MiB' })
+  const refusal = (file: string, flags: object = {}) =>
+    bench.refusal('vinum create', { file, ...flags })
+  const file = 'volume db\nplex org concat\nsd len 64m drive d2'
+  t.match(refusal(file), /^exists: db exists: it is a volume/)
+  const plan = bench.run('vinum create', { file: `${file}\n`, force: true })
+  t.match(plan.warnings, ['db exists and is left as it is'])
+  t.equal(bench.plex('db.p1').volumeUuid, bench.volume('db').uuid)
+  t.strictSame(bench.jobs(), ['sync on db.p1'], 'a plex more is a copy that must be filled')
+  t.match(
+    refusal('plex name db.p2 org concat vol db\nsd len 1m drive d3'),
+    /^invalid: .*as large as its/,
+  )
+  t.match(
+    refusal('sd name x drive d3 plex db.p0 len 1m'),
+    /^invalid: .*:1: plex db.p0 exists already/,
+  )
+  t.match(
+    refusal('plex name q org concat vol nope\nsd drive d3'),
+    /^not-found: there is no volume "nope"/,
+  )
+  t.match(refusal('sd name x drive d3 plex nope len 1m'), /^not-found: there is no plex "nope"/)
+  t.match(refusal('volume d9'), /^exists: d9 exists: it is the device/)
+  t.match(refusal('drive d1 device d3'), /^exists: d1 exists: it is a drive/)
+  t.match(refusal('drive x device d1'), /^in-use: .*in use by vinum drive d1/)
+})
+
+t.test('configurations that cannot be', async (t) => {
+  const bench = new VerbBench()
+  bench.device('ext', { contents: 'xfs' })
+  const refusal = (file: string, flags: object = {}) =>
+    bench.refusal('vinum create', { file, ...flags })
+  const cases = [
+    ['# nothing', /^invalid: .*no objects/],
+    ['nonsense', /^invalid: configuration:1:1/],
+    [
+      'volume v\nplex org striped 256k\nsd drive d1',
+      /^invalid: .*:2: plex v.p0 is striped and needs at least 2/,
+    ],
+    ['volume v\nplex org raid5 256k\nsd drive d1\nsd drive d2', /^invalid: .*needs at least 3/],
+    ['volume v\nplex org concat', /^invalid: .*needs at least 1/],
+    ['volume v\nplex org striped 1000\nsd drive d1\nsd drive d2', /^invalid: .*stripe/],
+    [
+      'volume v\nplex org concat\nsd drive nowhere',
+      /^not-found: there is no drive and no device "nowhere"/,
+    ],
+    ['volume v\nplex org concat\nsd drive ext', /^foreign: /],
+    ['volume v\nplex org concat\nsd drive d1 len 2g', /^no-space: /],
+    [
+      'volume v\nplex org concat\nsd drive d1 len 1k',
+      /^no-space: .*:3: no room for subdisk v.p0.s0/,
+    ],
+    [
+      'volume v\nplex org concat\nsd drive d1 len 1m plexoffset 1m',
+      /^invalid: .*neither overlap nor leave gaps/,
+    ],
+    [
+      'volume v\nplex org striped 256k\nsd drive d1 len 100k\nsd drive d2 len 1m',
+      /^invalid: .*less than one stripe/,
+    ],
+    ['volume v\nplex org concat\nsd drive d1 len 1m driveoffset 265s', /^(invalid|no-space): /],
+    [
+      'volume v readpol prefer w.p0\nplex org concat\nsd drive d1',
+      /^not-found: there is no plex "w.p0"/,
+    ],
+  ] as const
+  for (const [file, error] of cases) t.match(refusal(file), error, file)
+  t.match(
+    refusal('volume v\nplex org concat\nsd drive ext', { wipeSignatures: true }),
+    'not refused',
+  )
+})
+
+t.test('places that the text names, and columns in the order of their offsets', async (t) => {
+  const bench = new VerbBench()
+  bench.run('vinum create', {
+    file: `volume v
+plex org striped 64k
+sd drive d1 len 1m plexoffset 64k
+sd drive d2 len 1m plexoffset 0 driveoffset 16m`,
+  })
+  t.equal(bench.subdisk('v.p0.s1').plexOffsetBytes, 0)
+  t.equal(bench.subdisk('v.p0.s1').driveOffsetBytes, 16 * MIB)
+  t.equal(bench.subdisk('v.p0.s0').plexOffsetBytes, 64 * KIB)
+  const twice = bench.run('vinum create', {
+    file: 'volume w\nplex org striped 64k\nsd drive d1 len 1m\nsd drive d1 len 1m',
+  })
+  t.strictSame(twice.warnings, ['drive d1 carries two columns of w.p0: its failure costs both'])
+})
+
+t.test('lists', async (t) => {
+  const bench = new VerbBench()
+  bench.run('vinum create', { file: FILE })
+  bench.open.add(bench.volume('db').uuid)
+  const all = bench.show<VinumListing>('vinum list')
+  t.strictSame(
+    [all.drives, all.volumes, all.plexes, all.subdisks].map((rows) => rows.length),
+    [7, 2, 3, 7],
+  )
+  t.match(all.volumes[0], {
+    name: 'db',
+    state: 'up',
+    health: 'DEGRADED',
+    plexes: 2,
+    sizeBytes: 64 * MIB,
+    readPolicy: 'prefer',
+    preferredPlex: 'db.p1',
+    open: true,
+  })
+  t.match(all.plexes[2], {
+    name: 'solo.p0',
+    organization: 'raid5',
+    parityLayout: 'left-asymmetric',
+    subdisks: 3,
+    process: { kind: 'initialise', doneBytes: 0, totalBytes: 32 * MIB },
+  })
+  const spare = all.subdisks.find((one) => one.name === 'spare.s0')
+  t.match(spare, { plex: undefined, drive: 'd7', sizeBytes: 8 * MIB })
+  t.equal(all.drives[0]?.freeList, undefined)
+
+  const drives = bench.show<VinumListing>('vinum ld', { freeList: true })
+  t.equal(drives.volumes.length, 0)
+  const [a] = drives.drives
+  t.equal(a?.freeBytes, (a?.sizeBytes ?? 0) - 32 * MIB)
+  t.equal(a?.freeList?.[0]?.length, a?.freeBytes)
+  const one = bench.show<VinumListing>('vinum lv', { objects: ['solo'], recursive: true })
+  t.strictSame(
+    [one.volumes, one.plexes, one.subdisks, one.drives].map((rows) => rows.map((row) => row.name)),
+    [['solo'], ['solo.p0'], ['solo.p0.s0', 'solo.p0.s1', 'solo.p0.s2'], ['d4', 'd5', 'd6']],
+  )
+  t.equal(bench.show<VinumListing>('vinum lp').plexes.length, 3)
+  t.equal(bench.show<VinumListing>('vinum ls').subdisks.length, 7)
+  t.equal(bench.show<VinumListing>('vinum list', { objects: ['a'] }).drives.length, 1)
+  t.equal(bench.show<VinumListing>('volume list').volumes.length, 2)
+  t.equal(bench.show<VinumListing>('volume show', { name: 'db' }).subdisks.length, 3)
+  t.throws(() => bench.show('vinum list', { objects: ['nope'] }), { kind: 'not-found' })
+  t.throws(() => bench.show('vinum lv', { objects: ['db.p0'] }), { kind: 'not-found' })
+  t.throws(() => bench.show('volume show', { name: 'db.p0' }), { kind: 'not-found' })
+})
