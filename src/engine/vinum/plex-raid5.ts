@@ -190,6 +190,7 @@ export class Raid5Plex implements Plex {
       columns: layout.columns,
       parity: parityColumn(layout, row),
       unreadable,
+      failed,
       unwritable,
       trusted: this.spanTrusted(layout, row, 1),
     }

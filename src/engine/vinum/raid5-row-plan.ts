@@ -21,6 +21,8 @@ export interface RowState {
   readonly parity: number
   /** Columns whose content here is not known: missing, not valid yet, or a read has failed. */
   readonly unreadable: ReadonlySet<number>
+  /** The one of them that is valid, but could not be read just now. */
+  readonly failed: number | undefined
   /** Columns that take no writes: stale, down, or without their drive. A part of `unreadable`. */
   readonly unwritable: ReadonlySet<number>
   /** Was parity right before? */
@@ -114,12 +116,14 @@ function methodFor(
   { touched, untouched }: Cut,
   preferred: 'reconstruct' | 'modify',
 ): ParityMethod | undefined {
-  const { parity, unreadable, unwritable, trusted } = state
+  const { parity, unreadable, unwritable, trusted, failed } = state
   const readable = (column: number) => !unreadable.has(column)
+  const hasParity = readable(parity) || parity === failed
   const loses = touched.some((column) => unwritable.has(column))
   // Data for a column that takes no writes lives in parity alone: the parity of this row must count.
-  if (loses && (!trusted || unwritable.has(parity))) return undefined
-  if (unwritable.has(parity)) return 'data'
+  if (loses && !(trusted && hasParity)) return undefined
+  // A parity column that is being filled gets this row from its rebuild, or now when that costs no reads.
+  if (unwritable.has(parity) || (!hasParity && untouched.length > 0)) return 'data'
   const canModify = trusted && readable(parity) && touched.every(readable)
   const canReconstruct = untouched.every(readable)
   if (canModify && (preferred === 'modify' || !canReconstruct)) return 'modify'

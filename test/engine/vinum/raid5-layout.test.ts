@@ -69,7 +69,15 @@ const S = 8192
 
 /** Columns 0 to 4, parity on 4. */
 function state(more: Partial<RowState> = {}): RowState {
-  return { columns: 5, parity: 4, unreadable: none, unwritable: none, trusted: true, ...more }
+  return {
+    columns: 5,
+    parity: 4,
+    unreadable: none,
+    failed: undefined,
+    unwritable: none,
+    trusted: true,
+    ...more,
+  }
 }
 
 function full(...columns: number[]): Extent[] {
@@ -132,4 +140,11 @@ t.test('a column that is being filled gets what is written', async (t) => {
   const filling = { unreadable: new Set([0, 1, 2, 3, 4]) }
   t.same(methods(state(filling), full(0, 1, 2, 3)), ['reconstruct'], 'whole rows with parity')
   t.same(methods(state(filling), full(0)), ['data'], 'parts of rows without')
+  const unread = { unreadable: new Set([4]) }
+  t.same(methods(state(unread), full(0)), ['data'], 'parity comes with its rebuild')
+  t.same(
+    methods(state({ ...unread, failed: 4 }), full(0)),
+    ['reconstruct'],
+    'a bad sector of parity',
+  )
 })
