@@ -148,11 +148,12 @@ export class Admin {
 
   async #rename(machine: Machine, unit: Unit): Promise<void> {
     const to = `r${this.#named++}`
-    const error = await this.#world.verb('volume', 'rename', { name: unit.name, to })
-    if (error || this.#world.machine !== machine) return
-    // As the configuration is told the new name: the unit lets go, and comes back under it.
+    // As an operator must: the unit lets go, and comes back under the new name.
+    await unit.idle()
     await unit.close()
-    unit.name = to
+    const error = await this.#world.verb('volume', 'rename', { name: unit.name, to })
+    if (this.#world.machine !== machine) return
+    if (!error) unit.name = to
     await unit.open(machine)
   }
 

@@ -6,7 +6,16 @@
 import { defined } from '../../src/base/assert.ts'
 import type { SimDisk } from './disk.ts'
 import type { SimRandom } from './random.ts'
-import { drivesOf, jobsOf, rowSizes, subdisksOf, survives, volumeOf, volumesOf } from './view.ts'
+import {
+  drivesIn,
+  drivesOf,
+  jobsOf,
+  rowSizes,
+  subdisksOf,
+  survives,
+  volumeOf,
+  volumesOf,
+} from './view.ts'
 import type { Machine, World } from './world.ts'
 
 /** After the trouble everything must be whole again by then. */
@@ -180,9 +189,18 @@ export class Faults {
       }
       if (volume && jobsOf(machine, volume.name).length === 0) {
         await world.verb('vinum', 'start', { objects: [volume.name] })
+        await this.#reviveDrives(machine)
         if (volume.health === 'FAULTED' && round > 3) await this.#vouch(unit.uuid)
       }
       await this.pause(LOOK_MS * Math.min(round + 1, 1000))
+    }
+  }
+
+  /** Drives that were taken out of service and answer again come back by the operator's word. */
+  async #reviveDrives(machine: Machine): Promise<void> {
+    for (const { name, state, device } of drivesIn(machine)) {
+      if (state.toLowerCase() !== 'down' || device === undefined) continue
+      await this.#world.verb('vinum', 'setstate', { state: 'up', object: name })
     }
   }
 

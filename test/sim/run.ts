@@ -44,7 +44,10 @@ const operations = Number(values.ops)
 const minutes = Number(values.minutes ?? '0')
 if (![operations, minutes, Number(values.seed ?? 0)].every((n) => n >= 0)) usage()
 
-function show({ seed, counts, virtualMs, hash, violation, trace }: SimResult, ms: number): void {
+function show(
+  { seed, counts, virtualMs, hash, violation, trace, notes }: SimResult,
+  ms: number,
+): void {
   const { operations: ops, boots, cuts, kills, faults, verbs, jobs } = counts
   const perSecond = Math.round((ops / Math.max(ms, 1)) * 1000)
   console.log(
@@ -54,6 +57,8 @@ function show({ seed, counts, virtualMs, hash, violation, trace }: SimResult, ms
   )
   if (!violation || values.brief) return
   for (const line of violation.details) console.log(`    ${line}`)
+  console.log('  what happened last:')
+  for (const line of notes) console.log(`    ${line}`)
   console.log('  the end of the trace:')
   for (const line of trace) console.log(`    ${line}`)
   console.log(`  to play it again: npm run sim -- --seed ${seed} --ops ${operations}`)

@@ -17,11 +17,13 @@ export interface SimResult {
   readonly virtualMs: number
   readonly hash: string
   readonly violation: Violation | undefined
-  /** The end of the trace, when there is a violation. */
+  /** When there is a violation: the end of the trace, and of what concerned the whole world. */
   readonly trace: readonly string[]
+  readonly notes: readonly string[]
 }
 
-const TRACE_SHOWN = 120
+const TRACE_SHOWN = 100
+const NOTES_SHOWN = 60
 
 export async function simulate(scenario: Scenario): Promise<SimResult> {
   const world = new World(scenario.options)
@@ -60,5 +62,6 @@ export async function simulate(scenario: Scenario): Promise<SimResult> {
     hash: world.trace.hash,
     violation: world.violation,
     trace: world.violation ? world.trace.lines(TRACE_SHOWN) : [],
+    notes: world.violation ? world.trace.notes(NOTES_SHOWN) : [],
   }
 }

@@ -2,11 +2,20 @@
  * What the engine says of its volumes (control/reports.ts), read as scenarios need it: which disks a volume
  * lies on, whether it bears the loss of one. The oracle never asks it: data is judged without the engine's word.
  */
-import type { ComponentReport, JobKind, VolumeReport } from '../../src/control/reports.ts'
+import type {
+  ComponentReport,
+  DriveReport,
+  JobKind,
+  VolumeReport,
+} from '../../src/control/reports.ts'
 import type { Machine } from './world.ts'
 
 export function volumesOf(machine: Machine): readonly VolumeReport[] {
   return machine.topology.classes.flatMap((one) => one.report?.().volumes ?? [])
+}
+
+export function drivesIn(machine: Machine): readonly DriveReport[] {
+  return machine.topology.classes.flatMap((one) => one.report?.().drives ?? [])
 }
 
 export function volumeOf(machine: Machine, uuid: string): VolumeReport | undefined {

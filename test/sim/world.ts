@@ -14,7 +14,7 @@ import { SimDisk, type SimDiskOptions } from './disk.ts'
 import { OracleClock } from './oracle.ts'
 import { EpochPool } from './pool.ts'
 import { SimRandom } from './random.ts'
-import { Trace } from './trace.ts'
+import { Trace, WORLD } from './trace.ts'
 import type { Unit } from './unit.ts'
 
 /** The engine did what it must never do. */
@@ -83,7 +83,7 @@ export class World {
   }
 
   note(what: string, text: string, a = 0, b = 0): void {
-    this.trace.add(this.nowMs, 'world', what, a, b, text)
+    this.trace.add(this.nowMs, WORLD, what, a, b, text)
   }
 
   /** The first one counts. */

@@ -68,7 +68,9 @@ export class SetJobs {
     for (const volume of this.#set.objects.volumes.values()) this.#startResync(volume)
     const known = new Set(model.jobs.map(({ id }) => id))
     for (const [id, job] of this.#running) {
-      if (!known.has(id) && !id.startsWith('resync-')) void job.cancel()
+      if (known.has(id) || id.startsWith('resync-')) continue
+      // It may be about to end by itself, which does as well.
+      job.cancel().catch(() => {})
     }
   }
 

@@ -4,6 +4,7 @@
  */
 import { defined } from '../../base/assert.ts'
 import { PlexusError } from '../../base/errors.ts'
+import type { CommitId } from '../geom/anchor.ts'
 import { type AnchorCopy, type Choice, chooseMajority } from '../geom/anchor-quorum.ts'
 import { byUuid, type VinumModel, votersOf } from './model.ts'
 import type { Member } from './set-drive.ts'
@@ -31,6 +32,34 @@ export function chooseMember(members: ReadonlyMap<string, Member>): Choice {
 export function modelOf(members: readonly Member[], uuid: string | undefined): VinumModel {
   const member = members.find((one) => one.uuid === uuid)
   return defined(member?.model, 'the model of a chosen member')
+}
+
+/**
+ * Members that have missed nothing of the chosen configuration: those that carry it, and those of its voters
+ * that a crash has cut off from it or sent ahead of it. Of two commits that follow each other, the later one was
+ * relied upon only when all of its voters have it (rule W): so a voter without it was not away, it was just not
+ * reached, and its data is as good as the others'.
+ */
+export function currentMembers(
+  members: ReadonlyMap<string, Member>,
+  choice: Extract<Choice, { kind: 'complete' | 'incomplete' }>,
+  chosen: VinumModel,
+): ReadonlySet<string> {
+  const current = new Set(choice.members)
+  const voters = new Set(votersOf(chosen))
+  const before = choice.members.flatMap((uuid) => members.get(uuid)?.slot?.previous ?? [])
+  for (const { uuid, slot, label } of members.values()) {
+    if (!slot || !voters.has(uuid)) continue
+    const hasDamagedCopy = slot.damaged && label.anchor.generation === choice.generation
+    const isBehind = !slot.damaged && before.some((one) => isSame(one, slot))
+    const isAhead = slot.previous !== undefined && isSame(slot.previous, choice)
+    if (hasDamagedCopy || isBehind || isAhead) current.add(uuid)
+  }
+  return current
+}
+
+function isSame(a: CommitId, b: CommitId): boolean {
+  return a.generation === b.generation && a.payloadCrc === b.payloadCrc
 }
 
 /** Why there is nothing to serve yet. */

@@ -38,7 +38,7 @@ import type { Plex, Subdisk, TroubleCounts, VinumHost } from './runtime.ts'
 import { type Member, readMember, SetDrive } from './set-drive.ts'
 import { backupAreasOf, type GrowthCommits } from './set-growth.ts'
 import { startNeededJobs } from './set-jobs.ts'
-import { chooseMember, describeChoice, hopeless, modelOf } from './set-members.ts'
+import { chooseMember, currentMembers, describeChoice, hopeless, modelOf } from './set-members.ts'
 import { SetObjects } from './set-objects.ts'
 import { lastCopyLost } from './state-rules.ts'
 
@@ -227,7 +227,7 @@ export class VinumSet implements Geom, VinumHost {
     chosen: VinumModel,
     choice: Extract<Choice, { kind: 'complete' | 'incomplete' }>,
   ): Promise<void> {
-    const current = new Set(choice.members)
+    const current = currentMembers(this.#members, choice, chosen)
     const settled = choice.kind === 'complete' && choice.settled
     const here = [...this.#members.values()]
     this.#members.clear()
