@@ -24,6 +24,7 @@ import {
 import { RowLocks } from './raid5-locks.ts'
 import { ChangeRequest, FlushRequest, type OnMissed, startRead } from './raid5-requests.ts'
 import type { RowState } from './raid5-row-plan.ts'
+import { Scratch } from './raid5-scratch.ts'
 import type { Plex, Subdisk, VinumHost } from './runtime.ts'
 import type { GrowingValidity } from './validity.ts'
 
@@ -43,12 +44,14 @@ export class Raid5Plex implements Plex {
   readonly host: Raid5Host
   readonly subdisks: readonly Subdisk[]
   readonly locks = new RowLocks()
+  readonly scratch: Scratch
   /**
    * Where parity may be wrong since a crash, in plex space: everything that is not covered. The owner sets it at
    * the start from the intent map; {@link import('./raid5-jobs.ts').resyncStep} makes it grow.
    */
   doubt: GrowingValidity | undefined
   #record: PlexRecord
+  #sizeBytes: number
   #parityValidBytes: number
   /** Below the cursor of a growth, or everywhere. */
   #layout: Raid5Layout
@@ -60,7 +63,9 @@ export class Raid5Plex implements Plex {
     assert(count >= 2 && count <= RAID5_COLUMNS, `${record.name} has 2 to ${RAID5_COLUMNS} columns`)
     this.host = host
     this.subdisks = subdisks
+    this.scratch = new Scratch(host.pool)
     this.#record = record
+    this.#sizeBytes = this.#sizeFor(record)
     this.#parityValidBytes = record.parityValidBytes
     this.#layout = this.#layoutOf(record, count)
     this.#layoutBefore = this.#layoutFor(record)
@@ -74,6 +79,7 @@ export class Raid5Plex implements Plex {
   set record(record: PlexRecord) {
     const before = this.#record.parityValidBytes
     this.#record = record
+    this.#sizeBytes = this.#sizeFor(record)
     // The mark in memory is ahead of the durable one, unless that was taken back.
     if (record.parityValidBytes < before) this.#parityValidBytes = record.parityValidBytes
     else this.#parityValidBytes = Math.max(this.#parityValidBytes, record.parityValidBytes)
@@ -83,10 +89,7 @@ export class Raid5Plex implements Plex {
   }
 
   get sizeBytes(): number {
-    return sizeOfPlex(
-      this.#record,
-      this.subdisks.map(({ record }) => record),
-    )
+    return this.#sizeBytes
   }
 
   /** Parity is right in rows wholly below it; it is written down with the job's checkpoints. */
@@ -313,6 +316,13 @@ export class Raid5Plex implements Plex {
 
   #error(kind: ErrorKind, op: IoOp, message: string, cause?: unknown): PlexusError {
     return new PlexusError(kind, { op, subject: this.#record.name, message, cause })
+  }
+
+  #sizeFor(record: PlexRecord): number {
+    return sizeOfPlex(
+      record,
+      this.subdisks.map((one) => one.record),
+    )
   }
 
   #layoutFor(record: PlexRecord): Raid5Layout {

@@ -8,6 +8,7 @@
  * columns but one is that one, wherever parity lies.
  */
 import { defined } from '../../base/assert.ts'
+import { alignDown } from '../../base/bytes.ts'
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
 import { PAGE_BYTES, RAID5_JOB_BYTES, RAID5_REPAIR_BYTES } from '../../base/limits.ts'
 import type { Lease } from '../../hal/block-device.ts'
@@ -25,6 +26,8 @@ interface Span {
   /** In plex space; the last row may be cut by a growth's cursor. */
   readonly offset: number
   readonly end: number
+  /** Scratch for all slices. */
+  readonly lease: Lease
 }
 
 export interface CheckResult {
@@ -102,7 +105,7 @@ export function checkStep(
   return withRows(plex, offset, maxBytes, async (span) => {
     requireColumns(plex, span, undefined)
     const wrong = new Map<number, number>()
-    await eachSlice(plex, span, async (slice) => {
+    await eachSlice(span, async (slice) => {
       await readAll(plex, slice)
       await compare(plex, slice, repair, wrong)
     })
@@ -125,12 +128,16 @@ async function withRows<T>(
   const left = Math.ceil((limit - rowStart(layout, firstRow)) / layout.rowDataBytes)
   const rows = Math.max(1, Math.min(fit, wanted, left))
   const end = Math.min(limit, rowStart(layout, firstRow + rows))
-  await new Promise<void>((resolve) => plex.locks.acquireSpan(firstRow, rows, resolve))
-  try {
-    return await work({ layout, firstRow, rows, offset, end })
-  } finally {
-    plex.locks.releaseSpan(firstRow, rows)
-  }
+  const lanes = layout.columns + 1
+  const scratch = Math.min(RAID5_JOB_BYTES, lanes * rows * layout.stripeBytes)
+  return withLease(plex.host.pool, scratch, async (lease) => {
+    await new Promise<void>((resolve) => plex.locks.acquireSpan(firstRow, rows, resolve))
+    try {
+      return await work({ layout, firstRow, rows, offset, end, lease })
+    } finally {
+      plex.locks.releaseSpan(firstRow, rows)
+    }
+  })
 }
 
 /** All columns but `except` must be readable in all rows. */
@@ -164,21 +171,14 @@ interface Run {
   readonly length: number
 }
 
-async function eachSlice(
-  plex: Raid5Plex,
-  span: Span,
-  work: (slice: Slice) => Promise<void>,
-): Promise<void> {
-  const { layout, firstRow, rows } = span
-  const lanes = layout.columns + 1
-  const room = Math.floor(RAID5_JOB_BYTES / lanes / PAGE_BYTES) * PAGE_BYTES
+async function eachSlice(span: Span, work: (slice: Slice) => Promise<void>): Promise<void> {
+  const { layout, firstRow, rows, lease } = span
   const end = (firstRow + rows) * layout.stripeBytes
+  const room = lease.bytes.length / (layout.columns + 1)
   for (let start = firstRow * layout.stripeBytes; start < end; ) {
-    const length = Math.min(room, end - start)
-    const at = start
-    await withLease(plex.host.pool, lanes * length, (lease) =>
-      work({ span, lease, start: at, length }),
-    )
+    const left = end - start
+    const length = left <= room ? left : alignDown(room, PAGE_BYTES)
+    await work({ span, lease, start, length })
     start += length
   }
 }
@@ -241,7 +241,7 @@ async function computeColumn(
   span: Span,
   target: (row: number) => number,
 ): Promise<void> {
-  await eachSlice(plex, span, async (slice) => {
+  await eachSlice(span, async (slice) => {
     const reads = runsOf(slice, (row, column) => column !== target(row))
     await settled(reads.map((run) => move(plex, 'read', slice, run)))
     for (const { row, start, length } of rowsOf(slice))

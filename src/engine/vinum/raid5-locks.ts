@@ -3,8 +3,9 @@
  * degraded reads, repairs and the steps of jobs take the lock of a row; healthy reads take none. Rows are
  * half-open: neighbours never meet. Used by plex-raid5.ts and raid5-*.ts.
  *
- * No deadlock: who holds several rows has taken them in ascending order, who waits for scratch memory holds
- * its rows already, and who holds scratch memory waits for no row.
+ * No deadlock: who holds several rows has taken them in ascending order, and who holds rows waits for nothing but
+ * scratch memory and devices. Scratch comes in the end whoever holds the pool (raid5-scratch.ts); jobs take
+ * theirs before the rows.
  */
 import { assert, defined } from '../../base/assert.ts'
 

@@ -94,7 +94,7 @@ export class RowRead extends ColumnGroup implements RowWaiter {
     const { layout, length, readError } = this.#init
     if (this.#position < length) {
       const bytes = (layout.columns - 1) * this.#sliceBytes
-      this.#plex.host.pool.leaseSoon(bytes, (lease) => this.#readOthers(lease))
+      this.#plex.scratch.take(bytes, (lease) => this.#readOthers(lease))
     } else if (readError) this.#repair(readError)
     else this.#finish(undefined)
   }

@@ -9,6 +9,7 @@
  * parity is computed again before it is relied upon (raid5-jobs.ts, resync). Called by raid5-requests.ts.
  */
 import { defined } from '../../base/assert.ts'
+import { alignDown } from '../../base/bytes.ts'
 import type { PlexusError } from '../../base/errors.ts'
 import type { XorSource } from '../../base/kernels.ts'
 import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../base/limits.ts'
@@ -126,9 +127,13 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     this.#state = state
     const whole = planRow(state, clip(this.#sources, this.#position, this.#end))
     const lanes = whole ? lanesOf(whole).size : 0
+    const bytes = this.#end - this.#position
+    // The plan of a slice may need one place more than that of the whole.
     const room =
-      lanes === 0 ? this.#end : Math.floor(RAID5_SCRATCH_BYTES / lanes / PAGE_BYTES) * PAGE_BYTES
-    this.#sliceEnd = Math.min(this.#end, this.#position + room)
+      lanes * bytes > RAID5_SCRATCH_BYTES
+        ? alignDown(RAID5_SCRATCH_BYTES / (lanes + 1), PAGE_BYTES)
+        : bytes
+    this.#sliceEnd = this.#position + Math.min(room, bytes)
     this.#slice = clip(this.#sources, this.#position, this.#sliceEnd)
     // A gap between the parts may fill the whole slice.
     const plan = planRow(state, this.#slice)
@@ -140,10 +145,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     this.#lanes.clear()
     for (const column of lanesOf(plan)) this.#lanes.set(column, this.#lanes.size)
     if (this.#lanes.size === 0) this.#writeColumns()
-    else
-      this.#plex.host.pool.leaseSoon(this.#lanes.size * this.#sliceBytes, (lease) =>
-        this.#read(lease),
-      )
+    else this.#plex.scratch.take(this.#lanes.size * this.#sliceBytes, (lease) => this.#read(lease))
   }
 
   get #sliceBytes(): number {

@@ -181,10 +181,10 @@ t.test('large stripes are updated in slices of bounded scratch', async (t) => {
   const rig = new Raid5Rig({ stripeBytes: 1024 * 1024, rows: 2, columns: 4 })
   rig.fill()
   let most = 0
-  const { leaseSoon } = rig.host.pool
-  rig.host.pool.leaseSoon = (length, deliver) => {
+  const { lease } = rig.host.pool
+  rig.host.pool.lease = (length) => {
     most = Math.max(most, length)
-    return leaseSoon.call(rig.host.pool, length, deliver)
+    return lease.call(rig.host.pool, length)
   }
   await rig.write(1024, pattern(1024 * 1024, 2))
   t.ok(most > 0 && most <= 1024 * 1024, `${most} bytes of scratch`)
@@ -194,6 +194,26 @@ t.test('large stripes are updated in slices of bounded scratch', async (t) => {
   t.same(rig.differences([0]), [])
   rig.assertAtRest()
 })
+
+t.test(
+  'with the pool all taken, rows are updated one after the other from the reserve',
+  async (t) => {
+    const rig = new Raid5Rig({ columns: 5 })
+    rig.fill()
+    setState(rig.subdisk(1), 'stale')
+    const taken: { release(): void }[] = []
+    for (let one = rig.host.pool.lease(4096); one; one = rig.host.pool.lease(4096)) taken.push(one)
+    const writes = [0, 1, 2, 3, 4, 5].map((row) => rig.write(row * 4 * S + 512, pattern(S, row)))
+    const reads = [0, 1, 2, 3].map((row) => rig.read((7 * 4 + row) * S, S))
+    await Promise.all(writes)
+    for (const [unit, data] of (await Promise.all(reads)).entries()) {
+      t.ok(data.equals(rig.content.subarray((28 + unit) * S, (29 + unit) * S)))
+    }
+    t.same(rig.differences([1]), [])
+    for (const one of taken) one.release()
+    rig.assertAtRest()
+  },
+)
 
 t.test('FUA goes to data and parity, and a flush to each drive once', async (t) => {
   const rig = new Raid5Rig()
