@@ -196,7 +196,9 @@ export function parseLine(line: TextLine): Draft {
     if (columns.has(token.text)) {
       throw line.fault(token.column, `"${token.text}" stands twice`, 'it once')
     }
-    columns.set(token.text, token.column)
+    // Errors that show only later point at the value.
+    const value = keyword === detached ? token : (line.peek() ?? token)
+    columns.set(token.text, value.column)
     keyword(fields, line)
   }
   return { type: row.type, line, fields, columns }
