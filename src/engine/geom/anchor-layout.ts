@@ -29,7 +29,7 @@ export const ANCHOR_MEDIA_BYTES_MIN = 1 * MIB
 /** The area of FreeBSD's two config copies (4608 to 135680), as far as it is aligned: two slots fit there. */
 export const HEAD_SLOTS: readonly [ByteRange, ByteRange] = [
   { offset: 8 * KIB, length: 60 * KIB },
-  { offset: 68 * KIB, length: 60 * KIB },
+  { offset: 72 * KIB, length: 60 * KIB },
 ]
 
 const ROUND_BYTES = 64 * KIB

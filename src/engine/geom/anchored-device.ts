@@ -49,6 +49,11 @@ export interface FormatOptions {
   readonly deviceUuid: string
   /** Default: {@link planAnchor}. */
   readonly layout?: AnchorLayout
+  /**
+   * Leaves what is in the places of the slots: the first commit goes to slot B, the second to slot A. For a drive
+   * of FreeBSD's, whose own configuration lies there and must stay readable as long as it can.
+   */
+  readonly keepSlots?: boolean
 }
 
 export class AnchoredDevice {
@@ -87,7 +92,8 @@ export class AnchoredDevice {
     const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, generation: 0 }
     const made = new AnchoredDevice(device, anchor, true)
     await made.#wipeAnchor()
-    for (const range of [...layout.slots, layout.map, layout.journal]) {
+    const slots = options.keepSlots ? [] : layout.slots
+    for (const range of [...slots, layout.map, layout.journal]) {
       if (range.length > 0) await writeZeroes(device, range)
     }
     await flush(device)
