@@ -149,6 +149,7 @@ async function startPlexus(options: ServerOptions): Promise<Server> {
     hal: { engine: options.engine ?? 'auto' },
     log: { level: 'info', format: 'json' },
     state: { dir: state },
+    control: { dir: state },
   }
   const path = join(options.directory, 'plexus.yaml')
   await writeFile(path, `${JSON.stringify(config, undefined, 2)}\n`)

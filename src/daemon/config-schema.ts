@@ -21,7 +21,6 @@ import {
 
 export const ISCSI_PORT = 3260
 export const STATE_DIR_DEFAULT = '/var/lib/plexus'
-export const CONTROL_DIR_DEFAULT = '/run/plexus'
 
 /** A network address to listen on. */
 export interface ListenAddress {
@@ -214,8 +213,10 @@ export const configSchema = z.strictObject({
       dir: z
         .string()
         .min(1)
-        .default(CONTROL_DIR_DEFAULT)
-        .describe('Where the sockets of the command line are: control.sock and status.sock'),
+        .optional()
+        .describe(
+          'Where the sockets of the command line are; default: what systemd gives, or /run/plexus',
+        ),
     })
     .prefault({}),
 })

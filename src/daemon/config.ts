@@ -104,8 +104,8 @@ export interface Config {
   readonly engine: 'auto' | 'io_uring' | 'threads'
   /** Absolute. */
   readonly stateDir: string
-  /** Absolute. */
-  readonly controlDir: string
+  /** Absolute; undefined: where systemd says, or the usual place. */
+  readonly controlDir: string | undefined
   /** Doubts that do not keep the daemon from running. */
   readonly warnings: readonly Problem[]
 }
@@ -235,7 +235,7 @@ function resolveConfig(
     log: data.log,
     engine: data.hal.engine,
     stateDir: resolve(base, data.state.dir),
-    controlDir: resolve(base, data.control.dir),
+    controlDir: data.control.dir === undefined ? undefined : resolve(base, data.control.dir),
     warnings,
   }
 }

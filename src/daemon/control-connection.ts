@@ -2,6 +2,7 @@
  * One client of a control socket: its lines, its requests under way, its answers. Made by control-server.ts;
  * ends by itself when the client breaks a bound, leaves, or has nothing under way for too long.
  */
+import { setMaxListeners } from 'node:events'
 import type { Socket } from 'node:net'
 import { toPlexusError } from '../base/errors.ts'
 import {
@@ -45,6 +46,8 @@ export class ControlConnection {
   ) {
     this.#socket = socket
     this.methods = methods
+    // Each request under way may listen.
+    setMaxListeners(CONTROL_REQUESTS, this.#aborter.signal)
     this.#context = context
     this.#logLimit = logLimit
     socket.setTimeout(CONTROL_IDLE_MS, () => {

@@ -4,7 +4,7 @@
  * leave after a while. Made by plexusd.ts; the methods are in methods/table.ts, the language is
  * control/protocol.ts. Verbs that change the graph take their turn in topology.change by themselves.
  */
-import { chmodSync, chownSync, mkdirSync, readFileSync, unlinkSync } from 'node:fs'
+import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, unlinkSync } from 'node:fs'
 import { createConnection, createServer, type Server } from 'node:net'
 import { dirname } from 'node:path'
 import { PlexusError, toPlexusError } from '../base/errors.ts'
@@ -144,6 +144,8 @@ function groupId(name: string): number | undefined {
 
 /** Removes a socket file that a dead daemon left. Rejects `in-use` when a living one answers. */
 async function removeStale(path: string): Promise<void> {
+  // A file of another kind refuses a connection as a dead socket does; it is not ours to remove.
+  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return
   const answer = await new Promise<'alive' | 'dead' | 'absent'>((resolve) => {
     const socket = createConnection({ path })
     const done = (what: 'alive' | 'dead' | 'absent'): void => {

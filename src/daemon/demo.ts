@@ -55,6 +55,7 @@ function prepare(dir: string, listen: string): string {
     ...DISKS.map(({ name }, lun) => `      - { lun: ${lun}, device: ${name} }`),
     'log: { level: warn }',
     'state: { dir: ./state }',
+    'control: { dir: ./run }',
   ]
   writeFileSync(config, `${lines.join('\n')}\n`)
   return config

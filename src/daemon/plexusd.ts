@@ -17,13 +17,16 @@ import { assertLimits } from '../base/limits.ts'
 import { createLogger, type Logger } from '../base/log.ts'
 import { systemRandom } from '../base/random.ts'
 import { plexusVersion } from '../base/version.ts'
+import { CONTROL_DIR_DEFAULT } from '../control/protocol.ts'
 import { createEngine } from '../engine/engine.ts'
 import { createAlignedPool } from '../hal/aligned-pool.ts'
 import { createIoQueue } from '../hal/io-queue.ts'
 import { Appliance } from './appliance.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
 import { configJsonSchema } from './config-schema.ts'
+import { ControlServer } from './control-server.ts'
 import { IdentityStore } from './identity-store.ts'
+import { controlMethods } from './methods/table.ts'
 import { describePlan } from './reconcile.ts'
 import { SHUTDOWN_MS, shutDown } from './shutdown.ts'
 import { SystemdNotifier } from './systemd.ts'
@@ -38,6 +41,13 @@ const STATUS_MS = 5_000
  * copy on.
  */
 const SAME_SIGNAL_MS = 500
+
+const EVENT_LEVEL = { info: 'info', warning: 'warn', critical: 'error' } as const
+
+/** Where the control sockets are: as configured, as systemd says (RuntimeDirectory=), or where they usually are. */
+function controlDir(config: Config): string {
+  return config.controlDir ?? process.env['RUNTIME_DIRECTORY'] ?? CONTROL_DIR_DEFAULT
+}
 
 /** Loads the configuration, or says on stderr what is wrong with it. */
 function loadOrExplain(file: string): Config | undefined {
@@ -68,9 +78,11 @@ class Daemon {
   readonly #log: Logger
   readonly #appliance: Appliance
   readonly #systemd: SystemdNotifier
+  readonly #control: ControlServer
   readonly #closeQueue: () => Promise<void>
   readonly #ended: (code: number) => void
   #stoppingSinceMs: number | undefined
+  #reloads: Promise<unknown> = Promise.resolve()
 
   constructor(config: Config, log: Logger, ended: (code: number) => void) {
     this.#file = config.file
@@ -106,11 +118,29 @@ class Daemon {
       clock: realClock,
       log,
     })
+    const appliance = this.#appliance
+    this.#control = new ControlServer({
+      methods: controlMethods(topology),
+      context: {
+        topology,
+        clock: realClock,
+        log: log.child({ part: 'control' }),
+        now: () => new Date(),
+        config: () => appliance.config,
+        devices: () => appliance.devices.report(),
+        sessions: () => appliance.server.sessions(),
+        reload: () => this.reload(),
+      },
+    })
+    topology.events.onEvent(({ severity, event, object, message }) => {
+      this.#log[EVENT_LEVEL[severity]]({ part: 'event', event, object }, message)
+    })
   }
 
   async start(config: Config): Promise<void> {
     this.#warnOf(config)
     await this.#appliance.apply(config)
+    await this.#control.listen(controlDir(config))
     for (const { group, address, port } of this.#appliance.server.addresses()) {
       this.#log.info(
         { event: 'listening', portal: group, address, port },
@@ -124,9 +154,18 @@ class Daemon {
     this.#log.info({ event: 'ready', version: plexusVersion() }, this.#appliance.status())
   }
 
-  /** SIGHUP. Never rejects: whatever goes wrong, the old configuration runs on. */
-  async reload(): Promise<void> {
-    if (this.#stoppingSinceMs !== undefined) return
+  /**
+   * Reads the configuration again and applies it; one at a time. Resolves to what was done, in words. Rejects
+   * with PlexusError, and then the old one runs on.
+   */
+  reload(): Promise<readonly string[]> {
+    const work = this.#reloads.then(() => this.#reload())
+    this.#reloads = work.catch(() => {})
+    return work
+  }
+
+  async #reload(): Promise<readonly string[]> {
+    if (this.#stoppingSinceMs !== undefined) return []
     this.#systemd.reloading()
     try {
       const config = loadConfig(this.#file)
@@ -137,6 +176,7 @@ class Daemon {
         { event: 'reloaded', steps: steps.length },
         steps.length > 0 ? 'the new configuration runs' : 'the configuration has not changed',
       )
+      return steps
     } catch (error) {
       const problems = error instanceof ConfigError ? error.problems : []
       for (const { where, message } of problems) {
@@ -146,9 +186,11 @@ class Daemon {
         { event: 'reload-failed', ...(problems.length > 0 ? {} : { err: error }) },
         'the configuration was not reloaded; the old one runs on',
       )
+      throw error
+    } finally {
+      this.#systemd.ready()
+      this.#systemd.status(this.#appliance.status())
     }
-    this.#systemd.ready()
-    this.#systemd.status(this.#appliance.status())
   }
 
   /** SIGTERM and SIGINT. */
@@ -162,6 +204,7 @@ class Daemon {
     this.#stoppingSinceMs = nowMs
     this.#log.info({ event: 'stopping', signal }, 'stopping')
     this.#systemd.stopping(SHUTDOWN_MS)
+    await this.#control.close()
     const { server } = this.#appliance
     const clean = await shutDown(
       {
@@ -215,9 +258,11 @@ export async function serve(file: string, onReady: () => void = () => {}): Promi
       for (const signal of ['SIGTERM', 'SIGINT'] as const) {
         process.on(signal, () => void daemon.stop(signal))
       }
-      let reloads = Promise.resolve()
       process.on('SIGHUP', () => {
-        reloads = reloads.then(() => daemon.reload())
+        daemon.reload().catch((error: unknown) => {
+          // It has been logged.
+          if (!(error instanceof PlexusError)) throw error
+        })
       })
       await daemon.start(config)
       onReady()

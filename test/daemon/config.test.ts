@@ -61,6 +61,7 @@ limits: { sessions: 8, commandsPerSession: 32, bufferPool: 64MiB }
 log: { level: debug, format: json }
 hal: { engine: threads }
 state: { dir: state }
+control: { dir: run }
 `
 
 t.test('a whole configuration', async (t) => {
@@ -92,10 +93,10 @@ t.test('a whole configuration', async (t) => {
       name: 'd1',
       path: '/dev/disk/by-id/wwn-0x5000c500a1c0d001',
       readOnly: false,
-      blockBytes: 4096,
     },
-    { name: 'd2', path: join(dir, 'images/d2.img'), readOnly: true, blockBytes: undefined },
+    { name: 'd2', path: join(dir, 'images/d2.img'), readOnly: true },
   ])
+  t.strictSame(config.units[0], { name: 'd1', blockBytes: 4096 })
   const target = config.targets[0]
   t.equal(target?.name, 'iqn.2026-01.lab.plexus:db', 'names in their normal form')
   t.strictSame(
@@ -144,7 +145,13 @@ t.test('the editor schema on disk is the one of the code', async (t) => {
     JSON.parse(JSON.stringify(configJsonSchema())),
     'run: npm run schema',
   )
-  t.match(knownKeys(['targets', 0, 'luns', 3]), ['lun', 'device', 'blockSize', 'readOnly'])
+  t.match(knownKeys(['targets', 0, 'luns', 3]), [
+    'lun',
+    'device',
+    'volume',
+    'blockSize',
+    'readOnly',
+  ])
   t.match(knownKeys(['devices', 'd1']), ['path', 'readOnly'])
 })
 
@@ -186,18 +193,16 @@ volumes: []
     '13:11 "nonsense" is not an iSCSI name; write iqn.YYYY-MM.reversed.domain:anything',
     '14:15 target "nonsense": there is no portal "sann"; did you mean "san"?',
     '15:11 target "nonsense": there is no auth group "nobody"',
-    '17:9 "device" is missing in target "nonsense" lun 0',
+    '17:9 target "nonsense" lun 0 needs exactly one of "device" and "volume"',
     '17:19 unknown key "devise" in target "nonsense" lun 0; did you mean "device"?',
     '18:16 target "nonsense" lun 0 is defined twice',
     '18:27 target "nonsense" lun 0: there is no device "d2"; did you mean "d1"?',
     '19:16 "lun" in target "nonsense" lun 256: must be at most 255, found number 256',
-    '20:9 "device" is missing in target "nonsense" lun 3',
-    '20:19 volumes are not available in this version; name a device with "device"',
     '22:32 target "nonsense" access of "iqn.2026-01.x:y": there is no lun 9 in target "nonsense"',
     '23:21 "sessions" in "limits": must be at least 1, found number 0',
     '23:36 "bufferPool" in "limits": a size from 32MiB to 2GiB, a multiple of 4MiB',
     '24:15 "level" in "log": expected debug or info or warn or error, found "inof"; did you mean "info"?',
-    '25:1 volumes are not available in this version; map devices to LUNs with "device"',
+    '25:1 volumes are made with "plexus volume create"; the labels on the disks are the truth',
   ])
 })
 
@@ -260,14 +265,14 @@ t.test('warnings do not refuse', async (t) => {
   const { warnings } = parsed(`version: 1
 portals: [{ name: p, listen: [127.0.0.1] }]
 auth: [{ name: g, initiators: ["iqn.2026-01.x:*"] }]
-devices: { d: ./d, e: ./e }
+devices: { d: ./d }
 targets:
   - { name: "iqn.2026-01.x:a", portals: [p], luns: [{ lun: 0, device: d }] }
   - { name: "iqn.2026-01.x:b", portals: [p], auth: g, access: { iqn.2026-02.y:z: [] } }
 `)
   t.match(
     warnings.map((one) => one.message),
-    [/"e" is not mapped/, /nobody may log in/, /auth group "g" does not admit it/],
+    [/nobody may log in/, /auth group "g" does not admit it/],
   )
 })
 

@@ -306,7 +306,14 @@ t.test('command line and exit codes', async (t) => {
   t.match(await run(t, '--check', '--config', good), {
     code: 0,
     out: /good; 0 targets, 1 devices/,
-    err: /2:15: warning: .*not mapped/,
+  })
+  const open = config(
+    'open.yaml',
+    'version: 1\nportals: [{ name: p, listen: [127.0.0.1] }]\ntargets: [{ name: "iqn.2026-01.x:a", portals: [p] }]\n',
+  )
+  t.match(await run(t, '--check', '--config', open), {
+    code: 0,
+    err: /3:11: warning: .*nobody may log in/,
   })
   t.match(await run(t, '--check', '--config', config('bad.yaml', 'version: 1\nportal: []\n')), {
     code: 2,
@@ -326,7 +333,7 @@ t.test('a port that is taken', async (t) => {
   const file = join(dir, 'busy.yaml')
   writeFileSync(
     file,
-    `version: 1\nportals: [{ name: p, listen: ["127.0.0.1:${port}"] }]\nstate: { dir: ./state }\n`,
+    `version: 1\nportals: [{ name: p, listen: ["127.0.0.1:${port}"] }]\nstate: { dir: ./state }\ncontrol: { dir: ./run }\n`,
   )
   const [command = '', ...rest] = daemonCommand()
   const { code, err } = await new Promise<{ code: unknown; err: string }>((resolve) => {

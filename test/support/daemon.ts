@@ -114,6 +114,11 @@ export class Daemon {
     return this.#child !== undefined && this.#child.exitCode === null && !this.#child.signalCode
   }
 
+  /** Where its control sockets are. */
+  get controlDir(): string {
+    return join(this.dir, 'run')
+  }
+
   /** Resident memory in bytes. */
   get residentBytes(): number {
     const status = readFileSync(`/proc/${this.pid}/status`, 'utf8')
@@ -130,6 +135,7 @@ export class Daemon {
         { name: 'test', listen: [`${address}:${this.port}`], ...(digests ? { digests } : {}) },
       ],
       state: { dir: join(this.dir, 'state') },
+      control: { dir: this.controlDir },
       log: { level: 'info', format: 'json' },
       ...config,
     }

@@ -1,0 +1,389 @@
+/** The control sockets: who may do what, hostile clients, the methods of the daemon. */
+import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { PlexusError } from '../../src/base/errors.ts'
+import {
+  CONTROL_CLIENTS,
+  CONTROL_LINE_BYTES,
+  CONTROL_REQUESTS,
+  MIB,
+} from '../../src/base/limits.ts'
+import { RPC_CODE } from '../../src/control/protocol.ts'
+import { RpcClient } from '../../src/control/rpc-client.ts'
+import type { VerbSpec } from '../../src/control/verb-spec.ts'
+import { VOLUME_VERB_SPECS } from '../../src/control/volume-verbs.ts'
+import { AnchoredDevice, readAnchor } from '../../src/engine/geom/anchor.ts'
+import type { JobPlan } from '../../src/engine/geom/job.ts'
+import { aVolume, ControlRig } from '../support/control.ts'
+
+async function rig(t: Test, specs: readonly VerbSpec[] = VOLUME_VERB_SPECS): Promise<ControlRig> {
+  const made = await new ControlRig(specs).start()
+  t.teardown(() => made.stop())
+  return made
+}
+
+async function client(t: Test, path: string): Promise<RpcClient> {
+  const made = await RpcClient.connect(path)
+  t.teardown(() => made.close())
+  return made
+}
+
+t.test('the modes of the socket files are the policy', async (t) => {
+  const made = await rig(t)
+  const { control, status } = made.paths
+  t.equal(statSync(control).mode & 0o777, 0o660)
+  t.equal(statSync(status).mode & 0o777, 0o666)
+  const looker = await client(t, status)
+  t.match(await looker.call('status'), {
+    outputVersion: { command: 'status', major: 1, minor: 0 },
+    health: 'FAULTED',
+  })
+  for (const method of ['volume.destroy', 'device.clear-label', 'job.cancel', 'config.apply']) {
+    await t.rejects(
+      looker.call(method, { name: 'db' }),
+      { name: 'PlexusError', kind: 'unsupported' },
+      method,
+    )
+  }
+  t.same(made.fake.calls, [])
+  const doer = await client(t, control)
+  t.match(await doer.call('volume.destroy', { name: 'db', force: true }), {
+    outputVersion: { command: 'volume destroy' },
+    dryRun: false,
+  })
+  t.same(made.fake.calls, [{ name: 'volume.destroy', parameters: { name: 'db', force: true } }])
+  await made.server.close()
+  t.notOk(existsSync(control))
+  t.notOk(existsSync(status))
+  await t.rejects(
+    doer.call('status'),
+    { name: 'PlexusError', kind: 'gone' },
+    'the server has ended',
+  )
+})
+
+t.test('parameters are checked before a verb sees them, errors come as they are', async (t) => {
+  const made = await rig(t)
+  const doer = await client(t, made.paths.control)
+  await t.rejects(doer.call('volume.destroy', {}), {
+    kind: 'invalid',
+    message: /<name> is missing/,
+  })
+  await t.rejects(doer.call('volume.destroy', { name: 'db', forse: true }), {
+    kind: 'invalid',
+    message: /no parameter "forse"; did you mean "force"/,
+  })
+  t.same(made.fake.calls, [])
+  made.fake.error = new PlexusError('foreign', {
+    op: 'create',
+    subject: 'd1',
+    message: 'ext4 found',
+  })
+  await t.rejects(doer.call('volume.create', { name: 'x', stripe: ['d1', 'd2'], dryRun: true }), {
+    kind: 'foreign',
+    subject: 'd1',
+    op: 'create',
+    message: 'ext4 found',
+  })
+  await t.rejects(doer.call('volume.destory'), {
+    message: /no method.*did you mean "volume.destroy"/,
+  })
+})
+
+t.test('a socket file of a dead daemon is replaced, one of a living one is not', async (t) => {
+  const first = await rig(t)
+  const second = new ControlRig(VOLUME_VERB_SPECS)
+  t.teardown(() => second.stop())
+  await t.rejects(second.server.listen(first.dir), { kind: 'in-use', message: /another plexusd/ })
+  const looker = await client(t, first.paths.status)
+  t.ok(await looker.call('status'), 'the first one still answers')
+
+  // A socket whose listener was killed: bound, and nobody accepts.
+  const stale = join(second.dir, 'control.sock')
+  const { spawnSync } = await import('node:child_process')
+  const script = `require('net').createServer().listen(${JSON.stringify(stale)}, () => process.kill(process.pid, 'SIGKILL'))`
+  spawnSync(process.execPath, ['-e', script])
+  t.ok(existsSync(stale))
+  await second.server.listen(second.dir)
+  t.ok(await (await client(t, stale)).call('status'))
+})
+
+t.test('a file that is no socket is left alone', async (t) => {
+  const made = new ControlRig(VOLUME_VERB_SPECS)
+  t.teardown(() => made.stop())
+  writeFileSync(made.paths.control, 'precious')
+  await t.rejects(made.server.listen(made.dir), { name: 'PlexusError', kind: 'in-use' })
+  t.equal(readFileSync(made.paths.control, 'utf8'), 'precious')
+})
+
+t.test('hostile lines', async (t) => {
+  const made = await rig(t)
+  const raw = await made.raw(made.paths.control)
+  raw.send('nonsense\n')
+  t.match(await raw.next(), { id: null, error: { code: RPC_CODE.PARSE } })
+  raw.send('[]\n{"jsonrpc":"2.0","id":4,"method":"status","params":[]}\n')
+  t.match(await raw.next(), { error: { code: RPC_CODE.INVALID_REQUEST } })
+  t.match(await raw.next(), { id: 4, error: { code: RPC_CODE.INVALID_PARAMS } })
+  raw.request(5, '__proto__')
+  t.match(await raw.next(), { id: 5, error: { code: RPC_CODE.METHOD_NOT_FOUND } })
+  raw.request(6, 'tree')
+  t.match(await raw.next(), { id: 6, result: { outputVersion: { command: 'tree' } } })
+  // Never a line end: the connection goes, the memory does not grow.
+  raw.send(`{"jsonrpc":"2.0","id":7,"x":"${'x'.repeat(CONTROL_LINE_BYTES)}`)
+  t.match(await raw.next(), { id: null, error: { message: /a line has at most/ } })
+  await raw.ended
+  const looker = await client(t, made.paths.status)
+  t.ok(await looker.call('status'), 'others are served')
+})
+
+t.test('requests under way, clients, and answers that nobody reads are bounded', async (t) => {
+  const made = await rig(t)
+  const raw = await made.raw(made.paths.status)
+  for (let id = 1; id <= CONTROL_REQUESTS; id++) raw.request(id, 'events.follow')
+  raw.request(99, 'status')
+  t.match(await raw.next(), { id: 99, error: { message: /requests are under way/ } })
+  // It subscribed often and never reads: dropped, not buffered for ever.
+  raw.socket.pause()
+  const text = 'x'.repeat(64 * 1024)
+  for (let n = 0; n < 200 && !raw.socket.destroyed; n++) {
+    made.topology.events.emit('info', 'noise', 'x', text)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  raw.socket.resume()
+  await raw.ended
+
+  const others: RpcClient[] = []
+  for (let n = 0; n < CONTROL_CLIENTS; n++) others.push(await client(t, made.paths.status))
+  const late = await client(t, made.paths.status)
+  await t.rejects(late.call('status'), { name: 'PlexusError', kind: 'exhausted' })
+  t.ok(await (await client(t, made.paths.control)).call('status'), 'the other socket has its own')
+  others[0]?.close()
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  t.ok(await (await client(t, made.paths.status)).call('status'), 'a place is free again')
+})
+
+t.test('events: what was, what comes, and only while somebody listens', async (t) => {
+  const made = await rig(t)
+  const { events } = made.topology
+  events.emit('warning', 'drive-down', 'd3', 'Drive d3 stopped answering')
+  const looker = await client(t, made.paths.status)
+  t.match(await looker.call('events.list'), { events: [{ event: 'drive-down', object: 'd3' }] })
+  t.match(await looker.call('events.list', { since: '2099-01-01T00:00:00Z' }), { events: [] })
+  await t.rejects(looker.call('events.list', { since: 'yesterday' }), {
+    name: 'PlexusError',
+    kind: 'invalid',
+  })
+  const heard = new Promise((resolve) => looker.onNotification((...all) => resolve(all)))
+  const following = looker.call('events.follow')
+  following.catch(() => {})
+  await looker.call('status')
+  events.emit('info', 'rebuild-started', 'db', 'A rebuild has started')
+  t.match(await heard, ['event', { event: 'rebuild-started', object: 'db', severity: 'info' }])
+  looker.close()
+})
+
+function slowJob(over: Partial<JobPlan> = {}): JobPlan & { go(): void } {
+  let go = (): void => {}
+  const gate = new Promise<void>((resolve) => {
+    go = resolve
+  })
+  return {
+    id: 'j1',
+    kind: 'rebuild',
+    object: 'db.p0',
+    volume: 'db',
+    totalBytes: MIB,
+    startBytes: 0,
+    step: async () => {
+      await gate
+      return MIB
+    },
+    checkpoint: async () => {},
+    finish: async () => {},
+    abandon: async () => {},
+    go,
+    ...over,
+  }
+}
+
+t.test('jobs are shown, limited, waited for', async (t) => {
+  const made = await rig(t)
+  made.fake.volumes = [aVolume()]
+  const plan = slowJob()
+  made.topology.jobs.start(plan)
+  const doer = await client(t, made.paths.control)
+  t.match(await doer.call('job.list'), { jobs: [{ id: 'j1', state: 'running', volume: 'db' }] })
+  t.match(await doer.call('job.limit', { job: 'j1', rate: '1MiB/s' }), {
+    jobs: [{ limitBytesPerSecond: MIB }],
+  })
+  t.match(await doer.call('job.limit', { job: 'all', rate: '2MiB' }), { jobs: [{ id: 'j1' }] })
+  t.equal(made.topology.jobs.limitBytesPerSecond, 2 * MIB)
+  await doer.call('job.limit', { job: 'all', rate: 'none' })
+  t.equal(made.topology.jobs.limitBytesPerSecond, undefined)
+  await t.rejects(doer.call('job.limit', { job: 'j1', rate: '0' }), {
+    name: 'PlexusError',
+    kind: 'invalid',
+  })
+  await t.rejects(doer.call('job.pause', { job: 'j9' }), { name: 'PlexusError', kind: 'not-found' })
+  t.match(await doer.call('wait', { name: 'db', now: true }), { done: false })
+  t.match(await doer.call('wait', { name: 'db', for: 'scrub' }), { done: true, jobs: [] })
+  await t.rejects(doer.call('wait', { name: 'dbb' }), {
+    kind: 'not-found',
+    message: /did you mean "db"/,
+  })
+  const waiting = doer.call('wait', { name: 'db', for: 'rebuild' })
+  plan.go()
+  t.match(await waiting, { done: true, jobs: [{ id: 'j1', state: 'done' }] })
+})
+
+t.test('devices: what is there, what is on it, and our label taken off', async (t) => {
+  const made = await rig(t)
+  const doer = await client(t, made.paths.control)
+  t.match(await doer.call('device.list'), {
+    devices: [
+      { name: 'd1', state: 'ready', sizeBytes: 16 * MIB, blockBytes: 512, holders: [] },
+      { name: 'd2', state: 'missing', reason: 'no such file' },
+    ],
+  })
+  t.match(await doer.call('device.probe'), { devices: [{ name: 'd1', contents: '', free: true }] })
+  await t.rejects(doer.call('device.probe', { names: ['d2'] }), {
+    kind: 'gone',
+    message: /no such file/,
+  })
+  await t.rejects(doer.call('device.show', { name: 'd7' }), {
+    name: 'PlexusError',
+    kind: 'not-found',
+  })
+  await t.rejects(doer.call('device.clear-label', { name: 'd1' }), {
+    name: 'PlexusError',
+    kind: 'not-found',
+  })
+
+  const setUuid = '11111111-1111-4111-8111-111111111111'
+  const deviceUuid = '22222222-2222-4222-8222-222222222222'
+  await AnchoredDevice.format(made.device, { setUuid, deviceUuid, className: 'vinum' })
+  t.match(await doer.call('device.probe', { names: ['d1'] }), {
+    devices: [{ free: false, label: `vinum, set ${setUuid}, generation 0` }],
+  })
+  const provider = made.topology.find('d1')
+  const access = { read: 1, write: 1, exclusive: 0 }
+  const holder = made.topology.attach(provider, undefined, 'vinum drive d1', access)
+  await t.rejects(doer.call('device.clear-label', { name: 'd1' }), {
+    kind: 'in-use',
+    message: /in use by vinum drive d1/,
+  })
+  await holder.close()
+  t.match(await doer.call('device.clear-label', { name: 'd1', dryRun: true }), { dryRun: true })
+  t.ok(await readAnchor(made.device), 'a dry run changes nothing')
+  t.match(await doer.call('device.clear-label', { name: 'd1' }), {
+    dryRun: false,
+    steps: [{ text: /remove the label from d1/ }],
+  })
+  t.equal(await readAnchor(made.device), undefined)
+})
+
+t.test(
+  'the configuration: difference, backup, and the old file when the new one fails',
+  async (t) => {
+    const made = await rig(t)
+    const doer = await client(t, made.paths.control)
+    const before = readFileSync(made.configFile, 'utf8')
+    t.match(await doer.call('config.dump'), { text: before })
+    t.match(await doer.call('config.diff'), { steps: [] })
+    t.match(await doer.call('status'), { drift: [] })
+    const after = before.replace('  d3: /dev/d3\n', '')
+    writeFileSync(made.configFile, after)
+    t.match(await doer.call('status'), { drift: [/has changed since it was applied/] })
+    t.match(await doer.call('config.diff'), { steps: [/remove device d3/] })
+    writeFileSync(made.configFile, before)
+
+    await t.rejects(doer.call('config.apply', { file: 'version: 9\n' }), {
+      name: 'PlexusError',
+      kind: 'invalid',
+    })
+    t.match(await doer.call('config.apply', { file: after, dryRun: true }), {
+      dryRun: true,
+      steps: [{ text: /remove device d3/ }],
+    })
+    t.equal(readFileSync(made.configFile, 'utf8'), before)
+    t.equal(made.reloads, 0)
+    chmodSync(made.configFile, 0o640)
+    t.match(await doer.call('config.apply', { file: after }), { dryRun: false })
+    t.equal(made.reloads, 1)
+    t.equal(readFileSync(made.configFile, 'utf8'), after)
+    t.equal(statSync(made.configFile).mode & 0o777, 0o640, 'the mode stays')
+    const { backups } = (await doer.call('config.backups')) as { backups: { path: string }[] }
+    t.equal(backups.length, 1)
+    t.equal(readFileSync(backups[0]?.path ?? '', 'utf8'), before)
+
+    made.failReload = new PlexusError('in-use', {
+      op: 'listen',
+      subject: 'san',
+      message: 'port taken',
+    })
+    await t.rejects(doer.call('config.apply', { file: before }), {
+      name: 'PlexusError',
+      kind: 'in-use',
+    })
+    t.equal(readFileSync(made.configFile, 'utf8'), after, 'what could not be applied does not stay')
+  },
+)
+
+t.test('what there is', async (t) => {
+  const made = await rig(t)
+  made.fake.volumes = [aVolume()]
+  const looker = await client(t, made.paths.status)
+  t.match(await looker.call('status'), {
+    volumes: [
+      { name: 'db', exported: [{ target: 'iqn.2026-01.lab.plexus:db', lun: 0, sessions: [] }] },
+    ],
+    problems: [
+      { object: 'd2', health: 'DEGRADED' },
+      { object: 'iqn.2026-01.lab.plexus:db lun 0', health: 'FAULTED' },
+    ],
+  })
+  t.match(await looker.call('status', { name: 'db' }), { problems: [], health: 'HEALTHY' })
+  await t.rejects(looker.call('status', { name: 'nodb' }), {
+    name: 'PlexusError',
+    kind: 'not-found',
+  })
+  t.match(await looker.call('target.list'), { targets: [{ auth: 'none', luns: 1, sessions: 0 }] })
+  t.match(await looker.call('lun.list'), { luns: [{ lun: 0, volume: 'db', state: 'not ready' }] })
+  t.match(await looker.call('session.list'), { sessions: [] })
+  t.match(await looker.call('geom.list'), { geoms: [{ className: 'disk', name: 'd1' }] })
+  t.match(await looker.call('stat'), {
+    providers: [{ name: 'd1', rank: 0, operations: { read: { operations: Number } } }],
+  })
+  await t.rejects(looker.call('stat', { name: 'd9' }), { name: 'PlexusError', kind: 'not-found' })
+  t.match(await looker.call('names', { kind: 'device' }), { names: ['d1', 'd2'] })
+  t.match(await looker.call('names', { kind: 'volume' }), { names: ['db'] })
+  t.match(await looker.call('names', { kind: 'nonsense' }), { names: [] })
+})
+
+t.test('the client knows a daemon from something else', async (t) => {
+  const made = await rig(t)
+  await t.rejects(RpcClient.connect(join(made.dir, 'nobody.sock')), {
+    kind: 'gone',
+    message: /systemctl start plexusd/,
+  })
+  const path = join(made.dir, 'other.sock')
+  const other = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', () => socket.write('220 mail ready\n'))
+  })
+  await new Promise<void>((resolve) => other.listen(path, resolve))
+  t.teardown(() => other.close())
+  const confused = await client(t, path)
+  await t.rejects(confused.call('status'), { name: 'PlexusError', kind: 'protocol' })
+  const silentPath = join(made.dir, 'silent.sock')
+  const silent = createServer((socket) => socket.on('error', () => {}))
+  await new Promise<void>((resolve) => silent.listen(silentPath, resolve))
+  t.teardown(() => silent.close())
+  const patient = await client(t, silentPath)
+  await t.rejects(patient.call('status', {}, { timeoutMs: 20 }), {
+    name: 'PlexusError',
+    kind: 'timeout',
+  })
+})
