@@ -71,22 +71,21 @@ function shapeOf(plex: Plex, growth: GrowthRecord): Shape {
 export function growPlan(options: GrowOptions): JobPlan {
   const { plex } = options
   const shape = shapeOf(plex, growthOf(plex))
-  assert(
-    options.totalBytes === shape.sizeAfter,
-    `the growth of ${plex.record.name} ends at its size`,
-  )
-  return planOf(options, {
-    subdisks: plex.subdisks,
-    stepBytes: GROW_WINDOW_BYTES,
-    startBytes: growthOf(plex).cursorBytes,
-    async step(offset, maxBytes) {
-      const growth = growthOf(plex)
-      assert(growth.cursorBytes === offset, `the growth of ${plex.record.name} is at its cursor`)
-      if (growth.backup) await finishWindow(options)
-      else await moveWindow(options, shape, growth, maxBytes)
-      return growthOf(plex).cursorBytes
+  return planOf(
+    { ...options, totalBytes: shape.sizeAfter },
+    {
+      subdisks: plex.subdisks,
+      stepBytes: GROW_WINDOW_BYTES,
+      startBytes: growthOf(plex).cursorBytes,
+      async step(offset, maxBytes) {
+        const growth = growthOf(plex)
+        assert(growth.cursorBytes === offset, `the growth of ${plex.record.name} is at its cursor`)
+        if (growth.backup) await finishWindow(options)
+        else await moveWindow(options, shape, growth, maxBytes)
+        return growthOf(plex).cursorBytes
+      },
     },
-  })
+  )
 }
 
 /**

@@ -158,9 +158,9 @@ t.test('a pause waits for the step in hand and is durable; resume goes on', asyn
   bench.stepwise = false
   await bench.go()
   t.equal(await job.ended, 'done')
-  await t.rejects(job.pause(), { kind: 'invalid' })
-  t.throws(() => job.resume(), { kind: 'invalid' })
-  await t.rejects(job.cancel(), { kind: 'invalid' })
+  await t.rejects(job.pause(), { kind: 'invalid', message: /at work no more/ })
+  t.throws(() => job.resume(), { kind: 'invalid', message: /at work no more/ })
+  await t.rejects(job.cancel(), { kind: 'invalid', message: /at work no more/ })
 })
 
 t.test('a pause that is taken back, fails, or comes too late is told so', async (t) => {
@@ -168,7 +168,7 @@ t.test('a pause that is taken back, fails, or comes too late is told so', async 
   bench.stepwise = true
   const job = bench.jobs.start(bench.plan('db', 2 * MIB))
   await quiet()
-  const takenBack = t.rejects(job.pause(), { kind: 'aborted' })
+  const takenBack = t.rejects(job.pause(), { kind: 'aborted', message: /resumed/ })
   job.resume()
   await takenBack
   await bench.go()
@@ -182,7 +182,7 @@ t.test('a pause that is taken back, fails, or comes too late is told so', async 
   const failing = bench.jobs.start(bench.plan('x', 2 * MIB))
   bench.failures.set('step 0', failure('bad sector'))
   await quiet()
-  const late = t.rejects(failing.pause(), { kind: 'invalid' })
+  const late = t.rejects(failing.pause(), { kind: 'invalid', message: /at work no more/ })
   await bench.go()
   await late
 })
@@ -357,11 +357,14 @@ t.test('one job of an id at a time', async (t) => {
   const bench = new Bench()
   bench.stepwise = true
   const job = bench.jobs.start(bench.plan('db', MIB))
-  t.throws(() => bench.jobs.start(bench.plan('db', MIB)), { kind: 'in-use' })
+  t.throws(() => bench.jobs.start(bench.plan('db', MIB)), {
+    kind: 'in-use',
+    message: /runs already/,
+  })
   bench.stepwise = false
   await bench.go()
   await job.ended
-  t.throws(() => new JobManager(bench).get('x'), { kind: 'not-found', message: /no job runs/ })
+  t.throws(() => new Bench().jobs.get('x'), { kind: 'not-found', message: /no job runs/ })
 })
 
 t.test('stop parks all at a checkpoint; nothing is finished or abandoned', async (t) => {
