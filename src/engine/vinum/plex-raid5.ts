@@ -6,7 +6,8 @@
  *
  *   row       a write holds the lock of its row; a healthy read takes none
  *   valid     a column is read where it is up, or where its rebuild has been
- *   trusted   parity is relied upon below the mark of the initialisation, except where a crash left doubt
+ *   trusted   parity is relied upon below the mark of the initialisation, except where a crash left doubt: until
+ *             that is resolved, writes there compute it from all data, and a bad sector is not computed from it
  */
 import { assert, defined } from '../../base/assert.ts'
 import { type ErrorKind, PlexusError, toPlexusError } from '../../base/errors.ts'
@@ -159,19 +160,25 @@ export class Raid5Plex implements Plex {
     return subdisk.validity?.covers(rowStart(layout, row), layout.rowDataBytes) ?? false
   }
 
-  /** Is the parity of `rows` rows right? */
+  /**
+   * Is the parity of `rows` rows relied upon? Doubt counts while all columns are there: then their data are known, and
+   * parity is computed from them. When one is missing, what parity says is the best that there is.
+   */
   spanTrusted(layout: Raid5Layout, row: number, rows: number): boolean {
-    const offset = rowStart(layout, row)
-    const length = rows * layout.rowDataBytes
-    const mark = this.#parityValidBytes
-    if (offset + length > mark && mark < this.sizeBytes) return false
-    return this.doubt?.covers(offset, length) ?? true
+    if (!this.spanComputed(layout, row, rows)) return false
+    if (this.doubt?.covers(rowStart(layout, row), rows * layout.rowDataBytes) ?? true) return true
+    return !this.columnsOf(layout).every((subdisk) => this.isUp(subdisk))
   }
 
-  /** Is all parity right? */
-  get trusted(): boolean {
-    const { sizeBytes } = this
-    return this.#parityValidBytes >= sizeBytes && (this.doubt?.covers(0, sizeBytes) ?? true)
+  /** Has the parity of `rows` rows ever been computed? Then the loss of a column may be accepted. */
+  spanComputed(layout: Raid5Layout, row: number, rows: number): boolean {
+    const mark = this.#parityValidBytes
+    return mark >= this.#sizeBytes || rowStart(layout, row + rows) <= mark
+  }
+
+  /** Has all parity been computed? */
+  get computed(): boolean {
+    return this.#parityValidBytes >= this.#sizeBytes
   }
 
   /** Nothing is missing in the row, or parity makes up for it. */

@@ -58,8 +58,11 @@ export function rebuildStep(
       requireColumns(plex, span, index)
       await computeColumn(plex, span, () => index)
     }
+    const start = rowStart(layout, firstRow)
     const validity = column.validity as GrowingValidity | undefined
-    validity?.markValid(rowStart(layout, firstRow), end - rowStart(layout, firstRow))
+    validity?.markValid(start, end - start)
+    // What was computed from parity agrees with it.
+    plex.doubt?.markValid(start, end - start)
     return end
   })
 }

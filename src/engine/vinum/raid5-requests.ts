@@ -238,7 +238,7 @@ export class FlushRequest extends ColumnGroup {
       }
       if (!this.#plex.isUp(subdisk) || missed.has(subdisk)) lost++
     }
-    this.#plex.resolveMissed(missed, lost <= 1 && this.#plex.trusted, (error) => {
+    this.#plex.resolveMissed(missed, lost <= 1 && this.#plex.computed, (error) => {
       if (error) for (const [subdisk, why] of missed) this.#onMissed(subdisk, why)
       this.#request.complete(error)
     })

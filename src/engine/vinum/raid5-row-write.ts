@@ -264,7 +264,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
 
   #written(): void {
     this.#giveBack()
-    const { parity, unreadable, unwritable, trusted } = defined(this.#state, 'the state of the row')
+    const { parity, unreadable, unwritable } = defined(this.#state, 'the state of the row')
     const missed = new Map(this.failed)
     for (const [subdisk, error] of missed) this.#plex.host.noteError(subdisk, 'write', error)
     const meant = new Set([parity, ...this.#slice.map(({ column }) => column)])
@@ -278,7 +278,8 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     for (const column of unreadable) {
       if (column !== this.#readFailed) lost.add(this.#plex.column(column))
     }
-    const redundant = trusted || !dataMissed(this.#plex, missed, parity)
+    const computed = this.#plex.spanComputed(this.#layout, this.#row, 1)
+    const redundant = computed || !dataMissed(this.#plex, missed, parity)
     this.#plex.resolveMissed(missed, lost.size <= 1 && redundant, (error) => {
       if (error) this.#finish(error, missed)
       else {

@@ -75,7 +75,7 @@ export class RowsZero extends ColumnGroup {
     for (const [subdisk, error] of missed) plex.host.noteError(subdisk, 'write', error)
     const lost = lostBefore + missed.size
     for (const subdisk of gone) missed.set(subdisk, plex.driveGone(subdisk))
-    const redundant = lost === 0 || (lost === 1 && plex.spanTrusted(layout, firstRow, rows))
+    const redundant = lost === 0 || (lost === 1 && plex.spanComputed(layout, firstRow, rows))
     plex.resolveMissed(missed, redundant, (error) => {
       plex.locks.releaseSpan(firstRow, rows)
       if (error || redundant) this.#init.done(error, missed)
