@@ -8,13 +8,15 @@ import type { PlexRecord, SubdiskRecord, VolumeRecord } from '../model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { COLUMNS_MIN, checkPlexCount, checkStripe, checkSubdiskCount, childName } from './build.ts'
 import { Draft, isPlaceholder } from './draft.ts'
+import { usableDrive } from './drives.ts'
 import {
   beginGrowth,
   checkFits,
   checkGrowable,
   checkNotCarrying,
+  checkOnlyCopy,
   growVolume,
-  stateAtEnd,
+  trimPlex,
   volumeOf,
 } from './growth.ts'
 import { findObject, findTyped } from './lookup.ts'
@@ -123,6 +125,7 @@ function attachPlex(
     draft.startJobs(named)
     return
   }
+  trimPlex(draft, named, volume.sizeBytes)
   for (const one of draft.subdisksOf(named)) draft.putSubdisk({ ...one, state: 'stale' })
   draft.putPlex({ ...named, parityValidBytes: 0 })
   draft.startJobs(named)
@@ -155,6 +158,7 @@ function attachSubdisk(
   const drive = draft.drive(subdisk.driveUuid)
   const volume = volumeOf(draft, plex)
   draft.checkIdle(plex, 'attach')
+  if (drive) usableDrive(draft, drive)
   if (volume && drive) checkFits(draft, volume, drive)
   const hole = findHole(draft, plex, offsetBytes)
   const index = hole
@@ -215,6 +219,7 @@ function atEnd(
   plex: PlexRecord,
   offsetBytes: number | undefined,
 ): Place {
+  checkOnlyCopy(draft, plex)
   const end = draft.plexBytes(plex)
   if (offsetBytes !== undefined && offsetBytes !== end) {
     draft.fail(
@@ -227,7 +232,8 @@ function atEnd(
   return {
     plexOffsetBytes: end,
     sizeBytes: subdisk.sizeBytes,
-    state: stateAtEnd(draft, plex, end),
+    // The first content that this part of the volume has.
+    state: 'up',
   }
 }
 

@@ -27,7 +27,7 @@ import {
 } from './build.ts'
 import { Draft } from './draft.ts'
 import { newDrive, resolveDrive } from './drives.ts'
-import { checkFits } from './growth.ts'
+import { checkFits, trimPlex } from './growth.ts'
 import { checkNewName, findTyped, lookUp } from './lookup.ts'
 import { flag, text } from './parameters.ts'
 import { checkVolumeName } from './short-forms.ts'
@@ -179,6 +179,7 @@ class Creation {
         `plex ${one.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as its volume`,
       )
     }
+    if (volume && volume.sizeBytes > 0) trimPlex(draft, plex, volume.sizeBytes)
     return plex
   }
 
@@ -307,10 +308,12 @@ class Creation {
     const volume = findTyped(draft.model, 'volume', name, draft.op)
     const plexes = draft.plexesOf(volume)
     const sizes = plexes.map((one) => draft.plexBytes(one))
+    const sizeBytes = sizes.length === 0 ? 0 : Math.min(...sizes)
+    for (const plex of plexes) trimPlex(draft, plex, sizeBytes)
     const preferred = this.#preferred(uuid, name)
     draft.putVolume({
       ...volume,
-      sizeBytes: sizes.length === 0 ? 0 : Math.min(...sizes),
+      sizeBytes,
       readPolicy: preferred ? 'prefer' : volume.readPolicy,
       preferredPlexUuid: preferred?.uuid,
     })

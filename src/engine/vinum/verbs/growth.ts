@@ -3,7 +3,7 @@
  * more columns and a job that restripes it, all new columns in one pass. Used by `vinum grow`, `vinum attach`
  * and `volume grow`. spec/vinum.md, 5.3 "grow", 8.3, 8.4.
  */
-import { formatSize } from '../../../base/bytes.ts'
+import { alignUp, formatSize } from '../../../base/bytes.ts'
 import type {
   DriveRecord,
   PlexRecord,
@@ -99,6 +99,53 @@ export function stateAtEnd(draft: Draft, plex: PlexRecord, offset: number): Subd
   return others.some((one) => draft.plexBytes(one) > offset) ? 'stale' : 'up'
 }
 
+/**
+ * Throws `unsupported` for one of several copies: what a copy had beyond its volume would be valid in none of
+ * the others when the volume reaches it (8.2), so copies grow together or not at all.
+ */
+export function checkOnlyCopy(draft: Draft, plex: PlexRecord): void {
+  const volume = volumeOf(draft, plex)
+  const copies = volume ? draft.plexesOf(volume).length : 0
+  if (!volume || copies < 2) return
+  draft.fail(
+    'unsupported',
+    plex.name,
+    `plex ${plex.name} is one of ${copies} copies of ${volume.name}, which grow together: plexus volume grow ${volume.name} with ${copies} devices`,
+  )
+}
+
+/**
+ * Gives back what a plex has beyond `sizeBytes`, but for the rest of its last row, so that copies are equal.
+ * Throws `invalid` when a subdisk would have nothing left.
+ */
+export function trimPlex(draft: Draft, plex: PlexRecord, sizeBytes: number): void {
+  const subdisks = draft.subdisksOf(plex)
+  const { organization, stripeBytes } = plex
+  for (const one of subdisks) {
+    const wanted =
+      organization === 'concat'
+        ? alignUp(Math.max(0, sizeBytes - one.plexOffsetBytes), blockOf(draft, one))
+        : alignUp(Math.ceil(sizeBytes / dataColumns(organization, subdisks.length)), stripeBytes)
+    if (wanted >= one.sizeBytes) continue
+    if (wanted === 0) {
+      draft.fail(
+        'invalid',
+        one.name,
+        `subdisk ${one.name} lies wholly beyond the ${formatSize(sizeBytes)} of the volume; leave it out, or detach it first`,
+      )
+    }
+    draft.putSubdisk({ ...one, sizeBytes: wanted })
+    draft.step(
+      `trim subdisk ${one.name} from ${formatSize(one.sizeBytes)} to ${formatSize(wanted)}`,
+      one.name,
+    )
+  }
+}
+
+function blockOf(draft: Draft, subdisk: SubdiskRecord): number {
+  return draft.drive(subdisk.driveUuid)?.blockBytes ?? 512
+}
+
 /** Grows a plex over more drives, one subdisk on each. Throws before anything of the plex changes. */
 export function growPlex(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
   draft.checkIdle(plex, 'grow')
@@ -114,13 +161,12 @@ export function growPlex(draft: Draft, plex: PlexRecord, drives: readonly DriveR
 }
 
 function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
+  checkOnlyCopy(draft, plex)
   for (const drive of drives) {
     appendSubdisk(draft, plex, drive, roomOn(draft, drive))
   }
   const volume = volumeOf(draft, plex)
-  if (!volume) return
-  growVolume(draft, volume)
-  draft.startJobs(plex)
+  if (volume) growVolume(draft, volume)
 }
 
 /** What is free on a drive in one piece. Throws `no-space` when it is nothing. */

@@ -61,6 +61,13 @@ function growCopies(
     draft.checkIdle(plex, 'grow')
     // Copies with stripes cannot grow; this says why.
     if (plex.organization !== 'concat') checkGrowable(draft, plex)
+    if (draft.plexBytes(plex) !== volume.sizeBytes) {
+      draft.fail(
+        'unsupported',
+        plex.name,
+        `plex ${plex.name} and volume ${volume.name} differ in size, so that copies cannot grow together; remove the copy, grow, and add it again`,
+      )
+    }
   }
   if (drives.length % plexes.length !== 0) {
     draft.fail(

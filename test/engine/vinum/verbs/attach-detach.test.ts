@@ -215,14 +215,37 @@ t.test('grow of a mirror: each copy gets a part, and the new parts are synchroni
   t.strictSame(bench.jobs(), ['sync on m.p1'])
 })
 
-t.test('one copy of a mirror grows: the volume waits for the other one', async (t) => {
+t.test('vinum.md 8.2: copies grow together, and have nothing beyond their volume', async (t) => {
   const bench = settled()
-  bench.run('vinum grow', { plex: 'm.p0', devices: ['d6'] })
-  t.equal(bench.volume('m').sizeBytes, ROOM)
-  t.strictSame(bench.states('m.p0'), ['m.p0.s0 up', 'm.p0.s1 up'])
-  bench.run('vinum grow', { plex: 'm.p1', devices: ['d7'] })
-  t.equal(bench.volume('m').sizeBytes, 2 * ROOM)
-  t.strictSame(bench.states('m.p1'), ['m.p1.s0 up', 'm.p1.s1 reviving'])
+  t.match(
+    bench.refusal('vinum grow', { plex: 'm.p0', devices: ['d6'] }),
+    /^unsupported: plex m.p0 is one of 2 copies of m, which grow together/,
+  )
+  bench.run('volume create', { name: 'x', concat: ['d6', 'd7'] })
+  bench.run('vinum detach', { object: 'x.p0', force: true })
+  t.match(
+    bench.refusal('vinum attach', { object: 'x.p0', parent: 'm' }),
+    /^invalid: subdisk x.p0.s1 lies wholly beyond/,
+  )
+  bench.device('big', { sizeBytes: 4 * GIB })
+  bench.run('volume create', { name: 'y', concat: ['big'] })
+  bench.run('vinum detach', { object: 'y.p0', force: true })
+  bench.run('vinum attach', { object: 'y.p0', parent: 'm' })
+  t.equal(bench.subdisk('y.p0.s0').sizeBytes, ROOM, 'trimmed')
+  bench.run('vinum create', { file: 'sd name more drive d8 detached' })
+  bench.settle()
+  t.match(
+    bench.refusal('vinum attach', { object: 'more', parent: 'm.p0' }),
+    /^unsupported: plex m.p0 is one of 3 copies/,
+  )
+})
+
+t.test('a subdisk whose drive is down is not attached', async (t) => {
+  const bench = settled()
+  bench.run('volume create', { name: 'c', concat: ['d7'], size: '16MiB' })
+  bench.run('vinum create', { file: 'sd name more drive d6 detached' })
+  bench.lose('d6')
+  t.match(bench.refusal('vinum attach', { object: 'more', parent: 'c.p0' }), /^gone: drive d6/)
 })
 
 t.test('grow of raid5 and stripes: all new columns in one restripe', async (t) => {

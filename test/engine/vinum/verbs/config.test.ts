@@ -1,5 +1,6 @@
 /** create from a configuration text, printconfig, and the lists. */
 import t from 'tap'
+import { PlexusError } from '../../../../src/base/errors.ts'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
 import type { ConfigText, VinumListing } from '../../../../src/control/vinum-rows.ts'
 import { stepsOf, VerbBench } from '../../../support/vinum-verbs.ts'
@@ -201,7 +202,7 @@ t.test('lists', async (t) => {
   t.equal(bench.show<VinumListing>('vinum list', { objects: ['a'] }).drives.length, 1)
   t.equal(bench.show<VinumListing>('volume list').volumes.length, 2)
   t.equal(bench.show<VinumListing>('volume show', { name: 'db' }).subdisks.length, 3)
-  t.throws(() => bench.show('vinum list', { objects: ['nope'] }), { kind: 'not-found' })
-  t.throws(() => bench.show('vinum lv', { objects: ['db.p0'] }), { kind: 'not-found' })
-  t.throws(() => bench.show('volume show', { name: 'db.p0' }), { kind: 'not-found' })
+  t.throws(() => bench.show('vinum list', { objects: ['nope'] }), PlexusError)
+  t.throws(() => bench.show('vinum lv', { objects: ['db.p0'] }), PlexusError)
+  t.throws(() => bench.show('volume show', { name: 'db.p0' }), PlexusError)
 })

@@ -4,148 +4,181 @@ import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import type { VerbParameters } from '../../../../src/engine/geom/types.ts'
 import { firstUncovered } from '../../../../src/engine/vinum/coverage.ts'
+import { allNames } from '../../../../src/engine/vinum/verbs/lookup.ts'
 import { VerbBench } from '../../../support/vinum-verbs.ts'
 
-type Call =
-  | { readonly words: string; readonly parameters: VerbParameters }
-  | { readonly words: 'settle' | 'open'; readonly parameters: { readonly pick: string } }
-
-const device = fc.integer({ min: 1, max: 9 }).map((number) => `d${number}`)
-const devices = fc.uniqueArray(device, { minLength: 1, maxLength: 4 })
-const volume = fc.constantFrom('u', 'v', 'w')
-const plex = fc.tuple(volume, fc.integer({ min: 0, max: 2 })).map(([one, n]) => `${one}.p${n}`)
-const subdisk = fc.tuple(plex, fc.integer({ min: 0, max: 3 })).map(([one, n]) => `${one}.s${n}`)
-const object = fc.oneof(volume, plex, subdisk, device)
-const flags = fc.record({ force: fc.boolean(), recursive: fc.boolean() })
-
-function call(words: string, parameters: fc.Arbitrary<object>): fc.Arbitrary<Call> {
-  return parameters.map((one) => ({ words, parameters: one as VerbParameters }))
+/** What one call chooses with: numbers that pick from what exists when it is made. */
+interface Dice {
+  readonly a: number
+  readonly b: number
+  readonly c: number
+  readonly yes: boolean
+  readonly no: boolean
 }
 
-/** Weights lead to volumes that live for a while. */
-const calls = fc.oneof(
-  { weight: 3, arbitrary: fc.constant<Call>({ words: 'settle', parameters: { pick: '' } }) },
-  { weight: 1, arbitrary: volume.map<Call>((pick) => ({ words: 'open', parameters: { pick } })) },
-  ...(['concat', 'stripe', 'mirror', 'raid5'] as const).map((layout) => ({
-    weight: 2,
-    arbitrary: call(
-      'volume create',
-      fc
-        .tuple(volume, devices, fc.constantFrom('3MiB', '16MiB', '500MiB'))
-        .map(([name, list, size]) => ({ name, [layout]: list, size })),
-    ),
-  })),
-  { weight: 2, arbitrary: call('volume grow', fc.record({ name: volume, devices })) },
-  { weight: 1, arbitrary: call('vinum grow', fc.record({ plex, devices })) },
-  { weight: 2, arbitrary: call('volume add-mirror', fc.record({ name: volume, devices })) },
-  { weight: 1, arbitrary: call('volume remove-mirror', fc.record({ name: volume, plex })) },
-  {
-    weight: 3,
-    arbitrary: call(
-      'volume replace',
-      fc.record({ name: volume, oldDrive: device, newDevice: device }),
-    ),
+function pick<T>(from: readonly T[], number: number, otherwise: T): T {
+  return from[number % from.length] ?? otherwise
+}
+
+const named = (records: readonly { readonly name: string }[], number: number): string =>
+  pick(
+    records.map((one) => one.name),
+    number,
+    'none',
+  )
+
+/** One to four devices in a row, from any of them on. */
+const someDevices = (a: number, b: number): readonly string[] =>
+  Array.from({ length: 1 + (b % 4) }, (_, index) => `d${1 + ((a + index) % 12)}`)
+
+const volumeOf = ({ model }: VerbBench, number: number) => named(model.volumes, number)
+const plexOf = ({ model }: VerbBench, number: number) => named(model.plexes, number)
+const subdiskOf = ({ model }: VerbBench, number: number) => named(model.subdisks, number)
+const anyOf = ({ model }: VerbBench, number: number) => pick(allNames(model), number, 'none')
+const SIZES = ['3MiB', '16MiB', '200MiB']
+const LAYOUTS = ['concat', 'stripe', 'mirror', 'raid5']
+
+const CALLS: Readonly<Record<string, (bench: VerbBench, dice: Dice) => VerbParameters>> = {
+  'volume create': (_, { a, b, c }) => ({
+    name: pick(['u', 'v', 'w', 'x'], a, 'u'),
+    size: pick(SIZES, b, '3MiB'),
+    [pick(LAYOUTS, c, 'concat')]: someDevices(b, a + c),
+  }),
+  'volume grow': (bench, { a, b, c }) => ({ name: volumeOf(bench, a), devices: someDevices(b, c) }),
+  'vinum grow': (bench, { a, b, c }) => ({
+    plex: plexOf(bench, a),
+    devices: someDevices(b, c % 2),
+  }),
+  'volume add-mirror': (bench, { a, b, c }) => ({
+    name: volumeOf(bench, a),
+    devices: someDevices(b, c % 2),
+  }),
+  'volume remove-mirror': (bench, { a, b }) => ({
+    name: volumeOf(bench, a),
+    plex: plexOf(bench, b),
+  }),
+  'volume replace': (bench, { a, b, c }) => ({
+    name: volumeOf(bench, a),
+    oldDrive: named(bench.model.drives, b),
+    newDevice: `d${1 + (c % 12)}`,
+  }),
+  'vinum detach': (bench, { a, b, yes }) => ({
+    object: b % 2 === 0 ? plexOf(bench, a) : subdiskOf(bench, a),
+    force: yes,
+  }),
+  'vinum attach': ({ model }, { a, b, c, yes, no }) => {
+    const details = no ? ['rename'] : []
+    const [plexes, subdisks] = [
+      model.plexes.filter((one) => one.volumeUuid === undefined),
+      model.subdisks.filter((one) => one.plexUuid === undefined),
+    ]
+    return yes
+      ? { object: named(plexes, a), parent: named(model.volumes, b), details }
+      : { object: named(subdisks, a), parent: named(model.plexes, b + c), details }
   },
-  {
-    weight: 3,
-    arbitrary: call(
-      'vinum detach',
-      fc.record({ object: fc.oneof(plex, subdisk), force: fc.boolean() }),
-    ),
+  'vinum move': (bench, { a, b, yes }) => ({
+    drive: `d${1 + (a % 12)}`,
+    subdisks: [subdiskOf(bench, b)],
+    force: yes,
+  }),
+  'vinum rm': (bench, { a, yes, no }) => ({
+    objects: [anyOf(bench, a)],
+    recursive: yes,
+    force: no,
+  }),
+  'vinum rename': (bench, { a, b, yes }) => ({
+    from: anyOf(bench, a),
+    to: `n${b % 3}${pick(['', '.p1', '.p1.s2'], b, '')}`,
+    recursive: yes,
+  }),
+  'vinum start': (bench, { a }) => ({ objects: [anyOf(bench, a)] }),
+  'volume scrub': (bench, { a, yes }) => ({ name: volumeOf(bench, a), repair: yes }),
+  'volume set': (bench, { a, b }) => ({
+    name: volumeOf(bench, a),
+    readPolicy: 'prefer',
+    plex: plexOf(bench, b),
+  }),
+  'vinum setstate': (bench, { a, b, yes }) => ({
+    state: pick(['up', 'down', 'stale'], b, 'up'),
+    object: anyOf(bench, a),
+    force: yes,
+  }),
+  'volume destroy': (bench, { a }) => ({ name: volumeOf(bench, a) }),
+}
+
+/** What happens beside the verbs. */
+const EVENTS: Readonly<Record<string, (bench: VerbBench, dice: Dice) => void>> = {
+  'jobs end': (bench) => bench.settle(),
+  'jobs end again': (bench) => bench.settle(),
+  open: ({ model, open }, { a }) => {
+    const one = pick(model.volumes, a, undefined)
+    if (one) open.add(one.uuid)
   },
-  {
-    weight: 4,
-    arbitrary: call(
-      'vinum attach',
-      fc
-        .tuple(fc.oneof(plex, subdisk), fc.oneof(volume, plex), fc.boolean())
-        .map(([one, parent, rename]) => ({
-          object: one,
-          parent,
-          details: rename ? ['rename'] : [],
-        })),
-    ),
-  },
-  {
-    weight: 2,
-    arbitrary: call(
-      'vinum move',
-      fc
-        .tuple(device, subdisk, fc.boolean())
-        .map(([drive, one, force]) => ({ drive, subdisks: [one], force })),
-    ),
-  },
-  {
-    weight: 2,
-    arbitrary: call(
-      'vinum rm',
-      fc.tuple(object, flags).map(([one, wish]) => ({ objects: [one], ...wish })),
-    ),
-  },
-  { weight: 1, arbitrary: call('vinum rename', fc.record({ from: object, to: volume })) },
-  {
-    weight: 1,
-    arbitrary: call(
-      'vinum start',
-      object.map((one) => ({ objects: [one] })),
-    ),
-  },
-  { weight: 1, arbitrary: call('volume scrub', fc.record({ name: volume })) },
-  {
-    weight: 1,
-    arbitrary: call(
-      'vinum setstate',
-      fc.record({
-        state: fc.constantFrom('up', 'down', 'stale'),
-        object,
-        force: fc.boolean(),
-      }),
-    ),
-  },
-)
+  close: ({ open }) => open.clear(),
+}
 
 /** Volumes in use whose every byte has a valid copy. */
-function servingOpen(bench: VerbBench): readonly string[] {
-  return bench.model.volumes
-    .filter((one) => bench.open.has(one.uuid) && firstUncovered(bench.model, one) === undefined)
+function servingOpen({ model, open }: VerbBench): readonly string[] {
+  return model.volumes
+    .filter((one) => open.has(one.uuid) && firstUncovered(model, one) === undefined)
     .map((one) => one.uuid)
 }
 
+const dice: fc.Arbitrary<Dice> = fc.record({
+  a: fc.nat(99),
+  b: fc.nat(99),
+  c: fc.nat(99),
+  yes: fc.boolean(),
+  no: fc.boolean(),
+})
+const calls = fc.tuple(fc.constantFrom(...Object.keys(CALLS), ...Object.keys(EVENTS)), dice)
+
+function started(seed: number): VerbBench {
+  const bench = new VerbBench(String(seed), 12)
+  bench.run('volume create', { name: 'u', mirror: ['d1', 'd2'], size: '16MiB' })
+  bench.run('volume create', { name: 'v', raid5: ['d3', 'd4', 'd5', 'd6'], size: '16MiB' })
+  bench.run('volume create', { name: 'w', concat: ['d7'], size: '16MiB' })
+  bench.settle()
+  return bench
+}
+
 t.test('any sequence of verbs keeps the configuration sound', async (t) => {
-  let planned = 0
-  let refused = 0
+  const effects = new Map<string, number>()
   fc.assert(
-    fc.property(fc.array(calls, { minLength: 4, maxLength: 24 }), fc.integer(), (list, seed) => {
-      const bench = new VerbBench(String(seed))
-      for (const { words, parameters } of list) {
-        if (words === 'settle') {
-          bench.settle()
-          continue
-        }
-        if (words === 'open') {
-          const one = bench.model.volumes.find(({ name }) => name === parameters['pick'])
-          if (one) bench.open.add(one.uuid)
-          continue
-        }
-        const serving = servingOpen(bench)
-        try {
-          // Checks what was planned by writing and reading it as on disk.
-          bench.run(words, parameters)
-          planned++
-        } catch (error) {
-          if (!(error instanceof PlexusError) || error.kind === 'corrupt') throw error
-          refused++
-        }
-        // Only an order that names the state and is forced may take a volume away from those who use it.
-        if (words === 'vinum setstate') continue
-        const after = servingOpen(bench)
-        const lost = serving.find((one) => !after.includes(one))
-        if (lost !== undefined)
+    fc.property(
+      fc.array(calls, { minLength: 10, maxLength: 40, size: 'max' }),
+      fc.integer(),
+      (list, seed) => {
+        const bench = started(seed)
+        for (const [words, thrown] of list) {
+          const event = EVENTS[words]
+          if (event) {
+            event(bench, thrown)
+            continue
+          }
+          const parameters = CALLS[words]?.(bench, thrown) ?? {}
+          const serving = servingOpen(bench)
+          try {
+            // Checks what was planned by writing and reading it as on disk.
+            bench.run(words, parameters)
+            effects.set(words, (effects.get(words) ?? 0) + 1)
+          } catch (error) {
+            if (!(error instanceof PlexusError) || error.kind === 'corrupt') {
+              throw new Error(`${words} ${JSON.stringify(parameters)}`, { cause: error })
+            }
+          }
+          // Only an order that names the state and is forced may take a volume away from those who use it.
+          if (words === 'vinum setstate') continue
+          const after = servingOpen(bench)
+          const lost = serving.find((one) => !after.includes(one))
+          if (lost === undefined) continue
           throw new Error(`${words} ${JSON.stringify(parameters)} lost ${lost}`)
-      }
-    }),
-    { numRuns: 400 },
+        }
+      },
+    ),
+    { numRuns: 150 },
   )
-  t.ok(planned > 500, `${planned} verbs took effect`)
-  t.ok(refused > 500, `${refused} were refused`)
+  for (const words of Object.keys(CALLS)) {
+    t.ok((effects.get(words) ?? 0) > 3, `${words} took effect ${effects.get(words)} times`)
+  }
 })
