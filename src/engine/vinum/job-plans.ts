@@ -125,9 +125,10 @@ export function endJob(
     }
   }
   const plex = byUuid(next.plexes, job.targetUuid)
-  // A sync fills raid5 through its own writes, which compute parity; a repair has seen all rows.
+  // A whole sync of raid5 writes rows with their parity; one of dirty regions says nothing of the other rows.
   const parity =
-    ['initialise', 'repair', 'sync'].includes(job.kind) && plex?.organization === 'raid5'
+    plex?.organization === 'raid5' &&
+    (job.kind === 'initialise' || (job.kind === 'sync' && job.scope === 'all'))
   if (outcome === 'done' && plex && parity) {
     const parityValidBytes = sizeOfPlex(plex, subdisksOf(next, plex.uuid))
     next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, parityValidBytes }) }

@@ -355,6 +355,7 @@ export const SET_RULES: readonly SetRule[] = [
   },
 
   { id: 'set-volume-up', of: 'volume', to: 'up', when: (f) => f.raised === 'up', action: 'raise' },
+  { id: 'set-volume-up-busy', of: 'volume', to: 'up', when: (f) => f.busy, action: BUSY },
   {
     id: 'set-volume-up-unforced',
     of: 'volume',

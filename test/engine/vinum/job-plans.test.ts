@@ -225,6 +225,16 @@ t.test('the end of a job', async (t) => {
   t.equal(stateOf(end(initialising, 'done'), 'v.p0'), 'up')
   t.equal(find<PlexRecord>(end(initialising, 'done'), 'v.p0').parityValidBytes, 8 * MIB)
   t.equal(stateOf(end(initialising, 'failed'), 'v.p0'), 'initializing')
+  const part = set(edit(both, 'v.p0', { parityValidBytes: MIB }), 'stale', 'v.p0.s0')
+  const dirty = start(part, 'v', ['v.p0.s0']).model
+  t.equal(dirty.jobs[0]?.scope, 'dirty')
+  const after = end(dirty, 'done')
+  t.equal(
+    find<PlexRecord>(after, 'v.p0').parityValidBytes,
+    MIB,
+    'dirty regions say nothing of other rows',
+  )
+  t.equal(stateOf(after, 'v.p0'), 'initializing')
   const filled = end(start(set(both, 'stale', 'v.p0.s0', 'v.p0.s1'), 'v').model, 'done')
   t.equal(stateOf(filled, 'v.p0'), 'up')
 })

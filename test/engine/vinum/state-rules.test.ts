@@ -361,6 +361,12 @@ const SET: Readonly<Record<string, SetRow>> = {
     object: 'v',
     after: { 'v.p0': 'up', 'v.p1': 'up' },
   },
+  'set-volume-up-busy': {
+    model: withJob(twoStale, 'sync', 'v.p0'),
+    object: 'v',
+    force: true,
+    refuse: /a job works on it/,
+  },
   'set-volume-up-unforced': { model: stale, object: 'v', refuse: /no valid copy/ },
   'set-volume-up-forced': {
     model: twoStale,
