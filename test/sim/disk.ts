@@ -101,9 +101,11 @@ export class SimDisk {
     this.present = false
     const device = this.device
     this.device = undefined
-    const unfinished = device?.lose() ?? []
+    const unfinished = device?.fail() ?? []
     if (power) this.dropCache()
+    // Before anybody hears of it: then the buffers are not ours any more.
     for (const request of unfinished) if (this.random.chance(0.5)) this.tear(request)
+    device?.tellGone()
   }
 
   /** Some sectors of a write that did not come to its end are on the medium. */
@@ -235,8 +237,8 @@ export class SimDevice implements BlockDevice {
     return unfinished
   }
 
-  /** Requests under way fail, one after the other; listeners hear of it. */
-  lose(): readonly IoRequest[] {
+  /** Requests under way are going to fail. Returns those without effect. */
+  fail(): readonly IoRequest[] {
     this.#state = 'gone'
     const unfinished = this.#unfinished()
     for (const pending of this.#pending) {
@@ -244,9 +246,12 @@ export class SimDevice implements BlockDevice {
       pending.error = this.#error('gone', pending.request, 'the device is gone')
       pending.effected = true
     }
+    return unfinished
+  }
+
+  tellGone(): void {
     this.stall(false)
     for (const listener of [...this.#listeners]) listener('gone')
-    return unfinished
   }
 
   /** Requests without effect. What has had its effect lies in the cache, and the next flush covers it. */

@@ -187,7 +187,7 @@ export class Faults {
       for (const job of machine.topology.jobs.list()) {
         if (job.report().state === 'paused') job.resume()
       }
-      if (volume && jobsOf(machine, volume.name).length === 0) {
+      if (volume && jobsOf(machine).length === 0) {
         await world.verb('vinum', 'start', { objects: [volume.name] })
         await this.#reviveDrives(machine)
         if (volume.health === 'FAULTED' && round > 3) await this.#vouch(unit.uuid)
@@ -221,7 +221,7 @@ export class Faults {
   #isWhole(machine: Machine, uuid: string): boolean {
     const volume = volumeOf(machine, uuid)
     if (!volume) return false
-    return volume.health === 'HEALTHY' && jobsOf(machine, volume.name).length === 0
+    return volume.health === 'HEALTHY' && jobsOf(machine).length === 0
   }
 
   /** Resolves after some time; never, when the power goes first. */

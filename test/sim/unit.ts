@@ -18,6 +18,8 @@ interface Operation {
   readonly length: number
   readonly value: number
   readonly startMs: number
+  /** Its unit was in trouble when it was sent. */
+  readonly mayFail: boolean
   endMs: number | undefined
   result: string
 }
@@ -192,7 +194,7 @@ export class Unit {
         const wrong = finish(error)
         lease?.release()
         this.#end(entry, wrong ?? (error ? `${error.kind}: ${error.message}` : 'ok'))
-        if (error && !this.mayFail) {
+        if (error && !this.mayFail && !entry.mayFail) {
           world.fail(`${this.name}: an error reached the user: ${describe(entry)}`)
         }
         this.inFlight--
@@ -211,6 +213,7 @@ export class Unit {
       length,
       value,
       startMs: world.nowMs,
+      mayFail: this.mayFail,
       endMs: undefined,
       result: 'under way',
     }

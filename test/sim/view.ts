@@ -31,12 +31,12 @@ export function drivesOf(volume: VolumeReport): ReadonlySet<string> {
   return new Set(subdisksOf(volume).flatMap(({ drive }) => drive ?? []))
 }
 
-/** Jobs at work on a volume, or paused. */
-export function jobsOf(machine: Machine, name: string): readonly JobKind[] {
+/** Jobs at work, or paused, on any volume. */
+export function jobsOf(machine: Machine): readonly JobKind[] {
   return machine.topology.jobs
     .list()
     .map((job) => job.report())
-    .filter(({ volume, state }) => volume === name && (state === 'running' || state === 'paused'))
+    .filter(({ state }) => state === 'running' || state === 'paused')
     .map(({ kind }) => kind)
 }
 
@@ -46,7 +46,7 @@ const NOT_YET_SAFE: ReadonlySet<JobKind> = new Set(['resync', 'initialise'])
 /** Does every byte stay readable without `drive`? */
 export function survives(machine: Machine, volume: VolumeReport, drive: string): boolean {
   if (!drivesOf(volume).has(drive)) return volume.health !== 'FAULTED'
-  if (jobsOf(machine, volume.name).some((kind) => NOT_YET_SAFE.has(kind))) return false
+  if (jobsOf(machine).some((kind) => NOT_YET_SAFE.has(kind))) return false
   return volume.components.some((plex) => {
     const lacking = plex.children.filter((one) => one.state !== 'up' || one.drive === drive)
     const spare = plex.organization === 'raid5' && plex.state !== 'initializing' ? 1 : 0
