@@ -135,10 +135,12 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
         : bytes
     this.#sliceEnd = this.#position + Math.min(room, bytes)
     this.#slice = clip(this.#sources, this.#position, this.#sliceEnd)
-    // A gap between the parts may fill the whole slice.
-    const plan = planRow(state, this.#slice)
-    if (!whole || !plan) {
-      this.#finish(this.#plex.cannotStore(this.#layout, this.#row, this.#readError), noneMissed)
+    // A gap between the parts may fill the whole slice: then its plan is empty.
+    const plan = this.#sliceEnd === this.#end ? whole : planRow(state, this.#slice)
+    if (!plan) {
+      const error = this.#plex.cannotStore(this.#layout, this.#row, this.#readError)
+      const columns = [...state.unwritable].map((column) => this.#plex.column(column))
+      this.#finish(error, new Map(columns.map((subdisk) => [subdisk, error])))
       return
     }
     this.#plan = plan
