@@ -172,23 +172,28 @@ async function compare(
   const found: Mismatch[] = []
   const source = await readFirst(plexes, offset, right)
   for (const plex of plexes) {
-    if (plex === source) continue
     // What is out of service is no mismatch: a sync sees to it.
-    if (!plex.readable(offset, length)) continue
-    try {
-      await transferPlex('read', plex, offset, other)
-    } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-      found.push({ plex, offset, length })
-      continue
-    }
+    if (plex === source || !plex.readable(offset, length)) continue
+    const whole = await canRead(plex, offset, other)
     for (let at = 0; at < length; at += CHECK_UNIT_BYTES) {
       const end = Math.min(at + CHECK_UNIT_BYTES, length)
-      if (right.bytes.compare(other.bytes, at, end, at, end) === 0) continue
+      // After a failure unit by unit, so that only what is bad counts, and is written again.
+      const has = whole || (await canRead(plex, offset + at, slice(other, at, end - at)))
+      if (has && right.bytes.compare(other.bytes, at, end, at, end) === 0) continue
       found.push({ plex, offset: offset + at, length: end - at })
     }
   }
   return found
+}
+
+async function canRead(plex: Plex, offset: number, into: AlignedBuffer): Promise<boolean> {
+  try {
+    await transferPlex('read', plex, offset, into)
+    return true
+  } catch (error) {
+    if (error instanceof PlexusError) return false
+    throw error
+  }
 }
 
 function unreadable(offset: number): PlexusError {
