@@ -35,8 +35,9 @@ function renderList(answer: object, invocation: Invocation): string | undefined 
     return renderListing(answer as VinumListing, invocation.tableOptions)
   }
   const rows = (answer as Readonly<Record<string, readonly never[]>>)[view.key] ?? []
-  if (rows.length === 0 && invocation.flags.headings) return `  ${view.empty}\n`
-  return renderTable(view.columns, rows, invocation.tableOptions)
+  // Made even where it is not shown: a column that does not exist is an error in any case.
+  const table = renderTable(view.columns, rows, invocation.tableOptions)
+  return rows.length === 0 && invocation.flags.headings ? `  ${view.empty}\n` : table
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
