@@ -117,7 +117,9 @@ function removePlex(draft: Draft, plex: PlexRecord, wish: Wish): void {
   if (volume) checkCopy(draft, plex, volume, wish.force)
   const last = volume !== undefined && draft.plexesOf(volume).length === 1
   dropPlex(draft, plex)
-  if (volume && last) draft.putVolume({ ...volume, sizeBytes: 0 })
+  // The record as it is now: with the plex, it may have lost its preference.
+  const left = draft.model.volumes.find((one) => one.uuid === volume?.uuid)
+  if (left && last) draft.putVolume({ ...left, sizeBytes: 0 })
   if (volume && draft.plexesOf(volume).length === 1) {
     draft.warn(`volume ${volume.name} has one copy left`)
   }

@@ -120,7 +120,8 @@ const EVENTS: Readonly<Record<string, (bench: VerbBench, dice: Dice) => void>> =
 /** Volumes in use whose every byte has a valid copy. */
 function servingOpen({ model, open }: VerbBench): readonly string[] {
   return model.volumes
-    .filter((one) => open.has(one.uuid) && firstUncovered(model, one) === undefined)
+    .filter((one) => open.has(one.uuid) && one.sizeBytes > 0)
+    .filter((one) => firstUncovered(model, one) === undefined)
     .map((one) => one.uuid)
 }
 

@@ -126,6 +126,17 @@ t.test('rm of a plex that is not the last, but has the last good content', async
   t.match(plan.warnings, [/that data is lost/])
 })
 
+t.test('rm of the only plex, which was preferred', async (t) => {
+  const bench = settled()
+  bench.run('volume set', { name: 'c', readPolicy: 'prefer', plex: 'c.p0' })
+  bench.run('vinum rm', { objects: ['c.p0'], recursive: true, force: true })
+  t.match(bench.volume('c'), {
+    sizeBytes: 0,
+    readPolicy: 'round-robin',
+    preferredPlexUuid: undefined,
+  })
+})
+
 t.test('rm of drives', async (t) => {
   const bench = settled()
   const refusal = (objects: string[], flags: object = {}) =>
