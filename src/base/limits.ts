@@ -147,6 +147,8 @@ export const JOB_CHECKPOINT_MS = 10_000
 export const CHECK_UNIT_BYTES = 4 * KIB
 /** Data that a growth moves before it commits its cursor: each commit costs two flushes on every drive. */
 export const GROW_WINDOW_BYTES = 4 * MIB
+/** Between two attempts to write a window of a growth that is in its backup alone. */
+export const GROW_RETRY_MS = 5_000
 /** Drives on which the window of a growth is kept while its old place is overwritten. */
 export const GROW_BACKUPS = 2
 /** Jobs that work at the same time; the rest waits in line. */
