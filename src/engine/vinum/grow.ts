@@ -18,9 +18,9 @@
  */
 import { assert, defined } from '../../base/assert.ts'
 import { PlexusError } from '../../base/errors.ts'
-import { GROW_BACKUPS, GROW_WINDOW_BYTES } from '../../base/limits.ts'
+import { GROW_BACKUPS, GROW_RETRY_MS, GROW_WINDOW_BYTES } from '../../base/limits.ts'
 import type { AlignedBuffer } from '../../hal/block-device.ts'
-import type { JobPlan } from '../geom/job.ts'
+import type { Job, JobPlan } from '../geom/job.ts'
 import { type BackupArea, readBackup, writeBackup } from './grow-backup.ts'
 import { type JobSetup, planOf, transferPlex } from './job-setup.ts'
 import type { GrowthRecord } from './model.ts'
@@ -28,16 +28,20 @@ import { type Columns, columnsOf, fillRows, flushRows, type RowHost, rowBytesOf 
 import type { Plex, VinumHost } from './runtime.ts'
 import type { ReadRange } from './sync.ts'
 
-export interface GrowOptions extends JobSetup {
+/** What it takes to write a plex anew. */
+export interface GrowPlace {
   readonly host: VinumHost & RowHost
   /** Its record has the growth. The plan's total is its size with all columns, whatever the setup says. */
   readonly plex: Plex
   /** Journal areas of drives of the set that are present, the best first. At least one. */
   backupAreas(): readonly BackupArea[]
-  /** From the other plexes of the volume, for what this one cannot read. Undefined: there are none. */
-  readonly readElsewhere: ReadRange | undefined
   /** Makes a new growth record durable, then known to the plex. Resolves when both is done. */
   commitGrowth(growth: GrowthRecord): Promise<void>
+}
+
+export interface GrowOptions extends JobSetup, GrowPlace {
+  /** From the other plexes of the volume, for what this one cannot read. Undefined: there are none. */
+  readonly readElsewhere: ReadRange | undefined
 }
 
 /** What moves and where to. All in bytes of plex space, or rows. */
@@ -81,7 +85,7 @@ export function growPlan(options: GrowOptions): JobPlan {
         const growth = growthOf(plex)
         assert(growth.cursorBytes === offset, `the growth of ${plex.record.name} is at its cursor`)
         if (growth.backup) await finishWindow(options)
-        else await moveWindow(options, shape, growth, maxBytes)
+        else await moveWindow(options, shape, growth, maxBytes, job)
         return growthOf(plex).cursorBytes
       },
     },
@@ -93,7 +97,7 @@ export function growPlan(options: GrowOptions): JobPlan {
  * Until this has resolved, nothing of the window may be read or written: vinum-set.ts calls it before the volume
  * is offered. Rejects when neither backup can be read, or the rows cannot be written.
  */
-export async function finishWindow(options: GrowOptions): Promise<void> {
+export async function finishWindow(options: GrowPlace): Promise<void> {
   const growth = growthOf(options.plex)
   if (!growth.backup) return
   await writeNewRows(options, growth)
@@ -101,7 +105,7 @@ export async function finishWindow(options: GrowOptions): Promise<void> {
 }
 
 /** Writes the window in the new layout from its backup, durably. */
-async function writeNewRows(options: GrowOptions, growth: GrowthRecord): Promise<void> {
+async function writeNewRows(options: GrowPlace, growth: GrowthRecord): Promise<void> {
   const { plex, host } = options
   const backup = defined(growth.backup, 'the backup to write from')
   const source = await readBackup(options.backupAreas(), backup, plex.record.name)
@@ -114,6 +118,7 @@ async function moveWindow(
   shape: Shape,
   growth: GrowthRecord,
   maxBytes: number,
+  job: Job,
 ): Promise<void> {
   const { host, plex } = options
   const cursor = growth.cursorBytes
@@ -127,7 +132,7 @@ async function moveWindow(
       const backup = await writeBackup(host.pool, areas, window, read)
       letGo = false
       await options.commitGrowth({ ...growth, backup })
-      const failure = await rewrite(options, shape)
+      const failure = await rewrite(options, shape, job)
       letGo = true
       if (failure) throw failure
     } else {
@@ -140,8 +145,8 @@ async function moveWindow(
     const moved = growthOf(plex).cursorBytes
     assert(moved === cursor + window.lengthBytes, `${plex.record.name} knows its new cursor`)
   } finally {
-    // After a commit that failed nobody knows which layout a restart will find, and where neither layout is whole,
-    // the window is in the backup alone: whoever wants it waits for that restart. Wrong data would be worse.
+    // After a commit that failed nobody knows which layout a restart will find, and when the job is parked while
+    // neither layout is whole, the window is in the backup alone: whoever wants it waits for that restart.
     if (letGo) release()
   }
 }
@@ -186,33 +191,59 @@ function oldContent({ plex, readElsewhere }: GrowOptions, { sizeBefore }: Shape)
 
 /**
  * Writes the window from its backup and commits the cursor. Where a write fails that parity cannot make up for, the
- * old rows are written again, so that the old layout holds as before: then resolves to the error. Rejects when that
- * fails too, or a commit; the backup stays then.
+ * old rows are written again, so that the old layout holds as before: then resolves to the error. When that fails
+ * too, it tries both again and again; rejects when the job is to be parked meanwhile, or when a commit fails: the
+ * backup stays then.
  */
-async function rewrite(options: GrowOptions, shape: Shape): Promise<PlexusError | undefined> {
-  const growth = growthOf(options.plex)
+async function rewrite(
+  options: GrowOptions,
+  shape: Shape,
+  job: Job,
+): Promise<PlexusError | undefined> {
+  const { host, plex } = options
+  const growth = growthOf(plex)
   const backup = defined(growth.backup, 'the backup that was committed')
-  try {
-    await writeNewRows(options, growth)
-  } catch (error) {
-    if (!(error instanceof PlexusError)) throw error
-    await restoreOldRows(options, shape, growth)
-    return error
+  for (;;) {
+    const failure = await attempt(() => writeNewRows(options, growth))
+    if (!failure) {
+      await options.commitGrowth(behind(growth, backup))
+      return undefined
+    }
+    if (!(await attempt(() => restoreOldRows(options, shape, growth)))) {
+      await options.commitGrowth({ ...growth, backup: undefined })
+      return failure
+    }
+    if (job.parking) throw failure
+    const { name } = plex.record
+    host.log.error(
+      { err: failure, plex: name, event: 'growth-stuck' },
+      `${name}: ${backup.lengthBytes} bytes at ${backup.offsetBytes} can be written neither in the new rows nor in the old ones; they are safe in their backup, requests for them wait, and it is tried again`,
+    )
+    await new Promise<void>((resolve) => host.clock.after(GROW_RETRY_MS, resolve))
   }
-  await options.commitGrowth(behind(growth, backup))
-  return undefined
 }
 
+/** Resolves to the operating error of the work, if it has one. */
+async function attempt(work: () => Promise<void>): Promise<PlexusError | undefined> {
+  try {
+    await work()
+    return undefined
+  } catch (error) {
+    if (error instanceof PlexusError) return error
+    throw error
+  }
+}
+
+/** Writes the rows of the old layout that the window's new rows lie in, durably. */
 async function restoreOldRows(
-  options: GrowOptions,
+  { host, plex, backupAreas }: GrowPlace,
   { before, rowBefore, rowAfter }: Shape,
   growth: GrowthRecord,
 ): Promise<void> {
-  const { host, plex } = options
   const backup = defined(growth.backup, 'the backup to restore from')
   const row = backup.offsetBytes / rowAfter
   const rows = backup.lengthBytes / rowAfter
-  const source = await readBackup(options.backupAreas(), backup, plex.record.name)
+  const source = await readBackup(backupAreas(), backup, plex.record.name)
   await fillRows(host, before, row * rowBefore, rows * rowBefore, async (offset, into) => {
     // Below the window everything has moved: the old rows' part of it is of no use, only parity wants it defined.
     const moved = Math.min(Math.max(0, backup.offsetBytes - offset), into.bytes.length)
@@ -223,7 +254,6 @@ async function restoreOldRows(
     }
   })
   await flushRows(host, before)
-  await options.commitGrowth({ ...growth, backup: undefined })
 }
 
 interface Window {

@@ -136,6 +136,20 @@ export interface VinumModel {
   readonly jobs: readonly JobRecord[]
 }
 
+/** The configuration of a set that has nothing yet. */
+export function emptyModel(setUuid: string): VinumModel {
+  return {
+    setUuid,
+    generation: 0,
+    votersBefore: [],
+    drives: [],
+    subdisks: [],
+    plexes: [],
+    volumes: [],
+    jobs: [],
+  }
+}
+
 /** Drives that vote: those that the model calls up. */
 export function votersOf(model: VinumModel): readonly string[] {
   return model.drives.flatMap((drive) => (drive.state === 'up' ? [drive.uuid] : []))

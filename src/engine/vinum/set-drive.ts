@@ -3,8 +3,11 @@
  * one for each drive of the model, with or without a device.
  */
 import type { PlexusError } from '../../base/errors.ts'
-import type { AnchoredDevice, CommittedSlot } from '../geom/anchored-device.ts'
+import { AnchoredDevice, type CommittedSlot } from '../geom/anchored-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
+import type { Provider } from '../geom/provider.ts'
+import type { Topology } from '../geom/topology.ts'
+import type { Geom } from '../geom/types.ts'
 import { decodeModel } from './codec.ts'
 import type { DriveRecord, VinumModel } from './model.ts'
 import type { Drive, TroubleCounts } from './runtime.ts'
@@ -26,6 +29,38 @@ export class SetDrive implements Drive {
     this.consumer = consumer
     this.label = label
     this.goneSince = undefined
+  }
+
+  /** Takes the device of `provider` for this drive and writes a label of `set` on it. */
+  async format(
+    set: Geom & { readonly uuid: string; readonly topology: Topology },
+    provider: Provider,
+  ): Promise<void> {
+    const access = { read: 1, write: 1, exclusive: 1 }
+    const holder = `vinum drive ${this.record.name}`
+    const consumer = set.topology.attach(provider, set, holder, access)
+    try {
+      const label = await AnchoredDevice.format(consumer, {
+        setUuid: set.uuid,
+        className: set.className,
+        deviceUuid: this.record.uuid,
+      })
+      this.take(consumer, label)
+    } catch (error) {
+      await consumer.close()
+      throw error
+    }
+  }
+
+  /** Takes the label off, and lets the device go. */
+  async clear(): Promise<void> {
+    const { label } = this
+    const consumer = this.drop()
+    try {
+      if (consumer) await label?.clear()
+    } finally {
+      await consumer?.close()
+    }
   }
 
   /** The device is gone; what is in flight on it ends by itself. Returns its consumer. */

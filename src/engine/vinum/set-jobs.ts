@@ -5,31 +5,17 @@
  */
 import type { Random } from '../../base/random.ts'
 import type { Job, JobPlan } from '../geom/job.ts'
-import { finishWindow, growPlan } from './grow.ts'
+import { finishWindow } from './grow.ts'
 import { endJob, jobsNeeded } from './job-plans.ts'
 import type { JobCommits, JobSetup } from './job-setup.ts'
-import { outOfService, planOf } from './job-setup.ts'
-import { checkPlan, resyncPlan } from './mirror-jobs.ts'
-import {
-  byUuid,
-  type JobRecord,
-  plexesOf,
-  replaceRecord,
-  sizeOfPlex,
-  subdisksOf,
-  type VinumModel,
-  type VolumeRecord,
-} from './model.ts'
-import { movePlan } from './move.ts'
-import { healThroughPlex } from './move-heal.ts'
+import { FINISH, type JobTarget, PLANS, PROGRESS, withoutMove } from './job-table.ts'
+import { resyncPlan } from './mirror-jobs.ts'
+import { byUuid, type JobRecord, type VinumModel, type VolumeRecord } from './model.ts'
 import { Raid5Plex } from './plex-raid5.ts'
-import { checkStep, initialiseStep, rebuildStep, resyncStep } from './raid5-jobs.ts'
+import { resyncStep } from './raid5-jobs.ts'
 import type { Plex } from './runtime.ts'
-import type { RunningVolume } from './set-volume.ts'
-import { isRedundant } from './set-volume.ts'
-import { derive } from './state-rules.ts'
-import type { PlacedSubdisk } from './subdisk.ts'
-import { missingRanges, syncPlan } from './sync.ts'
+import { growthCommits } from './set-growth.ts'
+import { isRedundant, type RunningVolume } from './set-volume.ts'
 import { RegionValidity } from './validity.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -45,16 +31,11 @@ export function startNeededJobs(model: VinumModel, random: Random): VinumModel {
   return jobsNeeded(model, undefined, { random, isTracked }).model
 }
 
-/** What a job works on, found among the running objects. */
-interface Target {
-  readonly name: string
-  readonly volume: RunningVolume | undefined
-  readonly totalBytes: number
-}
-
 export class SetJobs {
   readonly #set: VinumSet
   readonly #running = new Map<string, Job>()
+  /** What VinumSet.arrivals was when a failed job was last tried again. */
+  #arrivalsTried = 0
 
   constructor(set: VinumSet) {
     this.#set = set
@@ -93,7 +74,7 @@ export class SetJobs {
     const target = record && this.#target(record)
     if (!record || !target) return
     const options = { ...this.#setup(record, target), host: this.#set, plex }
-    await finishWindow({ ...options, ...this.#set.growthCommits(plex) })
+    await finishWindow({ ...options, ...growthCommits(this.#set, plex) })
   }
 
   #run(plan: JobPlan): void {
@@ -113,7 +94,7 @@ export class SetJobs {
     }
   }
 
-  #target(record: JobRecord): Target | undefined {
+  #target(record: JobRecord): JobTarget | undefined {
     const { objects, model } = this.#set
     const volume = objects.volumes.get(record.targetUuid)
     if (volume) {
@@ -130,7 +111,7 @@ export class SetJobs {
     return { name, volume: above, totalBytes: sizeBytes }
   }
 
-  #setup(record: JobRecord, target: Target): JobSetup {
+  #setup(record: JobRecord, target: JobTarget): JobSetup {
     return {
       record,
       object: target.name,
@@ -170,8 +151,8 @@ export class SetJobs {
       const change = FINISH[record.kind]
       return change ? change(model, record) : endJob(model, record.id, 'done')
     })
-    if (record.kind === 'grow') this.#set.reshapeSoon()
-    if (record.kind === 'move') await this.#set.moved(record.targetUuid)
+    if (record.kind === 'grow') this.#reshapeSoon()
+    if (record.kind === 'move') await this.#moved(record.targetUuid)
   }
 
   async #abandon(record: JobRecord, outcome: 'failed' | 'cancelled'): Promise<void> {
@@ -180,7 +161,35 @@ export class SetJobs {
       const next = endJob(model, record.id, outcome)
       return record.kind === 'move' ? withoutMove(next, record.targetUuid) : next
     })
-    this.#set.retryLater(record, outcome)
+    if (outcome === 'failed') this.#retryLater(record)
+  }
+
+  /** A growth has ended: the new size becomes known as soon as the graph may change. */
+  #reshapeSoon(): void {
+    const set = this.#set
+    set.soon('the end of a growth', async () => {
+      await set.objects.reshape(set.model)
+      await set.topology.tastePending()
+    })
+  }
+
+  /** A subdisk lies on another drive now, which gets the maps of its volume. */
+  async #moved(subdiskUuid: string): Promise<void> {
+    const set = this.#set
+    const { driveUuid } = byUuid(set.model.subdisks, subdiskUuid) ?? {}
+    const drive = driveUuid === undefined ? undefined : set.drives.get(driveUuid)
+    if (drive) await set.objects.storeMapsOn(drive)
+  }
+
+  /** A job may have failed because a drive left: when one has come back meanwhile, it is tried again. */
+  #retryLater(record: JobRecord): void {
+    const set = this.#set
+    if (set.arrivals === this.#arrivalsTried) return
+    this.#arrivalsTried = set.arrivals
+    set.soon(`the second attempt of ${record.id}`, async () => {
+      await set.commit((model) => startNeededJobs(model, set.topology.random))
+      this.start(set.model)
+    })
   }
 
   /** A full copy that ends early has left content that no mark tells of: all of it is marked. */
@@ -248,188 +257,4 @@ async function fixParity(plex: Plex, offset: number, length: number): Promise<vo
   for (let at = offset; at < offset + length; ) {
     at = await resyncStep(plex, at, offset + length - at)
   }
-}
-
-type PlanMaker = (set: VinumSet, setup: JobSetup, target: Target) => JobPlan | undefined
-
-function plexOf(set: VinumSet, { record }: JobSetup): Plex | undefined {
-  return set.objects.plexes.get(record.targetUuid)
-}
-
-function raid5Of(set: VinumSet, setup: JobSetup): Raid5Plex | undefined {
-  const plex = plexOf(set, setup)
-  return plex instanceof Raid5Plex ? plex : undefined
-}
-
-function reviving(plex: Plex): readonly PlacedSubdisk[] {
-  const subdisks = plex.subdisks as readonly PlacedSubdisk[]
-  return subdisks.filter(({ record }) => record.state === 'reviving')
-}
-
-/** What the subdisks that a job fills lack: what the map marks, and for a full copy all that it has not reached. */
-function missingOf(setup: JobSetup, { volume, totalBytes }: Target) {
-  return missingRanges(setup.record, totalBytes, volume?.map?.snapshot().ranges() ?? [])
-}
-
-const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
-  sync(set, setup, target) {
-    const plex = plexOf(set, setup)
-    const { volume } = target
-    if (!plex || !volume) return undefined
-    const subdisks = reviving(plex)
-    if (subdisks.length === 0) return undefined
-    return syncPlan({
-      ...setup,
-      host: set,
-      plex,
-      subdisks,
-      missing: missingOf(setup, target),
-      read: (offset, into) => volume.io.readExcept(plex, offset, into),
-    })
-  },
-  rebuild(set, setup, target) {
-    const plex = raid5Of(set, setup)
-    if (!plex) return undefined
-    const subdisks = reviving(plex)
-    const [column] = subdisks
-    if (!column) return undefined
-    const validity = new RegionValidity(missingOf(setup, target))
-    column.validity = validity
-    const firstMissing = (): number => validity.missing[0]?.offset ?? setup.totalBytes
-    return planOf(setup, {
-      subdisks,
-      startBytes: firstMissing(),
-      async step(from, maxBytes, job) {
-        const range = validity.missing[0]
-        if (!range) return setup.totalBytes
-        // Rows are whole: what it reaches may lie behind the range.
-        const reached = await rebuildStep(
-          plex,
-          column,
-          range.offset,
-          Math.min(maxBytes, range.length),
-        )
-        if (column.record.state !== 'reviving') throw outOfService(column, 'rebuild')
-        validity.markValid(range.offset, reached - range.offset)
-        const next = firstMissing()
-        job.skip(Math.max(0, next - from - (reached - range.offset)))
-        return next
-      },
-    })
-  },
-  initialise(set, setup) {
-    const plex = raid5Of(set, setup)
-    return (
-      plex &&
-      planOf(setup, {
-        subdisks: plex.subdisks,
-        step: (offset, maxBytes) => initialiseStep(plex, offset, maxBytes),
-      })
-    )
-  },
-  check: (set, setup, target) => checkOf(set, setup, target, false),
-  repair: (set, setup, target) => checkOf(set, setup, target, true),
-  grow(set, setup) {
-    const plex = plexOf(set, setup)
-    if (!plex?.record.growth) return undefined
-    return growPlan({ ...setup, host: set, plex, ...set.growthCommits(plex) })
-  },
-  move(set, setup, { volume }) {
-    const subdisk = set.objects.subdisks.get(setup.record.targetUuid)
-    const move = subdisk?.record.move
-    const target = move && set.drives.get(move.driveUuid)
-    if (!subdisk || !move || !target) return undefined
-    const { plexUuid } = subdisk.record
-    const plex = plexUuid === undefined ? undefined : set.objects.plexes.get(plexUuid)
-    return movePlan({
-      ...setup,
-      host: set,
-      subdisk,
-      plex,
-      target,
-      driveOffsetBytes: move.driveOffsetBytes,
-      heal: plex && volume ? healThroughPlex(set, plex, volume.io, subdisk) : undefined,
-    })
-  },
-  // It has no record: see startResync.
-  resync: () => undefined,
-}
-
-function checkOf(
-  set: VinumSet,
-  setup: JobSetup,
-  target: Target,
-  repair: boolean,
-): JobPlan | undefined {
-  const plex = raid5Of(set, setup)
-  if (plex) {
-    return planOf(setup, {
-      subdisks: plex.subdisks,
-      async step(offset, maxBytes, job) {
-        const result = await checkStep(plex, offset, maxBytes, { repair })
-        for (const at of result.mismatches) set.noteMismatch(plex, at, repair)
-        job.mismatches += result.mismatches.length
-        return result.offset
-      },
-    })
-  }
-  if (!target.volume) return undefined
-  return checkPlan({
-    ...setup,
-    host: set,
-    plexes: target.volume.plexes,
-    repair,
-    onMismatch: (mismatch) => set.noteMismatch(mismatch.plex, mismatch.offset, repair),
-  })
-}
-
-/** What progress means beside the cursor in the job's own record. */
-const PROGRESS: Partial<
-  Record<JobRecord['kind'], (model: VinumModel, record: JobRecord) => VinumModel>
-> = {
-  initialise(model, record) {
-    const plex = byUuid(model.plexes, record.targetUuid)
-    if (!plex) return model
-    const parityValidBytes = Math.max(plex.parityValidBytes, record.cursorBytes)
-    return { ...model, plexes: replaceRecord(model.plexes, { ...plex, parityValidBytes }) }
-  },
-}
-
-/** Ends that change places and sizes. The others are `endJob`'s. */
-const FINISH: Partial<
-  Record<JobRecord['kind'], (model: VinumModel, record: JobRecord) => VinumModel>
-> = {
-  grow(model, record) {
-    const plex = byUuid(model.plexes, record.targetUuid)
-    const next = endJob(model, record.id, 'done')
-    if (!plex) return next
-    const grown = { ...plex, growth: undefined }
-    const size = sizeOfPlex(grown, subdisksOf(next, plex.uuid))
-    const plexes = replaceRecord(next.plexes, { ...grown, parityValidBytes: size })
-    return derive(withVolumeSize({ ...next, plexes }, plex.volumeUuid))
-  },
-  move(model, record) {
-    const subdisk = byUuid(model.subdisks, record.targetUuid)
-    const next = endJob(model, record.id, 'done')
-    if (!subdisk?.move) return next
-    const moved = { ...subdisk, ...subdisk.move, move: undefined }
-    return derive({ ...next, subdisks: replaceRecord(next.subdisks, moved) })
-  },
-}
-
-/** A volume is as large as its smallest plex, and never becomes smaller by itself. */
-function withVolumeSize(model: VinumModel, volumeUuid: string | undefined): VinumModel {
-  const volume = byUuid(model.volumes, volumeUuid)
-  if (!volume) return model
-  const sizes = plexesOf(model, volume.uuid).map((one) =>
-    sizeOfPlex(one, subdisksOf(model, one.uuid)),
-  )
-  const sizeBytes = Math.max(volume.sizeBytes, Math.min(...sizes))
-  return { ...model, volumes: replaceRecord(model.volumes, { ...volume, sizeBytes }) }
-}
-
-function withoutMove(model: VinumModel, subdiskUuid: string): VinumModel {
-  const subdisk = byUuid(model.subdisks, subdiskUuid)
-  if (!subdisk) return model
-  return { ...model, subdisks: replaceRecord(model.subdisks, { ...subdisk, move: undefined }) }
 }

@@ -11,11 +11,11 @@ import type { Anchor } from '../geom/anchor.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
-import { byUuid, type VinumModel } from './model.ts'
+import { byUuid, emptyModel, type VinumModel } from './model.ts'
 import type { Candidate, Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { reportSets } from './reports.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
-import { emptyModel, newSet, VinumSet } from './vinum-set.ts'
+import { newSet, VinumSet } from './vinum-set.ts'
 
 export function createVinumClass(): GeomClass {
   return new VinumClass()

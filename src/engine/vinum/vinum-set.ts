@@ -11,7 +11,7 @@
  * Made by vinum-class.ts. The host of its subdisks, plexes and volumes (runtime.ts).
  */
 import { assert, defined } from '../../base/assert.ts'
-import { PlexusError, toPlexusError } from '../../base/errors.ts'
+import { PlexusError } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
 import { newUuid } from '../../base/random.ts'
 import type { Anchor } from '../geom/anchor.ts'
@@ -23,38 +23,15 @@ import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { Geom } from '../geom/types.ts'
 import { type Change, ConfigStore } from './config-store.ts'
+import { Demotions } from './demotions.ts'
 import { demoteSubdisks, loseDrive, returnDrive } from './membership.ts'
-import {
-  byUuid,
-  type DriveRecord,
-  type JobRecord,
-  replaceRecord,
-  type SubdiskRecord,
-  type VinumModel,
-  votersOf,
-} from './model.ts'
+import { type DriveRecord, emptyModel, type VinumModel, votersOf } from './model.ts'
 import type { NewDrive } from './plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from './runtime.ts'
+import { loseDevice, returnMember } from './set-arrivals.ts'
 import { type Member, readMember, SetDrive } from './set-drive.ts'
-import { backupAreasOf, type GrowthCommits } from './set-growth.ts'
-import { startNeededJobs } from './set-jobs.ts'
 import { chooseMember, currentMembers, describeChoice, hopeless, modelOf } from './set-members.ts'
 import { SetObjects } from './set-objects.ts'
-import { lastCopyLost } from './state-rules.ts'
-
-/** The configuration of a set that has nothing yet. */
-export function emptyModel(setUuid: string): VinumModel {
-  return {
-    setUuid,
-    generation: 0,
-    votersBefore: [],
-    drives: [],
-    subdisks: [],
-    plexes: [],
-    volumes: [],
-    jobs: [],
-  }
-}
 
 export class VinumSet implements Geom, VinumHost {
   readonly className = 'vinum'
@@ -62,17 +39,15 @@ export class VinumSet implements Geom, VinumHost {
   readonly topology: Topology
   readonly log: Logger
   /** Devices with a label of this set, by drive UUID: all of them until it is assembled, then the former ones. */
-  readonly #members = new Map<string, Member>()
+  readonly members = new Map<string, Member>()
   readonly #drives = new Map<string, SetDrive>()
   #store: ConfigStore | undefined
   #objects: SetObjects | undefined
-  /** Subdisks that are out of service in memory, until the commit that says so. */
-  readonly #demoting = new Map<string, Promise<void>>()
+  readonly #demotions: Demotions
   /** Why nothing can be committed any more. */
   #failure: PlexusError | undefined
-  /** Drives that have come back, and how many of these a failed job has been tried again for. */
-  #arrivals = 0
-  #arrivalsTried = 0
+  /** How many drives have come back since it was assembled. */
+  arrivals = 0
   /** What was said last of an incomplete set: said once. */
   #said: string | undefined
   readonly #onFailed: (set: VinumSet) => void
@@ -82,6 +57,7 @@ export class VinumSet implements Geom, VinumHost {
     this.topology = topology
     this.log = topology.log.child({ part: 'vinum', set: uuid.slice(0, 8) })
     this.#onFailed = onFailed
+    this.#demotions = new Demotions(this)
   }
 
   get name(): string {
@@ -107,16 +83,12 @@ export class VinumSet implements Geom, VinumHost {
   get consumers(): readonly Consumer[] {
     return [
       ...[...this.#drives.values()].flatMap(({ consumer }) => consumer ?? []),
-      ...[...this.#members.values()].map(({ consumer }) => consumer),
+      ...[...this.members.values()].map(({ consumer }) => consumer),
     ]
   }
 
   get assembled(): boolean {
     return this.#store !== undefined
-  }
-
-  get members(): ReadonlyMap<string, Member> {
-    return this.#members
   }
 
   get drives(): ReadonlyMap<string, SetDrive> {
@@ -134,23 +106,17 @@ export class VinumSet implements Geom, VinumHost {
   }
 
   /** As the configuration will be when what memory knows already is durable. */
-  get #present(): VinumModel {
-    return demoteSubdisks(this.#withLosses(this.model), [...this.#demoting.keys()])
+  get present(): VinumModel {
+    return demoteSubdisks(this.withLosses(this.model), this.#demotions.pending)
   }
 
-  #withLosses(model: VinumModel): VinumModel {
+  /** With every drive down that is not there. */
+  withLosses(model: VinumModel): VinumModel {
     let next = model
     for (const drive of this.#drives.values()) {
       if (!drive.present) next = loseDrive(next, drive.record.uuid)
     }
     return next
-  }
-
-  /** Is all of the volume above the subdisk served without it? */
-  #isServed({ plexUuid }: SubdiskRecord): boolean {
-    const model = this.#present
-    const plex = byUuid(model.plexes, plexUuid)
-    return byUuid(model.volumes, plex?.volumeUuid)?.state === 'up'
   }
 
   // Devices that come and go: inside a topology change.
@@ -159,7 +125,7 @@ export class VinumSet implements Geom, VinumHost {
   async join(provider: Provider, anchor: Anchor): Promise<boolean> {
     const holder = `vinum drive ${this.#nameOf(anchor.deviceUuid) ?? provider.name}`
     const { topology } = this
-    if (this.#members.has(anchor.deviceUuid) || this.#drives.get(anchor.deviceUuid)?.present) {
+    if (this.members.has(anchor.deviceUuid) || this.#drives.get(anchor.deviceUuid)?.present) {
       topology.events.emit(
         'critical',
         'duplicate-drive',
@@ -177,9 +143,9 @@ export class VinumSet implements Geom, VinumHost {
         `the configuration on ${provider.name} cannot be used`,
       )
     }
-    if (this.#store) await this.#return(member)
+    if (this.#store) await returnMember(this, member)
     else {
-      this.#members.set(member.uuid, member)
+      this.members.set(member.uuid, member)
       await this.tryAssemble()
     }
     return true
@@ -188,10 +154,10 @@ export class VinumSet implements Geom, VinumHost {
   /** Assembles as soon as the quorum allows it, and everything is there or is known not to come. */
   async tryAssemble(): Promise<void> {
     if (this.#store) return
-    const choice = chooseMember(this.#members)
+    const choice = chooseMember(this.members)
     if (choice.kind === 'complete') {
-      const model = modelOf([...this.#members.values()], choice.members[0])
-      const missing = votersOf(model).filter((uuid) => !this.#members.has(uuid))
+      const model = modelOf([...this.members.values()], choice.members[0])
+      const missing = votersOf(model).filter((uuid) => !this.members.has(uuid))
       if (missing.length > 0 && !this.topology.settled) return
       await this.#assemble(model, choice)
     } else if (this.topology.settled) this.#sayIncomplete(choice)
@@ -200,15 +166,15 @@ export class VinumSet implements Geom, VinumHost {
   /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
   async assembleByForce(): Promise<void> {
     assert(!this.#store, 'only a set that gathers is assembled')
-    const choice = chooseMember(this.#members)
+    const choice = chooseMember(this.members)
     if (choice.kind === 'none' || choice.kind === 'split') throw hopeless(choice, this.name)
-    const model = modelOf([...this.#members.values()], choice.members[0])
+    const model = modelOf([...this.members.values()], choice.members[0])
     await this.#assemble(model, choice)
   }
 
   /** In words, why it is not assembled. */
   describeIncomplete(): string {
-    return describeChoice(chooseMember(this.#members), this.#members)
+    return describeChoice(chooseMember(this.members), this.members)
   }
 
   #sayIncomplete(choice: Choice): void {
@@ -227,10 +193,10 @@ export class VinumSet implements Geom, VinumHost {
     chosen: VinumModel,
     choice: Extract<Choice, { kind: 'complete' | 'incomplete' }>,
   ): Promise<void> {
-    const current = currentMembers(this.#members, choice, chosen)
+    const current = currentMembers(this.members, choice, chosen)
     const settled = choice.kind === 'complete' && choice.settled
-    const here = [...this.#members.values()]
-    this.#members.clear()
+    const here = [...this.members.values()]
+    this.members.clear()
     for (const record of chosen.drives) this.#drives.set(record.uuid, new SetDrive(record))
     const late: Member[] = []
     for (const member of here) {
@@ -253,7 +219,7 @@ export class VinumSet implements Geom, VinumHost {
       return next
     })
     await this.objects.reshape(this.model)
-    for (const member of late) await this.#return(member)
+    for (const member of late) await returnMember(this, member)
     this.objects.startJobs(this.model)
     this.topology.events.emit(
       'info',
@@ -278,74 +244,25 @@ export class VinumSet implements Geom, VinumHost {
 
   /** A new set, for the first drive that a verb labels. */
   begin(): void {
-    assert(!this.#store && this.#members.size === 0, 'a new set has nothing')
+    assert(!this.#store && this.members.size === 0, 'a new set has nothing')
     this.#openStore(emptyModel(this.uuid), 1)
     this.#objects = new SetObjects(this)
   }
 
-  /** A drive of the assembled set has come back, or one that is not its drive any more. */
-  async #return(member: Member): Promise<void> {
-    const drive = this.#drives.get(member.uuid)
-    const name = member.consumer.provider.name
-    const { events } = this.topology
-    const generation = member.slot?.generation ?? 0
-    if (!drive || generation > this.model.generation) {
-      this.#members.set(member.uuid, member)
-      const why = drive
-        ? 'it carries a newer configuration than the one that runs'
-        : 'it was taken out of its set while it was away'
-      events.emit(
-        'warning',
-        'former-drive',
-        name,
-        `${name} is not used: ${why}; to use it again: plexus device clear-label ${name}`,
-      )
-      return
-    }
-    drive.take(member.consumer, member.label)
-    this.#arrivals++
-    await this.objects.storeMapsOn(drive)
-    await this.commit((model) =>
-      startNeededJobs(returnDrive(model, member.uuid, name), this.topology.random),
-    )
-    events.emit(
-      'info',
-      'drive-up',
-      drive.record.name,
-      `drive ${drive.record.name} is back (${name})`,
-    )
-    await this.objects.reshape(this.model)
-    this.objects.startJobs(this.model)
-  }
-
   /** Geom: the provider below one of the drives serves no more. */
   async orphan(consumer: Consumer, reason: PlexusError): Promise<void> {
-    for (const [uuid, member] of this.#members) {
+    for (const [uuid, member] of this.members) {
       if (member.consumer !== consumer) continue
-      this.#members.delete(uuid)
-      this.#close(consumer)
+      this.members.delete(uuid)
+      this.closeSoon(consumer)
     }
     for (const drive of this.#drives.values()) {
-      if (drive.consumer === consumer) await this.#lose(drive, reason)
-    }
-  }
-
-  async #lose(drive: SetDrive, reason: PlexusError): Promise<void> {
-    const consumer = drive.drop()
-    if (consumer) this.#close(consumer)
-    this.#refresh()
-    const { name, uuid } = drive.record
-    const text = `drive ${name} is gone: ${reason.message}`
-    drive.goneSince = this.topology.events.emit('critical', 'drive-down', name, text).time
-    try {
-      await this.commit((model) => loseDrive(model, uuid))
-    } catch (error) {
-      this.log.error({ err: error, drive: name }, 'the loss of a drive could not be written down')
+      if (drive.consumer === consumer) await loseDevice(this, drive, reason)
     }
   }
 
   /** Waits for what is in flight on a device that is gone; nobody else has to. */
-  #close(consumer: Consumer): void {
+  closeSoon(consumer: Consumer): void {
     consumer.close().catch((error: unknown) => {
       this.log.error({ err: error }, 'a consumer failed to close')
     })
@@ -382,7 +299,7 @@ export class VinumSet implements Geom, VinumHost {
         `drive ${name} is out of service: its configuration could not be written: ${error.message}`,
       )
     }
-    this.#refresh()
+    this.refresh()
     this.#sayChanges(model)
   }
 
@@ -394,105 +311,28 @@ export class VinumSet implements Geom, VinumHost {
   }
 
   /** Gives all running objects their newest records. */
-  #refresh(): void {
-    if (this.#store) this.#objects?.refresh(this.#present)
+  refresh(): void {
+    if (this.#store) this.#objects?.refresh(this.present)
   }
 
   /** Labels a new drive; it takes part from the commit of the plan that makes it. */
-  async label(drive: NewDrive): Promise<void> {
-    const { topology } = this
-    const { record, candidate } = drive
-    const provider = topology.find(candidate.name)
-    const access = { read: 1, write: 1, exclusive: 1 }
-    const consumer = topology.attach(provider, this, `vinum drive ${record.name}`, access)
-    try {
-      const label = await AnchoredDevice.format(consumer, {
-        setUuid: this.uuid,
-        className: this.className,
-        deviceUuid: record.uuid,
-      })
-      const made = new SetDrive(record)
-      made.take(consumer, label)
-      this.#drives.set(record.uuid, made)
-    } catch (error) {
-      await consumer.close()
-      throw error
-    }
+  async label({ record, candidate }: NewDrive): Promise<void> {
+    const drive = new SetDrive(record)
+    await drive.format(this, this.topology.find(candidate.name))
+    this.#drives.set(record.uuid, drive)
   }
 
   /** Takes the label off a drive that is no member any more, and lets its device go. */
-  async unlabel(record: DriveRecord): Promise<void> {
-    const drive = this.#drives.get(record.uuid)
-    this.#drives.delete(record.uuid)
-    const { label } = drive ?? {}
-    const consumer = drive?.drop()
-    if (!consumer) return
-    try {
-      await label?.clear()
-    } finally {
-      await consumer.close()
-    }
+  async unlabel({ uuid }: DriveRecord): Promise<void> {
+    const drive = this.#drives.get(uuid)
+    this.#drives.delete(uuid)
+    await drive?.clear()
   }
 
   // VinumHost.
 
   demote(subdisks: readonly Subdisk[], error: PlexusError): Promise<void> {
-    if (this.#failure) return Promise.reject(this.#failure)
-    const waits: Promise<void>[] = []
-    const fresh: string[] = []
-    for (const { record } of subdisks) {
-      const pending = this.#demoting.get(record.uuid)
-      if (pending) waits.push(pending)
-      else fresh.push(record.uuid)
-    }
-    const serving: string[] = []
-    for (const uuid of fresh) {
-      const record = byUuid(this.#present.subdisks, uuid)
-      if (!record) continue
-      // Complete when its drive was lost, and nobody else had the data: only who has it now may go on without it.
-      if (record.state === 'down' && !this.#isServed(record)) {
-        return Promise.reject(lastCopyError(record.name, error))
-      }
-      if (record.state !== 'stale') serving.push(uuid)
-    }
-    // Stale in memory already, because its drive is lost: durable when that is.
-    if (serving.length < fresh.length) {
-      waits.push(this.commit((model) => this.#withLosses(model)).then(() => {}))
-    }
-    if (serving.length > 0) {
-      const lost = lastCopyLost(this.#present, serving)
-      if (lost !== undefined) return Promise.reject(lastCopyError(lost, error))
-      waits.push(this.#demote(serving, error))
-    }
-    return Promise.all(waits).then(() => {})
-  }
-
-  #demote(uuids: readonly string[], error: PlexusError): Promise<void> {
-    const work = this.commit((model) => demoteSubdisks(model, uuids)).then(
-      () => this.#demoted(uuids, error),
-      (failure: unknown) => {
-        throw toPlexusError(failure, 'demote', this.name)
-      },
-    )
-    // Nobody may wait for it: a failure is the waiting writes' business, and #fail has been told.
-    work.catch(() => {})
-    for (const uuid of uuids) this.#demoting.set(uuid, work)
-    this.#refresh()
-    return work
-  }
-
-  #demoted(uuids: readonly string[], error: PlexusError): void {
-    for (const uuid of uuids) {
-      this.#demoting.delete(uuid)
-      const record = byUuid(this.model.subdisks, uuid)
-      if (!record) continue
-      this.topology.events.emit(
-        'critical',
-        'subdisk-stale',
-        record.name,
-        `subdisk ${record.name} is out of service: ${error.message}`,
-      )
-    }
+    return this.#failure ? Promise.reject(this.#failure) : this.#demotions.demote(subdisks, error)
   }
 
   noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
@@ -520,43 +360,8 @@ export class VinumSet implements Geom, VinumHost {
     return volume.io.lock(offset, length, mode)
   }
 
-  /** A check found parity or copies that differ. */
-  noteMismatch(plex: Plex, offset: number, repaired: boolean): void {
-    const { name } = plex.record
-    const what = repaired ? 'was made right' : 'is as it was'
-    const text = `${name} does not agree with its data or copies at offset ${offset}; it ${what}`
-    this.topology.events.emit('warning', 'mismatch', name, text)
-  }
-
-  // What jobs need of the set (set-jobs.ts).
-
-  /** A job has changed the shape: sizes become known as soon as the graph may change. */
-  reshapeSoon(): void {
-    this.#soon('reshape', async () => {
-      await this.objects.reshape(this.model)
-      await this.topology.tastePending()
-    })
-  }
-
-  /** A subdisk lies on another drive now, which gets the maps of its volume. */
-  async moved(subdiskUuid: string): Promise<void> {
-    const drive = this.#drives.get(byUuid(this.model.subdisks, subdiskUuid)?.driveUuid ?? '')
-    if (drive) await this.objects.storeMapsOn(drive)
-  }
-
-  /** A job failed because a drive left; if it has come back meanwhile, it is tried again. */
-  retryLater(record: JobRecord, outcome: 'failed' | 'cancelled'): void {
-    const arrivals = this.#arrivals
-    if (outcome === 'cancelled' || arrivals === this.#arrivalsTried) return
-    this.#arrivalsTried = arrivals
-    this.#soon(`retry of ${record.id}`, async () => {
-      await this.commit((model) => startNeededJobs(model, this.topology.random))
-      this.objects.startJobs(this.model)
-    })
-  }
-
   /** Runs a change of the graph when it is its turn, unless the set has ended by then. */
-  #soon(what: string, work: () => Promise<void>): void {
+  soon(what: string, work: () => Promise<void>): void {
     this.topology
       .change(async () => {
         if (this.#objects && !this.#failure) await work()
@@ -564,26 +369,6 @@ export class VinumSet implements Geom, VinumHost {
       .catch((error: unknown) => {
         this.log.error({ err: error }, `${what} failed`)
       })
-  }
-
-  /** Where a growth keeps its backups, and how its progress becomes durable (grow.ts). */
-  growthCommits(plex: Plex): GrowthCommits {
-    const { record } = plex
-    const { volumeUuid } = record
-    const volume = volumeUuid === undefined ? undefined : this.objects.volumes.get(volumeUuid)
-    const others = (volume?.plexes.length ?? 0) > 1
-    return {
-      backupAreas: () => backupAreasOf(this.#drives),
-      readElsewhere:
-        volume && others ? (offset, into) => volume.io.readExcept(plex, offset, into) : undefined,
-      commitGrowth: async (growth) => {
-        await this.commit((model) => {
-          const now = byUuid(model.plexes, record.uuid)
-          if (!now) return model
-          return { ...model, plexes: replaceRecord(model.plexes, { ...now, growth }) }
-        })
-      },
-    }
   }
 
   // Geom.
@@ -615,8 +400,8 @@ export class VinumSet implements Geom, VinumHost {
     if (this.#objects && !this.#failure) await this.#objects.stop()
     await this.#store?.idle()
     for (const drive of this.#drives.values()) await drive.drop()?.close()
-    for (const member of this.#members.values()) await member.consumer.close()
-    this.#members.clear()
+    for (const member of this.members.values()) await member.consumer.close()
+    this.members.clear()
   }
 
   /** Geom: orphans the volumes and lets the devices go. */
@@ -625,8 +410,8 @@ export class VinumSet implements Geom, VinumHost {
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
     await this.#objects?.abandonJobs()
     for (const drive of this.#drives.values()) await drive.drop()?.close()
-    for (const member of this.#members.values()) await member.consumer.close()
-    this.#members.clear()
+    for (const member of this.members.values()) await member.consumer.close()
+    this.members.clear()
     this.#drives.clear()
     this.#objects = undefined
     this.#store = undefined
@@ -639,15 +424,6 @@ export class VinumSet implements Geom, VinumHost {
 
 function deviceName(drive: SetDrive): string {
   return defined(drive.consumer, 'the consumer of a drive that is present').provider.name
-}
-
-function lastCopyError(what: string, cause: PlexusError): PlexusError {
-  return new PlexusError('io', {
-    op: 'write',
-    subject: what,
-    message: `${what} has no other good copy: ${cause.message}`,
-    cause,
-  })
 }
 
 function witherError(name: string): PlexusError {

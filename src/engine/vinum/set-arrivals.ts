@@ -1,0 +1,58 @@
+/**
+ * Drives of an assembled set that come back and that go: what becomes durable, which jobs begin, what is said.
+ * Inside a topology change; called by vinum-set.ts.
+ */
+import type { PlexusError } from '../../base/errors.ts'
+import { loseDrive, returnDrive } from './membership.ts'
+import type { Member, SetDrive } from './set-drive.ts'
+import { startNeededJobs } from './set-jobs.ts'
+import type { VinumSet } from './vinum-set.ts'
+
+/** A drive of the assembled set has come back, or one that is not its drive any more. */
+export async function returnMember(set: VinumSet, member: Member): Promise<void> {
+  const drive = set.drives.get(member.uuid)
+  const name = member.consumer.provider.name
+  const { events } = set.topology
+  const generation = member.slot?.generation ?? 0
+  if (!drive || generation > set.model.generation) {
+    set.members.set(member.uuid, member)
+    const why = drive
+      ? 'it carries a newer configuration than the one that runs'
+      : 'it was taken out of its set while it was away'
+    events.emit(
+      'warning',
+      'former-drive',
+      name,
+      `${name} is not used: ${why}; to use it again: plexus device clear-label ${name}`,
+    )
+    return
+  }
+  drive.take(member.consumer, member.label)
+  set.arrivals++
+  await set.objects.storeMapsOn(drive)
+  await set.commit((model) =>
+    startNeededJobs(returnDrive(model, member.uuid, name), set.topology.random),
+  )
+  events.emit('info', 'drive-up', drive.record.name, `drive ${drive.record.name} is back (${name})`)
+  await set.objects.reshape(set.model)
+  set.objects.startJobs(set.model)
+}
+
+/** A drive is gone: out of service at once in memory, then durably. */
+export async function loseDevice(
+  set: VinumSet,
+  drive: SetDrive,
+  reason: PlexusError,
+): Promise<void> {
+  const consumer = drive.drop()
+  if (consumer) set.closeSoon(consumer)
+  set.refresh()
+  const { name, uuid } = drive.record
+  const text = `drive ${name} is gone: ${reason.message}`
+  drive.goneSince = set.topology.events.emit('critical', 'drive-down', name, text).time
+  try {
+    await set.commit((model) => loseDrive(model, uuid))
+  } catch (error) {
+    set.log.error({ err: error, drive: name }, 'the loss of a drive could not be written down')
+  }
+}
