@@ -52,7 +52,12 @@ export function renderTree(report: TreeReport): string {
   const providers = new Map(report.providers.map((one) => [one.name, one]))
   const makers = new Map<string, GeomReport>()
   for (const geom of report.geoms) for (const name of geom.providers) makers.set(name, geom)
-  const used = new Set(report.geoms.flatMap(({ consumers }) => consumers))
+  // What carries nothing stands alone, whoever has taken it.
+  const used = new Set(
+    report.geoms.flatMap((geom) =>
+      geom.providers.flatMap((name) => providers.get(name)?.standsOn ?? geom.consumers),
+    ),
+  )
 
   const nameOf = (provider: TreeProvider): string => {
     const { state } = provider
@@ -62,12 +67,14 @@ export function renderTree(report: TreeReport): string {
   }
   const blockOf = (provider: TreeProvider): Block => {
     const geom = makers.get(provider.name)
-    const below = (geom?.consumers ?? []).flatMap((name) => providers.get(name) ?? [])
+    const names = provider.standsOn ?? geom?.consumers ?? []
+    const below = names.flatMap((name) => providers.get(name) ?? [])
     if (!geom || below.length === 0) {
       const className = geom?.className ?? provider.className
       return { lines: [`  ${nameOf(provider)}${JOIN}${className}`], exit: 0 }
     }
-    const title = geom.name === provider.name ? geom.className : `${geom.className} ${geom.name}`
+    const isPlain = provider.standsOn !== undefined || geom.name === provider.name
+    const title = isPlain ? geom.className : `${geom.className} ${geom.name}`
     return merge(below.map(blockOf), `${title}${JOIN}${nameOf(provider)}`)
   }
   const exportText = (name: string): string =>

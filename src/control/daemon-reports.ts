@@ -150,6 +150,8 @@ export interface TreeProvider {
   readonly className: string
   readonly sizeBytes: number
   readonly state: string
+  /** A volume: the providers that carry its parts. Its geom may stand on more, which carry other volumes. */
+  readonly standsOn: readonly string[] | undefined
 }
 
 export interface TreeReport {

@@ -126,11 +126,12 @@ t.test('status: nothing to say, problems beside volumes, drift', async (t) => {
 })
 
 t.test('tree: devices to the left, hosts to the right', async (t) => {
-  const provider = (name: string, className: string, state = 'up') => ({
+  const provider = (name: string, className: string, state = 'up', standsOn?: string[]) => ({
     name,
     className,
     sizeBytes: 1,
     state,
+    standsOn,
   })
   const geom = (className: string, name: string, consumers: string[], providers = [name]) => ({
     className,
@@ -146,14 +147,16 @@ t.test('tree: devices to the left, hosts to the right', async (t) => {
         provider('disk2', 'disk'),
         provider('d4', 'disk'),
         provider('d9', 'disk'),
-        provider('db', 'vinum', 'degraded'),
+        provider('d5', 'disk'),
+        provider('db', 'vinum', 'degraded', ['d1', 'disk2', 'd4']),
       ],
       geoms: [
         geom('disk', 'd1', []),
         geom('disk', 'disk2', []),
         geom('disk', 'd4', []),
         geom('disk', 'd9', []),
-        geom('vinum', 'db', ['d1', 'disk2', 'd4']),
+        geom('vinum', 'set', ['d1', 'disk2', 'd4', 'd5'], ['db']),
+        geom('disk', 'd5', []),
       ],
       missing: [{ name: 'd3', reason: 'no such file' }],
       exports: [
@@ -162,6 +165,7 @@ t.test('tree: devices to the left, hosts to the right', async (t) => {
       ],
     }),
     `  d9 ── disk ── iqn.x:d9 lun 0
+  d5 ── disk
   d1 ── disk ────┐
   disk2 ── disk ─┼─ vinum ── db [DEGRADED] ── iqn.x:db lun 0 ── esx1, esx2
   d4 ── disk ────┘

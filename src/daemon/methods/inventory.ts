@@ -17,17 +17,23 @@ import {
   TARGET_LIST,
   TREE,
 } from '../../control/daemon-verbs.ts'
+import type { ComponentReport } from '../../control/reports.ts'
 import type { Provider } from '../../engine/geom/provider.ts'
 import { IO_OPS, LATENCY_BUCKETS_US } from '../../engine/geom/statistics.ts'
 import type { Method } from './context.ts'
 import { classReports, exportFacts } from './facts.ts'
+
+/** The devices under a part of a volume; those that are missing have no name now. */
+function devicesOf(part: ComponentReport): string[] {
+  return [...(part.device === undefined ? [] : [part.device]), ...part.children.flatMap(devicesOf)]
+}
 
 const tree: Method = {
   spec: TREE,
   async run(_parameters, { context }): Promise<TreeReport> {
     const { topology } = context
     const { volumes, drives } = classReports(context)
-    const states = new Map(volumes.map(({ name, state }) => [name, state]))
+    const byName = new Map(volumes.map((one) => [one.name, one]))
     // A device without a volume of its name has the state of the drive on it.
     const carried = new Map(drives.map(({ device, state }) => [device, state]))
     return {
@@ -35,7 +41,10 @@ const tree: Method = {
         name,
         className: geom.className,
         sizeBytes,
-        state: error ? 'gone' : (states.get(name) ?? carried.get(name) ?? 'up'),
+        state: error ? 'gone' : (byName.get(name)?.state ?? carried.get(name) ?? 'up'),
+        standsOn: byName.has(name)
+          ? [...new Set(byName.get(name)?.components.flatMap(devicesOf))]
+          : undefined,
       })),
       geoms: topology.report(),
       missing: context
