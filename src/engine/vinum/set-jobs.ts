@@ -10,7 +10,7 @@ import { endJob, jobsNeeded } from './job-plans.ts'
 import type { JobCommits, JobSetup } from './job-setup.ts'
 import { FINISH, type JobTarget, PLANS, PROGRESS, withoutMove } from './job-table.ts'
 import { resyncPlan } from './mirror-jobs.ts'
-import { byUuid, type JobRecord, type VinumModel, type VolumeRecord } from './model.ts'
+import { byUuid, type JobRecord, plexesOf, type VinumModel, type VolumeRecord } from './model.ts'
 import { Raid5Plex } from './plex-raid5.ts'
 import { resyncStep } from './raid5-jobs.ts'
 import type { Plex } from './runtime.ts'
@@ -41,18 +41,30 @@ export class SetJobs {
     this.#set = set
   }
 
-  /** Starts every job of the model that does not run, and the resyncs that the maps ask for; ends what has no record. */
+  /** Starts every job of the model that does not run, and the resyncs that the maps ask for. */
   start(model: VinumModel): void {
     for (const record of model.jobs) {
       if (!this.#running.has(record.id)) this.#startRecord(record)
     }
     for (const volume of this.#set.objects.volumes.values()) this.#startResync(volume)
-    const known = new Set(model.jobs.map(({ id }) => id))
-    for (const [id, job] of this.#running) {
-      if (known.has(id) || id.startsWith('resync-')) continue
-      // It may be about to end by itself, which does as well.
-      job.cancel().catch(() => {})
+  }
+
+  /**
+   * Before a commit that takes objects away or changes plexes: jobs that the new model does not know, and resyncs
+   * of volumes whose plexes change, end where they are. Nothing of theirs is in flight when it resolves: the
+   * space that they work on may become somebody else's. `start` goes on with what is still to be done.
+   */
+  async endBefore(next: VinumModel): Promise<void> {
+    const known = new Set(next.jobs.map(({ id }) => id))
+    for (const { plexes, record } of this.#set.objects.volumes.values()) {
+      const after = plexesOf(next, record.uuid)
+      const isSame =
+        after.length === plexes.length &&
+        after.every(({ uuid }, index) => uuid === plexes[index]?.record.uuid)
+      if (isSame) known.add(resyncId(record))
     }
+    const ending = [...this.#running].filter(([id]) => !known.has(id))
+    await Promise.all(ending.map(([, job]) => job.park()))
   }
 
   /** Ends all where they are; nothing is written down. */

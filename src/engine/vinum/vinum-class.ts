@@ -111,6 +111,7 @@ class VinumClass implements GeomClass {
     if (!existing) this.#add(set)
     const before = new Set(set.model.jobs.map(({ id }) => id))
     try {
+      await set.objects.jobs.endBefore(plan.model)
       for (const drive of plan.newDrives) await set.label(drive)
       await set.commit((model) => {
         plan = planOn(model)
@@ -118,7 +119,8 @@ class VinumClass implements GeomClass {
       })
     } catch (error) {
       for (const { record } of plan.newDrives) await set.unlabel(record)
-      if (!existing) {
+      if (existing) set.objects.startJobs(set.model)
+      else {
         topology.removeGeom(set)
         this.#sets.delete(set.uuid)
       }
