@@ -78,7 +78,7 @@ interface Waiter {
   readonly reject: (error: PlexusError) => void
 }
 
-/** Told at each fifth, as mdadm's monitor does. */
+/** Per cent that are told, as mdadm's monitor does. */
 const MILESTONES = [20, 40, 60, 80] as const
 
 /** Kinds without which data has less protection than it should have: their failure is critical. */
@@ -228,9 +228,7 @@ export class Job {
   }
 
   /** For the manager: it may be its turn, or the limit has changed. */
-  wake(): void {
-    this.#wake?.()
-  }
+  wake = (): void => this.#wake?.()
 
   /**
    * The life of the job; the manager calls it once. Rejects only for an error of the program, which nobody
@@ -238,16 +236,23 @@ export class Job {
    */
   async run(): Promise<void> {
     for (;;) {
-      if (this.#order === 'park') return this.#leaveParked()
+      if (this.parking) return this.#leaveParked()
       if (this.#order === 'cancel') return this.#abandon('cancelled', undefined)
       if (this.#wantPaused) await this.#rest()
       else if (!this.#host.takeSlot(this)) await this.#sleep(undefined)
       else if (this.#waitMs > 0) await this.#sleep(this.#waitMs)
       else if (this.#done < this.plan.totalBytes) {
         const failure = await this.#step()
+        // What fails while everything shuts down says nothing: after the restart it is tried again.
+        if (failure && this.parking) return this.#leaveParked()
         if (failure) return this.#abandon('failed', failure)
       } else return this.#finish()
     }
+  }
+
+  /** It is to stop at a checkpoint: a step that waits for better times ends with an error. */
+  get parking(): boolean {
+    return this.#order === 'park'
   }
 
   get #ended(): boolean {
@@ -295,8 +300,7 @@ export class Job {
     const slowest = Math.min(...limits.map((limit) => limit ?? Number.POSITIVE_INFINITY))
     const fair = (slowest * JOB_BURST_MS) / 1000
     const most = this.plan.stepBytes ?? JOB_STEP_BYTES
-    const units = Math.floor(Math.min(fair, most) / JOB_STEP_MIN_BYTES)
-    return Math.max(1, units) * JOB_STEP_MIN_BYTES
+    return Math.max(1, Math.floor(Math.min(fair, most) / JOB_STEP_MIN_BYTES)) * JOB_STEP_MIN_BYTES
   }
 
   /** A failed one is no failure of the job: it is tried again later, and a restart begins from the last good one. */

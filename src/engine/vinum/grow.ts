@@ -81,7 +81,7 @@ export function growPlan(options: GrowOptions): JobPlan {
       subdisks: plex.subdisks,
       stepBytes: GROW_WINDOW_BYTES,
       startBytes: growthOf(plex).cursorBytes,
-      async step(offset, maxBytes) {
+      async step(offset, maxBytes, job) {
         const growth = growthOf(plex)
         assert(growth.cursorBytes === offset, `the growth of ${plex.record.name} is at its cursor`)
         if (growth.backup) await finishWindow(options)

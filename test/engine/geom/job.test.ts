@@ -392,6 +392,22 @@ t.test('stop parks all at a checkpoint; nothing is finished or abandoned', async
   await running.park()
 })
 
+t.test(
+  'a step that fails while everything stops is no failure: it is tried after the restart',
+  async (t) => {
+    const bench = new Bench()
+    bench.stepwise = true
+    bench.failures.set('step 0', failure('closed'))
+    const job = bench.jobs.start(bench.plan('a', 4 * MIB))
+    await quiet()
+    const stop = bench.jobs.stop()
+    t.ok(job.parking)
+    await bench.go()
+    await stop
+    t.strictSame(bench.calls, ['a step 0', 'a checkpoint 0 running'])
+  },
+)
+
 t.test('an error of the program is not taken for an operating error', async (t) => {
   const bench = new Bench()
   const job = bench.plan('db', MIB, { step: async (offset) => offset })

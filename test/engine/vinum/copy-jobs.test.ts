@@ -27,6 +27,7 @@ import {
   lastCopy,
   send,
   setState,
+  settle,
   type TestDrive,
   testDrive,
   testPlexRecord,
@@ -526,6 +527,29 @@ t.test('vinum.md 8.9: a move keeps all data, with writes meanwhile', async (t) =
     { numRuns: 25 },
   )
   t.pass('nothing is lost')
+})
+
+t.test('a write that was under way when the move began is in the copy', async (t) => {
+  const world = new World(CONCAT)
+  const content = patterned(SIZE, 15)
+  await world.write(0, content)
+  const { device } = world.drive(0, 0)
+  const submit = device.submit.bind(device)
+  let later: (() => void) | undefined
+  device.submit = (request) => {
+    if (request.op === 'write' && !later) later = () => submit(request)
+    else submit(request)
+  }
+  const data = patterned(512, 16)
+  data.copy(content, 1024)
+  const slow = world.write(1024, data)
+  const plan = moveOf(world, world.subdisk(0, 0))
+  const step = plan.step(0, plan.totalBytes, job)
+  await settle(20)
+  later?.()
+  await Promise.all([slow, step])
+  await plan.finish(job)
+  t.ok((await world.content(0)).equals(content))
 })
 
 t.test('the old place serves until the end, and a failed move leaves it as it was', async (t) => {

@@ -4,7 +4,9 @@
  */
 import t, { type Test } from 'tap'
 import { defined } from '../../../src/base/assert.ts'
+import type { ManualClock } from '../../../src/base/clock.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
+import { GROW_RETRY_MS } from '../../../src/base/limits.ts'
 import type { Job } from '../../../src/engine/geom/job.ts'
 import { finishWindow, type GrowOptions, growPlan } from '../../../src/engine/vinum/grow.ts'
 import type { BackupArea } from '../../../src/engine/vinum/grow-backup.ts'
@@ -25,6 +27,7 @@ import {
   FakeHost,
   lastCopy,
   send,
+  settle,
   type TestDrive,
   testDrive,
   testPlexRecord,
@@ -554,6 +557,55 @@ t.test('a commit that fails keeps the window, for nobody knows what a restart fi
   await t.rejects(growPlan(options).step(0, STRIPE, NO_JOB), { message: 'no quorum' })
   t.equal(held, 1)
 })
+
+t.test(
+  'a window that is in its backup alone is kept, and written when the drives work again',
+  async (t) => {
+    for (const parked of [false, true]) {
+      const one = defined(CASES[0], 'striped 2 to 3')
+      const { world, content } = await started(one)
+      world.host.refuse = () => lastCopy()
+      let held = 0
+      world.host.volume = {
+        lock: async () => {
+          held++
+          return () => held--
+        },
+      }
+      const { device } = defined(world.drives[0], 'an old drive')
+      const submit = device.submit
+      let broken = true
+      device.submit = (request) => {
+        const isData = request.offset < DATA_AT + one.rows * STRIPE
+        if (request.op === 'write' && isData && broken) device.fail('write', 'io', 1)
+        submit(request)
+      }
+      const job = { parking: false }
+      const step = growPlan(world.options).step(0, STRIPE, job as Job)
+      await settle(60)
+      t.match(world.durable?.backup, { offsetBytes: 0 })
+      t.equal(held, 1, 'requests wait')
+      job.parking = parked
+      broken = parked
+      // Time passes from here on.
+      const passing = setInterval(() => (world.host.clock as ManualClock).advance(GROW_RETRY_MS), 1)
+      if (parked) {
+        await t.rejects(step, { kind: 'io', message: /injected/ })
+        t.equal(held, 1, 'until a restart')
+        const media = world.drives.map(({ device: { media } }) => Buffer.from(media))
+        const again = new World(one, media, world.durable)
+        await again.grow()
+        t.ok((await again.read(0, content.length)).equals(content))
+      } else {
+        t.ok((await step) > 0)
+        t.equal(held, 0)
+        await world.grow()
+        t.ok((await world.read(0, content.length)).equals(content))
+      }
+      clearInterval(passing)
+    }
+  },
+)
 
 t.test('parity of the new layout lies where raid5-layout.ts says', async (t) => {
   const one = defined(CASES[3], 'raid5')
