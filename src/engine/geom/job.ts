@@ -62,7 +62,10 @@ export class JobManager {
     for (const job of this.#active.values()) job.wake()
   }
 
-  /** Starts a job, or goes on with one from its checkpoint. Throws `in-use` when one with that id is at work. */
+  /**
+   * Starts a job, or goes on with one from its checkpoint. Throws `in-use` when one with that id is at work,
+   * `aborted` after {@link JobManager.stop}.
+   */
   start(plan: JobPlan): Job {
     if (this.#active.has(plan.id)) {
       throw new PlexusError('in-use', {
@@ -71,7 +74,13 @@ export class JobManager {
         message: `job ${plan.id} runs already; plexus status shows its progress`,
       })
     }
-    assert(!this.#stopped, `job ${plan.id} is started before the manager stops`)
+    if (this.#stopped) {
+      throw new PlexusError('aborted', {
+        op: 'start',
+        subject: plan.id,
+        message: `job ${plan.id} does not start: the daemon is stopping; it goes on after the restart`,
+      })
+    }
     const job = new Job(plan, this.#host)
     this.#active.set(plan.id, job)
     this.#endedJobs = this.#endedJobs.filter(({ id }) => id !== plan.id)

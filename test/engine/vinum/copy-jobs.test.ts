@@ -17,6 +17,7 @@ import { healThroughPlex } from '../../../src/engine/vinum/move-heal.ts'
 import { LinearPlex } from '../../../src/engine/vinum/plex-linear.ts'
 import { Raid5Plex } from '../../../src/engine/vinum/plex-raid5.ts'
 import { resyncStep } from '../../../src/engine/vinum/raid5-jobs.ts'
+import { columnsOf, fillRows } from '../../../src/engine/vinum/rows.ts'
 import type { Plex } from '../../../src/engine/vinum/runtime.ts'
 import type { PlacedSubdisk } from '../../../src/engine/vinum/subdisk.ts'
 import { missingRanges, syncPlan } from '../../../src/engine/vinum/sync.ts'
@@ -221,6 +222,32 @@ t.test('a sync gives stale plexes of any organisation the content of the others'
   await world.run(world.syncOf(1))
   setState(world.subdisk(1, 2), 'down')
   t.ok((await world.content(1)).equals(content), 'the parity that it wrote is right')
+})
+
+t.test('rows whose units are larger than a buffer are written in slices', async (t) => {
+  const host = new FakeHost()
+  const stripe = 512 * 1024
+  const drives = [0, 1, 2, 3].map((index) => testDrive(host, index, { sizeBytes: 2 * stripe }))
+  const subdisks = drives.map((drive, index) => testSubdisk(drive, `db.p0.s${index}`, 2 * stripe))
+  const record = testPlexRecord('db.p0', 'raid5', stripe)
+  const plex = new Raid5Plex({ host, record, subdisks })
+  const content = patterned(6 * stripe, 17)
+  await fillRows(host, columnsOf(plex), 0, 6 * stripe, async (offset, into) => {
+    content.copy(into.bytes, 0, offset, offset + into.bytes.length)
+  })
+  for (const missing of [undefined, 0, 3]) {
+    if (missing !== undefined) setState(defined(subdisks[missing], 'a column'), 'stale')
+    const found = Buffer.alloc(content.length)
+    t.equal(await send(plex, { op: 'read', data: found }), undefined)
+    t.ok(found.equals(content), `without s${missing}`)
+    if (missing !== undefined) setState(defined(subdisks[missing], 'a column'), 'up')
+  }
+  for (const index of [1, 2]) setState(defined(subdisks[index], 'a column'), 'stale')
+  await t.rejects(
+    fillRows(host, columnsOf(plex), 0, 3 * stripe, async () => {}),
+    { kind: 'io', message: /without db\.p0\.s1 and db\.p0\.s2/ },
+  )
+  t.equal(host.pool.leased, 0)
 })
 
 t.test('only what a subdisk lacks is copied', async (t) => {
