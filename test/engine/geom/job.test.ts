@@ -390,7 +390,10 @@ t.test('stop parks all at a checkpoint; nothing is finished or abandoned', async
   ])
   t.strictSame(bench.jobs.list(), [])
   await running.park()
-  t.throws(() => bench.jobs.start(bench.plan('late', MIB)), { kind: 'aborted' })
+  t.throws(() => bench.jobs.start(bench.plan('late', MIB)), {
+    kind: 'aborted',
+    message: /stopping/,
+  })
 })
 
 t.test(
