@@ -4,6 +4,7 @@
  * never with wrong data. Used by vinum-play.ts.
  */
 import { defined } from '../../src/base/assert.ts'
+import type { Timer } from '../../src/base/clock.ts'
 import type { SimDisk } from './disk.ts'
 import type { SimRandom } from './random.ts'
 import {
@@ -22,7 +23,8 @@ import type { Machine, World } from './world.ts'
 const RECOVERY_MS = 3_600_000
 const LOOK_MS = 20
 
-type Fault = (disk: SimDisk, random: SimRandom, world: World) => void
+/** What happens at once; what it returns may happen later, unless the disk is repaired before. */
+type Fault = (disk: SimDisk, random: SimRandom, world: World) => undefined | Timer
 
 /** What can be wrong with a disk, and how often it is chosen. */
 const FAULTS: readonly (readonly [number, string, Fault])[] = [
@@ -66,14 +68,20 @@ const FAULTS: readonly (readonly [number, string, Fault])[] = [
       disk.faults.failFlushes = random.between(1, 3)
     },
   ],
-  [4, 'pulled out', (disk, random, world) => world.unplug(disk, random.chance(0.6))],
+  [
+    4,
+    'pulled out',
+    (disk, random, world) => {
+      world.unplug(disk, random.chance(0.6))
+    },
+  ],
   [
     2,
     'hangs, then is gone',
     (disk, random, world) => {
       const { machine } = world
       disk.device?.stall(true)
-      world.scheduler.after(random.exponential(200), () => {
+      return world.scheduler.after(random.exponential(200), () => {
         if (world.machine === machine && disk.present) world.unplug(disk, true)
       })
     },
@@ -84,7 +92,7 @@ const FAULTS: readonly (readonly [number, string, Fault])[] = [
     (disk, random, world) => {
       const device = disk.device
       device?.stall(true)
-      world.scheduler.after(random.exponential(500), () => device?.stall(false))
+      return world.scheduler.after(random.exponential(500), () => device?.stall(false))
     },
   ],
 ]
@@ -94,6 +102,7 @@ export class Faults {
   readonly #random: SimRandom
   /** The disk that is in trouble, or was and is not whole again. */
   faulty: SimDisk | undefined
+  #later: Timer | undefined
 
   constructor(world: World, random: SimRandom) {
     this.#world = world
@@ -143,7 +152,7 @@ export class Faults {
     )
     this.#world.counts.faults++
     this.#world.note('fault', `${disk.name}: ${name}`)
-    fault(disk, this.#random, this.#world)
+    this.#later = fault(disk, this.#random, this.#world)
   }
 
   /** Rows of the volume that a power cut now may damage: raid5 that is not whole. */
@@ -161,6 +170,7 @@ export class Faults {
     const { faulty } = this
     if (!faulty) return
     this.#world.note('repaired', faulty.name)
+    this.#later?.cancel()
     faulty.heal()
     if (!faulty.device) await this.#world.plug(faulty)
     if (this.#world.machine !== machine) return

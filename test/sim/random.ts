@@ -32,14 +32,15 @@ export class SimRandom extends Mulberry implements Random {
   /** Overwrites `bytes` with noise. */
   fill(bytes: Buffer): void {
     let x = this.u32() | 1
-    for (let at = 0; at < bytes.length; at += 4) {
+    const words = new Int32Array(Math.ceil(bytes.length / 4))
+    for (let at = 0; at < words.length; at++) {
       // xorshift32: good enough for content that nobody has written, and fast.
       x ^= x << 13
       x ^= x >>> 17
       x ^= x << 5
-      if (at + 4 <= bytes.length) bytes.writeInt32LE(x, at)
-      else for (let i = at; i < bytes.length; i++) bytes[i] = x >>> (8 * (i - at))
+      words[at] = x
     }
+    bytes.set(new Uint8Array(words.buffer, 0, bytes.length))
   }
 
   /** Exponentially distributed with this mean: the time between events that know nothing of each other. */

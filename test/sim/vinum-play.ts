@@ -133,10 +133,9 @@ class VinumPlay {
     while (workload.left > 0 && world.machine === machine && !world.violation) {
       await this.#faults.pause(random.exponential(meanMs))
       if (workload.left <= 0) return
-      if (faults && random.chance(0.3)) {
-        if (!this.#faults.faulty) this.#faults.inject(machine)
-        else if (random.chance(0.4)) await this.#faults.recover(machine)
-      }
+      if (this.#faults.faulty) {
+        if (random.chance(0.12)) await this.#faults.recover(machine)
+      } else if (faults && random.chance(0.3)) this.#faults.inject(machine)
       if (verbs && random.chance(0.5)) await this.#admin.act(machine)
     }
   }
