@@ -81,12 +81,7 @@ export class SetJobs {
 
   /** Writes the window that a growth had backed up when it was cut off (grow.ts). */
   async finishWindow(plex: Plex): Promise<void> {
-    const { uuid } = plex.record
-    const record = this.#set.model.jobs.find((one) => one.targetUuid === uuid)
-    const target = record && this.#target(record)
-    if (!record || !target) return
-    const options = { ...this.#setup(record, target), host: this.#set, plex }
-    await finishWindow({ ...options, ...growthCommits(this.#set, plex) })
+    await finishWindow({ host: this.#set, plex, ...growthCommits(this.#set, plex) })
   }
 
   #run(plan: JobPlan): void {
