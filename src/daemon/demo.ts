@@ -1,10 +1,11 @@
 /**
- * `npm run demo`: Plexus on two image files under ./var, on loopback, with nothing to configure. Makes the
- * images (sparse: they take space as they are written) and a configuration, prints what to type on an
- * initiator, and serves until Ctrl-C. The images stay, with their data, for the next run.
+ * `npm run demo`: Plexus on image files under ./var, on loopback, with nothing to configure. Makes the images
+ * (sparse: they take space as they are written) and a configuration, prints what to type on an initiator and
+ * how to make a volume of the spare disks, and serves until Ctrl-C. The images stay, with their data, for the
+ * next run.
  */
 import { closeSync, ftruncateSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { relative, resolve } from 'node:path'
 import { Command } from 'commander'
 import { formatSize } from '../base/bytes.ts'
 import { GIB } from '../base/limits.ts'
@@ -18,6 +19,10 @@ const DISKS = [
   { name: 'small', bytes: 1 * GIB },
   { name: 'large', bytes: 8 * GIB },
 ] as const
+/** Disks that are not served: for volumes. */
+const SPARES = ['d1', 'd2', 'd3', 'd4'].map((name) => ({ name, bytes: GIB }))
+/** Name of the volume that has a LUN waiting for it. */
+const VOLUME = 'first'
 
 /** Creates a sparse file of `bytes`, unless it exists. */
 function makeImage(path: string, bytes: number): void {
@@ -38,14 +43,14 @@ function makeImage(path: string, bytes: number): void {
 /** Writes images and configuration into `dir`; the path of the configuration. */
 function prepare(dir: string, listen: string): string {
   mkdirSync(dir, { recursive: true })
-  for (const { name, bytes } of DISKS) makeImage(resolve(dir, `${name}.img`), bytes)
+  for (const { name, bytes } of [...DISKS, ...SPARES]) makeImage(resolve(dir, `${name}.img`), bytes)
   const config = resolve(dir, 'demo.yaml')
   const lines = [
     '# Written by "npm run demo" at every start; copy it to change it.',
     'version: 1',
     `portals: [{ name: demo, listen: ["${listen}"] }]`,
     'devices:',
-    ...DISKS.map(({ name }) => `  ${name}: ./${name}.img`),
+    ...[...DISKS, ...SPARES].map(({ name }) => `  ${name}: ./${name}.img`),
     'targets:',
     `  - name: ${TARGET}`,
     '    alias: Plexus demo',
@@ -53,6 +58,7 @@ function prepare(dir: string, listen: string): string {
     '    auth: none # whoever reaches the address may log in',
     '    luns:',
     ...DISKS.map(({ name }, lun) => `      - { lun: ${lun}, device: ${name} }`),
+    `      - { lun: ${DISKS.length}, volume: ${VOLUME} } # not ready until there is one`,
     'log: { level: warn }',
     'state: { dir: ./state }',
     'control: { dir: ./run }',
@@ -61,12 +67,19 @@ function prepare(dir: string, listen: string): string {
   return config
 }
 
-function help({ host, port }: ListenAddress, config: string): string {
+function help({ host, port }: ListenAddress, config: string, dir: string): string {
+  const plexus = `npx plexus --socket ${relative('.', resolve(dir, 'run'))}`
+  const spares = SPARES.map(({ name }) => name)
   const portal = `${host.includes(':') ? `[${host}]` : host}:${port}`
   const disks = DISKS.map(({ name, bytes }) => `${name}.img (${formatSize(bytes)})`).join(', ')
   return `
 Plexus ${plexusVersion()} serves ${TARGET} on ${portal}: ${disks}
 Configuration: ${config}
+
+Make a volume of the disks ${spares.join(', ')}; it appears as LUN ${DISKS.length} at once:
+  ${plexus} volume create ${VOLUME} --raid5 ${spares.slice(0, 3).join(' ')}
+  ${plexus} status
+  ${plexus} volume grow ${VOLUME} ${spares[3]} --wait
 
 Linux (package open-iscsi), as root on this machine:
   iscsiadm -m discovery -t sendtargets -p ${portal}
@@ -99,7 +112,7 @@ async function main(): Promise<number> {
     return EXIT.USAGE
   }
   const config = prepare(resolve(dir), listen)
-  const status = await serve(config, () => process.stdout.write(help(address, config)))
+  const status = await serve(config, () => process.stdout.write(help(address, config, dir)))
   if (status !== EXIT.DONE) {
     process.stderr.write('To listen elsewhere: npm run demo -- --listen 127.0.0.1:3261\n')
   }
