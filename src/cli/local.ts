@@ -49,8 +49,8 @@ export function addLocalCommands(
   program
     .command('__complete', { hidden: true })
     .argument('[words...]')
-    .option('--socket <path>')
-    .action((words: string[], { socket }: { socket?: string }) => {
+    .action((words: string[]) => {
+      const { socket } = program.opts<{ socket?: string }>()
       const names = complete(program, words, (kind) => askNames(kind, socket))
       end(
         names.then((lines) => {

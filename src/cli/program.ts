@@ -83,7 +83,7 @@ function flagsOf(options: Readonly<Record<string, unknown>>): CommonFlags {
 
 /** The command line's words as the parameters of the verb, and the rest. */
 function typedOf(spec: VerbSpec, command: Command): Typed {
-  const given = command.opts<Record<string, unknown>>()
+  const given = command.optsWithGlobals<Record<string, unknown>>()
   const parameters: Record<string, unknown> = {}
   for (const [at, { name }] of spec.arguments.entries()) {
     const value: unknown = command.processedArgs[at]
@@ -133,6 +133,8 @@ export function makeProgram(terminal: Terminal, onTyped: (typed: Typed) => void)
       getOutHelpWidth: () => 100,
       getErrHelpWidth: () => 100,
     })
+    // Also before the noun: it is about the daemon, not about the verb.
+    .option('--socket <path>', 'directory of the sockets, or one of them; default: /run/plexus')
     .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .exitOverride()

@@ -77,7 +77,7 @@ Plexus ${plexusVersion()} serves ${TARGET} on ${portal}: ${disks}
 Configuration: ${config}
 
 Make a volume of the disks ${spares.join(', ')}; it appears as LUN ${DISKS.length} at once:
-  ${plexus} volume create ${VOLUME} --raid5 ${spares.slice(0, 3).join(' ')}
+  ${plexus} volume create ${VOLUME} --raid5 ${spares.slice(0, 3).join(' ')} --wait
   ${plexus} status
   ${plexus} volume grow ${VOLUME} ${spares[3]} --wait
 
