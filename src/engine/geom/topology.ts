@@ -12,7 +12,7 @@ import type { Random } from '../../base/random.ts'
 import { didYouMean } from '../../base/suggest.ts'
 import type { GeomReport } from '../../control/reports.ts'
 import type { BlockDevice, BufferPool } from '../../hal/block-device.ts'
-import { type Anchor, readAnchor } from './anchor.ts'
+import { readAnchor } from './anchor.ts'
 import { Consumer } from './consumer.ts'
 import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
@@ -95,7 +95,7 @@ export class Topology {
   /** A device that opened: becomes a disk geom, and every class tastes it. The device stays the caller's to close. */
   addDevice(name: string, device: BlockDevice): Promise<Provider> {
     return this.change(async () => {
-      assert(!this.#disks.has(name), `one disk is named ${name}`)
+      this.#checkFree(name)
       const geom = new DiskGeom(name, device)
       this.#disks.set(name, geom)
       this.#geoms.add(geom)
@@ -159,13 +159,7 @@ export class Topology {
    * the end of its own changes). Throws `exists` when the name is taken.
    */
   makeProvider(geom: Geom, init: ProviderInit): Provider {
-    if (this.#providers.has(init.name)) {
-      throw new PlexusError('exists', {
-        op: 'create',
-        subject: init.name,
-        message: `a provider named "${init.name}" exists already; choose another name`,
-      })
-    }
+    this.#checkFree(init.name)
     const provider = new Provider(geom, init)
     this.#providers.set(init.name, provider)
     this.#untasted.add(provider)
@@ -173,15 +167,18 @@ export class Topology {
     return provider
   }
 
+  #checkFree(name: string): void {
+    if (!this.#providers.has(name)) return
+    throw new PlexusError('exists', {
+      op: 'create',
+      subject: name,
+      message: `a provider named "${name}" exists already; choose another name`,
+    })
+  }
+
   /** Same provider under another name. Throws `exists`. Who holds it keeps it. */
   renameProvider(provider: Provider, name: string): void {
-    if (this.#providers.has(name)) {
-      throw new PlexusError('exists', {
-        op: 'rename',
-        subject: name,
-        message: `a provider named "${name}" exists already; choose another name`,
-      })
-    }
+    this.#checkFree(name)
     for (const listener of [...this.#listeners]) listener(provider, 'gone')
     this.#providers.delete(provider.name)
     provider.name = name
@@ -205,20 +202,20 @@ export class Topology {
   }
 
   async #taste(provider: Provider): Promise<void> {
-    let anchor: Anchor | undefined
     try {
-      anchor = await this.#readAnchor(provider)
+      const anchor = await this.#readAnchor(provider)
+      for (const one of this.classes) {
+        if (one.name === provider.geom.className) continue
+        if (anchor && anchor.className !== one.name) continue
+        if (await one.taste(provider, anchor, this)) return
+      }
     } catch (error) {
+      // A disk that fails while it is looked at is there all the same; a defect is not passed over.
+      if (!(error instanceof PlexusError)) throw error
       this.log.warn(
         { err: error, provider: provider.name, event: 'taste-failed' },
         `${provider.name} could not be tasted`,
       )
-      return
-    }
-    for (const one of this.classes) {
-      if (one.name === provider.geom.className) continue
-      if (anchor && anchor.className !== one.name) continue
-      if (await one.taste(provider, anchor, this)) return
     }
   }
 

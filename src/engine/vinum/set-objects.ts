@@ -160,6 +160,7 @@ export class SetObjects {
     const isNew = !volume
     if (!volume) {
       if (plexes.some((plex) => this.#torn.has(plex.record.uuid))) return
+      if (this.#isNameTaken(record.name)) return
       volume = new RunningVolume(this.#set, record, plexes)
       this.volumes.set(uuid, volume)
       this.#byProvider.set(volume.provider, volume)
@@ -170,6 +171,19 @@ export class SetObjects {
     if (!isNew && volume.isShaped(record, plexes, redundant)) return
     await volume.reshape(record, plexes, redundant, this.#remembered.get(uuid))
     this.#remembered.delete(uuid)
+  }
+
+  /** A device of the configuration may have been given the name of a volume that is on the disks. */
+  #isNameTaken(name: string): boolean {
+    const { topology } = this.#set
+    if (!topology.providers.has(name)) return false
+    topology.events.emit(
+      'critical',
+      'name-taken',
+      name,
+      `volume ${name} is not served: ${name} is something else's name; rename the device, then restart`,
+    )
+    return true
   }
 
   async #endVolume(uuid: string, volume: RunningVolume): Promise<void> {
