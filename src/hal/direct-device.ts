@@ -22,7 +22,7 @@ import type {
   IoRequest,
 } from './block-device.ts'
 import { IO_KIND, type IoOperation } from './io-engine.ts'
-import { ioError } from './io-errors.ts'
+import { IO_ENDED, ioError } from './io-errors.ts'
 import type { IoChannel, IoQueue } from './io-queue.ts'
 import {
   BLKDISCARD,
@@ -87,6 +87,11 @@ function zeroMethods(init: DirectDeviceInit): RangeMethod[] {
 /** Results that mean: not this way, and never will be. */
 const NOT_THIS_WAY: ReadonlySet<number> = new Set([-ERRNO.EOPNOTSUPP, -ERRNO.ENOTTY, -ERRNO.ENOSYS])
 const IS_GONE: ReadonlySet<number> = new Set([-ERRNO.ENODEV, -ERRNO.ENXIO, -ERRNO.ENOMEDIUM])
+/**
+ * What requests behind the end of a block device get: writes ENOSPC, reads nothing. Linux gives a disk that was pulled
+ * out the size 0 (blk_mark_disk_dead, NVMe above all), so this may be how one hears of it.
+ */
+const IS_BEHIND_END: ReadonlySet<number> = new Set([-ERRNO.ENOSPC, IO_ENDED])
 
 /** A discard or write-zeroes under way: one kernel call after the other. */
 interface RangeJob {
@@ -274,9 +279,10 @@ export class DirectDevice implements BlockDevice {
   }
 
   #failed(request: IoRequest, result: number): PlexusError {
-    const { sysfsDir } = this.#init
+    const { kind, sysfsDir } = this.#init
     if (IS_GONE.has(result)) this.#setGone()
     else if (result === -ERRNO.EIO && sysfsDir && !existsSync(sysfsDir)) this.#setGone()
+    else if (kind === 'block' && IS_BEHIND_END.has(result)) this.#look()
     return this.#gone
       ? this.#goneError(request.op)
       : ioError(result, request.op, this.path, request.offset, request.length)

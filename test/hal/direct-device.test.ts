@@ -224,6 +224,28 @@ t.test('logical blocks of 4096 bytes', { skip }, async (t) => {
   await the.queue.close()
 })
 
+t.test('a loop device that is pulled out', { skip }, async (t) => {
+  const the = rig('auto')
+  const data = the.lease(4096)
+  const attempts: readonly [string, (device: BlockDevice) => Promise<void>][] = [
+    ['read', (device) => readAt(device, data, 8192)],
+    ['write', (device) => writeAt(device, data, 8192)],
+  ]
+  for (const [name, attempt] of attempts) {
+    const loop = loopDevice(t, { sizeBytes: SIZE_BYTES })
+    const device = await the.open(loop.path)
+    const events: string[] = []
+    device.onEvent((event) => events.push(event))
+    await attempt(device)
+    loop.pull()
+    t.equal((await failureOf(attempt(device))).kind, 'gone', `the first ${name} that fails tells`)
+    t.same(events, ['gone'], 'without waiting for the next look at its size')
+    await device.close()
+  }
+  data.release()
+  await the.queue.close()
+})
+
 t.test('a mounted device is refused with its mount point', { skip }, async (t) => {
   const the = rig('auto')
   const loop = loopDevice(t, { sizeBytes: SIZE_BYTES })
@@ -382,6 +404,8 @@ t.test('a device that disappears says so once, and from then on', async (t) => {
   idle.device.onEvent((event) => events.push(event))
   rmSync(directory, { recursive: true })
   t.equal((await failureOf(readAt(eio.device, data, 0))).kind, 'gone', 'EIO with the device gone')
+  const full = scripted(t, 'file', directory, [-ERRNO.ENOSPC])
+  t.equal((await failureOf(writeAt(full.device, data, 0))).kind, 'no-space', 'a file has no room')
   idle.clock.advance(3 * DEVICE_POLL_MS)
   t.same(events, ['gone'], 'an idle device is missed, too')
 })

@@ -23,7 +23,28 @@ export interface LoopDevice {
   allocatedBytes(): number
   /** Changes the size of the backing file, and tells the loop device. */
   resize(sizeBytes: number): void
+  /** As if it were pulled out: it keeps what it has, and every request from now on fails. */
+  pull(): void
   detach(): void
+}
+
+/**
+ * loop_info64 of linux/loop.h is 232 bytes long, lo_offset is at 24; 0x4C05 reads it, 0x4C04 sets it. In Perl, which
+ * every Debian has, because Node.js has no ioctl and only the HAL makes foreign calls.
+ */
+const SET_OFFSET = `
+  open(my $loop, "<", $ARGV[0]) or die "open: $!";
+  my $info = "\\0" x 232;
+  ioctl($loop, 0x4C05, $info) or die "LOOP_GET_STATUS64: $!";
+  substr($info, 24, 8) = pack("Q", 1 << 50);
+  ioctl($loop, 0x4C04, $info) or die "LOOP_SET_STATUS64: $!";`
+
+/**
+ * Makes a loop device fail every request while others have it open, and leaves its file alone: with an offset far
+ * behind the end of the file its size is 0, which is what Linux gives to a disk that was pulled out.
+ */
+export function pullLoop(path: string): void {
+  execFileSync('perl', ['-e', SET_OFFSET, path], { stdio: 'pipe' })
 }
 
 /** A fresh directory that the test removes, in memory where there is such a file system. */
@@ -56,6 +77,7 @@ export function loopDevice(t: Test, options: LoopOptions): LoopDevice {
       truncateSync(file, sizeBytes)
       losetup('--set-capacity', path)
     },
+    pull: () => pullLoop(path),
     detach() {
       if (!attached) return
       attached = false

@@ -198,11 +198,22 @@ export class AnchoredDevice {
     encodeSlotHeader(header, buffer.bytes.subarray(0, SLOT_HEADER_ROOM_BYTES))
     payload.copy(buffer.bytes, SLOT_HEADER_ROOM_BYTES)
     buffer.bytes.fill(0, SLOT_HEADER_ROOM_BYTES + payload.length)
-    await writeAt(this.device, buffer, place.offset)
-    await flush(this.device)
-    await this.#writeAnchor(anchor)
+    try {
+      await writeAt(this.device, buffer, place.offset)
+      await flush(this.device)
+      await this.#writeAnchor(anchor)
+    } catch (error) {
+      throw this.#commitError(error)
+    }
     this.#anchor = anchor
     this.#current = { generation, payloadCrc }
+  }
+
+  /** A device without room for blocks that it has (it was pulled, its pool is full) has failed: nothing is too large. */
+  #commitError(error: unknown): unknown {
+    if (!(error instanceof PlexusError) || error.kind !== 'no-space') return error
+    const { op, subject, message } = error
+    return new PlexusError('io', { op, subject, message, cause: error })
   }
 
   #tooLarge(length: number, place: ByteRange): PlexusError {

@@ -196,6 +196,13 @@ t.test('a configuration fits or is refused; it is never cut', async (t) => {
   t.equal(error.kind, 'no-space')
   t.match(error.message, /\/dev\/test: .* 61441 bytes does not fit .* 61440 bytes/)
   t.ok(device.media.equals(before), 'nothing was written')
+  device.fail('write', 'no-space')
+  const full = await failureOf(made.commit(2, Buffer.from('small')))
+  t.equal(
+    full.kind,
+    'io',
+    'a device that is full has failed: that the payload is too large is another error',
+  )
   await made.commit(2, Buffer.alloc(made.payloadRoom, 1))
   t.equal((await (await reopen(device)).read())?.payload.length, made.payloadRoom)
   await t.rejects(made.commit(2, Buffer.alloc(1)), /generation 2 follows 2/, 'numbers only grow')
