@@ -18,8 +18,8 @@ interface Operation {
   readonly length: number
   readonly value: number
   readonly startMs: number
-  /** Its unit was in trouble when it was sent. */
-  readonly mayFail: boolean
+  /** Changes of trouble of its unit when it was sent. */
+  readonly troubles: number
   endMs: number | undefined
   result: string
 }
@@ -34,8 +34,9 @@ export class Unit {
   readonly world: World
   consumer: Consumer | undefined
   inFlight = 0
-  /** More is broken than its redundancy bears: errors are right, wrong data never. */
-  mayFail = false
+  #mayFail = false
+  /** Times of trouble so far. */
+  #troubles = 0
   /** A verb that destroys it has begun. */
   doomed = false
   /** Rows that a cut now may damage as a whole: raid5 without all columns; bytes of data in a row. */
@@ -50,6 +51,16 @@ export class Unit {
     this.uuid = uuid
     this.oracle = new Oracle(provider.sizeBytes, provider.blockBytes, world.oracleClock)
     world.units.add(this)
+  }
+
+  /** More is broken than its redundancy bears: errors are right, wrong data never. */
+  get mayFail(): boolean {
+    return this.#mayFail
+  }
+
+  set mayFail(value: boolean) {
+    if (value !== this.#mayFail) this.#troubles++
+    this.#mayFail = value
   }
 
   providerEvent(machine: Machine, provider: Provider, event: 'arrived' | 'gone'): void {
@@ -194,7 +205,7 @@ export class Unit {
         const wrong = finish(error)
         lease?.release()
         this.#end(entry, wrong ?? (error ? `${error.kind}: ${error.message}` : 'ok'))
-        if (error && !this.mayFail && !entry.mayFail) {
+        if (error && !this.mayFail && entry.troubles === this.#troubles) {
           world.fail(`${this.name}: an error reached the user: ${describe(entry)}`)
         }
         this.inFlight--
@@ -213,7 +224,7 @@ export class Unit {
       length,
       value,
       startMs: world.nowMs,
-      mayFail: this.mayFail,
+      troubles: this.#troubles,
       endMs: undefined,
       result: 'under way',
     }

@@ -67,7 +67,8 @@ export function jobsNeeded(
     const { fills, ...plan } = need
     const job = newJob(next, plan, options.random)
     let subdisks = next.subdisks
-    for (const one of fills) subdisks = replaceRecord(subdisks, { ...one, state: 'reviving' })
+    const state = need.kind === 'grow' ? 'up' : 'reviving'
+    for (const one of fills) subdisks = replaceRecord(subdisks, { ...one, state })
     next = { ...next, subdisks, jobs: [...next.jobs, job] }
     jobs.push(job)
   }
@@ -213,6 +214,13 @@ function needOfPlex(model: VinumModel, plex: PlexRecord, options: JobOptions): N
   if (job) return busy(`plex ${plex.name}`, job)
   if (plex.growth && out.length <= (raid5 && parityValid ? 1 : 0)) {
     return { ...work, kind: 'grow', cursorBytes: plex.growth.cursorBytes }
+  }
+  const { cursorBytes, columnsBefore, backup } = plex.growth ?? {}
+  if (cursorBytes === 0 && !backup) {
+    // Nothing has moved: new columns hold nothing yet, so that they have missed nothing.
+    const isEmpty = (one: SubdiskRecord): boolean =>
+      isHere(model, one) && subdisks.indexOf(one) >= (columnsBefore ?? 0)
+    if (out.every(isEmpty)) return { ...work, kind: 'grow', fills: out }
   }
   if (plex.growth) {
     return refuse(

@@ -5,7 +5,7 @@
 import type { JobPlan } from '../geom/job.ts'
 import { growPlan } from './grow.ts'
 import { endJob } from './job-plans.ts'
-import { type JobSetup, outOfService, planOf } from './job-setup.ts'
+import { type JobSetup, outOfService, planOf, slice } from './job-setup.ts'
 import { checkPlan } from './mirror-jobs.ts'
 import {
   byUuid,
@@ -70,7 +70,12 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       plex,
       subdisks,
       missing: missingOf(setup, target),
-      read: (offset, into) => volume.io.readExcept(plex, offset, into),
+      async read(offset, into) {
+        // A plex may be larger than its volume: what lies behind is nobody's, and zeroes give it valid parity.
+        const there = Math.max(0, Math.min(volume.record.sizeBytes - offset, into.bytes.length))
+        into.bytes.fill(0, there)
+        if (there > 0) await volume.io.readExcept(plex, offset, slice(into, 0, there))
+      },
     })
   },
   rebuild(set, setup, target) {

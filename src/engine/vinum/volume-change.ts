@@ -9,7 +9,7 @@ import { assert, defined } from '../../base/assert.ts'
 import { type PlexusError, toPlexusError } from '../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../hal/block-device.ts'
 import type { IntentWaiter } from './dirty-regions.ts'
-import { callPlex } from './plex-call.ts'
+import { callPlex, type PlexAnswer } from './plex-call.ts'
 import { LockEntry } from './range-lock.ts'
 import type { Plex, Subdisk } from './runtime.ts'
 import type { PlexSlot, VolumeIo } from './volume-io.ts'
@@ -45,6 +45,8 @@ class Leg implements IoRequest {
   idle = false
   error: PlexusError | undefined = undefined
   readonly missed: Subdisk[] = []
+  /** Stale when the change came: a job that starts meanwhile copies the change, too, since it waits for it. */
+  readonly stale: Subdisk[] = []
   /** Made once for the life of this object, so that a write makes no function. */
   readonly onMissed = (subdisk: Subdisk): void => {
     this.missed.push(subdisk)
@@ -67,6 +69,7 @@ class Leg implements IoRequest {
     this.storable = storable
     this.error = undefined
     this.missed.length = 0
+    if (storable !== 'full' || op === 'flush') addStale(slot.plex, this.stale)
   }
 
   start(): void {
@@ -87,6 +90,7 @@ class Leg implements IoRequest {
     this.data = undefined
     this.error = undefined
     this.missed.length = 0
+    this.stale.length = 0
   }
 }
 
@@ -185,7 +189,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
       const slot = defined(leg.slot, 'the plex')
       if (leg.error) first ??= leg.error
       else if (leg.storable === 'full') stored = true
-      missed = this.#collect(slot, leg.error, leg.missed, missed)
+      missed = this.#collect(slot, leg, leg.stale, missed)
     }
     if (request.op === 'flush') this.#settleFlush(missed, first)
     else if (stored) this.#conclude(missed)
@@ -205,11 +209,14 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     }
   }
 
-  /** Adds who missed the change in one plex and is not out of service for certain. */
+  /**
+   * Adds who missed the change in one plex and is not out of service for certain. `stale` were so when the change
+   * came, and durably where they are reviving now.
+   */
   #collect(
     slot: PlexSlot,
-    error: PlexusError | undefined,
-    named: readonly Subdisk[],
+    { error, missed: named }: PlexAnswer,
+    stale: readonly Subdisk[],
     before: Missed | undefined,
   ): Missed | undefined {
     const linear = isLinear(slot.plex)
@@ -223,6 +230,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     let missed = before
     for (const subdisk of suspects) {
       if (this.#volume.isOut(subdisk)) continue
+      if (subdisk.writable && stale.includes(subdisk)) continue
       const { op, offset, length } = this.#current
       missed ??= new Missed()
       missed.add(subdisk, error ?? this.#volume.noCopy(op, offset, length))
@@ -243,11 +251,13 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
       const dataOffset = request.dataOffset + offset - request.offset
       const range = { offset, length, data: request.data, dataOffset, fua: request.fua }
       const able = slots.map(({ plex }) => plex.storable(offset, length))
+      const stale: Subdisk[] = []
+      for (const { plex } of slots) addStale(plex, stale)
       const answers = await Promise.all(slots.map((slot) => callPlex(slot, op, range)))
       let stored = false
       answers.forEach((answer, index) => {
         if (!answer.error && able[index] === 'full') stored = true
-        missed = this.#collect(slots[index] as PlexSlot, answer.error, answer.missed, missed)
+        missed = this.#collect(slots[index] as PlexSlot, answer, stale, missed)
       })
       if (stored) return
       const first = answers.find(({ error }) => error)?.error
@@ -298,6 +308,10 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     this.#volume.endChange(this)
     request.complete(error)
   }
+}
+
+function addStale(plex: Plex, to: Subdisk[]): void {
+  for (const subdisk of plex.subdisks) if (subdisk.record.state === 'stale') to.push(subdisk)
 }
 
 function isWritable({ writable }: Subdisk): boolean {

@@ -4,6 +4,7 @@
  * and `volume grow`. spec/vinum.md, 5.3 "grow", 8.3, 8.4.
  */
 import { alignUp, formatSize } from '../../../base/bytes.ts'
+import { planAnchor } from '../../geom/anchor.ts'
 import type {
   DriveRecord,
   PlexRecord,
@@ -239,6 +240,7 @@ export function beginGrowth(draft: Draft, plex: PlexRecord, columnsBefore: numbe
   const column = subdisks[0]?.sizeBytes ?? 0
   const before = dataColumns(plex.organization, columnsBefore) * column
   const after = dataColumns(plex.organization, subdisks.length) * column
+  checkBackupRoom(draft, plex, dataColumns(plex.organization, subdisks.length) * plex.stripeBytes)
   draft.putPlex({ ...plex, growth: { columnsBefore, cursorBytes: 0, backup: undefined } })
   draft.step(
     `restripe plex ${plex.name} from ${columnsBefore} to ${subdisks.length} columns: ${formatSize(before)} to ${formatSize(after)} when it has ended`,
@@ -246,4 +248,18 @@ export function beginGrowth(draft: Draft, plex: PlexRecord, columnsBefore: numbe
   )
   draft.derive()
   draft.startJobsOrThrow(plex)
+}
+
+/** Throws `unsupported` when a growth could not even begin: its first row must fit the journal area of a drive. */
+function checkBackupRoom(draft: Draft, plex: PlexRecord, rowBytes: number): void {
+  const areas = draft.model.drives
+    .filter(({ state }) => state === 'up')
+    .map(({ mediaBytes, blockBytes }) => planAnchor(mediaBytes, blockBytes).journal.length)
+  const largest = Math.max(0, ...areas)
+  if (rowBytes <= largest) return
+  draft.fail(
+    'unsupported',
+    plex.name,
+    `plex ${plex.name} cannot be restriped: a row would have ${formatSize(rowBytes)}, and the journal areas of these drives hold ${formatSize(largest)} at most; grow by fewer drives, or move the data to a new volume with a smaller stripe`,
+  )
 }
