@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
  * `npm run bench`: compares Plexus with the bare device, tgt and istgt on one device of this machine,
- * in interleaved rounds. See bench/README.md for its options and docs/performance.md for the method.
+ * in interleaved rounds; `npm run bench -- engine` is the benchmark of engine.ts. See bench/README.md for the
+ * options and docs/performance.md for the method.
  */
 import { loadavg } from 'node:os'
 import { Command, Option } from 'commander'
@@ -9,6 +10,7 @@ import { parseSize } from '../src/base/bytes.ts'
 import { PlexusError } from '../src/base/errors.ts'
 import { type Case, DEFAULT_CASES, DIGEST_CASES, parseCases, QUICK_CASES } from './cases.ts'
 import { buildLoad, type Digests, runFio, runLoad, type Sample } from './client.ts'
+import { benchEngine } from './engine.ts'
 import {
   type BenchDevice,
   findProgram,
@@ -245,8 +247,11 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => interrupt.abort(new Error(`interrupted by ${signal}`)))
 }
 try {
-  const options = parseOptions(process.argv)
-  process.exitCode = await bench(options, teardown, interrupt.signal)
+  const [first, ...rest] = process.argv.slice(2)
+  process.exitCode =
+    first === 'engine'
+      ? await benchEngine(rest, interrupt.signal)
+      : await bench(parseOptions(process.argv), teardown, interrupt.signal)
 } catch (error) {
   note(`bench: ${interrupt.signal.aborted ? 'interrupted' : (error as Error).message}`)
   process.exitCode = interrupt.signal.aborted ? 130 : 1

@@ -148,13 +148,15 @@ export interface BenchDevice {
 
 const TMPFS_MAGIC = 0x01021994
 
-/** A loop device with direct I/O over a file in `directory` (removed by the teardown), filled once. */
-export async function makeLoopDevice(
+/**
+ * A loop device with direct I/O over a new file in `directory`, both removed by the teardown. Throws `no-space`
+ * where the file would fill the directory.
+ */
+export async function attachLoopDevice(
   directory: string,
   bytes: number,
   teardown: Teardown,
-  signal: AbortSignal,
-): Promise<BenchDevice> {
+): Promise<string> {
   const fs = statfsSync(directory)
   const freeBytes = fs.bavail * fs.bsize
   if (freeBytes < bytes + 64 * MIB) {
@@ -174,6 +176,17 @@ export async function makeLoopDevice(
   teardown.add(`detaching ${path}`, async () => {
     await run(losetup, ['-d', path])
   })
+  return path
+}
+
+/** {@link attachLoopDevice}, filled once. */
+export async function makeLoopDevice(
+  directory: string,
+  bytes: number,
+  teardown: Teardown,
+  signal: AbortSignal,
+): Promise<BenchDevice> {
+  const path = await attachLoopDevice(directory, bytes, teardown)
   // Unwritten blocks cost less than written ones: all of it is written once before anything counts.
   await run(
     findProgram('fio') ?? 'fio',
@@ -187,7 +200,7 @@ export async function makeLoopDevice(
     ],
     { signal },
   )
-  const medium = fs.type === TMPFS_MAGIC ? 'ram' : 'disk'
+  const medium = statfsSync(directory).type === TMPFS_MAGIC ? 'ram' : 'disk'
   return {
     path,
     medium,

@@ -79,6 +79,7 @@ export class Consumer implements BlockDevice {
       `${this.holder}: access to ${provider.name} never becomes negative`,
     )
     const opens = delta.read > 0 || delta.write > 0 || delta.exclusive > 0
+    assert(this.#attached || !opens, `${this.holder}: what is closed is not opened again`)
     if (opens) this.#checkAccess(delta)
     Object.assign(access, after)
     provider.access.read += delta.read
@@ -187,22 +188,23 @@ export class Consumer implements BlockDevice {
     if (bio.op === 'flush') return undefined
     const { sizeBytes, logicalBlockBytes } = provider.geometry
     const { offset, length, data, dataOffset } = bio
-    const where = `${provider.name}: ${bio.op} of ${length} bytes at offset ${offset}`
     if (!(offset >= 0 && length >= 0 && offset + length <= sizeBytes)) {
-      return this.#error('invalid', bio.op, `${where} is outside its ${sizeBytes} bytes`)
+      return this.#refusal(bio, `is outside its ${sizeBytes} bytes`)
     }
     if (offset % logicalBlockBytes !== 0 || length % logicalBlockBytes !== 0) {
-      return this.#error(
-        'invalid',
-        bio.op,
-        `${where} is not whole blocks of ${logicalBlockBytes} bytes`,
-      )
+      return this.#refusal(bio, `is not whole blocks of ${logicalBlockBytes} bytes`)
     }
     if (!isRead && bio.op !== 'write') return undefined
     if (!data || !(dataOffset >= 0) || dataOffset + length > data.bytes.length) {
-      return this.#error('invalid', bio.op, `${where} has a buffer that is too short`)
+      return this.#refusal(bio, 'has a buffer that is too short')
     }
     return undefined
+  }
+
+  /** Apart from the check, which every request passes: the text is made for those that are refused only. */
+  #refusal({ op, offset, length }: Bio, why: string): PlexusError {
+    const where = `${this.provider.name}: ${op} of ${length} bytes at offset ${offset}`
+    return this.#error('invalid', op, `${where} ${why}`)
   }
 
   #error(kind: ErrorKind, op: string, message: string): PlexusError {
