@@ -10,6 +10,7 @@ import type { SimRandom } from './random.ts'
 import {
   drivesIn,
   drivesOf,
+  isUp,
   jobsOf,
   rowSizes,
   subdisksOf,
@@ -161,7 +162,7 @@ export class Faults {
     const volume = machine && volumeOf(machine, uuid)
     if (!volume) return []
     const touched = this.faulty && drivesOf(volume).has(this.faulty.name)
-    const whole = subdisksOf(volume).every(({ state }) => state === 'up')
+    const whole = subdisksOf(volume).every(isUp)
     return touched || !whole ? rowSizes(volume) : []
   }
 
@@ -209,7 +210,7 @@ export class Faults {
   /** Drives that were taken out of service and answer again come back by the operator's word. */
   async #reviveDrives(machine: Machine): Promise<void> {
     for (const { name, state, device } of drivesIn(machine)) {
-      if (state.toLowerCase() !== 'down' || device === undefined) continue
+      if (state !== 'DOWN' || device === undefined) continue
       await this.#world.verb('vinum', 'setstate', { state: 'up', object: name })
     }
   }
@@ -219,7 +220,7 @@ export class Faults {
     const { machine } = this.#world
     const volume = machine && volumeOf(machine, uuid)
     for (const subdisk of volume ? subdisksOf(volume) : []) {
-      if (subdisk.state === 'up' || !this.#isPlain(uuid)) continue
+      if (isUp(subdisk) || !this.#isPlain(uuid)) continue
       await this.#world.verb('vinum', 'setstate', {
         state: 'up',
         object: subdisk.name,

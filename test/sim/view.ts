@@ -26,6 +26,10 @@ export function subdisksOf(volume: VolumeReport): readonly ComponentReport[] {
   return volume.components.flatMap(({ children }) => children)
 }
 
+export function isUp({ state }: ComponentReport): boolean {
+  return state === 'UP'
+}
+
 /** Names of the drives that it lies on; a drive is named as the disk that it was made of. */
 export function drivesOf(volume: VolumeReport): ReadonlySet<string> {
   return new Set(subdisksOf(volume).flatMap(({ drive }) => drive ?? []))
@@ -48,8 +52,8 @@ export function survives(machine: Machine, volume: VolumeReport, drive: string):
   if (!drivesOf(volume).has(drive)) return volume.health !== 'FAULTED'
   if (jobsOf(machine).some((kind) => NOT_YET_SAFE.has(kind))) return false
   return volume.components.some((plex) => {
-    const lacking = plex.children.filter((one) => one.state !== 'up' || one.drive === drive)
-    const spare = plex.organization === 'raid5' && plex.state !== 'initializing' ? 1 : 0
+    const lacking = plex.children.filter((one) => !isUp(one) || one.drive === drive)
+    const spare = plex.organization === 'raid5' && plex.state !== 'INITIALIZING' ? 1 : 0
     return plex.children.length > 0 && lacking.length <= spare
   })
 }

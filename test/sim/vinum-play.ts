@@ -19,7 +19,7 @@ import type { Machine, World, WorldOptions } from './world.ts'
 const MIB = 1024 * 1024
 
 /** What happens in a run beside reading and writing; a run has its own mixture. */
-interface Mixture {
+export interface Mixture {
   readonly verbs: boolean
   readonly faults: boolean
   readonly cuts: boolean
@@ -30,13 +30,16 @@ export interface VinumPlayOptions {
   readonly operations: number
   readonly pool: AlignedPool
   readonly wrapDevice?: WorldOptions['wrapDevice']
+  /** Instead of one that is chosen by the seed. */
+  readonly mixture?: Mixture
 }
 
-export function vinumPlay({ seed, operations, pool, wrapDevice }: VinumPlayOptions): Scenario {
+export function vinumPlay(options: VinumPlayOptions): Scenario {
+  const { seed, operations, pool, wrapDevice, mixture } = options
   const disks = planDisks(new SimRandom(seed).fork('disks'))
   return {
     options: { seed, pool, disks, makeTopology: createEngine, wrapDevice },
-    play: (world) => new VinumPlay(world, operations).run(),
+    play: (world) => new VinumPlay(world, operations, mixture).run(),
   }
 }
 
@@ -62,16 +65,16 @@ class VinumPlay {
   readonly #mixture: Mixture
   readonly #faults: Faults
   readonly #admin: Admin
+  /** The phase ends with a power cut at this moment. */
+  #cutNow = false
 
-  constructor(world: World, operations: number) {
+  constructor(world: World, operations: number, mixture: Mixture | undefined) {
     this.#world = world
     this.#operations = operations
     this.#random = world.random.fork('play')
-    this.#mixture = {
-      verbs: this.#random.chance(0.6),
-      faults: this.#random.chance(0.6),
-      cuts: this.#random.chance(0.8),
-    }
+    const verbs = this.#random.chance(0.6)
+    const faults = this.#random.chance(0.6)
+    this.#mixture = mixture ?? { verbs, faults, cuts: this.#random.chance(0.8) }
     this.#faults = new Faults(world, world.random.fork('faults'))
     this.#admin = new Admin(world, world.random.fork('admin'), this.#faults, (machine) =>
       this.#adopt(machine),
@@ -105,8 +108,10 @@ class VinumPlay {
     workload.stop()
     if (world.violation) return
     const { cuts } = this.#mixture
+    const cutNow = this.#cutNow
+    this.#cutNow = false
     const end = random.weighted([
-      [cuts ? 40 : 0, 'cut'],
+      [cutNow ? 1000 : cuts ? 40 : 0, 'cut'],
       [cuts ? 10 : 0, 'cut with a disk missing'],
       [cuts ? 15 : 0, 'kill'],
       [5, 'shutdown'],
@@ -135,7 +140,16 @@ class VinumPlay {
       if (workload.left <= 0) return
       if (this.#faults.faulty) {
         if (random.chance(0.12)) await this.#faults.recover(machine)
-      } else if (faults && random.chance(0.3)) this.#faults.inject(machine)
+      } else if (faults && random.chance(0.3)) {
+        this.#faults.inject(machine)
+        // What an engine does about trouble takes some milliseconds: a cut in the middle of that.
+        if (this.#mixture.cuts && random.chance(0.4)) {
+          await this.#faults.pause(random.exponential(random.pick([1, 5, 20])))
+          this.#cutNow = true
+          workload.stop()
+          return
+        }
+      }
       if (verbs && random.chance(0.5)) await this.#admin.act(machine)
     }
   }

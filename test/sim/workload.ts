@@ -16,6 +16,8 @@ interface Mood {
   readonly ops: readonly (readonly [number, IoOp])[]
   /** Part of the volume that most requests go to. */
   readonly hot: number
+  /** Part of the writes that are durable at once. */
+  readonly fua: number
 }
 
 const MIXED: Mood['ops'] = [
@@ -58,6 +60,7 @@ export class Workload {
       mostBytes: random.pick([4096, 16384, 65536, 262144, 1048576]),
       ops: random.pick([MIXED, MIXED, WRITING, READING]),
       hot: random.pick([1, 0.3, 0.05]),
+      fua: random.pick([0, 0.1, 0.1, 1]),
     }
     this.#operations = operations
   }
@@ -100,7 +103,7 @@ export class Workload {
   #send(unit: Unit): void {
     const random = this.#random
     const op = random.weighted(this.#mood.ops)
-    const fua = op === 'write' && random.chance(0.1)
+    const fua = op === 'write' && random.chance(this.#mood.fua)
     if (op === 'flush') {
       if (unit.send(op, 0, 0, false)) this.#sent++
       return
