@@ -66,28 +66,47 @@ export function planRow(state: RowState, touched: readonly Extent[]): RowPlan | 
 }
 
 /** Requests come first, bytes second: a request costs a movement of the arm, or a command at least. */
-function cost(plan: RowPlan): number {
-  const bytes = plan.reads.reduce((sum, { start, end }) => sum + end - start, 0)
-  return plan.reads.length * 2 ** 40 + bytes
+function cost({ reads }: RowPlan): number {
+  let bytes = 0
+  for (const { start, end } of reads) bytes += end - start
+  return reads.length * 2 ** 40 + bytes
 }
 
-function cutRow({ columns, parity }: RowState, touched: readonly Extent[]): readonly Cut[] {
+/** Every small write and every full stripe comes through here: no more objects than the result has. */
+function cutRow(state: RowState, touched: readonly Extent[]): readonly Cut[] {
+  const [first] = touched
+  if (!first) return []
+  if (touched.every(({ start, end }) => start === first.start && end === first.end)) {
+    return [cutOf(state, touched, first.start, first.end)]
+  }
   const borders = [...new Set(touched.flatMap(({ start, end }) => [start, end]))]
   borders.sort((a, b) => a - b)
   const cuts: Cut[] = []
   for (const [index, start] of borders.entries()) {
     const end = borders[index + 1]
     if (end === undefined) break
-    const here = new Set<number>()
-    for (const one of touched) if (one.start <= start && one.end >= end) here.add(one.column)
-    if (here.size === 0) continue
-    const untouched: number[] = []
-    for (let column = 0; column < columns; column++) {
-      if (column !== parity && !here.has(column)) untouched.push(column)
-    }
-    cuts.push({ start, end, touched: [...here], untouched })
+    const cut = cutOf(state, touched, start, end)
+    if (cut.touched.length > 0) cuts.push(cut)
   }
   return cuts
+}
+
+/** What happens in a range that each extent covers or leaves alone. */
+function cutOf(
+  { columns, parity }: RowState,
+  extents: readonly Extent[],
+  start: number,
+  end: number,
+): Cut {
+  const touched: number[] = []
+  for (const one of extents) {
+    if (one.start <= start && one.end >= end) touched.push(one.column)
+  }
+  const untouched: number[] = []
+  for (let column = 0; column < columns; column++) {
+    if (column !== parity && !touched.includes(column)) untouched.push(column)
+  }
+  return { start, end, touched, untouched }
 }
 
 function planFor(
@@ -102,11 +121,13 @@ function planFor(
     const method = methodFor(state, cut, preferred)
     if (!method) return undefined
     const { start, end, touched, untouched } = cut
-    segments.push({ ...cut, method })
+    segments.push({ start, end, method, touched, untouched })
     if (method === 'data') continue
-    const read = method === 'modify' ? [state.parity, ...touched] : untouched
-    for (const column of read) append(reads, { column, start, end })
-    append(parityWrites, { column: state.parity, start, end })
+    if (method === 'modify') append(reads, state.parity, start, end)
+    for (const column of method === 'modify' ? touched : untouched) {
+      append(reads, column, start, end)
+    }
+    append(parityWrites, state.parity, start, end)
   }
   return { segments, reads, parityWrites }
 }
@@ -132,10 +153,12 @@ function methodFor(
 }
 
 /** Adds an extent, as a part of the one that it continues. */
-function append(extents: Extent[], extent: Extent): void {
-  const { column, start, end } = extent
-  const index = extents.findIndex((one) => one.column === column && one.end === start)
-  const before = extents[index]
-  if (before) extents[index] = { column, start: before.start, end }
-  else extents.push(extent)
+function append(extents: Extent[], column: number, start: number, end: number): void {
+  for (let index = 0; index < extents.length; index++) {
+    const before = extents[index]
+    if (before?.column !== column || before.end !== start) continue
+    extents[index] = { column, start: before.start, end }
+    return
+  }
+  extents.push({ column, start, end })
 }
