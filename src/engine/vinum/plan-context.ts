@@ -1,0 +1,94 @@
+/**
+ * What a verb gets to plan on (plan.ts): the devices that it names, examined, and what is open and present now.
+ * Made by vinum-class.ts for each call.
+ */
+import type { Random } from '../../base/random.ts'
+import { deviceContents, formatContents } from '../../hal/device-contents.ts'
+import type { Provider } from '../geom/provider.ts'
+import type { Topology } from '../geom/topology.ts'
+import { byUuid, type VinumModel } from './model.ts'
+import type { Candidate, PlanContext } from './plan.ts'
+import type { SetDrive } from './set-drive.ts'
+
+export interface ContextParts {
+  readonly topology: Topology
+  readonly model: VinumModel
+  /** Of the sets that the model is made of. */
+  readonly drives: ReadonlyMap<string, SetDrive>
+  readonly candidates: ReadonlyMap<string, Candidate>
+  readonly random: Random
+}
+
+export function contextOf(parts: ContextParts): PlanContext {
+  const { topology, model, drives, candidates, random } = parts
+  return {
+    model,
+    candidate: (name) => candidates.get(name),
+    isOpen(volumeUuid) {
+      const volume = byUuid(model.volumes, volumeUuid)
+      const provider = volume && topology.providers.get(volume.name)
+      return provider !== undefined && provider.consumers.size > 0
+    },
+    isPresent: (driveUuid) => drives.get(driveUuid)?.present ?? false,
+    random,
+  }
+}
+
+/** Looks at the providers that a verb names: whose they are, and what is on them. Unknown ones are left out. */
+export async function examine(
+  topology: Topology,
+  names: readonly string[],
+): Promise<ReadonlyMap<string, Candidate>> {
+  const found = new Map<string, Candidate>()
+  for (const name of new Set(names)) {
+    const provider = topology.providers.get(name)
+    if (!provider) continue
+    const holder = [...provider.consumers].find(({ access }) => access.write + access.exclusive > 0)
+    const { sizeBytes, blockBytes, features } = provider
+    found.set(name, {
+      name,
+      path: topology.device(name)?.path ?? name,
+      sizeBytes,
+      blockBytes,
+      readOnly: features.readOnly,
+      inUse: holder?.holder,
+      contents: holder ? '' : await contentsOf(topology, provider),
+    })
+  }
+  return found
+}
+
+async function contentsOf(topology: Topology, provider: Provider): Promise<string> {
+  const access = { read: 1, write: 0, exclusive: 0 }
+  const consumer = topology.attach(provider, undefined, 'a look at its contents', access)
+  try {
+    return formatContents(await deviceContents(consumer))
+  } finally {
+    await consumer.close()
+  }
+}
+
+/** Gives the same bytes again when rewound: a plan that is made twice names its new objects alike. */
+export class RandomTape implements Random {
+  readonly #source: Random
+  readonly #tape: Buffer[]
+  #position = 0
+
+  constructor(source: Random, tape: Buffer[] = []) {
+    this.#source = source
+    this.#tape = tape
+  }
+
+  bytes(length: number): Buffer {
+    const known = this.#tape[this.#position]
+    if (known?.length !== length) {
+      this.#tape.length = this.#position
+      this.#tape.push(this.#source.bytes(length))
+    }
+    return Buffer.from(this.#tape[this.#position++] as Buffer)
+  }
+
+  rewound(): RandomTape {
+    return new RandomTape(this.#source, this.#tape)
+  }
+}
