@@ -224,7 +224,7 @@ export class SimDevice implements BlockDevice {
     else {
       const waiting = this.#stalled ?? []
       this.#stalled = undefined
-      for (const run of waiting) run()
+      for (const go of waiting) go()
     }
   }
 

@@ -173,6 +173,9 @@ export class Faults {
     this.#world.note('repaired', faulty.name)
     this.#later?.cancel()
     faulty.heal()
+    // A drive that could not be read when it was looked at is looked at again when it is plugged in.
+    const known = drivesIn(machine).find(({ name }) => name === faulty.name)
+    if (faulty.device && known?.device === undefined) this.#world.unplug(faulty, false)
     if (!faulty.device) await this.#world.plug(faulty)
     if (this.#world.machine !== machine) return
     await this.becomeWhole(machine)

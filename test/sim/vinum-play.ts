@@ -190,7 +190,7 @@ class VinumPlay {
   /** After a boot: every volume that must be there is, under the name that it had or was about to get. */
   async #census(machine: Machine): Promise<void> {
     const world = this.#world
-    const complete = world.disks.every((one) => one.present)
+    const complete = !this.#faults.faulty && world.disks.every((one) => one.present)
     for (const unit of [...world.units]) {
       const volume = volumeOf(machine, unit.uuid)
       if (volume) {
