@@ -93,15 +93,19 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   }
 
   granted(): void {
-    this.#sources = this.#parts.flatMap((part) => this.#sourcesOf(part))
-    this.#position = Math.min(...this.#sources.map(({ start }) => start))
-    this.#end = Math.max(...this.#sources.map(({ end }) => end))
+    const sources: Source[] = []
+    for (const part of this.#parts) this.#addSources(part, sources)
+    this.#sources = sources
+    this.#position = Number.POSITIVE_INFINITY
+    for (const { start, end } of sources) {
+      this.#position = Math.min(this.#position, start)
+      this.#end = Math.max(this.#end, end)
+    }
     this.#nextSlice()
   }
 
-  #sourcesOf(part: RowPart): readonly Source[] {
+  #addSources(part: RowPart, sources: Source[]): void {
     const { stripeBytes } = this.#layout
-    const sources: Source[] = []
     const partEnd = part.rowOffset + part.length
     for (let at = part.rowOffset; at < partEnd; ) {
       const index = Math.floor(at / stripeBytes)
@@ -115,7 +119,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       })
       at = end
     }
-    return sources
   }
 
   #nextSlice(): void {
@@ -319,16 +322,24 @@ function dataMissed(
 }
 
 /** Columns that need a place in the scratch: those that are read, and parity. */
-function lanesOf(plan: RowPlan): ReadonlySet<number> {
-  return new Set([...plan.reads, ...plan.parityWrites].map(({ column }) => column))
+function lanesOf({ reads, parityWrites }: RowPlan): ReadonlySet<number> {
+  const lanes = new Set<number>()
+  for (const { column } of reads) lanes.add(column)
+  for (const { column } of parityWrites) lanes.add(column)
+  return lanes
 }
 
 function clip(sources: readonly Source[], from: number, to: number): readonly Source[] {
-  return sources.flatMap((source) => {
+  const clipped: Source[] = []
+  for (const source of sources) {
     const start = Math.max(source.start, from)
     const end = Math.min(source.end, to)
-    if (start >= end) return []
-    if (start === source.start && end === source.end) return [source]
-    return [{ ...source, start, end, dataOffset: source.dataOffset + (start - source.start) }]
-  })
+    if (start >= end) continue
+    if (start === source.start && end === source.end) clipped.push(source)
+    else {
+      const dataOffset = source.dataOffset + (start - source.start)
+      clipped.push({ ...source, start, end, dataOffset })
+    }
+  }
+  return clipped
 }
