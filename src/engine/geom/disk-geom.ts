@@ -13,6 +13,8 @@ export class DiskGeom implements Geom {
   readonly consumers = []
   readonly name: string
   readonly device: BlockDevice
+  /** Ends the subscription to the device's events. */
+  unsubscribe: () => void = () => {}
   #provider: Provider | undefined
 
   constructor(name: string, device: BlockDevice) {

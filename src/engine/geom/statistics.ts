@@ -23,9 +23,9 @@ export class OpStatistics {
     this.totalMs += ms
     if (failed) this.errors++
     else this.bytes += bytes
-    // 31 - clz32 is the whole logarithm; below 16 us everything is in bucket 0.
-    const bits = 32 - Math.clz32((ms * 1000) >>> 4)
-    const bucket = Math.min(bits, LATENCY_BUCKETS_US.length)
+    // 31 - clz32 is the whole logarithm; below 16 us everything is in bucket 0. More than 32 bits are far above.
+    const us = Math.min(ms * 1000, 0xffffffff)
+    const bucket = Math.min(32 - Math.clz32(us >>> 4), LATENCY_BUCKETS_US.length)
     this.buckets[bucket] = (this.buckets[bucket] ?? 0) + 1
   }
 }

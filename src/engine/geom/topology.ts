@@ -101,7 +101,7 @@ export class Topology {
       this.#geoms.add(geom)
       const { geometry, identity, features } = device
       geom.provider = this.makeProvider(geom, { name, geometry, identity, features })
-      device.onEvent((event) => {
+      geom.unsubscribe = device.onEvent((event) => {
         if (event === 'gone') void this.removeDevice(name, goneError(device.path))
         else void this.change(async () => geom.provider.update({ geometry: device.geometry }))
       })
@@ -118,6 +118,8 @@ export class Topology {
     return this.change(async () => {
       if (!geom || this.#disks.get(name) !== geom) return
       this.#disks.delete(name)
+      // What the device tells later is about nobody: another one may have the name by then.
+      geom.unsubscribe()
       await this.orphan(geom.provider, reason)
       this.removeGeom(geom)
     })
@@ -132,13 +134,18 @@ export class Topology {
   settle(): Promise<void> {
     return this.change(async () => {
       this.#settled = true
-      for (const one of this.classes) await one.settled?.(this)
+      await this.#tellSettled()
       await this.tastePending()
     })
   }
 
   get settled(): boolean {
     return this.#settled
+  }
+
+  /** Is everything known that is there: the start is over, and nothing waits to be tasted? */
+  get complete(): boolean {
+    return this.#settled && this.#untasted.size === 0
   }
 
   // The rest is for classes, inside a change.
@@ -193,6 +200,19 @@ export class Topology {
     for (let next = first(this.#untasted); next; next = first(this.#untasted)) {
       this.#untasted.delete(next)
       if (!next.error) await this.#taste(next)
+      if (this.complete) await this.#tellSettled()
+    }
+  }
+
+  async #tellSettled(): Promise<void> {
+    for (const one of this.classes) {
+      try {
+        await one.settled?.(this)
+      } catch (error) {
+        // As in #taste: what fails for one class, or one set of disks, is no reason to serve nothing at all.
+        if (!(error instanceof PlexusError)) throw error
+        this.log.error({ err: error, class: one.name, event: 'settle-failed' }, error.message)
+      }
     }
   }
 
@@ -207,16 +227,30 @@ export class Topology {
       for (const one of this.classes) {
         if (one.name === provider.geom.className) continue
         if (anchor && anchor.className !== one.name) continue
-        if (await one.taste(provider, anchor, this)) return
+        if (await this.#tasteBy(one, provider, anchor)) return
       }
     } catch (error) {
-      // A disk that fails while it is looked at is there all the same; a defect is not passed over.
-      if (!(error instanceof PlexusError)) throw error
-      this.log.warn(
-        { err: error, provider: provider.name, event: 'taste-failed' },
-        `${provider.name} could not be tasted`,
-      )
+      this.#tasteFailed(provider, error)
     }
+  }
+
+  /** A class that fails does not keep the others from looking. */
+  async #tasteBy(one: GeomClass, provider: Provider, anchor: Anchor | undefined): Promise<boolean> {
+    try {
+      return await one.taste(provider, anchor, this)
+    } catch (error) {
+      this.#tasteFailed(provider, error)
+      return false
+    }
+  }
+
+  #tasteFailed(provider: Provider, error: unknown): void {
+    // A disk that fails while it is looked at is there all the same; a defect is not passed over.
+    if (!(error instanceof PlexusError)) throw error
+    this.log.warn(
+      { err: error, provider: provider.name, event: 'taste-failed' },
+      `${provider.name} could not be tasted: ${error.message}`,
+    )
   }
 
   async #readAnchor(provider: Provider): Promise<Anchor | undefined> {
@@ -260,6 +294,8 @@ export class Topology {
     provider.error ??= reason
     this.#forget(provider)
     for (const consumer of [...provider.consumers]) {
+      // What one of them does may have closed another.
+      if (!consumer.attached) continue
       consumer.tell('gone')
       await consumer.owner?.orphan(consumer, reason)
     }

@@ -20,14 +20,25 @@ interface Waiting {
   reject(error: unknown): void
 }
 
+export interface CutOff {
+  readonly oldVoters: readonly string[]
+  readonly members: readonly string[]
+}
+
 export interface ConfigStoreOptions {
   readonly model: VinumModel
   /** The first commit has this generation or a higher one. */
   readonly nextGeneration: number
+  /**
+   * A crash may have cut `model` off (Choice, `settled` false): nobody knows whether it was relied upon or the one
+   * before. The first commit must reach half of `oldVoters`, who voted before it, too; `members` carry `model`
+   * already, and not what was before it.
+   */
+  readonly cutOff?: CutOff | undefined
   /** The label of a drive that is present; undefined: it cannot be written. */
   label(driveUuid: string): AnchoredDevice | undefined
-  /** Marks a drive that failed a commit as down, in the model. */
-  loseDrive(model: VinumModel, driveUuid: string): VinumModel
+  /** Marks drives that failed a commit as down, in the model. */
+  loseDrives(model: VinumModel, driveUuids: Iterable<string>): VinumModel
   /** The new model is durable; runs before the promises of its changes resolve. */
   onCommit(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void
 }
@@ -37,6 +48,8 @@ export class ConfigStore {
   #model: VinumModel
   /** Highest generation that any drive may carry, committed or not: never used twice. */
   #generation: number
+  /** Until the first commit counts. */
+  #cutOff: CutOff | undefined
   #waiting: Waiting[] = []
   #running: Promise<void> | undefined
 
@@ -44,6 +57,7 @@ export class ConfigStore {
     this.#options = options
     this.#model = options.model
     this.#generation = Math.max(options.model.generation, options.nextGeneration - 1)
+    this.#cutOff = options.cutOff
   }
 
   /** The newest durable model. */
@@ -113,13 +127,12 @@ export class ConfigStore {
       model = { ...model, generation: ++this.#generation, votersBefore }
       const errors = await this.#write(model, votersBefore)
       if (errors.size === 0) break
-      for (const [uuid, error] of errors) {
-        failed.set(uuid, error)
-        model = this.#options.loseDrive(model, uuid)
-      }
+      for (const [uuid, error] of errors) failed.set(uuid, error)
+      model = this.#options.loseDrives(model, errors.keys())
     }
     assert(model.generation > this.#model.generation, 'generations only grow')
     this.#model = model
+    this.#cutOff = undefined
     this.#options.onCommit(model, failed)
   }
 
@@ -144,6 +157,11 @@ export class ConfigStore {
     if (tooLarge) throw tooLarge
     if (carriers.length * 2 < votersBefore.length) throw quorumError(votersBefore, carriers)
     if (errors.size > 0) return errors
+    if (this.#cutOff) {
+      const { oldVoters, members } = this.#cutOff
+      const reached = oldVoters.filter((uuid) => carriers.includes(uuid) || members.includes(uuid))
+      if (!commitAllowed(oldVoters, reached, [])) throw quorumError(oldVoters, reached)
+    }
     const joining = voters.filter((uuid) => !votersBefore.includes(uuid))
     const late = await this.#writeAll(joining, model.generation, payload)
     if (late.size > 0) return late

@@ -45,7 +45,7 @@ export class Demotions {
       else fresh.push(record.uuid)
     }
     const present = this.#set.present
-    const serving: string[] = []
+    const known: SubdiskRecord[] = []
     for (const uuid of fresh) {
       const record = byUuid(present.subdisks, uuid)
       if (!record) continue
@@ -53,25 +53,28 @@ export class Demotions {
       if (record.state === 'down' && !isServed(present, record)) {
         return Promise.reject(lastCopyError(record.name, error))
       }
-      if (record.state !== 'stale') serving.push(uuid)
+      known.push(record)
     }
-    // Stale in memory already, because its drive is lost: durable when that is.
-    if (serving.length < fresh.length) {
-      waits.push(this.#set.commit((model) => this.#set.withLosses(model)).then(() => {}))
-    }
-    if (serving.length > 0) {
-      const lost = lastCopyLost(present, serving)
-      if (lost !== undefined) return Promise.reject(lastCopyError(lost, error))
-      waits.push(this.#demote(serving, error))
-    }
+    const serving = known.filter(({ state }) => state !== 'stale').map(({ uuid }) => uuid)
+    const lost = lastCopyLost(present, serving)
+    if (lost !== undefined) return Promise.reject(lastCopyError(lost, error))
+    // Also who is stale in memory already, because its drive is lost: by the time of the commit more may be lost,
+    // and this one would count as complete.
+    if (known.length > 0) waits.push(this.#demote(known, serving, error))
     return Promise.all(waits).then(() => {})
   }
 
-  #demote(uuids: readonly string[], error: PlexusError): Promise<void> {
+  #demote(
+    records: readonly SubdiskRecord[],
+    serving: readonly string[],
+    error: PlexusError,
+  ): Promise<void> {
+    const uuids = records.map(({ uuid }) => uuid)
     const work = this.#set
-      .commit((model) => demoteSubdisks(this.#set.withLosses(model), uuids))
+      // First who missed the write: then whoever has it is complete, also when it is lost by now.
+      .commit((model) => this.#set.withLosses(demoteSubdisks(model, uuids)))
       .then(
-        () => this.#demoted(uuids, error),
+        () => this.#demoted(uuids, serving, error),
         (failure: unknown) => {
           throw toPlexusError(failure, 'demote', this.#set.name)
         },
@@ -83,9 +86,11 @@ export class Demotions {
     return work
   }
 
-  #demoted(uuids: readonly string[], error: PlexusError): void {
-    for (const uuid of uuids) {
-      this.#pending.delete(uuid)
+  #demoted(uuids: readonly string[], serving: readonly string[], error: PlexusError): void {
+    for (const uuid of uuids) this.#pending.delete(uuid)
+    // A job may have taken it up again in the same commit.
+    this.#set.refresh()
+    for (const uuid of serving) {
       const record = byUuid(this.#set.model.subdisks, uuid)
       if (!record) continue
       this.#set.topology.events.emit(

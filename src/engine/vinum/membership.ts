@@ -4,59 +4,48 @@
  * and `stale` when another copy may have taken writes that it missed. spec/vinum.md, 3.6 and 5.1; used by
  * vinum-set.ts and config-store.ts.
  */
-import {
-  type DriveRecord,
-  replaceRecord,
-  type SubdiskRecord,
-  type SubdiskState,
-  type VinumModel,
-} from './model.ts'
-import { derive, lastCopyLost } from './state-rules.ts'
+import { type DriveRecord, replaceRecord, type SubdiskRecord, type VinumModel } from './model.ts'
+import { derive } from './state-rules.ts'
 
-function withSubdisk(model: VinumModel, record: SubdiskRecord): VinumModel {
-  return { ...model, subdisks: replaceRecord(model.subdisks, record) }
-}
-
-function withDrive(model: VinumModel, record: DriveRecord): VinumModel {
-  return { ...model, drives: replaceRecord(model.drives, record) }
-}
-
-/** The state of a subdisk that cannot be reached any more. */
-function stateWithout(model: VinumModel, subdisk: SubdiskRecord): SubdiskState {
-  if (subdisk.state === 'down' || subdisk.state === 'stale') return subdisk.state
-  if (subdisk.state !== 'up') return 'stale'
-  return lastCopyLost(model, [subdisk.uuid]) === undefined ? 'stale' : 'down'
-}
-
-/** The drive is gone or failing: it votes no more, its subdisks are out of service, moves to it end. */
-export function loseDrive(model: VinumModel, driveUuid: string): VinumModel {
-  const drive = model.drives.find((one) => one.uuid === driveUuid)
-  if (!drive || drive.state === 'down') return model
-  let next = model
-  for (const subdisk of model.subdisks) {
-    if (subdisk.driveUuid === driveUuid) {
-      next = withSubdisk(next, { ...subdisk, state: stateWithout(next, subdisk) })
-    } else if (subdisk.move?.driveUuid === driveUuid) {
-      next = withSubdisk(next, { ...subdisk, move: undefined })
-    }
-  }
-  const moves = new Set(
-    model.subdisks.flatMap((one) => (one.move?.driveUuid === driveUuid ? [one.uuid] : [])),
+/**
+ * Drives are gone or failing: they vote no more, their subdisks are out of service, moves to them end. Those that
+ * are named in one call went together: nobody can have written what only they had, so that it is complete on each.
+ */
+export function loseDrives(model: VinumModel, driveUuids: Iterable<string>): VinumModel {
+  const named = new Set(driveUuids)
+  const isLost = (uuid: string): boolean => named.has(uuid)
+  const drives = model.drives.map(
+    (one): DriveRecord =>
+      isLost(one.uuid) && one.state === 'up' ? { ...one, state: 'down' } : one,
   )
-  const jobs = next.jobs.filter((job) => job.kind !== 'move' || !moves.has(job.targetUuid))
-  return derive(withDrive({ ...next, jobs }, { ...drive, state: 'down' }))
+  const lost = new Set(drives.filter((one, index) => one !== model.drives[index]).map(uuidOf))
+  if (lost.size === 0) return model
+  const halted = model.subdisks.filter(({ move }) => move && lost.has(move.driveUuid)).map(uuidOf)
+  const subdisks = model.subdisks.map((one) =>
+    halted.includes(one.uuid) ? { ...one, move: undefined } : one,
+  )
+  const jobs = model.jobs.filter((job) => job.kind !== 'move' || !halted.includes(job.targetUuid))
+  return derive({ ...model, drives, subdisks, jobs })
 }
 
-/** The drive is back with its old content: complete subdisks serve again, the others wait for their job. */
-export function returnDrive(model: VinumModel, driveUuid: string, device: string): VinumModel {
-  const drive = model.drives.find((one) => one.uuid === driveUuid)
-  if (!drive || (drive.state === 'up' && drive.device === device)) return model
-  let next = withDrive(model, { ...drive, state: 'up', device })
-  for (const subdisk of model.subdisks) {
-    if (subdisk.driveUuid !== driveUuid || subdisk.state !== 'down') continue
-    next = withSubdisk(next, { ...subdisk, state: 'up' })
-  }
-  return derive(next)
+/**
+ * Drives are back with their old content, on the devices that `devices` names by UUID: complete subdisks serve
+ * again, the others wait for their jobs. Those that are named in one call return together.
+ */
+export function returnDrives(model: VinumModel, devices: ReadonlyMap<string, string>): VinumModel {
+  const back = new Set<string>()
+  const drives = model.drives.map((one): DriveRecord => {
+    const device = devices.get(one.uuid)
+    if (device === undefined || (one.state === 'up' && one.device === device)) return one
+    if (one.state === 'down') back.add(one.uuid)
+    return { ...one, state: 'up', device }
+  })
+  if (drives.every((one, index) => one === model.drives[index])) return model
+  const subdisks = model.subdisks.map(
+    (one): SubdiskRecord =>
+      back.has(one.driveUuid) && one.state === 'down' ? { ...one, state: 'up' } : one,
+  )
+  return derive({ ...model, drives, subdisks })
 }
 
 /** Subdisks that missed a write are stale: also those that were complete when their drive was lost. */
@@ -65,7 +54,12 @@ export function demoteSubdisks(model: VinumModel, uuids: readonly string[]): Vin
   for (const uuid of uuids) {
     const subdisk = next.subdisks.find((one) => one.uuid === uuid)
     if (!subdisk || subdisk.state === 'stale') continue
-    next = withSubdisk(next, { ...subdisk, state: 'stale' })
+    const record: SubdiskRecord = { ...subdisk, state: 'stale' }
+    next = { ...next, subdisks: replaceRecord(next.subdisks, record) }
   }
   return next === model ? model : derive(next)
+}
+
+function uuidOf({ uuid }: { readonly uuid: string }): string {
+  return uuid
 }

@@ -2,8 +2,8 @@
  * Drives of an assembled set that come back and that go: what becomes durable, which jobs begin, what is said.
  * Inside a topology change; called by vinum-set.ts.
  */
-import type { PlexusError } from '../../base/errors.ts'
-import { loseDrive, returnDrive } from './membership.ts'
+import { PlexusError } from '../../base/errors.ts'
+import { returnDrives } from './membership.ts'
 import type { Member, SetDrive } from './set-drive.ts'
 import { startNeededJobs } from './set-jobs.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -16,6 +16,9 @@ export async function returnMember(set: VinumSet, member: Member): Promise<void>
   const generation = member.slot?.generation ?? 0
   if (!drive || generation > set.model.generation) {
     set.members.set(member.uuid, member)
+    // Known, but free for whoever takes it (VinumSet.spoil).
+    const { read, write, exclusive } = member.consumer.access
+    member.consumer.changeAccess({ read: -read, write: -write, exclusive: -exclusive })
     const why = drive
       ? 'it carries a newer configuration than the one that runs'
       : 'it was taken out of its set while it was away'
@@ -29,11 +32,20 @@ export async function returnMember(set: VinumSet, member: Member): Promise<void>
   }
   drive.take(member.consumer, member.label)
   set.arrivals++
-  await set.objects.storeMapsOn(drive)
-  await set.commit((model) =>
-    startNeededJobs(returnDrive(model, member.uuid, name), set.topology.random),
-  )
-  events.emit('info', 'drive-up', drive.record.name, `drive ${drive.record.name} is back (${name})`)
+  const devices = new Map([[member.uuid, name]])
+  try {
+    await set.commit((model) => startNeededJobs(returnDrives(model, devices), set.topology.random))
+  } catch (error) {
+    // The set has failed, and lets go of this one with the others.
+    if (!(error instanceof PlexusError)) throw error
+    set.log.error({ err: error, drive: name }, 'the return of a drive could not be written down')
+    return
+  }
+  // A drive that does not take its configuration is down again by the same commit.
+  if (drive.record.state === 'up') {
+    const text = `drive ${drive.record.name} is back (${name})`
+    events.emit('info', 'drive-up', drive.record.name, text)
+  }
   await set.objects.reshape(set.model)
   set.objects.startJobs(set.model)
 }
@@ -47,11 +59,12 @@ export async function loseDevice(
   const consumer = drive.drop()
   if (consumer) set.closeSoon(consumer)
   set.refresh()
-  const { name, uuid } = drive.record
+  const { name } = drive.record
   const text = `drive ${name} is gone: ${reason.message}`
   drive.goneSince = set.topology.events.emit('critical', 'drive-down', name, text).time
   try {
-    await set.commit((model) => loseDrive(model, uuid))
+    // With all that are gone by now: what went together is complete together.
+    await set.commit((model) => set.withLosses(model))
   } catch (error) {
     set.log.error({ err: error, drive: name }, 'the loss of a drive could not be written down')
   }

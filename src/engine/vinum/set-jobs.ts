@@ -159,7 +159,6 @@ export class SetJobs {
       return change ? change(model, record) : endJob(model, record.id, 'done')
     })
     if (record.kind === 'grow') this.#reshapeSoon()
-    if (record.kind === 'move') await this.#moved(record.targetUuid)
   }
 
   async #abandon(record: JobRecord, outcome: 'failed' | 'cancelled'): Promise<void> {
@@ -178,14 +177,6 @@ export class SetJobs {
       await set.objects.reshape(set.model)
       await set.topology.tastePending()
     })
-  }
-
-  /** A subdisk lies on another drive now, which gets the maps of its volume. */
-  async #moved(subdiskUuid: string): Promise<void> {
-    const set = this.#set
-    const { driveUuid } = byUuid(set.model.subdisks, subdiskUuid) ?? {}
-    const drive = driveUuid === undefined ? undefined : set.drives.get(driveUuid)
-    if (drive) await set.objects.storeMapsOn(drive)
   }
 
   /** A job may have failed because a drive left: when one has come back meanwhile, it is tried again. */

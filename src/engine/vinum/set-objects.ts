@@ -57,16 +57,6 @@ export class SetObjects {
     }
   }
 
-  /** A drive that comes back gets the maps of its volumes as they are. */
-  async storeMapsOn(drive: SetDrive): Promise<void> {
-    for (const volume of this.volumes.values()) {
-      const isHere = volume.plexes.some((plex) =>
-        plex.subdisks.some((subdisk) => subdisk.drive === drive),
-      )
-      if (isHere) await volume.map?.hold(0, 0)
-    }
-  }
-
   /** New records for what is there; nothing is made or ended. */
   refresh(model: VinumModel): void {
     this.present = model

@@ -40,6 +40,8 @@ export class RunningVolume {
   readonly io: VolumeIo
   readonly provider: Provider
   readonly #set: VinumSet
+  /** Drives that have the map as it was written last. */
+  #mapOn: ReadonlySet<SetDrive> = new Set()
   /** As the I/O path has them: the record may be newer. */
   #readPolicy: ReadPolicy
   #preferred: string | undefined
@@ -84,6 +86,8 @@ export class RunningVolume {
     const now = this.plexes
     return (
       redundant === (this.map !== undefined) &&
+      // One that is back knows of no write since it went.
+      (!redundant || this.#drives.every((drive) => this.#mapOn.has(drive))) &&
       plexes.length === now.length &&
       plexes.every((plex, index) => plex === now[index]) &&
       record.sizeBytes === this.provider.sizeBytes &&
@@ -115,15 +119,15 @@ export class RunningVolume {
       this.io.setForm({ ...form, map: this.map })
       if (redundant && !this.map) {
         const map = this.#makeMap(remembered)
-        // One whole copy on every drive: after that, none that can be read means that everything is in doubt.
-        await map.hold(0, 0)
         this.io.setForm({ ...form, map })
+        // One whole copy on every drive: after that, none that can be read means that everything is in doubt.
+        await this.#announce(map.hold(0, 0))
       } else if (!redundant && this.map) {
         await this.map.stop()
         this.io.setForm({ ...form, map: undefined })
       } else if (this.map && this.map.sizeBytes !== record.sizeBytes) {
-        await this.map.resize(record.sizeBytes)
-      } else if (this.map) await this.map.hold(0, 0)
+        await this.#announce(this.map.resize(record.sizeBytes))
+      } else if (this.map) await this.#announce(this.map.hold(0, 0))
     } finally {
       this.io.resume()
     }
@@ -132,6 +136,17 @@ export class RunningVolume {
       geometry: geometryOf(record, drives, plexes),
       features: featuresOf(drives),
     })
+  }
+
+  /** A map that cannot be written now, for want of drives, is written before the next write: that is soon enough. */
+  async #announce(stored: Promise<void>): Promise<void> {
+    try {
+      await stored
+    } catch (error) {
+      if (!(error instanceof PlexusError)) throw error
+      const { name } = this.record
+      this.#set.log.warn({ err: error, volume: name }, `the intent map of ${name} is not written`)
+    }
   }
 
   /** For the end: nothing is in flight afterwards, and marks that need not stay are gone. */
@@ -156,27 +171,46 @@ export class RunningVolume {
     return this.plexes.flatMap((plex) => plex.subdisks as readonly PlacedSubdisk[])
   }
 
-  /** Its drives that are there and up. */
+  /** Its drives that are there and up, and those to which a part of it moves: from the end of a move on they count. */
   get #drives(): readonly SetDrive[] {
-    return drivesOf(this.plexes).filter(({ present, record }) => present && record.state === 'up')
+    const targets = this.#subdisks().flatMap(({ record: { move } }) =>
+      move ? (this.#set.drives.get(move.driveUuid) ?? []) : [],
+    )
+    const drives = new Set([...drivesOf(this.plexes), ...targets])
+    return [...drives].filter(({ present, record }) => present && record.state === 'up')
   }
 
-  /** A drive that does not take the map is no place for this volume's data any more. */
+  /**
+   * A drive that does not take the map is no place for this volume's data any more. One that has no place for the
+   * map (converted from FreeBSD's with its data up to the end) is left out; where no drive of the volume has one,
+   * nothing is remembered, and readIntent takes everything for dirty at the next start.
+   */
   async #store(block: Buffer, which: 0 | 1): Promise<void> {
     const failed: { drive: SetDrive; error: PlexusError }[] = []
-    const drives = this.#drives
+    const present = this.#drives
+    if (present.length === 0) throw noDriveError(this.record.name)
+    const drives = present.filter((drive) => (drive.label?.mapSlots ?? 0) > this.record.mapSlot)
     await Promise.all(
       drives.map(async (drive) => {
         try {
           const label = defined(drive.label, 'the label of a drive that is present')
           await label.writeMapBlock(this.record.mapSlot, which, block, { fua: true })
+          // What it remembers from before counts no more, however high its sequence is.
+          if (!this.#mapOn.has(drive)) {
+            await label.writeMapBlock(this.record.mapSlot, which === 0 ? 1 : 0, block, {
+              fua: true,
+            })
+          }
         } catch (error) {
           failed.push({ drive, error: toPlexusError(error, 'write', drive.record.name) })
         }
       }),
     )
+    const without = new Set(failed.map(({ drive }) => drive))
+    this.#mapOn = new Set(present.filter((drive) => !without.has(drive)))
     await this.#demoteOn(failed)
-    if (failed.length === drives.length) throw failed[0]?.error ?? noDriveError(this.record.name)
+    const [first] = failed
+    if (first && failed.length === drives.length) throw first.error
   }
 
   async #flushDrives(): Promise<void> {
@@ -203,8 +237,8 @@ export class RunningVolume {
 }
 
 /**
- * Reads the intent map of a volume from the drives that carry its good subdisks. Undefined: it has none yet.
- * Where no copy can be read everything counts as dirty.
+ * Reads the intent map of a volume from the drives that carry its good subdisks: one that has missed writes does not
+ * know which. Where no such copy can be read everything counts as dirty.
  */
 export async function readIntent(
   model: VinumModel,
@@ -212,11 +246,10 @@ export async function readIntent(
   drives: ReadonlyMap<string, SetDrive>,
 ): Promise<RememberedIntent> {
   const copies: IntentCopy[] = []
-  const uuids = new Set(
-    plexesOf(model, volume.uuid).flatMap((plex) =>
-      subdisksOf(model, plex.uuid).map(({ driveUuid }) => driveUuid),
-    ),
-  )
+  const subdisks = plexesOf(model, volume.uuid).flatMap((plex) => subdisksOf(model, plex.uuid))
+  const bad = subdisks.filter(({ state }) => state !== 'up' && state !== 'down')
+  const uuids = new Set(subdisks.map(({ driveUuid }) => driveUuid))
+  for (const { driveUuid } of bad) uuids.delete(driveUuid)
   for (const uuid of uuids) {
     const label = drives.get(uuid)?.label
     if (!label || label.mapSlots <= volume.mapSlot) continue
@@ -240,12 +273,14 @@ export async function readIntent(
   return { bits, sequence: 0, which: 1 }
 }
 
-function drivesOf(plexes: readonly Plex[]): readonly SetDrive[] {
+/** The drives that carry these plexes. */
+export function drivesOf(plexes: readonly Plex[]): readonly SetDrive[] {
   const subdisks = plexes.flatMap((plex) => plex.subdisks as readonly PlacedSubdisk[])
   return [...new Set(subdisks.map(({ drive }) => drive as SetDrive))]
 }
 
-function geometryOf(
+/** What a volume announces over these drives. */
+export function geometryOf(
   record: VolumeRecord,
   drives: readonly SetDrive[],
   plexes: readonly Plex[],
@@ -270,7 +305,8 @@ function geometryOf(
   }
 }
 
-function featuresOf(drives: readonly SetDrive[]): DeviceFeatures {
+/** What all of these drives can do. */
+export function featuresOf(drives: readonly SetDrive[]): DeviceFeatures {
   const all = drives.flatMap(({ consumer }) => consumer?.features ?? [])
   const every = (test: (features: DeviceFeatures) => boolean): boolean =>
     all.length > 0 && all.every(test)

@@ -22,9 +22,9 @@ import type { Consumer } from '../geom/consumer.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { Geom } from '../geom/types.ts'
-import { type Change, ConfigStore } from './config-store.ts'
+import { type Change, ConfigStore, type CutOff } from './config-store.ts'
 import { Demotions } from './demotions.ts'
-import { demoteSubdisks, loseDrive, returnDrive } from './membership.ts'
+import { demoteSubdisks, loseDrives, returnDrives } from './membership.ts'
 import { type DriveRecord, emptyModel, type VinumModel, votersOf } from './model.ts'
 import type { NewDrive } from './plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from './runtime.ts'
@@ -32,6 +32,7 @@ import { loseDevice, returnMember } from './set-arrivals.ts'
 import { type Member, readMember, SetDrive } from './set-drive.ts'
 import { chooseMember, currentMembers, describeChoice, hopeless, modelOf } from './set-members.ts'
 import { SetObjects } from './set-objects.ts'
+import { noteError, noteRepair } from './trouble.ts'
 
 export class VinumSet implements Geom, VinumHost {
   readonly className = 'vinum'
@@ -46,6 +47,7 @@ export class VinumSet implements Geom, VinumHost {
   readonly #demotions: Demotions
   /** Why nothing can be committed any more. */
   #failure: PlexusError | undefined
+  #served = false
   /** How many drives have come back since it was assembled. */
   arrivals = 0
   /** What was said last of an incomplete set: said once. */
@@ -107,16 +109,16 @@ export class VinumSet implements Geom, VinumHost {
 
   /** As the configuration will be when what memory knows already is durable. */
   get present(): VinumModel {
-    return demoteSubdisks(this.withLosses(this.model), this.#demotions.pending)
+    return this.withLosses(demoteSubdisks(this.model, this.#demotions.pending))
   }
 
   /** With every drive down that is not there. */
   withLosses(model: VinumModel): VinumModel {
-    let next = model
-    for (const drive of this.#drives.values()) {
-      if (!drive.present) next = loseDrive(next, drive.record.uuid)
-    }
-    return next
+    const lost = [...this.#drives.values()].filter(({ present }) => !present)
+    return loseDrives(
+      model,
+      lost.map(({ record }) => record.uuid),
+    )
   }
 
   // Devices that come and go: inside a topology change.
@@ -158,9 +160,9 @@ export class VinumSet implements Geom, VinumHost {
     if (choice.kind === 'complete') {
       const model = modelOf([...this.members.values()], choice.members[0])
       const missing = votersOf(model).filter((uuid) => !this.members.has(uuid))
-      if (missing.length > 0 && !this.topology.settled) return
+      if (missing.length > 0 && !this.topology.complete) return
       await this.#assemble(model, choice)
-    } else if (this.topology.settled) this.#sayIncomplete(choice)
+    } else if (this.topology.complete) this.#sayIncomplete(choice)
   }
 
   /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
@@ -195,6 +197,8 @@ export class VinumSet implements Geom, VinumHost {
   ): Promise<void> {
     const current = currentMembers(this.members, choice, chosen)
     const settled = choice.kind === 'complete' && choice.settled
+    // By force: who is missing has no vote from here on, or nothing could ever be committed.
+    const start = choice.kind === 'incomplete' ? withoutAbsent(chosen, current) : chosen
     const here = [...this.members.values()]
     this.members.clear()
     for (const record of chosen.drives) this.#drives.set(record.uuid, new SetDrive(record))
@@ -204,23 +208,22 @@ export class VinumSet implements Geom, VinumHost {
       if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
       else late.push(member)
     }
-    this.#openStore(chosen, choice.nextGeneration)
+    const cutOff = choice.kind === 'complete' && !choice.settled ? choice : undefined
+    this.#openStore(start, choice.nextGeneration, cutOff)
     this.#objects = new SetObjects(this)
-    await this.#objects.loadMaps(chosen)
+    await this.#objects.loadMaps(start)
     // Who is missing is out of service durably before anything is served.
     await this.commit((model) => {
       // What a crash has cut off is committed again before it counts (geom/anchor-quorum.ts, rule S).
-      let next = settled ? model : { ...model }
-      for (const drive of this.#drives.values()) {
-        next = drive.present
-          ? returnDrive(next, drive.record.uuid, deviceName(drive))
-          : loseDrive(next, drive.record.uuid)
-      }
-      return next
+      const next = settled ? model : { ...model }
+      const present = [...this.#drives.values()].filter((drive) => drive.present)
+      const devices = new Map(present.map((drive) => [drive.record.uuid, deviceName(drive)]))
+      return returnDrives(this.withLosses(next), devices)
     })
     await this.objects.reshape(this.model)
     for (const member of late) await returnMember(this, member)
     this.objects.startJobs(this.model)
+    this.#served = true
     this.topology.events.emit(
       'info',
       'set-assembled',
@@ -229,15 +232,16 @@ export class VinumSet implements Geom, VinumHost {
     )
   }
 
-  #openStore(model: VinumModel, nextGeneration: number): void {
+  #openStore(model: VinumModel, nextGeneration: number, cutOff?: CutOff): void {
     this.#store = new ConfigStore({
       model,
       nextGeneration,
+      cutOff,
       label: (uuid) => {
         const drive = this.#drives.get(uuid)
         return drive?.present ? drive.label : undefined
       },
-      loseDrive,
+      loseDrives,
       onCommit: (next, failed) => this.#committed(next, failed),
     })
   }
@@ -247,6 +251,7 @@ export class VinumSet implements Geom, VinumHost {
     assert(!this.#store && this.members.size === 0, 'a new set has nothing')
     this.#openStore(emptyModel(this.uuid), 1)
     this.#objects = new SetObjects(this)
+    this.#served = true
   }
 
   /** Geom: the provider below one of the drives serves no more. */
@@ -258,6 +263,15 @@ export class VinumSet implements Geom, VinumHost {
     }
     for (const drive of this.#drives.values()) {
       if (drive.consumer === consumer) await loseDevice(this, drive, reason)
+    }
+  }
+
+  /** Geom: somebody writes on a former drive, which is not opened here any more: to clear its label, or to use it. */
+  spoil(consumer: Consumer): void {
+    for (const [uuid, member] of this.members) {
+      if (member.consumer !== consumer) continue
+      this.members.delete(uuid)
+      this.closeSoon(consumer)
     }
   }
 
@@ -336,21 +350,11 @@ export class VinumSet implements Geom, VinumHost {
   }
 
   noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
-    subdisk.errors[op]++
-    subdisk.drive.errors[op]++
-    const { name } = subdisk.record
-    this.log.debug({ err: error, subdisk: name, op }, `${op} trouble on ${name}`)
+    noteError(this.log, subdisk, op, error)
   }
 
   noteRepair(subdisk: Subdisk, offset: number, length: number): void {
-    const { name } = subdisk.record
-    const drive = subdisk.drive.record.name
-    this.topology.events.emit(
-      'warning',
-      'sector-repaired',
-      name,
-      `${length} bytes at ${offset} of ${name} could not be read from drive ${drive} and were written again`,
-    )
+    noteRepair(this.topology.events, subdisk, offset, length)
   }
 
   lock(plex: Plex, offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void> {
@@ -391,6 +395,11 @@ export class VinumSet implements Geom, VinumHost {
     this.#onFailed(this)
   }
 
+  /** Was it ever in operation? A set that fails before that would fail again and again. */
+  get served(): boolean {
+    return this.#served
+  }
+
   get failure(): PlexusError | undefined {
     return this.#failure
   }
@@ -402,6 +411,16 @@ export class VinumSet implements Geom, VinumHost {
     for (const drive of this.#drives.values()) await drive.drop()?.close()
     for (const member of this.members.values()) await member.consumer.close()
     this.members.clear()
+  }
+
+  /** An operator wants it to rest: as {@link stop}, with its jobs at a checkpoint and its volumes gone. */
+  async halt(): Promise<void> {
+    const reason = witherError(this.name)
+    for (const provider of this.providers) await this.topology.orphan(provider, reason)
+    await this.#objects?.abandonJobs()
+    await this.stop()
+    this.#objects = undefined
+    this.#store = undefined
   }
 
   /** Geom: orphans the volumes and lets the devices go. */
@@ -420,6 +439,15 @@ export class VinumSet implements Geom, VinumHost {
   #nameOf(driveUuid: string): string | undefined {
     return this.#drives.get(driveUuid)?.record.name
   }
+}
+
+/** The model with every drive down that is not among `current`. */
+function withoutAbsent(model: VinumModel, current: ReadonlySet<string>): VinumModel {
+  const absent = model.drives.filter(({ uuid }) => !current.has(uuid))
+  return loseDrives(
+    model,
+    absent.map(({ uuid }) => uuid),
+  )
 }
 
 function deviceName(drive: SetDrive): string {
