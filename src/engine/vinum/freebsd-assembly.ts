@@ -26,7 +26,8 @@ const FREEBSD_BLOCK_BYTES = 512
 
 /**
  * The configuration of the drives that are present; those that it names and that are not are down. UUIDs follow
- * from host and names, so that they are the same at every start. Throws `corrupt` when two devices carry a drive
+ * from host and names, so that they are the same at every start. The drives that were found come first among the
+ * records, in the same order. Throws `corrupt` when two devices carry a drive
  * of one name, when no drive has a text that can be parsed, or when the text contradicts itself; `not-found`
  * without a drive.
  */

@@ -12,7 +12,10 @@ import type {
   JobReport,
   VolumeReport,
 } from '../../control/reports.ts'
+import type { Provider } from '../geom/provider.ts'
+import type { Topology } from '../geom/topology.ts'
 import { freeExtents } from './allocation.ts'
+import type { FreebsdSet } from './freebsd-set.ts'
 import {
   type DriveRecord,
   type PlexRecord,
@@ -23,6 +26,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model.ts'
+import type { SetDrive } from './set-drive.ts'
 import { healthOf } from './state-rules.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -33,35 +37,102 @@ export interface SetsReport {
   readonly drives: readonly DriveReport[]
 }
 
-export function reportSets(sets: readonly VinumSet[]): SetsReport {
-  const assembled = sets.filter((set) => set.assembled)
+/** What is said of a set that is assembled, whatever its format. */
+interface View {
+  readonly name: string
+  readonly format: DriveReport['format']
+  readonly model: VinumModel
+  /** As memory knows it. */
+  readonly present: VinumModel
+  readonly drives: ReadonlyMap<string, SetDrive>
+  readonly subdisks: ReadonlyMap<string, { readonly errors: ErrorCounts }>
+  readonly topology: Topology
+  /** Why a volume is not offered, by its UUID. */
+  readonly faults: ReadonlyMap<string, string>
+}
+
+export function reportSets(
+  native: readonly VinumSet[],
+  imported: FreebsdSet | undefined,
+): SetsReport {
+  const views = [
+    ...native.filter(({ assembled }) => assembled).map(viewOfNative),
+    ...(imported?.assembled ? [viewOfImported(imported)] : []),
+  ]
   return {
-    volumes: assembled.flatMap((set) =>
-      set.model.volumes.map((volume) => volumeReport(set, set.objects.present, volume)),
+    volumes: views.flatMap((view) =>
+      view.model.volumes.map((volume) => volumeReport(view, view.present, volume)),
     ),
     drives: [
-      ...assembled.flatMap((set) => set.model.drives.map((drive) => driveReport(set, drive))),
-      ...sets.flatMap((set) =>
-        [...set.members.values()].map(({ uuid, consumer }) => ({
-          name: consumer.provider.name,
-          uuid,
-          state: set.assembled ? 'FORMER' : 'WAITING',
-          device: consumer.provider.name,
-          sizeBytes: consumer.provider.sizeBytes,
-          freeBytes: 0,
-          freeList: [],
-          errors: { read: 0, write: 0, parity: 0 },
-          format: 'native' as const,
-          note: set.assembled
-            ? `former drive of ${set.name}; plexus device clear-label ${consumer.provider.name} frees it`
-            : `${set.name} is not assembled: ${set.describeIncomplete()}`,
-        })),
+      ...views.flatMap((view) => view.model.drives.map((drive) => driveReport(view, drive))),
+      ...native.flatMap((set) =>
+        [...set.members.values()].map(({ uuid, consumer }) =>
+          idleDrive(
+            consumer.provider,
+            uuid,
+            'native',
+            set.assembled ? 'FORMER' : 'WAITING',
+            set.assembled
+              ? `former drive of ${set.name}; plexus device clear-label ${consumer.provider.name} frees it`
+              : `${set.name} is not assembled: ${set.describeIncomplete()}`,
+          ),
+        ),
       ),
+      ...(imported && !imported.assembled ? waitingImports(imported) : []),
     ],
   }
 }
 
-function jobsOf(set: VinumSet, volume: VolumeRecord): readonly JobReport[] {
+function viewOfNative(set: VinumSet): View {
+  const { name, model, drives, topology, objects } = set
+  const { present, subdisks } = objects
+  return { name, format: 'native', model, present, drives, subdisks, topology, faults: new Map() }
+}
+
+function viewOfImported(set: FreebsdSet): View {
+  const { name, model, drives, subdisks, topology, faults } = set
+  return { name, format: 'freebsd', model, present: model, drives, subdisks, topology, faults }
+}
+
+/** A drive that takes no part in anything. */
+function idleDrive(
+  { name, sizeBytes }: Provider,
+  uuid: string,
+  format: DriveReport['format'],
+  state: string,
+  note: string,
+): DriveReport {
+  const errors = { read: 0, write: 0, parity: 0 }
+  return {
+    name,
+    uuid,
+    state,
+    device: name,
+    sizeBytes,
+    freeBytes: 0,
+    freeList: [],
+    errors,
+    format,
+    note,
+  }
+}
+
+/** Drives of FreeBSD that contradict each other. They have no UUID but that of an assembled set. */
+function waitingImports({ known, problem }: FreebsdSet): readonly DriveReport[] {
+  return known.flatMap(({ consumer, info }) =>
+    consumer
+      ? idleDrive(
+          consumer.provider,
+          '',
+          'freebsd',
+          'WAITING',
+          `FreeBSD's drive ${info.driveName}: ${problem}`,
+        )
+      : [],
+  )
+}
+
+function jobsOf(set: View, volume: VolumeRecord): readonly JobReport[] {
   return set.topology.jobs
     .list()
     .map((job) => job.report())
@@ -69,14 +140,17 @@ function jobsOf(set: VinumSet, volume: VolumeRecord): readonly JobReport[] {
     .filter((job) => job.state === 'running' || job.state === 'paused')
 }
 
-function volumeReport(set: VinumSet, model: VinumModel, volume: VolumeRecord): VolumeReport {
+function volumeReport(set: View, model: VinumModel, volume: VolumeRecord): VolumeReport {
   const plexes = plexesOf(model, volume.uuid)
   const components = plexes.map((plex) => plexReport(set, model, plex))
-  const health = healthOf(model, volume.uuid)
+  const fault = set.faults.get(volume.uuid)
+  const health = fault === undefined ? healthOf(model, volume.uuid) : 'FAULTED'
   const process = jobsOf(set, volume)[0]
   const bad = plexes
     .flatMap((plex) => subdisksOf(model, plex.uuid))
     .filter((subdisk) => subdisk.state !== 'up')
+  const isImported = set.format === 'freebsd'
+  const status = statusText(set, model, health, bad, process)
   return {
     name: volume.name,
     uuid: volume.uuid,
@@ -85,8 +159,10 @@ function volumeReport(set: VinumSet, model: VinumModel, volume: VolumeRecord): V
     health,
     sizeBytes: volume.sizeBytes,
     layout: layoutText(set, model, plexes),
-    status: statusText(set, model, health, bad, process),
-    action: actionText(volume, health, bad, set, process),
+    status: isImported ? importedStatus(status, fault) : status,
+    action: isImported
+      ? importedAction(set, bad, fault)
+      : actionText(volume, health, bad, set, process),
     errors: sum(components.map(({ errors }) => errors)),
     process,
     components,
@@ -108,7 +184,7 @@ function stateText(health: Health, process: JobReport | undefined): string {
   return health === 'DEGRADED' ? 'DEGRADED' : 'UP'
 }
 
-function layoutText(set: VinumSet, model: VinumModel, plexes: readonly PlexRecord[]): string {
+function layoutText(set: View, model: VinumModel, plexes: readonly PlexRecord[]): string {
   const subdisks = plexes.flatMap((plex) => subdisksOf(model, plex.uuid))
   const drives = new Set(subdisks.map(({ driveUuid }) => driveUuid))
   const missing = [...drives].filter((uuid) => !(set.drives.get(uuid)?.present ?? false)).length
@@ -127,7 +203,7 @@ function layoutText(set: VinumSet, model: VinumModel, plexes: readonly PlexRecor
 }
 
 function statusText(
-  set: VinumSet,
+  set: View,
   model: VinumModel,
   health: Health,
   bad: readonly SubdiskRecord[],
@@ -146,7 +222,7 @@ function statusText(
   return `${[...parts].join(' ')} ${rest}`
 }
 
-function trouble(set: VinumSet, model: VinumModel, subdisk: SubdiskRecord): string {
+function trouble(set: View, model: VinumModel, subdisk: SubdiskRecord): string {
   const drive = set.drives.get(subdisk.driveUuid)
   const record = model.drives.find((one) => one.uuid === subdisk.driveUuid)
   const name = record?.name ?? subdisk.driveUuid
@@ -163,7 +239,7 @@ function actionText(
   volume: VolumeRecord,
   health: Health,
   bad: readonly SubdiskRecord[],
-  set: VinumSet,
+  set: View,
   process: JobReport | undefined,
 ): string {
   if (process?.state === 'paused') return `To go on: plexus job resume ${process.id}`
@@ -182,7 +258,26 @@ function actionText(
     : `Look at its drive, then fill it again: plexus vinum start ${volume.name}`
 }
 
-function plexReport(set: VinumSet, model: VinumModel, plex: PlexRecord): ComponentReport {
+function importedStatus(status: string, fault: string | undefined): string {
+  if (fault !== undefined) return `Not served: ${fault}.`
+  return `Read-only, since its drives have FreeBSD's format. ${status}`.trim()
+}
+
+function importedAction(
+  set: View,
+  bad: readonly SubdiskRecord[],
+  fault: string | undefined,
+): string {
+  const missing = bad.find(({ driveUuid }) => !(set.drives.get(driveUuid)?.present ?? false))
+  const name = missing && set.drives.get(missing.driveUuid)?.record.name
+  if (name !== undefined) return `Connect drive ${name} again: it is taken back by itself.`
+  if (fault !== undefined || bad.length > 0) {
+    return 'Copy it to a new volume, or let FreeBSD bring it up to date.'
+  }
+  return 'To make it writable: plexus vinum convert'
+}
+
+function plexReport(set: View, model: VinumModel, plex: PlexRecord): ComponentReport {
   const subdisks = subdisksOf(model, plex.uuid)
   const children = subdisks.map((subdisk) => subdiskReport(set, model, subdisk))
   const stripe = plex.stripeBytes === 0 ? '' : `, ${formatSize(plex.stripeBytes)} stripe`
@@ -201,9 +296,9 @@ function plexReport(set: VinumSet, model: VinumModel, plex: PlexRecord): Compone
   }
 }
 
-function subdiskReport(set: VinumSet, model: VinumModel, subdisk: SubdiskRecord): ComponentReport {
+function subdiskReport(set: View, model: VinumModel, subdisk: SubdiskRecord): ComponentReport {
   const drive = set.drives.get(subdisk.driveUuid)
-  const running = set.objects.subdisks.get(subdisk.uuid)
+  const running = set.subdisks.get(subdisk.uuid)
   const record = model.drives.find((one) => one.uuid === subdisk.driveUuid)
   return {
     type: 'subdisk',
@@ -222,7 +317,7 @@ function subdiskReport(set: VinumSet, model: VinumModel, subdisk: SubdiskRecord)
   }
 }
 
-function driveReport(set: VinumSet, record: DriveRecord): DriveReport {
+function driveReport(set: View, record: DriveRecord): DriveReport {
   const drive = set.drives.get(record.uuid)
   const freeList = freeExtents(set.model, record)
   return {
@@ -234,7 +329,7 @@ function driveReport(set: VinumSet, record: DriveRecord): DriveReport {
     freeBytes: freeList.reduce((total, { length }) => total + length, 0),
     freeList,
     errors: { ...(drive?.errors ?? { read: 0, write: 0, parity: 0 }) },
-    format: 'native',
+    format: set.format,
     note: drive?.present ? '' : `missing; last seen as ${record.device}`,
   }
 }

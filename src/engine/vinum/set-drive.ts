@@ -3,6 +3,7 @@
  * one for each drive of the model, with or without a device.
  */
 import type { PlexusError } from '../../base/errors.ts'
+import { writeZeroes } from '../../hal/io.ts'
 import { AnchoredDevice, type CommittedSlot } from '../geom/anchored-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import type { Provider } from '../geom/provider.ts'
@@ -40,6 +41,8 @@ export class SetDrive implements Drive {
     const holder = `vinum drive ${this.record.name}`
     const consumer = set.topology.attach(provider, set, holder, access)
     try {
+      // What was at the head goes: found again, it would speak for the disk (freebsd-convert.ts), or be mounted.
+      await writeZeroes(consumer, { offset: 0, length: this.record.dataStartBytes })
       const label = await AnchoredDevice.format(consumer, {
         setUuid: set.uuid,
         className: set.className,

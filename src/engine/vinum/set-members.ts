@@ -68,6 +68,9 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
   if (choice.kind === 'split') return 'its drives were used apart from each other'
   if (choice.kind === 'complete') return 'its drives are being looked at'
   const model = modelOf([...members.values()], choice.members[0])
+  if (model.drives.length === 0) {
+    return 'its configuration was removed, and its drives still carry labels; plexus device clear-label frees them'
+  }
   const names = choice.missing.map((uuid) => byUuid(model.drives, uuid)?.name ?? uuid)
   const are = names.length === 1 ? 'drive is' : 'drives are'
   return `${names.length} ${are} missing: ${names.join(', ')}`

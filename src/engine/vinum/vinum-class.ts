@@ -1,101 +1,88 @@
 /**
- * The class vinum: tastes labelled drives into sets (vinum-set.ts) and drives of FreeBSD into read-only sets,
- * and carries out the verbs. A verb is planned on the model, shown, or committed and let take effect; all inside
- * one topology change. spec/vinum.md, 3 and 6.
+ * The class vinum: has its devices tasted (set-registry.ts) and carries out the verbs. A verb is planned on the model,
+ * shown, or committed and let take effect; all inside one topology change. spec/vinum.md, 6.
  */
 import { PlexusError } from '../../base/errors.ts'
-import type { Random } from '../../base/random.ts'
+import { newUuid } from '../../base/random.ts'
 import type { PlanReport } from '../../control/reports.ts'
-import { deviceContents, formatContents } from '../../hal/device-contents.ts'
+import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
 import type { Anchor } from '../geom/anchor.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
-import { byUuid, emptyModel, type VinumModel } from './model.ts'
-import type { Candidate, Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
+import { prepareConversion, writeConversion } from './freebsd-conversion.ts'
+import { emptyModel, type VinumModel } from './model.ts'
+import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
+import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
+import { freeProviders, SetRegistry } from './set-registry.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
-import { newSet, VinumSet } from './vinum-set.ts'
+import { STOP } from './verbs/set-verbs.ts'
+import type { VinumSet } from './vinum-set.ts'
 
 export function createVinumClass(): GeomClass {
   return new VinumClass()
 }
 
+type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
+
 class VinumClass implements GeomClass {
   readonly name = 'vinum'
   readonly verbs: readonly Verb[]
-  readonly #sets = new Map<string, VinumSet>()
+  readonly #sets = new SetRegistry()
 
   constructor() {
-    this.verbs = VINUM_VERBS.map((verb) => ({
-      spec: verb.spec,
-      run: (parameters, topology) => topology.change(() => this.#run(verb, parameters, topology)),
-    }))
+    this.verbs = [
+      ...VINUM_VERBS.map((verb) => ({
+        spec: verb.spec,
+        run: inTurn((parameters, topology) =>
+          verb === STOP ? this.#halt(parameters, topology) : this.#run(verb, parameters, topology),
+        ),
+      })),
+      {
+        spec: VINUM_SPECS.assemble,
+        run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
+      },
+      {
+        spec: VINUM_SPECS.convert,
+        run: inTurn((parameters, topology) => this.#convert(parameters, topology)),
+      },
+    ]
   }
 
-  async taste(
-    provider: Provider,
-    anchor: Anchor | undefined,
-    topology: Topology,
-  ): Promise<boolean> {
-    if (!anchor) return false
-    return this.#setOf(anchor.setUuid, topology).join(provider, anchor)
+  taste(provider: Provider, anchor: Anchor | undefined, topology: Topology): Promise<boolean> {
+    return this.#sets.taste(provider, anchor, topology)
   }
 
-  #setOf(uuid: string, topology: Topology): VinumSet {
-    const known = this.#sets.get(uuid)
-    if (known) return known
-    const set = new VinumSet(uuid, topology, (failed) => this.#failed(failed))
-    this.#add(set)
-    return set
+  settled(topology: Topology): Promise<void> {
+    return this.#sets.settled(topology)
   }
 
-  #add(set: VinumSet): void {
-    this.#sets.set(set.uuid, set)
-    set.topology.addGeom(set)
-  }
-
-  /** A set that can commit no more goes back to where it was before it was assembled. */
-  #failed(set: VinumSet): void {
-    const { topology } = set
-    const again = async (): Promise<void> => {
-      const providers = set.consumers.map(({ provider }) => provider)
-      await set.wither()
-      topology.removeGeom(set)
-      this.#sets.delete(set.uuid)
-      for (const provider of providers) topology.tasteAgain(provider)
-      await topology.tastePending()
-    }
-    topology.change(again).catch((error: unknown) => {
-      set.log.error({ err: error }, 'a failed set could not be taken apart')
-    })
-  }
-
-  async settled(): Promise<void> {
-    for (const set of this.#sets.values()) await set.tryAssemble()
-  }
-
-  async stop(): Promise<void> {
-    for (const set of this.#sets.values()) await set.stop()
+  stop(): Promise<void> {
+    return this.#sets.stop()
   }
 
   report(): ClassReport {
-    return reportSets([...this.#sets.values()])
+    return reportSets(this.#sets.native, this.#sets.imported)
   }
 
+  // Verbs.
+
   async #run(verb: VinumVerb, parameters: VerbParameters, topology: Topology): Promise<unknown> {
-    const { noun, name } = verb.spec
-    if (noun === 'vinum' && name === 'assemble') return this.#assemble(parameters)
-    const set = this.#home()
-    const model = set?.model ?? emptyModel('')
+    if (!('plan' in verb)) return verb.show(this.#wholeContext(topology), parameters)
+    const set = this.#sets.home
     const tape = new RandomTape(topology.random)
-    if (!('plan' in verb)) {
-      return verb.show(contextOf(topology, set, model, new Map(), tape), parameters)
-    }
     const candidates = await examine(topology, verb.devices?.(parameters) ?? [])
-    const planOn = (on: VinumModel): Plan =>
-      verb.plan(contextOf(topology, set, on, candidates, tape.rewound()), parameters)
-    if (parameters['dryRun'] === true) return reportOf(planOn(model), true, [])
+    const drives = set?.drives ?? new Map()
+    const planOn = (model: VinumModel): Plan => {
+      const random = tape.rewound()
+      const plan = verb.plan(contextOf({ topology, model, drives, candidates, random }), parameters)
+      checkNames(plan.model, model, topology)
+      return plan
+    }
+    if (parameters['dryRun'] === true) {
+      return reportOf(planOn(set?.model ?? emptyModel('')), true, [])
+    }
     return this.#carryOut(verb, planOn, set, topology)
   }
 
@@ -107,8 +94,7 @@ class VinumClass implements GeomClass {
   ): Promise<PlanReport> {
     // Everything that can be refused is refused before the first label is written.
     let plan = planOn(existing?.model ?? emptyModel(''))
-    const set = existing ?? newSet(topology, (failed) => this.#failed(failed))
-    if (!existing) this.#add(set)
+    const set = existing ?? this.#sets.create(topology)
     const before = new Set(set.model.jobs.map(({ id }) => id))
     try {
       await set.objects.jobs.endBefore(plan.model)
@@ -120,15 +106,13 @@ class VinumClass implements GeomClass {
     } catch (error) {
       for (const { record } of plan.newDrives) await set.unlabel(record)
       if (existing) set.objects.startJobs(set.model)
-      else {
-        topology.removeGeom(set)
-        this.#sets.delete(set.uuid)
-      }
+      else this.#sets.forget(set)
       throw error
     }
     await set.objects.reshape(set.model)
     for (const record of plan.retired) await set.unlabel(record)
     set.objects.startJobs(set.model)
+    const jobs = set.model.jobs.filter(({ id }) => !before.has(id))
     await topology.tastePending()
     topology.events.emit(
       'info',
@@ -136,128 +120,174 @@ class VinumClass implements GeomClass {
       plan.steps[0]?.object ?? set.name,
       plan.steps.map(({ text }) => text).join('; '),
     )
-    const jobs = set.model.jobs.filter(({ id }) => !before.has(id))
-    return reportOf(
+    const report = reportOf(
       plan,
       false,
       jobs.map(({ id }) => topology.jobs.get(id).report()),
     )
-  }
-
-  /** The set that verbs work on: the one with most drives. */
-  #home(): VinumSet | undefined {
-    const sets = [...this.#sets.values()].filter((set) => set.assembled && !set.failure)
-    return sets.sort((a, b) => b.model.drives.length - a.model.drives.length)[0]
-  }
-
-  async #assemble(parameters: VerbParameters): Promise<PlanReport> {
-    const waiting = [...this.#sets.values()].filter((set) => !set.assembled)
-    const dryRun = parameters['dryRun'] === true
-    const verb = dryRun ? 'would assemble' : 'assemble'
-    const steps = waiting.map((set) => ({
-      text: `${verb} ${set.name} although ${set.describeIncomplete()}`,
-      object: set.name,
-    }))
-    if (waiting.length === 0) {
-      throw new PlexusError('invalid', {
-        op: 'assemble',
-        subject: 'vinum',
-        message: 'no set waits for drives: every set that was found is assembled',
-      })
+    if (set.model.drives.length === 0) {
+      // The last drive is out: nothing could carry its configuration. What comes next makes a new set.
+      await set.wither()
+      this.#sets.forget(set)
     }
-    if (parameters['force'] !== true) {
-      throw new PlexusError('in-use', {
-        op: 'assemble',
+    return report
+  }
+
+  /** Everything that is served, as one model: for what only looks, and for `stop`. */
+  #wholeContext(topology: Topology): PlanContext {
+    const home = this.#sets.home
+    const others = this.#sets.native.filter((set) => set !== home)
+    const sets = [home, ...others, this.#sets.imported].filter((set) => set?.assembled === true)
+    const models = sets.flatMap((set) => set?.model ?? [])
+    const model: VinumModel = {
+      ...emptyModel(home?.uuid ?? ''),
+      volumes: models.flatMap(({ volumes }) => volumes),
+      plexes: models.flatMap(({ plexes }) => plexes),
+      subdisks: models.flatMap(({ subdisks }) => subdisks),
+      drives: models.flatMap((one) => one.drives),
+      jobs: models.flatMap(({ jobs }) => jobs),
+    }
+    const drives = new Map(sets.flatMap((set) => [...(set?.drives ?? [])]))
+    const random = topology.random
+    return contextOf({ topology, model, drives, candidates: new Map(), random })
+  }
+
+  /** `vinum stop`: every set rests, until `vinum assemble` or the next start. */
+  async #halt(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
+    const plan = STOP.plan(this.#wholeContext(topology), parameters)
+    const dryRun = parameters['dryRun'] === true
+    if (!dryRun) {
+      await this.#sets.halt(topology)
+      topology.events.emit('info', 'vinum-stop', 'vinum', 'vinum rests: plexus vinum assemble')
+    }
+    return reportOf(plan, dryRun, [])
+  }
+
+  /** `vinum assemble`: looks again at what nobody holds; with `--force` sets go on without what they miss. */
+  async #assemble(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
+    const dryRun = parameters['dryRun'] === true
+    const known = new Set(this.#assembledNames())
+    const free = freeProviders(topology)
+    if (!dryRun) await this.#sets.lookAgain(topology)
+    const found = this.#assembledNames().filter((name) => !known.has(name))
+    const steps = found.map((name) => ({ text: `assemble ${name}`, object: name }))
+    if (dryRun) {
+      steps.push({ text: `look at ${free.length} devices that nobody holds`, object: 'vinum' })
+    }
+    const waiting = this.#sets.native.filter((set) => !set.assembled)
+    const force = parameters['force'] === true
+    if (steps.length === 0 && !(force && waiting.length > 0)) throw nothingToAssemble(waiting)
+    if (force) {
+      for (const set of waiting) {
+        const text = `assemble ${set.name} although ${set.describeIncomplete()}`
+        steps.push({ text, object: set.name })
+        if (!dryRun) await set.assembleByForce()
+      }
+      if (!dryRun) await topology.tastePending()
+    }
+    const warnings = force
+      ? []
+      : waiting.map((set) => `${set.name} still waits: ${set.describeIncomplete()}`)
+    return { dryRun, steps, warnings, jobs: [] }
+  }
+
+  #assembledNames(): readonly string[] {
+    const { native, imported } = this.#sets
+    return [...native, ...(imported ? [imported] : [])]
+      .filter(({ assembled }) => assembled)
+      .map(({ name }) => name)
+  }
+
+  /**
+   * `vinum convert`. Verbs work on one set, so it is refused beside a native one: its volumes are copied into that
+   * one instead.
+   */
+  async #convert(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
+    const set = this.#sets.imported
+    if (!set?.assembled) {
+      throw new PlexusError('not-found', {
+        op: 'convert',
         subject: 'vinum',
         message:
-          `${waiting.map((set) => `${set.name}: ${set.describeIncomplete()}`).join('; ')}. Connect the drives; ` +
-          'or, if they are lost, assemble without them with --force: what only they have is lost then',
+          'there are no drives of FreeBSD that could be assembled; plexus vinum ld shows the drives',
       })
     }
-    if (!dryRun) for (const set of waiting) await set.assembleByForce()
-    return { dryRun, steps, warnings: [], jobs: [] }
+    const home = this.#sets.home
+    if (home) {
+      throw new PlexusError('unsupported', {
+        op: 'convert',
+        subject: home.name,
+        message:
+          `${home.name} is in operation here, and there is one native set in one place: copy the volumes of ` +
+          'FreeBSD into new volumes of it, or convert where no native set is',
+      })
+    }
+    const conversion = prepareConversion(set, newUuid(topology.random))
+    const { drives } = conversion.model
+    const steps = [
+      ...drives.map(({ name, device }) => ({
+        text: `write label on ${name} (${device})`,
+        object: name,
+      })),
+      ...drives.map(({ name }) => ({
+        text: `mark FreeBSD's header on ${name} as removed`,
+        object: name,
+      })),
+      { text: 'make all copies and parity equal in the background', object: 'vinum' },
+    ]
+    const { warnings } = conversion.plan
+    if (parameters['dryRun'] === true) return { dryRun: true, steps, warnings, jobs: [] }
+    const trouble = await writeConversion(set, conversion)
+    await this.#sets.dissolveImported(topology)
+    await topology.tastePending()
+    topology.events.emit(
+      'info',
+      'vinum-convert',
+      'vinum',
+      `${drives.length} drives of FreeBSD have the native format now`,
+    )
+    const reports = topology.jobs.list().map((job) => job.report())
+    const jobs = reports.filter(({ state }) => state === 'running')
+    return { dryRun: false, steps, warnings: [...warnings, ...trouble], jobs }
   }
+}
+
+function inTurn(action: Action): Action {
+  return (parameters, topology) => topology.change(() => action(parameters, topology))
 }
 
 function reportOf(plan: Plan, dryRun: boolean, jobs: PlanReport['jobs']): PlanReport {
   return { dryRun, steps: plan.steps, warnings: plan.warnings, jobs }
 }
 
-function contextOf(
-  topology: Topology,
-  set: VinumSet | undefined,
-  model: VinumModel,
-  candidates: ReadonlyMap<string, Candidate>,
-  random: Random,
-): PlanContext {
-  return {
-    model,
-    candidate: (name) => candidates.get(name),
-    isOpen(volumeUuid) {
-      const volume = byUuid(model.volumes, volumeUuid)
-      const provider = volume && topology.providers.get(volume.name)
-      return provider !== undefined && provider.consumers.size > 0
-    },
-    isPresent: (driveUuid) => set?.drives.get(driveUuid)?.present ?? false,
-    random,
-  }
-}
-
-/** Looks at the providers that a verb names: whose they are, and what is on them. Unknown ones are left out. */
-async function examine(
-  topology: Topology,
-  names: readonly string[],
-): Promise<ReadonlyMap<string, Candidate>> {
-  const found = new Map<string, Candidate>()
-  for (const name of new Set(names)) {
-    const provider = topology.providers.get(name)
-    if (!provider) continue
-    const holder = [...provider.consumers].find(({ access }) => access.write + access.exclusive > 0)
-    const { sizeBytes, blockBytes, features } = provider
-    found.set(name, {
-      name,
-      path: topology.device(name)?.path ?? name,
-      sizeBytes,
-      blockBytes,
-      readOnly: features.readOnly,
-      inUse: holder?.holder,
-      contents: holder ? '' : await contentsOf(topology, provider),
+/** Throws `exists` when a volume of the plan would need a name that something else in the graph has. */
+function checkNames(next: VinumModel, now: VinumModel, topology: Topology): void {
+  for (const { uuid, name } of next.volumes) {
+    if (now.volumes.some((one) => one.uuid === uuid && one.name === name)) continue
+    const holder = topology.providers.get(name)
+    // A name that this very plan sets free is free.
+    if (!holder || now.volumes.some((one) => one.name === name)) continue
+    throw new PlexusError('exists', {
+      op: 'create',
+      subject: name,
+      message: `volume ${name}: ${name} is a ${holder.geom.className} already; choose another name`,
     })
   }
-  return found
 }
 
-async function contentsOf(topology: Topology, provider: Provider): Promise<string> {
-  const access = { read: 1, write: 0, exclusive: 0 }
-  const consumer = topology.attach(provider, undefined, 'a look at its contents', access)
-  try {
-    return formatContents(await deviceContents(consumer))
-  } finally {
-    await consumer.close()
+function nothingToAssemble(waiting: readonly VinumSet[]): PlexusError {
+  if (waiting.length === 0) {
+    return new PlexusError('invalid', {
+      op: 'assemble',
+      subject: 'vinum',
+      message: 'no set waits for drives: every set that was found is assembled',
+    })
   }
-}
-
-/** Gives the same bytes again when rewound: a plan that is made twice names its new objects alike. */
-class RandomTape implements Random {
-  readonly #source: Random
-  readonly #tape: Buffer[]
-  #position = 0
-
-  constructor(source: Random, tape: Buffer[] = []) {
-    this.#source = source
-    this.#tape = tape
-  }
-
-  bytes(length: number): Buffer {
-    const known = this.#tape[this.#position]
-    if (known?.length !== length) {
-      this.#tape.length = this.#position
-      this.#tape.push(this.#source.bytes(length))
-    }
-    return Buffer.from(this.#tape[this.#position++] as Buffer)
-  }
-
-  rewound(): RandomTape {
-    return new RandomTape(this.#source, this.#tape)
-  }
+  return new PlexusError('in-use', {
+    op: 'assemble',
+    subject: 'vinum',
+    message:
+      `${waiting.map((set) => `${set.name}: ${set.describeIncomplete()}`).join('; ')}. Connect the drives; ` +
+      'or, if they are lost, assemble without them with --force: what only they have is lost then',
+  })
 }
