@@ -63,6 +63,8 @@ export class SimDisk {
   acknowledged = 0
   operations = 0
   device: SimDevice | undefined
+  /** Pulled out of the machine that runs, with requests that have still to fail. */
+  #former: SimDevice[] = []
   /** Acknowledged writes are gone without a power cut. */
   onCacheLost: () => void = () => {}
 
@@ -84,16 +86,23 @@ export class SimDisk {
 
   /** The machine has lost its power: nothing completes any more. */
   powerCut(): void {
-    const pending = this.device?.abandon() ?? []
+    const pending = this.#abandon()
     this.media.cut(this.random)
     for (const request of pending) this.tear(request)
-    this.device = undefined
   }
 
   /** The process has ended, the disk has not: requests under way reach it or do not. */
   detach(): void {
-    for (const request of this.device?.abandon() ?? []) this.tear(request)
+    for (const request of this.#abandon()) this.tear(request)
+  }
+
+  /** Nothing of this machine hears of the disk any more. Returns what was under way without effect. */
+  #abandon(): readonly IoRequest[] {
+    for (const device of this.#former) device.abandon()
+    this.#former = []
+    const pending = this.device?.abandon() ?? []
     this.device = undefined
+    return pending
   }
 
   /** Pulled out. With `power` lost, the cache is lost, too. */
@@ -101,6 +110,7 @@ export class SimDisk {
     this.present = false
     const device = this.device
     this.device = undefined
+    if (device) this.#former.push(device)
     const unfinished = device?.fail() ?? []
     if (power) this.dropCache()
     // Before anybody hears of it: then the buffers are not ours any more.

@@ -115,7 +115,10 @@ export class Unit {
    * whoever wrote it and when (closed by the journal of the next issue).
    */
   beforeCut(): void {
-    this.damageRows(this.rowsAtRisk())
+    const rows = this.rowsAtRisk()
+    this.damageRows(rows)
+    // And what the disk in trouble cannot give cannot be computed from parity in doubt.
+    if (rows.length > 0) this.mayFail = true
   }
 
   /** Rows of these sizes with writes that are not durable have unknown content from now on. */
