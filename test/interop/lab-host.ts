@@ -1,14 +1,16 @@
 /**
  * The target side of the lab: runs in the lab's network namespace as its host command (lab.ts starts it),
- * serves plexusd at 10.77.0.1:3260 and does what the guest asks for. The guest creates share/ask/NAME, the
- * host answers with share/done/NAME; see lab/lib.sh. Ends on SIGTERM.
+ * serves plexusd at 10.77.0.1:3260 and does what the guest asks for. The guest creates share/ask/NAME with
+ * arguments in it, the host answers with share/done/NAME; see lab/lib.sh. Ends on SIGTERM.
  */
 import { execFileSync } from 'node:child_process'
 import {
   appendFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -18,12 +20,14 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Daemon, type DaemonConfig } from '../support/daemon.ts'
+import { LabDisks } from './lab-disks.ts'
 
 const ADDRESS = '10.77.0.1'
 const PORT = 3260
 const PREFIX = 'iqn.2026-11.lab.plexus'
-const DISK_BYTES = 512 * 1024 * 1024
-const SMALL_BYTES = 32 * 1024 * 1024
+const MIB = 1024 * 1024
+const DISK_BYTES = 512 * MIB
+const SMALL_BYTES = 32 * MIB
 const POLL_MS = 50
 /** The lab gives its host command three seconds to end; loop devices have to be detached within them. */
 const STOP_MS = 1500
@@ -31,7 +35,15 @@ const STOP_MS = 1500
 const DOWN_MS = 1500
 
 const [share = '', settingsText = '{}'] = process.argv.slice(2)
-const settings = JSON.parse(settingsText) as { device?: string; digests?: string }
+const settings = JSON.parse(settingsText) as {
+  readonly device?: string
+  readonly digests?: string
+  /** So many disks for volumes, named d1, d2 and so on, of `diskMiB` each. */
+  readonly disks?: string
+  readonly diskMiB?: string
+  /** Volumes that LUN 0, 1 and so on of the target "volumes" lead to, comma between them. */
+  readonly volumes?: string
+}
 const images = mkdtempSync(join(tmpdir(), 'plexus-lab-images-'))
 const loops: string[] = []
 
@@ -56,6 +68,17 @@ const devices = {
   second: image('second', SMALL_BYTES),
 }
 
+/** In memory where there is such a file system: volumes write everything more than once. */
+const diskDir = mkdtempSync(
+  join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'plexus-lab-disks-'),
+)
+const disks = new LabDisks(
+  diskDir,
+  Number(settings.disks ?? 0),
+  Number(settings.diskMiB ?? 0) * MIB,
+)
+const volumes = settings.volumes?.split(',') ?? []
+
 function target(name: keyof typeof devices, auth: string): object {
   return {
     name: `${PREFIX}:${name}`,
@@ -63,6 +86,13 @@ function target(name: keyof typeof devices, auth: string): object {
     auth,
     luns: [{ lun: 0, device: name }],
   }
+}
+
+const volumesTarget = {
+  name: `${PREFIX}:volumes`,
+  portals: ['test'],
+  auth: 'none',
+  luns: volumes.map((volume, lun) => ({ lun, volume })),
 }
 
 const secrets = mkdtempSync(join(images, 'secrets-'))
@@ -81,12 +111,13 @@ function config(withSecond: boolean): DaemonConfig {
       { name: 'one-way', chap: alice },
       { name: 'both-ways', chap: alice, mutual: plexus },
     ],
-    devices: withSecond ? { ...always, second } : always,
+    devices: { ...always, ...(withSecond ? { second } : {}), ...disks.devices },
     targets: [
       target('disk', 'none'),
       target('chap', 'one-way'),
       target('mutual', 'both-ways'),
       ...(withSecond ? [target('second', 'none')] : []),
+      ...(volumes.length > 0 ? [volumesTarget] : []),
     ],
   }
 }
@@ -109,8 +140,8 @@ async function reload(): Promise<void> {
   await sleep(300)
 }
 
-/** What the guest can ask for; the text goes back to it. */
-const REQUESTS: Readonly<Record<string, () => string | Promise<string>>> = {
+/** What the guest can ask for, with the words after it; the text goes back to it. */
+const REQUESTS: Readonly<Record<string, (args: readonly string[]) => string | Promise<string>>> = {
   size: () => String(DISK_BYTES),
   /** KiB that the image occupies: what discard frees. */
   allocated: () => String(statSync(diskImage).blocks / 2),
@@ -136,6 +167,19 @@ const REQUESTS: Readonly<Record<string, () => string | Promise<string>>> = {
     await daemon.spawn()
     return 'started again'
   },
+  /** The command line: its exit status in the first line, then what it said. */
+  plexus: async (args) => {
+    const { exit, out, err } = await daemon.plexus(args)
+    return `${exit}\n${out}${err}`.trimEnd()
+  },
+  pull: ([disk = '']) => {
+    disks.pull(disk)
+    return 'pulled'
+  },
+  plug: async ([disk = '']) => {
+    await disks.plug(disk)
+    return 'plugged'
+  },
 }
 
 let stopping = false
@@ -144,6 +188,8 @@ async function stop(): Promise<void> {
   stopping = true
   await daemon.stop(STOP_MS)
   for (const loop of loops) execFileSync('losetup', ['-d', loop])
+  disks.release()
+  rmSync(diskDir, { recursive: true, force: true })
   rmSync(images, { recursive: true, force: true })
   process.exit(0)
 }
@@ -161,9 +207,12 @@ mkdirSync(join(share, 'done'), { recursive: true })
 answer('ready', String(daemon.pid))
 while (!stopping) {
   for (const name of readdirSync(join(share, 'ask'))) {
+    const args = readFileSync(join(share, 'ask', name), 'utf8')
+      .split(/\s+/)
+      .filter(Boolean)
     rmSync(join(share, 'ask', name))
     try {
-      answer(name, await (REQUESTS[name]?.() ?? 'unknown request'))
+      answer(name, await (REQUESTS[name]?.(args) ?? 'unknown request'))
     } catch (error) {
       answer(name, `failed: ${error}`)
     }

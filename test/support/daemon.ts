@@ -3,7 +3,7 @@
  * a generated configuration, a port of its own on loopback, and everything it logs. Run from the
  * sources under tap (which loads TypeScript), from dist/ by the compiled tools.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -58,16 +58,39 @@ export function freePort(host = '127.0.0.1'): Promise<number> {
   })
 }
 
-/** The command line that runs plexusd: PLEXUS_DAEMON, the sources under tap, dist/ otherwise. */
-export function daemonCommand(): string[] {
-  const override = process.env['PLEXUS_DAEMON']
-  if (override) return [process.execPath, override]
+/** The command line that runs a program of ours: the sources under tap, dist/ otherwise. */
+function programCommand(program: string): string[] {
   if (import.meta.url.endsWith('.ts')) {
-    const source = fileURLToPath(new URL('../../src/daemon/plexusd.ts', import.meta.url))
+    const source = fileURLToPath(new URL(`../../src/${program}.ts`, import.meta.url))
     return [process.execPath, ...process.execArgv, source]
   }
-  const built = fileURLToPath(new URL('../../../dist/daemon/plexusd.js', import.meta.url))
+  const built = fileURLToPath(new URL(`../../../dist/${program}.js`, import.meta.url))
   return [process.execPath, built]
+}
+
+/** The command line that runs plexusd: PLEXUS_DAEMON, or that of {@link programCommand}. */
+export function daemonCommand(): string[] {
+  const override = process.env['PLEXUS_DAEMON']
+  return override ? [process.execPath, override] : programCommand('daemon/plexusd')
+}
+
+/** How a run of `plexus` ended, and what it said. */
+export interface CommandResult {
+  readonly exit: number
+  readonly out: string
+  readonly err: string
+}
+
+/** Runs `plexus` as a process of its own. Rejects when it ends by a signal or takes longer than a minute. */
+export function runPlexus(args: readonly string[]): Promise<CommandResult> {
+  const [command = process.execPath, ...first] = programCommand('cli/plexus')
+  return new Promise((resolve, reject) => {
+    execFile(command, [...first, ...args], { timeout: 60_000 }, (error, out, err) => {
+      const exit = error ? error.code : 0
+      if (typeof exit === 'number') resolve({ exit, out, err })
+      else reject(error)
+    })
+  })
 }
 
 export class Daemon {
@@ -117,6 +140,11 @@ export class Daemon {
   /** Where its control sockets are. */
   get controlDir(): string {
     return join(this.dir, 'run')
+  }
+
+  /** Runs `plexus` against this daemon. */
+  plexus(args: readonly string[]): Promise<CommandResult> {
+    return runPlexus([...args, '--socket', this.controlDir])
   }
 
   /** Resident memory in bytes. */

@@ -23,7 +23,7 @@ export interface LoopDevice {
   allocatedBytes(): number
   /** Changes the size of the backing file, and tells the loop device. */
   resize(sizeBytes: number): void
-  /** As if it were pulled out: it keeps what it has, and every request from now on fails. */
+  /** As if it were pulled out: every request from now on fails. Nothing is in flight. */
   pull(): void
   detach(): void
 }
@@ -36,15 +36,17 @@ const SET_OFFSET = `
   open(my $loop, "<", $ARGV[0]) or die "open: $!";
   my $info = "\\0" x 232;
   ioctl($loop, 0x4C05, $info) or die "LOOP_GET_STATUS64: $!";
-  substr($info, 24, 8) = pack("Q", 1 << 50);
+  substr($info, 24, 8) = pack("Q", $ARGV[1]);
   ioctl($loop, 0x4C04, $info) or die "LOOP_SET_STATUS64: $!";`
 
 /**
- * Makes a loop device fail every request while others have it open, and leaves its file alone: with an offset far
- * behind the end of the file its size is 0, which is what Linux gives to a disk that was pulled out.
+ * Makes a loop device fail every request while others have it open: its data begins where what is behind it ends, at
+ * `endBytes`, so its size is 0, which is what Linux gives to a disk that was pulled out. Requests that the kernel had
+ * let in already go there, too: where that is a file, a write makes it longer, and a read may then find zeroes;
+ * where it is a block device they fail as they should.
  */
-export function pullLoop(path: string): void {
-  execFileSync('perl', ['-e', SET_OFFSET, path], { stdio: 'pipe' })
+export function pullLoop(path: string, endBytes: number): void {
+  execFileSync('perl', ['-e', SET_OFFSET, path, String(endBytes)], { stdio: 'pipe' })
 }
 
 /** A fresh directory that the test removes, in memory where there is such a file system. */
@@ -77,7 +79,7 @@ export function loopDevice(t: Test, options: LoopOptions): LoopDevice {
       truncateSync(file, sizeBytes)
       losetup('--set-capacity', path)
     },
-    pull: () => pullLoop(path),
+    pull: () => pullLoop(path, statSync(file).size),
     detach() {
       if (!attached) return
       attached = false

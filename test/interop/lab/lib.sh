@@ -6,6 +6,7 @@ TARGET=iqn.2026-11.lab.plexus:disk
 CHAP_TARGET=iqn.2026-11.lab.plexus:chap
 MUTUAL_TARGET=iqn.2026-11.lab.plexus:mutual
 SECOND_TARGET=iqn.2026-11.lab.plexus:second
+VOLUMES_TARGET=iqn.2026-11.lab.plexus:volumes
 
 say() { echo "--- $*"; }
 fail() {
@@ -41,10 +42,11 @@ equal() {
   [ "$2" = "$3" ] || fail "$1: '$2', not '$3'"
   echo "ok: $1"
 }
-# ask NAME: the host does it (lab-host.ts) and its answer is printed; waits at most 40 s.
+# ask NAME [WORD...]: the host does it (lab-host.ts) and its answer is printed; waits at most 40 s.
 ask() {
   rm -f "/share/done/$1"
-  : >"/share/ask/$1"
+  echo "$*" | cut -d ' ' -f 2- -s >/share/asking
+  mv /share/asking "/share/ask/$1"
   n=0
   while ! ls /share/done | grep -qx "$1"; do
     n=$((n + 1))
@@ -95,4 +97,114 @@ clean_log() {
   n=$(printf '%s' "$bad" | grep -c .)
   [ "$n" = 0 ] || fail "$n errors in the kernel log: $bad"
   echo "ok: no error in the kernel log"
+}
+# plexus WORD...: the command line on the host. Prints what it says, returns what it ends with.
+plexus() {
+  ask plexus "$@" >/tmp/plexus.answer
+  sed 1d /tmp/plexus.answer
+  return "$(sed -n 1p /tmp/plexus.answer)"
+}
+# shows WHAT PATTERN COMMAND...: repeats the command until it prints the pattern, for at most 20 s.
+shows() {
+  what=$1
+  pattern=$2
+  shift 2
+  give_up=$(($(date +%s) + 20))
+  until "$@" >/tmp/shows.log 2>&1 && grep -Eq "$pattern" /tmp/shows.log; do
+    [ "$(date +%s)" -lt $give_up ] || {
+      cat /tmp/shows.log
+      fail "$what: '$*' never showed '$pattern'"
+    }
+    sleep 0.1
+  done
+  echo "ok: $what"
+}
+# attach_lun LUN: of the target of the volumes, which is logged in; sets DISK.
+attach_lun() {
+  DISK=
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
+    for session in /sys/class/iscsi_session/session*; do
+      [ "$(cat "$session/targetname" 2>/dev/null)" = $VOLUMES_TARGET ] || continue
+      for block in "$session"/device/target*/*:"$1"/block/sd*; do
+        [ -e "/dev/${block##*/}" ] && DISK=/dev/${block##*/}
+      done
+    done
+    [ -z "$DISK" ] || break
+    sleep 0.2
+  done
+  [ -n "$DISK" ] || fail "no disk for LUN $1 came up: $(lsscsi)"
+  echo "ok: LUN $1 is $DISK"
+}
+# rescan DISK: its capacity is asked for again.
+rescan() { echo 1 >"/sys/block/${1#/dev/}/device/rescan"; }
+# start_load DISK: writes and verifies 32 MiB at 8 MiB, again and again until stop_load.
+start_load() {
+  rm -f /tmp/load.stop
+  (
+    while [ ! -e /tmp/load.stop ]; do
+      fio --name=load --filename="$1" --offset=8m --size=32m --direct=1 --ioengine=libaio \
+        --rw=randwrite --bsrange=4k-64k --iodepth=8 --rate=16m --fsync=64 --randrepeat=0 \
+        --verify=crc32c --verify_fatal=1 --do_verify=1 >/tmp/load.log 2>&1 || exit 1
+    done
+  ) &
+  LOAD=$!
+}
+# loaded WHAT: the load goes on, without an error so far.
+loaded() {
+  kill -0 $LOAD 2>/dev/null || {
+    head -20 /tmp/load.log
+    fail "$1: the load has ended"
+  }
+  echo "ok: $1"
+}
+stop_load() {
+  : >/tmp/load.stop
+  wait $LOAD || {
+    head -20 /tmp/load.log
+    fail "the load failed"
+  }
+  echo "ok: the load wrote and verified without an error"
+}
+# fill DISK SIZE: from 40 MiB on, behind what the load writes. filled WHAT DISK SIZE verifies it.
+fill_fio() {
+  fio --name=fill --filename="$1" --direct=1 --ioengine=libaio --rw=write --bs=256k --iodepth=8 \
+    --offset=40m --size="$2" --verify=crc32c --verify_fatal=1 --randrepeat=1 "$3"
+}
+fill() { check "fill $2" fill_fio "$1" "$2" --do_verify=0; }
+filled() { check "$1" fill_fio "$2" "$3" --verify_only=1; }
+# job KIND: sets JOB, STATE, DONE and TOTAL (bytes) of the job of this kind that is at work, or of the last one.
+job() {
+  ask plexus job list --no-headings -p -o kind,id,state,done,total >/tmp/jobs
+  line=$(grep -E "^$1.(\S+.)(running|paused)" /tmp/jobs || grep "^$1" /tmp/jobs)
+  line=$(echo "$line" | tail -1)
+  [ -n "$line" ] || fail "no job $1: $(cat /tmp/jobs)"
+  read -r _ JOB STATE DONE TOTAL <<EOT
+$line
+EOT
+}
+# caught KIND RATE: such a job is at work, limited to this rate, and has got somewhere, durably.
+caught() {
+  job "$1"
+  check "the $1 is limited to $2" plexus job limit "$JOB" "$2"
+  before=$DONE
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    sleep 0.2
+    job "$1"
+    [ "$DONE" -le "$before" ] || break
+  done
+  [ "$STATE" = running ] && [ "$DONE" -gt "$before" ] || fail "the $1 $JOB is $STATE at $DONE, from $before"
+  echo "ok: the $1 $JOB is at $DONE of $TOTAL"
+}
+# crash KIND: SIGKILL during the job that was caught; it goes on where it was.
+crash() {
+  caught_job=$JOB
+  equal "SIGKILL and restart" "$(ask kill9)" "started again"
+  job "$1"
+  equal "the $1 has its id" "$JOB" "$caught_job"
+  [ "$STATE" = running ] || fail "the $1 is $STATE"
+  plexus events >/tmp/events
+  # What it says first after the restart.
+  goes_on=$(grep "$JOB" /tmp/events | head -1 | grep -Eo 'goes on at [0-9]+ %')
+  [ -n "$goes_on" ] && [ "$goes_on" != "goes on at 0 %" ] || fail "the $1 began anew: $(cat /tmp/events)"
+  echo "ok: the $1 $goes_on, and is at $DONE of $TOTAL"
 }

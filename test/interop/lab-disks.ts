@@ -1,0 +1,101 @@
+/**
+ * Disks that the lab can pull out and put back: loop devices, each behind a link as under /dev/disk/by-id,
+ * because a disk that returns may have another kernel name. For lab-host.ts. Needs root.
+ *
+ * `losetup -d` alone pulls nothing while the daemon has the device open: the kernel detaches it after the last
+ * close. So pullLoop makes every request fail, and the device is detached when the daemon has noticed and closes
+ * it. All disks lie side by side in one more loop device, not in files: see pullLoop.
+ */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { pullLoop } from '../support/loop-device.ts'
+
+/** How long a pulled device may stay open: three seconds between two looks of the daemon, and some. */
+const DETACH_TIMEOUT_MS = 15_000
+
+function losetup(...args: string[]): string {
+  return execFileSync('losetup', args, { encoding: 'utf8', stdio: 'pipe' }).trim()
+}
+
+export class LabDisks {
+  readonly #dir: string
+  readonly #sizeBytes: number
+  readonly #names: readonly string[]
+  /** What all disks lie in; undefined: there are none. */
+  readonly #shelf: string | undefined
+  /** Loop devices of the disks that are plugged in. */
+  readonly #plugged = new Map<string, string>()
+  /** Those of disks that were pulled: detached when nobody has them open any more. */
+  readonly #pulled = new Map<string, string>()
+
+  /** `count` disks named d1, d2 and so on, of `sizeBytes` each; files and links in the directory `dir`. */
+  constructor(dir: string, count: number, sizeBytes: number) {
+    this.#dir = dir
+    this.#sizeBytes = sizeBytes
+    this.#names = Array.from({ length: count }, (_, index) => `d${index + 1}`)
+    mkdirSync(join(dir, 'by-id'), { recursive: true })
+    if (count === 0) return
+    const file = join(dir, 'shelf.img')
+    writeFileSync(file, '')
+    truncateSync(file, count * sizeBytes)
+    this.#shelf = losetup('--direct-io=on', '--find', '--show', file)
+    for (const name of this.#names) this.#attach(name)
+  }
+
+  /** Paths by name, for the daemon's configuration; of pulled disks, too. */
+  get devices(): Readonly<Record<string, string>> {
+    return Object.fromEntries(this.#names.map((name) => [name, this.#link(name)]))
+  }
+
+  /** The disk fails every request from now on and is gone as soon as the daemon lets go of it. */
+  pull(name: string): void {
+    const loop = this.#plugged.get(name)
+    if (loop === undefined) throw new Error(`disk ${name} is not plugged in`)
+    rmSync(this.#link(name))
+    this.#plugged.delete(name)
+    this.#pulled.set(name, loop)
+    losetup('--detach', loop)
+    // Nobody may have had it open: then it is detached already.
+    if (isAttached(loop)) pullLoop(loop, this.#names.length * this.#sizeBytes)
+  }
+
+  /** The disk comes back with what it had. */
+  async plug(name: string): Promise<void> {
+    const loop = this.#pulled.get(name)
+    if (loop === undefined) throw new Error(`disk ${name} was not pulled`)
+    const deadline = Date.now() + DETACH_TIMEOUT_MS
+    while (isAttached(loop)) {
+      if (Date.now() > deadline) throw new Error(`${loop} is still open`)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    this.#pulled.delete(name)
+    this.#attach(name)
+  }
+
+  /** Detaches all disks; nobody has them open any more. */
+  release(): void {
+    for (const loop of this.#plugged.values()) losetup('--detach', loop)
+    this.#plugged.clear()
+    if (this.#shelf !== undefined) losetup('--detach', this.#shelf)
+  }
+
+  #attach(name: string): void {
+    const shelf = this.#shelf ?? ''
+    const place = [
+      `--offset=${this.#names.indexOf(name) * this.#sizeBytes}`,
+      `--sizelimit=${this.#sizeBytes}`,
+    ]
+    const loop = losetup('--direct-io=on', ...place, '--find', '--show', shelf)
+    symlinkSync(loop, this.#link(name))
+    this.#plugged.set(name, loop)
+  }
+
+  #link(name: string): string {
+    return join(this.#dir, 'by-id', name)
+  }
+}
+
+function isAttached(loop: string): boolean {
+  return existsSync(`/sys/block/${basename(loop)}/loop/backing_file`)
+}
