@@ -211,8 +211,8 @@ export class SimDevice implements BlockDevice {
     let delayMs = random.exponential(options.meanMs) + request.length / options.bytesPerMs
     if (random.chance(0.01)) delayMs += random.exponential(options.meanMs * 50)
     if (request.op === 'flush') delayMs += random.exponential(options.meanMs * 3)
-    // Mostly the effect comes with the completion, at times long before.
-    if (random.chance(0.3)) {
+    // Mostly the effect comes with the completion, at times long before. A flush that fails tells of it at once.
+    if (request.op !== 'flush' && random.chance(0.3)) {
       this.#later(delayMs * (random.u32() / 2 ** 32), () => this.#effect(pending))
     }
     this.#later(delayMs, () => this.#complete(pending))

@@ -27,6 +27,8 @@ export class Consumer implements BlockDevice {
   readonly access = { read: 0, write: 0, exclusive: 0 }
   /** Requests from here that have not ended. */
   inFlight = 0
+  /** Hears of a flush that failed, before who asked for it does: the cache below may have lost any write. */
+  onFlushFailed: ((error: PlexusError) => void) | undefined
   readonly #clock: Clock
   readonly #listeners = new Set<(event: DeviceEvent) => void>()
   #attached = true
@@ -135,6 +137,7 @@ export class Consumer implements BlockDevice {
     const { statistics } = this.provider
     statistics.inFlight--
     statistics[bio.op].count(bio.length, this.#clock.nowMs() - bio.startedMs, error !== undefined)
+    if (error && bio.op === 'flush') this.onFlushFailed?.(error)
     this.inFlight--
     if (this.inFlight === 0 && this.#onIdle.length > 0) {
       for (const resolve of this.#onIdle.splice(0)) resolve()

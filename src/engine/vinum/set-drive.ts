@@ -2,7 +2,7 @@
  * A drive of a native set in operation: the consumer that holds its provider, and its label. vinum-set.ts makes
  * one for each drive of the model, with or without a device.
  */
-import type { PlexusError } from '../../base/errors.ts'
+import { PlexusError } from '../../base/errors.ts'
 import { writeZeroes } from '../../hal/io.ts'
 import { AnchoredDevice, type CommittedSlot } from '../geom/anchored-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
@@ -20,6 +20,8 @@ export class SetDrive implements Drive {
   readonly errors: TroubleCounts = { read: 0, write: 0, parity: 0 }
   /** Wall-clock time (ISO 8601) at which its device went, for people. */
   goneSince: string | undefined
+  /** A flush of its device has failed, whoever asked for it. */
+  flushFailed: ((error: PlexusError) => void) | undefined
 
   constructor(record: DriveRecord) {
     this.record = record
@@ -30,6 +32,7 @@ export class SetDrive implements Drive {
     this.consumer = consumer
     this.label = label
     this.goneSince = undefined
+    consumer.onFlushFailed = (error) => this.flushFailed?.(error)
   }
 
   /** Takes the device of `provider` for this drive and writes a label of `set` on it. */
@@ -107,5 +110,23 @@ export async function readMember(consumer: Consumer, label: AnchoredDevice): Pro
       model: undefined,
       error: error as PlexusError,
     }
+  }
+}
+
+/** From now on the device of a member is known, but free for whoever takes it (VinumSet.spoil). */
+export function relinquish({ consumer }: Member): void {
+  const { read, write, exclusive } = consumer.access
+  consumer.changeAccess({ read: -read, write: -write, exclusive: -exclusive })
+}
+
+/** Takes a device that was relinquished back. False: somebody else has it by now. */
+export function reclaim({ consumer }: Member): boolean {
+  if (consumer.access.exclusive > 0) return true
+  try {
+    consumer.changeAccess({ read: 1, write: 1, exclusive: 1 })
+    return true
+  } catch (error) {
+    if (error instanceof PlexusError) return false
+    throw error
   }
 }

@@ -14,6 +14,7 @@ import type { Plex } from './runtime.ts'
 import type { SetDrive } from './set-drive.ts'
 import { SetJobs } from './set-jobs.ts'
 import { isRedundant, type RememberedIntent, RunningVolume, readIntent } from './set-volume.ts'
+import { lastCopyLost } from './state-rules.ts'
 import { PlacedSubdisk } from './subdisk.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -121,7 +122,29 @@ export class SetObjects {
   }
 
   #drive(uuid: string): SetDrive {
-    return defined(this.#set.drives.get(uuid), `drive ${uuid} of the model`)
+    const drive = defined(this.#set.drives.get(uuid), `drive ${uuid} of the model`)
+    drive.flushFailed ??= (error) => this.#flushFailed(drive, error)
+    return drive
+  }
+
+  /**
+   * A drive that fails a flush may have lost what any subdisk on it had acknowledged, of whatever volume: those with
+   * another copy leave at once, before an old content of theirs is read. For the others whoever flushes has the error.
+   */
+  #flushFailed(drive: SetDrive, error: PlexusError): void {
+    // The loss of a drive is told of by its device.
+    if (error.kind === 'gone') return
+    const leaving: PlacedSubdisk[] = []
+    for (const subdisk of this.subdisks.values()) {
+      const { plexUuid, uuid } = subdisk.record
+      if (subdisk.drive !== drive || plexUuid === undefined || !subdisk.writable) continue
+      const together = [...leaving.map(({ record }) => record.uuid), uuid]
+      if (lastCopyLost(this.present, together) === undefined) leaving.push(subdisk)
+    }
+    if (leaving.length === 0) return
+    this.#set.demote(leaving, error).catch((failure: unknown) => {
+      this.#set.log.error({ err: failure, drive: drive.record.name }, 'a demotion failed')
+    })
   }
 
   #shapePlex(model: VinumModel, record: PlexRecord): void {
