@@ -4,7 +4,7 @@
  */
 import { PlexusError } from '../../base/errors.ts'
 import { returnDrives } from './membership.ts'
-import type { Member, SetDrive } from './set-drive.ts'
+import { type Member, relinquish, type SetDrive } from './set-drive.ts'
 import { startNeededJobs } from './set-jobs.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -16,9 +16,7 @@ export async function returnMember(set: VinumSet, member: Member): Promise<void>
   const generation = member.slot?.generation ?? 0
   if (!drive || generation > set.model.generation) {
     set.members.set(member.uuid, member)
-    // Known, but free for whoever takes it (VinumSet.spoil).
-    const { read, write, exclusive } = member.consumer.access
-    member.consumer.changeAccess({ read: -read, write: -write, exclusive: -exclusive })
+    relinquish(member)
     const why = drive
       ? 'it carries a newer configuration than the one that runs'
       : 'it was taken out of its set while it was away'

@@ -76,6 +76,12 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
   return `${names.length} ${are} missing: ${names.join(', ')}`
 }
 
+/** Is there no configuration that anybody could wait for: none at all, or one that was removed? */
+export function isEmpty(choice: Choice, members: readonly Member[]): boolean {
+  if (choice.kind === 'none') return members.every(({ error }) => !error)
+  return choice.kind === 'incomplete' && modelOf(members, choice.members[0]).drives.length === 0
+}
+
 /** Not even an operator's word helps. */
 export function hopeless(
   choice: Extract<Choice, { kind: 'none' | 'split' }>,

@@ -24,8 +24,10 @@ export class SetRegistry {
     Provider,
     { readonly anchor: Anchor; readonly drive: FreebsdDrive }
   >()
-  /** `vinum stop` was the last word: drives of other sets than those that were made since are left alone. */
+  /** `vinum stop` was the last word: drives are left alone but for those of sets that were made since. */
   #resting = false
+  /** Sets that verbs have made. */
+  readonly #made = new Set<string>()
 
   get native(): readonly VinumSet[] {
     return [...this.#sets.values()]
@@ -46,6 +48,7 @@ export class SetRegistry {
   create(topology: Topology): VinumSet {
     const set = newSet(topology, (failed) => this.#failed(failed))
     this.#add(set)
+    this.#made.add(set.uuid)
     return set
   }
 
@@ -56,7 +59,7 @@ export class SetRegistry {
     anchor: Anchor | undefined,
     topology: Topology,
   ): Promise<boolean> {
-    if (this.#resting && !(anchor && this.#sets.has(anchor.setUuid))) return false
+    if (this.#resting && !(anchor && this.#made.has(anchor.setUuid))) return false
     const drive = await headerOn(provider, topology)
     if (!anchor) {
       return (
@@ -167,6 +170,7 @@ export class SetRegistry {
   /** All sets rest and let their devices go, until {@link lookAgain} or the next start. */
   async halt(topology: Topology): Promise<void> {
     this.#resting = true
+    this.#made.clear()
     for (const set of this.native) {
       await set.halt()
       this.forget(set)

@@ -2,7 +2,7 @@
  * The class vinum: has its devices tasted (set-registry.ts) and carries out the verbs. A verb is planned on the model,
  * shown, or committed and let take effect; all inside one topology change. spec/vinum.md, 6.
  */
-import { PlexusError } from '../../base/errors.ts'
+import { PlexusError, toPlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
 import type { PlanReport } from '../../control/reports.ts'
 import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
@@ -80,9 +80,7 @@ class VinumClass implements GeomClass {
       checkNames(plan.model, model, topology)
       return plan
     }
-    if (parameters['dryRun'] === true) {
-      return reportOf(planOn(set?.model ?? emptyModel('')), true, [])
-    }
+    if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
     return this.#carryOut(verb, planOn, set, topology)
   }
 
@@ -110,7 +108,7 @@ class VinumClass implements GeomClass {
       throw error
     }
     await set.objects.reshape(set.model)
-    for (const record of plan.retired) await set.unlabel(record)
+    const trouble = await unlabel(set, plan)
     set.objects.startJobs(set.model)
     const jobs = set.model.jobs.filter(({ id }) => !before.has(id))
     await topology.tastePending()
@@ -120,11 +118,12 @@ class VinumClass implements GeomClass {
       plan.steps[0]?.object ?? set.name,
       plan.steps.map(({ text }) => text).join('; '),
     )
-    const report = reportOf(
-      plan,
-      false,
-      jobs.map(({ id }) => topology.jobs.get(id).report()),
-    )
+    const report = {
+      dryRun: false,
+      steps: plan.steps,
+      warnings: [...plan.warnings, ...trouble],
+      jobs: jobs.map(({ id }) => topology.jobs.get(id).report()),
+    }
     if (set.model.drives.length === 0) {
       // The last drive is out: nothing could carry its configuration. What comes next makes a new set.
       await set.wither()
@@ -160,7 +159,7 @@ class VinumClass implements GeomClass {
       await this.#sets.halt(topology)
       topology.events.emit('info', 'vinum-stop', 'vinum', 'vinum rests: plexus vinum assemble')
     }
-    return reportOf(plan, dryRun, [])
+    return reportOf(plan, dryRun)
   }
 
   /** `vinum assemble`: looks again at what nobody holds; with `--force` sets go on without what they miss. */
@@ -256,8 +255,22 @@ function inTurn(action: Action): Action {
   return (parameters, topology) => topology.change(() => action(parameters, topology))
 }
 
-function reportOf(plan: Plan, dryRun: boolean, jobs: PlanReport['jobs']): PlanReport {
-  return { dryRun, steps: plan.steps, warnings: plan.warnings, jobs }
+function reportOf({ steps, warnings }: Plan, dryRun: boolean): PlanReport {
+  return { dryRun, steps, warnings, jobs: [] }
+}
+
+/** Takes the labels off the drives that the plan retires. The configuration knows them no more: trouble is told. */
+async function unlabel(set: VinumSet, { retired }: Plan): Promise<readonly string[]> {
+  const warnings: string[] = []
+  for (const record of retired) {
+    try {
+      await set.unlabel(record)
+    } catch (error) {
+      const { message } = toPlexusError(error, 'unlabel', record.name)
+      warnings.push(`the label on drive ${record.name} may still be there: ${message}`)
+    }
+  }
+  return warnings
 }
 
 /** Throws `exists` when a volume of the plan would need a name that something else in the graph has. */

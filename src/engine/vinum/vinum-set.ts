@@ -29,8 +29,15 @@ import { type DriveRecord, emptyModel, type VinumModel, votersOf } from './model
 import type { NewDrive } from './plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from './runtime.ts'
 import { loseDevice, returnMember } from './set-arrivals.ts'
-import { type Member, readMember, SetDrive } from './set-drive.ts'
-import { chooseMember, currentMembers, describeChoice, hopeless, modelOf } from './set-members.ts'
+import { type Member, readMember, reclaim, relinquish, SetDrive } from './set-drive.ts'
+import {
+  chooseMember,
+  currentMembers,
+  describeChoice,
+  hopeless,
+  isEmpty,
+  modelOf,
+} from './set-members.ts'
 import { SetObjects } from './set-objects.ts'
 import { noteError, noteRepair } from './trouble.ts'
 
@@ -181,6 +188,10 @@ export class VinumSet implements Geom, VinumHost {
 
   #sayIncomplete(choice: Choice): void {
     const why = this.describeIncomplete()
+    const here = [...this.members.values()]
+    // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
+    // labels or uses the devices otherwise is welcome.
+    if (isEmpty(choice, here)) for (const member of here) relinquish(member)
     if (choice.kind === 'none' || this.#said === why) return
     this.#said = why
     this.topology.events.emit(
@@ -199,7 +210,7 @@ export class VinumSet implements Geom, VinumHost {
     const settled = choice.kind === 'complete' && choice.settled
     // By force: who is missing has no vote from here on, or nothing could ever be committed.
     const start = choice.kind === 'incomplete' ? withoutAbsent(chosen, current) : chosen
-    const here = [...this.members.values()]
+    const here = [...this.members.values()].filter((member) => this.#takeBack(member))
     this.members.clear()
     for (const record of chosen.drives) this.#drives.set(record.uuid, new SetDrive(record))
     const late: Member[] = []
@@ -230,6 +241,12 @@ export class VinumSet implements Geom, VinumHost {
       this.name,
       `${this.name} is assembled: ${this.model.volumes.length} volumes on ${this.model.drives.length} drives`,
     )
+  }
+
+  #takeBack(member: Member): boolean {
+    const isOurs = reclaim(member)
+    if (!isOurs) this.closeSoon(member.consumer)
+    return isOurs
   }
 
   #openStore(model: VinumModel, nextGeneration: number, cutOff?: CutOff): void {
