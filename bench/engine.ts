@@ -194,5 +194,6 @@ export async function benchEngine(args: readonly string[], signal: AbortSignal):
   if (options.update !== undefined) {
     writeFileSync(options.update, replaceReport(readFileSync(options.update, 'utf8'), report))
   }
-  return options.gate && verdicts.some(({ reached }) => !reached) ? 1 : 0
+  if (!options.gate) return 0
+  return verdicts.length > 0 && verdicts.every(({ reached }) => reached) ? 0 : 1
 }
