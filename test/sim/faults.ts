@@ -235,7 +235,9 @@ export class Faults {
   #isWhole(machine: Machine, uuid: string): boolean {
     const volume = volumeOf(machine, uuid)
     if (!volume) return false
-    return volume.health === 'HEALTHY' && jobsOf(machine).length === 0
+    // A growth that was interrupted is healthy, and wants to be started again.
+    const isGrown = volume.components.every(({ state }) => state !== 'GROWABLE')
+    return volume.health === 'HEALTHY' && isGrown && jobsOf(machine).length === 0
   }
 
   /** Resolves after some time; never, when the power goes first. */
