@@ -165,6 +165,8 @@ export const JOB_REST_MIN_MS = 1
 export const JOB_REST_MAX_MS = 100
 /** A region of a mirror or raid5 volume without writes for so long may lose its mark in the intent map. */
 export const INTENT_CLEAR_MS = 5_000
+/** A set of drives that fails sooner than this after its assembly is assembled again only after this time. */
+export const SET_RETRY_MS = 10_000
 /** Name of a vinum object or job. */
 export const NAME_BYTES = 63
 /** Units looked at to tell whether a piece of a volume has a valid copy; odd geometries beyond it count as without. */

@@ -7,6 +7,7 @@
  * unless another drive of its native set carries the removed header: the rule at the head of freebsd-convert.ts.
  */
 import { PlexusError } from '../../base/errors.ts'
+import { SET_RETRY_MS } from '../../base/limits.ts'
 import type { Anchor } from '../geom/anchor.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
@@ -131,22 +132,30 @@ export class SetRegistry {
   }
 
   /**
-   * A set that can commit no more goes back to where it was before it was assembled; one that never came that far
-   * would fail again at once, so it waits for `vinum assemble` or a restart.
+   * A set that can commit no more goes back to where it was before it was assembled; one that did not last would
+   * fail again at once, so it waits for a while, for a drive that comes, or for `vinum assemble`.
    */
   #failed(set: VinumSet): void {
     const { topology } = set
-    const again = async (): Promise<void> => {
+    const { lasted } = set
+    const change = (work: () => Promise<void>): void => {
+      topology.change(work).catch((error: unknown) => {
+        set.log.error({ err: error }, 'a failed set could not be taken apart')
+      })
+    }
+    change(async () => {
       if (this.#sets.get(set.uuid) !== set) return
       const providers = set.consumers.map(({ provider }) => provider)
       await set.wither()
       this.forget(set)
-      if (!set.served) return
-      for (const provider of providers) topology.tasteAgain(provider)
-      await topology.tastePending()
-    }
-    topology.change(again).catch((error: unknown) => {
-      set.log.error({ err: error }, 'a failed set could not be taken apart')
+      const again = async (): Promise<void> => {
+        for (const provider of providers) {
+          if (provider.consumers.size === 0) topology.tasteAgain(provider)
+        }
+        await topology.tastePending()
+      }
+      if (lasted) await again()
+      else topology.clock.after(SET_RETRY_MS, () => change(again))
     })
   }
 
@@ -163,6 +172,7 @@ export class SetRegistry {
   }
 
   async stop(): Promise<void> {
+    this.#resting = true
     for (const set of this.#sets.values()) await set.stop()
     await this.#imported?.wither()
   }

@@ -12,6 +12,7 @@
  */
 import { assert, defined } from '../../base/assert.ts'
 import { PlexusError } from '../../base/errors.ts'
+import { SET_RETRY_MS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import { newUuid } from '../../base/random.ts'
 import type { Anchor } from '../geom/anchor.ts'
@@ -54,7 +55,8 @@ export class VinumSet implements Geom, VinumHost {
   readonly #demotions: Demotions
   /** Why nothing can be committed any more. */
   #failure: PlexusError | undefined
-  #served = false
+  /** Before it is assembled: never. */
+  #assembledMs = Number.POSITIVE_INFINITY
   /** How many drives have come back since it was assembled. */
   arrivals = 0
   /** What was said last of an incomplete set: said once. */
@@ -233,8 +235,10 @@ export class VinumSet implements Geom, VinumHost {
     })
     await this.objects.reshape(this.model)
     for (const member of late) await returnMember(this, member)
+    // What assembling has written may have failed on too many drives, without its having thrown.
+    if (this.#failure) throw this.#failure
     this.objects.startJobs(this.model)
-    this.#served = true
+    this.#assembledMs = this.clock.nowMs()
     this.topology.events.emit(
       'info',
       'set-assembled',
@@ -268,7 +272,7 @@ export class VinumSet implements Geom, VinumHost {
     assert(!this.#store && this.members.size === 0, 'a new set has nothing')
     this.#openStore(emptyModel(this.uuid), 1)
     this.#objects = new SetObjects(this)
-    this.#served = true
+    this.#assembledMs = this.clock.nowMs()
   }
 
   /** Geom: the provider below one of the drives serves no more. */
@@ -412,9 +416,9 @@ export class VinumSet implements Geom, VinumHost {
     this.#onFailed(this)
   }
 
-  /** Was it ever in operation? A set that fails before that would fail again and again. */
-  get served(): boolean {
-    return this.#served
+  /** Has it been in operation for a while? One that fails at once would fail again at once. */
+  get lasted(): boolean {
+    return this.#store !== undefined && this.clock.nowMs() - this.#assembledMs >= SET_RETRY_MS
   }
 
   get failure(): PlexusError | undefined {
