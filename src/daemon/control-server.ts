@@ -10,7 +10,7 @@ import { dirname } from 'node:path'
 import { PlexusError, toPlexusError } from '../base/errors.ts'
 import { CONTROL_CLIENTS, STRANGER_LOG_LINES, STRANGER_LOG_PERIOD_MS } from '../base/limits.ts'
 import { LogLimit } from '../base/log-limit.ts'
-import { methodName } from '../control/daemon-verbs.ts'
+import { commandName, methodName } from '../control/daemon-verbs.ts'
 import {
   CONTROL_GROUP,
   CONTROL_SOCKET_MODE,
@@ -51,10 +51,10 @@ export class ControlServer {
    */
   async listen(dir: string): Promise<void> {
     const paths = socketPaths(dir)
-    const readOnly = new Map([...this.#methods].filter(([, { spec }]) => spec.readOnly))
+    const looking = new Map([...this.#methods].map(([name, method]) => [name, forLookers(method)]))
     try {
       await this.#open(paths.control, CONTROL_SOCKET_MODE, this.#methods)
-      await this.#open(paths.status, STATUS_SOCKET_MODE, readOnly)
+      await this.#open(paths.status, STATUS_SOCKET_MODE, looking)
       this.#giveToGroup(paths.control)
     } catch (error) {
       await this.close()
@@ -178,4 +178,19 @@ function listenError(path: string, error: NodeJS.ErrnoException): PlexusError {
     message: `the control socket ${path} cannot be opened: ${error.message}; set "control: { dir: … }" to a directory of plexusd`,
     cause: error,
   })
+}
+
+/** What status.sock has under the name of a method: itself, or for one that changes something a refusal. */
+function forLookers(method: Method): Method {
+  const { spec } = method
+  if (spec.readOnly) return method
+  const refuse = async (): Promise<never> => {
+    throw new PlexusError('permission', {
+      op: spec.name,
+      subject: methodName(spec),
+      message: `plexus ${commandName(spec)} changes something: status.sock does not take it, control.sock does`,
+    })
+  }
+  // Nothing is done, so nothing is logged: anybody may ask.
+  return { spec: { ...spec, readOnly: true }, run: refuse }
 }

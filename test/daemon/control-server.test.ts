@@ -30,6 +30,14 @@ async function client(t: Test, path: string): Promise<RpcClient> {
   return made
 }
 
+/** What the verbs want that a looker tries. */
+const PARAMETERS: Readonly<Record<string, object>> = {
+  'volume.destroy': { name: 'db' },
+  'device.clear-label': { name: 'd1' },
+  'job.cancel': { job: 'j1' },
+  'config.apply': {},
+}
+
 t.test('the modes of the socket files are the policy', async (t) => {
   const made = await rig(t)
   const { control, status } = made.paths
@@ -40,10 +48,10 @@ t.test('the modes of the socket files are the policy', async (t) => {
     outputVersion: { command: 'status', major: 1, minor: 0 },
     health: 'FAULTED',
   })
-  for (const method of ['volume.destroy', 'device.clear-label', 'job.cancel', 'config.apply']) {
+  for (const [method, parameters] of Object.entries(PARAMETERS)) {
     await t.rejects(
-      looker.call(method, { name: 'db' }),
-      { name: 'PlexusError', kind: 'unsupported' },
+      looker.call(method, parameters),
+      { name: 'PlexusError', kind: 'permission', message: /status\.sock does not take it/ },
       method,
     )
   }
