@@ -56,7 +56,7 @@ export function planConversion(model: VinumModel): ConversionPlan {
     .filter(({ uuid }) => layouts.get(uuid)?.journal.length === 0)
     .map(
       ({ name }) =>
-        `drive ${name} has no room for a journal and a map: after a crash its mirrors are copied whole, ` +
+        `drive ${name} has no room for a journal and a map: at every start its mirrors are copied whole, ` +
         'and its raid5 plexes cannot grow; move its subdisks to a larger drive later',
     )
   return { model: { ...model, drives }, layouts, warnings }
