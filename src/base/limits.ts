@@ -171,6 +171,8 @@ export const SET_RETRY_MS = 10_000
 export const NAME_BYTES = 63
 /** Units looked at to tell whether a piece of a volume has a valid copy; odd geometries beyond it count as without. */
 export const COVERAGE_STEPS = 65_536
+/** Between a failed write or resync of a volume with copies and the next attempt to make them equal. */
+export const RESYNC_RETRY_MS = 30_000
 /** Events that `plexus events` can look back at. */
 export const EVENT_HISTORY = 1000
 

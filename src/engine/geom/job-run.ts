@@ -100,6 +100,7 @@ export class Job {
   readonly ended: Promise<JobState>
   /** What a check has found so far; its steps add to it. */
   mismatches: number
+  #names: { readonly object: string; readonly volume: string | undefined }
   readonly #host: JobHost
   readonly #bucket: TokenBucket
   readonly #meter: RateMeter
@@ -124,6 +125,7 @@ export class Job {
     )
     this.id = plan.id
     this.plan = plan
+    this.#names = { object: plan.object, volume: plan.volume }
     this.mismatches = plan.mismatches ?? 0
     this.#host = host
     this.#bucket = new TokenBucket(host.clock, plan.limitBytesPerSecond)
@@ -141,6 +143,11 @@ export class Job {
     return this.#state
   }
 
+  /** What it works on has another name now. */
+  setNames(object: string, volume: string | undefined): void {
+    this.#names = { object, volume }
+  }
+
   /** Everything below is done. */
   get doneBytes(): number {
     return this.#done
@@ -151,7 +158,8 @@ export class Job {
   }
 
   report(): JobReport {
-    const { id, kind, object, volume, totalBytes } = this.plan
+    const { id, kind, totalBytes } = this.plan
+    const { object, volume } = this.#names
     const rate = this.#state === 'running' ? this.#meter.bytesPerSecond(this.#done) : 0
     return {
       id,
@@ -417,7 +425,7 @@ export class Job {
   }
 
   get #title(): string {
-    return `${this.plan.kind} of ${this.plan.object} (${this.id})`
+    return `${this.plan.kind} of ${this.#names.object} (${this.id})`
   }
 
   #emit(severity: Severity, what: string, text: string): void {

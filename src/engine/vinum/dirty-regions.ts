@@ -29,6 +29,8 @@ export interface IntentMapOptions {
   readonly flushDrives: () => Promise<void>
   /** False while a subdisk of the volume is not up: then the bits are what it missed. */
   readonly mayClear: () => boolean
+  /** A range is held from now on, because a write of it has failed. */
+  readonly onHeld?: () => void
   /**
    * What the drives remember (mergeIntent), the highest sequence among them and the place of that one. The
    * marked regions are held when `held` says so: after a crash, when copies are in service that may differ.
@@ -143,6 +145,7 @@ export class IntentMap {
   keep(offset: number, length: number): void {
     this.leave(offset, length)
     this.#hold(offset, length)
+    this.#options.onHeld?.()
   }
 
   /** May the copies really differ in the range? Then it is read from one copy only. */

@@ -3,6 +3,7 @@
  * and end back to the model. A job that the model names and that does not run is started; a resync after a crash
  * has no record, since the intent maps themselves say what it has to do. vinum-set.ts owns it.
  */
+import { RESYNC_RETRY_MS } from '../../base/limits.ts'
 import type { Random } from '../../base/random.ts'
 import type { Job, JobPlan } from '../geom/job.ts'
 import { finishWindow } from './grow.ts'
@@ -36,6 +37,8 @@ export class SetJobs {
   readonly #running = new Map<string, Job>()
   /** What VinumSet.arrivals was when a failed job was last tried again. */
   #arrivalsTried = 0
+  /** Volumes whose resync is due. */
+  readonly #resyncs = new Set<RunningVolume>()
 
   constructor(set: VinumSet) {
     this.#set = set
@@ -44,7 +47,10 @@ export class SetJobs {
   /** Starts every job of the model that does not run, and the resyncs that the maps ask for. */
   start(model: VinumModel): void {
     for (const record of model.jobs) {
-      if (!this.#running.has(record.id)) this.#startRecord(record)
+      const job = this.#running.get(record.id)
+      const target = job && this.#target(record)
+      if (!job) this.#startRecord(record)
+      else if (target) job.setNames(target.name, target.volume?.record.name)
     }
     for (const volume of this.#set.objects.volumes.values()) this.#startResync(volume)
   }
@@ -202,6 +208,18 @@ export class SetJobs {
     return target && PLANS[record.kind](this.#set, this.#setup(record, target), target)
   }
 
+  /** Copies came to differ while they serve, or could not be made equal: that is tried again after a while. */
+  resyncLater(volume: RunningVolume): void {
+    if (this.#resyncs.has(volume)) return
+    this.#resyncs.add(volume)
+    this.#set.clock.after(RESYNC_RETRY_MS, () => {
+      this.#resyncs.delete(volume)
+      this.#set.soon(`the resync of ${volume.record.name}`, async () => {
+        if (this.#set.objects.volumes.get(volume.record.uuid) === volume) this.#startResync(volume)
+      })
+    })
+  }
+
   /** After a crash: what may differ among the copies in service is made equal. */
   #startResync(volume: RunningVolume): void {
     const { map, record } = volume
@@ -227,7 +245,13 @@ export class SetJobs {
       volume: record.name,
       totalBytes: map.sizeBytes,
       // The map is its record.
-      commits: { checkpoint: async () => {}, finish: async () => {}, abandon: async () => {} },
+      commits: {
+        checkpoint: async () => {},
+        finish: async () => {},
+        abandon: async (_job, outcome) => {
+          if (outcome === 'failed') this.resyncLater(volume)
+        },
+      },
     }
     this.#run(
       resyncPlan({
@@ -242,8 +266,9 @@ export class SetJobs {
   }
 }
 
+/** Resyncs have no record whose id is unique in the set. */
 function resyncId({ uuid }: VolumeRecord): string {
-  return `resync-${uuid.slice(0, 4)}`
+  return `resync-${uuid.slice(0, 8)}`
 }
 
 function isComplete({ subdisks }: Plex): boolean {

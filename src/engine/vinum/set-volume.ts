@@ -163,6 +163,7 @@ export class RunningVolume {
       store: (block, which) => this.#store(block, which),
       flushDrives: () => this.#flushDrives(),
       mayClear: () => this.#subdisks().every(({ record }) => record.state === 'up'),
+      onHeld: () => this.#set.objects.jobs.resyncLater(this),
       ...(remembered && { initial: { ...remembered, held: true } }),
     })
   }
