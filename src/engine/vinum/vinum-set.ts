@@ -26,7 +26,7 @@ import type { Geom } from '../geom/types.ts'
 import { type Change, ConfigStore, type CutOff } from './config-store.ts'
 import { Demotions } from './demotions.ts'
 import { demoteSubdisks, loseDrives, returnDrives } from './membership.ts'
-import { type DriveRecord, emptyModel, type VinumModel, votersOf } from './model.ts'
+import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from './model.ts'
 import type { NewDrive } from './plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from './runtime.ts'
 import { loseDevice, returnMember } from './set-arrivals.ts'
@@ -342,6 +342,10 @@ export class VinumSet implements Geom, VinumHost {
     for (const record of model.drives) {
       const drive = this.#drives.get(record.uuid)
       if (drive) drive.record = record
+    }
+    for (const [uuid, drive] of this.#drives) {
+      // Forgotten while it was away. One that is here is new, or its label is still to be cleared.
+      if (!drive.present && !byUuid(model.drives, uuid)) this.#drives.delete(uuid)
     }
   }
 
