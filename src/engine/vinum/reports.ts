@@ -150,7 +150,8 @@ function volumeReport(set: View, model: VinumModel, volume: VolumeRecord): Volum
     .flatMap((plex) => subdisksOf(model, plex.uuid))
     .filter((subdisk) => subdisk.state !== 'up')
   const isImported = set.format === 'freebsd'
-  const status = statusText(set, model, health, bad, process)
+  const stopped = process ? undefined : plexes.map((plex) => unfinished(model, plex)).find(Boolean)
+  const status = statusText(set, model, health, bad, process) || (stopped ?? '')
   return {
     name: volume.name,
     uuid: volume.uuid,
@@ -162,7 +163,8 @@ function volumeReport(set: View, model: VinumModel, volume: VolumeRecord): Volum
     status: isImported ? importedStatus(status, fault) : status,
     action: isImported
       ? importedAction(set, bad, fault)
-      : actionText(volume, health, bad, set, process),
+      : actionText(volume, health, bad, set, process) ||
+        (stopped === undefined ? '' : `To go on: plexus vinum start ${volume.name}`),
     errors: sum(components.map(({ errors }) => errors)),
     process,
     components,
@@ -200,6 +202,17 @@ function layoutText(set: View, model: VinumModel, plexes: readonly PlexRecord[])
   const over = `${drives.size} drive${drives.size === 1 ? '' : 's'}`
   const lack = missing === 0 ? '' : `, ${missing} missing`
   return subdisks.length === 0 ? kind : `${kind} over ${over} of ${formatSize(largest)}${lack}`
+}
+
+/** Work that no job does any more, because it failed or was cancelled. */
+function unfinished(model: VinumModel, plex: PlexRecord): string | undefined {
+  const { name, organization, growth, parityValidBytes } = plex
+  const size = sizeOfPlex(plex, subdisksOf(model, plex.uuid))
+  if (growth) {
+    return `The growth of ${name} has stopped at ${formatSize(growth.cursorBytes)}. It serves as it is.`
+  }
+  if (organization !== 'raid5' || parityValidBytes >= size) return undefined
+  return `The parity of ${name} was made up to ${formatSize(parityValidBytes)} only.`
 }
 
 function statusText(

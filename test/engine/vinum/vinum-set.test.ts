@@ -67,3 +67,20 @@ t.test('a job follows the name of what it works on', async (t) => {
   t.match(machine.volume('b'), { state: 'SYNCING', process: { id: job?.id } })
   await machine.shutDown()
 })
+
+t.test('work that has stopped is said, with what goes on with it', async (t) => {
+  const machine = await new Machine({ devices: 3 }).start()
+  machine.topology.jobs.limitBytesPerSecond = 64 * 1024
+  const parameters = { name: 'a', raid5: ['d1', 'd2', 'd3'] }
+  const [job] = (await machine.run('volume.create', parameters)).jobs
+  await machine.topology.jobs.get(job?.id ?? '').cancel()
+  t.match(machine.volume('a'), {
+    status: /^The parity of a\.p0 was made up to .* only\.$/,
+    action: 'To go on: plexus vinum start a',
+  })
+  machine.topology.jobs.limitBytesPerSecond = undefined
+  await machine.run('vinum.start', { objects: ['a'] })
+  await machine.jobsDone()
+  t.match(machine.volume('a'), { status: '', action: '', health: 'HEALTHY' })
+  await machine.shutDown()
+})
