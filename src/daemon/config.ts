@@ -52,6 +52,8 @@ export interface DeviceConfig {
   /** Absolute. */
   readonly path: string
   readonly readOnly: boolean
+  /** A LUN leads to it as it is: what is on it is the initiators', and no class of the engine looks at it. */
+  readonly exported: boolean
 }
 
 /** A provider that LUNs lead to: one logical unit, whichever targets map it. */
@@ -211,6 +213,7 @@ function resolveConfig(
       name,
       path: resolve(base, typeof given === 'string' ? given : given.path),
       readOnly: typeof given === 'string' ? false : given.readOnly,
+      exported: blockBytes.has(name),
     })),
     units: [...blockBytes].map(([name, bytes]) => ({ name, blockBytes: bytes })),
     targets: data.targets.map((target) => ({

@@ -197,6 +197,8 @@ export class DeviceSlots {
       if (slot.removed) await device.close()
       else await this.#attach(slot, device)
     } catch (error) {
+      // A name that a volume has, for example: without this the slot would never be tried again.
+      this.#detach(slot, undefined)
       await device.close()
       this.#notReady(slot, toPlexusError(error, 'attach', name))
     }
@@ -215,7 +217,7 @@ export class DeviceSlots {
     })
     slot.device = device
     slot.reason = undefined
-    await topology.addDevice(name, device)
+    await topology.addDevice(name, device, { opaque: slot.config.exported })
     this.#sayContents(name, device)
   }
 
@@ -268,7 +270,7 @@ export class DeviceSlots {
     })
   }
 
-  #detach(slot: Slot, reason: string): void {
+  #detach(slot: Slot, reason: string | undefined): void {
     slot.unsubscribe()
     slot.unsubscribe = () => {}
     slot.device = undefined

@@ -93,8 +93,9 @@ t.test('a whole configuration', async (t) => {
       name: 'd1',
       path: '/dev/disk/by-id/wwn-0x5000c500a1c0d001',
       readOnly: false,
+      exported: true,
     },
-    { name: 'd2', path: join(dir, 'images/d2.img'), readOnly: true },
+    { name: 'd2', path: join(dir, 'images/d2.img'), readOnly: true, exported: true },
   ])
   t.strictSame(config.units[0], { name: 'd1', blockBytes: 4096 })
   const target = config.targets[0]

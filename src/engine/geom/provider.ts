@@ -14,11 +14,14 @@ export interface ProviderInit {
   readonly geometry: Geometry
   readonly identity: DeviceIdentity
   readonly features: DeviceFeatures
+  /** What is on it is somebody else's: no class tastes it. Default: false. */
+  readonly opaque?: boolean
 }
 
 export class Provider {
   name: string
   readonly geom: Geom
+  readonly opaque: boolean
   readonly statistics = new ProviderStatistics()
   /** Who has attached. */
   readonly consumers = new Set<Consumer>()
@@ -33,6 +36,7 @@ export class Provider {
   constructor(geom: Geom, init: ProviderInit) {
     this.name = init.name
     this.geom = geom
+    this.opaque = init.opaque ?? false
     this.#geometry = init.geometry
     this.#identity = init.identity
     this.#features = init.features

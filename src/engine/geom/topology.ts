@@ -92,15 +92,23 @@ export class Topology {
     })
   }
 
-  /** A device that opened: becomes a disk geom, and every class tastes it. The device stays the caller's to close. */
-  addDevice(name: string, device: BlockDevice): Promise<Provider> {
+  /**
+   * A device that opened: becomes a disk geom, and every class tastes it, unless it is `opaque`: its content is
+   * somebody else's.
+   * The device stays the caller's to close.
+   */
+  addDevice(
+    name: string,
+    device: BlockDevice,
+    { opaque }: { readonly opaque: boolean } = { opaque: false },
+  ): Promise<Provider> {
     return this.change(async () => {
       this.#checkFree(name)
       const geom = new DiskGeom(name, device)
       this.#disks.set(name, geom)
       this.#geoms.add(geom)
       const { geometry, identity, features } = device
-      geom.provider = this.makeProvider(geom, { name, geometry, identity, features })
+      geom.provider = this.makeProvider(geom, { name, geometry, identity, features, opaque })
       geom.unsubscribe = device.onEvent((event) => {
         if (event === 'gone') void this.removeDevice(name, goneError(device.path))
         else void this.change(async () => geom.provider.update({ geometry: device.geometry }))
@@ -222,6 +230,7 @@ export class Topology {
   }
 
   async #taste(provider: Provider): Promise<void> {
+    if (provider.opaque) return
     try {
       const anchor = await this.#readAnchor(provider)
       for (const one of this.classes) {

@@ -84,3 +84,18 @@ t.test('work that has stopped is said, with what goes on with it', async (t) => 
   t.match(machine.volume('a'), { status: '', action: '', health: 'HEALTHY' })
   await machine.shutDown()
 })
+
+t.test(
+  'a device that is exported as it is belongs to its initiators, whatever label it carries',
+  async (t) => {
+    const machine = await new Machine({ devices: 1 }).start()
+    await machine.run('volume.create', { name: 'theirs', concat: ['d1'] })
+    await machine.shutDown()
+    const before = Buffer.from(machine.device('d1').media)
+    await machine.topology.addDevice('d1', machine.device('d1'), { opaque: true })
+    await machine.topology.settle()
+    t.throws(() => machine.volume('theirs'), 'it is not assembled here')
+    t.equal(machine.topology.find('d1').consumers.size, 0, 'nobody holds it')
+    t.ok(machine.device('d1').media.equals(before), 'nothing is written')
+  },
+)
