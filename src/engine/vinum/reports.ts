@@ -241,7 +241,8 @@ function trouble(set: View, model: VinumModel, subdisk: SubdiskRecord): string {
   const name = record?.name ?? subdisk.driveUuid
   if (!drive?.present) {
     const since = drive?.goneSince === undefined ? '' : ` since ${clockTime(drive.goneSince)}`
-    return `Drive ${name} (${record?.device ?? '?'}) is missing${since}.`
+    const device = record?.device === name ? '' : ` (${record?.device ?? '?'})`
+    return `Drive ${name}${device} is missing${since}.`
   }
   return subdisk.state === 'reviving'
     ? `Subdisk ${subdisk.name} on drive ${name} is being filled.`

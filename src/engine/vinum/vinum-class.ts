@@ -115,8 +115,8 @@ class VinumClass implements GeomClass {
     topology.events.emit(
       'info',
       `${verb.spec.noun}-${verb.spec.name}`,
-      plan.steps[0]?.object ?? set.name,
-      plan.steps.map(({ text }) => text).join('; '),
+      objectOf(plan) ?? set.name,
+      plan.steps.map(({ text }) => text.replace(/ \(.*\)$/, '')).join('; '),
     )
     const report = {
       dryRun: false,
@@ -253,6 +253,12 @@ class VinumClass implements GeomClass {
 
 function inTurn(action: Action): Action {
   return (parameters, topology) => topology.change(() => action(parameters, topology))
+}
+
+/** What a verb was about, for its event: the labels that it needed on the way are not. */
+function objectOf({ steps }: Plan): string | undefined {
+  const step = steps.find(({ text }) => !text.startsWith('write label')) ?? steps[0]
+  return step?.object
 }
 
 function reportOf({ steps, warnings }: Plan, dryRun: boolean): PlanReport {
