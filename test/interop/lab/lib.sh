@@ -207,4 +207,7 @@ crash() {
   goes_on=$(grep "$JOB" /tmp/events | head -1 | grep -Eo 'goes on at [0-9]+ %')
   [ -n "$goes_on" ] && [ "$goes_on" != "goes on at 0 %" ] || fail "the $1 began anew: $(cat /tmp/events)"
   echo "ok: the $1 $goes_on, and is at $DONE of $TOTAL"
+  # A read waits until it is. All that follows is under load, and the size is asked for by a session that is there.
+  check "the session is back" timeout 20 dd if="$DISK" of=/dev/null bs=4k count=1 iflag=direct
+  grep -q LOGGED_IN /sys/class/iscsi_session/session*/state || fail "the session is not back"
 }
