@@ -151,6 +151,10 @@ export class RunningVolume {
 
   /** For the end: nothing is in flight afterwards, and marks that need not stay are gone. */
   async stop(): Promise<void> {
+    // Nothing more comes to one that is orphaned, and what waits for its turn must have it: a pause would keep it.
+    if (this.provider.error) {
+      await Promise.all([...this.provider.consumers].map((consumer) => consumer.idle()))
+    }
     await this.io.pause()
     await this.map?.stop()
   }
