@@ -13,6 +13,7 @@ import type { JobPlan } from '../geom/job.ts'
 import { type JobSetup, type Missed, planOf, slice, transferPlex, withLease } from './job-setup.ts'
 import type { Plex, VinumHost } from './runtime.ts'
 import { RegionValidity } from './validity.ts'
+import { MENDABLE } from './volume-read.ts'
 
 /** Makes the parity of the rows around a range of a raid5 plex right from its data: raid5-jobs.ts. */
 export type FixParity = (plex: Plex, offset: number, length: number) => Promise<void>
@@ -74,24 +75,67 @@ async function equalise(options: ResyncOptions, offset: number, length: number):
   for (const plex of raid5) await fixParity(plex, offset, length)
 }
 
-/** Reads from the first plex that can: resolves to it. Rejects with the first error when none can. */
+/**
+ * Reads the content that counts: each block from the first plex that has it, as the volume reads where copies may
+ * differ (volume-io.ts). Resolves to the plex that has given all of it, undefined when there was more than one. Rejects
+ * with the first error when a block cannot be read anywhere.
+ */
 async function readFirst(
   plexes: readonly Plex[],
   offset: number,
   into: AlignedBuffer,
-): Promise<Plex> {
-  let failure: PlexusError | undefined
+): Promise<Plex | undefined> {
+  const length = into.bytes.length
   for (const plex of plexes) {
-    if (!plex.readable(offset, into.bytes.length)) continue
+    if (plex.readable(offset, length)) {
+      if (await canRead(plex, offset, into)) return plex
+      break
+    }
+    if (plex.subdisks.some(({ writable }) => writable)) break
+  }
+  const givers = new Set<Plex>()
+  for (let at = offset; at < offset + length; ) {
+    const to = Math.min(offset + length, ...plexes.map((plex) => plex.pieceEnd(at)))
+    await readPiece(plexes, at, slice(into, at - offset, to - at), givers)
+    at = to
+  }
+  return givers.size === 1 ? [...givers][0] : undefined
+}
+
+/** A part that lies in one piece of every plex. Adds to `givers` the plexes that gave a part of it. */
+async function readPiece(
+  plexes: readonly Plex[],
+  offset: number,
+  into: AlignedBuffer,
+  givers: Set<Plex>,
+): Promise<void> {
+  const { length } = into.bytes
+  let failure: PlexusError | undefined
+  for (const [index, plex] of plexes.entries()) {
+    if (!plex.readable(offset, length)) continue
     try {
       await transferPlex('read', plex, offset, into)
-      return plex
+      givers.add(plex)
+      return
     } catch (error) {
       if (!(error instanceof PlexusError)) throw error
       failure ??= error
+      const blocks = Math.floor(length / blockBytesOf(plexes))
+      const others = plexes.slice(index + 1).some((other) => other.readable(offset, length))
+      if (!others || blocks < 2 || !MENDABLE.has(error.kind)) continue
+      // Only what is really bad may come from another plex.
+      const half = Math.floor(blocks / 2) * blockBytesOf(plexes)
+      await readPiece(plexes, offset, slice(into, 0, half), givers)
+      await readPiece(plexes, offset + half, slice(into, half, length - half), givers)
+      return
     }
   }
   throw failure ?? unreadable(offset)
+}
+
+function blockBytesOf(plexes: readonly Plex[]): number {
+  const drives = plexes.flatMap(({ subdisks }) => subdisks.map(({ drive }) => drive))
+  return Math.max(512, ...drives.map(({ record }) => record.blockBytes))
 }
 
 /** Writes what the plex can store. Who misses it is taken out of service durably; rejects when that may not be. */

@@ -56,10 +56,11 @@ export class RowRead extends ColumnGroup implements RowWaiter {
     const plex = this.#plex
     const { unreadable, trusted } = plex.rowState(layout, row, undefined)
     const known = !unreadable.has(column)
-    if (known && !readError) {
+    const computable = trusted && unreadable.size <= (known ? 0 : 1)
+    if (known && (!readError || (readError.kind === 'gone' && !computable))) {
       // What was missing has come back while this read waited.
       this.#readDirect(length)
-    } else if (!trusted || unreadable.size > (known ? 0 : 1)) {
+    } else if (!computable) {
       this.#finish(readError ?? plex.cannotReconstruct(layout, row, column, trusted))
     } else this.#nextSlice()
   }

@@ -194,11 +194,19 @@ export class VolumeIo {
       const only = slots[0]
       return only?.plex.readable(offset, length) ? only : undefined
     }
-    // Where copies may differ, one of them is the truth until a job has made them equal.
-    const policy = this.#form.map?.isHeld(offset, length)
-      ? firstReadable
-      : POLICY[this.#form.readPolicy]
+    const policy = this.isHeld(offset, length) ? firstInService : POLICY[this.#form.readPolicy]
     return policy(slots, this.#turn++, offset, length, this.#form.preferredPlexUuid)
+  }
+
+  /** May the copies differ there? Then one of them is the truth, block by block, until a job has made them equal. */
+  isHeld(offset: number, length: number): boolean {
+    return this.#form.map?.isHeld(offset, length) ?? false
+  }
+
+  /** Bytes of the largest block among the drives: what can be read or lost alone. */
+  get blockBytes(): number {
+    const drives = this.#slots.flatMap(({ plex }) => plex.subdisks.map(({ drive }) => drive))
+    return Math.max(512, ...drives.map(({ record }) => record.blockBytes))
   }
 
   /** Is the subdisk out of service, and that durably? Then what it misses matters no more. */
@@ -313,8 +321,15 @@ type Policy = (
   preferredPlexUuid: string | undefined,
 ) => PlexSlot | undefined
 
-const firstReadable: Policy = (slots, _turn, offset, length) => {
-  for (const slot of slots) if (slot.plex.readable(offset, length)) return slot
+/**
+ * Each block comes from the first plex that has it, whichever range it is read with: a plex behind that one must not
+ * answer for a range because it has all of it.
+ */
+const firstInService: Policy = (slots, _turn, offset, length) => {
+  for (const slot of slots) {
+    if (slot.plex.readable(offset, length)) return slot
+    if (slot.plex.subdisks.some(({ writable }) => writable)) return undefined
+  }
   return undefined
 }
 

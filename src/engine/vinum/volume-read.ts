@@ -13,7 +13,7 @@ import { LockEntry } from './range-lock.ts'
 import type { PlexSlot, VolumeIo } from './volume-io.ts'
 
 /** Errors of the medium, that writing may mend. A drive that is gone or refuses is not mended so. */
-const MENDABLE: ReadonlySet<string> = new Set(['io', 'corrupt', 'timeout'])
+export const MENDABLE: ReadonlySet<string> = new Set(['io', 'corrupt', 'timeout'])
 /** Parts of one request that are read at the same time when no plex has all of it. */
 const PIECES_AT_ONCE = 32
 
@@ -90,10 +90,11 @@ export class ReadTask extends LockEntry implements IoRequest {
     try {
       await eachPiece(this.#volume.slots, this, async (at, length) => {
         const range = part(this, at, length)
-        const { failures } = await readFirst(this.#volume, this.#volume.slots, range, [])
+        const { failures, found } = await readFirst(this.#volume.slots, range, [])
         // Mending needs the writes kept off.
         const first = failures[0]
         if (first) throw first.error
+        if (!found) throw this.#volume.noCopy('read', at, length)
       })
     } catch (failure) {
       error = toPlexusError(failure, 'read', this.#volume.name)
@@ -142,15 +143,43 @@ export async function readPieces(
   failed: Failure | undefined,
 ): Promise<void> {
   // A pause may have swapped the plexes since.
-  const known = failed && slots.includes(failed.slot) ? failed : undefined
-  const order = known ? [known.slot, ...slots.filter((slot) => slot !== known.slot)] : slots
+  const current = failed && slots.includes(failed.slot) ? failed : undefined
+  // A drive that was gone may be back since, and be the only one that is left by now.
+  const known = current && MENDABLE.has(current.error.kind) ? current : undefined
+  const isHeld = volume.isHeld(range.offset, range.length)
+  const order =
+    known && !isHeld ? [known.slot, ...slots.filter((slot) => slot !== known.slot)] : slots
   await eachPiece(slots, range, async (at, length) => {
     const piece = part(range, at, length)
     // Of one piece it is known that it cannot be read there; of several, reading tells which.
     const whole = known && at === range.offset && length === range.length ? [known] : []
-    const { failures } = await readFirst(volume, order, piece, whole)
-    for (const failure of failures) await repair(volume, failure, piece)
+    await readAndMend(volume, order, piece, whole)
   })
+}
+
+/**
+ * Reads one piece, and mends it where it could not be read. Half by half, down to a block, where only the part that
+ * is really bad may come from another plex: where copies may differ, and where each plex has bad blocks of its own.
+ */
+async function readAndMend(
+  volume: VolumeIo,
+  order: readonly PlexSlot[],
+  piece: ReadRange,
+  known: readonly Failure[],
+): Promise<void> {
+  const { offset, length } = piece
+  const { failures, found } = await readFirst(order, piece, known)
+  const isBad = failures.some(({ error }) => MENDABLE.has(error.kind))
+  const isDoubtful = found ? volume.isHeld(offset, length) : failures.length > 1
+  const blocks = Math.floor(length / volume.blockBytes)
+  if (isBad && isDoubtful && blocks > 1) {
+    const half = Math.floor(blocks / 2) * volume.blockBytes
+    await readAndMend(volume, order, part(piece, offset, half), [])
+    await readAndMend(volume, order, part(piece, offset + half, length - half), [])
+    return
+  }
+  if (found === undefined) throw failures[0]?.error ?? volume.noCopy('read', offset, length)
+  for (const failure of failures) await repair(volume, failure, piece)
 }
 
 /** Calls `work` for each part of the range that lies in one piece of every plex, several at a time. */
@@ -172,22 +201,21 @@ async function eachPiece(
   }
 }
 
-/** The first plex that can: what failed before it, beginning with `known`. Rejects with the first error. */
+/** The first plex that can, if any (`found`), and what failed before it, beginning with `known`. */
 async function readFirst(
-  volume: VolumeIo,
   order: readonly PlexSlot[],
   piece: ReadRange,
   known: readonly Failure[],
-): Promise<{ readonly failures: readonly Failure[] }> {
+): Promise<{ readonly failures: readonly Failure[]; readonly found: PlexSlot | undefined }> {
   const failures = [...known]
   for (const slot of order) {
     if (failures.some((one) => one.slot === slot)) continue
     if (!slot.plex.readable(piece.offset, piece.length)) continue
     const { error } = await callPlex(slot, 'read', piece)
-    if (!error) return { failures }
+    if (!error) return { failures, found: slot }
     failures.push({ slot, error })
   }
-  throw failures[0]?.error ?? volume.noCopy('read', piece.offset, piece.length)
+  return { failures, found: undefined }
 }
 
 /** Writes good data where a read failed. A drive that cannot even do that is taken out of service. */
