@@ -178,10 +178,20 @@ export class Faults {
     if (faulty.device && known?.device === undefined) this.#world.unplug(faulty, false)
     if (!faulty.device) await this.#world.plug(faulty)
     if (this.#world.machine !== machine) return
+    await this.#answered(machine)
     await this.becomeWhole(machine)
     if (this.#world.machine !== machine) return
     this.faulty = undefined
     for (const unit of this.#world.units) unit.mayFail = false
+  }
+
+  /** What was under way has ended: an engine may see only then what has failed, and that a volume is not whole. */
+  async #answered(machine: Machine): Promise<void> {
+    const world = this.#world
+    const nowMs = world.nowMs
+    while (world.machine === machine && [...world.units].some((unit) => unit.waitsSince(nowMs))) {
+      await this.pause(LOOK_MS)
+    }
   }
 
   /** Starts what is needed until every volume is healthy and no job is left. */

@@ -1,5 +1,5 @@
 /**
- * `npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--trace]`: plays the scenario of vinum
+ * `npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--mixture …]`: plays the scenario of vinum
  * under one seed, under a range of seeds, or under fresh seeds for some minutes; one line for each. At the first
  * violation it prints what was read, what was allowed, what happened to that block, and how to play it again;
  * exit status 1.
@@ -8,7 +8,7 @@ import { randomInt } from 'node:crypto'
 import { parseArgs } from 'node:util'
 import { createSimPool } from './pool.ts'
 import { type SimResult, simulate } from './simulate.ts'
-import { vinumPlay } from './vinum-play.ts'
+import { type Mixture, vinumPlay } from './vinum-play.ts'
 
 const { values } = parseArgs({
   options: {
@@ -18,6 +18,8 @@ const { values } = parseArgs({
     minutes: { type: 'string' },
     /** Go on after a violation. */
     all: { type: 'boolean', default: false },
+    /** Instead of one that the seed chooses: some of verbs,faults,cuts. */
+    mixture: { type: 'string' },
     /** No trace, no history: one line for a violation. */
     brief: { type: 'boolean', default: false },
   },
@@ -25,7 +27,8 @@ const { values } = parseArgs({
 
 function usage(): never {
   console.error(
-    'usage: npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--all] [--brief]',
+    'usage: npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--mixture verbs,faults,cuts] ' +
+      '[--all] [--brief]',
   )
   process.exit(2)
 }
@@ -40,7 +43,17 @@ function* seedsOf(): Generator<number> {
   else for (;;) yield randomInt(2 ** 31)
 }
 
+/** What happens beside reading and writing; undefined: the seed chooses. */
+function mixtureOf(text: string | undefined): Mixture | undefined {
+  if (text === undefined) return undefined
+  const words = text.split(',')
+  if (!words.every((word) => ['', 'verbs', 'faults', 'cuts'].includes(word))) usage()
+  const has = (word: string): boolean => words.includes(word)
+  return { verbs: has('verbs'), faults: has('faults'), cuts: has('cuts') }
+}
+
 const operations = Number(values.ops)
+const mixture = mixtureOf(values.mixture)
 const minutes = Number(values.minutes ?? '0')
 if (![operations, minutes, Number(values.seed ?? 0)].every((n) => n >= 0)) usage()
 
@@ -61,7 +74,8 @@ function show(
   for (const line of notes) console.log(`    ${line}`)
   console.log('  the end of the trace:')
   for (const line of trace) console.log(`    ${line}`)
-  console.log(`  to play it again: npm run sim -- --seed ${seed} --ops ${operations}`)
+  const again = values.mixture === undefined ? '' : ` --mixture '${values.mixture}'`
+  console.log(`  to play it again: npm run sim -- --seed ${seed} --ops ${operations}${again}`)
 }
 
 const pool = createSimPool()
@@ -70,7 +84,9 @@ let [runs, violations, total] = [0, 0, 0]
 for (const seed of seedsOf()) {
   if (minutes > 0 && runs > 0 && performance.now() > endMs) break
   const startMs = performance.now()
-  const result = await simulate(vinumPlay({ seed, operations, pool }))
+  const result = await simulate(
+    vinumPlay({ seed, operations, pool, ...(mixture ? { mixture } : {}) }),
+  )
   show(result, performance.now() - startMs)
   runs++
   total += result.counts.operations

@@ -136,6 +136,11 @@ export class Unit {
     for (const { offset, length } of rows.values()) oracle.forget(offset, length)
   }
 
+  /** Is a request under way that was sent by then? */
+  waitsSince(ms: number): boolean {
+    return this.#history.some(({ startMs, endMs }) => startMs <= ms && endMs === undefined)
+  }
+
   /** Resolves when nothing is under way. */
   async idle(): Promise<void> {
     if (this.inFlight > 0) await new Promise<void>((resolve) => this.#onIdle.push(resolve))

@@ -132,7 +132,8 @@ class VinumPlay {
   /** Operators and trouble, while users work. */
   async #meddle(machine: Machine, workload: Workload): Promise<void> {
     const world = this.#world
-    const random = this.#random.fork(`meddle ${world.counts.operations}`)
+    // The time, too: phases in which nothing can be sent must not all be the same.
+    const random = this.#random.fork(`meddle ${world.counts.operations} ${world.nowMs}`)
     const { verbs, faults } = this.#mixture
     const meanMs = random.pick([2, 10, 50])
     while (workload.left > 0 && world.machine === machine && !world.violation) {

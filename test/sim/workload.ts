@@ -52,7 +52,7 @@ export class Workload {
   /** `operations`: how many to send at most. */
   constructor(world: World, operations: number) {
     this.#world = world
-    this.#random = world.random.fork(`workload at ${world.counts.operations}`)
+    this.#random = world.random.fork(`workload at ${world.counts.operations} ${world.nowMs}`)
     const random = this.#random
     this.#mood = {
       depth: random.pick([1, 2, 4, 8, 16, 32]),
