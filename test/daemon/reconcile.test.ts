@@ -44,6 +44,8 @@ t.test('plans', async (t) => {
     'add auth group g',
     'add device a',
     'add device b',
+    'add logical unit a',
+    'add logical unit b',
     'add target iqn.2026-01.x:a',
     'add target iqn.2026-01.x:b',
   ])

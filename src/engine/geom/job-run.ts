@@ -7,7 +7,6 @@
  * step as long as the step took, so that it takes at most half of the time.
  */
 import { assert } from '../../base/assert.ts'
-import type { Clock } from '../../base/clock.ts'
 import { PlexusError } from '../../base/errors.ts'
 import {
   JOB_BURST_MS,
@@ -17,59 +16,10 @@ import {
   JOB_STEP_BYTES,
   JOB_STEP_MIN_BYTES,
 } from '../../base/limits.ts'
-import type { Logger } from '../../base/log.ts'
 import type { JobKind, JobReport, JobState } from '../../control/reports.ts'
-import type { EventLog, Severity } from './events.ts'
+import type { Severity } from './events.ts'
+import type { JobHost, JobPlan } from './job-plan.ts'
 import { RateMeter, TokenBucket } from './pace.ts'
-
-/** What a class wants done. All offsets are in the address space of the target. */
-export interface JobPlan {
-  /** Short; the same after a restart. */
-  readonly id: string
-  readonly kind: JobKind
-  /** Name of the volume, plex or subdisk that it works on. */
-  readonly object: string
-  /** Name of the volume above. */
-  readonly volume: string | undefined
-  readonly totalBytes: number
-  /** Where the checkpoint says that it was; 0 for a new one. */
-  readonly startBytes: number
-  readonly paused?: boolean
-  readonly limitBytesPerSecond?: number
-  /** Found so far, by the checkpoint. */
-  readonly mismatches?: number
-  /** Bytes of a step at full speed: {@link JOB_STEP_BYTES} unless each step has a high price of its own. */
-  readonly stepBytes?: number
-  /** Do the drives of this job serve anybody else at this moment? Asked between steps. */
-  busy?(): boolean
-  /**
-   * Works on from `offset`, on at most maxBytes (or the smallest unit that it can do); resolves to where it got:
-   * beyond `offset`, at most totalBytes. What it jumps over because nothing is to be done there, it tells to
-   * {@link Job.skip}. Rejects with PlexusError to fail the job.
-   */
-  step(offset: number, maxBytes: number, job: Job): Promise<number>
-  /** Makes the progress durable: everything below job.doneBytes must be on the drives first. */
-  checkpoint(job: Job): Promise<void>
-  /** After the last step: the durable end. */
-  finish(job: Job): Promise<void>
-  /** After a failure or a cancel: durable. */
-  abandon(job: Job, outcome: 'failed' | 'cancelled'): Promise<void>
-}
-
-/** What a job needs of its manager. */
-export interface JobHost {
-  readonly clock: Clock
-  readonly log: Logger
-  readonly events: EventLog
-  /** The limit of all jobs together. */
-  readonly bucket: TokenBucket
-  /** May it work now? Else it stands in line, and is woken when it is its turn. */
-  takeSlot(job: Job): boolean
-  giveSlot(job: Job): void
-  changed(job: Job): void
-  /** It is no longer at work: ended or parked. */
-  left(job: Job, parked: boolean): void
-}
 
 type Order = 'work' | 'cancel' | 'park'
 

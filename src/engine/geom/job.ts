@@ -9,10 +9,12 @@ import { PlexusError } from '../../base/errors.ts'
 import { JOBS_ENDED_SHOWN, JOBS_RUNNING } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import type { EventLog } from './events.ts'
-import { Job, type JobHost, type JobPlan } from './job-run.ts'
+import type { JobHost, JobPlan } from './job-plan.ts'
+import { Job } from './job-run.ts'
 import { TokenBucket } from './pace.ts'
 
-export { Job, type JobPlan } from './job-run.ts'
+export type { JobPlan } from './job-plan.ts'
+export { Job } from './job-run.ts'
 
 export interface JobManagerOptions {
   readonly clock: Clock

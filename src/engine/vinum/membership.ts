@@ -63,3 +63,12 @@ export function demoteSubdisks(model: VinumModel, uuids: readonly string[]): Vin
 function uuidOf({ uuid }: { readonly uuid: string }): string {
   return uuid
 }
+
+/** The model with every drive down that is not among `current`. */
+export function withoutAbsent(model: VinumModel, current: ReadonlySet<string>): VinumModel {
+  const absent = model.drives.filter(({ uuid }) => !current.has(uuid))
+  return loseDrives(
+    model,
+    absent.map(({ uuid }) => uuid),
+  )
+}

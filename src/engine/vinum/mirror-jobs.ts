@@ -7,7 +7,7 @@
 import { defined } from '../../base/assert.ts'
 import type { ByteRange } from '../../base/bytes.ts'
 import { PlexusError } from '../../base/errors.ts'
-import { CHECK_UNIT_BYTES } from '../../base/limits.ts'
+import { CHECK_UNIT_BYTES, JOB_STEP_MIN_BYTES } from '../../base/limits.ts'
 import type { AlignedBuffer } from '../../hal/block-device.ts'
 import type { JobPlan } from '../geom/job.ts'
 import { type JobSetup, type Missed, planOf, slice, transferPlex, withLease } from './job-setup.ts'
@@ -39,18 +39,34 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
     })),
   )
   const firstPending = (): number => pending.missing[0]?.offset ?? totalBytes
+  /** Why a part stays in doubt; the rest is done all the same, and the job fails in the end. */
+  let failure: PlexusError | undefined
   return planOf(options, {
     subdisks: options.plexes.flatMap(({ subdisks }) => subdisks),
     startBytes: firstPending(),
+    beforeFinish() {
+      if (failure) throw failure
+    },
     async step(from, maxBytes, job) {
       const range = defined(pending.missing[0], 'a region that may differ')
       const length = Math.min(range.length, maxBytes)
       const [first] = options.plexes
       const release = first && (await host.lock(first, range.offset, length, 'writes'))
       try {
-        await equalise(options, range.offset, length)
+        for (let at = range.offset; at < range.offset + length; ) {
+          // Together when all is well; after a failure in small parts, so that few stay in doubt.
+          const part = failure ? Math.min(JOB_STEP_MIN_BYTES, range.offset + length - at) : length
+          try {
+            await equalise(options, at, part)
+            onEqual(at, part)
+            at += part
+          } catch (error) {
+            if (!(error instanceof PlexusError) || !MENDABLE.has(error.kind)) throw error
+            if (failure) at += part
+            else failure = error
+          }
+        }
         pending.markValid(range.offset, length)
-        onEqual(range.offset, length)
       } finally {
         release?.()
       }

@@ -3,10 +3,52 @@
  * Inside a topology change; called by vinum-set.ts.
  */
 import { PlexusError } from '../../base/errors.ts'
+import type { Anchor } from '../geom/anchor.ts'
+import { AnchoredDevice } from '../geom/anchored-device.ts'
+import type { Provider } from '../geom/provider.ts'
 import { returnDrives } from './membership.ts'
-import { type Member, relinquish, type SetDrive } from './set-drive.ts'
+import { type Member, readMember, relinquish, type SetDrive } from './set-drive.ts'
 import { startNeededJobs } from './set-jobs.ts'
 import type { VinumSet } from './vinum-set.ts'
+
+/** Takes a device with a label of the set and reads what it says; undefined: it is a copy of a drive that is here. */
+export async function openMember(
+  set: VinumSet,
+  provider: Provider,
+  anchor: Anchor,
+): Promise<Member | undefined> {
+  const { topology } = set
+  const uuid = anchor.deviceUuid
+  const drive = set.drives.get(uuid)
+  if (set.members.has(uuid) || drive?.present) {
+    topology.events.emit(
+      'critical',
+      'duplicate-drive',
+      provider.name,
+      `${provider.name} carries the label of a drive that is present already: it is a copy, and is left alone`,
+    )
+    return undefined
+  }
+  const holder = `vinum drive ${drive?.record.name ?? provider.name}`
+  const access = { read: 1, write: 1, exclusive: 1 }
+  const consumer = topology.attach(provider, set, holder, access)
+  const member = await readMember(consumer, AnchoredDevice.open(consumer, anchor))
+  if (member.error) {
+    set.log.error(
+      { err: member.error, event: 'bad-label', device: provider.name },
+      `the configuration on ${provider.name} cannot be used`,
+    )
+  }
+  return member
+}
+
+/** Says that a commit has taken a drive out of service, because it could not be written. */
+export function tellFailed(set: VinumSet, driveUuid: string, error: PlexusError): void {
+  const name = set.drives.get(driveUuid)?.record.name
+  if (name === undefined) return
+  const text = `drive ${name} is out of service: its configuration could not be written: ${error.message}`
+  set.topology.events.emit('critical', 'drive-down', name, text)
+}
 
 /** A drive of the assembled set has come back, or one that is not its drive any more. */
 export async function returnMember(set: VinumSet, member: Member): Promise<void> {

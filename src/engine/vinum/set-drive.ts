@@ -2,6 +2,7 @@
  * A drive of a native set in operation: the consumer that holds its provider, and its label. vinum-set.ts makes
  * one for each drive of the model, with or without a device.
  */
+import { defined } from '../../base/assert.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { writeZeroes } from '../../hal/io.ts'
 import { AnchoredDevice, type CommittedSlot } from '../geom/anchored-device.ts'
@@ -75,6 +76,11 @@ export class SetDrive implements Drive {
     this.consumer = undefined
     this.label = undefined
     return consumer
+  }
+
+  /** Name of the device that carries it; only while there is one. */
+  get device(): string {
+    return defined(this.consumer, 'the consumer of a drive that is present').provider.name
   }
 
   /** Can its configuration and map be written? */

@@ -17,7 +17,6 @@ import type { Logger } from '../../base/log.ts'
 import { newUuid } from '../../base/random.ts'
 import type { Anchor } from '../geom/anchor.ts'
 import type { Choice } from '../geom/anchor-quorum.ts'
-import { AnchoredDevice } from '../geom/anchored-device.ts'
 import type { Bio } from '../geom/bio.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import type { Provider } from '../geom/provider.ts'
@@ -25,12 +24,12 @@ import type { Topology } from '../geom/topology.ts'
 import type { Geom } from '../geom/types.ts'
 import { type Change, ConfigStore, type CutOff } from './config-store.ts'
 import { Demotions } from './demotions.ts'
-import { demoteSubdisks, loseDrives, returnDrives } from './membership.ts'
+import { demoteSubdisks, loseDrives, returnDrives, withoutAbsent } from './membership.ts'
 import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from './model.ts'
 import type { NewDrive } from './plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from './runtime.ts'
-import { loseDevice, returnMember } from './set-arrivals.ts'
-import { type Member, readMember, reclaim, relinquish, SetDrive } from './set-drive.ts'
+import { loseDevice, openMember, returnMember, tellFailed } from './set-arrivals.ts'
+import { type Member, reclaim, relinquish, SetDrive } from './set-drive.ts'
 import {
   chooseMember,
   currentMembers,
@@ -134,26 +133,8 @@ export class VinumSet implements Geom, VinumHost {
 
   /** A device with a label of this set. True when the set holds it from now on. */
   async join(provider: Provider, anchor: Anchor): Promise<boolean> {
-    const holder = `vinum drive ${this.#nameOf(anchor.deviceUuid) ?? provider.name}`
-    const { topology } = this
-    if (this.members.has(anchor.deviceUuid) || this.#drives.get(anchor.deviceUuid)?.present) {
-      topology.events.emit(
-        'critical',
-        'duplicate-drive',
-        provider.name,
-        `${provider.name} carries the label of a drive that is present already: it is a copy, and is left alone`,
-      )
-      return false
-    }
-    const access = { read: 1, write: 1, exclusive: 1 }
-    const consumer = topology.attach(provider, this, holder, access)
-    const member = await readMember(consumer, AnchoredDevice.open(consumer, anchor))
-    if (member.error) {
-      this.log.error(
-        { err: member.error, event: 'bad-label', device: provider.name },
-        `the configuration on ${provider.name} cannot be used`,
-      )
-    }
+    const member = await openMember(this, provider, anchor)
+    if (!member) return false
     if (this.#store) await returnMember(this, member)
     else {
       this.members.set(member.uuid, member)
@@ -230,7 +211,7 @@ export class VinumSet implements Geom, VinumHost {
       // What a crash has cut off is committed again before it counts (geom/anchor-quorum.ts, rule S).
       const next = settled ? model : { ...model }
       const present = [...this.#drives.values()].filter((drive) => drive.present)
-      const devices = new Map(present.map((drive) => [drive.record.uuid, deviceName(drive)]))
+      const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
       return returnDrives(this.withLosses(next), devices)
     })
     await this.objects.reshape(this.model)
@@ -323,17 +304,7 @@ export class VinumSet implements Geom, VinumHost {
   }
 
   #committed(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void {
-    for (const [uuid, error] of failed) {
-      const drive = this.#drives.get(uuid)
-      if (!drive) continue
-      const { name } = drive.record
-      this.topology.events.emit(
-        'critical',
-        'drive-down',
-        name,
-        `drive ${name} is out of service: its configuration could not be written: ${error.message}`,
-      )
-    }
+    for (const [uuid, error] of failed) tellFailed(this, uuid, error)
     this.refresh()
     this.#sayChanges(model)
   }
@@ -460,23 +431,6 @@ export class VinumSet implements Geom, VinumHost {
     this.#objects = undefined
     this.#store = undefined
   }
-
-  #nameOf(driveUuid: string): string | undefined {
-    return this.#drives.get(driveUuid)?.record.name
-  }
-}
-
-/** The model with every drive down that is not among `current`. */
-function withoutAbsent(model: VinumModel, current: ReadonlySet<string>): VinumModel {
-  const absent = model.drives.filter(({ uuid }) => !current.has(uuid))
-  return loseDrives(
-    model,
-    absent.map(({ uuid }) => uuid),
-  )
-}
-
-function deviceName(drive: SetDrive): string {
-  return defined(drive.consumer, 'the consumer of a drive that is present').provider.name
 }
 
 function witherError(name: string): PlexusError {
