@@ -53,17 +53,21 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
       const [first] = options.plexes
       const release = first && (await host.lock(first, range.offset, length, 'writes'))
       try {
+        let inParts = false
         for (let at = range.offset; at < range.offset + length; ) {
           // Together when all is well; after a failure in small parts, so that few stay in doubt.
-          const part = failure ? Math.min(JOB_STEP_MIN_BYTES, range.offset + length - at) : length
+          const part = inParts ? Math.min(JOB_STEP_MIN_BYTES, range.offset + length - at) : length
           try {
             await equalise(options, at, part)
             onEqual(at, part)
             at += part
           } catch (error) {
             if (!(error instanceof PlexusError) || !MENDABLE.has(error.kind)) throw error
-            if (failure) at += part
-            else failure = error
+            if (inParts) {
+              failure ??= error
+              at += part
+            }
+            inParts = true
           }
         }
         pending.markValid(range.offset, length)

@@ -7,6 +7,7 @@ import t from 'tap'
 import { defined } from '../../../src/base/assert.ts'
 import type { ByteRange } from '../../../src/base/bytes.ts'
 import { ManualClock } from '../../../src/base/clock.ts'
+import { PlexusError } from '../../../src/base/errors.ts'
 import { EventLog } from '../../../src/engine/geom/events.ts'
 import { type Job, JobManager, type JobPlan } from '../../../src/engine/geom/job.ts'
 import type { JobSetup } from '../../../src/engine/vinum/job-setup.ts'
@@ -388,6 +389,21 @@ t.test('a sync reads what one plex cannot give from the next one', async (t) => 
   t.ok((await world.content(1)).equals(content))
 })
 
+/** Lets reads of a block fail until it is written. */
+function spoil(plex: Plex, at: number): void {
+  const start = plex.start.bind(plex)
+  let isBad = true
+  plex.start = (request, onMissed) => {
+    const covers = request.offset <= at && at < request.offset + request.length
+    if (covers && request.op !== 'read') isBad = false
+    if (!covers || !isBad) start(request, onMissed)
+    else {
+      const error = new PlexusError('io', { op: 'read', subject: 'db', message: 'bad sector' })
+      queueMicrotask(() => request.complete(error))
+    }
+  }
+}
+
 t.test('a resync makes what a crash left different equal, and nothing else is read', async (t) => {
   const world = new World(CONCAT, STRIPED, RAID5)
   const content = patterned(SIZE, 8)
@@ -439,8 +455,54 @@ t.test('a resync takes a copy out of service that it cannot write, and goes on',
   )
   setState(world.subdisk(1, 0), 'up')
   world.host.refuse = () => lastCopy()
-  world.drive(1, 0).device.fail('write', 'io', 1)
+  world.drive(1, 0).device.fail('write', 'io', 2)
   t.equal((await world.run(plan())).state, 'failed')
+})
+
+t.test('a resync takes each block from the first plex that has it', async (t) => {
+  const world = new World(CONCAT, CONCAT)
+  const [one, two] = [patterned(SIZE, 21), patterned(SIZE, 22)]
+  await send(world.plex(0), { op: 'write', offset: 0, data: one })
+  await send(world.plex(1), { op: 'write', offset: 0, data: two })
+  spoil(world.plex(0), 4096)
+  const plan = resyncPlan({
+    ...world.setup({ kind: 'resync' }),
+    host: world.host,
+    plexes: world.plexes,
+    regions: [{ offset: 0, length: SIZE }],
+    fixParity: async () => {},
+    onEqual: () => {},
+  })
+  t.equal((await world.run(plan)).state, 'done')
+  const expected = Buffer.from(one)
+  two.copy(expected, 4096, 4096, 4608)
+  for (const index of [0, 1]) t.ok((await world.content(index)).equals(expected), `p${index}`)
+})
+
+t.test('a resync leaves in doubt only what cannot be read, and fails for it', async (t) => {
+  const world = new World(CONCAT, CONCAT)
+  const content = patterned(SIZE, 23)
+  await send(world.plex(0), { op: 'write', offset: 0, data: content })
+  for (const plex of world.plexes) spoil(plex, 4096)
+  let equalBytes = 0
+  const plan = (): JobPlan =>
+    resyncPlan({
+      ...world.setup({ kind: 'resync' }),
+      host: world.host,
+      plexes: world.plexes,
+      regions: [{ offset: 0, length: SIZE }],
+      fixParity: async () => {},
+      onEqual: (_offset, length) => {
+        equalBytes += length
+      },
+    })
+  const job = await world.run(plan())
+  t.equal(job.state, 'failed')
+  t.match(job.report().error, /bad sector/)
+  t.equal(equalBytes, SIZE - 65536, 'what comes after it is done')
+  await send(world.plex(0), { op: 'write', offset: 4096, data: content.subarray(4096, 4608) })
+  t.equal((await world.run(plan())).state, 'done', 'it was written: it may be tried again')
+  t.ok((await world.content(1)).equals(content))
 })
 
 t.test('a check counts each difference once and changes nothing; a repair writes', async (t) => {
