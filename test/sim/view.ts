@@ -35,12 +35,16 @@ export function drivesOf(volume: VolumeReport): ReadonlySet<string> {
   return new Set(subdisksOf(volume).flatMap(({ drive }) => drive ?? []))
 }
 
-/** Jobs at work, or paused, on any volume. */
+/** Jobs at work, or paused, on any volume, and resyncs that have failed: the engine tries them again by itself. */
 export function jobsOf(machine: Machine): readonly JobKind[] {
+  const resyncs = new Set(volumesOf(machine).map(({ uuid }) => `resync-${uuid.slice(0, 8)}`))
   return machine.topology.jobs
     .list()
     .map((job) => job.report())
-    .filter(({ state }) => state === 'running' || state === 'paused')
+    .filter(
+      ({ id, state }) =>
+        state === 'running' || state === 'paused' || (state === 'failed' && resyncs.has(id)),
+    )
     .map(({ kind }) => kind)
 }
 
