@@ -163,6 +163,8 @@ export const JOB_RATE_WINDOW_MS = 10_000
 /** Between two steps a job rests as long as the last one took, within these bounds, while the drives serve others. */
 export const JOB_REST_MIN_MS = 1
 export const JOB_REST_MAX_MS = 100
+/** A growth that waits for the turn of another one looks again after so long. */
+export const GROWTH_TURN_MS = 20
 /** A region of a mirror or raid5 volume without writes for so long may lose its mark in the intent map. */
 export const INTENT_CLEAR_MS = 5_000
 /** A set of drives that fails sooner than this after its assembly is assembled again only after this time. */

@@ -123,7 +123,13 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
   grow(set, setup) {
     const plex = plexOf(set, setup)
     if (!plex?.record.growth) return undefined
-    return growPlan({ ...setup, host: set, plex, ...growthCommits(set, plex) })
+    const plan = growPlan({ ...setup, host: set, plex, ...growthCommits(set, plex) })
+    const turns = set.objects.jobs.growthTurns
+    return {
+      ...plan,
+      step: (offset, maxBytes, job) =>
+        turns.run(plex.record.uuid, job, () => plan.step(offset, maxBytes, job)),
+    }
   },
   move(set, setup, { volume }) {
     const subdisk = set.objects.subdisks.get(setup.record.targetUuid)

@@ -15,7 +15,7 @@ import { byUuid, type JobRecord, plexesOf, type VinumModel, type VolumeRecord } 
 import { Raid5Plex } from './plex-raid5.ts'
 import { resyncStep } from './raid5-jobs.ts'
 import type { Plex } from './runtime.ts'
-import { growthCommits } from './set-growth.ts'
+import { GrowthTurns, growthCommits } from './set-growth.ts'
 import { isRedundant, type RunningVolume } from './set-volume.ts'
 import { RegionValidity } from './validity.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -33,6 +33,7 @@ export function startNeededJobs(model: VinumModel, random: Random): VinumModel {
 }
 
 export class SetJobs {
+  readonly growthTurns: GrowthTurns
   readonly #set: VinumSet
   readonly #running = new Map<string, Job>()
   /** What VinumSet.arrivals was when a failed job was last tried again. */
@@ -42,6 +43,7 @@ export class SetJobs {
 
   constructor(set: VinumSet) {
     this.#set = set
+    this.growthTurns = new GrowthTurns(set)
   }
 
   /** Starts every job of the model that does not run, and the resyncs that the maps ask for. */

@@ -3,8 +3,11 @@
  * acknowledged is there afterwards, on every copy; work goes on where it was.
  */
 import t from 'tap'
-import { MIB } from '../../../src/base/limits.ts'
+import { ManualClock } from '../../../src/base/clock.ts'
+import { GROWTH_TURN_MS, MIB } from '../../../src/base/limits.ts'
 import type { Job } from '../../../src/engine/geom/job.ts'
+import { GrowthTurns } from '../../../src/engine/vinum/set-growth.ts'
+import type { VinumSet } from '../../../src/engine/vinum/vinum-set.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 
@@ -378,4 +381,96 @@ t.test('verbs on a volume that is open: no other name, another size is told', as
   await machine.run('volume.rename', { name: 'v', to: 'w' })
   const renamed = machine.open('w')
   t.ok((await get(renamed, before, MIB)).equals(pattern(1, MIB)))
+})
+
+t.test("two growths at once do not spoil each other's backups", async (t) => {
+  const machine = await new Machine({ devices: 4 }).start()
+  const options = { stripe: ['d1', 'd2'], stripeSize: '64KiB', size: '6MiB' }
+  const data = [pattern(1, 6 * MIB), pattern(2, 6 * MIB)]
+  for (const [index, name] of ['a', 'b'].entries()) {
+    await machine.run('volume.create', { name, ...options })
+    const volume = machine.open(name)
+    await put(volume, 0, data[index] as Buffer)
+    await volume.close()
+  }
+  machine.topology.jobs.limitBytesPerSecond = SLOW
+  await machine.run('volume.grow', { name: 'a', devices: ['d3'] })
+  await machine.run('volume.grow', { name: 'b', devices: ['d4'] })
+  const jobs = machine.topology.jobs.list().filter((job) => job.report().kind === 'grow')
+  const [first] = jobs
+  while (first && first.doneBytes === 0) await tick(1)
+  t.ok(jobs.every(({ state }) => state === 'running'))
+  machine.cut()
+  await machine.start()
+  for (const { kind, state } of await machine.jobsDone()) t.equal(state, 'done', kind)
+  for (const [index, name] of ['a', 'b'].entries()) {
+    const volume = machine.open(name)
+    t.ok(volume.geometry.sizeBytes > 6 * MIB)
+    t.ok((await get(volume, 0, 6 * MIB)).equals(data[index] as Buffer), name)
+  }
+})
+
+t.test('growths take turns, a window at a time; one with a backup goes first', async (t) => {
+  const clock = new ManualClock()
+  const backup = { offsetBytes: 0, lengthBytes: 1, driveUuids: [], crc32c: 0 }
+  const growing = (uuid: string, has: boolean) => ({
+    uuid,
+    growth: { columnsBefore: 2, cursorBytes: 0, backup: has ? backup : undefined },
+  })
+  let plexes = [growing('a', false), growing('b', false)]
+  const set = {
+    clock,
+    get model() {
+      return { plexes }
+    },
+  }
+  const turns = new GrowthTurns(set as unknown as VinumSet)
+  const job = { id: 'j1', parking: false }
+  const order: string[] = []
+  const ends = new Map<string, () => void>()
+  const run = (uuid: string) =>
+    turns.run(uuid, job as unknown as Job, async () => {
+      order.push(`${uuid} begins`)
+      await new Promise<void>((resolve) => ends.set(uuid, resolve))
+      order.push(`${uuid} ends`)
+    })
+  const later = async () => {
+    await new Promise((resolve) => setImmediate(resolve))
+    clock.advance(GROWTH_TURN_MS)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  const first = run('a')
+  const second = run('b')
+  await later()
+  t.strictSame(order, ['a begins'])
+  ends.get('a')?.()
+  await first
+  const third = run('a')
+  await later()
+  t.strictSame(order, ['a begins', 'a ends', 'b begins'], 'b has waited longer than a again')
+  ends.get('b')?.()
+  await second
+  await later()
+  ends.get('a')?.()
+  await third
+  order.length = 0
+  plexes = [growing('a', false), growing('b', true)]
+  const blocked = run('a')
+  await later()
+  t.strictSame(order, [], 'the areas have the window of b')
+  const own = run('b')
+  await later()
+  t.strictSame(order, ['b begins'])
+  plexes = [growing('a', false), growing('b', false)]
+  ends.get('b')?.()
+  await own
+  await later()
+  t.strictSame(order, ['b begins', 'b ends', 'a begins'])
+  const parked = failureOf(run('b'))
+  await later()
+  job.parking = true
+  await later()
+  t.match(await parked, { kind: 'aborted' })
+  ends.get('a')?.()
+  await blocked
 })
