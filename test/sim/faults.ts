@@ -5,6 +5,7 @@
  */
 import { defined } from '../../src/base/assert.ts'
 import type { Timer } from '../../src/base/clock.ts'
+import { RESYNC_RETRY_MS } from '../../src/base/limits.ts'
 import type { SimDisk } from './disk.ts'
 import type { SimRandom } from './random.ts'
 import {
@@ -12,6 +13,7 @@ import {
   drivesOf,
   isUp,
   jobsOf,
+  resyncHasFailed,
   rowSizes,
   subdisksOf,
   survives,
@@ -198,9 +200,15 @@ export class Faults {
   async becomeWhole(machine: Machine): Promise<void> {
     const world = this.#world
     const endMs = world.nowMs + RECOVERY_MS
+    let isRetried = false
     for (let round = 0; world.machine === machine && !world.violation; round++) {
       const sick = [...world.units].filter((unit) => !this.#isWhole(machine, unit.uuid))
-      if (sick.length === 0) return
+      if (sick.length === 0 && (isRetried || !resyncHasFailed(machine))) return
+      if (sick.length === 0) {
+        await this.pause(2 * RESYNC_RETRY_MS)
+        isRetried = true
+        continue
+      }
       const unit = defined(sick[0], 'a sick unit')
       const volume = volumeOf(machine, unit.uuid)
       if (world.nowMs > endMs) {

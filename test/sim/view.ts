@@ -35,17 +35,19 @@ export function drivesOf(volume: VolumeReport): ReadonlySet<string> {
   return new Set(subdisksOf(volume).flatMap(({ drive }) => drive ?? []))
 }
 
-/** Jobs at work, or paused, on any volume, and resyncs that have failed: the engine tries them again by itself. */
+/** Jobs at work, or paused, on any volume. */
 export function jobsOf(machine: Machine): readonly JobKind[] {
-  const resyncs = new Set(volumesOf(machine).map(({ uuid }) => `resync-${uuid.slice(0, 8)}`))
   return machine.topology.jobs
     .list()
     .map((job) => job.report())
-    .filter(
-      ({ id, state }) =>
-        state === 'running' || state === 'paused' || (state === 'failed' && resyncs.has(id)),
-    )
+    .filter(({ state }) => state === 'running' || state === 'paused')
     .map(({ kind }) => kind)
+}
+
+/** Has a resync failed? The engine tries it again by itself, where something is left to do. */
+export function resyncHasFailed(machine: Machine): boolean {
+  const reports = machine.topology.jobs.list().map((job) => job.report())
+  return reports.some(({ kind, state }) => kind === 'resync' && state === 'failed')
 }
 
 /** While these run, copies or parity are not what they will be. */
@@ -54,6 +56,7 @@ const NOT_YET_SAFE: ReadonlySet<JobKind> = new Set(['resync', 'initialise'])
 /** Does every byte stay readable without `drive`? */
 export function survives(machine: Machine, volume: VolumeReport, drive: string): boolean {
   if (!drivesOf(volume).has(drive)) return volume.health !== 'FAULTED'
+  if (resyncHasFailed(machine)) return false
   if (jobsOf(machine).some((kind) => NOT_YET_SAFE.has(kind))) return false
   return volume.components.some((plex) => {
     const lacking = plex.children.filter((one) => !isUp(one) || one.drive === drive)
