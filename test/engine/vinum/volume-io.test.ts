@@ -573,6 +573,33 @@ t.test('read policies', async (t) => {
   await Promise.all(slow)
 })
 
+t.test(
+  'where copies may differ each block comes from the same plex, whatever it is read with',
+  async (t) => {
+    const { volume, map, drive, subdisk } = build({
+      columns: 2,
+      stripe: 4096,
+      bytesPerDrive: 8192,
+      map: mapFor(async () => {}),
+    })
+    for (let i = 0; i < 4; i++) drive(i).device.media.fill(i + 1)
+    await map?.hold(0, 16384)
+    const read = async (offset: number, length: number): Promise<readonly number[]> => {
+      const data = Buffer.alloc(length)
+      t.equal(await send(volume, { op: 'read', offset, data }), undefined)
+      return Array.from({ length: length / 512 }, (_, i) => data[i * 512] ?? 0)
+    }
+    const of = (value: number, blocks: number): readonly number[] => Array(blocks).fill(value)
+    t.strictSame(await read(0, 8192), [...of(1, 8), ...of(2, 8)])
+    setState(subdisk(0, 1), 'stale')
+    t.strictSame(await read(0, 512), of(1, 1))
+    t.strictSame(await read(0, 8192), [...of(1, 8), ...of(4, 8)], 'not all from the second one')
+    // One read of the whole, one of the piece, and then only halves of it.
+    drive(0).device.fail('read', 'io', 3)
+    t.strictSame(await read(0, 4096), [...of(1, 4), ...of(1, 4)], 'nor when a part is unreadable')
+  },
+)
+
 t.test('job locks', async (t) => {
   t.test(
     '`writes` waits for changes in flight, keeps others off its range, and lets reads through',
