@@ -164,6 +164,18 @@ export function commitAllowed(
   return carried * 2 >= oldVoters.length && newVoters.every((uuid) => has.has(uuid))
 }
 
+/**
+ * The voters before a commit, as it records them, when it follows a choice that is not settled: both those of the
+ * chosen configuration and those before it, until a commit is relied upon. A commit that fails must not make the
+ * next assembly forget whom the last relied upon configuration named; so it also asks for half of these.
+ */
+export function votersAfter(
+  voters: readonly string[],
+  oldVoters: readonly string[],
+): readonly string[] {
+  return [...new Set([...voters, ...oldVoters])]
+}
+
 function judge(
   group: Group,
   copies: readonly AnchorCopy[],

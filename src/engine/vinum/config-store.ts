@@ -7,7 +7,7 @@
  */
 import { assert } from '../../base/assert.ts'
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
-import { commitAllowed } from '../geom/anchor-quorum.ts'
+import { commitAllowed, votersAfter } from '../geom/anchor-quorum.ts'
 import type { AnchoredDevice } from '../geom/anchored-device.ts'
 import { encodeModel } from './codec.ts'
 import { byUuid, type VinumModel, votersOf } from './model.ts'
@@ -20,9 +20,9 @@ interface Waiting {
   reject(error: unknown): void
 }
 
+/** Of a configuration that may not have been relied upon: the voters before it. */
 export interface CutOff {
   readonly oldVoters: readonly string[]
-  readonly members: readonly string[]
 }
 
 export interface ConfigStoreOptions {
@@ -30,9 +30,8 @@ export interface ConfigStoreOptions {
   /** The first commit has this generation or a higher one. */
   readonly nextGeneration: number
   /**
-   * A crash may have cut `model` off (Choice, `settled` false): nobody knows whether it was relied upon or the one
-   * before. The first commit must reach half of `oldVoters`, who voted before it, too; `members` carry `model`
-   * already, and not what was before it.
+   * The model was assembled from a choice that is not settled (geom/anchor-quorum.ts): the first commit must also
+   * reach half of the voters before it.
    */
   readonly cutOff?: CutOff | undefined
   /** The label of a drive that is present; undefined: it cannot be written. */
@@ -120,12 +119,14 @@ export class ConfigStore {
 
   /** Writes `wanted`, with drives that fail marked down, until all that are up in it have it. */
   async #store(wanted: VinumModel): Promise<void> {
-    const votersBefore = votersOf(this.#model)
+    const voters = votersOf(this.#model)
+    // What was cut off may not have counted: until a commit does, nobody forgets whom the one before it named.
+    const votersBefore = this.#cutOff ? votersAfter(voters, this.#cutOff.oldVoters) : voters
     const failed = new Map<string, PlexusError>()
     let model = wanted
     for (;;) {
       model = { ...model, generation: ++this.#generation, votersBefore }
-      const errors = await this.#write(model, votersBefore)
+      const errors = await this.#write(model, voters)
       if (errors.size === 0) break
       for (const [uuid, error] of errors) failed.set(uuid, error)
       model = this.#options.loseDrives(model, errors.keys())
@@ -158,9 +159,9 @@ export class ConfigStore {
     if (carriers.length * 2 < votersBefore.length) throw quorumError(votersBefore, carriers)
     if (errors.size > 0) return errors
     if (this.#cutOff) {
-      const { oldVoters, members } = this.#cutOff
-      const reached = oldVoters.filter((uuid) => carriers.includes(uuid) || members.includes(uuid))
-      if (!commitAllowed(oldVoters, reached, [])) throw quorumError(oldVoters, reached)
+      for (const old of [this.#cutOff.oldVoters, model.votersBefore]) {
+        if (!commitAllowed(old, carriers, [])) throw quorumError(old, carriers)
+      }
     }
     const joining = voters.filter((uuid) => !votersBefore.includes(uuid))
     const late = await this.#writeAll(joining, model.generation, payload)
