@@ -187,7 +187,7 @@ t.test('a device is formatted, committed to, read again, cleared', async (t) => 
   }
 })
 
-t.test('a configuration fits or is refused; it is never cut', async (t) => {
+t.test('vinum.md 8.17: a configuration fits or is refused; it is never cut', async (t) => {
   const device = disk()
   const made = await AnchoredDevice.format(device, NAMES)
   await made.commit(1, Buffer.from('small'))
@@ -208,43 +208,46 @@ t.test('a configuration fits or is refused; it is never cut', async (t) => {
   await t.rejects(made.commit(2, Buffer.alloc(1)), /generation 2 follows 2/, 'numbers only grow')
 })
 
-t.test('a cut at any sector of any write of a commit leaves the old or the new', async (t) => {
-  for (const blockBytes of [512, 4096]) {
-    const device = disk(blockBytes)
-    const made = await AnchoredDevice.format(device, NAMES)
-    const texts = [1, 2, 3].map((n) => `${n}`.repeat(9000 + n))
-    await made.commit(1, Buffer.from(defined(texts[0], 'text')))
-    await made.commit(2, Buffer.from(defined(texts[1], 'text')))
-    const before = Buffer.from(device.media)
-    const recorded = new RecordedDevice(device)
-    await AnchoredDevice.open(recorded, made.anchor).commit(
-      3,
-      Buffer.from(defined(texts[2], 'text')),
-    )
-    t.strictSame(
-      recorded.log.map(({ op }) => op),
-      ['read', 'read', 'write', 'flush', 'write', 'flush'],
-    )
-    let olds = 0
-    let news = 0
-    for (const { image, done, what } of recorded.cuts(before, blockBytes)) {
-      device.media = image
-      const slot = await (await reopen(device)).read()
-      const isNew = slot?.payload.toString() === texts[2]
-      const isOld = slot?.payload.toString() === texts[1]
-      if (!(isNew || (isOld && !done)) || slot?.damaged) t.fail(`${what}: neither old nor new`)
-      if (isNew) news++
-      else olds++
-      // And life goes on from there.
-      if ((olds + news) % 5 > 0) continue
-      const next = await reopen(device)
-      await next.read()
-      await next.commit(9, Buffer.from('next'))
-      if ((await (await reopen(device)).read())?.payload.toString() !== 'next') t.fail(what)
+t.test(
+  'vinum.md 8.17: a cut at any sector of any write of a commit leaves the old or the new',
+  async (t) => {
+    for (const blockBytes of [512, 4096]) {
+      const device = disk(blockBytes)
+      const made = await AnchoredDevice.format(device, NAMES)
+      const texts = [1, 2, 3].map((n) => `${n}`.repeat(9000 + n))
+      await made.commit(1, Buffer.from(defined(texts[0], 'text')))
+      await made.commit(2, Buffer.from(defined(texts[1], 'text')))
+      const before = Buffer.from(device.media)
+      const recorded = new RecordedDevice(device)
+      await AnchoredDevice.open(recorded, made.anchor).commit(
+        3,
+        Buffer.from(defined(texts[2], 'text')),
+      )
+      t.strictSame(
+        recorded.log.map(({ op }) => op),
+        ['read', 'read', 'write', 'flush', 'write', 'flush'],
+      )
+      let olds = 0
+      let news = 0
+      for (const { image, done, what } of recorded.cuts(before, blockBytes)) {
+        device.media = image
+        const slot = await (await reopen(device)).read()
+        const isNew = slot?.payload.toString() === texts[2]
+        const isOld = slot?.payload.toString() === texts[1]
+        if (!(isNew || (isOld && !done)) || slot?.damaged) t.fail(`${what}: neither old nor new`)
+        if (isNew) news++
+        else olds++
+        // And life goes on from there.
+        if ((olds + news) % 5 > 0) continue
+        const next = await reopen(device)
+        await next.read()
+        await next.commit(9, Buffer.from('next'))
+        if ((await (await reopen(device)).read())?.payload.toString() !== 'next') t.fail(what)
+      }
+      t.ok(olds >= 4 && news >= 1, `${olds} old, ${news} new`)
     }
-    t.ok(olds >= 4 && news >= 1, `${olds} old, ${news} new`)
-  }
-})
+  },
+)
 
 t.test('writes between two flushes may come in any order', async (t) => {
   const device = disk()

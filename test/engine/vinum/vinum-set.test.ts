@@ -99,3 +99,31 @@ t.test(
     t.ok(machine.device('d1').media.equals(before), 'nothing is written')
   },
 )
+
+t.test(
+  'vinum.md 8.16: the loss of a drive does not wait for requests that hang on it',
+  async (t) => {
+    const machine = await new Machine({ devices: 2 }).start()
+    await machine.run('volume.create', { name: 'db', mirror: ['d1', 'd2'] })
+    await machine.jobsDone()
+    const volume = machine.open('db')
+    const data = pattern(3, MIB)
+    await put(volume, 0, data)
+    const lost = machine.device('d2')
+    lost.hold()
+    const write = put(volume, 0, data)
+    await machine.pull('d2')
+    t.ok(lost.inFlight > 0, 'the write hangs on the lost drive')
+    let changed = false
+    await machine.topology.change(async () => {
+      changed = true
+    })
+    t.ok(changed, 'and keeps nobody from changing the graph')
+    t.equal(machine.volume('db').health, 'DEGRADED', 'the loss is known, and durable')
+    t.ok((await get(volume, 0, data.length)).equals(data), 'reads are served from the other one')
+    lost.release()
+    await write
+    await volume.close()
+    t.equal(machine.pool.leased, 0)
+  },
+)
