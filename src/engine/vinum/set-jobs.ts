@@ -70,6 +70,9 @@ export class SetJobs {
         after.length === plexes.length &&
         after.every(({ uuid }, index) => uuid === plexes[index]?.record.uuid)
       if (isSame) known.add(resyncId(record))
+      // A check of copies must not go on with one that is a copy no more: it would repair from old content.
+      else
+        for (const { id, targetUuid } of next.jobs) if (targetUuid === record.uuid) known.delete(id)
     }
     const ending = [...this.#running].filter(([id]) => !known.has(id))
     await Promise.all(ending.map(([, job]) => job.park()))

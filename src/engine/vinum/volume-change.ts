@@ -189,7 +189,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
       const slot = defined(leg.slot, 'the plex')
       if (leg.error) first ??= leg.error
       else if (leg.storable === 'full') stored = true
-      missed = this.#collect(slot, leg, leg.stale, missed)
+      missed = this.#collect(slot, leg, leg.storable, leg.stale, missed)
     }
     if (request.op === 'flush') this.#settleFlush(missed, first)
     else if (stored) this.#conclude(missed)
@@ -216,6 +216,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
   #collect(
     slot: PlexSlot,
     { error, missed: named }: PlexAnswer,
+    storable: Storable | undefined,
     stale: readonly Subdisk[],
     before: Missed | undefined,
   ): Missed | undefined {
@@ -224,7 +225,10 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     const { subdisks } = slot.plex
     const suspects = new Set(named)
     // A column that is not in service misses every row of raid5, also when the plex has stored the rest.
-    if (!linear) for (const subdisk of subdisks) if (!subdisk.writable) suspects.add(subdisk)
+    // Where raid5 stores nothing because more are missing, the columns that are there miss it, too.
+    for (const subdisk of linear ? [] : subdisks) {
+      if (!subdisk.writable || storable === 'none') suspects.add(subdisk)
+    }
     // A plex that fails and blames nobody is not trusted with any of it.
     if (error && suspects.size === 0) for (const subdisk of subdisks) suspects.add(subdisk)
     let missed = before
@@ -257,7 +261,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
       let stored = false
       answers.forEach((answer, index) => {
         if (!answer.error && able[index] === 'full') stored = true
-        missed = this.#collect(slots[index] as PlexSlot, answer, stale, missed)
+        missed = this.#collect(slots[index] as PlexSlot, answer, able[index], stale, missed)
       })
       if (stored) return
       const first = answers.find(({ error }) => error)?.error
