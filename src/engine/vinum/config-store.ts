@@ -149,6 +149,7 @@ export class ConfigStore {
     const voters = votersOf(model)
     // Drives that leave the set with this commit carry it, too: they count among those before.
     const leaving = votersBefore.filter((uuid) => !byUuid(model.drives, uuid))
+    this.#checkRoom([...leaving, ...voters], payload.length)
     const refused = await this.#writeAll(leaving, model.generation, payload)
     // Those that voted before come first: a commit that only new drives carry must not look like one that counts.
     const old = voters.filter((uuid) => votersBefore.includes(uuid))
@@ -171,6 +172,21 @@ export class ConfigStore {
       'a commit that counts has its quorum',
     )
     return errors
+  }
+
+  /** Before the first write: a change that does not fit somewhere must be found nowhere after a crash. */
+  #checkRoom(uuids: readonly string[], bytes: number): void {
+    for (const uuid of uuids) {
+      const label = this.#options.label(uuid)
+      if (!label || label.payloadRoom >= bytes) continue
+      throw new PlexusError('no-space', {
+        op: 'commit',
+        subject: label.device.path,
+        message:
+          `${label.device.path}: a configuration of ${bytes} bytes does not fit its place of ${label.payloadRoom} ` +
+          'bytes; use fewer objects, or replace this disk by a larger one',
+      })
+    }
   }
 
   async #writeAll(

@@ -28,8 +28,10 @@ function bench(drives: readonly string[] = ['d1', 'd2', 'd3'], nextGeneration = 
       if (fault) throw fault
       writes.push({ name, generation, model: decodeModel(payload) })
     }
-    return { commit } as unknown as AnchoredDevice
+    const payloadRoom = rooms.get(name) ?? Number.POSITIVE_INFINITY
+    return { commit, payloadRoom, device: { path: `/dev/${name}` } } as unknown as AnchoredDevice
   }
+  const rooms = new Map<string, number>()
   const store = new ConfigStore({
     model,
     nextGeneration,
@@ -45,8 +47,9 @@ function bench(drives: readonly string[] = ['d1', 'd2', 'd3'], nextGeneration = 
     store,
     writes,
     faults,
+    rooms,
     commits,
-    fail(name: string, kind: 'io' | 'no-space' = 'io') {
+    fail(name: string, kind: 'io' | 'gone' = 'io') {
       faults.set(
         name,
         new PlexusError(kind, { op: 'commit', subject: name, message: `no ${name}` }),
@@ -228,12 +231,16 @@ t.test('drives that join are written after the others count', async (t) => {
   )
 })
 
-t.test('what does not fit is refused, and the set lives on', async (t) => {
-  const { store, faults, fail } = bench()
-  fail('d2', 'no-space')
-  t.match(await failureOf(store.commit(mark('d1', 'a'))), { kind: 'no-space' })
+t.test('what does not fit on every drive is written on none, and the set lives on', async (t) => {
+  const { store, writes, rooms } = bench()
+  rooms.set('d2', 100)
+  t.match(await failureOf(store.commit(mark('d1', 'a'))), {
+    kind: 'no-space',
+    message: /^\/dev\/d2: .* does not fit its place of 100 bytes/,
+  })
+  t.strictSame(writes, [], 'a crash now would find nothing of it')
   t.equal(deviceOf(store.model, 'd1'), 'd1')
-  faults.clear()
+  rooms.clear()
   await store.commit(mark('d1', 'b'))
   t.equal(votersOf(store.model).length, 3)
 })
@@ -244,8 +251,8 @@ t.test('after a cut-off commit the first one must reach half of those before, to
   const options = {
     model,
     nextGeneration: 9,
-    cutOff: { oldVoters: [uuidOf('d4'), uuidOf('x'), uuidOf('y')], members: [] },
-    label: () => ({ commit: async () => {} }) as unknown as AnchoredDevice,
+    cutOff: { oldVoters: [uuidOf('d4'), uuidOf('x'), uuidOf('y')] },
+    label: () => ({ commit: async () => {}, payloadRoom: 1e9 }) as unknown as AnchoredDevice,
     loseDrives,
     onCommit: () => {},
   }
