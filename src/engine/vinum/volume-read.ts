@@ -77,8 +77,11 @@ export class ReadTask extends LockEntry implements IoRequest {
     const slot = defined(this.#slot, 'the plex')
     slot.inFlight--
     this.#slot = undefined
-    if (error && this.#volume.slots.length > 1) void this.#recover({ slot, error })
-    else {
+    // Out of service meanwhile: a drive whose cache is lost gives old content, and does not say so.
+    const isOut = !error && !slot.plex.readable(this.offset, this.length)
+    if ((error || isOut) && this.#volume.slots.length > 1) {
+      void this.#recover(error && { slot, error })
+    } else {
       this.#volume.leaveRange(this)
       this.#end(error)
     }
