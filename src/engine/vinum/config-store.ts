@@ -10,6 +10,7 @@ import { PlexusError, toPlexusError } from '../../base/errors.ts'
 import { commitAllowed, votersAfter } from '../geom/anchor-quorum.ts'
 import type { AnchoredDevice } from '../geom/anchored-device.ts'
 import { encodeModel } from './codec.ts'
+import { keepOldPlaces } from './membership.ts'
 import { byUuid, type VinumModel, votersOf } from './model.ts'
 
 export type Change = (model: VinumModel) => VinumModel
@@ -123,13 +124,13 @@ export class ConfigStore {
     // What was cut off may not have counted: until a commit does, nobody forgets whom the one before it named.
     const votersBefore = this.#cutOff ? votersAfter(voters, this.#cutOff.oldVoters) : voters
     const failed = new Map<string, PlexusError>()
-    let model = wanted
+    let model = keepOldPlaces(this.#model, wanted)
     for (;;) {
       model = { ...model, generation: ++this.#generation, votersBefore }
       const errors = await this.#write(model, voters)
       if (errors.size === 0) break
       for (const [uuid, error] of errors) failed.set(uuid, error)
-      model = this.#options.loseDrives(model, errors.keys())
+      model = keepOldPlaces(this.#model, this.#options.loseDrives(model, errors.keys()))
     }
     assert(model.generation > this.#model.generation, 'generations only grow')
     this.#model = model

@@ -72,3 +72,22 @@ export function withoutAbsent(model: VinumModel, current: ReadonlySet<string>): 
     absent.map(({ uuid }) => uuid),
   )
 }
+
+/**
+ * A move that ends in a commit which also loses the new place has not taken place: the old one was written to until
+ * now and is complete, so the subdisk stays there. `before` is the configuration before the commit.
+ */
+export function keepOldPlaces(before: VinumModel, after: VinumModel): VinumModel {
+  const isUp = (uuid: string): boolean =>
+    after.drives.find((one) => one.uuid === uuid)?.state === 'up'
+  let next = after
+  for (const subdisk of after.subdisks) {
+    const old = before.subdisks.find((one) => one.uuid === subdisk.uuid)
+    if (!old?.move || old.driveUuid === subdisk.driveUuid) continue
+    if (isUp(subdisk.driveUuid) || !isUp(old.driveUuid)) continue
+    const { driveUuid, driveOffsetBytes, state } = old
+    const kept = { ...subdisk, driveUuid, driveOffsetBytes, state, move: undefined }
+    next = { ...next, subdisks: replaceRecord(next.subdisks, kept) }
+  }
+  return next === after ? after : derive(next)
+}

@@ -1,7 +1,10 @@
 /** Sets of drives as a whole: verbs on a running engine, loss and return of drives, restarts, crashes. */
 import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
+import { keepOldPlaces, loseDrives } from '../../../src/engine/vinum/membership.ts'
+import type { VinumModel } from '../../../src/engine/vinum/model.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
+import { buildModel, edit, uuidOf } from '../../support/vinum-model.ts'
 
 const SHAPES = {
   concat: { devices: ['d1', 'd2'], redundant: false },
@@ -127,3 +130,23 @@ t.test(
     t.equal(machine.pool.leased, 0)
   },
 )
+
+t.test('a move that ends as its target is lost has not taken place', async (t) => {
+  const move = { driveUuid: uuidOf('d2'), driveOffsetBytes: 4 * MIB }
+  const still = buildModel({ drives: ['d1:64MiB', 'd2:64MiB'], volumes: { a: ['concat d1:8MiB'] } })
+  const before = edit(still, 'a.p0.s0', { move })
+  const moved = edit(before, 'a.p0.s0', { ...move, move: undefined })
+  const subdisk = (model: VinumModel) => model.subdisks[0]
+  t.equal(keepOldPlaces(before, moved), moved, 'both drives are there: it has moved')
+  const lost = loseDrives(moved, [uuidOf('d2')])
+  t.not(subdisk(lost)?.state, 'up')
+  t.match(subdisk(keepOldPlaces(before, lost)), {
+    driveUuid: uuidOf('d1'),
+    driveOffsetBytes: subdisk(still)?.driveOffsetBytes,
+    state: 'up',
+    move: undefined,
+  })
+  t.equal(keepOldPlaces(before, lost).volumes[0]?.state, 'up')
+  const both = loseDrives(moved, [uuidOf('d1'), uuidOf('d2')])
+  t.equal(keepOldPlaces(before, both), both, 'there is no better place')
+})
