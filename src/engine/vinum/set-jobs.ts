@@ -3,6 +3,7 @@
  * and end back to the model. A job that the model names and that does not run is started; a resync after a crash
  * has no record, since the intent maps themselves say what it has to do. vinum-set.ts owns it.
  */
+import { PlexusError } from '../../base/errors.ts'
 import { RESYNC_RETRY_MS } from '../../base/limits.ts'
 import type { Random } from '../../base/random.ts'
 import type { Job, JobPlan } from '../geom/job.ts'
@@ -64,8 +65,11 @@ export class SetJobs {
    */
   async endBefore(next: VinumModel): Promise<void> {
     const known = new Set(next.jobs.map(({ id }) => id))
-    for (const { plexes, record } of this.#set.objects.volumes.values()) {
+    for (const { plexes, record, map } of this.#set.objects.volumes.values()) {
       const after = plexesOf(next, record.uuid)
+      // Where copies may differ the first one is the truth: another one must not take its place unseen.
+      const truthLeaves = after.length > 0 && after[0]?.uuid !== plexes[0]?.record.uuid
+      if (truthLeaves && map && map.held.length > 0) throw inDoubt(record.name)
       const isSame =
         after.length === plexes.length &&
         after.every(({ uuid }, index) => uuid === plexes[index]?.record.uuid)
@@ -269,6 +273,16 @@ export class SetJobs {
       }),
     )
   }
+}
+
+function inDoubt(name: string): PlexusError {
+  return new PlexusError('in-use', {
+    op: 'remove',
+    subject: name,
+    message:
+      `the copies of volume ${name} may differ in places, and its first copy is the one that counts: ` +
+      `wait until they are equal (plexus wait ${name} --for resync), then repeat`,
+  })
 }
 
 /** Resyncs have no record whose id is unique in the set. */

@@ -150,3 +150,21 @@ t.test('a move that ends as its target is lost has not taken place', async (t) =
   const both = loseDrives(moved, [uuidOf('d1'), uuidOf('d2')])
   t.equal(keepOldPlaces(before, both), both, 'there is no better place')
 })
+
+t.test('the copy that counts is not taken away while copies may differ', async (t) => {
+  const machine = await new Machine({ devices: 2 }).start()
+  await machine.run('volume.create', { name: 'a', mirror: ['d1', 'd2'] })
+  await machine.jobsDone()
+  const volume = machine.open('a')
+  await put(volume, 0, pattern(1, MIB))
+  machine.cut()
+  machine.topology.jobs.limitBytesPerSecond = 64 * 1024
+  await machine.start()
+  t.equal(machine.volume('a').state, 'RESYNCING')
+  await t.rejects(machine.run('volume.remove-mirror', { name: 'a', plex: 'a.p0' }), {
+    message: /wait until they are equal/,
+  })
+  await machine.run('volume.remove-mirror', { name: 'a', plex: 'a.p1' })
+  t.equal(machine.volume('a').components.length, 1)
+  await machine.shutDown()
+})
