@@ -67,6 +67,8 @@ class VinumPlay {
   readonly #admin: Admin
   /** The phase ends with a power cut at this moment. */
   #cutNow = false
+  /** Of the machine that runs; one that was cut off ends nothing. */
+  #verbUnderWay = false
 
   constructor(world: World, operations: number, mixture: Mixture | undefined) {
     this.#world = world
@@ -151,13 +153,17 @@ class VinumPlay {
           return
         }
       }
-      if (verbs && random.chance(0.5)) await this.#admin.act(machine)
+      if (!verbs || !random.chance(0.5)) continue
+      this.#verbUnderWay = true
+      await this.#admin.act(machine)
+      this.#verbUnderWay = false
     }
   }
 
   #cutWithLoss(machine: Machine): void {
     const world = this.#world
-    const disk = this.#faults.choose(machine)
+    // A verb that is cut off may have taken a copy away: what a volume still bears is not known then.
+    const disk = this.#verbUnderWay ? undefined : this.#faults.choose(machine)
     if (disk) {
       this.#faults.mark(machine, disk)
       world.counts.faults++
@@ -169,6 +175,7 @@ class VinumPlay {
   /** Boots, perhaps not at the first attempt, and looks whether everything is there. */
   async #boot(): Promise<Machine> {
     const world = this.#world
+    this.#verbUnderWay = false
     for (;;) {
       const booting = world.boot()
       const failMs = this.#mixture.cuts && this.#random.chance(0.1) ? this.#random.below(40) : 0
