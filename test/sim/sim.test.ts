@@ -3,7 +3,7 @@
  * the same run. `npm run sim` plays more seeds.
  */
 import t from 'tap'
-import { VinumSet } from '../../src/engine/vinum/vinum-set.ts'
+import { VinumSet } from '../../src/engine/vinum/set/vinum-set.ts'
 import { CHEATS, cheating } from './broken.ts'
 import { createSimPool } from './pool.ts'
 import { rawDisk } from './raw-disk.ts'

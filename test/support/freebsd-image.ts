@@ -9,7 +9,7 @@ import {
   FREEBSD_TEXT_BYTES,
   FREEBSD_TEXT_OFFSETS_BYTES,
   type FreebsdVariant,
-} from '../../src/engine/vinum/freebsd-header.ts'
+} from '../../src/engine/vinum/freebsd/header.ts'
 
 export interface FreebsdImageOptions {
   readonly driveName: string

@@ -4,9 +4,9 @@
  */
 import t from 'tap'
 import { defined } from '../../src/base/assert.ts'
-import type { ParityLayout, PlexRecord } from '../../src/engine/vinum/model.ts'
-import { Raid5Plex } from '../../src/engine/vinum/plex-raid5.ts'
-import type { PlacedSubdisk } from '../../src/engine/vinum/subdisk.ts'
+import type { PlacedSubdisk } from '../../src/engine/vinum/io/subdisk.ts'
+import type { ParityLayout, PlexRecord } from '../../src/engine/vinum/model/model.ts'
+import { Raid5Plex } from '../../src/engine/vinum/raid5/plex-raid5.ts'
 import type { IoOp, IoRequest } from '../../src/hal/block-device.ts'
 import type { MemoryDeviceOptions } from '../../src/hal/memory-device.ts'
 import { FakeHost, type TestDrive, testDrive, testPlexRecord, testSubdisk } from './vinum-host.ts'

@@ -10,7 +10,8 @@ import { MIB } from '../../src/base/limits.ts'
 import { Consumer } from '../../src/engine/geom/consumer.ts'
 import { DiskGeom } from '../../src/engine/geom/disk-geom.ts'
 import { Provider } from '../../src/engine/geom/provider.ts'
-import type { DriveRecord, PlexRecord, SubdiskRecord } from '../../src/engine/vinum/model.ts'
+import { PlacedSubdisk } from '../../src/engine/vinum/io/subdisk.ts'
+import type { DriveRecord, PlexRecord, SubdiskRecord } from '../../src/engine/vinum/model/model.ts'
 import type {
   Drive,
   Plex,
@@ -18,7 +19,6 @@ import type {
   TroubleCounts,
   VinumHost,
 } from '../../src/engine/vinum/runtime.ts'
-import { PlacedSubdisk } from '../../src/engine/vinum/subdisk.ts'
 import { type AlignedPool, createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import type { IoOp, IoRequest } from '../../src/hal/block-device.ts'
 import { MemoryDevice, type MemoryDeviceOptions } from '../../src/hal/memory-device.ts'

@@ -14,7 +14,7 @@ import { alignDown, parseSize } from '../../src/base/bytes.ts'
 import { KIB, MIB } from '../../src/base/limits.ts'
 import { type Random, uuidText } from '../../src/base/random.ts'
 import { planAnchor } from '../../src/engine/geom/anchor.ts'
-import { alignmentOf, allocate, largestExtent } from '../../src/engine/vinum/allocation.ts'
+import { alignmentOf, allocate, largestExtent } from '../../src/engine/vinum/model/allocation.ts'
 import {
   type DriveRecord,
   type JobRecord,
@@ -30,8 +30,8 @@ import {
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
-} from '../../src/engine/vinum/model.ts'
-import { derive } from '../../src/engine/vinum/state-rules.ts'
+} from '../../src/engine/vinum/model/model.ts'
+import { derive } from '../../src/engine/vinum/model/state-rules.ts'
 
 /** The same UUID for the same name, in every test. */
 export function uuidOf(name: string): string {

@@ -10,14 +10,14 @@ import { GIB } from '../../src/base/limits.ts'
 import type { Random } from '../../src/base/random.ts'
 import type { PlanReport } from '../../src/control/reports.ts'
 import type { VerbParameters } from '../../src/engine/geom/types.ts'
-import { decodeModel, encodeModel } from '../../src/engine/vinum/codec.ts'
+import { decodeModel, encodeModel } from '../../src/engine/vinum/model/codec.ts'
 import type {
   DriveRecord,
   PlexRecord,
   SubdiskRecord,
   VinumModel,
   VolumeRecord,
-} from '../../src/engine/vinum/model.ts'
+} from '../../src/engine/vinum/model/model.ts'
 import type { Candidate, Plan, PlanContext, VinumVerb } from '../../src/engine/vinum/plan.ts'
 import { VINUM_VERBS } from '../../src/engine/vinum/verbs/index.ts'
 

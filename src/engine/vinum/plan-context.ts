@@ -6,9 +6,9 @@ import type { Random } from '../../base/random.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import { byUuid, type VinumModel } from './model.ts'
+import { byUuid, type VinumModel } from './model/model.ts'
 import type { Candidate, PlanContext } from './plan.ts'
-import type { SetDrive } from './set-drive.ts'
+import type { SetDrive } from './set/drive.ts'
 
 export interface ContextParts {
   readonly topology: Topology

@@ -8,7 +8,7 @@ import type { Random } from '../../base/random.ts'
 import type { PlanStep } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { VerbParameters } from '../geom/types.ts'
-import type { DriveRecord, VinumModel } from './model.ts'
+import type { DriveRecord, VinumModel } from './model/model.ts'
 
 /** A provider that a verb names, examined before planning. */
 export interface Candidate {

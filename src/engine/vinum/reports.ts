@@ -14,8 +14,8 @@ import type {
 } from '../../control/reports.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import { freeExtents } from './allocation.ts'
-import type { FreebsdSet } from './freebsd-set.ts'
+import type { FreebsdSet } from './freebsd/set.ts'
+import { freeExtents } from './model/allocation.ts'
 import {
   type DriveRecord,
   type PlexRecord,
@@ -25,10 +25,10 @@ import {
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
-} from './model.ts'
-import type { SetDrive } from './set-drive.ts'
-import { healthOf } from './state-rules.ts'
-import type { VinumSet } from './vinum-set.ts'
+} from './model/model.ts'
+import { healthOf } from './model/state-rules.ts'
+import type { SetDrive } from './set/drive.ts'
+import type { VinumSet } from './set/vinum-set.ts'
 
 const ORGANIZATION_TEXT = { concat: 'concat', striped: 'striped', raid5: 'raid5' } as const
 

@@ -14,7 +14,7 @@ import type { Kernels } from '../../base/kernels.ts'
 import type { Logger } from '../../base/log.ts'
 import type { BufferPool, IoRequest } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
-import type { DriveRecord, PlexRecord, SubdiskRecord } from './model.ts'
+import type { DriveRecord, PlexRecord, SubdiskRecord } from './model/model.ts'
 
 /** Counts of trouble since the start or the last `clear`. */
 export interface TroubleCounts {

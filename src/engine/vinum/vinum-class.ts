@@ -1,5 +1,5 @@
 /**
- * The class vinum: has its devices tasted (set-registry.ts) and carries out the verbs. A verb is planned on the model,
+ * The class vinum: has its devices tasted (set/registry.ts) and carries out the verbs. A verb is planned on the model,
  * shown, or committed and let take effect; all inside one topology change. spec/vinum.md, 6.
  */
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
@@ -10,15 +10,15 @@ import type { Anchor } from '../geom/anchor.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
-import { prepareConversion, writeConversion } from './freebsd-conversion.ts'
-import { emptyModel, type VinumModel } from './model.ts'
+import { prepareConversion, writeConversion } from './freebsd/conversion.ts'
+import { emptyModel, type VinumModel } from './model/model.ts'
 import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
-import { freeProviders, SetRegistry } from './set-registry.ts'
+import { freeProviders, SetRegistry } from './set/registry.ts'
+import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
-import type { VinumSet } from './vinum-set.ts'
 
 export function createVinumClass(): GeomClass {
   return new VinumClass()

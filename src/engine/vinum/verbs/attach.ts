@@ -4,7 +4,7 @@
  */
 import { alignDown, formatSize, parseSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
-import type { PlexRecord, SubdiskRecord, VolumeRecord } from '../model.ts'
+import type { PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { COLUMNS_MIN, checkPlexCount, checkStripe, checkSubdiskCount, childName } from './build.ts'
 import { Draft, isPlaceholder } from './draft.ts'

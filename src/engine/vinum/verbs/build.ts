@@ -13,7 +13,7 @@ import {
 import { newUuid } from '../../../base/random.ts'
 import { planAnchor } from '../../geom/anchor.ts'
 import { MAP_PAIR_BYTES } from '../../geom/anchor-layout.ts'
-import { allocate, freeExtents } from '../allocation.ts'
+import { allocate, freeExtents } from '../model/allocation.ts'
 import type {
   DriveRecord,
   Organization,
@@ -23,7 +23,7 @@ import type {
   SubdiskState,
   VinumModel,
   VolumeRecord,
-} from '../model.ts'
+} from '../model/model.ts'
 import type { Draft } from './draft.ts'
 import { checkNewName } from './lookup.ts'
 

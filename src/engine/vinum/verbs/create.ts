@@ -5,7 +5,7 @@
 import { alignDown, formatSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
-import type { DriveRecord, PlexRecord, VinumModel, VolumeRecord } from '../model.ts'
+import type { DriveRecord, PlexRecord, VinumModel, VolumeRecord } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import {
   parseConfigText,
@@ -13,7 +13,7 @@ import {
   type TextPlex,
   type TextSubdisk,
   type TextVolume,
-} from '../text-config.ts'
+} from '../text/config.ts'
 import {
   COLUMNS_MIN,
   checkPlexCount,

@@ -5,7 +5,7 @@
  */
 import { newUuid } from '../../../base/random.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
-import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model.ts'
+import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { Draft, isPlaceholder } from './draft.ts'
 import { volumeOf } from './growth.ts'

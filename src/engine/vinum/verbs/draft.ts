@@ -6,7 +6,7 @@
 import { formatSize } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { PlanStep } from '../../../control/reports.ts'
-import { jobsNeeded } from '../job-plans.ts'
+import { jobsNeeded } from '../jobs/plans.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -19,9 +19,9 @@ import {
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
-} from '../model.ts'
+} from '../model/model.ts'
+import { derive, lastCopyLost } from '../model/state-rules.ts'
 import type { NewDrive, Plan, PlanContext } from '../plan.ts'
-import { derive, lastCopyLost } from '../state-rules.ts'
 
 export class Draft {
   readonly context: PlanContext

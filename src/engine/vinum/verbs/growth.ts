@@ -11,7 +11,7 @@ import type {
   SubdiskRecord,
   SubdiskState,
   VolumeRecord,
-} from '../model.ts'
+} from '../model/model.ts'
 import {
   checkMapSlot,
   checkSubdiskCount,

@@ -16,7 +16,7 @@ import type {
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
-import { freeExtents } from '../allocation.ts'
+import { freeExtents } from '../model/allocation.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -26,10 +26,10 @@ import {
   sizeOfPlex,
   subdisksOf,
   type VolumeRecord,
-} from '../model.ts'
+} from '../model/model.ts'
+import { healthOf } from '../model/state-rules.ts'
 import type { PlanContext, ShowingVerb } from '../plan.ts'
-import { healthOf } from '../state-rules.ts'
-import { printConfigText } from '../text-config.ts'
+import { printConfigText } from '../text/config.ts'
 import { isPlaceholder } from './draft.ts'
 import { findObject, findTyped, type ObjectType } from './lookup.ts'
 import { flag, list, text } from './parameters.ts'

@@ -4,7 +4,13 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { didYouMean } from '../../../base/suggest.ts'
-import type { DriveRecord, PlexRecord, SubdiskRecord, VinumModel, VolumeRecord } from '../model.ts'
+import type {
+  DriveRecord,
+  PlexRecord,
+  SubdiskRecord,
+  VinumModel,
+  VolumeRecord,
+} from '../model/model.ts'
 
 export type ObjectType = 'volume' | 'plex' | 'subdisk' | 'drive'
 

@@ -5,7 +5,7 @@
  */
 import { formatSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
-import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model.ts'
+import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { findPlace, placeSubdisk } from './build.ts'
 import { Draft } from './draft.ts'

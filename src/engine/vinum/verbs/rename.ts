@@ -1,7 +1,7 @@
 /** `vinum rename` and `volume rename`: names are labels, identity is the UUID (spec/vinum.md, 6 and 8.21). */
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
-import type { PlexRecord, VolumeRecord } from '../model.ts'
+import type { PlexRecord, VolumeRecord } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { Draft } from './draft.ts'
 import { checkNewName, type FoundObject, findObject, findTyped } from './lookup.ts'

@@ -5,7 +5,7 @@
 import { STRIPE_BYTES_DEFAULT } from '../../../base/limits.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
-import type { DriveRecord, ParityLayout } from '../model.ts'
+import type { DriveRecord, ParityLayout } from '../model/model.ts'
 import type { Plan, PlanContext, PlanningVerb } from '../plan.ts'
 import { buildVolume, type PlexLayout } from './build.ts'
 import { Draft } from './draft.ts'

@@ -1,15 +1,15 @@
 /**
  * `vinum setstate`, `start`, `checkparity`, `rebuildparity` and `volume scrub`: what changes states and starts
- * jobs. The rules are in state-rules.ts and job-plans.ts. spec/vinum.md, 5.2, 5.3 and 6.
+ * jobs. The rules are in state-rules.ts and jobs/plans.ts. spec/vinum.md, 5.2, 5.3 and 6.
  */
 import type { JobKind } from '../../../control/reports.ts'
 import type { VerbSpec } from '../../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
-import { newJobId } from '../job-plans.ts'
-import type { PlexRecord, VolumeRecord } from '../model.ts'
+import { newJobId } from '../jobs/plans.ts'
+import type { PlexRecord, VolumeRecord } from '../model/model.ts'
+import { setState } from '../model/state-rules.ts'
 import type { PlanningVerb } from '../plan.ts'
-import { setState } from '../state-rules.ts'
 import { Draft } from './draft.ts'
 import { findObject, findTyped } from './lookup.ts'
 import { checkDistinct, flag, list, text } from './parameters.ts'

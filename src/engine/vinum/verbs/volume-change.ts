@@ -4,7 +4,13 @@
  */
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
-import type { DriveRecord, PlexRecord, ReadPolicy, SubdiskRecord, VolumeRecord } from '../model.ts'
+import type {
+  DriveRecord,
+  PlexRecord,
+  ReadPolicy,
+  SubdiskRecord,
+  VolumeRecord,
+} from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { buildCopy, checkPlexCount, type PlexLayout } from './build.ts'
 import { Draft, isPlaceholder } from './draft.ts'

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import type { VerbParameters } from '../../../../src/engine/geom/types.ts'
-import { firstUncovered } from '../../../../src/engine/vinum/coverage.ts'
+import { firstUncovered } from '../../../../src/engine/vinum/model/coverage.ts'
 import { allNames } from '../../../../src/engine/vinum/verbs/lookup.ts'
 import { VerbBench } from '../../../support/vinum-verbs.ts'
 

@@ -1,0 +1,139 @@
+/**
+ * A volume of FreeBSD's drives in operation: offered read-only, its plexes read as those of a native set. Made by
+ * freebsd/set.ts.
+ */
+import { PlexusError } from '../../../base/errors.ts'
+import { RAID5_COLUMNS } from '../../../base/limits.ts'
+import type { Provider } from '../../geom/provider.ts'
+import { LinearPlex } from '../io/plex-linear.ts'
+import type { PlacedSubdisk } from '../io/subdisk.ts'
+import { VolumeIo } from '../io/volume-io.ts'
+import {
+  type PlexRecord,
+  plexesOf,
+  sizeOfPlex,
+  subdisksOf,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model/model.ts'
+import { checkModel } from '../model/model-check.ts'
+import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import type { Plex } from '../runtime.ts'
+import { drivesOf, featuresOf, geometryOf } from '../set/volume.ts'
+import type { FreebsdSet } from './set.ts'
+
+export class FreebsdVolume {
+  record: VolumeRecord
+  readonly plexes: readonly Plex[]
+  readonly io: VolumeIo
+  readonly provider: Provider
+  /** {@link shapeOf} when it was made: another one needs another object. */
+  readonly shape: string
+
+  constructor(
+    set: FreebsdSet,
+    model: VinumModel,
+    record: VolumeRecord,
+    subdisks: ReadonlyMap<string, PlacedSubdisk>,
+  ) {
+    this.record = record
+    this.shape = shapeOf(model, record)
+    this.plexes = plexesOf(model, record.uuid).map((plex) => makePlex(set, model, plex, subdisks))
+    const drives = drivesOf(this.plexes)
+    this.io = new VolumeIo({ ...this.#form(), name: record.name, host: set })
+    this.provider = set.topology.makeProvider(set, {
+      name: record.name,
+      geometry: geometryOf(record, drives, this.plexes),
+      identity: {
+        wwid: `uuid.${record.uuid}`,
+        serial: record.uuid,
+        vendor: 'PLEXUS',
+        model: 'vinum volume',
+      },
+      features: { ...featuresOf(drives), readOnly: true, volatileWriteCache: false },
+    })
+  }
+
+  /**
+   * FreeBSD keeps no record of writes that a crash cut off, so copies may differ: all reads go to the first plex as
+   * long as it can be read, so that what was read once is read again.
+   */
+  #form() {
+    const { plexes } = this
+    const first = plexes.find(({ record }) => record.state === 'up')
+    return {
+      plexes,
+      readPolicy: 'prefer' as const,
+      preferredPlexUuid: first?.record.uuid,
+      map: undefined,
+    }
+  }
+
+  /** New records of the same shape: states have changed. */
+  async refresh(model: VinumModel, record: VolumeRecord): Promise<void> {
+    this.record = record
+    await this.io.pause()
+    for (const plex of this.plexes) {
+      const now = model.plexes.find(({ uuid }) => uuid === plex.record.uuid)
+      if (now) plex.record = now
+    }
+    this.io.setForm(this.#form())
+    this.io.resume()
+  }
+
+  /** Nothing is in flight afterwards, and nothing comes. */
+  async stop(): Promise<void> {
+    await this.io.pause()
+  }
+}
+
+function makePlex(
+  host: FreebsdSet,
+  model: VinumModel,
+  record: PlexRecord,
+  all: ReadonlyMap<string, PlacedSubdisk>,
+): Plex {
+  const subdisks = subdisksOf(model, record.uuid).flatMap(({ uuid }) => all.get(uuid) ?? [])
+  const options = { host, record, subdisks }
+  return record.organization === 'raid5' ? new Raid5Plex(options) : new LinearPlex(options)
+}
+
+/** Everything about a volume but states and drives' devices, to be compared. */
+export function shapeOf(model: VinumModel, volume: VolumeRecord): string {
+  const plexes = plexesOf(model, volume.uuid).map((plex) => [
+    plex.uuid,
+    plex.organization,
+    plex.stripeBytes,
+    subdisksOf(model, plex.uuid).map((one) => [
+      one.uuid,
+      one.driveUuid,
+      one.sizeBytes,
+      one.driveOffsetBytes,
+      one.plexOffsetBytes,
+    ]),
+  ])
+  return JSON.stringify([volume.sizeBytes, plexes])
+}
+
+/**
+ * Why a volume cannot be served by what FreeBSD's text says of it; undefined: it can. Columns that are missing in the
+ * middle, for example: their count decides where everything is.
+ */
+export function faultOf(model: VinumModel, volume: VolumeRecord): string | undefined {
+  const plexes = plexesOf(model, volume.uuid)
+  const subdisks = plexes.flatMap((plex) => subdisksOf(model, plex.uuid))
+  if (volume.sizeBytes === 0) return 'it has no complete plex'
+  for (const plex of plexes) {
+    const count = subdisksOf(model, plex.uuid).length
+    const [least, most] = plex.organization === 'raid5' ? [2, RAID5_COLUMNS] : [1, Infinity]
+    if (count < least || count > most) return `plex ${plex.name} has ${count} subdisks`
+    if (sizeOfPlex(plex, subdisksOf(model, plex.uuid)) === 0) return `plex ${plex.name} is empty`
+  }
+  try {
+    checkModel({ ...model, volumes: [volume], plexes, subdisks, jobs: [] })
+    return undefined
+  } catch (error) {
+    if (error instanceof PlexusError) return error.message
+    throw error
+  }
+}

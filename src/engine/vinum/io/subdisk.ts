@@ -1,0 +1,213 @@
+/**
+ * A subdisk in operation (runtime.ts): a piece of a drive. A request costs an addition here and nothing else.
+ * Only while the subdisk moves to another place its requests are followed: a write of what has been copied goes
+ * to both places, reads come from the old one, which stays the subdisk's until the end (move.ts). Called by the
+ * plexes; made and given new records by vinum-set.ts.
+ */
+import { assert } from '../../../base/assert.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { SubdiskRecord } from '../model/model.ts'
+import type { Drive, Subdisk, TroubleCounts, Validity } from '../runtime.ts'
+import { LockEntry, RangeLock } from './range-lock.ts'
+
+export class PlacedSubdisk implements Subdisk {
+  record: SubdiskRecord
+  drive: Drive
+  readonly errors: TroubleCounts = { read: 0, write: 0, parity: 0 }
+  validity: Validity | undefined
+  #move: SubdiskMove | undefined
+
+  constructor(record: SubdiskRecord, drive: Drive) {
+    this.record = record
+    this.drive = drive
+  }
+
+  get writable(): boolean {
+    const { state } = this.record
+    return (state === 'up' || state === 'reviving') && isPresent(this.drive)
+  }
+
+  /** The move that is under way. */
+  get move(): SubdiskMove | undefined {
+    return this.#move
+  }
+
+  /**
+   * From now on requests are followed, so that a copy to `drive` at `driveOffsetBytes` (absolute on the device) can
+   * be made under them. Requests that are under way already are not: the caller waits for them.
+   */
+  beginMove(drive: Drive, driveOffsetBytes: number): SubdiskMove {
+    assert(!this.#move, `${this.record.name} moves once at a time`)
+    this.#move = new SubdiskMove(drive, driveOffsetBytes)
+    return this.#move
+  }
+
+  /** The copy is done or given up: requests are followed no more. */
+  endMove(): void {
+    this.#move = undefined
+  }
+
+  forward(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
+    if (this.#move && parent.op !== 'flush') {
+      new FollowedRequest(this, this.#move, parent, offset, length, dataOffset).enter()
+    } else this.forwardHere(parent, offset, length, dataOffset)
+  }
+
+  /** To the place that the subdisk has now. */
+  forwardHere(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
+    const { consumer } = this.drive
+    const at = this.record.driveOffsetBytes + offset
+    if (consumer) consumer.forward(parent, at, length, dataOffset)
+    else queueMicrotask(() => parent.complete(missingDrive(this, parent.op)))
+  }
+}
+
+/** The new place of a moving subdisk, and how far the copy is. */
+export class SubdiskMove {
+  readonly drive: Drive
+  readonly driveOffsetBytes: number
+  /** In subdisk space: the copy keeps writes off its window, and everything off at the end. */
+  readonly lock = new RangeLock()
+  /** Everything below is in both places. Changed only while the lock keeps writes off what it uncovers. */
+  copiedBytes = 0
+  /** Why the new place is no copy any more: the job fails with it. Writes go on in the old place. */
+  error: PlexusError | undefined
+
+  constructor(drive: Drive, driveOffsetBytes: number) {
+    this.drive = drive
+    this.driveOffsetBytes = driveOffsetBytes
+  }
+
+  /** Sends a request to the new place. `offset` is in subdisk space. */
+  forwardThere(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
+    const { consumer } = this.drive
+    const at = this.driveOffsetBytes + offset
+    if (consumer) consumer.forward(parent, at, length, dataOffset)
+    else queueMicrotask(() => parent.complete(missingTarget(this.drive, parent.op)))
+  }
+}
+
+/** One request to a moving subdisk: waits for the copy's window, then goes to one or both places. */
+class FollowedRequest extends LockEntry implements IoRequest {
+  readonly op: IoOp
+  readonly offset: number
+  readonly length: number
+  readonly data: AlignedBuffer | undefined
+  readonly dataOffset: number
+  readonly fua: boolean
+  readonly cause: IoCause
+  readonly #subdisk: PlacedSubdisk
+  readonly #move: SubdiskMove
+  readonly #parent: IoRequest
+  #pending = 0
+  #error: PlexusError | undefined
+
+  constructor(
+    subdisk: PlacedSubdisk,
+    move: SubdiskMove,
+    parent: IoRequest,
+    offset: number,
+    length: number,
+    dataOffset: number,
+  ) {
+    super()
+    this.op = parent.op
+    this.offset = offset
+    this.length = length
+    this.data = parent.data
+    this.dataOffset = dataOffset
+    this.fua = parent.fua
+    this.cause = parent.cause
+    this.#subdisk = subdisk
+    this.#move = move
+    this.#parent = parent
+  }
+
+  enter(): void {
+    const mode = this.op === 'read' ? 'read' : 'write'
+    this.#move.lock.add(this, this.offset, this.length, mode)
+  }
+
+  /** The old place has done its part; its result is the request's. */
+  complete(error: PlexusError | undefined): void {
+    this.#error = error
+    this.end()
+  }
+
+  end(): void {
+    if (--this.#pending > 0) return
+    this.#move.lock.leave(this)
+    this.#parent.complete(this.#error)
+  }
+
+  /** The new place has failed: no copy any more, but the write is safe where the subdisk is. */
+  spoil(error: PlexusError): void {
+    this.#move.error ??= error
+  }
+
+  override granted(): void {
+    const { offset, length, dataOffset } = this
+    const move = this.#move
+    // The move may have ended while this request waited: then the subdisk's place is the only one.
+    const moving = this.#subdisk.move === move && !move.error && this.op !== 'read'
+    const copied = moving ? Math.min(length, move.copiedBytes - offset) : 0
+    this.#pending = copied > 0 ? 2 : 1
+    this.#subdisk.forwardHere(this, offset, length, dataOffset)
+    if (copied > 0) move.forwardThere(new SecondWrite(this, move), offset, copied, dataOffset)
+  }
+}
+
+/** The part of a followed write that goes to the new place. */
+class SecondWrite implements IoRequest {
+  readonly op: IoOp
+  readonly offset: number
+  readonly length: number
+  readonly data: AlignedBuffer | undefined
+  readonly dataOffset: number
+  readonly fua: boolean
+  readonly cause: IoCause
+  readonly #first: FollowedRequest
+
+  constructor(first: FollowedRequest, move: SubdiskMove) {
+    // What a discard leaves in the old place reads the same later: the new drive may know no discard, or one that
+    // leaves anything; zeroes it can always write.
+    const zeroes = first.op === 'discard' && !move.drive.consumer?.features.discardZeroes
+    this.op = zeroes ? 'write-zeroes' : first.op
+    this.offset = first.offset
+    this.length = first.length
+    this.data = first.data
+    this.dataOffset = first.dataOffset
+    this.fua = first.fua
+    this.cause = first.cause
+    this.#first = first
+  }
+
+  complete(error: PlexusError | undefined): void {
+    if (error) this.#first.spoil(error)
+    this.#first.end()
+  }
+}
+
+/** Is the drive's device there, and does it serve? */
+export function isPresent(drive: Drive): boolean {
+  return drive.consumer !== undefined && !drive.consumer.provider.error
+}
+
+function missingDrive({ record, drive }: PlacedSubdisk, op: IoOp): PlexusError {
+  const { name, device } = drive.record
+  return new PlexusError('gone', {
+    op,
+    subject: record.name,
+    message: `subdisk ${record.name}: its drive ${name} (${device}) is missing; connect it again or replace it`,
+  })
+}
+
+function missingTarget(drive: Drive, op: IoOp): PlexusError {
+  const { name, device } = drive.record
+  return new PlexusError('gone', {
+    op,
+    subject: name,
+    message: `drive ${name} (${device}), to which a subdisk moves, is missing; connect it again`,
+  })
+}

@@ -1,0 +1,339 @@
+/**
+ * Requests of a volume that change something, on all of its plexes: write, discard, write-zeroes, and flush,
+ * which changes what a power cut may take (spec/vinum.md, 7, 8.7, 8.26 and 9). A change waits for its range and for
+ * the intent map, goes to every plex that has subdisks for it, and is acknowledged when each byte is stored in a
+ * plex and whoever missed it is out of service durably. The good way is recycled objects: the task and one leg for
+ * each plex. Called by volume-io.ts.
+ */
+import { assert, defined } from '../../../base/assert.ts'
+import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
+import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { Plex, Subdisk } from '../runtime.ts'
+import type { IntentWaiter } from './dirty-regions.ts'
+import { callPlex, type PlexAnswer } from './plex-call.ts'
+import { LockEntry } from './range-lock.ts'
+import type { PlexSlot, VolumeIo } from './volume-io.ts'
+
+/** Parts of one request that are written at the same time where no plex can take all of it. */
+const PIECES_AT_ONCE = 32
+
+type Storable = ReturnType<Plex['storable']>
+
+/** The subdisks that missed a change, and the first reason. */
+class Missed {
+  readonly subdisks = new Set<Subdisk>()
+  error: PlexusError | undefined
+
+  add(subdisk: Subdisk, error: PlexusError): void {
+    this.subdisks.add(subdisk)
+    this.error ??= error
+  }
+}
+
+/** The part of a task that one plex does. */
+class Leg implements IoRequest {
+  op: IoOp = 'write'
+  offset = 0
+  length = 0
+  data: AlignedBuffer | undefined = undefined
+  dataOffset = 0
+  fua = false
+  cause: IoCause = 'initiator'
+  slot: PlexSlot | undefined = undefined
+  storable: Storable = 'none'
+  /** It has nothing to do. */
+  idle = false
+  error: PlexusError | undefined = undefined
+  readonly missed: Subdisk[] = []
+  /** Stale when the change came: a job that starts meanwhile copies the change, too, since it waits for it. */
+  readonly stale: Subdisk[] = []
+  /** Made once for the life of this object, so that a write makes no function. */
+  readonly onMissed = (subdisk: Subdisk): void => {
+    this.missed.push(subdisk)
+  }
+  readonly #task: ChangeTask
+
+  constructor(task: ChangeTask) {
+    this.#task = task
+  }
+
+  take(request: IoRequest, op: IoOp, slot: PlexSlot, storable: Storable): void {
+    this.op = op
+    this.offset = request.offset
+    this.length = request.length
+    this.data = request.data
+    this.dataOffset = request.dataOffset
+    this.fua = request.fua
+    this.cause = request.cause
+    this.slot = slot
+    this.storable = storable
+    this.error = undefined
+    this.missed.length = 0
+    if (storable !== 'full' || op === 'flush') addStale(slot.plex, this.stale)
+  }
+
+  start(): void {
+    if (this.idle) return
+    const slot = defined(this.slot, 'the plex')
+    slot.inFlight++
+    slot.plex.start(this, this.onMissed)
+  }
+
+  complete(error: PlexusError | undefined): void {
+    if (this.slot) this.slot.inFlight--
+    this.error = error
+    this.#task.legDone()
+  }
+
+  clear(): void {
+    this.slot = undefined
+    this.data = undefined
+    this.error = undefined
+    this.missed.length = 0
+    this.stale.length = 0
+  }
+}
+
+export class ChangeTask extends LockEntry implements IntentWaiter {
+  readonly #volume: VolumeIo
+  readonly #legs: Leg[] = []
+  #used = 0
+  #pending = 0
+  #request: IoRequest | undefined = undefined
+  /** Has entered the map. */
+  #intends = false
+
+  constructor(volume: VolumeIo) {
+    super()
+    this.#volume = volume
+  }
+
+  take(request: IoRequest): void {
+    this.#request = request
+  }
+
+  granted(): void {
+    this.#volume.admit(this)
+  }
+
+  run(): void {
+    const request = this.#current
+    const map = request.op === 'flush' ? undefined : this.#volume.map
+    this.#intends = map !== undefined
+    if (map) map.enter(request.offset, request.length, this)
+    else this.#dispatch(request)
+  }
+
+  /** The map is durable for the range. */
+  intended(error: PlexusError | undefined): void {
+    // Nothing has been written, so nothing differs.
+    if (error) this.#end(error, true)
+    else this.#dispatch(this.#current)
+  }
+
+  legDone(): void {
+    if (--this.#pending === 0) this.#settle(this.#current)
+  }
+
+  get #current(): IoRequest {
+    return defined(this.#request, 'the request')
+  }
+
+  #dispatch(request: IoRequest): void {
+    const { slots } = this.#volume
+    const op = opFor(request, slots)
+    let full = false
+    let pending = 0
+    this.#used = slots.length
+    for (let index = 0; index < slots.length; index++) {
+      const slot = slots[index] as PlexSlot
+      const leg = this.#leg(index)
+      const storable = op === 'flush' ? 'full' : slot.plex.storable(request.offset, request.length)
+      leg.take(request, op, slot, storable)
+      if (storable === 'full') full = true
+      // Nothing can be stored there, and everybody knows: the usual case while a mirror is degraded.
+      leg.idle = storable === 'none' && this.#allKnownOut(slot.plex)
+      if (!leg.idle) pending++
+    }
+    if (!full) {
+      void this.#inPieces(request, op)
+      return
+    }
+    // All counted before the first starts; none completes from within.
+    this.#pending = pending
+    for (let index = 0; index < slots.length; index++) this.#leg(index).start()
+  }
+
+  #leg(index: number): Leg {
+    const leg = this.#legs[index]
+    if (leg) return leg
+    const fresh = new Leg(this)
+    this.#legs[index] = fresh
+    return fresh
+  }
+
+  #allKnownOut(plex: Plex): boolean {
+    for (const subdisk of plex.subdisks) {
+      if (!subdisk.writable && !this.#volume.isOut(subdisk)) return false
+    }
+    return true
+  }
+
+  /** Every leg has ended. */
+  #settle(request: IoRequest): void {
+    let stored = false
+    let missed: Missed | undefined
+    let first: PlexusError | undefined
+    for (let index = 0; index < this.#used; index++) {
+      const leg = this.#leg(index)
+      const slot = defined(leg.slot, 'the plex')
+      if (leg.error) first ??= leg.error
+      else if (leg.storable === 'full') stored = true
+      missed = this.#collect(slot, leg, leg.storable, leg.stale, missed)
+    }
+    if (request.op === 'flush') this.#settleFlush(missed, first)
+    else if (stored) this.#conclude(missed)
+    else if (this.#used > 1) void this.#inPieces(request, opFor(request, this.#volume.slots))
+    else this.#end(first, false)
+  }
+
+  /** A flush has to reach every drive whose subdisks stay in service. */
+  #settleFlush(missed: Missed | undefined, first: PlexusError | undefined): void {
+    const only = this.#volume.slots.length === 1 ? this.#volume.slots[0] : undefined
+    if (only && isLinear(only.plex)) this.#end(first, true)
+    else if (missed) this.#conclude(missed)
+    else {
+      // Whatever failed was out of service before; the rest has been flushed, unless there is no rest.
+      const serves = this.#volume.slots.some(({ plex }) => plex.subdisks.some(isWritable))
+      this.#end(serves ? undefined : first, true)
+    }
+  }
+
+  /**
+   * Adds who missed the change in one plex and is not out of service for certain. `stale` were so when the change
+   * came, and durably where they are reviving now.
+   */
+  #collect(
+    slot: PlexSlot,
+    { error, missed: named }: PlexAnswer,
+    storable: Storable | undefined,
+    stale: readonly Subdisk[],
+    before: Missed | undefined,
+  ): Missed | undefined {
+    const linear = isLinear(slot.plex)
+    if (!error && (linear || slot.plex.subdisks.every(isWritable))) return before
+    const { subdisks } = slot.plex
+    const suspects = new Set(named)
+    // A column that is not in service misses every row of raid5, also when the plex has stored the rest.
+    // Where raid5 stores nothing because more are missing, the columns that are there miss it, too.
+    for (const subdisk of linear ? [] : subdisks) {
+      if (!subdisk.writable || storable === 'none') suspects.add(subdisk)
+    }
+    // A plex that fails and blames nobody is not trusted with any of it.
+    if (error && suspects.size === 0) for (const subdisk of subdisks) suspects.add(subdisk)
+    let missed = before
+    for (const subdisk of suspects) {
+      if (this.#volume.isOut(subdisk)) continue
+      if (subdisk.writable && stale.includes(subdisk)) continue
+      const { op, offset, length } = this.#current
+      missed ??= new Missed()
+      missed.add(subdisk, error ?? this.#volume.noCopy(op, offset, length))
+    }
+    return missed
+  }
+
+  /**
+   * No plex takes all of the range, or none did: each part of it that lies in one piece of every plex may still
+   * be stored in one of them. The range stays entered, so that writing a part again disturbs nobody.
+   */
+  async #inPieces(request: IoRequest, op: IoOp): Promise<void> {
+    const { slots } = this.#volume
+    const end = request.offset + request.length
+    let missed: Missed | undefined
+    let failed: PlexusError | undefined
+    const writePiece = async (offset: number, length: number): Promise<void> => {
+      const dataOffset = request.dataOffset + offset - request.offset
+      const range = { offset, length, data: request.data, dataOffset, fua: request.fua }
+      const able = slots.map(({ plex }) => plex.storable(offset, length))
+      const stale: Subdisk[] = []
+      for (const { plex } of slots) addStale(plex, stale)
+      const answers = await Promise.all(slots.map((slot) => callPlex(slot, op, range)))
+      let stored = false
+      answers.forEach((answer, index) => {
+        if (!answer.error && able[index] === 'full') stored = true
+        missed = this.#collect(slots[index] as PlexSlot, answer, able[index], stale, missed)
+      })
+      if (stored) return
+      const first = answers.find(({ error }) => error)?.error
+      failed ??= first ?? this.#volume.noCopy(op, offset, length)
+    }
+    for (let at = request.offset; at < end && !failed; ) {
+      const batch: Promise<void>[] = []
+      while (at < end && batch.length < PIECES_AT_ONCE) {
+        const to = Math.min(end, ...slots.map(({ plex }) => plex.pieceEnd(at)))
+        batch.push(writePiece(at, to - at))
+        at = to
+      }
+      await Promise.all(batch)
+    }
+    if (slots.length === 0) failed = this.#volume.noCopy(op, request.offset, request.length)
+    if (failed) this.#end(failed, false)
+    else this.#conclude(missed)
+  }
+
+  /** It is stored. Whoever missed it goes out of service before it is acknowledged. */
+  #conclude(missed: Missed | undefined): void {
+    if (!missed) this.#end(undefined, true)
+    else void this.#demote(missed)
+  }
+
+  async #demote({ subdisks, error }: Missed): Promise<void> {
+    let failure: PlexusError | undefined
+    try {
+      await this.#volume.demote(subdisks, defined(error, 'why they missed it'))
+    } catch (refused) {
+      failure = toPlexusError(refused, this.#current.op, this.#volume.name)
+    }
+    this.#end(failure, failure === undefined)
+  }
+
+  /** `agree`: all copies in service are the same in the range, as far as this change goes. */
+  #end(error: PlexusError | undefined, agree: boolean): void {
+    const request = this.#current
+    const { map } = this.#volume
+    if (this.#intends) {
+      assert(map, 'a map stays while somebody is inside')
+      if (agree) map.leave(request.offset, request.length)
+      else map.keep(request.offset, request.length)
+    }
+    for (let index = 0; index < this.#used; index++) this.#leg(index).clear()
+    this.#used = 0
+    this.#request = undefined
+    this.#volume.endChange(this)
+    request.complete(error)
+  }
+}
+
+function addStale(plex: Plex, to: Subdisk[]): void {
+  for (const subdisk of plex.subdisks) if (subdisk.record.state === 'stale') to.push(subdisk)
+}
+
+function isWritable({ writable }: Subdisk): boolean {
+  return writable
+}
+
+function isLinear({ record }: Plex): boolean {
+  return record.organization !== 'raid5'
+}
+
+/**
+ * Copies must read the same after a discard: where a drive may leave anything, or knows no discard, zeroes are
+ * written instead. A single plex has nothing to agree with; raid5 sees to its parity by itself.
+ */
+function opFor({ op }: IoRequest, slots: readonly PlexSlot[]): IoOp {
+  if (op !== 'discard' || slots.length < 2) return op
+  const agree = slots.every(({ plex }) =>
+    plex.subdisks.every(({ drive }) => !drive.consumer || drive.consumer.features.discardZeroes),
+  )
+  return agree ? op : 'write-zeroes'
+}

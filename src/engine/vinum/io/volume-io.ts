@@ -1,0 +1,364 @@
+/**
+ * The I/O path of a volume (spec/vinum.md, 7, and runtime.ts for its three rules): which plexes a request goes
+ * to, in which order with others, and what becomes of a copy that fails. The volume's geom hands requests in;
+ * volume-read.ts and volume-change.ts carry them out; jobs lock ranges here; vinum-set.ts swaps plexes while the
+ * volume pauses.
+ *
+ * Requests are entered in the range lock only where somebody could care: writes with two plexes, a map or a
+ * job's lock; reads only while a job locks `all`. What runs outside ("loose") is counted, and a lock waits
+ * for it to end. A volume of one concat or striped plex passes requests on and does no more.
+ */
+import { assert } from '../../../base/assert.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import type { AlignedBuffer, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { ReadPolicy, SubdiskRecord } from '../model/model.ts'
+import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
+import type { IntentMap } from './dirty-regions.ts'
+import { type LockEntry, type LockMode, RangeLock } from './range-lock.ts'
+import { ChangeTask } from './volume-change.ts'
+import { DirectTask } from './volume-direct.ts'
+import { ReadTask, readPieces } from './volume-read.ts'
+
+/** What may be swapped while the volume pauses. */
+export interface VolumeForm {
+  /** In the order of the configuration. */
+  readonly plexes: readonly Plex[]
+  readonly readPolicy: ReadPolicy
+  /** For `prefer`. */
+  readonly preferredPlexUuid: string | undefined
+  /** undefined: no redundancy, so no copies that could differ. */
+  readonly map: IntentMap | undefined
+}
+
+export interface VolumeIoOptions extends VolumeForm {
+  readonly name: string
+  readonly host: VinumHost
+}
+
+/** A plex in its place, with the requests of this volume that it works on. */
+export interface PlexSlot {
+  readonly plex: Plex
+  inFlight: number
+}
+
+/** A request that runs when it has been let in. */
+export interface Admitted {
+  run(): void
+}
+
+export class VolumeIo {
+  readonly name: string
+  readonly host: VinumHost
+  /** Only for the tasks. */
+  readonly locks = new RangeLock()
+  #slots: readonly PlexSlot[] = []
+  #form: VolumeForm
+  /** One linear plex and no map: nothing to decide. */
+  #direct = false
+  #turn = 0
+  #pauses = 0
+  /** Requests that work below. Those that wait for a range or for the end of a pause do not. */
+  #active = 0
+  /** What came or was let in while the volume paused, in order. */
+  #heldBack: (() => void)[] = []
+  #onIdle: (() => void)[] = []
+  #jobLocks = 0
+  #allLocks = 0
+  #looseReads = 0
+  #looseChanges = 0
+  #onDrained: (() => void)[] = []
+  /** Records of subdisks that are out of service for certain: the host has said so, durably. */
+  readonly #confirmedOut = new WeakSet<SubdiskRecord>()
+  readonly #reads: ReadTask[] = []
+  readonly #changes: ChangeTask[] = []
+  readonly #directs: DirectTask[] = []
+
+  constructor(options: VolumeIoOptions) {
+    this.name = options.name
+    this.host = options.host
+    this.#form = options
+    this.#take(options)
+  }
+
+  get slots(): readonly PlexSlot[] {
+    return this.#slots
+  }
+
+  get map(): IntentMap | undefined {
+    return this.#form.map
+  }
+
+  /** Requests that work below now. */
+  get active(): number {
+    return this.#active
+  }
+
+  /** Begins a request of the volume's provider; range and access have been checked. */
+  start(request: IoRequest): void {
+    if (this.#pauses > 0) {
+      this.#heldBack.push(() => this.start(request))
+      return
+    }
+    if (this.#direct && this.#jobLocks === 0) {
+      const task = this.#directs.pop() ?? new DirectTask(this)
+      this.#active++
+      if (request.op === 'read') this.#looseReads++
+      else this.#looseChanges++
+      task.begin(request)
+      return
+    }
+    if (request.op === 'read') {
+      const task = this.#reads.pop() ?? new ReadTask(this)
+      task.take(request)
+      if (this.#allLocks > 0) this.locks.add(task, request.offset, request.length, 'read')
+      else {
+        this.#looseReads++
+        this.admit(task)
+      }
+      return
+    }
+    const task = this.#changes.pop() ?? new ChangeTask(this)
+    task.take(request)
+    // A flush changes nothing, and waits for nothing: it covers what was acknowledged before it came.
+    if (request.op === 'flush') this.admit(task)
+    else this.locks.add(task, request.offset, request.length, 'write')
+  }
+
+  /**
+   * Keeps changes (`writes`) or all requests (`all`) off a range, waits for those in flight there, and resolves to
+   * the way to let go. First come, first served. Whoever holds one must not wait for another one that overlaps.
+   */
+  async lock(offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void> {
+    const all = mode === 'all'
+    this.#jobLocks++
+    if (all) this.#allLocks++
+    // From now on nothing becomes loose that this lock is about, so this ends.
+    while (this.#looseChanges > 0 || (all && this.#looseReads > 0)) {
+      await new Promise<void>((resolve) => this.#onDrained.push(resolve))
+    }
+    const entry = await this.#enter(offset, length, mode)
+    let held = true
+    return () => {
+      assert(held, 'a lock is let go once')
+      held = false
+      this.#jobLocks--
+      if (all) this.#allLocks--
+      this.locks.leave(entry)
+    }
+  }
+
+  /**
+   * New requests wait from now on; resolves when none works below. Those that wait for a range that a job has
+   * locked do not count, so a job may pause the volume. Nobody may wait for a lock of the volume, or for
+   * {@link VinumHost.demote}, between pause and resume.
+   */
+  async pause(): Promise<void> {
+    this.#pauses++
+    if (this.#active === 0) return
+    await new Promise<void>((resolve) => this.#onIdle.push(resolve))
+  }
+
+  resume(): void {
+    assert(this.#pauses > 0, 'what resumes has paused')
+    if (--this.#pauses > 0) return
+    const held = this.#heldBack
+    this.#heldBack = []
+    for (const go of held) go()
+  }
+
+  /** Other plexes, policy or map; between {@link pause} and {@link resume}. */
+  setForm(form: VolumeForm): void {
+    assert(this.#pauses > 0 && this.#active === 0, 'plexes change while the volume pauses')
+    this.#take(form)
+  }
+
+  /**
+   * For jobs that hold a lock on the range: fills `into` from the plexes other than `except`. Repairs what
+   * cannot be read in one plex from another. Rejects with the first error when no plex has a part of it.
+   */
+  async readExcept(except: Plex | undefined, offset: number, into: AlignedBuffer): Promise<void> {
+    await this.#comeIn()
+    try {
+      const slots = this.#slots.filter(({ plex }) => plex !== except)
+      const length = into.bytes.length
+      await readPieces(this, slots, { offset, length, data: into, dataOffset: 0 }, undefined)
+    } finally {
+      this.leaveWork()
+    }
+  }
+
+  /** Where to read: undefined when no plex is valid for all of the range. */
+  choose(offset: number, length: number): PlexSlot | undefined {
+    const slots = this.#slots
+    if (slots.length === 1) {
+      const only = slots[0]
+      return only?.plex.readable(offset, length) ? only : undefined
+    }
+    const policy = this.isHeld(offset, length) ? firstInService : POLICY[this.#form.readPolicy]
+    return policy(slots, this.#turn++, offset, length, this.#form.preferredPlexUuid)
+  }
+
+  /** May the copies differ there? Then one of them is the truth, block by block, until a job has made them equal. */
+  isHeld(offset: number, length: number): boolean {
+    return this.#form.map?.isHeld(offset, length) ?? false
+  }
+
+  /** Bytes of the largest block among the drives: what can be read or lost alone. */
+  get blockBytes(): number {
+    const drives = this.#slots.flatMap(({ plex }) => plex.subdisks.map(({ drive }) => drive))
+    return Math.max(512, ...drives.map(({ record }) => record.blockBytes))
+  }
+
+  /** Is the subdisk out of service, and that durably? Then what it misses matters no more. */
+  isOut(subdisk: Subdisk): boolean {
+    return !subdisk.writable && this.#confirmedOut.has(subdisk.record)
+  }
+
+  /** Takes out of service what missed a change; rejects when the change must not be acknowledged. */
+  async demote(missed: Iterable<Subdisk>, error: PlexusError): Promise<void> {
+    const subdisks = [...missed]
+    await this.host.demote(subdisks, error)
+    for (const subdisk of subdisks) {
+      if (!subdisk.writable) this.#confirmedOut.add(subdisk.record)
+    }
+  }
+
+  // For the tasks: coming in, working, going.
+
+  /** Lets a task run, now or when the pause has ended. */
+  admit(task: Admitted): void {
+    if (this.#pauses > 0) {
+      this.#heldBack.push(() => this.admit(task))
+      return
+    }
+    this.#active++
+    task.run()
+  }
+
+  /** A task of the error path enters the range for itself, without being at work while it waits. */
+  async reenter(offset: number, length: number): Promise<LockEntry> {
+    this.leaveWork()
+    const entry = await this.#enter(offset, length, 'writes')
+    await this.#comeIn()
+    return entry
+  }
+
+  leaveWork(): void {
+    this.#active--
+    assert(this.#active >= 0, 'who leaves has come in')
+    if (this.#active > 0 || this.#onIdle.length === 0) return
+    for (const resolve of this.#onIdle.splice(0)) resolve()
+  }
+
+  /** A read gives up its place among the others; it still works. */
+  leaveRange(task: ReadTask): void {
+    if (task.rankBit !== 0) this.locks.leave(task)
+    else {
+      this.#looseReads--
+      this.#tellDrained()
+    }
+  }
+
+  /** A read has ended, and has left its range. */
+  endRead(task: ReadTask): void {
+    this.#reads.push(task)
+    this.leaveWork()
+  }
+
+  endChange(task: ChangeTask): void {
+    if (task.rankBit !== 0) this.locks.leave(task)
+    this.#changes.push(task)
+    this.leaveWork()
+  }
+
+  endDirect(task: DirectTask, op: IoOp): void {
+    this.#directs.push(task)
+    if (op === 'read') this.#looseReads--
+    else this.#looseChanges--
+    this.#tellDrained()
+    this.leaveWork()
+  }
+
+  noCopy(op: IoOp, offset: number, length: number): PlexusError {
+    return new PlexusError('io', {
+      op,
+      subject: this.name,
+      message: `volume ${this.name}: no plex can ${op} ${length} bytes at offset ${offset}; plexus status ${this.name} shows what is missing`,
+    })
+  }
+
+  #take(form: VolumeForm): void {
+    const { plexes, readPolicy, preferredPlexUuid, map } = form
+    this.#form = { plexes, readPolicy, preferredPlexUuid, map }
+    this.#slots = plexes.map((plex) => ({ plex, inFlight: 0 }))
+    this.#direct = plexes.length === 1 && plexes[0]?.record.organization !== 'raid5' && !map
+  }
+
+  #tellDrained(): void {
+    if (this.#onDrained.length === 0 || (this.#looseReads > 0 && this.#looseChanges > 0)) return
+    for (const resolve of this.#onDrained.splice(0)) resolve()
+  }
+
+  async #enter(offset: number, length: number, mode: LockMode): Promise<LockEntry> {
+    let entry: LockEntry | undefined
+    await new Promise<void>((resolve) => {
+      entry = this.locks.enter(offset, length, mode, resolve)
+    })
+    assert(entry, 'who was let in has an entry')
+    return entry
+  }
+
+  #comeIn(): Promise<void> {
+    return new Promise((resolve) => this.admit({ run: resolve }))
+  }
+}
+
+type Policy = (
+  slots: readonly PlexSlot[],
+  turn: number,
+  offset: number,
+  length: number,
+  preferredPlexUuid: string | undefined,
+) => PlexSlot | undefined
+
+/**
+ * Each block comes from the first plex that has it, whichever range it is read with: a plex behind that one must not
+ * answer for a range because it has all of it.
+ */
+const firstInService: Policy = (slots, _turn, offset, length) => {
+  for (const slot of slots) {
+    if (slot.plex.readable(offset, length)) return slot
+    if (slot.plex.subdisks.some(({ writable }) => writable)) return undefined
+  }
+  return undefined
+}
+
+const roundRobin: Policy = (slots, turn, offset, length) => {
+  for (let step = 0; step < slots.length; step++) {
+    const slot = slots[(turn + step) % slots.length]
+    if (slot?.plex.readable(offset, length)) return slot
+  }
+  return undefined
+}
+
+/** spec/vinum.md, 7 and 9. */
+const POLICY: Readonly<Record<ReadPolicy, Policy>> = {
+  'round-robin': roundRobin,
+  prefer(slots, turn, offset, length, preferredPlexUuid) {
+    for (const slot of slots) {
+      if (slot.plex.record.uuid === preferredPlexUuid && slot.plex.readable(offset, length)) {
+        return slot
+      }
+    }
+    return roundRobin(slots, turn, offset, length, preferredPlexUuid)
+  },
+  'least-queue'(slots, turn, offset, length) {
+    let best: PlexSlot | undefined
+    for (let step = 0; step < slots.length; step++) {
+      const slot = slots[(turn + step) % slots.length]
+      if (!slot || (best && best.inFlight <= slot.inFlight)) continue
+      if (slot.plex.readable(offset, length)) best = slot
+    }
+    return best
+  },
+}

@@ -1,0 +1,300 @@
+/**
+ * Which jobs a configuration needs: what `start` means (spec/vinum.md, 5.3), what begins by itself when a drive
+ * returns, and what a job's end does to the model. Pure; used by the verbs and by vinum-set.ts. Nothing here
+ * writes over data of which no valid copy exists elsewhere (8.11).
+ */
+import { PlexusError } from '../../../base/errors.ts'
+import type { Random } from '../../../base/random.ts'
+import type { JobKind } from '../../../control/reports.ts'
+import { hasOtherCopy } from '../model/coverage.ts'
+import {
+  byUuid,
+  type JobRecord,
+  type PlexRecord,
+  plexesOf,
+  replaceRecord,
+  type SubdiskRecord,
+  sizeOfPlex,
+  subdisksOf,
+  type VinumModel,
+} from '../model/model.ts'
+import { derive } from '../model/state-rules.ts'
+
+export interface JobOptions {
+  readonly random: Random
+  /**
+   * Has the volume's intent map marked every write since the content of this subdisk was whole? Then only what
+   * the map names is copied. Without it: everything, which is right always.
+   */
+  isTracked?(subdisk: SubdiskRecord): boolean
+}
+
+export interface JobsNeeded {
+  /** With the new records, and the subdisks that they fill reviving. */
+  readonly model: VinumModel
+  /** The new ones. */
+  readonly jobs: readonly JobRecord[]
+}
+
+/** What one plex, or one move, needs: a job with what it fills, or the reason why nothing helps, or nothing. */
+type Need =
+  | {
+      readonly kind: JobKind
+      readonly targetUuid: string
+      readonly fills: readonly SubdiskRecord[]
+      readonly cursorBytes: number
+      readonly scope: JobRecord['scope']
+    }
+  | { readonly refusal: PlexusError }
+  | undefined
+
+/**
+ * The jobs that bring an object up to date: a volume, a plex, or a subdisk that is to move; without `targetUuid`
+ * all of the set, where what cannot be helped is passed over. Returns no jobs when nothing is needed. Throws
+ * `not-found` for an unknown object, `in-use` when a job works on it already, `invalid` when nothing can help.
+ */
+export function jobsNeeded(
+  model: VinumModel,
+  targetUuid: string | undefined,
+  options: JobOptions,
+): JobsNeeded {
+  const needs =
+    targetUuid === undefined ? allNeeds(model, options) : needsOf(model, targetUuid, options)
+  let next = model
+  const jobs: JobRecord[] = []
+  for (const need of needs) {
+    if (!need || 'refusal' in need) continue
+    const { fills, ...plan } = need
+    const job = newJob(next, plan, options.random)
+    let subdisks = next.subdisks
+    const state = need.kind === 'grow' ? 'up' : 'reviving'
+    for (const one of fills) subdisks = replaceRecord(subdisks, { ...one, state })
+    next = { ...next, subdisks, jobs: [...next.jobs, job] }
+    jobs.push(job)
+  }
+  const refused = needs.find((one) => one !== undefined && 'refusal' in one)
+  if (jobs.length === 0 && targetUuid !== undefined && refused && 'refusal' in refused) {
+    throw refused.refusal
+  }
+  return jobs.length === 0 ? { model, jobs } : { model: derive(next), jobs }
+}
+
+export type NewJob = Pick<JobRecord, 'kind' | 'targetUuid'> &
+  Partial<Pick<JobRecord, 'cursorBytes' | 'scope' | 'limitBytesPerSecond'>>
+
+/** An id for a new job that is free in the set: `j3f9a`. */
+export function newJobId(model: VinumModel, random: Random): string {
+  const taken = new Set(model.jobs.map((one) => one.id))
+  let id: string
+  do id = `j${random.bytes(2).toString('hex')}`
+  while (taken.has(id))
+  return id
+}
+
+/** A new job's record. The caller puts it into the model. */
+export function newJob(model: VinumModel, plan: NewJob, random: Random): JobRecord {
+  return {
+    id: newJobId(model, random),
+    kind: plan.kind,
+    targetUuid: plan.targetUuid,
+    cursorBytes: plan.cursorBytes ?? 0,
+    scope: plan.scope ?? 'all',
+    paused: false,
+    limitBytesPerSecond: plan.limitBytesPerSecond,
+    mismatches: 0,
+  }
+}
+
+/**
+ * The model after a job: its record is gone. `done`: what it filled is up, parity that it computed is valid. Else
+ * what it was filling is stale again: a copy that has ended early is never good (8.6, 8.8). The ends of grow and
+ * move, which change places and sizes, are their own business (grow.ts, move.ts).
+ */
+export function endJob(
+  model: VinumModel,
+  jobId: string,
+  outcome: 'done' | 'failed' | 'cancelled',
+): VinumModel {
+  const job = model.jobs.find((one) => one.id === jobId)
+  if (!job) return model
+  let next: VinumModel = { ...model, jobs: model.jobs.filter((one) => one !== job) }
+  if (job.kind === 'sync' || job.kind === 'rebuild') {
+    for (const one of subdisksOf(next, job.targetUuid)) {
+      if (one.state !== 'reviving') continue
+      const state = outcome === 'done' ? 'up' : 'stale'
+      next = { ...next, subdisks: replaceRecord(next.subdisks, { ...one, state }) }
+    }
+  }
+  const plex = byUuid(next.plexes, job.targetUuid)
+  // A whole sync of raid5 writes rows with their parity; one of dirty regions says nothing of the other rows.
+  const parity =
+    plex?.organization === 'raid5' &&
+    (job.kind === 'initialise' || (job.kind === 'sync' && job.scope === 'all'))
+  if (outcome === 'done' && plex && parity) {
+    const parityValidBytes = sizeOfPlex(plex, subdisksOf(next, plex.uuid))
+    next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, parityValidBytes }) }
+  }
+  return derive(next)
+}
+
+function allNeeds(model: VinumModel, options: JobOptions): readonly Need[] {
+  return [
+    ...model.plexes.map((one) => needOfPlex(model, one, options)),
+    ...model.subdisks.map((one) => needOfMove(model, one)),
+  ]
+}
+
+function needsOf(model: VinumModel, uuid: string, options: JobOptions): readonly Need[] {
+  const volume = byUuid(model.volumes, uuid)
+  if (volume) {
+    const plexes = plexesOf(model, uuid)
+    if (plexes.length === 0) {
+      return [refuse('invalid', `volume ${volume.name}`, 'it has no plexes; attach one first')]
+    }
+    const job = model.jobs.find((one) => one.targetUuid === uuid)
+    if (job) return [busy(`volume ${volume.name}`, job)]
+    return plexes.map((one) => needOfPlex(model, one, options))
+  }
+  const plex = byUuid(model.plexes, uuid)
+  if (plex) return [needOfPlex(model, plex, options)]
+  const subdisk = byUuid(model.subdisks, uuid)
+  if (subdisk?.move) return [needOfMove(model, subdisk)]
+  const drive = byUuid(model.drives, uuid)
+  if (subdisk || drive) {
+    const type = subdisk ? 'subdisk' : 'drive'
+    const name = `${type} ${subdisk?.name ?? drive?.name}`
+    const parent = byUuid(model.plexes, subdisk?.plexUuid)
+    const hint = parent ? `: start ${parent.name}` : ''
+    return [
+      refuse('invalid', name, `a ${type} is not started; start its plex or its volume${hint}`),
+    ]
+  }
+  throw new PlexusError('not-found', {
+    op: 'start',
+    subject: uuid,
+    message: `there is no object ${uuid} in the vinum configuration`,
+  })
+}
+
+function refuse(kind: 'invalid' | 'in-use', object: string, reason: string): Need {
+  const message = `${object}: ${reason}`
+  return { refusal: new PlexusError(kind, { op: 'start', subject: object, message }) }
+}
+
+function busy(object: string, job: JobRecord): Need {
+  return refuse(
+    'in-use',
+    object,
+    `job ${job.id} (${job.kind}) works on it; wait for it, or cancel it`,
+  )
+}
+
+function needOfMove(model: VinumModel, subdisk: SubdiskRecord): Need {
+  if (!subdisk.move) return undefined
+  const job = model.jobs.find((one) => one.targetUuid === subdisk.uuid)
+  if (job) return busy(`subdisk ${subdisk.name}`, job)
+  if (subdisk.state !== 'up') {
+    return refuse(
+      'invalid',
+      `subdisk ${subdisk.name}`,
+      `it is ${subdisk.state}: nothing to move from`,
+    )
+  }
+  return { kind: 'move', targetUuid: subdisk.uuid, fills: [], cursorBytes: 0, scope: 'all' }
+}
+
+function needOfPlex(model: VinumModel, plex: PlexRecord, options: JobOptions): Need {
+  const subdisks = subdisksOf(model, plex.uuid)
+  const parityValid = plex.parityValidBytes >= sizeOfPlex(plex, subdisks)
+  const out = subdisks.filter((one) => one.state !== 'up')
+  const raid5 = plex.organization === 'raid5'
+  const work = { targetUuid: plex.uuid, fills: [], cursorBytes: 0, scope: 'all' } as const
+  if (out.length === 0 && !plex.growth && (!raid5 || parityValid)) return undefined
+  const job = model.jobs.find((one) => one.targetUuid === plex.uuid)
+  if (job) return busy(`plex ${plex.name}`, job)
+  if (plex.growth && out.length <= (raid5 && parityValid ? 1 : 0)) {
+    return { ...work, kind: 'grow', cursorBytes: plex.growth.cursorBytes }
+  }
+  const { cursorBytes, columnsBefore, backup } = plex.growth ?? {}
+  if (cursorBytes === 0 && !backup) {
+    // Nothing has moved: new columns hold nothing yet, so that they have missed nothing.
+    const isEmpty = (one: SubdiskRecord): boolean =>
+      isHere(model, one) && subdisks.indexOf(one) >= (columnsBefore ?? 0)
+    if (out.every(isEmpty)) return { ...work, kind: 'grow', fills: out }
+  }
+  if (plex.growth) {
+    return refuse(
+      'invalid',
+      `plex ${plex.name}`,
+      `it cannot grow on: ${listed(out)}; bring them back first`,
+    )
+  }
+  if (raid5 && out.length === 0) {
+    return { ...work, kind: 'initialise', cursorBytes: plex.parityValidBytes }
+  }
+  if (raid5 && out.length === 1 && parityValid) return needOfColumn(model, plex, out, options)
+  return needOfSync(model, plex, out, options)
+}
+
+/** raid5 with one column out: it is computed from the others. */
+function needOfColumn(
+  model: VinumModel,
+  plex: PlexRecord,
+  out: readonly SubdiskRecord[],
+  options: JobOptions,
+): Need {
+  const fills = out.filter((one) => isHere(model, one))
+  if (fills.length === 0) return missing(model, plex, out)
+  const scope = scopeOf(fills, options)
+  return { kind: 'rebuild', targetUuid: plex.uuid, fills, cursorBytes: 0, scope }
+}
+
+/** What the other plexes of the volume can fill. raid5 takes it only when at most one column stays out. */
+function needOfSync(
+  model: VinumModel,
+  plex: PlexRecord,
+  out: readonly SubdiskRecord[],
+  options: JobOptions,
+): Need {
+  const here = out.filter((one) => isHere(model, one))
+  if (here.length === 0) return missing(model, plex, out)
+  const without = new Set(subdisksOf(model, plex.uuid).map((one) => one.uuid))
+  const fills = here.filter((one) => hasOtherCopy(model, one, { without, ownParity: false }))
+  const tooFew = plex.organization === 'raid5' && out.length - fills.length > 1
+  if (fills.length === 0 || tooFew) {
+    const hint = here.some((one) => one.state === 'down')
+      ? `setstate up ${plex.name} lets it serve again`
+      : `connect the missing drives; setstate --force up ${plex.name} takes its content as it is`
+    return refuse(
+      'invalid',
+      `plex ${plex.name}`,
+      `${listed(out)}, and no good copy of it exists; ${hint}`,
+    )
+  }
+  return {
+    kind: 'sync',
+    targetUuid: plex.uuid,
+    fills,
+    cursorBytes: 0,
+    scope: scopeOf(fills, options),
+  }
+}
+
+function scopeOf(fills: readonly SubdiskRecord[], options: JobOptions): JobRecord['scope'] {
+  return fills.every((one) => options.isTracked?.(one) === true) ? 'dirty' : 'all'
+}
+
+function isHere(model: VinumModel, subdisk: SubdiskRecord): boolean {
+  return byUuid(model.drives, subdisk.driveUuid)?.state === 'up'
+}
+
+function listed(out: readonly SubdiskRecord[]): string {
+  return out.map((one) => `subdisk ${one.name} is ${one.state}`).join(', ')
+}
+
+function missing(model: VinumModel, plex: PlexRecord, out: readonly SubdiskRecord[]): Need {
+  const names = new Set(out.map((one) => byUuid(model.drives, one.driveUuid)?.name ?? '?'))
+  const drives = [...names].join(', ')
+  const reason = `${listed(out)}; drive ${drives} is down: connect it, or replace it`
+  return refuse('invalid', `plex ${plex.name}`, reason)
+}

@@ -1,0 +1,175 @@
+/**
+ * Writes whole rows of striped and raid5 columns, parity included, straight to the subdisks: for jobs that bring a
+ * row's content themselves (a sync into a raid5 plex, the new layout of a growth). The caller keeps everybody off
+ * the rows. A row's units may be larger than a buffer: they are done in slices of all columns.
+ */
+import { defined } from '../../../base/assert.ts'
+import { alignDown } from '../../../base/bytes.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import type { Kernels, XorSource } from '../../../base/kernels.ts'
+import { JOB_STEP_BYTES, PAGE_BYTES } from '../../../base/limits.ts'
+import type { AlignedBuffer } from '../../../hal/block-device.ts'
+import type { ParityLayout, PlexRecord } from '../model/model.ts'
+import { createLayout, dataColumn, parityColumn } from '../raid5/layout.ts'
+import type { Subdisk, VinumHost } from '../runtime.ts'
+import { asPromise, type Missed, settled, slice, transfer, withLease } from './setup.ts'
+
+/** The columns of one layout of a plex. */
+export interface Columns {
+  readonly name: string
+  readonly subdisks: readonly Subdisk[]
+  readonly stripeBytes: number
+  /** undefined: striped, no parity. */
+  readonly parityLayout: ParityLayout | undefined
+}
+
+export type RowHost = Pick<VinumHost, 'pool' | 'demote' | 'noteError'> & {
+  readonly kernels: Kernels
+}
+
+/** All columns of a plex, or the first ones: those before a growth. */
+export function columnsOf(
+  { record, subdisks }: { readonly record: PlexRecord; readonly subdisks: readonly Subdisk[] },
+  count = subdisks.length,
+): Columns {
+  return {
+    name: record.name,
+    subdisks: subdisks.slice(0, count),
+    stripeBytes: record.stripeBytes,
+    parityLayout: record.organization === 'raid5' ? record.parityLayout : undefined,
+  }
+}
+
+function dataColumns({ subdisks, parityLayout }: Columns): number {
+  return subdisks.length - (parityLayout ? 1 : 0)
+}
+
+/** Data of one row. */
+export function rowBytesOf(columns: Columns): number {
+  return dataColumns(columns) * columns.stripeBytes
+}
+
+/**
+ * Writes the rows of plex range [offset, offset + length), both whole rows of this layout; `read` gives their data.
+ * Columns that are out of service are left out as long as parity makes up for them. One that fails a write is taken
+ * out of service durably; rejects when that may not be, or when more are missing than parity makes up for.
+ */
+export async function fillRows(
+  host: RowHost,
+  columns: Columns,
+  offset: number,
+  length: number,
+  read: (offset: number, into: AlignedBuffer) => Promise<void>,
+): Promise<void> {
+  const rowBytes = rowBytesOf(columns)
+  const { stripeBytes, subdisks } = columns
+  const share = Math.floor(JOB_STEP_BYTES / subdisks.length)
+  const width = Math.min(stripeBytes, Math.max(PAGE_BYTES, alignDown(share, PAGE_BYTES)))
+  for (let at = offset; at < offset + length; at += rowBytes) {
+    for (let within = 0; within < stripeBytes; within += width) {
+      const bytes = Math.min(width, stripeBytes - within)
+      await fillSlice(host, columns, at, within, bytes, read)
+    }
+  }
+}
+
+/** Bytes `within` to `within + bytes` of every unit of the row at `rowOffset` of plex space. */
+async function fillSlice(
+  host: RowHost,
+  columns: Columns,
+  rowOffset: number,
+  within: number,
+  bytes: number,
+  read: (offset: number, into: AlignedBuffer) => Promise<void>,
+): Promise<void> {
+  const { stripeBytes, subdisks } = columns
+  const count = dataColumns(columns)
+  const row = rowOffset / rowBytesOf(columns)
+  await withLease(host.pool, subdisks.length * bytes, async (lease) => {
+    const part = (index: number): AlignedBuffer => slice(lease, index * bytes, bytes)
+    if (bytes === stripeBytes) await read(rowOffset, slice(lease, 0, count * bytes))
+    else {
+      const reads = Array.from({ length: count }, (_, index) =>
+        read(rowOffset + index * stripeBytes + within, part(index)),
+      )
+      await settled(reads)
+    }
+    if (columns.parityLayout) {
+      const sources: XorSource[] = Array.from({ length: count }, (_, index) => ({
+        bytes: lease.bytes,
+        offset: index * bytes,
+      }))
+      host.kernels.xor(lease.bytes, count * bytes, sources, bytes)
+    }
+    const columnOf = placing(columns, row)
+    const writes = subdisks.map((_, index) => ({
+      subdisk: defined(subdisks[columnOf(index)], 'a column of the layout'),
+      data: part(index),
+    }))
+    await writeColumns(host, columns, writes, row * stripeBytes + within)
+  })
+}
+
+/** Column of part `index` of a row's buffer: the data units in order, then parity. */
+function placing(columns: Columns, row: number): (index: number) => number {
+  const { stripeBytes, subdisks, parityLayout } = columns
+  if (!parityLayout) return (index) => index
+  const layout = createLayout(subdisks.length, stripeBytes, parityLayout)
+  const last = subdisks.length - 1
+  return (index) => (index === last ? parityColumn(layout, row) : dataColumn(layout, row, index))
+}
+
+function writeColumns(
+  host: RowHost,
+  columns: Columns,
+  writes: readonly { readonly subdisk: Subdisk; readonly data: AlignedBuffer }[],
+  offset: number,
+): Promise<void> {
+  const parts = new Map(writes.map(({ subdisk, data }) => [subdisk, data]))
+  return onColumns(host, columns, (subdisk) =>
+    transfer('write', subdisk, offset, defined(parts.get(subdisk), 'the part of a column')),
+  )
+}
+
+/** Makes rows durable. A column whose drive fails the flush may have lost them: it has missed them. */
+export function flushRows(host: RowHost, columns: Columns): Promise<void> {
+  return onColumns(host, columns, (subdisk) =>
+    asPromise('flush', 0, undefined, (request) => subdisk.forward(request, 0, 0, 0)),
+  )
+}
+
+/** Does something on all columns in service. One that fails is taken out where parity makes up for it. */
+async function onColumns(
+  host: RowHost,
+  columns: Columns,
+  work: (subdisk: Subdisk) => Promise<void>,
+): Promise<void> {
+  const missed: Missed[] = []
+  const serving = columns.subdisks.filter(({ writable }) => writable)
+  await Promise.all(
+    serving.map(async (subdisk) => {
+      try {
+        await work(subdisk)
+      } catch (error) {
+        if (!(error instanceof PlexusError)) throw error
+        host.noteError(subdisk, 'write', error)
+        missed.push({ subdisk, error })
+      }
+    }),
+  )
+  const lacking = columns.subdisks.length - serving.length + missed.length
+  const [first] = missed
+  if (lacking > (columns.parityLayout ? 1 : 0)) throw first?.error ?? tooFew(columns)
+  if (first) await host.demote([first.subdisk], first.error)
+}
+
+function tooFew({ name, subdisks, parityLayout }: Columns): PlexusError {
+  const out = subdisks.filter(({ writable }) => !writable).map(({ record }) => record.name)
+  return new PlexusError('io', {
+    op: 'write',
+    subject: name,
+    message: `plex ${name} cannot go on without ${out.join(' and ')}${
+      parityLayout ? ': it bears the loss of one column' : ''
+    }; bring them back, then start ${name} again`,
+  })
+}

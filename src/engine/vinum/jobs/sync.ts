@@ -1,0 +1,148 @@
+/**
+ * Sync: subdisks that came back or are new get their content from the other plexes of the volume (spec/vinum.md,
+ * 5.3 and 9). It works window by window: writes are kept off the window alone, reads go on, and nothing waits for
+ * the whole job (8.14). vinum-set.ts builds the plan for plexes of any organisation.
+ *
+ * A window is valid only when it was read and written without error: a failed copy never counts (8.6).
+ */
+import type { ByteRange } from '../../../base/bytes.ts'
+import type { AlignedBuffer } from '../../../hal/block-device.ts'
+import type { JobPlan } from '../../geom/job.ts'
+import { RegionValidity } from '../io/validity.ts'
+import type { JobRecord } from '../model/model.ts'
+import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
+import { columnsOf, fillRows, rowBytesOf } from './rows.ts'
+import { type JobSetup, outOfService, planOf, transferPlex, withLease } from './setup.ts'
+
+/**
+ * Fills `into` with the volume's content at `offset`. Who makes it leaves out the plexes that must not be read, and
+ * tries the others one after the other; it rejects when none can be read.
+ */
+export type ReadRange = (offset: number, into: AlignedBuffer) => Promise<void>
+
+export interface SyncOptions extends JobSetup {
+  readonly host: VinumHost
+  /** The plex that gets content. */
+  readonly plex: Plex
+  /** Those of its subdisks that are reviving. */
+  readonly subdisks: readonly Subdisk[]
+  /** What they lack, in plex space, in order: {@link missingRanges}. */
+  readonly missing: readonly ByteRange[]
+  /** From the other plexes. */
+  readonly read: ReadRange
+}
+
+/**
+ * What a sync has to copy. `dirty`: the regions that the volume's intent map names now. A full copy goes on at its
+ * cursor, but writes that were under way when the last run ended may have reached one plex alone: the map names
+ * them. Order: ascending, disjoint, cut to the plex.
+ */
+export function missingRanges(
+  record: JobRecord,
+  sizeBytes: number,
+  dirty: Iterable<ByteRange>,
+): readonly ByteRange[] {
+  const { scope, cursorBytes } = record
+  const whole = { offset: cursorBytes, length: sizeBytes - cursorBytes }
+  const cut = [...dirty, ...(scope === 'all' ? [whole] : [])].map(({ offset, length }) => ({
+    offset,
+    length: Math.min(length, sizeBytes - offset),
+  }))
+  return new RegionValidity(cut).missing
+}
+
+/**
+ * The plan of a sync. From this call on the subdisks are valid outside `missing`, and writes go to them as to all
+ * others; what they lack becomes valid window by window.
+ */
+export function syncPlan(options: SyncOptions): JobPlan {
+  const { host, plex, subdisks, read, totalBytes } = options
+  const raid5 = plex.record.organization === 'raid5'
+  // The parity of a raid5 plex covers a row: rows are copied whole.
+  const unit = raid5 ? rowBytesOf(columnsOf(plex)) : 1
+  const missing = wholeUnits(options.missing, unit, totalBytes)
+  const validity = new RegionValidity(missing)
+  for (const subdisk of subdisks) subdisk.validity = validity
+
+  /** Copies [offset, offset + length), with writes kept off it. */
+  const copy = async (offset: number, length: number): Promise<void> => {
+    const release = await host.lock(plex, offset, length, 'writes')
+    try {
+      if (raid5) await fillRows(host, columnsOf(plex), offset, length, read)
+      else {
+        await withLease(host.pool, length, async (lease) => {
+          await read(offset, lease)
+          await transferPlex('write', plex, offset, lease)
+        })
+      }
+      checkInService(subdisks)
+      validity.markValid(offset, length)
+    } finally {
+      release()
+    }
+  }
+
+  return planOf(options, {
+    subdisks,
+    startBytes: missing[0]?.offset ?? totalBytes,
+    async step(from, maxBytes, job) {
+      checkInService(subdisks)
+      const [range] = validity.missing
+      const start = Math.max(from, range?.offset ?? totalBytes)
+      const rangeEnd = range ? range.offset + range.length : totalBytes
+      const most = Math.max(Math.floor(maxBytes / unit), 1) * unit
+      const end = Math.min(start + most, rangeEnd)
+      let copied = 0
+      for (const run of raid5 ? [{ offset: start, end }] : runsWithout(plex, start, end)) {
+        await copy(run.offset, run.end - run.offset)
+        copied += run.end - run.offset
+      }
+      checkInService(subdisks)
+      // What belongs to a good subdisk of the plex was jumped over: it needs no copy.
+      validity.markValid(start, end - start)
+      const next = validity.missing[0]?.offset ?? totalBytes
+      job.skip(next - from - copied)
+      return next
+    },
+    beforeFinish: () => checkInService(subdisks),
+  })
+}
+
+/** Pieces of [start, end) that a linear plex does not hold, joined where they touch. */
+function runsWithout(
+  plex: Plex,
+  start: number,
+  end: number,
+): readonly { readonly offset: number; readonly end: number }[] {
+  const runs: { offset: number; end: number }[] = []
+  for (let at = start; at < end; ) {
+    const to = Math.min(plex.pieceEnd(at), end)
+    const last = runs.at(-1)
+    const lacking = !plex.readable(at, to - at) && plex.storable(at, to - at) === 'full'
+    if (lacking && last?.end === at) last.end = to
+    else if (lacking) runs.push({ offset: at, end: to })
+    at = to
+  }
+  return runs
+}
+
+function wholeUnits(
+  ranges: readonly ByteRange[],
+  unit: number,
+  sizeBytes: number,
+): readonly ByteRange[] {
+  const whole = ranges.map(({ offset, length }) => {
+    const start = Math.floor(offset / unit) * unit
+    const end = Math.min(Math.ceil((offset + length) / unit) * unit, sizeBytes)
+    return { offset: start, length: end - start }
+  })
+  return new RegionValidity(whole).missing
+}
+
+/** A subdisk that was taken out of service has missed writes: what was copied to it counts no more. */
+function checkInService(subdisks: readonly Subdisk[]): void {
+  for (const subdisk of subdisks) {
+    if (subdisk.record.state !== 'reviving' || !subdisk.writable)
+      throw outOfService(subdisk, 'sync')
+  }
+}

@@ -1,0 +1,240 @@
+/**
+ * One row for each kind of job: how its plan is made from the running objects, what its progress and its end do to
+ * the model. Used by set/jobs.ts.
+ */
+import type { JobPlan } from '../../geom/job.ts'
+import type { PlacedSubdisk } from '../io/subdisk.ts'
+import { RegionValidity } from '../io/validity.ts'
+import {
+  byUuid,
+  type JobRecord,
+  plexesOf,
+  replaceRecord,
+  sizeOfPlex,
+  subdisksOf,
+  type VinumModel,
+} from '../model/model.ts'
+import { derive } from '../model/state-rules.ts'
+import { checkStep, initialiseStep, rebuildStep } from '../raid5/jobs.ts'
+import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import type { Plex } from '../runtime.ts'
+import { growthCommits } from '../set/growth.ts'
+import type { VinumSet } from '../set/vinum-set.ts'
+import type { RunningVolume } from '../set/volume.ts'
+import { growPlan } from './grow.ts'
+import { checkPlan } from './mirror-jobs.ts'
+import { movePlan } from './move.ts'
+import { healThroughPlex } from './move-heal.ts'
+import { endJob } from './plans.ts'
+import { type JobSetup, outOfService, planOf, slice } from './setup.ts'
+import { missingRanges, syncPlan } from './sync.ts'
+
+/** What a job works on, found among the running objects. */
+export interface JobTarget {
+  readonly name: string
+  readonly volume: RunningVolume | undefined
+  readonly totalBytes: number
+}
+
+type PlanMaker = (set: VinumSet, setup: JobSetup, target: JobTarget) => JobPlan | undefined
+
+function plexOf(set: VinumSet, { record }: JobSetup): Plex | undefined {
+  return set.objects.plexes.get(record.targetUuid)
+}
+
+function raid5Of(set: VinumSet, setup: JobSetup): Raid5Plex | undefined {
+  const plex = plexOf(set, setup)
+  return plex instanceof Raid5Plex ? plex : undefined
+}
+
+function reviving(plex: Plex): readonly PlacedSubdisk[] {
+  const subdisks = plex.subdisks as readonly PlacedSubdisk[]
+  return subdisks.filter(({ record }) => record.state === 'reviving')
+}
+
+/** What the subdisks that a job fills lack: what the map marks, and for a full copy all that it has not reached. */
+function missingOf(setup: JobSetup, { volume, totalBytes }: JobTarget) {
+  return missingRanges(setup.record, totalBytes, volume?.map?.snapshot().ranges() ?? [])
+}
+
+export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
+  sync(set, setup, target) {
+    const plex = plexOf(set, setup)
+    const { volume } = target
+    if (!plex || !volume) return undefined
+    const subdisks = reviving(plex)
+    if (subdisks.length === 0) return undefined
+    return syncPlan({
+      ...setup,
+      host: set,
+      plex,
+      subdisks,
+      missing: missingOf(setup, target),
+      async read(offset, into) {
+        // A plex may be larger than its volume: what lies behind is nobody's, and zeroes give it valid parity.
+        const there = Math.max(0, Math.min(volume.record.sizeBytes - offset, into.bytes.length))
+        into.bytes.fill(0, there)
+        if (there > 0) await volume.io.readExcept(plex, offset, slice(into, 0, there))
+      },
+    })
+  },
+  rebuild(set, setup, target) {
+    const plex = raid5Of(set, setup)
+    if (!plex) return undefined
+    const subdisks = reviving(plex)
+    const [column] = subdisks
+    if (!column) return undefined
+    const validity = new RegionValidity(missingOf(setup, target))
+    column.validity = validity
+    const firstMissing = (): number => validity.missing[0]?.offset ?? setup.totalBytes
+    return planOf(setup, {
+      subdisks,
+      startBytes: firstMissing(),
+      async step(from, maxBytes, job) {
+        const range = validity.missing[0]
+        if (!range) return setup.totalBytes
+        // Rows are whole: what it reaches may lie behind the range.
+        const reached = await rebuildStep(
+          plex,
+          column,
+          range.offset,
+          Math.min(maxBytes, range.length),
+        )
+        if (column.record.state !== 'reviving') throw outOfService(column, 'rebuild')
+        validity.markValid(range.offset, reached - range.offset)
+        const next = firstMissing()
+        job.skip(Math.max(0, next - from - (reached - range.offset)))
+        return next
+      },
+    })
+  },
+  initialise(set, setup) {
+    const plex = raid5Of(set, setup)
+    return (
+      plex &&
+      planOf(setup, {
+        subdisks: plex.subdisks,
+        step: (offset, maxBytes) => initialiseStep(plex, offset, maxBytes),
+      })
+    )
+  },
+  check: (set, setup, target) => checkOf(set, setup, target, false),
+  repair: (set, setup, target) => checkOf(set, setup, target, true),
+  grow(set, setup) {
+    const plex = plexOf(set, setup)
+    if (!plex?.record.growth) return undefined
+    const plan = growPlan({ ...setup, host: set, plex, ...growthCommits(set, plex) })
+    const turns = set.objects.jobs.growthTurns
+    return {
+      ...plan,
+      step: (offset, maxBytes, job) =>
+        turns.run(plex.record.uuid, job, () => plan.step(offset, maxBytes, job)),
+    }
+  },
+  move(set, setup, { volume }) {
+    const subdisk = set.objects.subdisks.get(setup.record.targetUuid)
+    const move = subdisk?.record.move
+    const target = move && set.drives.get(move.driveUuid)
+    if (!subdisk || !move || !target) return undefined
+    const { plexUuid } = subdisk.record
+    const plex = plexUuid === undefined ? undefined : set.objects.plexes.get(plexUuid)
+    return movePlan({
+      ...setup,
+      host: set,
+      subdisk,
+      plex,
+      target,
+      driveOffsetBytes: move.driveOffsetBytes,
+      heal: plex && volume ? healThroughPlex(set, plex, volume.io, subdisk) : undefined,
+    })
+  },
+  // It has no record: see startResync.
+  resync: () => undefined,
+}
+
+function checkOf(
+  set: VinumSet,
+  setup: JobSetup,
+  target: JobTarget,
+  repair: boolean,
+): JobPlan | undefined {
+  const plex = raid5Of(set, setup)
+  if (plex) {
+    return planOf(setup, {
+      subdisks: plex.subdisks,
+      async step(offset, maxBytes, job) {
+        const result = await checkStep(plex, offset, maxBytes, { repair })
+        for (const at of result.mismatches) noteMismatch(set, plex, at, repair)
+        job.mismatches += result.mismatches.length
+        return result.offset
+      },
+    })
+  }
+  if (!target.volume) return undefined
+  return checkPlan({
+    ...setup,
+    host: set,
+    plexes: target.volume.plexes,
+    repair,
+    onMismatch: (mismatch) => noteMismatch(set, mismatch.plex, mismatch.offset, repair),
+  })
+}
+
+/** A check found parity or copies that differ. */
+function noteMismatch(set: VinumSet, plex: Plex, offset: number, repaired: boolean): void {
+  const { name } = plex.record
+  const what = repaired ? 'was made right' : 'is as it was'
+  const text = `${name} does not agree with its data or copies at offset ${offset}; it ${what}`
+  set.topology.events.emit('warning', 'mismatch', name, text)
+}
+
+/** What progress means beside the cursor in the job's own record. */
+export const PROGRESS: Partial<
+  Record<JobRecord['kind'], (model: VinumModel, record: JobRecord) => VinumModel>
+> = {
+  initialise(model, record) {
+    const plex = byUuid(model.plexes, record.targetUuid)
+    if (!plex) return model
+    const parityValidBytes = Math.max(plex.parityValidBytes, record.cursorBytes)
+    return { ...model, plexes: replaceRecord(model.plexes, { ...plex, parityValidBytes }) }
+  },
+}
+
+/** Ends that change places and sizes. The others are `endJob`'s. */
+export const FINISH: Partial<
+  Record<JobRecord['kind'], (model: VinumModel, record: JobRecord) => VinumModel>
+> = {
+  grow(model, record) {
+    const plex = byUuid(model.plexes, record.targetUuid)
+    const next = endJob(model, record.id, 'done')
+    if (!plex) return next
+    const grown = { ...plex, growth: undefined }
+    const size = sizeOfPlex(grown, subdisksOf(next, plex.uuid))
+    const plexes = replaceRecord(next.plexes, { ...grown, parityValidBytes: size })
+    return derive(withVolumeSize({ ...next, plexes }, plex.volumeUuid))
+  },
+  move(model, record) {
+    const subdisk = byUuid(model.subdisks, record.targetUuid)
+    const next = endJob(model, record.id, 'done')
+    if (!subdisk?.move) return next
+    const moved = { ...subdisk, ...subdisk.move, move: undefined }
+    return derive({ ...next, subdisks: replaceRecord(next.subdisks, moved) })
+  },
+}
+
+/** A volume is as large as its smallest plex, and never becomes smaller by itself. */
+function withVolumeSize(model: VinumModel, volumeUuid: string | undefined): VinumModel {
+  const volume = byUuid(model.volumes, volumeUuid)
+  if (!volume) return model
+  const sizes = plexesOf(model, volume.uuid).map((one) =>
+    sizeOfPlex(one, subdisksOf(model, one.uuid)),
+  )
+  const sizeBytes = Math.max(volume.sizeBytes, Math.min(...sizes))
+  return { ...model, volumes: replaceRecord(model.volumes, { ...volume, sizeBytes }) }
+}
+
+export function withoutMove(model: VinumModel, subdiskUuid: string): VinumModel {
+  const subdisk = byUuid(model.subdisks, subdiskUuid)
+  if (!subdisk) return model
+  return { ...model, subdisks: replaceRecord(model.subdisks, { ...subdisk, move: undefined }) }
+}

@@ -1,0 +1,167 @@
+/**
+ * Where subdisks lie on drives: free extents, allocation, and the common size of columns (spec/vinum.md, 4). Pure:
+ * the free space is always computed from the model, so that there is no free list that could disagree with it.
+ * Called by the verbs that make subdisks, by reports and by model-check.ts.
+ */
+import { assert } from '../../../base/assert.ts'
+import { alignDown, alignUp, type ByteRange, formatSize, isAligned } from '../../../base/bytes.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import { PAGE_BYTES } from '../../../base/limits.ts'
+import type { DriveRecord, VinumModel } from './model.ts'
+
+/** A part of a drive that is taken, and by whom. */
+export interface UsedExtent extends ByteRange {
+  /** Name of the subdisk that lies there or is moving there. */
+  readonly subdisk: string
+}
+
+/** What offsets and sizes of new subdisks on this drive are multiples of, in bytes. */
+export function alignmentOf(drive: DriveRecord): number {
+  return Math.max(PAGE_BYTES, drive.blockBytes)
+}
+
+/** Extents of a drive in use, by offset: its subdisks, and the places to which subdisks are moving. */
+export function usedExtents(model: VinumModel, driveUuid: string): readonly UsedExtent[] {
+  const used: UsedExtent[] = []
+  for (const one of model.subdisks) {
+    if (one.driveUuid === driveUuid) {
+      used.push({ offset: one.driveOffsetBytes, length: one.sizeBytes, subdisk: one.name })
+    }
+    if (one.move?.driveUuid === driveUuid) {
+      used.push({ offset: one.move.driveOffsetBytes, length: one.sizeBytes, subdisk: one.name })
+    }
+  }
+  return used.sort((a, b) => a.offset - b.offset)
+}
+
+/**
+ * Free extents of a drive's data area, by offset. What is contiguous is one extent, as every gap between two
+ * neighbours is (spec/vinum.md, 8.22).
+ */
+export function freeExtents(model: VinumModel, drive: DriveRecord): readonly ByteRange[] {
+  const free: ByteRange[] = []
+  let at = drive.dataStartBytes
+  for (const one of usedExtents(model, drive.uuid)) {
+    if (one.offset > at) free.push({ offset: at, length: one.offset - at })
+    at = Math.max(at, one.offset + one.length)
+  }
+  if (drive.dataEndBytes > at) free.push({ offset: at, length: drive.dataEndBytes - at })
+  return free
+}
+
+/** Bytes of all free extents together. */
+export function freeBytes(model: VinumModel, drive: DriveRecord): number {
+  return freeExtents(model, drive).reduce((sum, one) => sum + one.length, 0)
+}
+
+export interface AllocateOptions {
+  /** Exactly there, absolute on the device. Without it: the first extent that is large enough. */
+  readonly offsetBytes?: number
+  /** Offset and size are multiples of it. Default: {@link alignmentOf} the drive. */
+  readonly alignmentBytes?: number
+}
+
+/**
+ * A place for a subdisk of `sizeBytes`: offset and length in bytes, absolute on the device. Throws `invalid` for a size
+ * or an offset that is not aligned or outside the data area, and `no-space` with what is free.
+ */
+export function allocate(
+  model: VinumModel,
+  drive: DriveRecord,
+  sizeBytes: number,
+  options: AllocateOptions = {},
+): ByteRange {
+  const alignment = options.alignmentBytes ?? alignmentOf(drive)
+  assert(alignment > 0 && isAligned(alignment, drive.blockBytes), 'the alignment is whole blocks')
+  checkAligned(drive, 'size', sizeBytes, alignment)
+  if (options.offsetBytes !== undefined) {
+    const place = { offset: options.offsetBytes, length: sizeBytes }
+    checkPlace(model, drive, place, alignment)
+    return place
+  }
+  const found = freeExtents(model, drive)
+    .map((one) => shrink(one, alignment))
+    .find((one) => one.length >= sizeBytes)
+  if (found) return { offset: found.offset, length: sizeBytes }
+  throw new PlexusError('no-space', {
+    op: 'allocate',
+    subject: drive.name,
+    message:
+      `drive ${drive.name}: no extent of ${formatSize(sizeBytes)} (${sizeBytes} bytes) is free; ` +
+      `${freeText(model, drive)}`,
+  })
+}
+
+/** The largest free extent in whole multiples of the alignment: where autosize puts a subdisk. Length 0: none. */
+export function largestExtent(
+  model: VinumModel,
+  drive: DriveRecord,
+  alignmentBytes = alignmentOf(drive),
+): ByteRange {
+  return freeExtents(model, drive)
+    .map((one) => shrink(one, alignmentBytes))
+    .reduce((best, one) => (one.length > best.length ? one : best), { offset: 0, length: 0 })
+}
+
+/** Throws when a place that somebody has chosen is not aligned, outside the data area, or taken. */
+function checkPlace(
+  model: VinumModel,
+  drive: DriveRecord,
+  place: ByteRange,
+  alignment: number,
+): void {
+  checkAligned(drive, 'offset', place.offset, alignment)
+  const end = place.offset + place.length
+  if (place.offset < drive.dataStartBytes || place.offset >= drive.dataEndBytes) {
+    throw new PlexusError('invalid', {
+      op: 'allocate',
+      subject: drive.name,
+      message:
+        `drive ${drive.name}: offset ${place.offset} is outside the data area, which goes from ` +
+        `${drive.dataStartBytes} to ${drive.dataEndBytes}; choose one inside, or leave it out`,
+    })
+  }
+  const taken = usedExtents(model, drive.uuid).find(
+    (one) => one.offset < end && place.offset < one.offset + one.length,
+  )
+  if (!taken && end <= drive.dataEndBytes) return
+  const cause = taken
+    ? `subdisk ${taken.subdisk} lies from ${taken.offset} to ${taken.offset + taken.length}`
+    : `the data area ends at ${drive.dataEndBytes}`
+  throw new PlexusError('no-space', {
+    op: 'allocate',
+    subject: drive.name,
+    message:
+      `drive ${drive.name}: ${formatSize(place.length)} (${place.length} bytes) do not fit at offset ` +
+      `${place.offset}: ${cause}; ${freeText(model, drive)}`,
+  })
+}
+
+/** The aligned part of an extent; length 0 when there is none. */
+function shrink(extent: ByteRange, alignment: number): ByteRange {
+  const offset = alignUp(extent.offset, alignment)
+  const length = alignDown(extent.offset + extent.length - offset, alignment)
+  return { offset, length: Math.max(0, length) }
+}
+
+function checkAligned(drive: DriveRecord, what: string, value: number, alignment: number): void {
+  if (Number.isSafeInteger(value) && value >= (what === 'size' ? 1 : 0)) {
+    if (isAligned(value, alignment)) return
+  }
+  throw new PlexusError('invalid', {
+    op: 'allocate',
+    subject: drive.name,
+    message: `drive ${drive.name}: ${what} ${value} is not a multiple of ${formatSize(alignment)}`,
+  })
+}
+
+function freeText(model: VinumModel, drive: DriveRecord): string {
+  const free = freeExtents(model, drive)
+  if (free.length === 0) return 'it is full'
+  const largest = Math.max(...free.map((one) => one.length))
+  const total = freeBytes(model, drive)
+  return free.length === 1
+    ? `free: ${formatSize(total)} (${total} bytes)`
+    : `free: ${formatSize(total)} (${total} bytes) in ${free.length} extents, the largest ` +
+        `${formatSize(largest)} (${largest} bytes)`
+}

@@ -1,0 +1,339 @@
+/**
+ * One update of one row of a RAID5 plex: the parts of one or several writes that wait for the row together.
+ *
+ *   row lock -> plan (raid5/row-plan.ts) -> scratch, one lease -> reads -> XOR -> data and parity in parallel
+ *     -> columns that missed it out of service, durably -> unlock -> the requests go on
+ *
+ * A row that needs much scratch is updated in slices along the column axis. The write hole (spec/vinum.md, 8.1):
+ * data and parity are in flight together, and a crash leaves a row that is named by the volume's intent map, whose
+ * parity is computed again before it is relied upon (raid5/jobs.ts, resync). Called by raid5/requests.ts.
+ */
+import { defined } from '../../../base/assert.ts'
+import { alignDown } from '../../../base/bytes.ts'
+import type { PlexusError } from '../../../base/errors.ts'
+import type { XorSource } from '../../../base/kernels.ts'
+import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
+import type { AlignedBuffer, IoCause, Lease } from '../../../hal/block-device.ts'
+import type { Subdisk } from '../runtime.ts'
+import { ColumnGroup } from './column-io.ts'
+import { dataColumn, type Raid5Layout } from './layout.ts'
+import type { RowWaiter } from './locks.ts'
+import type { Raid5Plex } from './plex-raid5.ts'
+import { type Extent, planRow, type RowPlan, type RowState, type Segment } from './row-plan.ts'
+
+/** What one request writes in one row. */
+export interface RowPart {
+  /** Within the data of the row. */
+  readonly rowOffset: number
+  readonly length: number
+  /** Undefined: zeroes. */
+  readonly data: AlignedBuffer | undefined
+  readonly dataOffset: number
+  readonly fua: boolean
+  readonly cause: IoCause
+  /** The row is done and unlocked. With an error, `missed` names the columns that have not got the write. */
+  rowDone(error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>): void
+}
+
+/** A piece of a part that lies in one column. */
+interface Source extends Extent {
+  readonly part: RowPart
+  readonly dataOffset: number
+}
+
+export class RowWrite extends ColumnGroup implements RowWaiter {
+  readonly #plex: Raid5Plex
+  readonly #layout: Raid5Layout
+  readonly #row: number
+  readonly #parts: RowPart[]
+  #sources: readonly Source[] = []
+  /** Where the next slice begins, and the end of the last one. */
+  #position = 0
+  #end = 0
+  /** The slice in hand. */
+  #slice: readonly Source[] = []
+  #sliceEnd = 0
+  #state: RowState | undefined
+  #plan: RowPlan | undefined
+  #lease: Lease | undefined
+  /** Scratch of the slice: a column's place in the lease. */
+  readonly #lanes = new Map<number, number>()
+  /** A column whose old content could not be read in this row. */
+  #readFailed: number | undefined
+  #readError: PlexusError | undefined
+
+  constructor(plex: Raid5Plex, layout: Raid5Layout, row: number, part: RowPart) {
+    super()
+    this.#plex = plex
+    this.#layout = layout
+    this.#row = row
+    this.#parts = [part]
+  }
+
+  /** Writes that wait for the same row and do not overlap become one update: the later one does not fail alone. */
+  absorb(next: RowWaiter): boolean {
+    if (!(next instanceof RowWrite) || next.#layout !== this.#layout) return false
+    if (!this.#plex.isWhole(this.#layout, this.#row)) return false
+    const overlaps = next.#parts.some((one) =>
+      this.#parts.some(
+        (other) =>
+          one.rowOffset < other.rowOffset + other.length &&
+          other.rowOffset < one.rowOffset + one.length,
+      ),
+    )
+    if (overlaps) return false
+    this.#parts.push(...next.#parts)
+    return true
+  }
+
+  granted(): void {
+    const sources: Source[] = []
+    for (const part of this.#parts) this.#addSources(part, sources)
+    this.#sources = sources
+    this.#position = Number.POSITIVE_INFINITY
+    for (const { start, end } of sources) {
+      this.#position = Math.min(this.#position, start)
+      this.#end = Math.max(this.#end, end)
+    }
+    this.#nextSlice()
+  }
+
+  #addSources(part: RowPart, sources: Source[]): void {
+    const { stripeBytes } = this.#layout
+    const partEnd = part.rowOffset + part.length
+    for (let at = part.rowOffset; at < partEnd; ) {
+      const index = Math.floor(at / stripeBytes)
+      const end = Math.min(partEnd, (index + 1) * stripeBytes)
+      sources.push({
+        column: dataColumn(this.#layout, this.#row, index),
+        start: at - index * stripeBytes,
+        end: end - index * stripeBytes,
+        part,
+        dataOffset: part.dataOffset + (at - part.rowOffset),
+      })
+      at = end
+    }
+  }
+
+  #nextSlice(): void {
+    if (this.#position >= this.#end) {
+      this.#finish(undefined, noneMissed)
+      return
+    }
+    const state = this.#plex.rowState(this.#layout, this.#row, this.#readFailed)
+    this.#state = state
+    const whole = planRow(state, clip(this.#sources, this.#position, this.#end))
+    const lanes = whole ? lanesOf(whole).size : 0
+    const bytes = this.#end - this.#position
+    // The plan of a slice may need one place more than that of the whole.
+    const room =
+      lanes * bytes > RAID5_SCRATCH_BYTES
+        ? alignDown(RAID5_SCRATCH_BYTES / (lanes + 1), PAGE_BYTES)
+        : bytes
+    this.#sliceEnd = this.#position + Math.min(room, bytes)
+    this.#slice = clip(this.#sources, this.#position, this.#sliceEnd)
+    // A gap between the parts may fill the whole slice: then its plan is empty.
+    const plan = this.#sliceEnd === this.#end ? whole : planRow(state, this.#slice)
+    if (!plan) {
+      const error = this.#plex.cannotStore(this.#layout, this.#row, this.#readError)
+      const columns = [...state.unwritable].map((column) => this.#plex.column(column))
+      this.#finish(error, new Map(columns.map((subdisk) => [subdisk, error])))
+      return
+    }
+    this.#plan = plan
+    this.#lanes.clear()
+    for (const column of lanesOf(plan)) this.#lanes.set(column, this.#lanes.size)
+    if (this.#lanes.size === 0) this.#writeColumns()
+    else this.#plex.scratch.take(this.#lanes.size * this.#sliceBytes, (lease) => this.#read(lease))
+  }
+
+  get #sliceBytes(): number {
+    return this.#sliceEnd - this.#position
+  }
+
+  /** Where a byte of a column's unit has its place in the scratch. */
+  #scratchOffset(column: number, at: number): number {
+    const lane = defined(this.#lanes.get(column), 'the lane of a column')
+    return lane * this.#sliceBytes + (at - this.#position)
+  }
+
+  #read(lease: Lease): void {
+    this.#lease = lease
+    this.begin(() => this.#readDone())
+    for (const { column, start, end } of defined(this.#plan, 'the plan').reads) {
+      this.send(this.#plex.column(column), {
+        op: 'read',
+        offset: this.#row * this.#layout.stripeBytes + start,
+        length: end - start,
+        data: lease,
+        dataOffset: this.#scratchOffset(column, start),
+        fua: false,
+        cause: this.#cause,
+      })
+    }
+    this.sent()
+  }
+
+  /** Nothing has been written yet when a read fails: another plan can do without that column. */
+  #readDone(): void {
+    if (this.failed.size === 0) {
+      this.#compute()
+      return
+    }
+    const missed = new Map(this.failed)
+    for (const [subdisk, error] of missed) this.#plex.host.noteError(subdisk, 'read', error)
+    this.#giveBack()
+    const [failure] = missed
+    const [subdisk, error] = defined(failure, 'a failed read')
+    const state = defined(this.#state, 'the state of the row')
+    const alone = missed.size === 1 && state.unreadable.size === 0
+    if (alone) {
+      this.#readFailed = this.#plex.subdisks.indexOf(subdisk)
+      this.#readError = error
+      this.#nextSlice()
+    } else {
+      // Two columns are lost: those that failed name the plex as one that has missed the write.
+      if (this.#readFailed !== undefined && this.#readError) {
+        missed.set(this.#plex.column(this.#readFailed), this.#readError)
+      }
+      this.#finish(error, missed)
+    }
+  }
+
+  #compute(): void {
+    const { segments } = defined(this.#plan, 'the plan')
+    for (const segment of segments) if (segment.method !== 'data') this.#parity(segment)
+    this.#writeColumns()
+  }
+
+  #parity(segment: Segment): void {
+    const { start, end, method, touched, untouched } = segment
+    const { bytes } = defined(this.#lease, 'scratch')
+    const { parity } = defined(this.#state, 'the state of the row')
+    const sources: XorSource[] = []
+    const old = method === 'modify' ? [parity, ...touched] : untouched
+    for (const column of old) sources.push({ bytes, offset: this.#scratchOffset(column, start) })
+    for (const source of this.#slice) {
+      const { part } = source
+      if (source.start > start || source.end < end || !part.data) continue
+      sources.push({ bytes: part.data.bytes, offset: source.dataOffset + (start - source.start) })
+    }
+    const into = this.#scratchOffset(parity, start)
+    this.#plex.host.kernels.xor(bytes, into, sources, end - start)
+  }
+
+  get #cause(): IoCause {
+    return defined(this.#parts[0], 'a part').cause
+  }
+
+  /**
+   * The only place where columns of a row are written by initiators; `#written` is the only place behind it. A
+   * log that closes the write hole without a bitmap goes before the first `send` and after the last completion.
+   */
+  #writeColumns(): void {
+    const base = this.#row * this.#layout.stripeBytes
+    const { unwritable } = defined(this.#state, 'the state of the row')
+    this.begin(() => this.#written())
+    for (const { column, start, end, part, dataOffset } of this.#slice) {
+      if (unwritable.has(column)) continue
+      this.send(this.#plex.column(column), {
+        op: part.data ? 'write' : 'write-zeroes',
+        offset: base + start,
+        length: end - start,
+        data: part.data,
+        dataOffset,
+        fua: part.fua,
+        cause: part.cause,
+      })
+    }
+    const fua = this.#parts.some((part) => part.fua)
+    for (const { column, start, end } of defined(this.#plan, 'the plan').parityWrites) {
+      this.send(this.#plex.column(column), {
+        op: 'write',
+        offset: base + start,
+        length: end - start,
+        data: this.#lease,
+        dataOffset: this.#scratchOffset(column, start),
+        fua,
+        cause: this.#cause,
+      })
+    }
+    this.sent()
+  }
+
+  #written(): void {
+    this.#giveBack()
+    const { parity, unreadable, unwritable } = defined(this.#state, 'the state of the row')
+    const missed = new Map(this.failed)
+    for (const [subdisk, error] of missed) this.#plex.host.noteError(subdisk, 'write', error)
+    const meant = new Set([parity, ...this.#slice.map(({ column }) => column)])
+    for (const column of unwritable) {
+      // Its drive has gone, and nobody has said so yet: it has missed this write like any other failure.
+      const subdisk = this.#plex.column(column)
+      if (meant.has(column) && isInService(subdisk))
+        missed.set(subdisk, this.#plex.driveGone(subdisk))
+    }
+    const lost = new Set([...missed.keys()])
+    for (const column of unreadable) {
+      if (column !== this.#readFailed) lost.add(this.#plex.column(column))
+    }
+    const computed = this.#plex.spanComputed(this.#layout, this.#row, 1)
+    const redundant = computed || !dataMissed(this.#plex, missed, parity)
+    this.#plex.resolveMissed(missed, lost.size <= 1 && redundant, (error) => {
+      if (error) this.#finish(error, missed)
+      else {
+        this.#position = this.#sliceEnd
+        this.#nextSlice()
+      }
+    })
+  }
+
+  #giveBack(): void {
+    this.#lease?.release()
+    this.#lease = undefined
+  }
+
+  #finish(error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>): void {
+    this.#plex.locks.release(this.#row)
+    for (const part of this.#parts) part.rowDone(error, missed)
+  }
+}
+
+const noneMissed: ReadonlyMap<Subdisk, PlexusError> = new Map()
+
+/** Does the configuration count on this subdisk's content? */
+export function isInService({ record }: Subdisk): boolean {
+  return record.state === 'up' || record.state === 'reviving'
+}
+
+function dataMissed(
+  plex: Raid5Plex,
+  missed: ReadonlyMap<Subdisk, PlexusError>,
+  parity: number,
+): boolean {
+  for (const subdisk of missed.keys()) if (subdisk !== plex.subdisks[parity]) return true
+  return false
+}
+
+/** Columns that need a place in the scratch: those that are read, and parity. */
+function lanesOf({ reads, parityWrites }: RowPlan): ReadonlySet<number> {
+  const lanes = new Set<number>()
+  for (const { column } of reads) lanes.add(column)
+  for (const { column } of parityWrites) lanes.add(column)
+  return lanes
+}
+
+function clip(sources: readonly Source[], from: number, to: number): readonly Source[] {
+  const clipped: Source[] = []
+  for (const source of sources) {
+    const start = Math.max(source.start, from)
+    const end = Math.min(source.end, to)
+    if (start >= end) continue
+    if (start === source.start && end === source.end) clipped.push(source)
+    else {
+      const dataOffset = source.dataOffset + (start - source.start)
+      clipped.push({ ...source, start, end, dataOffset })
+    }
+  }
+  return clipped
+}

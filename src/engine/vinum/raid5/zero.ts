@@ -1,0 +1,85 @@
+/**
+ * Whole rows of a RAID5 plex become zeroes, as write-zeroes and discard want it: every column of the rows is zeroed,
+ * since zeroes XOR zeroes are right parity, and no data moves. A discard is passed down only where the device
+ * promises zeroes afterwards; elsewhere the range is zeroed. Called by raid5/requests.ts.
+ */
+import type { PlexusError } from '../../../base/errors.ts'
+import type { IoCause, IoOp } from '../../../hal/block-device.ts'
+import type { Subdisk } from '../runtime.ts'
+import { ColumnGroup } from './column-io.ts'
+import type { Raid5Layout } from './layout.ts'
+import type { Raid5Plex } from './plex-raid5.ts'
+import { isInService } from './row-write.ts'
+
+export interface RowsZeroInit {
+  readonly op: 'write-zeroes' | 'discard'
+  readonly layout: Raid5Layout
+  readonly firstRow: number
+  readonly rows: number
+  readonly fua: boolean
+  readonly cause: IoCause
+  readonly done: (error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>) => void
+}
+
+export class RowsZero extends ColumnGroup {
+  readonly #plex: Raid5Plex
+  readonly #init: RowsZeroInit
+
+  constructor(plex: Raid5Plex, init: RowsZeroInit) {
+    super()
+    this.#plex = plex
+    this.#init = init
+  }
+
+  start(): void {
+    const { firstRow, rows } = this.#init
+    this.#plex.locks.acquireSpan(firstRow, rows, () => this.#zero())
+  }
+
+  #zero(): void {
+    const { layout, firstRow, rows, fua, cause } = this.#init
+    const offset = firstRow * layout.stripeBytes
+    const length = rows * layout.stripeBytes
+    /** Without a drive, but in service: they miss this. */
+    const gone: Subdisk[] = []
+    let lost = 0
+    for (const subdisk of this.#plex.columnsOf(layout)) {
+      if (subdisk.writable) continue
+      lost++
+      if (isInService(subdisk)) gone.push(subdisk)
+    }
+    this.begin(() => this.#zeroed(gone, lost))
+    for (const subdisk of this.#plex.columnsOf(layout)) {
+      // Also where a subdisk is not valid yet: some of the rows may be, and zeroes harm none.
+      if (!subdisk.writable) continue
+      const op = this.#opFor(subdisk, offset, length)
+      this.send(subdisk, { op, offset, length, data: undefined, dataOffset: 0, fua, cause })
+    }
+    this.sent()
+  }
+
+  #opFor({ drive, record }: Subdisk, offset: number, length: number): IoOp {
+    const features = drive.consumer?.features
+    if (this.#init.op !== 'discard' || !features?.discardZeroes) return 'write-zeroes'
+    const { discardGranularityBytes: granule, discardAlignmentBytes } = features
+    if (granule === 0) return 'write-zeroes'
+    // The device may leave the content of granules that are discarded in part.
+    const start = record.driveOffsetBytes + offset - discardAlignmentBytes
+    return start % granule === 0 && length % granule === 0 ? 'discard' : 'write-zeroes'
+  }
+
+  #zeroed(gone: readonly Subdisk[], lostBefore: number): void {
+    const { layout, firstRow, rows } = this.#init
+    const plex = this.#plex
+    const missed = new Map(this.failed)
+    for (const [subdisk, error] of missed) plex.host.noteError(subdisk, 'write', error)
+    const lost = lostBefore + missed.size
+    for (const subdisk of gone) missed.set(subdisk, plex.driveGone(subdisk))
+    const redundant = lost === 0 || (lost === 1 && plex.spanComputed(layout, firstRow, rows))
+    plex.resolveMissed(missed, redundant, (error) => {
+      plex.locks.releaseSpan(firstRow, rows)
+      if (error || redundant) this.#init.done(error, missed)
+      else this.#init.done(plex.cannotStore(layout, firstRow, undefined), missed)
+    })
+  }
+}

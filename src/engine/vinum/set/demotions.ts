@@ -1,0 +1,119 @@
+/**
+ * Taking subdisks out of service: at once in memory, then durably, before the write that they missed is
+ * acknowledged; never the last good copy (runtime.ts, rules 1 and 2). Part of a set (vinum-set.ts).
+ */
+import { PlexusError, toPlexusError } from '../../../base/errors.ts'
+import type { EventLog } from '../../geom/events.ts'
+import { demoteSubdisks } from '../model/membership.ts'
+import { byUuid, type SubdiskRecord, type VinumModel } from '../model/model.ts'
+import { lastCopyLost } from '../model/state-rules.ts'
+import type { Subdisk } from '../runtime.ts'
+import type { Change } from './config-store.ts'
+
+/** What of the set is needed here. */
+interface Owner {
+  readonly name: string
+  readonly model: VinumModel
+  readonly present: VinumModel
+  readonly topology: { readonly events: EventLog }
+  withLosses(model: VinumModel): VinumModel
+  commit(change: Change): Promise<VinumModel>
+  refresh(): void
+}
+
+export class Demotions {
+  readonly #set: Owner
+  /** Out of service in memory, until the commit that says so. */
+  readonly #pending = new Map<string, Promise<void>>()
+
+  constructor(set: Owner) {
+    this.#set = set
+  }
+
+  /** UUIDs of the subdisks that are out of service in memory only, so far. */
+  get pending(): readonly string[] {
+    return [...this.#pending.keys()]
+  }
+
+  /** VinumHost.demote. */
+  demote(subdisks: readonly Subdisk[], error: PlexusError): Promise<void> {
+    const waits: Promise<void>[] = []
+    const fresh: string[] = []
+    for (const { record } of subdisks) {
+      const pending = this.#pending.get(record.uuid)
+      if (pending) waits.push(pending)
+      else fresh.push(record.uuid)
+    }
+    const present = this.#set.present
+    const known: SubdiskRecord[] = []
+    for (const uuid of fresh) {
+      const record = byUuid(present.subdisks, uuid)
+      if (!record) continue
+      // Complete when its drive was lost, and nobody else had the data: only who has it now may go on without it.
+      if (record.state === 'down' && !isServed(present, record)) {
+        return Promise.reject(lastCopyError(record.name, error))
+      }
+      known.push(record)
+    }
+    const serving = known.filter(({ state }) => state !== 'stale').map(({ uuid }) => uuid)
+    const lost = lastCopyLost(present, serving)
+    if (lost !== undefined) return Promise.reject(lastCopyError(lost, error))
+    // Also who is stale in memory already, because its drive is lost: by the time of the commit more may be lost,
+    // and this one would count as complete.
+    if (known.length > 0) waits.push(this.#demote(known, serving, error))
+    return Promise.all(waits).then(() => {})
+  }
+
+  #demote(
+    records: readonly SubdiskRecord[],
+    serving: readonly string[],
+    error: PlexusError,
+  ): Promise<void> {
+    const uuids = records.map(({ uuid }) => uuid)
+    const work = this.#set
+      // First who missed the write: then whoever has it is complete, also when it is lost by now.
+      .commit((model) => this.#set.withLosses(demoteSubdisks(model, uuids)))
+      .then(
+        () => this.#demoted(uuids, serving, error),
+        (failure: unknown) => {
+          throw toPlexusError(failure, 'demote', this.#set.name)
+        },
+      )
+    // Nobody may wait for it: a failure is the waiting writes' business, and the set knows of it.
+    work.catch(() => {})
+    for (const uuid of uuids) this.#pending.set(uuid, work)
+    this.#set.refresh()
+    return work
+  }
+
+  #demoted(uuids: readonly string[], serving: readonly string[], error: PlexusError): void {
+    for (const uuid of uuids) this.#pending.delete(uuid)
+    // A job may have taken it up again in the same commit.
+    this.#set.refresh()
+    for (const uuid of serving) {
+      const record = byUuid(this.#set.model.subdisks, uuid)
+      if (!record) continue
+      this.#set.topology.events.emit(
+        'critical',
+        'subdisk-stale',
+        record.name,
+        `subdisk ${record.name} is out of service: ${error.message}`,
+      )
+    }
+  }
+}
+
+/** Is all of the volume above the subdisk served without it? */
+function isServed(model: VinumModel, { plexUuid }: SubdiskRecord): boolean {
+  const plex = byUuid(model.plexes, plexUuid)
+  return byUuid(model.volumes, plex?.volumeUuid)?.state === 'up'
+}
+
+function lastCopyError(what: string, cause: PlexusError): PlexusError {
+  return new PlexusError('io', {
+    op: 'write',
+    subject: what,
+    message: `${what} has no other good copy: ${cause.message}`,
+    cause,
+  })
+}

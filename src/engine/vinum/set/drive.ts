@@ -1,0 +1,138 @@
+/**
+ * A drive of a native set in operation: the consumer that holds its provider, and its label. vinum-set.ts makes
+ * one for each drive of the model, with or without a device.
+ */
+import { defined } from '../../../base/assert.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import { writeZeroes } from '../../../hal/io.ts'
+import { AnchoredDevice, type CommittedSlot } from '../../geom/anchored-device.ts'
+import type { Consumer } from '../../geom/consumer.ts'
+import type { Provider } from '../../geom/provider.ts'
+import type { Topology } from '../../geom/topology.ts'
+import type { Geom } from '../../geom/types.ts'
+import { decodeModel } from '../model/codec.ts'
+import type { DriveRecord, VinumModel } from '../model/model.ts'
+import type { Drive, TroubleCounts } from '../runtime.ts'
+
+export class SetDrive implements Drive {
+  record: DriveRecord
+  consumer: Consumer | undefined
+  label: AnchoredDevice | undefined
+  readonly errors: TroubleCounts = { read: 0, write: 0, parity: 0 }
+  /** Wall-clock time (ISO 8601) at which its device went, for people. */
+  goneSince: string | undefined
+  /** A flush of its device has failed, whoever asked for it. */
+  flushFailed: ((error: PlexusError) => void) | undefined
+
+  constructor(record: DriveRecord) {
+    this.record = record
+  }
+
+  /** A device with the label of this drive has come. */
+  take(consumer: Consumer, label: AnchoredDevice): void {
+    this.consumer = consumer
+    this.label = label
+    this.goneSince = undefined
+    consumer.onFlushFailed = (error) => this.flushFailed?.(error)
+  }
+
+  /** Takes the device of `provider` for this drive and writes a label of `set` on it. */
+  async format(
+    set: Geom & { readonly uuid: string; readonly topology: Topology },
+    provider: Provider,
+  ): Promise<void> {
+    const access = { read: 1, write: 1, exclusive: 1 }
+    const holder = `vinum drive ${this.record.name}`
+    const consumer = set.topology.attach(provider, set, holder, access)
+    try {
+      // What was at the head goes: found again, it would speak for the disk (freebsd/convert.ts), or be mounted.
+      await writeZeroes(consumer, { offset: 0, length: this.record.dataStartBytes })
+      const label = await AnchoredDevice.format(consumer, {
+        setUuid: set.uuid,
+        className: set.className,
+        deviceUuid: this.record.uuid,
+      })
+      this.take(consumer, label)
+    } catch (error) {
+      await consumer.close()
+      throw error
+    }
+  }
+
+  /** Takes the label off, and lets the device go. */
+  async clear(): Promise<void> {
+    const { label } = this
+    const consumer = this.drop()
+    try {
+      if (consumer) await label?.clear()
+    } finally {
+      await consumer?.close()
+    }
+  }
+
+  /** The device is gone; what is in flight on it ends by itself. Returns its consumer. */
+  drop(): Consumer | undefined {
+    const { consumer } = this
+    this.consumer = undefined
+    this.label = undefined
+    return consumer
+  }
+
+  /** Name of the device that carries it; only while there is one. */
+  get device(): string {
+    return defined(this.consumer, 'the consumer of a drive that is present').provider.name
+  }
+
+  /** Can its configuration and map be written? */
+  get present(): boolean {
+    return this.consumer !== undefined && !this.consumer.provider.error
+  }
+}
+
+/** A labelled device before its set is assembled, with what its label says. */
+export interface Member {
+  readonly uuid: string
+  readonly consumer: Consumer
+  readonly label: AnchoredDevice
+  readonly slot: CommittedSlot | undefined
+  readonly model: VinumModel | undefined
+  /** Why its configuration cannot be used. */
+  readonly error: PlexusError | undefined
+}
+
+/** The configuration of a member, read and decoded; an error is kept, not thrown. */
+export async function readMember(consumer: Consumer, label: AnchoredDevice): Promise<Member> {
+  const uuid = label.anchor.deviceUuid
+  try {
+    const slot = await label.read()
+    const model = slot && decodeModel(slot.payload)
+    return { uuid, consumer, label, slot, model, error: undefined }
+  } catch (error) {
+    return {
+      uuid,
+      consumer,
+      label,
+      slot: undefined,
+      model: undefined,
+      error: error as PlexusError,
+    }
+  }
+}
+
+/** From now on the device of a member is known, but free for whoever takes it (VinumSet.spoil). */
+export function relinquish({ consumer }: Member): void {
+  const { read, write, exclusive } = consumer.access
+  consumer.changeAccess({ read: -read, write: -write, exclusive: -exclusive })
+}
+
+/** Takes a device that was relinquished back. False: somebody else has it by now. */
+export function reclaim({ consumer }: Member): boolean {
+  if (consumer.access.exclusive > 0) return true
+  try {
+    consumer.changeAccess({ read: 1, write: 1, exclusive: 1 })
+    return true
+  } catch (error) {
+    if (error instanceof PlexusError) return false
+    throw error
+  }
+}

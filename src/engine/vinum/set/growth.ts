@@ -1,0 +1,103 @@
+/**
+ * What a growth needs of its set: the journal areas of the drives for backups, and durable progress (grow.ts).
+ */
+import { PlexusError } from '../../../base/errors.ts'
+import { GROWTH_TURN_MS } from '../../../base/limits.ts'
+import type { Job } from '../../geom/job.ts'
+import type { GrowOptions } from '../jobs/grow.ts'
+import type { BackupArea } from '../jobs/grow-backup.ts'
+import { byUuid, replaceRecord } from '../model/model.ts'
+import type { Plex } from '../runtime.ts'
+import type { SetDrive } from './drive.ts'
+import type { VinumSet } from './vinum-set.ts'
+
+/**
+ * One window of one growth at a time in a set: all of them put their backups into the same journal areas. They take
+ * turns; a plex whose window is in its backup, after a crash or because its drives are gone, keeps the areas until
+ * that window is written.
+ */
+export class GrowthTurns {
+  readonly #set: VinumSet
+  /** Who works or waits, in order of arrival. */
+  readonly #tickets = new Set<object>()
+  #busy = false
+
+  constructor(set: VinumSet) {
+    this.#set = set
+  }
+
+  /** Runs a step of the growth of a plex when it is its turn. Rejects with `aborted` when the job is to park before. */
+  async run<T>(plexUuid: string, job: Job, step: () => Promise<T>): Promise<T> {
+    const ticket = {}
+    this.#tickets.add(ticket)
+    try {
+      while (!this.#mayGo(plexUuid, ticket)) {
+        if (job.parking) throw parkedError(job.id)
+        await new Promise<void>((resolve) => this.#set.clock.after(GROWTH_TURN_MS, resolve))
+      }
+      this.#busy = true
+      try {
+        return await step()
+      } finally {
+        this.#busy = false
+      }
+    } finally {
+      this.#tickets.delete(ticket)
+    }
+  }
+
+  #mayGo(plexUuid: string, ticket: object): boolean {
+    if (this.#busy) return false
+    const { plexes } = this.#set.model
+    const backedUp = plexes.filter(({ growth }) => growth?.backup).map(({ uuid }) => uuid)
+    if (backedUp.includes(plexUuid)) return true
+    const [first] = this.#tickets
+    return first === ticket && backedUp.length === 0
+  }
+}
+
+function parkedError(job: string): PlexusError {
+  return new PlexusError('aborted', {
+    op: 'grow',
+    subject: job,
+    message: `job ${job} was parked while another growth had its turn`,
+  })
+}
+
+type GrowthCommits = Pick<GrowOptions, 'backupAreas' | 'readElsewhere' | 'commitGrowth'>
+
+/** Where the growth of a plex keeps its backups, and how its progress becomes durable. */
+export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
+  const { uuid, volumeUuid } = plex.record
+  const volume = volumeUuid === undefined ? undefined : set.objects.volumes.get(volumeUuid)
+  const hasOthers = volume !== undefined && volume.plexes.length > 1
+  return {
+    backupAreas: () => backupAreasOf(set.drives),
+    readElsewhere: hasOthers
+      ? (offset, into) => volume.io.readExcept(plex, offset, into)
+      : undefined,
+    async commitGrowth(growth) {
+      await set.commit((model) => {
+        const now = byUuid(model.plexes, uuid)
+        if (!now) return model
+        return { ...model, plexes: replaceRecord(model.plexes, { ...now, growth }) }
+      })
+    },
+  }
+}
+
+/** Journal areas of the drives that are there, the largest first. */
+function backupAreasOf(drives: ReadonlyMap<string, SetDrive>): readonly BackupArea[] {
+  const areas: BackupArea[] = []
+  for (const drive of drives.values()) {
+    const { label, present, record } = drive
+    if (!label || !present || record.state !== 'up' || label.journalBytes === 0) continue
+    areas.push({
+      driveUuid: record.uuid,
+      bytes: label.journalBytes,
+      read: (offset, length) => label.readJournal(offset, length),
+      write: (offset, from) => label.writeJournal(offset, from, { fua: true }),
+    })
+  }
+  return areas.sort((a, b) => b.bytes - a.bytes)
+}

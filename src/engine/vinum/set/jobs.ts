@@ -1,0 +1,308 @@
+/**
+ * The jobs of a native set: from the records of the model to running jobs (geom/job.ts), and from their progress
+ * and end back to the model. A job that the model names and that does not run is started; a resync after a crash
+ * has no record, since the intent maps themselves say what it has to do. vinum-set.ts owns it.
+ */
+import { PlexusError } from '../../../base/errors.ts'
+import { RESYNC_RETRY_MS } from '../../../base/limits.ts'
+import type { Random } from '../../../base/random.ts'
+import type { Job, JobPlan } from '../../geom/job.ts'
+import { RegionValidity } from '../io/validity.ts'
+import { finishWindow } from '../jobs/grow.ts'
+import { resyncPlan } from '../jobs/mirror-jobs.ts'
+import { endJob, jobsNeeded } from '../jobs/plans.ts'
+import type { JobCommits, JobSetup } from '../jobs/setup.ts'
+import { FINISH, type JobTarget, PLANS, PROGRESS, withoutMove } from '../jobs/table.ts'
+import {
+  byUuid,
+  type JobRecord,
+  plexesOf,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model/model.ts'
+import { resyncStep } from '../raid5/jobs.ts'
+import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import type { Plex } from '../runtime.ts'
+import { GrowthTurns, growthCommits } from './growth.ts'
+import type { VinumSet } from './vinum-set.ts'
+import { isRedundant, type RunningVolume } from './volume.ts'
+
+/**
+ * Adds the jobs that bring every volume up to date. What a subdisk missed is in the volume's intent map: whoever
+ * makes a copy that the map knows nothing of has marked all of it.
+ */
+export function startNeededJobs(model: VinumModel, random: Random): VinumModel {
+  const isTracked = ({ plexUuid }: { readonly plexUuid: string | undefined }): boolean => {
+    const volumeUuid = byUuid(model.plexes, plexUuid)?.volumeUuid
+    return volumeUuid !== undefined && isRedundant(model, volumeUuid)
+  }
+  return jobsNeeded(model, undefined, { random, isTracked }).model
+}
+
+export class SetJobs {
+  readonly growthTurns: GrowthTurns
+  readonly #set: VinumSet
+  readonly #running = new Map<string, Job>()
+  /** What VinumSet.arrivals was when a failed job was last tried again. */
+  #arrivalsTried = 0
+  /** Volumes whose resync is due. */
+  readonly #resyncs = new Set<RunningVolume>()
+
+  constructor(set: VinumSet) {
+    this.#set = set
+    this.growthTurns = new GrowthTurns(set)
+  }
+
+  /** Starts every job of the model that does not run, and the resyncs that the maps ask for. */
+  start(model: VinumModel): void {
+    for (const record of model.jobs) {
+      const job = this.#running.get(record.id)
+      const target = job && this.#target(record)
+      if (!job) this.#startRecord(record)
+      else if (target) job.setNames(target.name, target.volume?.record.name)
+    }
+    for (const volume of this.#set.objects.volumes.values()) this.#startResync(volume)
+  }
+
+  /**
+   * Before a commit that takes objects away or changes plexes: jobs that the new model does not know, and resyncs
+   * of volumes whose plexes change, end where they are. Nothing of theirs is in flight when it resolves: the
+   * space that they work on may become somebody else's. `start` goes on with what is still to be done.
+   */
+  async endBefore(next: VinumModel): Promise<void> {
+    const known = new Set(next.jobs.map(({ id }) => id))
+    for (const { plexes, record, map } of this.#set.objects.volumes.values()) {
+      const after = plexesOf(next, record.uuid)
+      // Where copies may differ the first one is the truth: another one must not take its place unseen.
+      const truthLeaves = after.length > 0 && after[0]?.uuid !== plexes[0]?.record.uuid
+      if (truthLeaves && map && map.held.length > 0) throw inDoubt(record.name)
+      const isSame =
+        after.length === plexes.length &&
+        after.every(({ uuid }, index) => uuid === plexes[index]?.record.uuid)
+      if (isSame) known.add(resyncId(record))
+      // A check of copies must not go on with one that is a copy no more: it would repair from old content.
+      else
+        for (const { id, targetUuid } of next.jobs) if (targetUuid === record.uuid) known.delete(id)
+    }
+    const ending = [...this.#running].filter(([id]) => !known.has(id))
+    await Promise.all(ending.map(([, job]) => job.park()))
+  }
+
+  /** Ends all where they are; nothing is written down. */
+  async park(): Promise<void> {
+    await Promise.all([...this.#running.values()].map((job) => job.park()))
+  }
+
+  /** Does a job of the model work on this object? */
+  isRunning(targetUuid: string): boolean {
+    return this.#set.model.jobs.some(
+      (record) => record.targetUuid === targetUuid && this.#running.has(record.id),
+    )
+  }
+
+  /** Writes the window that a growth had backed up when it was cut off (grow.ts). */
+  async finishWindow(plex: Plex): Promise<void> {
+    await finishWindow({ host: this.#set, plex, ...growthCommits(this.#set, plex) })
+  }
+
+  #run(plan: JobPlan): void {
+    const job = this.#set.topology.jobs.start(plan)
+    this.#running.set(plan.id, job)
+    void job.ended.then(() => this.#running.delete(plan.id))
+  }
+
+  #startRecord(record: JobRecord): void {
+    const plan = this.#planOf(record)
+    if (plan) this.#run(plan)
+    else {
+      // What it was to fill is gone or out of service: as a job that has failed.
+      this.#abandon(record, 'failed').catch((error: unknown) => {
+        this.#set.log.error({ err: error, job: record.id }, 'a job could not be given up')
+      })
+    }
+  }
+
+  #target(record: JobRecord): JobTarget | undefined {
+    const { objects, model } = this.#set
+    const volume = objects.volumes.get(record.targetUuid)
+    if (volume) {
+      return { name: volume.record.name, volume, totalBytes: volume.record.sizeBytes }
+    }
+    const plex = objects.plexes.get(record.targetUuid)
+    const subdisk = objects.subdisks.get(record.targetUuid)
+    const plexUuid = plex?.record.uuid ?? subdisk?.record.plexUuid
+    const volumeUuid = byUuid(model.plexes, plexUuid)?.volumeUuid
+    const above = volumeUuid === undefined ? undefined : objects.volumes.get(volumeUuid)
+    if (plex) return { name: plex.record.name, volume: above, totalBytes: plex.sizeBytes }
+    if (!subdisk) return undefined
+    const { name, sizeBytes } = subdisk.record
+    return { name, volume: above, totalBytes: sizeBytes }
+  }
+
+  #setup(record: JobRecord, target: JobTarget): JobSetup {
+    return {
+      record,
+      object: target.name,
+      volume: target.volume?.record.name,
+      totalBytes: target.totalBytes,
+      commits: this.#commits(record),
+    }
+  }
+
+  #commits(record: JobRecord): JobCommits {
+    return {
+      checkpoint: (job) => this.#checkpoint(record, job),
+      finish: () => this.#finish(record),
+      abandon: (_job, outcome) => this.#abandon(record, outcome),
+    }
+  }
+
+  async #checkpoint({ id }: JobRecord, job: Job): Promise<void> {
+    const { state, limitBytesPerSecond } = job.report()
+    await this.#set.commit((model) => {
+      const record = model.jobs.find((one) => one.id === id)
+      if (!record) return model
+      const next = {
+        ...record,
+        cursorBytes: job.doneBytes,
+        paused: state === 'paused',
+        limitBytesPerSecond,
+        mismatches: job.mismatches,
+      }
+      const jobs = model.jobs.map((one) => (one === record ? next : one))
+      return PROGRESS[record.kind]?.({ ...model, jobs }, next) ?? { ...model, jobs }
+    })
+  }
+
+  async #finish(record: JobRecord): Promise<void> {
+    await this.#set.commit((model) => {
+      const change = FINISH[record.kind]
+      return change ? change(model, record) : endJob(model, record.id, 'done')
+    })
+    if (record.kind === 'grow') this.#reshapeSoon()
+  }
+
+  async #abandon(record: JobRecord, outcome: 'failed' | 'cancelled'): Promise<void> {
+    if (record.scope === 'all') await this.#markUnfilled(record)
+    await this.#set.commit((model) => {
+      const next = endJob(model, record.id, outcome)
+      return record.kind === 'move' ? withoutMove(next, record.targetUuid) : next
+    })
+    if (outcome === 'failed') this.#retryLater(record)
+  }
+
+  /** A growth has ended: the new size becomes known as soon as the graph may change. */
+  #reshapeSoon(): void {
+    const set = this.#set
+    set.soon('the end of a growth', async () => {
+      await set.objects.reshape(set.model)
+      await set.topology.tastePending()
+    })
+  }
+
+  /** A job may have failed because a drive left: when one has come back meanwhile, it is tried again. */
+  #retryLater(record: JobRecord): void {
+    const set = this.#set
+    if (set.arrivals === this.#arrivalsTried) return
+    this.#arrivalsTried = set.arrivals
+    set.soon(`the second attempt of ${record.id}`, async () => {
+      await set.commit((model) => startNeededJobs(model, set.topology.random))
+      this.start(set.model)
+    })
+  }
+
+  /** A full copy that ends early has left content that no mark tells of: all of it is marked. */
+  async #markUnfilled(record: JobRecord): Promise<void> {
+    if (record.kind !== 'sync' && record.kind !== 'rebuild') return
+    const map = this.#target(record)?.volume?.map
+    await map?.mark(0, map.sizeBytes)
+  }
+
+  #planOf(record: JobRecord): JobPlan | undefined {
+    const target = this.#target(record)
+    return target && PLANS[record.kind](this.#set, this.#setup(record, target), target)
+  }
+
+  /** Copies came to differ while they serve, or could not be made equal: that is tried again after a while. */
+  resyncLater(volume: RunningVolume): void {
+    if (this.#resyncs.has(volume)) return
+    this.#resyncs.add(volume)
+    this.#set.clock.after(RESYNC_RETRY_MS, () => {
+      this.#resyncs.delete(volume)
+      this.#set.soon(`the resync of ${volume.record.name}`, async () => {
+        if (this.#set.objects.volumes.get(volume.record.uuid) === volume) this.#startResync(volume)
+      })
+    })
+  }
+
+  /** After a crash: what may differ among the copies in service is made equal. */
+  #startResync(volume: RunningVolume): void {
+    const { map, record } = volume
+    const id = resyncId(record)
+    if (!map || map.held.length === 0 || this.#running.has(id)) return
+    for (const plex of volume.plexes) {
+      // With a column missing, doubt would make it unreadable: what parity says is the best that there is. The
+      // prewrite log will close this hole (spec/vinum.md, 8.1).
+      if (plex instanceof Raid5Plex && isComplete(plex)) plex.doubt = new RegionValidity(map.held)
+    }
+    const setup: JobSetup = {
+      record: {
+        id,
+        kind: 'resync',
+        targetUuid: record.uuid,
+        cursorBytes: 0,
+        scope: 'dirty',
+        paused: false,
+        limitBytesPerSecond: undefined,
+        mismatches: 0,
+      },
+      object: record.name,
+      volume: record.name,
+      totalBytes: map.sizeBytes,
+      // The map is its record.
+      commits: {
+        checkpoint: async () => {},
+        finish: async () => {},
+        abandon: async (_job, outcome) => {
+          if (outcome === 'failed') this.resyncLater(volume)
+        },
+      },
+    }
+    this.#run(
+      resyncPlan({
+        ...setup,
+        host: this.#set,
+        plexes: volume.plexes,
+        regions: map.held,
+        fixParity: (plex, offset, length) => fixParity(plex, offset, length),
+        onEqual: (offset, length) => map.agree(offset, length),
+      }),
+    )
+  }
+}
+
+function inDoubt(name: string): PlexusError {
+  return new PlexusError('in-use', {
+    op: 'remove',
+    subject: name,
+    message:
+      `the copies of volume ${name} may differ in places, and its first copy is the one that counts: ` +
+      `wait until they are equal (plexus wait ${name} --for resync), then repeat`,
+  })
+}
+
+/** Resyncs have no record whose id is unique in the set. */
+function resyncId({ uuid }: VolumeRecord): string {
+  return `resync-${uuid.slice(0, 8)}`
+}
+
+function isComplete({ subdisks }: Plex): boolean {
+  return subdisks.every(({ record }) => record.state === 'up')
+}
+
+async function fixParity(plex: Plex, offset: number, length: number): Promise<void> {
+  if (!(plex instanceof Raid5Plex) || !isComplete(plex)) return
+  for (let at = offset; at < offset + length; ) {
+    at = await resyncStep(plex, at, offset + length - at)
+  }
+}

@@ -1,0 +1,232 @@
+/**
+ * The running objects of a native set, kept like its model: `refresh` gives them new records when only states
+ * and cursors have changed, `reshape` makes, changes and ends them after a verb, with the requests of a changed
+ * volume held for a moment. vinum-set.ts owns it.
+ */
+import { defined } from '../../../base/assert.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import type { Bio } from '../../geom/bio.ts'
+import type { Provider } from '../../geom/provider.ts'
+import { LinearPlex } from '../io/plex-linear.ts'
+import { PlacedSubdisk } from '../io/subdisk.ts'
+import { byUuid, type PlexRecord, plexesOf, subdisksOf, type VinumModel } from '../model/model.ts'
+import { lastCopyLost } from '../model/state-rules.ts'
+import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import type { Plex } from '../runtime.ts'
+import type { SetDrive } from './drive.ts'
+import { SetJobs } from './jobs.ts'
+import type { VinumSet } from './vinum-set.ts'
+import { isRedundant, type RememberedIntent, RunningVolume, readIntent } from './volume.ts'
+
+export class SetObjects {
+  readonly subdisks = new Map<string, PlacedSubdisk>()
+  readonly plexes = new Map<string, Plex>()
+  readonly volumes = new Map<string, RunningVolume>()
+  readonly jobs: SetJobs
+  /** The model as these objects know it: what memory knows already included. */
+  present: VinumModel
+  readonly #set: VinumSet
+  readonly #byProvider = new Map<Provider, RunningVolume>()
+  /** Of plexes: what makes another object necessary when it changes. */
+  readonly #shapes = new Map<string, string>()
+  /** Plexes with a window that is in neither layout: their volumes are not offered. */
+  readonly #torn = new Set<string>()
+  /** Read at assembly, used when the volumes are made. */
+  #remembered = new Map<string, RememberedIntent>()
+
+  constructor(set: VinumSet) {
+    this.#set = set
+    this.present = set.model
+    this.jobs = new SetJobs(set)
+  }
+
+  get providers(): readonly Provider[] {
+    return [...this.#byProvider.keys()]
+  }
+
+  start(request: Bio, provider: Provider): void {
+    const volume = this.#byProvider.get(provider)
+    if (volume) volume.io.start(request)
+    else queueMicrotask(() => request.complete(provider.error ?? endedError(provider.name)))
+  }
+
+  /** What the drives remember of writes under way when the set was last served. */
+  async loadMaps(model: VinumModel): Promise<void> {
+    for (const volume of model.volumes) {
+      if (!isRedundant(model, volume.uuid)) continue
+      this.#remembered.set(volume.uuid, await readIntent(model, volume, this.#set.drives))
+    }
+  }
+
+  /** New records for what is there; nothing is made or ended. */
+  refresh(model: VinumModel): void {
+    this.present = model
+    for (const record of model.subdisks) {
+      const subdisk = this.subdisks.get(record.uuid)
+      if (!subdisk) continue
+      subdisk.record = record
+      subdisk.drive = this.#drive(record.driveUuid)
+      if (record.state !== 'reviving') subdisk.validity = undefined
+    }
+    for (const record of model.plexes) {
+      const plex = this.plexes.get(record.uuid)
+      if (plex) plex.record = record
+    }
+    for (const record of model.volumes) {
+      const volume = this.volumes.get(record.uuid)
+      if (volume) volume.record = record
+    }
+  }
+
+  /** Makes the objects those of the model. Inside a topology change, outside the commit queue. */
+  async reshape(model: VinumModel): Promise<void> {
+    for (const record of model.subdisks) {
+      if (this.subdisks.has(record.uuid)) continue
+      this.subdisks.set(record.uuid, new PlacedSubdisk(record, this.#drive(record.driveUuid)))
+    }
+    this.refresh(model)
+    for (const record of model.plexes) this.#shapePlex(model, record)
+    for (const [uuid, volume] of this.volumes) {
+      if (!byUuid(model.volumes, uuid)) await this.#endVolume(uuid, volume)
+    }
+    await this.#finishWindows(model)
+    for (const { uuid } of model.volumes) await this.#shapeVolume(model, uuid)
+    for (const uuid of this.plexes.keys()) {
+      if (byUuid(model.plexes, uuid)) continue
+      this.plexes.delete(uuid)
+      this.#shapes.delete(uuid)
+    }
+    for (const uuid of this.subdisks.keys()) {
+      if (!byUuid(model.subdisks, uuid)) this.subdisks.delete(uuid)
+    }
+  }
+
+  /** A crash in a growth may have left a window that only its backup has: it is written before anybody reads. */
+  async #finishWindows(model: VinumModel): Promise<void> {
+    for (const { uuid, name, growth } of model.plexes) {
+      const plex = this.plexes.get(uuid)
+      if (!plex || !growth?.backup || this.jobs.isRunning(uuid)) continue
+      try {
+        await this.jobs.finishWindow(plex)
+        this.#torn.delete(uuid)
+      } catch (error) {
+        this.#torn.add(uuid)
+        this.#set.topology.events.emit(
+          'critical',
+          'growth-stuck',
+          name,
+          `plex ${name} stopped in the middle of a window of its growth, which cannot be written now: ${String(error)}`,
+        )
+      }
+    }
+  }
+
+  #drive(uuid: string): SetDrive {
+    const drive = defined(this.#set.drives.get(uuid), `drive ${uuid} of the model`)
+    drive.flushFailed ??= (error) => this.#flushFailed(drive, error)
+    return drive
+  }
+
+  /**
+   * A drive that fails a flush may have lost what any subdisk on it had acknowledged, of whatever volume: those with
+   * another copy leave at once, before an old content of theirs is read. For the others whoever flushes has the error.
+   */
+  #flushFailed(drive: SetDrive, error: PlexusError): void {
+    // The loss of a drive is told of by its device.
+    if (error.kind === 'gone') return
+    const leaving: PlacedSubdisk[] = []
+    for (const subdisk of this.subdisks.values()) {
+      const { plexUuid, uuid } = subdisk.record
+      if (subdisk.drive !== drive || plexUuid === undefined || !subdisk.writable) continue
+      const together = [...leaving.map(({ record }) => record.uuid), uuid]
+      if (lastCopyLost(this.present, together) === undefined) leaving.push(subdisk)
+    }
+    if (leaving.length === 0) return
+    this.#set.demote(leaving, error).catch((failure: unknown) => {
+      this.#set.log.error({ err: failure, drive: drive.record.name }, 'a demotion failed')
+    })
+  }
+
+  #shapePlex(model: VinumModel, record: PlexRecord): void {
+    const records = subdisksOf(model, record.uuid)
+    const { organization, stripeBytes, parityLayout } = record
+    const shape = JSON.stringify([
+      organization,
+      stripeBytes,
+      parityLayout,
+      records.map((one) => [one.uuid, one.sizeBytes, one.plexOffsetBytes]),
+    ])
+    if (this.#shapes.get(record.uuid) === shape) return
+    const subdisks = records.map(({ uuid }) => defined(this.subdisks.get(uuid), `subdisk ${uuid}`))
+    const options = { host: this.#set, record, subdisks }
+    const plex = organization === 'raid5' ? new Raid5Plex(options) : new LinearPlex(options)
+    this.plexes.set(record.uuid, plex)
+    this.#shapes.set(record.uuid, shape)
+  }
+
+  async #shapeVolume(model: VinumModel, uuid: string): Promise<void> {
+    const record = defined(byUuid(model.volumes, uuid), `volume ${uuid}`)
+    const plexes = plexesOf(model, uuid).map((one) =>
+      defined(this.plexes.get(one.uuid), `plex ${one.name}`),
+    )
+    let volume = this.volumes.get(uuid)
+    const isNew = !volume
+    if (!volume) {
+      if (plexes.some((plex) => this.#torn.has(plex.record.uuid))) return
+      if (this.#isNameTaken(record.name)) return
+      volume = new RunningVolume(this.#set, record, plexes)
+      this.volumes.set(uuid, volume)
+      this.#byProvider.set(volume.provider, volume)
+    } else if (volume.provider.name !== record.name) {
+      this.#set.topology.renameProvider(volume.provider, record.name)
+    }
+    const redundant = isRedundant(model, uuid)
+    if (!isNew && volume.isShaped(record, plexes, redundant)) return
+    await volume.reshape(record, plexes, redundant, this.#remembered.get(uuid))
+    this.#remembered.delete(uuid)
+  }
+
+  /** A device of the configuration may have been given the name of a volume that is on the disks. */
+  #isNameTaken(name: string): boolean {
+    const { topology } = this.#set
+    if (!topology.providers.has(name)) return false
+    topology.events.emit(
+      'critical',
+      'name-taken',
+      name,
+      `volume ${name} is not served: ${name} is something else's name; rename the device, then restart`,
+    )
+    return true
+  }
+
+  async #endVolume(uuid: string, volume: RunningVolume): Promise<void> {
+    const { name } = volume.record
+    this.volumes.delete(uuid)
+    await this.#set.topology.orphan(volume.provider, endedError(name))
+    await volume.stop()
+    this.#byProvider.delete(volume.provider)
+  }
+
+  /** Starts what the model says is unfinished. */
+  startJobs(model: VinumModel): void {
+    this.jobs.start(model)
+  }
+
+  /** Before a failed set is taken apart: its jobs end where they are, and nothing is written down. */
+  async abandonJobs(): Promise<void> {
+    await this.jobs.park()
+  }
+
+  /** For the end: no request is in flight any more; marks that need not stay go. */
+  async stop(): Promise<void> {
+    for (const volume of this.volumes.values()) await volume.stop()
+  }
+}
+
+function endedError(name: string): PlexusError {
+  return new PlexusError('gone', {
+    op: 'use',
+    subject: name,
+    message: `volume ${name} is no more`,
+  })
+}

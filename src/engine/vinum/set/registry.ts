@@ -1,0 +1,250 @@
+/**
+ * The sets of vinum and how devices get into them: labelled drives into native sets (vinum-set.ts), drives of FreeBSD
+ * into a read-only one (freebsd/set.ts). spec/vinum.md, 3. Part of vinum-class.ts; everything runs inside topology
+ * changes.
+ *
+ * A drive with both a label and a valid header of FreeBSD's comes from a conversion that was cut off. It is FreeBSD's
+ * unless another drive of its native set carries the removed header: the rule at the head of freebsd/convert.ts.
+ */
+import { PlexusError } from '../../../base/errors.ts'
+import { SET_RETRY_MS } from '../../../base/limits.ts'
+import type { Anchor } from '../../geom/anchor.ts'
+import type { Provider } from '../../geom/provider.ts'
+import type { Topology } from '../../geom/topology.ts'
+import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
+import { FreebsdSet } from '../freebsd/set.ts'
+import { newSet, VinumSet } from './vinum-set.ts'
+
+export class SetRegistry {
+  readonly #sets = new Map<string, VinumSet>()
+  #imported: FreebsdSet | undefined
+  /** Native sets of conversions that have ended on at least one drive. */
+  readonly #converted = new Set<string>()
+  /** With a label and a header of FreeBSD's, until everything that is there has been tasted. */
+  readonly #undecided = new Map<
+    Provider,
+    { readonly anchor: Anchor; readonly drive: FreebsdDrive }
+  >()
+  /** `vinum stop` was the last word: drives are left alone but for those of sets that were made since. */
+  #resting = false
+  /** Sets that verbs have made. */
+  readonly #made = new Set<string>()
+
+  get native(): readonly VinumSet[] {
+    return [...this.#sets.values()]
+  }
+
+  /** The drives of FreeBSD, if there are any. */
+  get imported(): FreebsdSet | undefined {
+    return this.#imported
+  }
+
+  /** The set that verbs work on: the one with most drives. */
+  get home(): VinumSet | undefined {
+    const sets = this.native.filter((set) => set.assembled && !set.failure)
+    return sets.sort((a, b) => b.model.drives.length - a.model.drives.length)[0]
+  }
+
+  /** A new set, for a verb that labels the first drives. */
+  create(topology: Topology): VinumSet {
+    const set = newSet(topology, (failed) => this.#failed(failed))
+    this.#add(set)
+    this.#made.add(set.uuid)
+    return set
+  }
+
+  // Devices.
+
+  async taste(
+    provider: Provider,
+    anchor: Anchor | undefined,
+    topology: Topology,
+  ): Promise<boolean> {
+    if (this.#resting && !(anchor && this.#made.has(anchor.setUuid))) return false
+    const drive = await headerOn(provider, topology)
+    if (!anchor) {
+      return (
+        drive !== undefined && !drive.removed && this.#import(provider, drive, undefined, topology)
+      )
+    }
+    const { setUuid } = anchor
+    if (drive?.removed) await this.#learnConverted(setUuid, topology)
+    else if (drive && !this.#converted.has(setUuid)) {
+      this.#undecided.set(provider, { anchor, drive })
+      return true
+    } else if (drive && !(await endConversion(provider, topology))) return false
+    return this.#setOf(setUuid, topology).join(provider, anchor)
+  }
+
+  async #import(
+    provider: Provider,
+    drive: FreebsdDrive,
+    nativeSet: string | undefined,
+    topology: Topology,
+  ): Promise<boolean> {
+    if (!this.#imported) {
+      this.#imported = new FreebsdSet(topology)
+      topology.addGeom(this.#imported)
+    }
+    return this.#imported.join(provider, drive, nativeSet)
+  }
+
+  /** The conversion to this set has ended: its drives that were taken for FreeBSD's are looked at again. */
+  async #learnConverted(setUuid: string, topology: Topology): Promise<void> {
+    this.#converted.add(setUuid)
+    for (const [provider, { anchor }] of this.#undecided) {
+      if (anchor.setUuid !== setUuid) continue
+      this.#undecided.delete(provider)
+      topology.tasteAgain(provider)
+    }
+    const waits = this.#imported?.known.some((one) => one.consumer && one.nativeSet === setUuid)
+    if (waits) await this.dissolveImported(topology)
+  }
+
+  /** Lets the drives of FreeBSD go; whoever runs {@link Topology.tastePending} next looks at them again. */
+  async dissolveImported(topology: Topology): Promise<void> {
+    const set = this.#imported
+    if (!set) return
+    this.#imported = undefined
+    const providers = set.consumers.map(({ provider }) => provider)
+    await set.wither()
+    topology.removeGeom(set)
+    for (const provider of providers) topology.tasteAgain(provider)
+  }
+
+  #setOf(uuid: string, topology: Topology): VinumSet {
+    const known = this.#sets.get(uuid)
+    if (known) return known
+    const set = new VinumSet(uuid, topology, (failed) => this.#failed(failed))
+    this.#add(set)
+    return set
+  }
+
+  #add(set: VinumSet): void {
+    this.#sets.set(set.uuid, set)
+    set.topology.addGeom(set)
+  }
+
+  /** For a set whose devices have been let go. */
+  forget(set: VinumSet): void {
+    set.topology.removeGeom(set)
+    this.#sets.delete(set.uuid)
+  }
+
+  /**
+   * A set that can commit no more goes back to where it was before it was assembled; one that did not last would
+   * fail again at once, so it waits for a while, for a drive that comes, or for `vinum assemble`.
+   */
+  #failed(set: VinumSet): void {
+    const { topology } = set
+    const { lasted } = set
+    const change = (work: () => Promise<void>): void => {
+      topology.change(work).catch((error: unknown) => {
+        set.log.error({ err: error }, 'a failed set could not be taken apart')
+      })
+    }
+    change(async () => {
+      if (this.#sets.get(set.uuid) !== set) return
+      const providers = set.consumers.map(({ provider }) => provider)
+      await set.wither()
+      this.forget(set)
+      const again = async (): Promise<void> => {
+        for (const provider of providers) {
+          if (provider.consumers.size === 0) topology.tasteAgain(provider)
+        }
+        await topology.tastePending()
+      }
+      if (lasted) await again()
+      else topology.clock.after(SET_RETRY_MS, () => change(again))
+    })
+  }
+
+  /** Everything that is there has been tasted. */
+  async settled(topology: Topology): Promise<void> {
+    const undecided = [...this.#undecided]
+    this.#undecided.clear()
+    for (const [provider, { anchor, drive }] of undecided) {
+      if (provider.error) continue
+      await tolerate(topology, () => this.#import(provider, drive, anchor.setUuid, topology))
+    }
+    for (const set of this.native) await tolerate(topology, () => set.tryAssemble())
+    await this.#imported?.assemble()
+  }
+
+  async stop(): Promise<void> {
+    this.#resting = true
+    for (const set of this.#sets.values()) await set.stop()
+    await this.#imported?.wither()
+  }
+
+  /** All sets rest and let their devices go, until {@link lookAgain} or the next start. */
+  async halt(topology: Topology): Promise<void> {
+    this.#resting = true
+    this.#made.clear()
+    for (const set of this.native) {
+      await set.halt()
+      this.forget(set)
+    }
+    await this.dissolveImported(topology)
+    // Nobody takes them here now, but the other classes may.
+    await topology.tastePending()
+  }
+
+  /** Tastes what nobody holds once more. */
+  async lookAgain(topology: Topology): Promise<void> {
+    this.#resting = false
+    for (const provider of freeProviders(topology)) topology.tasteAgain(provider)
+    await topology.tastePending()
+  }
+}
+
+/** One set, or one drive, that cannot be used is no reason not to serve the others. It has said so itself. */
+async function tolerate(topology: Topology, work: () => Promise<unknown>): Promise<void> {
+  try {
+    await work()
+  } catch (error) {
+    if (!(error instanceof PlexusError)) throw error
+    topology.log.error({ err: error, event: 'assembly-failed' }, error.message)
+  }
+}
+
+/** Whom nobody has attached to. */
+export function freeProviders(topology: Topology): readonly Provider[] {
+  return [...topology.providers.values()].filter(({ consumers }) => consumers.size === 0)
+}
+
+/** The drive of FreeBSD on a provider. Where its head cannot be read, there is none. */
+async function headerOn(provider: Provider, topology: Topology): Promise<FreebsdDrive | undefined> {
+  const access = { read: 1, write: 0, exclusive: 0 }
+  const consumer = topology.attach(provider, undefined, 'taste', access)
+  try {
+    return await freebsdDrive(consumer)
+  } catch (error) {
+    if (!(error instanceof PlexusError)) throw error
+    topology.log.warn({ err: error, provider: provider.name }, 'the head of a device is unreadable')
+    return undefined
+  } finally {
+    await consumer.close()
+  }
+}
+
+/** The last step of a conversion that was cut off: every drive of it is native from then on, by itself. */
+async function endConversion(provider: Provider, topology: Topology): Promise<boolean> {
+  const access = { read: 1, write: 1, exclusive: 1 }
+  const consumer = topology.attach(provider, undefined, 'the end of a conversion', access)
+  try {
+    await markFreebsdRemoved(consumer)
+    return true
+  } catch (error) {
+    if (!(error instanceof PlexusError)) throw error
+    topology.events.emit(
+      'critical',
+      'drive-down',
+      provider.name,
+      `${provider.name} is not used: its conversion could not be ended: ${error.message}`,
+    )
+    return false
+  } finally {
+    await consumer.close()
+  }
+}

@@ -1,0 +1,449 @@
+/**
+ * One native set of drives as a geom: it gathers labelled devices, assembles when a majority of the voters is
+ * there (geom/anchor-quorum.ts), serves the volumes, and keeps the configuration true: whatever changes a
+ * state is durable before a write that depends on it is acknowledged. spec/vinum.md, 3 and 9.
+ *
+ *   gathering   devices come (join); nothing is served
+ *   assembled   store = the configuration and its commits, objects = what runs; drives come and go
+ *   failed      fewer than half of the voters could be written: everything is orphaned, the devices are tasted
+ *               again, and the set is where it was before it was assembled
+ *
+ * Made by vinum-class.ts. The host of its subdisks, plexes and volumes (runtime.ts).
+ */
+import { assert, defined } from '../../../base/assert.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import { SET_RETRY_MS } from '../../../base/limits.ts'
+import type { Logger } from '../../../base/log.ts'
+import { newUuid } from '../../../base/random.ts'
+import type { Anchor } from '../../geom/anchor.ts'
+import type { Choice } from '../../geom/anchor-quorum.ts'
+import type { Bio } from '../../geom/bio.ts'
+import type { Consumer } from '../../geom/consumer.ts'
+import type { Provider } from '../../geom/provider.ts'
+import type { Topology } from '../../geom/topology.ts'
+import type { Geom } from '../../geom/types.ts'
+import { demoteSubdisks, loseDrives, returnDrives, withoutAbsent } from '../model/membership.ts'
+import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from '../model/model.ts'
+import type { NewDrive } from '../plan.ts'
+import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
+import { loseDevice, openMember, returnMember, tellFailed } from './arrivals.ts'
+import { type Change, ConfigStore, type CutOff } from './config-store.ts'
+import { Demotions } from './demotions.ts'
+import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
+import {
+  chooseMember,
+  currentMembers,
+  describeChoice,
+  hopeless,
+  isEmpty,
+  modelOf,
+} from './members.ts'
+import { SetObjects } from './objects.ts'
+import { noteError, noteRepair } from './trouble.ts'
+
+export class VinumSet implements Geom, VinumHost {
+  readonly className = 'vinum'
+  readonly uuid: string
+  readonly topology: Topology
+  readonly log: Logger
+  /** Devices with a label of this set, by drive UUID: all of them until it is assembled, then the former ones. */
+  readonly members = new Map<string, Member>()
+  readonly #drives = new Map<string, SetDrive>()
+  #store: ConfigStore | undefined
+  #objects: SetObjects | undefined
+  readonly #demotions: Demotions
+  /** Why nothing can be committed any more. */
+  #failure: PlexusError | undefined
+  /** Before it is assembled: never. */
+  #assembledMs = Number.POSITIVE_INFINITY
+  /** How many drives have come back since it was assembled. */
+  arrivals = 0
+  /** What was said last of an incomplete set: said once. */
+  #said: string | undefined
+  readonly #onFailed: (set: VinumSet) => void
+
+  constructor(uuid: string, topology: Topology, onFailed: (set: VinumSet) => void) {
+    this.uuid = uuid
+    this.topology = topology
+    this.log = topology.log.child({ part: 'vinum', set: uuid.slice(0, 8) })
+    this.#onFailed = onFailed
+    this.#demotions = new Demotions(this)
+  }
+
+  get name(): string {
+    return `vinum-${this.uuid.slice(0, 8)}`
+  }
+
+  get pool() {
+    return this.topology.pool
+  }
+
+  get kernels() {
+    return this.topology.kernels
+  }
+
+  get clock() {
+    return this.topology.clock
+  }
+
+  get providers(): readonly Provider[] {
+    return this.#objects?.providers ?? []
+  }
+
+  get consumers(): readonly Consumer[] {
+    return [
+      ...[...this.#drives.values()].flatMap(({ consumer }) => consumer ?? []),
+      ...[...this.members.values()].map(({ consumer }) => consumer),
+    ]
+  }
+
+  get assembled(): boolean {
+    return this.#store !== undefined
+  }
+
+  get drives(): ReadonlyMap<string, SetDrive> {
+    return this.#drives
+  }
+
+  /** The newest durable configuration. Only of an assembled set. */
+  get model(): VinumModel {
+    return defined(this.#store, 'the configuration of an assembled set').model
+  }
+
+  /** What runs. Only of an assembled set. */
+  get objects(): SetObjects {
+    return defined(this.#objects, 'the objects of an assembled set')
+  }
+
+  /** As the configuration will be when what memory knows already is durable. */
+  get present(): VinumModel {
+    return this.withLosses(demoteSubdisks(this.model, this.#demotions.pending))
+  }
+
+  /** With every drive down that is not there. */
+  withLosses(model: VinumModel): VinumModel {
+    const lost = [...this.#drives.values()].filter(({ present }) => !present)
+    return loseDrives(
+      model,
+      lost.map(({ record }) => record.uuid),
+    )
+  }
+
+  // Devices that come and go: inside a topology change.
+
+  /** A device with a label of this set. True when the set holds it from now on. */
+  async join(provider: Provider, anchor: Anchor): Promise<boolean> {
+    const member = await openMember(this, provider, anchor)
+    if (!member) return false
+    if (this.#store) await returnMember(this, member)
+    else {
+      this.members.set(member.uuid, member)
+      await this.tryAssemble()
+    }
+    return true
+  }
+
+  /** Assembles as soon as the quorum allows it, and everything is there or is known not to come. */
+  async tryAssemble(): Promise<void> {
+    if (this.#store) return
+    const choice = chooseMember(this.members)
+    if (choice.kind === 'complete') {
+      const model = modelOf([...this.members.values()], choice.members[0])
+      const missing = votersOf(model).filter((uuid) => !this.members.has(uuid))
+      if (missing.length > 0 && !this.topology.complete) return
+      await this.#assemble(model, choice)
+    } else if (this.topology.complete) this.#sayIncomplete(choice)
+  }
+
+  /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
+  async assembleByForce(): Promise<void> {
+    assert(!this.#store, 'only a set that gathers is assembled')
+    const choice = chooseMember(this.members)
+    if (choice.kind === 'none' || choice.kind === 'split') throw hopeless(choice, this.name)
+    const model = modelOf([...this.members.values()], choice.members[0])
+    await this.#assemble(model, choice)
+  }
+
+  /** In words, why it is not assembled. */
+  describeIncomplete(): string {
+    return describeChoice(chooseMember(this.members), this.members)
+  }
+
+  #sayIncomplete(choice: Choice): void {
+    const why = this.describeIncomplete()
+    const here = [...this.members.values()]
+    // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
+    // labels or uses the devices otherwise is welcome.
+    if (isEmpty(choice, here)) for (const member of here) relinquish(member)
+    if (choice.kind === 'none' || this.#said === why) return
+    this.#said = why
+    this.topology.events.emit(
+      'critical',
+      'set-incomplete',
+      this.name,
+      `${this.name} is not served: ${why}. Connect them, or go on without them: plexus vinum assemble --force`,
+    )
+  }
+
+  async #assemble(
+    chosen: VinumModel,
+    choice: Extract<Choice, { kind: 'complete' | 'incomplete' }>,
+  ): Promise<void> {
+    const current = currentMembers(this.members, choice, chosen)
+    const settled = choice.kind === 'complete' && choice.settled
+    // By force: who is missing has no vote from here on, or nothing could ever be committed.
+    const start = choice.kind === 'incomplete' ? withoutAbsent(chosen, current) : chosen
+    const here = [...this.members.values()].filter((member) => this.#takeBack(member))
+    this.members.clear()
+    for (const record of chosen.drives) this.#drives.set(record.uuid, new SetDrive(record))
+    const late: Member[] = []
+    for (const member of here) {
+      const drive = this.#drives.get(member.uuid)
+      if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
+      else late.push(member)
+    }
+    const cutOff = choice.kind === 'complete' && !choice.settled ? choice : undefined
+    this.#openStore(start, choice.nextGeneration, cutOff)
+    this.#objects = new SetObjects(this)
+    await this.#objects.loadMaps(start)
+    // Who is missing is out of service durably before anything is served.
+    await this.commit((model) => {
+      // What a crash has cut off is committed again before it counts (geom/anchor-quorum.ts, rule S).
+      const next = settled ? model : { ...model }
+      const present = [...this.#drives.values()].filter((drive) => drive.present)
+      const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
+      return returnDrives(this.withLosses(next), devices)
+    })
+    await this.objects.reshape(this.model)
+    for (const member of late) await returnMember(this, member)
+    // What assembling has written may have failed on too many drives, without its having thrown.
+    if (this.#failure) throw this.#failure
+    this.objects.startJobs(this.model)
+    this.#assembledMs = this.clock.nowMs()
+    this.topology.events.emit(
+      'info',
+      'set-assembled',
+      this.name,
+      `${this.name} is assembled: ${this.model.volumes.length} volumes on ${this.model.drives.length} drives`,
+    )
+  }
+
+  #takeBack(member: Member): boolean {
+    const isOurs = reclaim(member)
+    if (!isOurs) this.closeSoon(member.consumer)
+    return isOurs
+  }
+
+  #openStore(model: VinumModel, nextGeneration: number, cutOff?: CutOff): void {
+    this.#store = new ConfigStore({
+      model,
+      nextGeneration,
+      cutOff,
+      label: (uuid) => {
+        const drive = this.#drives.get(uuid)
+        return drive?.present ? drive.label : undefined
+      },
+      loseDrives,
+      onCommit: (next, failed) => this.#committed(next, failed),
+    })
+  }
+
+  /** A new set, for the first drive that a verb labels. */
+  begin(): void {
+    assert(!this.#store && this.members.size === 0, 'a new set has nothing')
+    this.#openStore(emptyModel(this.uuid), 1)
+    this.#objects = new SetObjects(this)
+    this.#assembledMs = this.clock.nowMs()
+  }
+
+  /** Geom: the provider below one of the drives serves no more. */
+  async orphan(consumer: Consumer, reason: PlexusError): Promise<void> {
+    for (const [uuid, member] of this.members) {
+      if (member.consumer !== consumer) continue
+      this.members.delete(uuid)
+      this.closeSoon(consumer)
+    }
+    for (const drive of this.#drives.values()) {
+      if (drive.consumer === consumer) await loseDevice(this, drive, reason)
+    }
+  }
+
+  /** Geom: somebody writes on a former drive, which is not opened here any more: to clear its label, or to use it. */
+  spoil(consumer: Consumer): void {
+    for (const [uuid, member] of this.members) {
+      if (member.consumer !== consumer) continue
+      this.members.delete(uuid)
+      this.closeSoon(consumer)
+    }
+  }
+
+  /** Waits for what is in flight on a device that is gone; nobody else has to. */
+  closeSoon(consumer: Consumer): void {
+    consumer.close().catch((error: unknown) => {
+      this.log.error({ err: error }, 'a consumer failed to close')
+    })
+  }
+
+  // The configuration.
+
+  /**
+   * Queues a change of the configuration; resolves to it when it is durable and known to all running objects.
+   * Only states and cursors may change here: what changes the shape calls `objects.reshape` after it.
+   */
+  async commit(change: Change): Promise<VinumModel> {
+    if (this.#failure) throw this.#failure
+    const store = defined(this.#store, 'the configuration of an assembled set')
+    try {
+      return await store.commit(change)
+    } catch (error) {
+      if (error instanceof PlexusError && error.op === 'commit' && error.kind === 'io') {
+        this.#fail(error)
+      }
+      throw error
+    }
+  }
+
+  #committed(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void {
+    for (const [uuid, error] of failed) tellFailed(this, uuid, error)
+    this.refresh()
+    this.#sayChanges(model)
+  }
+
+  #sayChanges(model: VinumModel): void {
+    for (const record of model.drives) {
+      const drive = this.#drives.get(record.uuid)
+      if (drive) drive.record = record
+    }
+    for (const [uuid, drive] of this.#drives) {
+      // Forgotten while it was away. One that is here is new, or its label is still to be cleared.
+      if (!drive.present && !byUuid(model.drives, uuid)) this.#drives.delete(uuid)
+    }
+  }
+
+  /** Gives all running objects their newest records. */
+  refresh(): void {
+    if (this.#store) this.#objects?.refresh(this.present)
+  }
+
+  /** Labels a new drive; it takes part from the commit of the plan that makes it. */
+  async label({ record, candidate }: NewDrive): Promise<void> {
+    const drive = new SetDrive(record)
+    await drive.format(this, this.topology.find(candidate.name))
+    this.#drives.set(record.uuid, drive)
+  }
+
+  /** Takes the label off a drive that is no member any more, and lets its device go. */
+  async unlabel({ uuid }: DriveRecord): Promise<void> {
+    const drive = this.#drives.get(uuid)
+    this.#drives.delete(uuid)
+    await drive?.clear()
+  }
+
+  // VinumHost.
+
+  demote(subdisks: readonly Subdisk[], error: PlexusError): Promise<void> {
+    return this.#failure ? Promise.reject(this.#failure) : this.#demotions.demote(subdisks, error)
+  }
+
+  noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
+    noteError(this.log, subdisk, op, error)
+  }
+
+  noteRepair(subdisk: Subdisk, offset: number, length: number): void {
+    noteRepair(this.topology.events, subdisk, offset, length)
+  }
+
+  lock(plex: Plex, offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void> {
+    const { volumeUuid } = plex.record
+    const volume = volumeUuid === undefined ? undefined : this.objects.volumes.get(volumeUuid)
+    if (!volume) return Promise.resolve(() => {})
+    return volume.io.lock(offset, length, mode)
+  }
+
+  /** Runs a change of the graph when it is its turn, unless the set has ended by then. */
+  soon(what: string, work: () => Promise<void>): void {
+    this.topology
+      .change(async () => {
+        if (this.#objects && !this.#failure) await work()
+      })
+      .catch((error: unknown) => {
+        this.log.error({ err: error }, `${what} failed`)
+      })
+  }
+
+  // Geom.
+
+  start(request: Bio, provider: Provider): void {
+    this.objects.start(request, provider)
+  }
+
+  /** Too few drives can be written: what cannot be written down must not be served. */
+  #fail(error: PlexusError): void {
+    if (this.#failure) return
+    this.#failure = error
+    this.topology.events.emit(
+      'critical',
+      'set-failed',
+      this.name,
+      `${this.name} is not served any more: ${error.message}`,
+    )
+    for (const provider of this.providers) provider.error ??= error
+    this.#onFailed(this)
+  }
+
+  /** Has it been in operation for a while? One that fails at once would fail again at once. */
+  get lasted(): boolean {
+    return this.#store !== undefined && this.clock.nowMs() - this.#assembledMs >= SET_RETRY_MS
+  }
+
+  get failure(): PlexusError | undefined {
+    return this.#failure
+  }
+
+  /** For the end of the daemon: volumes at rest and clean, consumers closed. Jobs are parked already. */
+  async stop(): Promise<void> {
+    if (this.#objects && !this.#failure) await this.#objects.stop()
+    await this.#store?.idle()
+    for (const drive of this.#drives.values()) await drive.drop()?.close()
+    for (const member of this.members.values()) await member.consumer.close()
+    this.members.clear()
+  }
+
+  /** An operator wants it to rest: as {@link stop}, with its jobs at a checkpoint and its volumes gone. */
+  async halt(): Promise<void> {
+    const reason = witherError(this.name)
+    for (const provider of this.providers) await this.topology.orphan(provider, reason)
+    await this.#objects?.abandonJobs()
+    await this.stop()
+    this.#objects = undefined
+    this.#store = undefined
+  }
+
+  /** Geom: orphans the volumes and lets the devices go. */
+  async wither(): Promise<void> {
+    const reason = this.#failure ?? witherError(this.name)
+    for (const provider of this.providers) await this.topology.orphan(provider, reason)
+    await this.#objects?.abandonJobs()
+    for (const drive of this.#drives.values()) await drive.drop()?.close()
+    for (const member of this.members.values()) await member.consumer.close()
+    this.members.clear()
+    this.#drives.clear()
+    this.#objects = undefined
+    this.#store = undefined
+  }
+}
+
+function witherError(name: string): PlexusError {
+  return new PlexusError('gone', {
+    op: 'use',
+    subject: name,
+    message: `${name} is taken apart; it is back when its drives are`,
+  })
+}
+
+/** A set that no device has named before. */
+export function newSet(topology: Topology, onFailed: (set: VinumSet) => void): VinumSet {
+  const set = new VinumSet(newUuid(topology.random), topology, onFailed)
+  set.begin()
+  return set
+}

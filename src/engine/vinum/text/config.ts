@@ -1,0 +1,237 @@
+/**
+ * vinum's own text: the file that `vinum create` reads, what `printconfig` writes, and the configuration copies on
+ * FreeBSD's drives (spec/vinum.md, 2.1). One object per line. Ours beyond the original: `org raid5 SIZE
+ * left-symmetric`, `readpol prefer PLEX | round | least`, `detached` for a plex or subdisk without a parent. Used
+ * by the verbs create and printconfig, and by freebsd/format.ts.
+ *
+ * A wrong word is an error with its place; nothing becomes a default silently (the original takes an unknown
+ * suffix for 0 and an unknown state for down).
+ */
+import type { PlexusError } from '../../../base/errors.ts'
+import {
+  DRIVE_STATES,
+  type DriveState,
+  type Organization,
+  type ParityLayout,
+  PLEX_STATES,
+  type PlexState,
+  type ReadPolicy,
+  SUBDISK_STATES,
+  type SubdiskState,
+  VOLUME_STATES,
+  type VolumeState,
+} from '../model/model.ts'
+import { linesOf } from './tokens.ts'
+import { type Draft, type Fields, parseLine } from './words.ts'
+
+export interface TextDrive {
+  readonly type: 'drive'
+  readonly line: number
+  readonly name: string
+  /** Without a leading `/dev/`. */
+  readonly device: string
+  readonly state: DriveState | undefined
+}
+
+export interface TextVolume {
+  readonly type: 'volume'
+  readonly line: number
+  readonly name: string
+  readonly state: VolumeState | undefined
+  readonly readPolicy: ReadPolicy | undefined
+  /** Name of the plex, for `prefer`. */
+  readonly preferredPlex: string | undefined
+}
+
+export interface TextPlex {
+  readonly type: 'plex'
+  readonly line: number
+  readonly name: string
+  /** Name of its volume, in the text or not; undefined: detached. */
+  readonly volume: string | undefined
+  readonly organization: Organization
+  /** 0 for concat. */
+  readonly stripeBytes: number
+  /** undefined: not said, or not raid5. On FreeBSD's drives that means left-asymmetric. */
+  readonly parityLayout: ParityLayout | undefined
+  readonly state: PlexState | undefined
+}
+
+export interface TextSubdisk {
+  readonly type: 'subdisk'
+  readonly line: number
+  readonly name: string
+  readonly drive: string
+  /** Name of its plex, in the text or not; undefined: detached. */
+  readonly plex: string | undefined
+  /** undefined: as large as fits. */
+  readonly sizeBytes: number | undefined
+  /** Absolute on the device; undefined: where it fits. */
+  readonly driveOffsetBytes: number | undefined
+  /** undefined: next in the plex. */
+  readonly plexOffsetBytes: number | undefined
+  readonly state: SubdiskState | undefined
+}
+
+export type TextObject = TextDrive | TextVolume | TextPlex | TextSubdisk
+
+export interface ParseOptions {
+  /** Name of the file or drive, for messages. */
+  readonly origin: string
+  /**
+   * user (default): what names no parent belongs to the last volume or plex, and names may be left out. disk: a
+   * copy on FreeBSD's drive, where what names no parent is detached, and objects of two types may share a name.
+   */
+  readonly form?: 'user' | 'disk'
+  /** Names that the defaults must not take, beside those in the text. */
+  isTaken?(name: string): boolean
+}
+
+export { printConfigText } from './print.ts'
+
+/** FreeBSD's data area begins there: header and two copies of the text lie before it. */
+const FREEBSD_DATA_BYTES = 135_680
+
+/**
+ * The objects of a text, in its order, with names and parents filled in. Throws PlexusError `invalid` with file,
+ * line and column, what is wrong and what would be right. The last line needs no newline (8.18).
+ */
+export function parseConfigText(text: string, options: ParseOptions): readonly TextObject[] {
+  const user = options.form !== 'disk'
+  const drafts = linesOf(text, options.origin).map(parseLine)
+  const names = collectNames(drafts, user)
+  /** The first free of NAME0, NAME1, … */
+  const numbered = (prefix: string): string => {
+    let number = 0
+    const isTaken = (one: string) => names.has(one) || options.isTaken?.(one) === true
+    while (isTaken(`${prefix}${number}`)) number++
+    names.add(`${prefix}${number}`)
+    return `${prefix}${number}`
+  }
+  let lastVolume: string | undefined
+  let lastPlex: string | undefined
+  return drafts.map((draft): TextObject => {
+    const { fields, type } = draft
+    if (type === 'drive') return driveOf(draft)
+    if (type === 'volume') {
+      lastVolume = required(draft, fields.name, 'a name')
+      return volumeOf(draft, lastVolume)
+    }
+    if (type === 'plex') {
+      const volume = parentOf(draft, fields.volume, user ? lastVolume : undefined)
+      const prefix = user && volume !== undefined ? `${volume}.p` : undefined
+      lastPlex = fields.name ?? numbered(required(draft, prefix, 'name NAME'))
+      return plexOf(draft, lastPlex, volume)
+    }
+    const plex = parentOf(draft, fields.plex, user ? lastPlex : undefined)
+    const prefix = user ? `${plex ?? 'gvinumsubdisk.p0'}.s` : undefined
+    const own = fields.name ?? numbered(required(draft, prefix, 'name NAME'))
+    return subdiskOf(draft, own, plex, user)
+  })
+}
+
+/** All names that the text gives; no two are equal (disk form: within a type). */
+function collectNames(drafts: readonly Draft[], user: boolean): Set<string> {
+  const lines = new Map<string, number>()
+  const names = new Set<string>()
+  for (const { type, line, fields, columns } of drafts) {
+    if (fields.name === undefined) continue
+    const key = user ? fields.name : `${type} ${fields.name}`
+    const before = lines.get(key)
+    if (before !== undefined) {
+      const problem = `the name "${fields.name}" is that of line ${before}`
+      throw line.fault(columns.get('name') ?? 1, problem, 'another name')
+    }
+    lines.set(key, line.number)
+    names.add(fields.name)
+  }
+  return names
+}
+
+function required<T>(draft: Draft, value: T | undefined, what: string): T {
+  if (value !== undefined) return value
+  throw missing(draft, what)
+}
+
+function missing({ type, line, columns }: Draft, what: string): PlexusError {
+  return line.fault(columns.get('') ?? 1, `the ${type} is not complete`, what)
+}
+
+function stateOf<T extends string>(choices: readonly T[], fields: Fields): T | undefined {
+  return choices.find((one) => one === fields.state)
+}
+
+function parentOf(
+  { fields, line, columns }: Draft,
+  own: string | undefined,
+  last: string | undefined,
+): string | undefined {
+  if (fields.detached && own !== undefined) {
+    const column = columns.get('detached') ?? 1
+    throw line.fault(column, `"detached" contradicts "${own}"`, 'one of the two')
+  }
+  return fields.detached ? undefined : (own ?? last)
+}
+
+function driveOf(draft: Draft): TextDrive {
+  const { line, fields } = draft
+  return {
+    type: 'drive',
+    line: line.number,
+    name: required(draft, fields.name, 'a name'),
+    device: required(draft, fields.device, 'device DEVICE'),
+    state: stateOf(DRIVE_STATES, fields),
+  }
+}
+
+function volumeOf({ line, fields }: Draft, own: string): TextVolume {
+  return {
+    type: 'volume',
+    line: line.number,
+    name: own,
+    state: stateOf(VOLUME_STATES, fields),
+    readPolicy: fields.readPolicy,
+    preferredPlex: fields.preferredPlex,
+  }
+}
+
+function plexOf(draft: Draft, own: string, volume: string | undefined): TextPlex {
+  const { line, fields } = draft
+  const right = 'org concat, org striped SIZE or org raid5 SIZE'
+  return {
+    type: 'plex',
+    line: line.number,
+    name: own,
+    volume,
+    organization: required(draft, fields.organization, right),
+    stripeBytes: fields.stripeBytes ?? 0,
+    parityLayout: fields.parityLayout,
+    state: stateOf(PLEX_STATES, fields),
+  }
+}
+
+function subdiskOf(
+  draft: Draft,
+  own: string,
+  plex: string | undefined,
+  user: boolean,
+): TextSubdisk {
+  const { line, fields, columns } = draft
+  const offset = fields.driveOffsetBytes
+  if (!user && offset !== undefined && offset < FREEBSD_DATA_BYTES) {
+    const problem = `the offset ${offset} lies before the data area`
+    const right = `0, or ${FREEBSD_DATA_BYTES} and more`
+    throw line.fault(columns.get('driveoffset') ?? 1, problem, right)
+  }
+  return {
+    type: 'subdisk',
+    line: line.number,
+    name: own,
+    drive: required(draft, fields.drive, 'drive NAME'),
+    plex,
+    sizeBytes: fields.sizeBytes,
+    driveOffsetBytes: offset,
+    plexOffsetBytes: fields.plexOffsetBytes,
+    state: stateOf(SUBDISK_STATES, fields),
+  }
+}

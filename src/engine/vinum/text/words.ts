@@ -1,0 +1,205 @@
+/**
+ * The words of vinum's text (spec/vinum.md, 2.1): one table of line types, each with its keywords, and the reader of
+ * one line. Called by text/config.ts, which completes names and parents.
+ */
+import {
+  DRIVE_STATES,
+  type Organization,
+  PARITY_LAYOUTS,
+  type ParityLayout,
+  PLEX_STATES,
+  type ReadPolicy,
+  SUBDISK_STATES,
+  VOLUME_STATES,
+} from '../model/model.ts'
+import { nameFault } from '../model/model-check.ts'
+import { sizeOf, type TextLine, type Token } from './tokens.ts'
+
+export type TextType = 'drive' | 'volume' | 'plex' | 'subdisk'
+
+/** What the words of a line have said so far. */
+export interface Fields {
+  name?: string
+  drive?: string
+  device?: string
+  state?: string
+  volume?: string
+  plex?: string
+  detached?: true
+  readPolicy?: ReadPolicy
+  preferredPlex?: string
+  organization?: Organization
+  stripeBytes?: number
+  parityLayout?: ParityLayout
+  autosize?: true
+  sizeBytes?: number
+  driveOffsetBytes?: number
+  plexOffsetBytes?: number
+}
+
+/** Takes the words that follow a keyword. */
+type Keyword = (fields: Fields, line: TextLine) => void
+
+function name(field: 'name' | 'drive' | 'volume' | 'plex' | 'preferredPlex'): Keyword {
+  return (fields, line) => {
+    const token = line.take('a name')
+    fields[field] = checkedName(line, token)
+  }
+}
+
+function checkedName(line: TextLine, token: Token): string {
+  const problem = nameFault(token.text)
+  if (problem === undefined) return token.text
+  throw line.fault(token.column, `"${token.text}" cannot be a name`, `another one: ${problem}`)
+}
+
+function oneOf<T extends string>(line: TextLine, what: string, choices: readonly T[]): T {
+  const token = line.take(choices.join(' or '))
+  const found = choices.find((one) => one === token.text)
+  if (found === undefined) throw line.unknown(token, what, choices)
+  return found
+}
+
+function state(choices: readonly string[]): Keyword {
+  return (fields, line) => {
+    fields.state = oneOf(line, 'state', choices)
+  }
+}
+
+const device: Keyword = (fields, line) => {
+  const token = line.take('a device')
+  fields.device = token.text.replace(/^\/dev\//, '')
+  if (fields.device === '') throw line.fault(token.column, 'the device is empty', 'its name')
+}
+
+const READ_POLICY_WORDS: Readonly<Record<'round' | 'least' | 'prefer', ReadPolicy>> = {
+  round: 'round-robin',
+  least: 'least-queue',
+  prefer: 'prefer',
+}
+
+const readPolicy: Keyword = (fields, line) => {
+  const word = oneOf(line, 'read policy', ['round', 'least', 'prefer'] as const)
+  fields.readPolicy = READ_POLICY_WORDS[word]
+  if (word === 'prefer') name('preferredPlex')(fields, line)
+}
+
+const organization: Keyword = (fields, line) => {
+  const org = oneOf(line, 'organisation', ['concat', 'striped', 'raid5'] as const)
+  fields.organization = org
+  if (org === 'concat') return
+  const token = line.take('the size of a stripe, such as 256k')
+  fields.stripeBytes = sizeOf(line, token)
+  if (fields.stripeBytes === 0 || fields.stripeBytes % 512 !== 0) {
+    throw line.fault(token.column, `a stripe of ${token.text} cannot be`, 'a multiple of 512 bytes')
+  }
+  const layout = PARITY_LAYOUTS.find((one) => one === line.peek()?.text)
+  if (org !== 'raid5' || layout === undefined) return
+  line.take('')
+  fields.parityLayout = layout
+}
+
+const detached: Keyword = (fields) => {
+  fields.detached = true
+}
+
+const length: Keyword = (fields, line) => {
+  const token = line.take('a size')
+  const bytes = /^-\d+s?$/.test(token.text) ? 0 : sizeOf(line, token)
+  if (bytes === 0) fields.autosize = true
+  else fields.sizeBytes = bytes
+}
+
+const driveOffset: Keyword = (fields, line) => {
+  const bytes = sizeOf(line, line.take('an offset'))
+  if (bytes !== 0) fields.driveOffsetBytes = bytes
+}
+
+const plexOffset: Keyword = (fields, line) => {
+  fields.plexOffsetBytes = sizeOf(line, line.take('an offset'))
+}
+
+const SUBDISK_WORDS: Readonly<Record<string, Keyword>> = {
+  name: name('name'),
+  drive: name('drive'),
+  plex: name('plex'),
+  len: length,
+  length,
+  driveoffset: driveOffset,
+  plexoffset: plexOffset,
+  state: state(SUBDISK_STATES),
+  detached,
+}
+
+interface LineType {
+  readonly type: TextType
+  /** The name may stand alone, without the word `name`. */
+  readonly bareName: boolean
+  readonly words: Readonly<Record<string, Keyword>>
+}
+
+const SUBDISK: LineType = { type: 'subdisk', bareName: false, words: SUBDISK_WORDS }
+
+/** The first word of a line, and the words that may follow it. */
+const LINE_TYPES: Readonly<Record<string, LineType>> = {
+  drive: {
+    type: 'drive',
+    bareName: true,
+    words: { name: name('name'), device, state: state(DRIVE_STATES) },
+  },
+  volume: {
+    type: 'volume',
+    bareName: true,
+    words: { name: name('name'), state: state(VOLUME_STATES), readpol: readPolicy },
+  },
+  plex: {
+    type: 'plex',
+    bareName: false,
+    words: {
+      name: name('name'),
+      org: organization,
+      vol: name('volume'),
+      volume: name('volume'),
+      state: state(PLEX_STATES),
+      detached,
+    },
+  },
+  sd: SUBDISK,
+  subdisk: SUBDISK,
+}
+
+/** A line read; names and parents are not complete yet. */
+export interface Draft {
+  readonly type: TextType
+  readonly line: TextLine
+  readonly fields: Fields
+  readonly columns: ReadonlyMap<string, number>
+}
+
+/** Reads one line. Throws `invalid` with its place. */
+export function parseLine(line: TextLine): Draft {
+  const first = line.take('an object')
+  const known = ['drive', 'volume', 'plex', 'sd', 'subdisk']
+  const row = Object.hasOwn(LINE_TYPES, first.text) ? LINE_TYPES[first.text] : undefined
+  if (!row) throw line.unknown(first, 'object', known)
+  const fields: Fields = {}
+  const columns = new Map([['', first.column]])
+  for (let token = line.peek(); token; token = line.peek()) {
+    line.take('')
+    const keyword = Object.hasOwn(row.words, token.text) ? row.words[token.text] : undefined
+    if (!keyword && row.bareName && fields.name === undefined) {
+      fields.name = checkedName(line, token)
+      columns.set('name', token.column)
+      continue
+    }
+    if (!keyword) throw line.unknown(token, `word of a ${row.type}`, Object.keys(row.words))
+    if (columns.has(token.text)) {
+      throw line.fault(token.column, `"${token.text}" stands twice`, 'it once')
+    }
+    // Errors that show only later point at the value.
+    const value = keyword === detached ? token : (line.peek() ?? token)
+    columns.set(token.text, value.column)
+    keyword(fields, line)
+  }
+  return { type: row.type, line, fields, columns }
+}

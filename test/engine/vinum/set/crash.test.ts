@@ -1,0 +1,476 @@
+/**
+ * Sets in trouble: failing drives, power cuts in the middle of writes and jobs, verbs while jobs run. Whatever was
+ * acknowledged is there afterwards, on every copy; work goes on where it was.
+ */
+import t from 'tap'
+import { ManualClock } from '../../../../src/base/clock.ts'
+import { GROWTH_TURN_MS, MIB } from '../../../../src/base/limits.ts'
+import type { Job } from '../../../../src/engine/geom/job.ts'
+import { GrowthTurns } from '../../../../src/engine/vinum/set/growth.ts'
+import type { VinumSet } from '../../../../src/engine/vinum/set/vinum-set.ts'
+import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
+import { failureOf } from '../../../support/failure.ts'
+
+type Layout = Readonly<Record<string, readonly string[] | string>>
+
+async function machineWith(devices: number, layout: Layout, blockBytes = 512): Promise<Machine> {
+  const machine = await new Machine({ devices, blockBytes }).start()
+  await machine.run('volume.create', { name: 'v', ...layout })
+  return machine
+}
+
+/** What each subdisk of the volume has on its medium. */
+function legs(machine: Machine, name: string): Buffer[] {
+  return machine
+    .volume(name)
+    .components.flatMap(({ children }) =>
+      children.map(({ drive = '', driveOffsetBytes = 0, sizeBytes }) =>
+        machine.device(drive).media.subarray(driveOffsetBytes, driveOffsetBytes + sizeBytes),
+      ),
+    )
+}
+
+function copiesAgree(machine: Machine): boolean {
+  const [first, ...others] = legs(machine, 'v')
+  return first !== undefined && others.every((other) => other.equals(first))
+}
+
+function states(machine: Machine): string[] {
+  return machine
+    .volume('v')
+    .components.flatMap(({ children }) => children.map(({ state }) => state))
+}
+
+function jobOf(machine: Machine, kind: string): Job {
+  const jobs = machine.topology.jobs.list().filter((job) => job.report().kind === kind)
+  const job = jobs.find((one) => one.state === 'running' || one.state === 'paused') ?? jobs.at(-1)
+  if (!job) throw new Error(`there is no job ${kind}`)
+  return job
+}
+
+/** Waits until the job has done something, and pauses it. */
+async function pauseMidway(machine: Machine, kind: string): Promise<Job> {
+  const job = jobOf(machine, kind)
+  const from = job.doneBytes
+  while (job.doneBytes === from && job.state === 'running') {
+    await new Promise((resolve) => setTimeout(resolve, 2))
+  }
+  await job.pause()
+  return job
+}
+
+// The clock's timers do not keep a process alive.
+const alive = setInterval(() => {}, 1000)
+t.teardown(() => clearInterval(alive))
+
+const tick = (ms = 5) => new Promise((resolve) => setTimeout(resolve, ms))
+
+for (const blockBytes of [512, 4096]) {
+  t.test(
+    `a copy that missed a write is out durably before the answer (${blockBytes})`,
+    async (t) => {
+      const machine = await machineWith(2, { mirror: ['d1', 'd2'] }, blockBytes)
+      await machine.jobsDone()
+      const volume = machine.open('v')
+      await put(volume, 0, pattern(1, MIB))
+      machine.device('d2').fail('write', 'io', 1)
+      const d1 = machine.device('d1')
+      const written = d1.counts.write
+      let answered = false
+      // The region is marked already: the next write of d1 is the data, the one after it the configuration.
+      const write = put(volume, 0, pattern(2, MIB)).then(() => {
+        answered = true
+      })
+      while (d1.counts.write === written) await tick(1)
+      d1.hold()
+      await tick(30)
+      t.notOk(answered, 'not before d1 has it in writing that d2 is out')
+      t.match(states(machine), ['UP', 'STALE'], 'in memory at once')
+      d1.release()
+      await write
+      await flush(volume)
+      machine.cut()
+      await machine.start()
+      t.match(states(machine), ['UP', 'STALE'])
+      const again = machine.open('v')
+      t.ok((await get(again, 0, MIB)).equals(pattern(2, MIB)))
+      await machine.run('vinum.start', { objects: ['v'] })
+      await machine.jobsDone()
+      t.ok(copiesAgree(machine))
+    },
+  )
+}
+
+t.test('a write that both copies fail is an error, and no reason to lose a copy', async (t) => {
+  const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
+  await machine.jobsDone()
+  const volume = machine.open('v')
+  await put(volume, 0, pattern(1, MIB))
+  // It is tried once more, piece by piece.
+  for (const name of ['d1', 'd2']) machine.device(name).fail('write', 'io', 2)
+  t.match(await failureOf(put(volume, 0, pattern(2, MIB))), { kind: 'io' })
+  t.match(states(machine), ['UP', 'UP'])
+  const first = await get(volume, 0, MIB)
+  t.ok((await get(volume, 0, MIB)).equals(first), 'always the same one answers')
+  await put(volume, 0, pattern(3, MIB))
+  t.ok(copiesAgree(machine))
+})
+
+t.test('a bad sector is read from the other copy, and written again', async (t) => {
+  const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
+  await machine.jobsDone()
+  const volume = machine.open('v')
+  await put(volume, 0, pattern(1, MIB))
+  machine.device('d1').fail('read', 'io', 1)
+  const { history } = machine.topology.events
+  const repaired = () => history.some(({ event }) => event === 'sector-repaired')
+  for (let round = 0; round < 4 && !repaired(); round++) {
+    t.ok((await get(volume, 0, MIB)).equals(pattern(1, MIB)))
+    await tick()
+  }
+  t.ok(repaired())
+  t.match(states(machine), ['UP', 'UP'])
+  t.ok(copiesAgree(machine))
+})
+
+t.test('an orderly end leaves nothing to do; a cut leaves what was being written', async (t) => {
+  const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
+  await machine.jobsDone()
+  const volume = machine.open('v')
+  await put(volume, MIB, pattern(1, MIB))
+  await volume.close()
+  await machine.shutDown()
+  await machine.start()
+  t.strictSame(await machine.jobsDone(), [], 'no resync')
+  const again = machine.open('v')
+  await put(again, MIB, pattern(2, MIB))
+  await flush(again)
+  // Only one copy gets it before the power goes.
+  machine.device('d2').hold()
+  void failureOf(put(again, 4 * MIB, pattern(3, MIB))).catch(() => {})
+  await tick(20)
+  machine.cut()
+  const reads = machine.device('d1').counts.read
+  await machine.start()
+  const jobs = await machine.jobsDone()
+  t.match(
+    jobs.map(({ kind, state }) => [kind, state]),
+    [['resync', 'done']],
+  )
+  t.ok(copiesAgree(machine), 'whichever it was, both have the same')
+  t.ok(machine.device('d1').counts.read - reads < 40, 'and the rest was not copied')
+  const last = machine.open('v')
+  t.ok((await get(last, MIB, MIB)).equals(pattern(2, MIB)))
+})
+
+t.test('reads while a resync is due: one copy is the truth', async (t) => {
+  const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
+  await machine.jobsDone()
+  const volume = machine.open('v')
+  await put(volume, 0, pattern(1, MIB))
+  await flush(volume)
+  await put(volume, 0, pattern(2, MIB))
+  // The cache of d2 goes with the power, that of d1 holds: they differ.
+  await flush(machine.device('d1'))
+  machine.cut()
+  machine.topology.jobs.limitBytesPerSecond = 1
+  await machine.start()
+  const again = machine.open('v')
+  const first = await get(again, 0, MIB)
+  t.ok(first.equals(pattern(1, MIB)) || first.equals(pattern(2, MIB)))
+  for (let round = 0; round < 3; round++) t.ok((await get(again, 0, MIB)).equals(first))
+  machine.topology.jobs.limitBytesPerSecond = undefined
+  await machine.jobsDone()
+  t.ok(copiesAgree(machine))
+  t.ok((await get(again, 0, MIB)).equals(first), 'and stays it')
+})
+
+const JOBS: Readonly<
+  Record<
+    string,
+    { devices: number; layout: Layout; kind: string; begin(machine: Machine): Promise<unknown> }
+  >
+> = {
+  'the first sync': {
+    devices: 2,
+    layout: { mirror: ['d1', 'd2'] },
+    kind: 'sync',
+    async begin() {},
+  },
+  initialise: {
+    devices: 3,
+    layout: { raid5: ['d1', 'd2', 'd3'] },
+    kind: 'initialise',
+    async begin() {},
+  },
+  'rebuild on another drive': {
+    devices: 4,
+    layout: { raid5: ['d1', 'd2', 'd3'] },
+    kind: 'rebuild',
+    async begin(machine) {
+      await machine.jobsDone()
+      await machine.pull('d2')
+      return machine.run('volume.replace', { name: 'v', oldDrive: 'd2', newDevice: 'd4' })
+    },
+  },
+  grow: {
+    devices: 3,
+    layout: { stripe: ['d1', 'd2'], stripeSize: '64KiB' },
+    kind: 'grow',
+    begin: (machine) => machine.run('volume.grow', { name: 'v', devices: ['d3'] }),
+  },
+  move: {
+    devices: 3,
+    layout: { concat: ['d1', 'd2'] },
+    kind: 'move',
+    begin: (machine) => machine.run('vinum.move', { drive: 'd3', subdisks: ['v.p0.s0'] }),
+  },
+  scrub: {
+    devices: 2,
+    layout: { mirror: ['d1', 'd2'] },
+    kind: 'check',
+    async begin(machine) {
+      machine.topology.jobs.limitBytesPerSecond = undefined
+      await machine.jobsDone()
+      machine.topology.jobs.limitBytesPerSecond = SLOW
+      return machine.run('volume.scrub', { name: 'v' })
+    },
+  },
+}
+const SLOW = 20 * MIB
+const FROM_CURSOR = new Set(['initialise', 'grow', 'check'])
+
+for (const [name, { devices, layout, kind, begin }] of Object.entries(JOBS)) {
+  t.test(`${name}: paused, cut off, found again where it was`, async (t) => {
+    const machine = await new Machine({ devices }).start()
+    if (!name.startsWith('rebuild')) machine.topology.jobs.limitBytesPerSecond = SLOW
+    await machine.run('volume.create', { name: 'v', ...layout })
+    const volume = machine.open('v')
+    await put(volume, 0, pattern(1, 2 * MIB))
+    await put(volume, 8 * MIB, pattern(2, 2 * MIB))
+    await flush(volume)
+    const [found] = machine.topology.jobs.list().slice(-1)
+    if (name.startsWith('rebuild')) await found?.ended
+    const begun = begin(machine)
+    await begun
+    machine.topology.jobs.limitBytesPerSecond = SLOW
+    const { id, doneBytes } = await pauseMidway(machine, kind)
+    t.ok(doneBytes > 0)
+    await put(volume, 4 * MIB, pattern(3, MIB), true)
+    await flush(volume)
+    machine.cut()
+    await machine.start()
+    const job = jobOf(machine, kind)
+    t.equal(job.id, id)
+    t.equal(job.state, 'paused')
+    // A copy begins with what was being written when it was cut off; the others go on where they were.
+    if (FROM_CURSOR.has(kind)) t.ok(job.doneBytes >= doneBytes, `at ${job.doneBytes}`)
+    job.resume()
+    t.equal(await job.ended, 'done')
+    const reports = await machine.jobsDone()
+    t.equal(reports.find((one) => one.id === id)?.mismatches, 0)
+    t.equal(machine.volume('v').health, 'HEALTHY')
+    const again = machine.open('v')
+    t.ok((await get(again, 0, 2 * MIB)).equals(pattern(1, 2 * MIB)))
+    t.ok((await get(again, 4 * MIB, MIB)).equals(pattern(3, MIB)))
+    t.ok((await get(again, 8 * MIB, 2 * MIB)).equals(pattern(2, 2 * MIB)))
+    if ('mirror' in layout) t.ok(copiesAgree(machine))
+    if ('raid5' in layout) {
+      await machine.run('volume.scrub', { name: 'v' })
+      const scrub = (await machine.jobsDone()).find((one) => one.kind === 'check')
+      t.match(scrub, { state: 'done', mismatches: 0 })
+    }
+    t.equal(machine.pool.leased, 0)
+  })
+}
+
+t.test('a full copy that was given up is made up for, all of it', async (t) => {
+  const machine = await new Machine({ devices: 2 }).start()
+  // What the second drive has from before must not be taken for content.
+  machine.device('d2').media.fill(0xee)
+  machine.topology.jobs.limitBytesPerSecond = SLOW
+  await machine.run('volume.create', { name: 'v', mirror: ['d1', 'd2'], wipeSignatures: true })
+  const volume = machine.open('v')
+  await put(volume, 0, pattern(1, 4 * MIB))
+  const job = await pauseMidway(machine, 'sync')
+  await job.cancel()
+  t.match(states(machine), ['UP', 'STALE'])
+  await put(volume, 12 * MIB, pattern(2, MIB))
+  await volume.close()
+  await machine.shutDown()
+  await machine.start()
+  await machine.run('vinum.start', { objects: ['v'] })
+  await machine.jobsDone()
+  t.match(states(machine), ['UP', 'UP'])
+  t.ok(copiesAgree(machine))
+})
+
+t.test('a drive goes and comes back while it is being filled', async (t) => {
+  const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
+  await machine.jobsDone()
+  const volume = machine.open('v')
+  await machine.pull('d2')
+  await put(volume, 0, pattern(1, 8 * MIB))
+  for (let round = 0; round < 3; round++) {
+    machine.topology.jobs.limitBytesPerSecond = SLOW
+    await machine.replug('d2')
+    await tick(30)
+    await machine.pull('d2')
+    await put(volume, round * MIB, pattern(round + 2, MIB))
+  }
+  machine.topology.jobs.limitBytesPerSecond = undefined
+  await machine.replug('d2')
+  await machine.jobsDone()
+  t.equal(machine.volume('v').health, 'HEALTHY')
+  t.ok(copiesAgree(machine))
+  await machine.pull('d1')
+  for (let round = 0; round < 3; round++) {
+    t.ok((await get(volume, round * MIB, MIB)).equals(pattern(round + 2, MIB)))
+  }
+})
+
+t.test('destroyed while a job works and writes wait for each other: all of them end', async (t) => {
+  const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
+  machine.topology.jobs.limitBytesPerSecond = SLOW
+  const volume = machine.open('v')
+  await put(volume, 0, pattern(1, MIB))
+  t.match(await failureOf(machine.run('volume.destroy', { name: 'v' })), { kind: 'in-use' })
+  const answers: string[] = []
+  let going = true
+  const writers = Array.from({ length: 6 }, async (_, index) => {
+    while (going) {
+      const answer = await put(volume, 0, pattern(index, 64 * 1024)).then(
+        () => 'ok',
+        (error: { kind: string }) => error.kind,
+      )
+      answers.push(answer)
+      if (answer !== 'ok') return
+    }
+  })
+  await tick(20)
+  await machine.run('volume.destroy', { name: 'v', force: true })
+  await Promise.race([Promise.all(writers), tick(2000)])
+  going = false
+  const ends = answers.filter((answer) => answer !== 'ok')
+  t.strictSame(ends, Array(6).fill('gone'), 'every writer has its answer')
+  await volume.close()
+  await machine.jobsDone()
+  machine.topology.jobs.limitBytesPerSecond = undefined
+  await machine.run('volume.create', { name: 'w', mirror: ['d1', 'd2'] })
+  const next = machine.open('w')
+  await put(next, 0, pattern(9, 4 * MIB))
+  await machine.jobsDone()
+  t.ok((await get(next, 0, 4 * MIB)).equals(pattern(9, 4 * MIB)), 'nobody writes there any more')
+  t.equal(machine.volume('w').health, 'HEALTHY')
+  t.equal(machine.pool.leased, 0)
+})
+
+t.test('verbs on a volume that is open: no other name, another size is told', async (t) => {
+  const machine = await machineWith(3, { concat: ['d1'] })
+  const volume = machine.open('v')
+  const events: string[] = []
+  volume.onEvent((event) => events.push(`${event} ${volume.geometry.sizeBytes}`))
+  t.match(await failureOf(machine.run('volume.rename', { name: 'v', to: 'w' })), { kind: 'in-use' })
+  const before = volume.geometry.sizeBytes
+  await machine.run('volume.grow', { name: 'v', devices: ['d2'] })
+  await machine.jobsDone()
+  t.ok(volume.geometry.sizeBytes > before)
+  t.strictSame(events, [`resized ${volume.geometry.sizeBytes}`])
+  await put(volume, before, pattern(1, MIB))
+  await volume.close()
+  await machine.run('volume.rename', { name: 'v', to: 'w' })
+  const renamed = machine.open('w')
+  t.ok((await get(renamed, before, MIB)).equals(pattern(1, MIB)))
+})
+
+t.test("two growths at once do not spoil each other's backups", async (t) => {
+  const machine = await new Machine({ devices: 4 }).start()
+  const options = { stripe: ['d1', 'd2'], stripeSize: '64KiB', size: '6MiB' }
+  const data = [pattern(1, 6 * MIB), pattern(2, 6 * MIB)]
+  for (const [index, name] of ['a', 'b'].entries()) {
+    await machine.run('volume.create', { name, ...options })
+    const volume = machine.open(name)
+    await put(volume, 0, data[index] as Buffer)
+    await volume.close()
+  }
+  machine.topology.jobs.limitBytesPerSecond = SLOW
+  await machine.run('volume.grow', { name: 'a', devices: ['d3'] })
+  await machine.run('volume.grow', { name: 'b', devices: ['d4'] })
+  const jobs = machine.topology.jobs.list().filter((job) => job.report().kind === 'grow')
+  const [first] = jobs
+  while (first && first.doneBytes === 0) await tick(1)
+  t.ok(jobs.every(({ state }) => state === 'running'))
+  machine.cut()
+  await machine.start()
+  for (const { kind, state } of await machine.jobsDone()) t.equal(state, 'done', kind)
+  for (const [index, name] of ['a', 'b'].entries()) {
+    const volume = machine.open(name)
+    t.ok(volume.geometry.sizeBytes > 6 * MIB)
+    t.ok((await get(volume, 0, 6 * MIB)).equals(data[index] as Buffer), name)
+  }
+})
+
+t.test('growths take turns, a window at a time; one with a backup goes first', async (t) => {
+  const clock = new ManualClock()
+  const backup = { offsetBytes: 0, lengthBytes: 1, driveUuids: [], crc32c: 0 }
+  const growing = (uuid: string, has: boolean) => ({
+    uuid,
+    growth: { columnsBefore: 2, cursorBytes: 0, backup: has ? backup : undefined },
+  })
+  let plexes = [growing('a', false), growing('b', false)]
+  const set = {
+    clock,
+    get model() {
+      return { plexes }
+    },
+  }
+  const turns = new GrowthTurns(set as unknown as VinumSet)
+  const job = { id: 'j1', parking: false }
+  const order: string[] = []
+  const ends = new Map<string, () => void>()
+  const run = (uuid: string) =>
+    turns.run(uuid, job as unknown as Job, async () => {
+      order.push(`${uuid} begins`)
+      await new Promise<void>((resolve) => ends.set(uuid, resolve))
+      order.push(`${uuid} ends`)
+    })
+  const later = async () => {
+    await new Promise((resolve) => setImmediate(resolve))
+    clock.advance(GROWTH_TURN_MS)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  const first = run('a')
+  const second = run('b')
+  await later()
+  t.strictSame(order, ['a begins'])
+  ends.get('a')?.()
+  await first
+  const third = run('a')
+  await later()
+  t.strictSame(order, ['a begins', 'a ends', 'b begins'], 'b has waited longer than a again')
+  ends.get('b')?.()
+  await second
+  await later()
+  ends.get('a')?.()
+  await third
+  order.length = 0
+  plexes = [growing('a', false), growing('b', true)]
+  const blocked = run('a')
+  await later()
+  t.strictSame(order, [], 'the areas have the window of b')
+  const own = run('b')
+  await later()
+  t.strictSame(order, ['b begins'])
+  plexes = [growing('a', false), growing('b', false)]
+  ends.get('b')?.()
+  await own
+  await later()
+  t.strictSame(order, ['b begins', 'b ends', 'a begins'])
+  const parked = failureOf(run('b'))
+  await later()
+  job.parking = true
+  await later()
+  t.match(await parked, { kind: 'aborted' })
+  ends.get('a')?.()
+  await blocked
+})

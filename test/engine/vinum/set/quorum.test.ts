@@ -1,0 +1,307 @@
+/**
+ * Sets of drives when some are away or fail: which configuration counts, who is served, what comes back. The rules
+ * themselves are tested in geom/anchor-quorum.test.ts; here they are seen from outside, with data.
+ */
+import t from 'tap'
+import { MIB } from '../../../../src/base/limits.ts'
+import { MemoryDevice, type MemoryDeviceOptions } from '../../../../src/hal/memory-device.ts'
+import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
+import { failureOf } from '../../../support/failure.ts'
+
+async function machineWith(
+  count: number,
+  volumes: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>>,
+  blockBytes = 512,
+): Promise<Machine> {
+  const machine = await new Machine({ devices: count, blockBytes }).start()
+  for (const [name, layout] of Object.entries(volumes)) {
+    await machine.run('volume.create', { name, ...layout })
+  }
+  await machine.jobsDone()
+  return machine
+}
+
+/** Writes to a volume and lets it go. */
+async function store(machine: Machine, name: string, seed: number, offset = 0): Promise<void> {
+  const volume = machine.open(name)
+  await put(volume, offset, pattern(seed, MIB))
+  await flush(volume)
+  await volume.close()
+}
+
+async function holds(machine: Machine, name: string, seed: number, offset = 0): Promise<boolean> {
+  const volume = machine.open(name)
+  const found = await get(volume, offset, MIB)
+  await volume.close()
+  return found.equals(pattern(seed, MIB))
+}
+
+async function pullAll(machine: Machine, names: readonly string[]): Promise<void> {
+  for (const name of names) machine.device(name).remove()
+  await machine.topology.quiet()
+  // A set that fails is taken apart in a change of its own.
+  await machine.topology.quiet()
+}
+
+/** The same medium under other features, or twice. */
+function copyOf(device: MemoryDevice, options: Partial<MemoryDeviceOptions> = {}): MemoryDevice {
+  const { sizeBytes, logicalBlockBytes: blockBytes } = device.geometry
+  const copy = new MemoryDevice({ sizeBytes, blockBytes, path: device.path, ...options })
+  device.media.copy(copy.media)
+  return copy
+}
+
+function said(machine: Machine, event: string): string[] {
+  const { history } = machine.topology.events
+  return history.filter((one) => one.event === event).map(({ message }) => message)
+}
+
+t.test('a mirror of two: who was left serves alone, who was away does not', async (t) => {
+  const machine = await machineWith(2, { m: { mirror: ['d1', 'd2'] } })
+  await store(machine, 'm', 1)
+  await machine.pull('d2')
+  await store(machine, 'm', 2)
+  await machine.shutDown()
+  await machine.start(['d1'])
+  t.equal(machine.volume('m').health, 'DEGRADED')
+  t.ok(await holds(machine, 'm', 2))
+  await machine.shutDown()
+  await machine.start(['d2'])
+  t.throws(() => machine.volume('m'), 'what d2 has is old, and nobody is there who knows')
+  const [text] = said(machine, 'set-incomplete')
+  t.match(text, /1 drive is missing: d1\. .*plexus vinum assemble --force/)
+  const waiting = machine.topology.classes.flatMap((one) => one.report?.().drives ?? [])
+  t.match(waiting, [{ name: 'd2', state: 'WAITING', note: /is not assembled/ }])
+  await machine.plug('d1')
+  await machine.jobsDone()
+  t.equal(machine.volume('m').health, 'HEALTHY', 'assembled as soon as d1 is there')
+  await machine.pull('d1')
+  t.ok(await holds(machine, 'm', 2), 'd2 has it now')
+})
+
+t.test('by force: the stale drive alone, and what was newer is no longer believed', async (t) => {
+  const machine = await machineWith(2, { m: { mirror: ['d1', 'd2'] } })
+  await store(machine, 'm', 1)
+  await machine.pull('d2')
+  await store(machine, 'm', 2)
+  await machine.shutDown()
+  await machine.start(['d2'])
+  t.match(await failureOf(machine.run('vinum.assemble')), {
+    kind: 'in-use',
+    message: /d1.*--force/,
+  })
+  await machine.run('vinum.assemble', { force: true })
+  t.equal(machine.volume('m').health, 'DEGRADED')
+  t.ok(await holds(machine, 'm', 1), 'as d2 has it')
+  await store(machine, 'm', 3)
+  await machine.plug('d1')
+  await machine.jobsDone()
+  t.ok(await holds(machine, 'm', 3))
+  t.notOk(await holds(machine, 'm', 2))
+})
+
+for (const blockBytes of [512, 4096]) {
+  t.test(`half of four drives are lost at once (blocks of ${blockBytes})`, async (t) => {
+    const volumes = { a: { mirror: ['d1', 'd3'] }, b: { mirror: ['d2', 'd4'] } }
+    const machine = await machineWith(4, volumes, blockBytes)
+    const a = machine.open('a')
+    await put(a, 0, pattern(1, MIB))
+    await pullAll(machine, ['d3', 'd4'])
+    t.equal(machine.volume('a').health, 'DEGRADED', 'half is enough for those that were there')
+    await put(a, MIB, pattern(2, MIB))
+    t.ok((await get(a, 0, MIB)).equals(pattern(1, MIB)))
+    await a.close()
+    await machine.replug('d3')
+    await machine.replug('d4')
+    await machine.jobsDone()
+    t.equal(machine.volume('a').health, 'HEALTHY')
+    await machine.shutDown()
+    await machine.start(['d2', 'd3', 'd4'])
+    t.ok(await holds(machine, 'a', 2, MIB), 'd3 has what it missed')
+    t.equal(machine.pool.leased, 0)
+  })
+}
+
+t.test('more than half are lost at once: the set fails, and is back with its drives', async (t) => {
+  const machine = await machineWith(3, { r: { raid5: ['d1', 'd2', 'd3'] } })
+  await store(machine, 'r', 1)
+  const unit = machine.open('r')
+  const events: string[] = []
+  unit.onEvent((event) => events.push(event))
+  await pullAll(machine, ['d1', 'd2'])
+  t.strictSame(events, ['gone'])
+  t.match(await failureOf(put(unit, 0, pattern(9, MIB))), { kind: 'io' })
+  await unit.close()
+  t.match(said(machine, 'set-failed'), [/1 of 3 drives only, less than half/])
+  t.notOk(machine.topology.providers.has('r'))
+  await machine.replug('d1')
+  await machine.replug('d2')
+  await machine.jobsDone()
+  // d3 is looked at again after a while where the set had not been up for long.
+  if (!machine.topology.providers.has('r')) await machine.replug('d3')
+  await machine.jobsDone()
+  t.ok(await holds(machine, 'r', 1))
+  await store(machine, 'r', 2)
+  await machine.shutDown()
+  await machine.start()
+  await machine.jobsDone()
+  t.equal(machine.volume('r').health, 'HEALTHY')
+  t.ok(await holds(machine, 'r', 2))
+})
+
+t.test('drives without which others can be served are away at the start', async (t) => {
+  const machine = await machineWith(5, {
+    b: { mirror: ['d4', 'd5'] },
+    a: { mirror: ['d1', 'd2'] },
+    c: { concat: ['d3'] },
+  })
+  await store(machine, 'b', 1)
+  await machine.shutDown()
+  await machine.start(['d1', 'd2', 'd3'])
+  t.equal(machine.volume('a').health, 'HEALTHY')
+  t.equal(machine.volume('c').health, 'HEALTHY')
+  t.equal(machine.volume('b').health, 'FAULTED')
+  await machine.plug('d4')
+  t.equal(machine.volume('b').health, 'DEGRADED', 'd4 was as good as d5 when both went')
+  await store(machine, 'b', 2, MIB)
+  await machine.plug('d5')
+  await machine.jobsDone()
+  t.equal(machine.volume('b').health, 'HEALTHY')
+  await machine.pull('d4')
+  t.ok((await holds(machine, 'b', 1)) && (await holds(machine, 'b', 2, MIB)), 'd5 has all')
+})
+
+t.test('all drives of one volume are pulled at once, and come back in any order', async (t) => {
+  for (const order of [
+    ['d4', 'd5'],
+    ['d5', 'd4'],
+  ]) {
+    const volumes = { b: { mirror: ['d4', 'd5'] }, a: { mirror: ['d1', 'd2'] } }
+    const machine = await machineWith(5, { ...volumes, c: { concat: ['d3'] } })
+    const b = machine.open('b')
+    await put(b, 0, pattern(1, MIB))
+    await pullAll(machine, ['d4', 'd5'])
+    t.equal(machine.volume('b').health, 'FAULTED')
+    t.equal(machine.volume('a').health, 'HEALTHY')
+    t.match(await failureOf(put(b, 0, pattern(2, MIB))), {
+      message: /no other good copy|is missing/,
+    })
+    for (const name of order) await machine.replug(name)
+    await machine.jobsDone()
+    t.equal(machine.volume('b').health, 'HEALTHY', order.join(' then '))
+    t.ok((await get(b, 0, MIB)).equals(pattern(1, MIB)), 'what was refused is nowhere')
+  }
+})
+
+t.test('a reviving drive that starts without its source is not taken for whole', async (t) => {
+  const machine = await machineWith(5, {
+    b: { mirror: ['d4', 'd5'] },
+    a: { mirror: ['d1', 'd2'] },
+    c: { concat: ['d3'] },
+  })
+  await store(machine, 'b', 1)
+  await machine.pull('d5')
+  await store(machine, 'b', 2)
+  // d5 is back in the configuration, and power fails before any of it is copied.
+  machine.device('d4').fail('read', 'io', 1000)
+  await machine.replug('d5')
+  await machine.topology.quiet()
+  machine.cut()
+  await machine.start(['d1', 'd2', 'd3', 'd5'])
+  await machine.jobsDone()
+  t.equal(machine.volume('b').health, 'FAULTED', 'old content is no content')
+  await machine.plug('d4')
+  await machine.jobsDone()
+  if (machine.volume('b').health !== 'HEALTHY') {
+    await machine.run('vinum.start', { objects: ['b'] })
+    await machine.jobsDone()
+  }
+  t.equal(machine.volume('b').health, 'HEALTHY')
+  await machine.pull('d4')
+  t.ok(await holds(machine, 'b', 2), 'd5 got what it had missed')
+})
+
+t.test('no drive can be written: the set fails, and is not tried again and again', async (t) => {
+  const machine = await machineWith(2, { a: { mirror: ['d1', 'd2'] } })
+  for (const name of ['d1', 'd2']) machine.device(name).fail('write', 'io', 1e9)
+  const a = machine.open('a')
+  t.match(await failureOf(put(a, 0, pattern(2, MIB))), { kind: 'io' })
+  await a.close()
+  await machine.topology.quiet()
+  const { counts } = machine.device('d1')
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  const writes = counts.write
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  t.equal(counts.write, writes, 'nobody hammers on the drives')
+  t.equal(said(machine, 'set-failed').length, 1)
+})
+
+t.test('a commit that a drive fails calls it down', async (t) => {
+  const machine = await machineWith(3, { m: { mirror: ['d1', 'd2'] }, c: { concat: ['d3'] } })
+  machine.device('d3').fail('write', 'io', 1)
+  await machine.run('volume.set', { name: 'm', readPolicy: 'least-queue' })
+  t.match(said(machine, 'drive-down'), [/d3 is out of service.*could not be written/])
+  t.equal(machine.volume('c').health, 'FAULTED')
+  t.equal(machine.volume('m').health, 'HEALTHY')
+  await machine.shutDown()
+  await machine.start(['d1', 'd2'])
+  t.equal(machine.volume('m').health, 'HEALTHY', 'd3 votes no more: these two are all')
+  await machine.plug('d3')
+  t.equal(machine.volume('c').health, 'HEALTHY', 'it has missed nothing')
+})
+
+t.test('a labelled drive that cannot be written at all is left alone', async (t) => {
+  const machine = await machineWith(3, { m: { mirror: ['d1', 'd2'] }, c: { concat: ['d3'] } })
+  await machine.shutDown()
+  const features = { readOnly: true }
+  machine.devices.set('d2', copyOf(machine.device('d2'), { features }))
+  await machine.start()
+  t.equal(machine.volume('m').health, 'DEGRADED')
+  t.equal(machine.topology.find('d2').consumers.size, 0)
+})
+
+t.test('a copy of a drive is left alone, whichever comes first', async (t) => {
+  const machine = await machineWith(2, { m: { mirror: ['d1', 'd2'] } })
+  await store(machine, 'm', 1)
+  await machine.topology.addDevice('clone', copyOf(machine.device('d2')))
+  t.match(said(machine, 'duplicate-drive'), [/clone carries the label of a drive that is present/])
+  await store(machine, 'm', 2)
+  await machine.shutDown()
+  await machine.topology.addDevice('clone', copyOf(machine.device('d2')))
+  await machine.start()
+  t.equal(said(machine, 'duplicate-drive').length, 1)
+  t.equal(machine.volume('m').health, 'HEALTHY')
+  t.ok(await holds(machine, 'm', 2))
+})
+
+t.test('a drive that was taken out while it was away is not used again', async (t) => {
+  const machine = await machineWith(3, { m: { mirror: ['d1', 'd2'] } })
+  await store(machine, 'm', 1)
+  await machine.pull('d2')
+  await machine.run('volume.replace', { name: 'm', oldDrive: 'd2', newDevice: 'd3' })
+  await machine.jobsDone()
+  t.equal(machine.volume('m').health, 'HEALTHY')
+  await machine.replug('d2')
+  t.match(said(machine, 'former-drive'), [/d2 is not used: .*clear-label d2/])
+  t.equal(machine.volume('m').health, 'HEALTHY')
+  await machine.shutDown()
+  await machine.start()
+  t.equal(machine.volume('m').health, 'HEALTHY')
+  t.ok(await holds(machine, 'm', 1))
+})
+
+t.test('a name of a device is taken by a volume on the disks, or the other way', async (t) => {
+  const machine = await new Machine({ devices: 4 }).start(['d1', 'd2', 'd3'])
+  t.match(await failureOf(machine.run('volume.create', { name: 'd3', mirror: ['d1', 'd2'] })), {
+    kind: 'exists',
+  })
+  await machine.run('volume.create', { name: 'd4', mirror: ['d1', 'd2'] })
+  await machine.run('volume.create', { name: 'c', concat: ['d3'] })
+  await machine.jobsDone()
+  t.match(await failureOf(machine.plug('d4')), { kind: 'exists' })
+  await machine.shutDown()
+  await machine.start(['d4', 'd1', 'd2', 'd3'])
+  t.equal(machine.volume('c').health, 'HEALTHY')
+  await machine.open('c').close()
+  t.match(said(machine, 'name-taken'), [/volume d4 is not served/])
+})
