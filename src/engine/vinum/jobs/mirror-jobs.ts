@@ -51,7 +51,9 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
       const range = defined(pending.missing[0], 'a region that may differ')
       const length = Math.min(range.length, maxBytes)
       const [first] = options.plexes
-      const release = first && (await host.lock(first, range.offset, length, 'writes'))
+      // Reads as well: when the copy that counts fails, the next one counts, and it must not change under a reader
+      // because of what is still being written from the former.
+      const release = first && (await host.lock(first, range.offset, length, 'all'))
       try {
         let inParts = false
         for (let at = range.offset; at < range.offset + length; ) {

@@ -53,11 +53,26 @@ export function checkFits(draft: Draft, volume: VolumeRecord, drive: DriveRecord
   checkMapSlot(draft, volume, drive)
 }
 
-/** Throws `invalid` when a part of the volume lies on the drive already: one failure would take two. */
-export function checkNotCarrying(draft: Draft, volume: VolumeRecord, drive: DriveRecord): void {
-  const own = draft.plexesOf(volume).flatMap((plex) => draft.subdisksOf(plex))
+/**
+ * Throws `invalid` when a part of the volume lies on the drive already: one failure would take two. `moving` goes
+ * to the drive; parts of its own concat or striped plex are no hindrance, since each of them fails as all of it,
+ * nor are those that share its drive already.
+ */
+export function checkNotCarrying(
+  draft: Draft,
+  volume: VolumeRecord,
+  drive: DriveRecord,
+  moving?: SubdiskRecord,
+): void {
+  const own = draft
+    .plexesOf(volume)
+    .filter(({ uuid, organization }) => uuid !== moving?.plexUuid || organization === 'raid5')
+    .flatMap((plex) => draft.subdisksOf(plex))
   const there = own.find(
-    (one) => one.driveUuid === drive.uuid || one.move?.driveUuid === drive.uuid,
+    (one) =>
+      one.uuid !== moving?.uuid &&
+      one.driveUuid !== moving?.driveUuid &&
+      (one.driveUuid === drive.uuid || one.move?.driveUuid === drive.uuid),
   )
   if (!there) return
   draft.fail(

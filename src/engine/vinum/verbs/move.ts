@@ -65,7 +65,10 @@ function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): Pl
     )
   }
   const volume = volumeOf(draft, plex)
-  if (volume) checkFits(draft, volume, drive)
+  if (volume) {
+    checkFits(draft, volume, drive)
+    checkNotCarrying(draft, volume, drive, subdisk)
+  }
   return plex
 }
 
@@ -87,7 +90,6 @@ export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord)
       `subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`,
     )
   }
-  warnSharing(draft, plex, drive)
   const from = draft.drive(subdisk.driveUuid)?.name ?? '???'
   const driveOffsetBytes = findPlace(draft, drive, subdisk.sizeBytes)
   draft.putSubdisk({ ...subdisk, move: { driveUuid: drive.uuid, driveOffsetBytes } })
@@ -117,8 +119,6 @@ export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveReco
       `subdisk ${subdisk.name} holds the last good copy of ${lost}, which cannot be rebuilt from elsewhere; move it without -f, so that it is copied`,
     )
   }
-  const volume = volumeOf(draft, plex)
-  if (volume) checkNotCarrying(draft, volume, drive)
   draft.drop(new Set([subdisk.uuid]))
   const placed = placeSubdisk(draft, {
     name: subdisk.name,
@@ -136,14 +136,4 @@ export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveReco
       `no other copy holds what belongs on ${placed.name}; bring its old drive back, or restore a backup`,
     )
   }
-}
-
-function warnSharing(draft: Draft, plex: PlexRecord, drive: DriveRecord): void {
-  const volume = volumeOf(draft, plex)
-  const own = volume ? draft.plexesOf(volume).flatMap((one) => draft.subdisksOf(one)) : []
-  const there = own.find((one) => one.driveUuid === drive.uuid)
-  if (!there) return
-  draft.warn(
-    `drive ${drive.name} carries ${there.name}, too: its failure would cost two parts of ${volume?.name} at once`,
-  )
 }

@@ -52,8 +52,25 @@ t.test('moves that cannot be', async (t) => {
   t.match(refusal('d7', 'm.p1.s0'), /^invalid: subdisk m.p1.s0 is detached/)
   bench.lose('d3')
   t.match(refusal('d7', 'r.p0.s0'), /^invalid: subdisk r.p0.s0 is stale, .* -f rebuilds it on d7/)
-  const shared = settled().plan('vinum move', { drive: 'd2', subdisks: ['m.p0.s0'] })
-  t.match(shared.warnings, [/^drive d2 carries m.p1.s0, too/])
+})
+
+t.test('no move lets one failure take two parts of a volume', async (t) => {
+  const both = settled()
+  const refusal = (drive: string, subdisk: string) =>
+    both.refusal('vinum move', { drive, subdisks: [subdisk] })
+  t.match(refusal('d2', 'm.p0.s0'), /^invalid: drive d2 carries m.p1.s0 of m already/, 'two copies')
+  t.match(
+    refusal('d4', 'r.p0.s0'),
+    /^invalid: drive d4 carries r.p0.s1 of r already/,
+    'two columns',
+  )
+  both.run('vinum move', { drive: 'd7', subdisks: ['r.p0.s0'] })
+  t.match(refusal('d7', 'r.p0.s1'), /^invalid: drive d7 carries r.p0.s0 of r already/, 'on its way')
+  const free = settled()
+  free.device('big', { sizeBytes: 2 * 1024 * 1024 * 1024 })
+  free.run('volume create', { name: 'e', concat: ['d7', 'big'], size: '1200MiB' })
+  const plan = free.run('vinum move', { drive: 'big', subdisks: ['e.p0.s0'] })
+  t.same(plan.warnings, [], 'a concat plex fails as a whole, on however many drives it is')
 })
 
 t.test('move -f: what a failing drive held is rebuilt from the others', async (t) => {
