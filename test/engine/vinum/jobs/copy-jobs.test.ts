@@ -440,6 +440,48 @@ t.test('a resync makes what a crash left different equal, and nothing else is re
   t.equal(world.host.pool.leased, 0)
 })
 
+t.test(
+  'nobody reads what a resync is writing: the copy that counts may fail meanwhile',
+  async (t) => {
+    const world = new World(CONCAT, CONCAT)
+    const [one, two] = [patterned(SIZE, 10), patterned(SIZE, 11)]
+    await send(world.plex(0), { op: 'write', offset: 0, data: one })
+    await send(world.plex(1), { op: 'write', offset: 0, data: two })
+    const copy = world.plex(1)
+    const start = copy.start.bind(copy)
+    const held: (() => void)[] = []
+    copy.start = (request, missed) => {
+      if (request.op === 'write') held.push(() => start(request, missed))
+      else start(request, missed)
+    }
+    const running = world.run(
+      resyncPlan({
+        ...world.setup({ kind: 'resync' }),
+        host: world.host,
+        plexes: world.plexes,
+        regions: [{ offset: 0, length: 8192 }],
+        fixParity: async () => {},
+        onEqual: () => {},
+      }),
+    )
+    while (held.length === 0) await settle()
+    for (const { record } of world.plex(0).subdisks) t.equal(record.state, 'up')
+    for (const subdisk of world.plex(0).subdisks) setState(subdisk as PlacedSubdisk, 'down')
+    const data = Buffer.alloc(4096)
+    let ended = false
+    const reading = send(world.io, { op: 'read', offset: 4096, data }).then((error) => {
+      ended = true
+      return error
+    })
+    await settle()
+    t.notOk(ended, 'the read waits for the window')
+    for (const go of held.splice(0)) go()
+    await running
+    t.equal(await reading, undefined)
+    t.ok(data.equals(one.subarray(4096, 8192)), 'and finds what the copy that counted had')
+  },
+)
+
 t.test('a resync takes a copy out of service that it cannot write, and goes on', async (t) => {
   const world = new World(CONCAT, CONCAT)
   world.drive(1, 0).device.fail('write', 'io', 1)
