@@ -6,6 +6,9 @@
 import { assert } from '../../src/base/assert.ts'
 import type { Clock, Timer } from '../../src/base/clock.ts'
 
+/** Events that were cancelled lie in the heap until there are more of them than this. */
+const CANCELLED_MAX = 100
+
 interface SimEvent {
   readonly dueMs: number
   readonly sequence: number
@@ -18,6 +21,8 @@ export class Scheduler {
   #nowMs = 0
   #sequence = 0
   readonly #heap: SimEvent[] = []
+  /** In the heap. */
+  #cancelled = 0
 
   get nowMs(): number {
     return this.#nowMs
@@ -30,9 +35,19 @@ export class Scheduler {
     this.#push(event)
     return {
       cancel: () => {
+        if (event.run) this.#cancelled++
         event.run = undefined
+        if (this.#cancelled > CANCELLED_MAX && this.#cancelled > this.#heap.length / 2) this.#tidy()
       },
     }
+  }
+
+  /** Watches that nobody needs any more are most of all events: without them. */
+  #tidy(): void {
+    const left = this.#heap.filter(({ run }) => run)
+    this.#heap.length = 0
+    this.#cancelled = 0
+    for (const event of left) this.#push(event)
   }
 
   /**
@@ -64,7 +79,10 @@ export class Scheduler {
       return 'late'
     }
     this.#nowMs = event.dueMs
-    event.run?.()
+    const { run } = event
+    // What has run is not cancelled any more.
+    event.run = undefined
+    run?.()
     return undefined
   }
 
@@ -90,6 +108,7 @@ export class Scheduler {
       const last = heap.pop()
       if (last && heap.length > 0) this.#sink(last)
       if (top.run) return top
+      this.#cancelled--
     }
   }
 

@@ -5,6 +5,8 @@
  * before a flush began that ended well) hides them after a power cut, too. What is found where several
  * answers are right is the answer from then on. Used by workload.ts and world.ts.
  *
+ * Neighbours that were written together share their list: what is found out about it is found out once.
+ *
  *   now       = writes that no acknowledged write hides
  *   after cut = writes that no durable write hides; also those that were under way
  */
@@ -58,6 +60,12 @@ export interface Mismatch {
   readonly block: number
   readonly found: string
   readonly allowed: readonly string[]
+}
+
+/** What a read has made certain; blocks with the same list and the same answer share it. */
+interface Pinned {
+  readonly match: Write | undefined
+  readonly list: readonly Write[]
 }
 
 /** Counts what happens in a run, and numbers the writes of all its volumes. */
@@ -129,10 +137,7 @@ export class Oracle {
       firstBlock: offset / this.blockBytes,
       blocks: length / this.blockBytes,
     }
-    for (let i = 0; i < change.blocks; i++) {
-      const block = change.firstBlock + i
-      this.#lists[block] = [...this.#list(block), write]
-    }
+    this.#replace(change.firstBlock, change.blocks, (list) => [...list, write])
     this.#writing.add(change)
     for (const read of this.#reading) if (overlap(read, change)) read.late.push(change)
     return change
@@ -146,7 +151,18 @@ export class Oracle {
     write.durable = ok && fua
     if (!ok) return
     if (!fua) this.#volatile.add(write)
-    for (let block = firstBlock; block < firstBlock + blocks; block++) this.#prune(block)
+    this.#replace(firstBlock, blocks, prune)
+  }
+
+  #replace(
+    first: number,
+    blocks: number,
+    change: (list: readonly Write[]) => readonly Write[],
+  ): void {
+    const changed = shared(change)
+    for (let block = first; block < first + blocks; block++) {
+      this.#lists[block] = changed(this.#list(block))
+    }
   }
 
   beginFlush(): OracleFlush {
@@ -181,11 +197,22 @@ export class Oracle {
   endRead(read: OracleRead, bytes: Buffer | undefined): Mismatch | undefined {
     this.#reading.delete(read)
     if (!bytes || read.exempt) return undefined
+    const allowedBy = shared((list: readonly Write[]) => visible(list, 'ok', read.begin))
+    const pinnedBy = new Map<readonly Write[], Pinned>()
     for (let i = 0; i < read.lists.length; i++) {
       const block = read.firstBlock + i
-      const content = bytes.subarray(i * this.blockBytes, (i + 1) * this.blockBytes)
-      const mismatch = this.#judge(read, block, defined(read.lists[i], 'a list'), content)
-      if (mismatch) return mismatch
+      const list = defined(read.lists[i], 'a list')
+      const late = lateFor(read, block)
+      const stable = allowedBy(list)
+      const allowed = late.length === 0 ? stable : [...stable, ...late]
+      const at = i * this.blockBytes
+      const match = allowed.find(({ value }) => this.#matches(value, block, bytes, at))
+      if (!match) return this.#mismatch(block, bytes.subarray(at, at + this.blockBytes), allowed)
+      if (late.length > 0 || this.#lists[block] !== list) continue
+      if (!isOpen(allowed, match)) continue
+      const known = pinnedBy.get(list)
+      if (known?.match === match) this.#lists[block] = known.list
+      else pinnedBy.set(list, this.#pin(block, allowed, match, bytes, at))
     }
     return undefined
   }
@@ -198,30 +225,30 @@ export class Oracle {
     const now = this.#interrupt(all)
     const clones = new Map<Write, Write>()
     this.#volatile = new Set()
-    for (const [block, list] of this.#lists.entries()) {
-      if (list.length === 1 && list[0]?.durable) continue
-      this.#lists[block] = visible(list, 'durable', now).map((write) => {
+    this.#replace(0, this.#lists.length, (list) => {
+      if (list.length === 1 && list[0]?.durable) return list
+      return visible(list, 'durable', now).map((write) => {
         if (!all && write.end === NEVER) return write
         // Begun before everything: which of them came last is open.
         const { value, end, ok } = write
         const clone = { value, begin: 0, end: now, ok: ok || end === NEVER, durable: true }
         return memo(clones, write, clone)
       })
-    }
+    })
   }
 
   /** The process ended with the disks alive: what was acknowledged is there, what was under way may be. */
   killed(): void {
     const now = this.#interrupt(true)
     const clones = new Map<Write, Write>()
-    for (const [block, list] of this.#lists.entries()) {
-      if (!list.some(({ end }) => end === NEVER)) continue
-      this.#lists[block] = list.map((write) => {
+    this.#replace(0, this.#lists.length, (list) => {
+      if (!list.some(({ end }) => end === NEVER)) return list
+      return list.map((write) => {
         if (write.end !== NEVER) return write
         const clone = { value: write.value, begin: 0, end: now, ok: true, durable: false }
         return memo(clones, write, clone)
       })
-    }
+    })
     for (const clone of clones.values()) this.#volatile.add(clone)
   }
 
@@ -244,72 +271,56 @@ export class Oracle {
   /** Blocks that nobody has written, though they have been read, are unknown again. */
   forgetUnwritten(): void {
     const unknown = [settled(UNKNOWN)]
-    for (const [block, list] of this.#lists.entries()) {
-      if (list.every(({ value }) => value <= PINNED)) this.#lists[block] = unknown
-    }
+    this.#replace(0, this.#lists.length, (list) =>
+      list.every(({ value }) => value <= PINNED) ? unknown : list,
+    )
   }
 
   /** Ranges with writes that a power cut could take back, or that are under way. */
   *unsettledRanges(): Generator<{ offset: number; length: number }> {
+    const isUnsettled = shared((list: readonly Write[]) =>
+      visible(list, 'durable', NEVER).some((write) => !write.durable),
+    )
     for (const [block, list] of this.#lists.entries()) {
-      if (visible(list, 'durable', NEVER).some((write) => !write.durable)) {
+      if (isUnsettled(list)) {
         yield { offset: block * this.blockBytes, length: this.blockBytes }
       }
     }
   }
 
-  #judge(
-    read: OracleRead,
-    block: number,
-    list: readonly Write[],
-    content: Buffer,
-  ): Mismatch | undefined {
-    const late = read.late.filter(
-      ({ firstBlock, blocks }) => block >= firstBlock && block < firstBlock + blocks,
-    )
-    const allowed = [...visible(list, 'ok', read.begin), ...late.map(({ write }) => write)]
-    const match = allowed.find(({ value }) => this.#matches(value, block, content))
-    if (!match) {
-      return {
-        block,
-        found: this.#describe(block, content),
-        allowed: allowed.map(
-          (write) => `${describe(write.value)}${write.end === NEVER ? ' (under way)' : ''}`,
-        ),
-      }
+  #mismatch(block: number, content: Buffer, allowed: readonly Write[]): Mismatch {
+    return {
+      block,
+      found: this.#describe(block, content),
+      allowed: allowed.map(
+        ({ value, end }) => `${describe(value)}${end === NEVER ? ' (under way)' : ''}`,
+      ),
     }
-    if (late.length === 0 && this.#lists[block] === list) this.#pin(block, allowed, match, content)
-    return undefined
   }
 
   /** Several answers were right, and this one was given: it is the only one from now on. */
-  #pin(block: number, allowed: readonly Write[], match: Write, content: Buffer): void {
-    const open = allowed.length > 1 || match.value === UNKNOWN
-    if (!open || allowed.some(({ ok, value }) => !ok || value === UNSTABLE)) return
+  #pin(block: number, allowed: readonly Write[], match: Write, bytes: Buffer, at: number): Pinned {
     const durable = allowed.every((write) => write.durable)
     const now = this.#clock.tick()
     let value = match.value
     if (value === UNKNOWN) {
       value = PINNED - this.#clock.newValue()
-      this.#pinned.set(value, Buffer.from(content))
+      this.#pinned.set(value, Buffer.from(bytes.subarray(at, at + this.blockBytes)))
     }
     const pin: Write = { value, begin: now, end: now, ok: true, durable }
     if (!durable) this.#volatile.add(pin)
-    this.#lists[block] = [...this.#list(block), pin]
-    this.#prune(block)
+    const list = prune([...this.#list(block), pin])
+    this.#lists[block] = list
+    // What was unknown is not the same in two blocks.
+    return { match: match.value === UNKNOWN ? undefined : match, list }
   }
 
-  #matches(value: number, block: number, content: Buffer): boolean {
+  #matches(value: number, block: number, bytes: Buffer, at: number): boolean {
+    const size = this.blockBytes
     if (value === UNKNOWN || value === UNSTABLE) return true
-    if (value === ZERO) return isZero(content)
-    if (value <= PINNED) return defined(this.#pinned.get(value), 'pinned bytes').equals(content)
-    return matchesPattern(content, value, block)
-  }
-
-  /** Drops what not even a power cut would bring back. */
-  #prune(block: number): void {
-    const list = this.#list(block)
-    if (list.length > 1) this.#lists[block] = visible(list, 'durable', NEVER)
+    if (value === ZERO) return isZero(bytes, at, size)
+    if (value > PINNED) return matchesPattern(bytes, at, size, value, block)
+    return defined(this.#pinned.get(value), 'pinned bytes').compare(bytes, at, at + size) === 0
   }
 
   #list(block: number): readonly Write[] {
@@ -317,10 +328,11 @@ export class Oracle {
   }
 
   #describe(block: number, content: Buffer): string {
-    if (isZero(content)) return 'zeroes'
+    const size = this.blockBytes
+    if (isZero(content, 0, size)) return 'zeroes'
     const value = content.readInt32LE(0)
     const at = content.readInt32LE(4)
-    if (value > 0 && at >= 0 && matchesPattern(content, value, at)) {
+    if (value > 0 && at >= 0 && matchesPattern(content, 0, size, value, at)) {
       return `write #${value}${at === block ? '' : ` of block ${at}`}`
     }
     for (const [pin, bytes] of this.#pinned) if (bytes.equals(content)) return describe(pin)
@@ -348,9 +360,43 @@ function visible(
   before: number,
 ): readonly Write[] {
   if (list.length === 1) return list
-  return list.filter(
-    (one) => !list.some((by) => by[hides] && by.end < before && by.begin > one.end),
+  // A write hides what ended before it began: the one that began last hides all that any of them hides.
+  let begin = 0
+  for (const by of list) if (by[hides] && by.end < before && by.begin > begin) begin = by.begin
+  return list.every(({ end }) => end >= begin) ? list : list.filter(({ end }) => end >= begin)
+}
+
+/** Drops what not even a power cut would bring back. */
+function prune(list: readonly Write[]): readonly Write[] {
+  return visible(list, 'durable', NEVER)
+}
+
+/** Lists are the same for many blocks in a row: `work` is done once for them. */
+function shared<T>(work: (list: readonly Write[]) => T): (list: readonly Write[]) => T {
+  let last: readonly Write[] | undefined
+  let result: T
+  return (list) => {
+    if (list !== last) {
+      result = work(list)
+      last = list
+    }
+    return result
+  }
+}
+
+/** Were there several right answers, one of which is now known to be there? */
+function isOpen(allowed: readonly Write[], match: Write): boolean {
+  const open = allowed.length > 1 || match.value === UNKNOWN
+  return open && allowed.every(({ ok, value }) => ok && value !== UNSTABLE)
+}
+
+/** Writes to the block that were under way while it was read. */
+function lateFor({ late }: OracleRead, block: number): readonly Write[] {
+  if (late.length === 0) return []
+  const over = late.filter(
+    ({ firstBlock, blocks }) => block >= firstBlock && block < firstBlock + blocks,
   )
+  return over.map(({ write }) => write)
 }
 
 function memo(clones: Map<Write, Write>, of: Write, clone: Write): Write {

@@ -27,20 +27,25 @@ export function fillPattern(bytes: Buffer, value: number, first: number, blockBy
   }
 }
 
-/** Does the block have exactly this content? */
-export function matchesPattern(bytes: Buffer, value: number, block: number): boolean {
-  const out = words(bytes)
-  if (out[0] !== value || out[1] !== block) return false
+/** Do the `length` bytes at `at` have exactly this content? */
+export function matchesPattern(
+  bytes: Buffer,
+  at: number,
+  length: number,
+  value: number,
+  block: number,
+): boolean {
+  if (bytes.readInt32LE(at) !== value || bytes.readInt32LE(at + 4) !== block) return false
+  const found = words(bytes.subarray(at, at + length))
   let x = seedOf(value, block)
-  for (let i = 2; i < out.length; i++) {
+  for (let i = 2; i < found.length; i++) {
     x = (Math.imul(x, 0x915f77f5) + 0x3c6ef35f) | 0
-    if (out[i] !== (x ^ (x >>> 15))) return false
+    if (found[i] !== (x ^ (x >>> 15))) return false
   }
   return true
 }
 
-export function isZero(bytes: Buffer): boolean {
-  const out = words(bytes)
-  for (let i = 0; i < out.length; i++) if (out[i] !== 0) return false
-  return true
+export function isZero(bytes: Buffer, at: number, length: number): boolean {
+  if (bytes.readInt32LE(at) !== 0) return false
+  return words(bytes.subarray(at, at + length)).every((word) => word === 0)
 }

@@ -32,7 +32,10 @@ export class SimRandom extends Mulberry implements Random {
   /** Overwrites `bytes` with noise. */
   fill(bytes: Buffer): void {
     let x = this.u32() | 1
-    const words = new Int32Array(Math.ceil(bytes.length / 4))
+    const isWhole = bytes.byteOffset % 4 === 0 && bytes.length % 4 === 0
+    const words = isWhole
+      ? new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)
+      : new Int32Array(Math.ceil(bytes.length / 4))
     for (let at = 0; at < words.length; at++) {
       // xorshift32: good enough for content that nobody has written, and fast.
       x ^= x << 13
@@ -40,7 +43,7 @@ export class SimRandom extends Mulberry implements Random {
       x ^= x << 5
       words[at] = x
     }
-    bytes.set(new Uint8Array(words.buffer, 0, bytes.length))
+    if (!isWhole) bytes.set(new Uint8Array(words.buffer, 0, bytes.length))
   }
 
   /** Exponentially distributed with this mean: the time between events that know nothing of each other. */

@@ -1,14 +1,15 @@
 /**
- * `npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--mixture …]`: plays the scenario of vinum
- * under one seed, under a range of seeds, or under fresh seeds for some minutes; one line for each. At the first
- * violation it prints what was read, what was allowed, what happened to that block, and how to play it again;
+ * `npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--mixture …] [--jobs J]`: plays the scenario
+ * of vinum under one seed, under a range of seeds, or under fresh seeds for some minutes; one line for each. At the
+ * first violation it prints what was read, what was allowed, what happened to that block, and how to play it again;
  * exit status 1.
  */
+import { fork } from 'node:child_process'
 import { randomInt } from 'node:crypto'
+import { once } from 'node:events'
 import { parseArgs } from 'node:util'
-import { createSimPool } from './pool.ts'
-import { type SimResult, simulate } from './simulate.ts'
-import { type Mixture, vinumPlay } from './vinum-play.ts'
+import type { SeedOrder } from './child.ts'
+import { isMixture, type Outcome, playSeed, type SeedOptions } from './play-seed.ts'
 
 const { values } = parseArgs({
   options: {
@@ -22,13 +23,15 @@ const { values } = parseArgs({
     mixture: { type: 'string' },
     /** No trace, no history: one line for a violation. */
     brief: { type: 'boolean', default: false },
+    /** Processes that play at the same time. */
+    jobs: { type: 'string', default: '1' },
   },
 })
 
 function usage(): never {
   console.error(
     'usage: npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--mixture verbs,faults,cuts] ' +
-      '[--all] [--brief]',
+      '[--all] [--brief] [--jobs J]',
   )
   process.exit(2)
 }
@@ -43,55 +46,58 @@ function* seedsOf(): Generator<number> {
   else for (;;) yield randomInt(2 ** 31)
 }
 
-/** What happens beside reading and writing; undefined: the seed chooses. */
-function mixtureOf(text: string | undefined): Mixture | undefined {
-  if (text === undefined) return undefined
-  const words = text.split(',')
-  if (!words.every((word) => ['', 'verbs', 'faults', 'cuts'].includes(word))) usage()
-  const has = (word: string): boolean => words.includes(word)
-  return { verbs: has('verbs'), faults: has('faults'), cuts: has('cuts') }
+const options: SeedOptions = {
+  operations: Number(values.ops),
+  mixture: values.mixture,
+  brief: values.brief,
 }
-
-const operations = Number(values.ops)
-const mixture = mixtureOf(values.mixture)
 const minutes = Number(values.minutes ?? '0')
-if (![operations, minutes, Number(values.seed ?? 0)].every((n) => n >= 0)) usage()
+const jobs = Number(values.jobs)
+if (![options.operations, minutes, jobs - 1, Number(values.seed ?? 0)].every((n) => n >= 0)) usage()
+if (values.mixture !== undefined && !isMixture(values.mixture)) usage()
 
-function show(
-  { seed, counts, virtualMs, hash, violation, trace, notes }: SimResult,
-  ms: number,
-): void {
-  const { operations: ops, boots, cuts, kills, faults, verbs, jobs } = counts
-  const perSecond = Math.round((ops / Math.max(ms, 1)) * 1000)
-  console.log(
-    `seed ${seed}: ${ops} operations, ${boots} boots, ${cuts} cuts, ${kills} kills, ${faults} faults, ` +
-      `${verbs} verbs, ${jobs} jobs, ${(virtualMs / 1000).toFixed(1)} s in ${(ms / 1000).toFixed(1)} s ` +
-      `(${perSecond}/s), trace ${hash}: ${violation ? `VIOLATION: ${violation.message}` : 'ok'}`,
-  )
-  if (!violation || values.brief) return
-  for (const line of violation.details) console.log(`    ${line}`)
-  console.log('  what happened last:')
-  for (const line of notes) console.log(`    ${line}`)
-  console.log('  the end of the trace:')
-  for (const line of trace) console.log(`    ${line}`)
-  const again = values.mixture === undefined ? '' : ` --mixture '${values.mixture}'`
-  console.log(`  to play it again: npm run sim -- --seed ${seed} --ops ${operations}${again}`)
+type Player = (seed: number) => Promise<Outcome>
+
+/** A process of its own: what nobody catches in a run ends up with the process, and must not be another run's. */
+async function forkPlayer(): Promise<Player> {
+  const child = fork(new URL('child.js', import.meta.url))
+  await once(child, 'spawn')
+  child.on('exit', (status, signal) => {
+    if (status === 0 || signal === 'SIGTERM') return
+    console.error(`a process that plays has ended with ${status ?? signal}`)
+    process.exit(1)
+  })
+  return async (seed) => {
+    const order: SeedOrder = { seed, options }
+    child.send(order)
+    const [outcome] = await once(child, 'message')
+    return outcome
+  }
 }
 
-const pool = createSimPool()
 const endMs = performance.now() + minutes * 60_000
+const seeds = seedsOf()
 let [runs, violations, total] = [0, 0, 0]
-for (const seed of seedsOf()) {
-  if (minutes > 0 && runs > 0 && performance.now() > endMs) break
-  const startMs = performance.now()
-  const result = await simulate(
-    vinumPlay({ seed, operations, pool, ...(mixture ? { mixture } : {}) }),
-  )
-  show(result, performance.now() - startMs)
-  runs++
-  total += result.counts.operations
-  if (result.violation) violations++
-  if (result.violation && !values.all) break
+
+/** Takes seed after seed, until there is none, the time is over, or a violation is enough. */
+async function playSome(play: Player): Promise<void> {
+  for (;;) {
+    if (minutes > 0 && runs > 0 && performance.now() > endMs) return
+    if (violations > 0 && !values.all) return
+    const { value: seed, done } = seeds.next()
+    if (done) return
+    const { lines, operations, isViolation } = await play(seed)
+    for (const line of lines) console.log(line)
+    runs++
+    total += operations
+    if (isViolation) violations++
+  }
+}
+
+if (jobs === 1) await playSome((seed) => playSeed(seed, options))
+else {
+  const players = await Promise.all(Array.from({ length: jobs }, forkPlayer))
+  await Promise.all(players.map(playSome))
 }
 console.log(`sim: ${runs} seeds, ${total} operations, ${violations} violations`)
 process.exit(violations > 0 ? 1 : 0)
