@@ -35,6 +35,18 @@ export interface Faults {
   failFlushes: number
   /** All writes and flushes fail, for good. */
   writesFail: boolean
+  /**
+   * Where a write goes instead of where it should, once; undefined: not this one. The disk says that all went well.
+   */
+  misdirect: ((offset: number, length: number) => number | 'nowhere' | undefined) | undefined
+}
+
+const NO_FAULTS: Faults = {
+  failReads: 0,
+  failWrites: 0,
+  failFlushes: 0,
+  writesFail: false,
+  misdirect: undefined,
 }
 
 /** Request that the device has and has not completed. */
@@ -56,7 +68,7 @@ export class SimDisk {
   readonly random: SimRandom
   readonly trace: Trace
   readonly badSectors = new Set<number>()
-  readonly faults: Faults = { failReads: 0, failWrites: 0, failFlushes: 0, writesFail: false }
+  readonly faults: Faults = { ...NO_FAULTS }
   /** Plugged in; a boot finds only these. */
   present = true
   /** Acknowledgements so far. */
@@ -139,7 +151,8 @@ export class SimDisk {
 
   heal(): void {
     this.badSectors.clear()
-    Object.assign(this.faults, { failReads: 0, failWrites: 0, failFlushes: 0, writesFail: false })
+    Object.assign(this.faults, NO_FAULTS)
+    this.media.undoHarm()
     this.device?.stall(false)
   }
 }
@@ -299,9 +312,25 @@ export class SimDevice implements BlockDevice {
     }
     const content = this.#written(pending.request)
     if (!content) return
+    const place = op === 'write' ? this.#placeOf(offset, length) : offset
+    if (place !== offset) {
+      pending.cached =
+        place === 'nowhere'
+          ? disk.media.losesWrite(offset, content)
+          : disk.media.misplacesWrite(offset, place, content, durable)
+      return
+    }
     pending.cached = disk.media.write(offset, content, durable)
     const size = disk.options.blockBytes
     for (let at = offset; at < offset + length; at += size) disk.badSectors.delete(at / size)
+  }
+
+  /** Where a write goes. */
+  #placeOf(offset: number, length: number): number | 'nowhere' {
+    const { faults } = this.#disk
+    const place = faults.misdirect?.(offset, length) ?? offset
+    if (place !== offset) faults.misdirect = undefined
+    return place
   }
 
   #written({ op, length, data, dataOffset }: IoRequest): Buffer | undefined {

@@ -7,6 +7,7 @@ import { defined } from '../../src/base/assert.ts'
 import type { Timer } from '../../src/base/clock.ts'
 import { RESYNC_RETRY_MS } from '../../src/base/limits.ts'
 import type { SimDisk } from './disk.ts'
+import { type Fault, QUIET_FAULTS } from './harm.ts'
 import type { SimRandom } from './random.ts'
 import {
   drivesIn,
@@ -25,9 +26,8 @@ import type { Machine, World } from './world.ts'
 /** After the trouble everything must be whole again by then. */
 const RECOVERY_MS = 3_600_000
 const LOOK_MS = 20
-
-/** What happens at once; what it returns may happen later, unless the disk is repaired before. */
-type Fault = (disk: SimDisk, random: SimRandom, world: World) => undefined | Timer
+/** Of all trouble, what no disk reports. */
+const QUIET_SHARE = 0.15
 
 /** What can be wrong with a disk, and how often it is chosen. */
 const FAULTS: readonly (readonly [number, string, Fault])[] = [
@@ -103,6 +103,8 @@ const FAULTS: readonly (readonly [number, string, Fault])[] = [
 export class Faults {
   readonly #world: World
   readonly #random: SimRandom
+  /** For the kinds that came later: old ones stay as frequent as they were. */
+  readonly #quietly: SimRandom
   /** The disk that is in trouble, or was and is not whole again. */
   faulty: SimDisk | undefined
   #later: Timer | undefined
@@ -110,6 +112,7 @@ export class Faults {
   constructor(world: World, random: SimRandom) {
     this.#world = world
     this.#random = random
+    this.#quietly = random.fork('quiet faults')
   }
 
   /** Does everything that has a copy bear trouble with `disk` now? */
@@ -150,12 +153,13 @@ export class Faults {
     const disk = this.choose(machine)
     if (!disk) return
     this.mark(machine, disk)
-    const [name, fault] = this.#random.weighted(
-      FAULTS.map(([weight, name, fault]) => [weight, [name, fault] as const] as const),
-    )
+    const isQuiet = this.#quietly.chance(QUIET_SHARE)
+    const random = isQuiet ? this.#quietly : this.#random
+    const rows = isQuiet ? QUIET_FAULTS : FAULTS
+    const [name, fault] = random.weighted(rows.map((row) => [row[0], [row[1], row[2]]] as const))
     this.#world.counts.faults++
     this.#world.note('fault', `${disk.name}: ${name}`)
-    this.#later = fault(disk, this.#random, this.#world)
+    this.#later = fault(disk, random, this.#world)
   }
 
   /** Rows of the volume that a power cut now may damage: raid5 that is not whole. */

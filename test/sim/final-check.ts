@@ -50,10 +50,10 @@ async function scrubs(world: World, machine: Machine, faults: Faults, unit: Unit
   const { blockBytes } = disk.options
   const place = Math.floor(random.below(subdisk.sizeBytes) / blockBytes) * blockBytes
   const offset = (subdisk.driveOffsetBytes ?? 0) + place
-  const good = disk.media.corrupt(offset, random.bytes(blockBytes))
+  disk.media.harm(offset, random.bytes(blockBytes))
   world.note('corrupted', `${disk.name}, ${subdisk.name}`, offset, blockBytes)
   const found = await scrub(world, machine, faults, unit)
-  disk.media.corrupt(offset, good)
+  disk.media.undoHarm()
   if (found === 0) {
     world.fail(`${unit.name}: a scrub does not find a changed block of ${subdisk.name} at ${place}`)
   }

@@ -20,12 +20,20 @@ interface Version {
 
 const DURABLE: CachedWrite = { acknowledged: 0 }
 
+/** A sector that is not what it should be, as long as it is `bad`. */
+interface Scar {
+  readonly sector: number
+  readonly bad: Buffer
+  readonly good: Buffer
+}
+
 export class SimMedia {
   /** As reads see it. */
   readonly content: Buffer
   readonly #sectorBytes: number
   /** By sector, oldest first; the first one is durable. Sectors that are wholly durable have no entry. */
   readonly #versions = new Map<number, Version[]>()
+  #scars: Scar[] = []
 
   constructor(sizeBytes: number, sectorBytes: number, random: SimRandom) {
     this.content = Buffer.alloc(sizeBytes)
@@ -104,10 +112,44 @@ export class SimMedia {
     }
   }
 
-  /** Changes a sector behind everybody's back; returns what it had. */
-  corrupt(offset: number, content: Buffer): Buffer {
-    const before = Buffer.from(this.content.subarray(offset, offset + content.length))
+  /** Changes sectors behind everybody's back, until {@link undoHarm}. */
+  harm(offset: number, content: Buffer): void {
+    this.#scar(offset, content, this.content.subarray(offset, offset + content.length))
     this.write(offset, content, true)
-    return before
+  }
+
+  /** A write is taken for done, and its place is as before. */
+  losesWrite(offset: number, data: Buffer): undefined {
+    this.#scar(offset, this.content.subarray(offset, offset + data.length), data)
+  }
+
+  /** A write is taken for done, and is at `place` instead. */
+  misplacesWrite(offset: number, place: number, data: Buffer, durable: boolean): CachedWrite {
+    this.losesWrite(offset, data)
+    this.#scar(place, data, this.content.subarray(place, place + data.length))
+    return this.write(place, data, durable)
+  }
+
+  #scar(offset: number, bad: Buffer, good: Buffer): void {
+    const size = this.#sectorBytes
+    for (let at = 0; at < bad.length; at += size) {
+      const part = (of: Buffer): Buffer => Buffer.from(of.subarray(at, at + size))
+      this.#scars.push({ sector: (offset + at) / size, bad: part(bad), good: part(good) })
+    }
+  }
+
+  /** Sectors that were harmed, and that nobody has written since, are as they should be. */
+  undoHarm(): void {
+    const size = this.#sectorBytes
+    // The last harm first: it may have come over an earlier one.
+    for (const { sector, bad, good } of this.#scars.reverse()) {
+      const list = this.#versions.get(sector) ?? []
+      for (const [index, { source, at, write }] of list.entries()) {
+        if (bad.compare(source, at, at + size) === 0) list[index] = { source: good, at: 0, write }
+      }
+      const content = this.content.subarray(sector * size, (sector + 1) * size)
+      if (content.equals(bad)) good.copy(content)
+    }
+    this.#scars = []
   }
 }
