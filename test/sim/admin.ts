@@ -3,10 +3,12 @@
  * same door as the control server, and jobs that are paused, resumed and cancelled. A verb that is refused must
  * have changed nothing; the oracle sees to that. Used by vinum-play.ts.
  */
+import type { PlexusError } from '../../src/base/errors.ts'
 import type { Faults } from './faults.ts'
 import type { SimRandom } from './random.ts'
+import { rehearse } from './rehearsal.ts'
 import type { Unit } from './unit.ts'
-import { subdisksOf, volumeOf } from './view.ts'
+import { drivesIn, drivesOf, subdisksOf, volumeOf, volumesOf } from './view.ts'
 import type { Machine, World } from './world.ts'
 
 const KIB = 1024
@@ -16,6 +18,8 @@ export class Admin {
   readonly #world: World
   readonly #random: SimRandom
   readonly #faults: Faults
+  /** For what came later: the old verbs stay as frequent as they were. */
+  readonly #later: SimRandom
   /** A volume may have come of a verb that the power cut off. */
   creating = false
   #named = 0
@@ -31,6 +35,7 @@ export class Admin {
   ) {
     this.#world = world
     this.#random = random
+    this.#later = random.fork('later verbs')
     this.#faults = faults
     this.#adopt = adopt
   }
@@ -40,7 +45,9 @@ export class Admin {
     const random = this.#random
     const units = [...this.#world.units].filter((one) => volumeOf(machine, one.uuid))
     const unit = units.length > 0 ? random.pick(units) : undefined
-    const action = random.weighted(ACTIONS)
+    const action = this.#later.chance(0.1)
+      ? this.#later.weighted(LATER_ACTIONS)
+      : random.weighted(ACTIONS)
     // While a disk is in trouble nothing is placed anew: which errors are right would be anybody's guess.
     if (this.#faults.faulty && PLACES.has(action)) return
     if (action === 'create') await this.create(machine)
@@ -53,7 +60,7 @@ export class Admin {
     rename: (machine, unit) => this.#rename(machine, unit),
     grow: async (_machine, { name }) => {
       const devices = this.#some(this.#random.between(1, 2))
-      await this.#world.verb('volume', 'grow', { name, devices, wipeSignatures: true })
+      await this.#verb('volume', 'grow', { name, devices, wipeSignatures: true })
     },
     move: async (machine, unit) => {
       const volume = volumeOf(machine, unit.uuid)
@@ -61,31 +68,31 @@ export class Admin {
       const drive = this.#some(1)[0]
       if (subdisks.length === 0 || drive === undefined) return
       const parameters = { drive, subdisks: [this.#random.pick(subdisks)], wipeSignatures: true }
-      await this.#world.verb('vinum', 'move', parameters)
+      await this.#verb('vinum', 'move', parameters)
     },
     'add-mirror': async (_machine, { name }) => {
       const devices = this.#some(this.#random.between(1, 3))
-      await this.#world.verb('volume', 'add-mirror', { name, devices, wipeSignatures: true })
+      await this.#verb('volume', 'add-mirror', { name, devices, wipeSignatures: true })
     },
     'remove-mirror': async (machine, unit) => {
       const volume = volumeOf(machine, unit.uuid)
       if (!volume || volume.components.length < 2) return
       const plex = this.#random.pick(volume.components).name
-      await this.#world.verb('volume', 'remove-mirror', { name: unit.name, plex })
+      await this.#verb('volume', 'remove-mirror', { name: unit.name, plex })
     },
     policy: async (machine, unit) => {
       const readPolicy = this.#random.pick(['round-robin', 'least-queue', 'prefer'])
       const plexes = volumeOf(machine, unit.uuid)?.components ?? []
       const plex = plexes.length > 0 ? this.#random.pick(plexes).name : ''
       const choice = readPolicy === 'prefer' ? { plex } : {}
-      await this.#world.verb('volume', 'set', { name: unit.name, readPolicy, ...choice })
+      await this.#verb('volume', 'set', { name: unit.name, readPolicy, ...choice })
     },
     scrub: async (_machine, { name }) => {
       const repair = this.#random.chance(0.3) ? { repair: true } : {}
-      await this.#world.verb('volume', 'scrub', { name, ...repair })
+      await this.#verb('volume', 'scrub', { name, ...repair })
     },
     start: async (_machine, { name }) => {
-      await this.#world.verb('vinum', 'start', { objects: [name] })
+      await this.#verb('vinum', 'start', { objects: [name] })
     },
     detach: (machine, unit) => this.#detach(machine, unit),
     destroy: (machine, unit) => this.#destroy(machine, unit),
@@ -102,10 +109,27 @@ export class Admin {
         else if (what === 'cancel' && kind !== 'resync' && !this.#faults.faulty) await job.cancel()
       })
     },
+    replace: (machine, unit) => this.#replace(machine, unit),
+    retire: async (machine) => {
+      const used = new Set(volumesOf(machine).flatMap((volume) => [...drivesOf(volume)]))
+      const idle = drivesIn(machine).filter(({ name }) => !used.has(name))
+      if (idle.length === 0) return
+      await this.#verb('vinum', 'rm', { objects: [this.#later.pick(idle).name] })
+    },
+    rehearse: async (machine, { name }) => {
+      const objects = drivesIn(machine).map((drive) => drive.name)
+      const [noun, verb, parameters] = this.#later.pick([
+        ['vinum', 'stop', {}],
+        ['vinum', 'resetconfig', { force: true }],
+        ['vinum', 'rm', { objects, recursive: true, force: true }],
+        ['volume', 'destroy', { name, force: true }],
+      ] as const)
+      await this.#rehearse(noun, verb, parameters)
+    },
     look: async () => {
-      await this.#world.verb('vinum', 'list', {})
-      await this.#world.verb('vinum', 'printconfig', {})
-      if (this.#random.chance(0.5)) await this.#world.verb('vinum', 'saveconfig', {})
+      await this.#verb('vinum', 'list', {})
+      await this.#verb('vinum', 'printconfig', {})
+      if (this.#random.chance(0.5)) await this.#verb('vinum', 'saveconfig', {})
     },
   }
 
@@ -128,7 +152,7 @@ export class Admin {
     this.creating = true
     if (kind === 'striped mirror') {
       const devices = this.#some(4)
-      await world.verb('vinum', 'mirror', { devices, striped: true, name, wipeSignatures })
+      await this.#verb('vinum', 'mirror', { devices, striped: true, name, wipeSignatures })
     } else {
       const least = { mirror: 2, raid5: 3, stripe: 2, concat: 1 }[kind]
       const devices = this.#some(random.between(least, kind === 'mirror' ? 3 : 5))
@@ -139,11 +163,42 @@ export class Admin {
         stripe: { stripe: devices, stripeSize },
         raid5: { raid5: devices, stripeSize, parity },
       }[kind]
-      await world.verb('volume', 'create', { name, size, ...layout, wipeSignatures })
+      await this.#verb('volume', 'create', { name, size, ...layout, wipeSignatures })
     }
     if (world.machine !== machine) return
     this.creating = false
     await this.#adopt(machine)
+  }
+
+  /** As the world carries it out; at times it is only said first what would happen. */
+  async #verb(...[noun, name, parameters]: Verb): Promise<PlexusError | undefined> {
+    if (this.#later.chance(0.1)) await this.#rehearse(noun, name, parameters)
+    return this.#world.verb(noun, name, parameters)
+  }
+
+  #rehearse(...[noun, name, parameters]: Verb): Promise<void> {
+    return rehearse(this.#world, noun, name, parameters, () => !this.#faults.faulty)
+  }
+
+  /** A drive of the volume leaves for a spare disk: one in trouble only when the engine has given it up. */
+  async #replace(machine: Machine, unit: Unit): Promise<void> {
+    const { faulty } = this.#faults
+    const volume = volumeOf(machine, unit.uuid)
+    const drives = volume ? [...drivesOf(volume)] : []
+    const oldDrive = faulty ? faulty.name : drives.length > 0 ? this.#later.pick(drives) : ''
+    const drive = drivesIn(machine).find(({ name }) => name === oldDrive)
+    const isOut = drive?.state === 'DOWN' || drive?.device === undefined
+    if (!drive || !drives.includes(oldDrive) || (faulty && !isOut)) return
+    const spares = this.#world.disks.filter(
+      (one) => one.present && one !== faulty && !drives.includes(one.name),
+    )
+    if (spares.length === 0) return
+    const newDevice = this.#later.pick(spares).name
+    const wish = { name: unit.name, oldDrive, newDevice, wipeSignatures: true }
+    const error = await this.#verb('volume', 'replace', wish)
+    if (error || !faulty || this.#world.machine !== machine) return
+    // Taken out of its set: it comes back as a new disk.
+    if (!drivesIn(machine).some(({ uuid }) => uuid === drive.uuid)) this.#faults.discard(faulty)
   }
 
   async #rename(machine: Machine, unit: Unit): Promise<void> {
@@ -151,7 +206,7 @@ export class Admin {
     // As an operator must: the unit lets go, and comes back under the new name.
     await unit.idle()
     await unit.close()
-    const error = await this.#world.verb('volume', 'rename', { name: unit.name, to })
+    const error = await this.#verb('volume', 'rename', { name: unit.name, to })
     if (this.#world.machine !== machine) return
     if (!error) unit.name = to
     await unit.open(machine)
@@ -161,10 +216,10 @@ export class Admin {
     const volume = volumeOf(machine, unit.uuid)
     if (!volume || volume.components.length < 2) return
     const plex = this.#random.pick(volume.components).name
-    const error = await this.#world.verb('vinum', 'detach', { object: plex })
+    const error = await this.#verb('vinum', 'detach', { object: plex })
     if (error || this.#world.machine !== machine) return
     await this.#faults.pause(this.#random.exponential(50))
-    await this.#world.verb('vinum', 'attach', { object: plex, parent: unit.name })
+    await this.#verb('vinum', 'attach', { object: plex, parent: unit.name })
   }
 
   async #destroy(machine: Machine, unit: Unit): Promise<void> {
@@ -173,7 +228,7 @@ export class Admin {
     await unit.idle()
     await unit.close()
     if (this.#world.machine !== machine) return
-    const error = await this.#world.verb('volume', 'destroy', { name: unit.name })
+    const error = await this.#verb('volume', 'destroy', { name: unit.name })
     if (this.#world.machine !== machine) return
     unit.doomed = false
     if (error) await unit.open(machine)
@@ -202,7 +257,18 @@ const ACTIONS = [
   [4, 'job'],
   [2, 'look'],
 ] as const
-type Action = (typeof ACTIONS)[number][1]
+/** A tenth of all. */
+const LATER_ACTIONS = [
+  [4, 'replace'],
+  [1, 'retire'],
+  [2, 'rehearse'],
+] as const
+type Action = (typeof ACTIONS | typeof LATER_ACTIONS)[number][1]
+type Verb = readonly [
+  noun: string,
+  name: string,
+  parameters: Readonly<Record<string, string | boolean | readonly string[]>>,
+]
 const PLACES: ReadonlySet<Action> = new Set([
   'create',
   'grow',
@@ -211,4 +277,5 @@ const PLACES: ReadonlySet<Action> = new Set([
   'remove-mirror',
   'detach',
   'destroy',
+  'retire',
 ])

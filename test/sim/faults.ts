@@ -107,6 +107,8 @@ export class Faults {
   readonly #quietly: SimRandom
   /** The disk that is in trouble, or was and is not whole again. */
   faulty: SimDisk | undefined
+  /** It was replaced, and goes to the scrap heap. */
+  #isDiscarded = false
   #later: Timer | undefined
 
   constructor(world: World, random: SimRandom) {
@@ -172,6 +174,12 @@ export class Faults {
     return touched || !whole ? rowSizes(volume) : []
   }
 
+  /** The disk in trouble was replaced: where it was comes a new one. */
+  discard(disk: SimDisk): void {
+    this.#world.note('discarded', disk.name)
+    this.#isDiscarded = disk === this.faulty
+  }
+
   /** Takes the trouble away, and waits until everything is whole again. */
   async recover(machine: Machine): Promise<void> {
     const { faulty } = this
@@ -181,7 +189,11 @@ export class Faults {
     faulty.heal()
     // A drive that could not be read when it was looked at is looked at again when it is plugged in.
     const known = drivesIn(machine).find(({ name }) => name === faulty.name)
-    if (faulty.device && known?.device === undefined) this.#world.unplug(faulty, false)
+    if (faulty.device && (known?.device === undefined || this.#isDiscarded)) {
+      this.#world.unplug(faulty, false)
+    }
+    if (this.#isDiscarded) faulty.media.renew(this.#quietly)
+    this.#isDiscarded = false
     if (!faulty.device) await this.#world.plug(faulty)
     if (this.#world.machine !== machine) return
     await this.#answered(machine)

@@ -41,6 +41,13 @@ export class SimMedia {
     random.fill(this.content)
   }
 
+  /** Another disk, as it comes from its maker. */
+  renew(random: SimRandom): void {
+    random.fill(this.content)
+    this.#versions.clear()
+    this.#scars = []
+  }
+
   /** Sectors with content that a cut may take back. */
   get volatileSectors(): number {
     return this.#versions.size

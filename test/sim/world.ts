@@ -212,12 +212,13 @@ export class World {
 
   /**
    * Carries out a verb as the control server does. Resolves to the error that refused it. Never settles when
-   * the power goes first.
+   * the power goes first. `onAnswer` gets what it answers.
    */
   async verb(
     noun: string,
     name: string,
     parameters: Readonly<Record<string, string | boolean | readonly string[]>>,
+    onAnswer: (answer: unknown) => void = () => {},
   ): Promise<PlexusError | undefined> {
     const { machine } = this
     if (!machine) return undefined
@@ -225,8 +226,8 @@ export class World {
       .flatMap((one) => one.verbs)
       .find(({ spec }) => spec.noun === noun && spec.name === name)
     if (!verb) throw new Error(`there is no verb ${noun} ${name}`)
-    return this.attempt(`${noun} ${name} ${JSON.stringify(parameters)}`, () =>
-      verb.run(parameters, machine.topology),
+    return this.attempt(`${noun} ${name} ${JSON.stringify(parameters)}`, async () =>
+      onAnswer(await verb.run(parameters, machine.topology)),
     )
   }
 
