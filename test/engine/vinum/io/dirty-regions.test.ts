@@ -6,7 +6,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { ManualClock } from '../../../../src/base/clock.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
-import { GIB, INTENT_CLEAR_MS, MIB } from '../../../../src/base/limits.ts'
+import { GIB, INTENT_CLEAR_MS, KIB, MIB } from '../../../../src/base/limits.ts'
 import { IntentMap } from '../../../../src/engine/vinum/io/dirty-regions.ts'
 import {
   decodeIntent,
@@ -67,24 +67,35 @@ t.test('range lock', async (t) => {
   })
 
   t.test('first in, first out among those that conflict, whatever comes', async () => {
-    const step = fc.record({
-      offset: fc.nat(20),
-      length: fc.integer({ min: 1, max: 8 }),
-      mode: fc.constantFrom<LockMode>('read', 'write', 'writes', 'all'),
-      leaves: fc.nat(3),
-    })
+    // From bytes in one bucket to ranges over all of them, and places that share their slots.
+    const step = fc
+      .record({
+        place: fc.nat(20),
+        units: fc.integer({ min: 0, max: 8 }),
+        unit: fc.constantFrom(1, 20 * KIB, 20 * KIB, 64 * KIB, 64 * KIB, MIB, 16 * MIB),
+        base: fc.constantFrom(0, 0, 0, 0, 32 * MIB, 2 ** 47),
+        mode: fc.constantFrom<LockMode>('read', 'write', 'writes', 'all'),
+        leaves: fc.nat(3),
+        who: fc.nat(),
+      })
+      .map(({ place, units, unit, base, ...rest }) => ({
+        ...rest,
+        offset: base + place * unit,
+        length: units * unit,
+      }))
+    type Step = typeof step extends fc.Arbitrary<infer T> ? T : never
     fc.assert(
       fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
         const lock = new RangeLock()
-        const conflicts = (a: (typeof steps)[0], b: (typeof steps)[0]): boolean => {
+        const conflicts = (a: Step, b: Step): boolean => {
           const jobs = a.mode === 'all' || b.mode === 'all'
           const reads = a.mode === 'read' || b.mode === 'read'
           return (
             (jobs || !reads) && a.offset < b.offset + b.length && b.offset < a.offset + a.length
           )
         }
-        const all: { step: (typeof steps)[0]; entry: LockEntry; state: 'waits' | 'in' | 'out' }[] =
-          []
+        const all: { step: Step; entry: LockEntry; state: 'waits' | 'in' | 'out' }[] = []
+        const granted: number[] = []
         const check = (): void => {
           all.forEach((one, index) => {
             const blocked = all
@@ -95,27 +106,34 @@ t.test('range lock', async (t) => {
             }
           })
         }
-        const leave = (): boolean => {
-          const one = all.find(({ state }) => state === 'in')
+        const leave = (who: number): boolean => {
+          const inside = all.filter(({ state }) => state === 'in')
+          const one = inside[who % Math.max(inside.length, 1)]
           if (!one) return false
           one.state = 'out'
+          granted.length = 0
           lock.leave(one.entry)
+          if (granted.some((index, at) => index < (granted[at - 1] ?? 0))) {
+            throw new Error(`let in as ${granted}, not in order of arrival`)
+          }
           check()
           return true
         }
-        for (const step of steps) {
+        for (const [index, step] of steps.entries()) {
           const one: (typeof all)[0] = { step, entry: undefined as never, state: 'waits' }
           all.push(one)
           one.entry = lock.enter(step.offset, step.length, step.mode, () => {
+            if (one.state !== 'waits') throw new Error(`entry ${index} was let in twice`)
             one.state = 'in'
+            granted.push(index)
           })
           check()
-          for (let i = 0; i < step.leaves; i++) leave()
+          for (let i = 0; i < step.leaves; i++) leave(step.who)
         }
-        while (leave());
+        while (leave(all.length));
         if (lock.size !== 0) throw new Error('somebody was left waiting')
       }),
-      { numRuns: 200 },
+      { numRuns: 500 },
     )
   })
 
