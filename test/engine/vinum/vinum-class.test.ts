@@ -125,6 +125,24 @@ t.test("stop and assemble work on FreeBSD's drives, too", async (t) => {
   t.ok(topology.providers.has('safe'))
 })
 
+t.test('a repair does not go on with a copy that has been taken away', async (t) => {
+  const machine = await mirrored()
+  machine.topology.jobs.limitBytesPerSecond = 64 * 1024
+  const { jobs } = await machine.run('volume.scrub', { name: 'db', repair: true })
+  await machine.run('volume.remove-mirror', { name: 'db', plex: 'db.p0' })
+  const newer = pattern(7, 2 * MIB)
+  const volume = machine.open('db')
+  await put(volume, 0, newer)
+  await volume.close()
+  machine.topology.jobs.limitBytesPerSecond = undefined
+  const ended = await machine.jobsDone()
+  t.match(
+    ended.find(({ id }) => id === jobs[0]?.id),
+    { kind: 'repair', state: 'done', mismatches: 0 },
+  )
+  t.ok(await holdsData(machine, newer), 'nothing old was written over it')
+})
+
 t.test('assemble by force: without the drives that are lost', async (t) => {
   const machine = await mirrored()
   await machine.shutDown()

@@ -237,6 +237,28 @@ t.test(
   },
 )
 
+t.test(
+  'what a copy gives that went out of service meanwhile is read again elsewhere',
+  async (t) => {
+    const { host, volume, drive, subdisk } = build({ policy: 'prefer' })
+    drive(0).device.media.fill(1)
+    drive(1).device.media.fill(2)
+    drive(0).device.hold()
+    const back = Buffer.alloc(1024)
+    const read = watch(send(volume, { op: 'read', data: back }))
+    await settle()
+    t.equal(drive(0).device.inFlight, 1)
+    // Its cache is lost: it gives old content, without an error.
+    setState(subdisk(0), 'stale')
+    drive(0).device.release()
+    t.equal(await read.promise, undefined)
+    t.ok(back.every((byte) => byte === 2))
+    t.strictSame(host.repairs, [], 'there is nothing to mend')
+    t.equal(volume.active, 0)
+    t.equal(volume.locks.size, 0)
+  },
+)
+
 t.test('a repair never undoes a write', async (t) => {
   const { volume, drive, drives } = build()
   for (const { device } of drives) device.media.fill(1)
