@@ -15,8 +15,13 @@
  * The cursor is durable before the window is let go: else a write that was acknowledged in the new place would be
  * looked for in the old one after a crash (8.3, 8.4). Rows above the old end are written with zeroes, so that the
  * parity of new rows is right (8.3), and nobody reads what a disk held before.
+ *
+ * A growth needs all columns. One that fails in a window misses what is written there, like any write: so the
+ * window is announced in the volume's intent map. The growth stops behind that window, the column is rebuilt, and the
+ * growth goes on. The map does not reach beyond the volume's content: those rows are written again each time.
  */
 import { assert, defined } from '../../../base/assert.ts'
+import { alignUp } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { GROW_BACKUPS, GROW_RETRY_MS, GROW_WINDOW_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
@@ -25,8 +30,14 @@ import type { GrowthRecord } from '../model/model.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
 import { type BackupArea, readBackup, writeBackup } from './grow-backup.ts'
 import { type Columns, columnsOf, fillRows, flushRows, type RowHost, rowBytesOf } from './rows.ts'
-import { type JobSetup, planOf, transferPlex } from './setup.ts'
+import { type JobSetup, outOfService, planOf, transferPlex } from './setup.ts'
 import type { ReadRange } from './sync.ts'
+
+/** A part of plex space: whole rows of the new layout. */
+export interface Window {
+  readonly offsetBytes: number
+  readonly lengthBytes: number
+}
 
 /** What it takes to write a plex anew. */
 export interface GrowPlace {
@@ -40,6 +51,13 @@ export interface GrowPlace {
 }
 
 export interface GrowOptions extends JobSetup, GrowPlace {
+  /** The content of the plex ends here, or before: what lies behind is nobody's. */
+  readonly contentBytes: number
+  /**
+   * Announces the window in the intent map of the volume. Resolves when that is durable, to what ends it: called with
+   * false, the window may not be whole, and stays marked.
+   */
+  announce(window: Window): Promise<(whole: boolean) => void>
   /** From the other plexes of the volume, for what this one cannot read. Undefined: there are none. */
   readonly readElsewhere: ReadRange | undefined
 }
@@ -51,11 +69,15 @@ interface Shape {
   readonly rowBefore: number
   readonly rowAfter: number
   readonly rows: number
-  readonly sizeBefore: number
+  /** What lies behind holds nothing that has to move. */
+  readonly contentEnd: number
+  /** First row that holds no content. */
+  readonly tailStart: number
   readonly sizeAfter: number
 }
 
-function shapeOf(plex: Plex, growth: GrowthRecord): Shape {
+function shapeOf({ plex, contentBytes }: GrowOptions): Shape {
+  const growth = growthOf(plex)
   const after = columnsOf(plex)
   const before = columnsOf(plex, growth.columnsBefore)
   const first = defined(plex.subdisks[0], `a column of ${plex.record.name}`)
@@ -63,8 +85,10 @@ function shapeOf(plex: Plex, growth: GrowthRecord): Shape {
   const rowBefore = rowBytesOf(before)
   const rowAfter = rowBytesOf(after)
   assert(rowBefore > 0 && rowAfter > rowBefore, `${plex.record.name} grows by whole columns`)
-  const sizes = { sizeBefore: rows * rowBefore, sizeAfter: rows * rowAfter }
-  return { before, after, rowBefore, rowAfter, rows, ...sizes }
+  const contentEnd = Math.min(rows * rowBefore, contentBytes)
+  const tailStart = alignUp(contentEnd, rowAfter)
+  const sizeAfter = rows * rowAfter
+  return { before, after, rowBefore, rowAfter, rows, contentEnd, tailStart, sizeAfter }
 }
 
 /**
@@ -74,20 +98,20 @@ function shapeOf(plex: Plex, growth: GrowthRecord): Shape {
  */
 export function growPlan(options: GrowOptions): JobPlan {
   const { plex } = options
-  const shape = shapeOf(plex, growthOf(plex))
+  const shape = shapeOf(options)
   return planOf(
     { ...options, totalBytes: shape.sizeAfter },
     {
       subdisks: plex.subdisks,
       stepBytes: GROW_WINDOW_BYTES,
-      startBytes: growthOf(plex).cursorBytes,
+      startBytes: Math.min(growthOf(plex).cursorBytes, shape.tailStart),
       async step(offset, maxBytes, job) {
-        const growth = growthOf(plex)
-        assert(growth.cursorBytes === offset, `the growth of ${plex.record.name} is at its cursor`)
-        if (growth.backup) await finishWindow(options)
-        else await moveWindow(options, shape, growth, maxBytes, job)
-        return growthOf(plex).cursorBytes
+        if (!growthOf(plex).backup) return moveWindow(options, shape, offset, maxBytes, job)
+        await finishWindow(options)
+        return Math.min(growthOf(plex).cursorBytes, shape.tailStart)
       },
+      // One that has failed since may lack the last rows, of which no mark tells.
+      beforeFinish: () => checkWhole(plex),
     },
   )
 }
@@ -113,20 +137,24 @@ async function writeNewRows(options: GrowPlace, growth: GrowthRecord): Promise<v
   await flushRows(host, columnsOf(plex))
 }
 
+/** Moves the rows from `offset` on: at the cursor, or in the tail. Resolves to where it ends. */
 async function moveWindow(
   options: GrowOptions,
   shape: Shape,
-  growth: GrowthRecord,
+  offset: number,
   maxBytes: number,
   job: Job,
-): Promise<void> {
+): Promise<number> {
   const { host, plex } = options
-  const cursor = growth.cursorBytes
-  const { rows, areas } = windowRows(options, shape, cursor, maxBytes)
-  const window = { offsetBytes: cursor, lengthBytes: rows * shape.rowAfter }
-  const release = await host.lock(plex, cursor, window.lengthBytes, 'all')
+  checkWhole(plex)
+  const growth = growthOf(plex)
+  const { rows, areas } = windowRows(options, shape, offset, maxBytes)
+  const window = { offsetBytes: offset, lengthBytes: rows * shape.rowAfter }
+  const release = await host.lock(plex, offset, window.lengthBytes, 'all')
+  let end: ((whole: boolean) => void) | undefined
   let letGo = true
   try {
+    end = await options.announce(window)
     const read = oldContent(options, shape)
     if (areas) {
       const backup = await writeBackup(host.pool, areas, window, read)
@@ -136,34 +164,42 @@ async function moveWindow(
       letGo = true
       if (failure) throw failure
     } else {
-      await fillRows(host, shape.after, cursor, window.lengthBytes, read)
+      await fillRows(host, shape.after, offset, window.lengthBytes, read)
       await flushRows(host, shape.after)
       letGo = false
       await options.commitGrowth(behind(growth, window))
       letGo = true
     }
     const moved = growthOf(plex).cursorBytes
-    assert(moved === cursor + window.lengthBytes, `${plex.record.name} knows its new cursor`)
+    assert(moved >= offset + window.lengthBytes, `${plex.record.name} knows its new cursor`)
+    return offset + window.lengthBytes
   } finally {
+    end?.(letGo)
     // After a commit that failed nobody knows which layout a restart will find, and when the job is parked while
     // neither layout is whole, the window is in the backup alone: whoever wants it waits for that restart.
     if (letGo) release()
   }
 }
 
+/** Throws `io` when a column is out of service. */
+function checkWhole({ subdisks }: Plex): void {
+  const out = subdisks.find(({ record, writable }) => record.state !== 'up' || !writable)
+  if (out) throw outOfService(out, 'grow')
+}
+
 /** As many rows as the step allows; where a backup is needed, as many as fit the areas for it. */
 function windowRows(
   options: GrowOptions,
   shape: Shape,
-  cursor: number,
+  offset: number,
   maxBytes: number,
 ): { readonly rows: number; readonly areas: readonly BackupArea[] | undefined } {
-  const { rowBefore, rowAfter, rows, sizeBefore } = shape
-  const row = cursor / rowAfter
+  const { rowBefore, rowAfter, rows, contentEnd } = shape
+  const row = offset / rowAfter
   const left = rows - row
   const wanted = Math.min(left, Math.max(1, Math.floor(maxBytes / rowAfter)))
   // Old rows below this one hold nothing that has not moved.
-  const free = cursor >= sizeBefore ? rows : Math.floor(cursor / rowBefore)
+  const free = offset >= contentEnd ? rows : Math.floor(offset / rowBefore)
   if (free > row) return { rows: Math.min(wanted, free - row), areas: undefined }
   const all = options.backupAreas()
   const areas = all.filter(({ bytes }) => bytes >= rowAfter).slice(0, GROW_BACKUPS)
@@ -172,11 +208,11 @@ function windowRows(
   return { rows: Math.min(wanted, fits), areas }
 }
 
-/** What the plex has now: its old layout above the cursor, and zeroes above its old end. */
-function oldContent({ plex, readElsewhere }: GrowOptions, { sizeBefore }: Shape): ReadRange {
+/** What the plex has now: its old layout above the cursor, and zeroes behind its content. */
+function oldContent({ plex, readElsewhere }: GrowOptions, { contentEnd }: Shape): ReadRange {
   return async (offset, into) => {
     const { bytes, address } = into
-    const there = Math.min(Math.max(0, sizeBefore - offset), bytes.length)
+    const there = Math.min(Math.max(0, contentEnd - offset), bytes.length)
     bytes.fill(0, there)
     if (there === 0) return
     const wanted: AlignedBuffer = { bytes: bytes.subarray(0, there), address }
@@ -256,14 +292,10 @@ async function restoreOldRows(
   await flushRows(host, before)
 }
 
-interface Window {
-  readonly offsetBytes: number
-  readonly lengthBytes: number
-}
-
 /** The growth with its cursor behind a window, which needs no backup any more. */
 function behind(growth: GrowthRecord, { offsetBytes, lengthBytes }: Window): GrowthRecord {
-  return { ...growth, cursorBytes: offsetBytes + lengthBytes, backup: undefined }
+  const cursorBytes = Math.max(growth.cursorBytes, offsetBytes + lengthBytes)
+  return { ...growth, cursorBytes, backup: undefined }
 }
 
 function growthOf({ record }: Plex): GrowthRecord {

@@ -9,6 +9,8 @@ import type { JobKind } from '../../../control/reports.ts'
 import { hasOtherCopy } from '../model/coverage.ts'
 import {
   byUuid,
+  type GrowthRecord,
+  holdsData,
   type JobRecord,
   type PlexRecord,
   plexesOf,
@@ -212,28 +214,38 @@ function needOfPlex(model: VinumModel, plex: PlexRecord, options: JobOptions): N
   if (out.length === 0 && !plex.growth && (!raid5 || parityValid)) return undefined
   const job = model.jobs.find((one) => one.targetUuid === plex.uuid)
   if (job) return busy(`plex ${plex.name}`, job)
-  if (plex.growth && out.length <= (raid5 && parityValid ? 1 : 0)) {
-    return { ...work, kind: 'grow', cursorBytes: plex.growth.cursorBytes }
-  }
-  const { cursorBytes, columnsBefore, backup } = plex.growth ?? {}
-  if (cursorBytes === 0 && !backup) {
-    // Nothing has moved: new columns hold nothing yet, so that they have missed nothing.
-    const isEmpty = (one: SubdiskRecord): boolean =>
-      isHere(model, one) && subdisks.indexOf(one) >= (columnsBefore ?? 0)
-    if (out.every(isEmpty)) return { ...work, kind: 'grow', fills: out }
-  }
-  if (plex.growth) {
-    return refuse(
-      'invalid',
-      `plex ${plex.name}`,
-      `it cannot grow on: ${listed(out)}; bring them back first`,
-    )
-  }
+  if (plex.growth) return needOfGrowth(model, plex, plex.growth, out, options)
   if (raid5 && out.length === 0) {
     return { ...work, kind: 'initialise', cursorBytes: plex.parityValidBytes }
   }
   if (raid5 && out.length === 1 && parityValid) return needOfColumn(model, plex, out, options)
   return needOfSync(model, plex, out, options)
+}
+
+/** A growth goes on with all columns. Before, a column of raid5 that lacks data is computed from the others. */
+function needOfGrowth(
+  model: VinumModel,
+  plex: PlexRecord,
+  growth: GrowthRecord,
+  out: readonly SubdiskRecord[],
+  options: JobOptions,
+): Need {
+  const subdisks = subdisksOf(model, plex.uuid)
+  const lacking = out.filter((one) => holdsData(growth, subdisks.indexOf(one)))
+  if (lacking.length === 0) {
+    if (!out.every((one) => isHere(model, one))) return missing(model, plex, out)
+    const { cursorBytes } = growth
+    return { kind: 'grow', targetUuid: plex.uuid, fills: out, cursorBytes, scope: 'all' }
+  }
+  const parityValid = plex.parityValidBytes >= sizeOfPlex(plex, subdisks)
+  if (plex.organization === 'raid5' && parityValid && lacking.length === 1) {
+    return needOfColumn(model, plex, lacking, options)
+  }
+  return refuse(
+    'invalid',
+    `plex ${plex.name}`,
+    `it cannot grow on: ${listed(lacking)}; bring them back first`,
+  )
 }
 
 /** raid5 with one column out: it is computed from the others. */

@@ -185,6 +185,14 @@ export function sizeOfPlex(plex: PlexRecord, subdisks: readonly SubdiskRecord[])
   return Math.max(0, plex.organization === 'raid5' ? columns - 1 : columns) * first.sizeBytes
 }
 
+/** Does a column hold data of a plex that grows? Until the first window is moved, new ones hold nothing. */
+export function holdsData(
+  { cursorBytes, columnsBefore, backup }: GrowthRecord,
+  column: number,
+): boolean {
+  return cursorBytes > 0 || backup !== undefined || column < columnsBefore
+}
+
 /** Replaces the record with the same UUID. */
 export function replaceRecord<T extends { readonly uuid: string }>(
   records: readonly T[],

@@ -11,6 +11,7 @@ import {
   byUuid,
   DRIVE_STATES,
   type DriveRecord,
+  holdsData,
   PLEX_STATES,
   type PlexRecord,
   plexesOf,
@@ -99,12 +100,15 @@ function deriveSubdisks(model: VinumModel): VinumModel {
 
 function plexFacts(model: VinumModel, plex: PlexRecord) {
   const subdisks = subdisksOf(model, plex.uuid)
+  const { growth } = plex
+  // One that holds nothing yet is not missed, whatever its state.
+  const holding = subdisks.filter((_, column) => !growth || holdsData(growth, column))
   const count = (...states: SubdiskState[]) =>
-    subdisks.filter((one) => states.includes(one.state)).length
+    holding.filter((one) => states.includes(one.state)).length
   return {
     organization: plex.organization,
     subdisks: subdisks.length,
-    up: count('up'),
+    up: count('up') + subdisks.length - holding.length,
     copying: count('reviving', 'initializing'),
     out: count('down', 'stale'),
     parityValid: plex.parityValidBytes >= sizeOfPlex(plex, subdisks),

@@ -50,6 +50,7 @@ export function rebuildStep(
   const index = plex.subdisks.indexOf(column)
   return withRows(plex, offset, maxBytes, async (span) => {
     const { layout, firstRow, rows, end } = span
+    const start = rowStart(layout, firstRow)
     // In the old layout of a growth the new columns hold nothing yet.
     if (index < layout.columns) {
       if (!plex.spanTrusted(layout, firstRow, rows)) {
@@ -57,12 +58,11 @@ export function rebuildStep(
       }
       requireColumns(plex, span, index)
       await computeColumn(plex, span, () => index)
+      // What was computed from parity agrees with it.
+      plex.doubt?.markValid(start, end - start)
     }
-    const start = rowStart(layout, firstRow)
     const validity = column.validity as GrowingValidity | undefined
     validity?.markValid(start, end - start)
-    // What was computed from parity agrees with it.
-    plex.doubt?.markValid(start, end - start)
     return end
   })
 }

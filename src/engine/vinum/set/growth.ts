@@ -4,7 +4,8 @@
 import { PlexusError } from '../../../base/errors.ts'
 import { GROWTH_TURN_MS } from '../../../base/limits.ts'
 import type { Job } from '../../geom/job.ts'
-import type { GrowOptions } from '../jobs/grow.ts'
+import type { IntentMap } from '../io/dirty-regions.ts'
+import type { GrowOptions, Window } from '../jobs/grow.ts'
 import type { BackupArea } from '../jobs/grow-backup.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'
 import type { Plex } from '../runtime.ts'
@@ -64,14 +65,19 @@ function parkedError(job: string): PlexusError {
   })
 }
 
-type GrowthCommits = Pick<GrowOptions, 'backupAreas' | 'readElsewhere' | 'commitGrowth'>
+type GrowthCommits = Pick<
+  GrowOptions,
+  'contentBytes' | 'announce' | 'backupAreas' | 'readElsewhere' | 'commitGrowth'
+>
 
-/** Where the growth of a plex keeps its backups, and how its progress becomes durable. */
+/** Where the growth of a plex keeps its backups, and how its windows and its progress become known durably. */
 export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
   const { uuid, volumeUuid } = plex.record
   const volume = volumeUuid === undefined ? undefined : set.objects.volumes.get(volumeUuid)
   const hasOthers = volume !== undefined && volume.plexes.length > 1
   return {
+    contentBytes: volume?.record.sizeBytes ?? Number.POSITIVE_INFINITY,
+    announce: (window) => announce(volume?.map, window),
     backupAreas: () => backupAreasOf(set.drives),
     readElsewhere: hasOthers
       ? (offset, into) => volume.io.readExcept(plex, offset, into)
@@ -84,6 +90,21 @@ export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
       })
     },
   }
+}
+
+/** A window is a write as far as the map goes, which ends with the content of the volume. */
+async function announce(
+  map: IntentMap | undefined,
+  { offsetBytes, lengthBytes }: Window,
+): Promise<(whole: boolean) => void> {
+  const bytes = Math.min(lengthBytes, (map?.sizeBytes ?? 0) - offsetBytes)
+  if (!map || bytes <= 0) return () => {}
+  const error = await new Promise<PlexusError | undefined>((intended) => {
+    map.enter(offsetBytes, bytes, { intended })
+  })
+  if (error) map.leave(offsetBytes, bytes)
+  if (error) throw error
+  return (whole) => (whole ? map.leave(offsetBytes, bytes) : map.keep(offsetBytes, bytes))
 }
 
 /** Journal areas of the drives that are there, the largest first. */

@@ -180,6 +180,8 @@ export class SetJobs {
       return change ? change(model, record) : endJob(model, record.id, 'done')
     })
     if (record.kind === 'grow') this.#reshapeSoon()
+    // A growth that has waited for a column goes on.
+    if (record.kind === 'rebuild') this.#startNeededSoon(`what follows on ${record.id}`)
   }
 
   async #abandon(record: JobRecord, outcome: 'failed' | 'cancelled'): Promise<void> {
@@ -205,7 +207,12 @@ export class SetJobs {
     const set = this.#set
     if (set.arrivals === this.#arrivalsTried) return
     this.#arrivalsTried = set.arrivals
-    set.soon(`the second attempt of ${record.id}`, async () => {
+    this.#startNeededSoon(`the second attempt of ${record.id}`)
+  }
+
+  #startNeededSoon(why: string): void {
+    const set = this.#set
+    set.soon(why, async () => {
       await set.commit((model) => startNeededJobs(model, set.topology.random))
       this.start(set.model)
     })
@@ -243,7 +250,9 @@ export class SetJobs {
     for (const plex of volume.plexes) {
       // With a column missing, doubt would make it unreadable: what parity says is the best that there is. The
       // prewrite log will close this hole (spec/vinum.md, 8.1).
-      if (plex instanceof Raid5Plex && isComplete(plex)) plex.doubt = new RegionValidity(map.held)
+      if (plex instanceof Raid5Plex && isComplete(plex, plex.sizeBytes - 1)) {
+        plex.doubt = new RegionValidity(map.held)
+      }
     }
     const setup: JobSetup = {
       record: {
@@ -296,13 +305,16 @@ function resyncId({ uuid }: VolumeRecord): string {
   return `resync-${uuid.slice(0, 8)}`
 }
 
-function isComplete({ subdisks }: Plex): boolean {
-  return subdisks.every(({ record }) => record.state === 'up')
+/** Are all columns up that hold the row at `offset`? Those that a growth is adding hold none above its cursor. */
+function isComplete(plex: Raid5Plex, offset: number): boolean {
+  return plex.columnsOf(plex.layoutAt(offset)).every(({ record }) => record.state === 'up')
 }
 
 async function fixParity(plex: Plex, offset: number, length: number): Promise<void> {
-  if (!(plex instanceof Raid5Plex) || !isComplete(plex)) return
-  for (let at = offset; at < offset + length; ) {
-    at = await resyncStep(plex, at, offset + length - at)
+  if (!(plex instanceof Raid5Plex)) return
+  const until = Math.min(offset + length, plex.sizeBytes)
+  for (let at = offset; at < until; ) {
+    const end = Math.min(until, plex.layoutEnd(at))
+    at = isComplete(plex, at) ? await resyncStep(plex, at, end - at) : end
   }
 }

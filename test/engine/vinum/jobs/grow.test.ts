@@ -3,14 +3,20 @@
  * every single write (spec/vinum.md, 8.3, 8.4, 8.5, 8.14).
  */
 import t, { type Test } from 'tap'
-import { defined } from '../../../../src/base/assert.ts'
+import { assert, defined } from '../../../../src/base/assert.ts'
 import type { ManualClock } from '../../../../src/base/clock.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { GROW_RETRY_MS } from '../../../../src/base/limits.ts'
 import type { Job } from '../../../../src/engine/geom/job.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
+import { RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
 import { VolumeIo } from '../../../../src/engine/vinum/io/volume-io.ts'
-import { finishWindow, type GrowOptions, growPlan } from '../../../../src/engine/vinum/jobs/grow.ts'
+import {
+  finishWindow,
+  type GrowOptions,
+  growPlan,
+  type Window,
+} from '../../../../src/engine/vinum/jobs/grow.ts'
 import type { BackupArea } from '../../../../src/engine/vinum/jobs/grow-backup.ts'
 import type {
   GrowthRecord,
@@ -18,6 +24,7 @@ import type {
   ParityLayout,
   PlexRecord,
 } from '../../../../src/engine/vinum/model/model.ts'
+import { rebuildStep } from '../../../../src/engine/vinum/raid5/jobs.ts'
 import { createLayout, parityColumn } from '../../../../src/engine/vinum/raid5/layout.ts'
 import { Raid5Plex } from '../../../../src/engine/vinum/raid5/plex-raid5.ts'
 import type { Plex } from '../../../../src/engine/vinum/runtime.ts'
@@ -27,6 +34,7 @@ import {
   FakeHost,
   lastCopy,
   send,
+  setState,
   settle,
   type TestDrive,
   testDrive,
@@ -84,6 +92,9 @@ class World {
   onChange: (request: IoRequest | undefined, drive: TestDrive | undefined) => boolean = () => false
   dead = false
   finished = 0
+  /** Windows in the intent map, and whether each was whole in the end. */
+  readonly announced: Window[] = []
+  readonly ended: boolean[] = []
 
   readonly one: Case
 
@@ -130,6 +141,11 @@ class World {
       },
       host: this.host,
       plex: this.plex,
+      contentBytes: Number.POSITIVE_INFINITY,
+      announce: async (window) => {
+        this.announced.push(window)
+        return (whole) => this.ended.push(whole)
+      },
       readElsewhere: undefined,
       backupAreas: () => this.drives.filter(({ consumer }) => consumer).map(areaOf),
       commitGrowth: async (next) => {
@@ -192,6 +208,31 @@ class World {
       await between()
     }
     await plan.finish(NO_JOB)
+  }
+
+  /** The next write of data on a drive fails; its journal area works. */
+  failData(index: number): void {
+    const { device } = defined(this.drives[index], 'a drive')
+    const submit = device.submit
+    device.submit = (request) => {
+      const isData = request.op === 'write' && request.offset < DATA_AT + this.one.rows * STRIPE
+      if (isData) device.submit = submit
+      if (isData) device.fail('write', 'io', 1)
+      submit(request)
+    }
+  }
+
+  /** Gives a column what it has missed in the content of a window, as far as the map of the volume reaches. */
+  async rebuild(index: number, { offsetBytes, lengthBytes }: Window): Promise<void> {
+    const { plex } = this
+    assert(plex instanceof Raid5Plex, 'a raid5')
+    const column = defined(plex.subdisks[index], 'a column')
+    const end = Math.min(offsetBytes + lengthBytes, plex.sizeBytes)
+    column.validity = new RegionValidity([{ offset: offsetBytes, length: end - offsetBytes }])
+    setState(column, 'reviving')
+    for (let at = offsetBytes; at < end; ) at = await rebuildStep(plex, column, at, end - at)
+    setState(column, 'up')
+    column.validity = undefined
   }
 
   /** Is parity right in every row, and everything outside the subdisks as it was? */
@@ -439,7 +480,9 @@ async function cutAt(
     subdisk.record = { ...subdisk.record, state: 'down' }
     defined(after.drives[lost], 'a drive').pull()
   }
-  if (world.durable) await after.grow()
+  // Without one of its columns it serves as it is, once the window that was cut off is whole.
+  if (lost !== undefined) await finishWindow(after.options)
+  else if (world.durable) await after.grow()
   const found = await after.read(0, content.length)
   if (doubt) {
     // Block by block: each is the old or the new one.
@@ -457,26 +500,31 @@ async function cutAt(
 }
 
 t.test(
-  'a raid5 goes on without the column that fails, and without one from the start',
+  'a growth stops behind the window in which a column fails, and goes on with it rebuilt',
   async (t) => {
     const one = defined(CASES[3], 'raid5 3 to 4')
     for (let failing = 0; failing < one.after; failing++) {
-      const { world, content } = await started(one)
-      let round = 0
-      await world.grow(async () => {
-        if (++round === 2) defined(world.drives[failing], 'a drive').device.fail('write', 'io', 1)
-      })
-      const demoted = world.host.demotions.map(([subdisk]) => subdisk?.record.name)
-      t.strictSame(demoted, [`db.p0.s${failing}`])
-      t.ok((await world.read(0, content.length)).equals(content), `s${failing} failed`)
-      const { world: less, content: same } = await started(one)
-      const [subdisk, drive] = [less.plex.subdisks[failing], less.drives[failing]]
-      const missing = defined(subdisk, 'a subdisk')
-      missing.record = { ...missing.record, state: 'down' }
-      defined(drive, 'a drive').pull()
-      await less.grow()
-      t.ok((await less.read(0, same.length)).equals(same), `s${failing} missing`)
-      t.equal(less.host.demotions.length, 0)
+      // In a window that goes through its backup, in one that does not, in the last one, which holds no content.
+      for (const window of [1, 4, 6]) {
+        const { world, content } = await started(one)
+        const title = `s${failing} fails in window ${window}`
+        let round = 0
+        const failed = world.grow(async () => {
+          if (++round === window) world.failData(failing)
+        })
+        await t.rejects(failed, { message: new RegExp(`s${failing} is stale`) }, title)
+        const demoted = world.host.demotions.map(([subdisk]) => subdisk?.record.name)
+        t.strictSame(demoted, [`db.p0.s${failing}`])
+        t.equal(world.announced.length, window + 1)
+        t.strictSame(world.ended, Array(window + 1).fill(true))
+        t.equal(world.finished, 0)
+        t.ok((await world.read(0, content.length)).equals(content), `${title}: it serves`)
+        await t.rejects(world.grow(), { message: /is stale/ }, 'nor does it go on')
+        await world.rebuild(failing, defined(world.announced[window], 'the window'))
+        await world.grow()
+        t.ok((await world.read(0, content.length)).equals(content), `${title}: all of it`)
+        world.check(t)
+      }
     }
   },
 )

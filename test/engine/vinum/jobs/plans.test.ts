@@ -55,11 +55,37 @@ t.test('5.3 raid5', async (t) => {
   ])
   const grown = buildModel({ drives, volumes: { v: ['raid5 64KiB d1 d2 d3 d4'] } })
   t.strictSame(shown(growth(grown, 3, 393216), 'v.p0'), ['grow v.p0 all 393216'])
-  t.strictSame(
-    shown(set(growth(grown, 3), 'stale', 'v.p0.s0'), 'v'),
-    ['grow v.p0 all 0'],
-    'degraded',
+  for (const cursor of [0, 393216]) {
+    const less = set(growth(grown, 3, cursor), 'stale', 'v.p0.s0')
+    t.strictSame(shown(less, 'v'), ['rebuild v.p0 all 0'], 'degraded: the column comes first')
+    t.strictSame(shown(less, 'v', ['v.p0.s0']), ['rebuild v.p0 dirty 0'])
+  }
+  // Before the first window a new column holds nothing: it has missed nothing, whatever its state (sim seed 8063).
+  const unmoved = set(growth(grown, 3), 'stale', 'v.p0.s3')
+  t.equal(stateOf(unmoved, 'v.p0'), 'growable')
+  t.strictSame(shown(unmoved, 'v.p0'), ['grow v.p0 all 0'])
+  t.equal(stateOf(start(unmoved, 'v.p0').model, 'v.p0.s3'), 'up')
+  const awayNew = derive(unmoved, (uuid) => uuid !== uuidOf('d4'))
+  t.equal(stateOf(awayNew, 'v.p0'), 'growable')
+  refusal(awayNew, 'v.p0', 'invalid', /drive d4 is down/)
+  for (const model of [unmoved, awayNew]) {
+    const two = set(model, 'stale', 'v.p0.s1')
+    t.equal(stateOf(two, 'v.p0'), 'degraded')
+    t.strictSame(shown(two, 'v.p0'), ['rebuild v.p0 all 0'])
+    t.equal(stateOf(start(two, 'v.p0').model, 'v.p0.s3'), 'stale')
+  }
+  const moved = set(growth(grown, 3, 393216), 'stale', 'v.p0.s3')
+  t.equal(stateOf(moved, 'v.p0'), 'degraded')
+  t.strictSame(shown(moved, 'v.p0', ['v.p0.s3']), ['rebuild v.p0 dirty 0'])
+  refusal(
+    set(moved, 'stale', 'v.p0.s1'),
+    'v.p0',
+    'invalid',
+    /cannot grow on: subdisk v.p0.s1 is stale, subdisk v.p0.s3 is stale/,
   )
+  const backup = { offsetBytes: 0, lengthBytes: 196608, driveUuids: [uuidOf('d1')], crc32c: 0 }
+  const cut = edit(unmoved, 'v.p0', { growth: { columnsBefore: 3, cursorBytes: 0, backup } })
+  t.strictSame(shown(derive(cut), 'v.p0'), ['rebuild v.p0 all 0'], 'the first window is under way')
   refusal(
     set(growth(grown, 3), 'stale', 'v.p0.s0', 'v.p0.s1'),
     'v.p0',

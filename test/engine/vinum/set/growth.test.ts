@@ -1,0 +1,86 @@
+/**
+ * Growths of a set's raid5 plexes with drives that leave and return, power cuts between: the growth stops, the column
+ * gets what it lacks, the growth goes on, and every column can be lost afterwards.
+ */
+import t, { type Test } from 'tap'
+import { MIB } from '../../../../src/base/limits.ts'
+import type { Job } from '../../../../src/engine/geom/job.ts'
+import { get, Machine, pattern, put } from '../../../support/engine.ts'
+
+const BEFORE = ['d1', 'd2', 'd3']
+const NEW = 'd4'
+const CONTENT = pattern(1, 24 * MIB)
+
+// The clock's timers do not keep a process alive.
+const alive = setInterval(() => {}, 1000)
+t.teardown(() => clearInterval(alive))
+
+const tick = () => new Promise((resolve) => setTimeout(resolve, 1))
+
+async function growing(): Promise<Machine> {
+  const machine = await new Machine({ devices: 4, sizeBytes: 18 * MIB }).start()
+  await machine.run('volume.create', {
+    name: 'v',
+    raid5: BEFORE,
+    stripeSize: '64KiB',
+    size: '24MiB',
+  })
+  const volume = machine.open('v')
+  await put(volume, 0, CONTENT, true)
+  await volume.close()
+  await machine.jobsDone()
+  machine.topology.jobs.limitBytesPerSecond = 40 * MIB
+  await machine.run('volume.grow', { name: 'v', devices: [NEW] })
+  return machine
+}
+
+function growthOf(machine: Machine): Job {
+  const job = machine.topology.jobs.list().find((one) => one.report().kind === 'grow')
+  if (!job) throw new Error('nothing grows')
+  return job
+}
+
+async function reached(machine: Machine, bytes: number): Promise<void> {
+  const job = growthOf(machine)
+  while (job.doneBytes < bytes && job.state === 'running') await tick()
+}
+
+/** All data is there, with all columns and without each of them. */
+async function checkWhole(t: Test, machine: Machine): Promise<void> {
+  machine.topology.jobs.limitBytesPerSecond = undefined
+  await machine.jobsDone()
+  t.equal(machine.volume('v').health, 'HEALTHY')
+  t.equal(machine.volume('v').components[0]?.state, 'UP')
+  const volume = machine.open('v')
+  t.equal(volume.geometry.sizeBytes, 36 * MIB)
+  const all = await get(volume, 0, 36 * MIB)
+  t.ok(all.subarray(0, CONTENT.length).equals(CONTENT), 'the content')
+  for (const name of [...BEFORE, NEW]) {
+    await machine.pull(name)
+    t.ok((await get(volume, 0, all.length)).equals(all), `without ${name}`)
+    await machine.replug(name)
+    await machine.jobsDone()
+  }
+  await volume.close()
+}
+
+for (const lost of ['d2', NEW]) {
+  t.test(`${lost} is away for a while in the middle of a growth`, async (t) => {
+    const machine = await growing()
+    await reached(machine, 8 * MIB)
+    await machine.pull(lost)
+    await growthOf(machine).ended
+    t.match(machine.volume('v'), { state: 'DEGRADED' })
+    await machine.replug(lost)
+    await checkWhole(t, machine)
+  })
+
+  t.test(`${lost} is away when the last rows are written, which no mark tells of`, async (t) => {
+    const machine = await growing()
+    await reached(machine, 30 * MIB)
+    await machine.pull(lost)
+    await growthOf(machine).ended
+    await machine.replug(lost)
+    await checkWhole(t, machine)
+  })
+}
