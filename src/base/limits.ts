@@ -141,6 +141,11 @@ export const PLEXES_PER_VOLUME = 8
 
 /** One step of a job: what it holds locked, reads and writes at once. */
 export const JOB_STEP_BYTES = 1 * MIB
+/** The same, on each drive, where a step overlaps its reads with its writes and its drives serve nobody else. */
+export const JOB_STEP_ALONE_BYTES = 4 * MIB
+/** A step that overlaps is done in slices of this size on each drive, so many of them at once. */
+export const JOB_SLICE_BYTES = 256 * KIB
+export const JOB_SLICES = 4
 /** Progress of a job becomes durable this often, and when it pauses or ends. */
 export const JOB_CHECKPOINT_MS = 10_000
 /** In this unit a check of mirrors compares and counts. */
@@ -206,6 +211,8 @@ export const RAID5_ZERO_ROWS = 256
 export const RAID5_COLUMNS = 128
 /** Scratch of one step of a RAID5 job, over all columns. */
 export const RAID5_JOB_BYTES = 4 * MIB
+/** Its slices are at least as large before there is more than one at once. */
+export const RAID5_SLICE_MIN_BYTES = 64 * KIB
 /** After a read error in a check, a unit is read in pieces of this size, and only bad ones are written again. */
 export const RAID5_REPAIR_BYTES = 64 * KIB
 

@@ -26,6 +26,8 @@ export interface JobPlan {
   readonly mismatches?: number
   /** Bytes of a step at full speed: {@link JOB_STEP_BYTES} unless each step has a high price of its own. */
   readonly stepBytes?: number
+  /** The same while the drives serve nobody else: what gains from longer steps has more. */
+  readonly aloneBytes?: number
   /** Do the drives of this job serve anybody else at this moment? Asked between steps. */
   busy?(): boolean
   /**

@@ -4,7 +4,8 @@
  *
  * Foreground I/O goes first: a step is short and holds only its own window locked; a job with a limit makes its
  * steps smaller than {@link JOB_BURST_MS} of it; and while the drives serve others (`busy`), it rests after each
- * step as long as the step took, so that it takes at most half of the time.
+ * step as long as the step took, so that it takes at most half of the time. Only while they serve nobody else a
+ * step may be longer (`aloneBytes`).
  */
 import { assert } from '../../base/assert.ts'
 import { PlexusError } from '../../base/errors.ts'
@@ -64,6 +65,8 @@ export class Job {
   #checkpointMs: number
   #told = 0
   #skipped = 0
+  /** The drives served nobody else after the last step. */
+  #alone = false
   #wake: (() => void) | undefined
   #pausing: Waiter[] = []
 
@@ -246,7 +249,8 @@ export class Job {
     this.#meter.note(this.#done)
     const nowMs = clock.nowMs()
     if (nowMs - this.#checkpointMs >= JOB_CHECKPOINT_MS) await this.#checkpoint()
-    if (this.#order === 'work' && !this.#wantPaused && plan.busy?.()) {
+    this.#alone = !(plan.busy?.() ?? false)
+    if (this.#order === 'work' && !this.#wantPaused && !this.#alone) {
       const restMs = Math.min(Math.max(nowMs - startedMs, JOB_REST_MIN_MS), JOB_REST_MAX_MS)
       await this.#sleep(restMs)
     }
@@ -257,7 +261,8 @@ export class Job {
     const limits = [this.#bucket.bytesPerSecond, this.#host.bucket.bytesPerSecond]
     const slowest = Math.min(...limits.map((limit) => limit ?? Number.POSITIVE_INFINITY))
     const fair = (slowest * JOB_BURST_MS) / 1000
-    const most = this.plan.stepBytes ?? JOB_STEP_BYTES
+    const { stepBytes, aloneBytes } = this.plan
+    const most = (this.#alone ? aloneBytes : undefined) ?? stepBytes ?? JOB_STEP_BYTES
     return Math.max(1, Math.floor(Math.min(fair, most) / JOB_STEP_MIN_BYTES)) * JOB_STEP_MIN_BYTES
   }
 

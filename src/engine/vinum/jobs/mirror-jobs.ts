@@ -7,13 +7,28 @@
 import { defined } from '../../../base/assert.ts'
 import type { ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { CHECK_UNIT_BYTES, JOB_STEP_MIN_BYTES } from '../../../base/limits.ts'
+import {
+  CHECK_UNIT_BYTES,
+  JOB_SLICE_BYTES,
+  JOB_SLICES,
+  JOB_STEP_ALONE_BYTES,
+  JOB_STEP_MIN_BYTES,
+} from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../geom/job.ts'
 import { RegionValidity } from '../io/validity.ts'
 import { MENDABLE } from '../io/volume-read.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
-import { type JobSetup, type Missed, planOf, slice, transferPlex, withLease } from './setup.ts'
+import {
+  inSlices,
+  type JobSetup,
+  type Missed,
+  partsOf,
+  planOf,
+  slice,
+  transferPlex,
+  withLease,
+} from './setup.ts'
 
 /** Makes the parity of the rows around a range of a raid5 plex right from its data: raid5/jobs.ts. */
 export type FixParity = (plex: Plex, offset: number, length: number) => Promise<void>
@@ -199,26 +214,33 @@ export function checkPlan(options: CheckOptions): JobPlan {
   const { host, plexes, totalBytes, repair } = options
   return planOf(options, {
     subdisks: plexes.flatMap(({ subdisks }) => subdisks),
+    aloneBytes: JOB_STEP_ALONE_BYTES,
     async step(offset, maxBytes, job) {
       const length = Math.min(maxBytes, totalBytes - offset)
       const [first] = plexes
       const release = first && (await host.lock(first, offset, length, 'writes'))
       try {
+        const most = Math.min(JOB_SLICE_BYTES, length)
+        const slices = Math.min(JOB_SLICES, Math.ceil(length / most))
         // One buffer for both sides: who holds one must not wait for another.
-        const half = Math.ceil(length / 2 / CHECK_UNIT_BYTES) * CHECK_UNIT_BYTES
-        await withLease(host.pool, 2 * half, async (lease) => {
-          for (let at = offset; at < offset + length; at += half) {
-            const bytes = Math.min(half, offset + length - at)
-            const right = slice(lease, 0, bytes)
-            const other = slice(lease, half, bytes)
-            for (const found of await compare(plexes, at, right, other)) {
-              job.mismatches++
-              options.onMismatch(found)
-              const good = slice(right, found.offset - at, found.length)
-              if (repair) await writeOrDemote(host, found.plex, found.offset, good)
-            }
-          }
-        })
+        await withLease(host.pool, slices * 2 * most, (lease) =>
+          inSlices(
+            offset,
+            offset + length,
+            most,
+            partsOf(lease, 2 * most),
+            async (at, bytes, both) => {
+              const right = slice(both, 0, bytes)
+              const other = slice(both, most, bytes)
+              for (const found of await compare(plexes, at, right, other)) {
+                job.mismatches++
+                options.onMismatch(found)
+                const good = slice(right, found.offset - at, found.length)
+                if (repair) await writeOrDemote(host, found.plex, found.offset, good)
+              }
+            },
+          ),
+        )
       } finally {
         release?.()
       }

@@ -47,6 +47,8 @@ export interface JobWork {
   beforeAbandon?(): Promise<void> | void
   /** Bytes of a step where the usual ones would be too small (geom/job-run.ts). */
   readonly stepBytes?: number
+  /** The same while the drives serve nobody else. */
+  readonly aloneBytes?: number
   /** Where it begins when not at the record's cursor. */
   readonly startBytes?: number
 }
@@ -67,6 +69,7 @@ export function planOf(setup: JobSetup, work: JobWork): JobPlan {
     ...(limit === undefined ? {} : { limitBytesPerSecond: limit }),
     mismatches: record.mismatches,
     ...(work.stepBytes === undefined ? {} : { stepBytes: work.stepBytes }),
+    ...(work.aloneBytes === undefined ? {} : { aloneBytes: work.aloneBytes }),
     busy: () => work.subdisks.some(({ drive }) => (drive.consumer?.inFlight ?? 0) > 0),
     step: (offset, maxBytes, job) => work.step(offset, maxBytes, job),
     async checkpoint(job) {
@@ -174,6 +177,40 @@ export async function withLease<T>(
   } finally {
     lease.release()
   }
+}
+
+/**
+ * Does [start, end) in slices, in order and as many at once as there are buffers: so one is written while the next
+ * ones are read, and no drive waits for the other. A slice has a buffer to itself. After a failure none begins;
+ * rejects with a failure when all have ended.
+ */
+export function inSlices(
+  start: number,
+  end: number,
+  sliceBytes: number,
+  buffers: readonly AlignedBuffer[],
+  work: (at: number, length: number, buffer: AlignedBuffer) => Promise<void>,
+): Promise<void> {
+  let next = start
+  const lane = async (buffer: AlignedBuffer): Promise<void> => {
+    while (next < end) {
+      const at = next
+      next = Math.min(at + sliceBytes, end)
+      try {
+        await work(at, next - at, buffer)
+      } catch (error) {
+        next = end
+        throw error
+      }
+    }
+  }
+  return settled(buffers.map(lane))
+}
+
+/** As many parts of `bytes` as the buffer has. */
+export function partsOf(buffer: AlignedBuffer, bytes: number): readonly AlignedBuffer[] {
+  const count = Math.floor(buffer.bytes.length / bytes)
+  return Array.from({ length: count }, (_, index) => slice(buffer, index * bytes, bytes))
 }
 
 /** A part of a buffer. */

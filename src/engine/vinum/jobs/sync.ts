@@ -6,13 +6,23 @@
  * A window is valid only when it was read and written without error: a failed copy never counts (8.6).
  */
 import type { ByteRange } from '../../../base/bytes.ts'
+import { JOB_SLICE_BYTES, JOB_SLICES, JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../geom/job.ts'
 import { RegionValidity } from '../io/validity.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { columnsOf, fillRows, rowBytesOf } from './rows.ts'
-import { type JobSetup, outOfService, planOf, transferPlex, withLease } from './setup.ts'
+import {
+  inSlices,
+  type JobSetup,
+  outOfService,
+  partsOf,
+  planOf,
+  slice,
+  transferPlex,
+  withLease,
+} from './setup.ts'
 
 /**
  * Fills `into` with the volume's content at `offset`. Who makes it leaves out the plexes that must not be read, and
@@ -69,12 +79,7 @@ export function syncPlan(options: SyncOptions): JobPlan {
     const release = await host.lock(plex, offset, length, 'writes')
     try {
       if (raid5) await fillRows(host, columnsOf(plex), offset, length, read)
-      else {
-        await withLease(host.pool, length, async (lease) => {
-          await read(offset, lease)
-          await transferPlex('write', plex, offset, lease)
-        })
-      }
+      else await copySlices(offset, length)
       checkInService(subdisks)
       validity.markValid(offset, length)
     } finally {
@@ -82,8 +87,21 @@ export function syncPlan(options: SyncOptions): JobPlan {
     }
   }
 
+  const copySlices = (offset: number, length: number): Promise<void> => {
+    const bytes = Math.min(JOB_SLICE_BYTES, length)
+    const slices = Math.min(JOB_SLICES, Math.ceil(length / bytes))
+    return withLease(host.pool, slices * bytes, (lease) =>
+      inSlices(offset, offset + length, bytes, partsOf(lease, bytes), async (at, some, buffer) => {
+        const data = slice(buffer, 0, some)
+        await read(at, data)
+        await transferPlex('write', plex, at, data)
+      }),
+    )
+  }
+
   return planOf(options, {
     subdisks,
+    ...(raid5 ? {} : { aloneBytes: JOB_STEP_ALONE_BYTES }),
     startBytes: missing[0]?.offset ?? totalBytes,
     async step(from, maxBytes, job) {
       checkInService(subdisks)

@@ -2,6 +2,7 @@
  * One row for each kind of job: how its plan is made from the running objects, what its progress and its end do to
  * the model. Used by set/jobs.ts.
  */
+import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { JobPlan } from '../../geom/job.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { RegionValidity } from '../io/validity.ts'
@@ -89,6 +90,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     const firstMissing = (): number => validity.missing[0]?.offset ?? setup.totalBytes
     return planOf(setup, {
       subdisks,
+      aloneBytes: aloneBytesOf(plex),
       startBytes: firstMissing(),
       async step(from, maxBytes, job) {
         const range = validity.missing[0]
@@ -114,6 +116,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       plex &&
       planOf(setup, {
         subdisks: plex.subdisks,
+        aloneBytes: aloneBytesOf(plex),
         step: (offset, maxBytes) => initialiseStep(plex, offset, maxBytes),
       })
     )
@@ -152,6 +155,11 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
   resync: () => undefined,
 }
 
+/** In plex space, so that it is the same on each drive however many columns there are. */
+function aloneBytesOf({ subdisks }: Raid5Plex): number {
+  return (subdisks.length - 1) * JOB_STEP_ALONE_BYTES
+}
+
 function checkOf(
   set: VinumSet,
   setup: JobSetup,
@@ -162,6 +170,7 @@ function checkOf(
   if (plex) {
     return planOf(setup, {
       subdisks: plex.subdisks,
+      aloneBytes: aloneBytesOf(plex),
       async step(offset, maxBytes, job) {
         const result = await checkStep(plex, offset, maxBytes, { repair })
         for (const at of result.mismatches) noteMismatch(set, plex, at, repair)

@@ -10,10 +10,17 @@
 import { defined } from '../../../base/assert.ts'
 import { alignDown } from '../../../base/bytes.ts'
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
-import { PAGE_BYTES, RAID5_JOB_BYTES, RAID5_REPAIR_BYTES } from '../../../base/limits.ts'
-import type { Lease } from '../../../hal/block-device.ts'
+import {
+  JOB_SLICE_BYTES,
+  JOB_SLICES,
+  PAGE_BYTES,
+  RAID5_JOB_BYTES,
+  RAID5_REPAIR_BYTES,
+  RAID5_SLICE_MIN_BYTES,
+} from '../../../base/limits.ts'
+import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { GrowingValidity } from '../io/validity.ts'
-import { slice as part, settled, transfer, withLease } from '../jobs/setup.ts'
+import { inSlices, slice as part, partsOf, settled, transfer, withLease } from '../jobs/setup.ts'
 import type { Subdisk } from '../runtime.ts'
 import { parityColumn, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
@@ -26,8 +33,9 @@ interface Span {
   /** In plex space; the last row may be cut by a growth's cursor. */
   readonly offset: number
   readonly end: number
-  /** Scratch for all slices. */
-  readonly lease: Lease
+  /** Bytes of each column that one slice has, and scratch for those that are worked on at once. */
+  readonly sliceBytes: number
+  readonly buffers: readonly AlignedBuffer[]
 }
 
 export interface CheckResult {
@@ -116,7 +124,7 @@ export function checkStep(
   })
 }
 
-/** Locks the rows from `offset` on, as many as fit maxBytes and the scratch, at least one. */
+/** Locks the rows from `offset` on, as many as fit maxBytes, at least one. */
 async function withRows<T>(
   plex: Raid5Plex,
   offset: number,
@@ -126,21 +134,31 @@ async function withRows<T>(
   const layout = plex.layoutAt(offset)
   const limit = plex.layoutEnd(offset)
   const firstRow = rowOf(layout, offset)
-  const fit = Math.floor(RAID5_JOB_BYTES / (layout.columns + 1) / layout.stripeBytes)
   const wanted = Math.floor(maxBytes / layout.rowDataBytes)
   const left = Math.ceil((limit - rowStart(layout, firstRow)) / layout.rowDataBytes)
-  const rows = Math.max(1, Math.min(fit, wanted, left))
+  const rows = Math.max(1, Math.min(wanted, left))
   const end = Math.min(limit, rowStart(layout, firstRow + rows))
   const lanes = layout.columns + 1
-  const scratch = Math.min(RAID5_JOB_BYTES, lanes * rows * layout.stripeBytes)
-  return withLease(plex.host.pool, scratch, async (lease) => {
+  const { sliceBytes, atOnce } = slicing(lanes, rows * layout.stripeBytes)
+  // Before the rows are locked: who waits for them may hold all of the pool.
+  return withLease(plex.host.pool, atOnce * lanes * sliceBytes, async (lease) => {
+    const buffers = partsOf(lease, lanes * sliceBytes)
     await new Promise<void>((resolve) => plex.locks.acquireSpan(firstRow, rows, resolve))
     try {
-      return await work({ layout, firstRow, rows, offset, end, lease })
+      return await work({ layout, firstRow, rows, offset, end, sliceBytes, buffers })
     } finally {
       plex.locks.releaseSpan(firstRow, rows)
     }
   })
+}
+
+/** Slices of `length` bytes of each column, with so many `lanes` of scratch: in one lease as many as are of a good size. */
+function slicing(lanes: number, length: number): { readonly sliceBytes: number; atOnce: number } {
+  const room = RAID5_JOB_BYTES / lanes
+  const most = Math.max(1, Math.min(JOB_SLICES, Math.floor(room / RAID5_SLICE_MIN_BYTES)))
+  const grain = room < RAID5_SLICE_MIN_BYTES ? PAGE_BYTES : RAID5_SLICE_MIN_BYTES
+  const sliceBytes = Math.min(length, JOB_SLICE_BYTES, alignDown(room / most, grain))
+  return { sliceBytes, atOnce: Math.min(most, Math.ceil(length / sliceBytes)) }
 }
 
 /** All columns but `except` must be readable in all rows. */
@@ -158,10 +176,10 @@ function requireColumns(plex: Raid5Plex, span: Span, except: number | undefined)
   }
 }
 
-/** A piece of the columns of a span, with a place for each column in a lease, and one more. */
+/** A piece of the columns of a span, with a place for each column in its buffer, and one more. */
 interface Slice {
   readonly span: Span
-  readonly lease: Lease
+  readonly buffer: AlignedBuffer
   /** Column space. */
   readonly start: number
   readonly length: number
@@ -174,19 +192,16 @@ interface Run {
   readonly length: number
 }
 
-async function eachSlice(span: Span, work: (slice: Slice) => Promise<void>): Promise<void> {
-  const { layout, firstRow, rows, lease } = span
+function eachSlice(span: Span, work: (slice: Slice) => Promise<void>): Promise<void> {
+  const { layout, firstRow, rows, sliceBytes, buffers } = span
+  const from = firstRow * layout.stripeBytes
   const end = (firstRow + rows) * layout.stripeBytes
-  const room = lease.bytes.length / (layout.columns + 1)
-  for (let start = firstRow * layout.stripeBytes; start < end; ) {
-    const left = end - start
-    const length = left <= room ? left : alignDown(room, PAGE_BYTES)
-    await work({ span, lease, start, length })
-    start += length
-  }
+  return inSlices(from, end, sliceBytes, buffers, (start, length, buffer) =>
+    work({ span, buffer, start, length }),
+  )
 }
 
-/** Where a byte of a column is in the lease of a slice. */
+/** Where a byte of a column is in the buffer of a slice. */
 function laneOffset({ start, length }: Slice, column: number, at: number): number {
   return column * length + (at - start)
 }
@@ -225,12 +240,12 @@ function runsOf(slice: Slice, wanted: (row: number, column: number) => boolean):
   return runs
 }
 
-/** Reads or writes one run from or to its place in the lease, and counts trouble. */
+/** Reads or writes one run from or to its place in the buffer, and counts trouble. */
 async function move(plex: Raid5Plex, op: 'read' | 'write', slice: Slice, run: Run): Promise<void> {
   const subdisk = plex.column(run.column)
   const place = laneOffset(slice, run.column, run.start)
   try {
-    await transfer(op, subdisk, run.start, part(slice.lease, place, run.length))
+    await transfer(op, subdisk, run.start, part(slice.buffer, place, run.length))
   } catch (thrown) {
     const error = toPlexusError(thrown, op, subdisk.record.name)
     plex.host.noteError(subdisk, op, error)
@@ -264,7 +279,7 @@ function xorOthers(
   spare = false,
 ): void {
   const { columns } = slice.span.layout
-  const { bytes } = slice.lease
+  const { bytes } = slice.buffer
   const sources = Array.from({ length: columns }, (_, other) => other)
     .filter((other) => other !== column)
     .map((other) => ({ bytes, offset: laneOffset(slice, other, start) }))
@@ -321,18 +336,20 @@ async function compare(
   repair: boolean,
   wrong: Map<number, number>,
 ): Promise<void> {
-  const { span, lease } = slice
+  const { span, buffer } = slice
   const { layout } = span
   for (const { row, start, length } of rowsOf(slice)) {
     const parity = parityColumn(layout, row)
     xorOthers(plex, slice, parity, start, length, true)
-    const right = part(lease, laneOffset(slice, layout.columns, start), length)
-    const found = part(lease, laneOffset(slice, parity, start), length)
+    const right = part(buffer, laneOffset(slice, layout.columns, start), length)
+    const found = part(buffer, laneOffset(slice, parity, start), length)
     if (right.bytes.equals(found.bytes)) continue
     const subdisk = plex.column(parity)
-    plex.host.noteError(subdisk, 'parity', undefined)
     const inUnit = start - row * layout.stripeBytes + firstDifference(right.bytes, found.bytes)
-    if (!wrong.has(row)) wrong.set(row, rowStart(layout, row) + inUnit)
+    // Once for each row, whichever of its slices is the first to be compared.
+    const known = wrong.get(row)
+    if (known === undefined) plex.host.noteError(subdisk, 'parity', undefined)
+    wrong.set(row, Math.min(known ?? Number.POSITIVE_INFINITY, rowStart(layout, row) + inUnit))
     if (!repair) continue
     right.bytes.copy(found.bytes)
     await move(plex, 'write', slice, { column: parity, start, length })
