@@ -127,8 +127,8 @@ export class Admin {
       await this.#rehearse(noun, verb, parameters)
     },
     look: async () => {
-      await this.#verb('vinum', 'list', {})
-      await this.#verb('vinum', 'printconfig', {})
+      await this.#world.verb('vinum', 'list', {})
+      await this.#world.verb('vinum', 'printconfig', {})
       if (this.#random.chance(0.5)) await this.#verb('vinum', 'saveconfig', {})
     },
   }
@@ -218,7 +218,7 @@ export class Admin {
     const plex = this.#random.pick(volume.components).name
     const error = await this.#verb('vinum', 'detach', { object: plex })
     if (error || this.#world.machine !== machine) return
-    await this.#faults.pause(this.#random.exponential(50))
+    await this.#world.pause(this.#random.exponential(50))
     await this.#verb('vinum', 'attach', { object: plex, parent: unit.name })
   }
 

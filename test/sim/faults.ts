@@ -7,7 +7,7 @@ import { defined } from '../../src/base/assert.ts'
 import type { Timer } from '../../src/base/clock.ts'
 import { RESYNC_RETRY_MS } from '../../src/base/limits.ts'
 import type { SimDisk } from './disk.ts'
-import { type Fault, QUIET_FAULTS } from './harm.ts'
+import { DATA_FAULTS, type Fault, QUIET_FAULTS } from './harm.ts'
 import type { SimRandom } from './random.ts'
 import {
   drivesIn,
@@ -22,6 +22,7 @@ import {
   volumesOf,
 } from './view.ts'
 import type { Machine, World } from './world.ts'
+import { Wounds } from './wounds.ts'
 
 /** After the trouble everything must be whole again by then. */
 const RECOVERY_MS = 3_600_000
@@ -102,6 +103,7 @@ const FAULTS: readonly (readonly [number, string, Fault])[] = [
 
 export class Faults {
   readonly #world: World
+  readonly #wounds: Wounds
   readonly #random: SimRandom
   /** For the kinds that came later: old ones stay as frequent as they were. */
   readonly #quietly: SimRandom
@@ -113,6 +115,7 @@ export class Faults {
 
   constructor(world: World, random: SimRandom) {
     this.#world = world
+    this.#wounds = new Wounds(world)
     this.#random = random
     this.#quietly = random.fork('quiet faults')
   }
@@ -157,11 +160,11 @@ export class Faults {
     this.mark(machine, disk)
     const isQuiet = this.#quietly.chance(QUIET_SHARE)
     const random = isQuiet ? this.#quietly : this.#random
-    const rows = isQuiet ? QUIET_FAULTS : FAULTS
+    const rows = isQuiet ? this.#quietFaults(machine) : FAULTS
     const [name, fault] = random.weighted(rows.map((row) => [row[0], [row[1], row[2]]] as const))
     this.#world.counts.faults++
     this.#world.note('fault', `${disk.name}: ${name}`)
-    this.#later = fault(disk, random, this.#world)
+    this.#later = fault(disk, random, this.#world, this.#wounds)
   }
 
   /** Rows of the volume that a power cut now may damage: raid5 that is not whole. */
@@ -174,6 +177,12 @@ export class Faults {
     return touched || !whole ? rowSizes(volume) : []
   }
 
+  /** Data changes only while everything is whole, and nothing on its way to another place. */
+  #quietFaults(machine: Machine): typeof QUIET_FAULTS {
+    const isCalm = [...this.#world.units].every((unit) => this.#isWhole(machine, unit.uuid))
+    return isCalm ? [...QUIET_FAULTS, ...DATA_FAULTS] : QUIET_FAULTS
+  }
+
   /** The disk in trouble was replaced: where it was comes a new one. */
   discard(disk: SimDisk): void {
     this.#world.note('discarded', disk.name)
@@ -184,8 +193,10 @@ export class Faults {
   async recover(machine: Machine): Promise<void> {
     const { faulty } = this
     if (!faulty) return
-    this.#world.note('repaired', faulty.name)
     this.#later?.cancel()
+    await this.#wounds.mustBeFound(machine)
+    if (this.#world.machine !== machine) return
+    this.#world.note('repaired', faulty.name)
     faulty.heal()
     // A drive that could not be read when it was looked at is looked at again when it is plugged in.
     const known = drivesIn(machine).find(({ name }) => name === faulty.name)
@@ -199,6 +210,8 @@ export class Faults {
     await this.#answered(machine)
     await this.becomeWhole(machine)
     if (this.#world.machine !== machine) return
+    await this.#wounds.mend(machine)
+    if (this.#world.machine !== machine) return
     this.faulty = undefined
     for (const unit of this.#world.units) unit.mayFail = false
   }
@@ -208,7 +221,7 @@ export class Faults {
     const world = this.#world
     const nowMs = world.nowMs
     while (world.machine === machine && [...world.units].some((unit) => unit.waitsSince(nowMs))) {
-      await this.pause(LOOK_MS)
+      await this.#world.pause(LOOK_MS)
     }
   }
 
@@ -221,7 +234,7 @@ export class Faults {
       const sick = [...world.units].filter((unit) => !this.#isWhole(machine, unit.uuid))
       if (sick.length === 0 && (isRetried || !resyncHasFailed(machine))) return
       if (sick.length === 0) {
-        await this.pause(2 * RESYNC_RETRY_MS)
+        await this.#world.pause(2 * RESYNC_RETRY_MS)
         isRetried = true
         continue
       }
@@ -240,7 +253,7 @@ export class Faults {
         await this.#reviveDrives(machine)
         if (volume.health === 'FAULTED' && round > 3) await this.#vouch(unit.uuid)
       }
-      await this.pause(LOOK_MS * Math.min(round + 1, 1000))
+      await this.#world.pause(LOOK_MS * Math.min(round + 1, 1000))
     }
   }
 
@@ -272,15 +285,5 @@ export class Faults {
     // A growth that was interrupted is healthy, and wants to be started again.
     const isGrown = volume.components.every(({ state }) => state !== 'GROWABLE')
     return volume.health === 'HEALTHY' && isGrown && jobsOf(machine).length === 0
-  }
-
-  /** Resolves after some time; never, when the power goes first. */
-  pause(ms: number): Promise<void> {
-    const { machine, scheduler } = this.#world
-    return new Promise((resolve) => {
-      scheduler.after(ms, () => {
-        if (this.#world.machine === machine) resolve()
-      })
-    })
   }
 }

@@ -3,16 +3,14 @@
  * a scrub finds nothing; and a block that is changed behind the engine's back is found by the next one. Called by
  * vinum-play.ts.
  */
-import type { Faults } from './faults.ts'
+import { scrub } from './scrub.ts'
 import type { Unit } from './unit.ts'
 import { isRedundant, subdisksOf, volumeOf } from './view.ts'
 import type { Machine, World } from './world.ts'
 
 const READ_BYTES = 128 * 1024
-const LOOK_MS = 50
-const SCRUB_MS = 3_600_000
 
-export async function finalCheck(world: World, faults: Faults): Promise<void> {
+export async function finalCheck(world: World): Promise<void> {
   const { machine } = world
   if (!machine || world.violation) return
   for (const unit of world.units) {
@@ -24,7 +22,7 @@ export async function finalCheck(world: World, faults: Faults): Promise<void> {
     for (let round = 0; round < 2; round++) await readAll(unit)
     if (world.violation) return
     const volume = volumeOf(machine, unit.uuid)
-    if (volume && isRedundant(volume)) await scrubs(world, machine, faults, unit)
+    if (volume && isRedundant(volume)) await scrubs(world, machine, unit)
   }
 }
 
@@ -37,10 +35,10 @@ async function readAll(unit: Unit): Promise<void> {
   await unit.idle()
 }
 
-async function scrubs(world: World, machine: Machine, faults: Faults, unit: Unit): Promise<void> {
+async function scrubs(world: World, machine: Machine, unit: Unit): Promise<void> {
   // Where discarded blocks read as anything, copies may differ there.
   if (world.disks.some((disk) => disk.options.discard === 'undefined')) return
-  const before = await scrub(world, machine, faults, unit)
+  const before = await scrub(world, machine, unit.name)
   if (before !== 0) world.fail(`${unit.name}: a scrub finds ${before} mismatches in good data`)
   const random = world.random.fork(`corruption of ${unit.uuid}`)
   const volume = volumeOf(machine, unit.uuid)
@@ -52,41 +50,9 @@ async function scrubs(world: World, machine: Machine, faults: Faults, unit: Unit
   const offset = (subdisk.driveOffsetBytes ?? 0) + place
   disk.media.harm(offset, random.bytes(blockBytes))
   world.note('corrupted', `${disk.name}, ${subdisk.name}`, offset, blockBytes)
-  const found = await scrub(world, machine, faults, unit)
+  const found = await scrub(world, machine, unit.name)
   disk.media.undoHarm()
   if (found === 0) {
     world.fail(`${unit.name}: a scrub does not find a changed block of ${subdisk.name} at ${place}`)
-  }
-}
-
-/** Mismatches that a scrub finds. */
-async function scrub(
-  world: World,
-  machine: Machine,
-  faults: Faults,
-  unit: Unit,
-): Promise<number | undefined> {
-  const known = new Set(machine.topology.jobs.list().map(({ id }) => id))
-  const error = await world.verb('volume', 'scrub', { name: unit.name })
-  if (error) {
-    world.fail(`${unit.name}: a scrub of a healthy volume is refused: ${error.message}`)
-    return undefined
-  }
-  const endMs = world.nowMs + SCRUB_MS
-  for (;;) {
-    await faults.pause(LOOK_MS)
-    const jobs = machine.topology.jobs.list().filter(({ id }) => !known.has(id))
-    const reports = jobs.map((job) => job.report())
-    if (reports.every(({ state }) => state === 'done')) {
-      return reports.reduce((sum, { mismatches }) => sum + mismatches, 0)
-    }
-    const failed = reports.find(({ state }) => state === 'failed' || state === 'cancelled')
-    if (failed || world.nowMs > endMs) {
-      world.fail(
-        `${unit.name}: a scrub does not end well`,
-        reports.map((one) => JSON.stringify(one)),
-      )
-      return undefined
-    }
   }
 }

@@ -9,9 +9,15 @@ import { planAnchor } from '../../src/engine/geom/anchor-layout.ts'
 import type { SimDisk } from './disk.ts'
 import type { SimRandom } from './random.ts'
 import type { World } from './world.ts'
+import type { Spot, Wounds } from './wounds.ts'
 
 /** What happens at once; what it returns may happen later, unless the disk is repaired before. */
-export type Fault = (disk: SimDisk, random: SimRandom, world: World) => undefined | Timer
+export type Fault = (
+  disk: SimDisk,
+  random: SimRandom,
+  world: World,
+  wounds: Wounds,
+) => undefined | Timer
 
 const MAP_BLOCK_BYTES = 4096
 /** Slots and journal are used from their beginning; what they hold is seldom longer. */
@@ -80,7 +86,7 @@ function misdirect(disk: SimDisk, random: SimRandom, world: World): undefined {
     if (offset < range.offset || offset >= range.offset + range.length) return undefined
     const room = sizeBytes - length
     const wanted = to && to.range.offset + random.below(to.range.length / blockBytes) * blockBytes
-    const place = wanted === undefined || wanted > room || wanted === offset ? 'nowhere' : wanted
+    const place = wanted === undefined || wanted === offset ? 'nowhere' : Math.min(wanted, room)
     world.note(
       'misdirected',
       `${disk.name}, ${name}, to ${to?.name ?? ''} ${place}`,
@@ -93,9 +99,9 @@ function misdirect(disk: SimDisk, random: SimRandom, world: World): undefined {
 
 /** The engine looks at metadata when a disk comes, so it goes and comes with what is wrong now. */
 function andReplugged(fault: Fault): Fault {
-  return (disk, random, world) => {
+  return (disk, random, world, wounds) => {
     const { machine, scheduler } = world
-    fault(disk, random, world)
+    fault(disk, random, world, wounds)
     if (random.chance(0.5)) return undefined
     return scheduler.after(random.exponential(20), () => {
       if (world.machine !== machine || !disk.present) return
@@ -106,6 +112,56 @@ function andReplugged(fault: Fault): Fault {
     })
   }
 }
+
+/** A place of some sectors in the data of volumes. */
+function chooseData(spots: readonly Spot[], disk: SimDisk, random: SimRandom): ByteRange {
+  const { blockBytes } = disk.options
+  const { range } = random.pick(spots)
+  const sectors = range.length / blockBytes
+  const first = random.below(sectors)
+  const count = Math.min(sectors - first, random.between(1, 8))
+  return { offset: range.offset + first * blockBytes, length: count * blockBytes }
+}
+
+const corruptData: Fault = (disk, random, world, wounds) => {
+  const { machine } = world
+  const spots = machine ? wounds.spotsOn(machine, disk) : []
+  if (spots.length === 0) return undefined
+  const { offset, length } = chooseData(spots, disk, random)
+  const isZero = random.chance(0.2)
+  wounds.hurt(spots, { offset, length })
+  disk.media.harm(offset, isZero ? Buffer.alloc(length) : random.bytes(length))
+  world.note('corrupted', `${disk.name}, data`, offset, length)
+  return undefined
+}
+
+/** The next write of data goes elsewhere in the data of the disk, or nowhere. */
+const misdirectData: Fault = (disk, random, world, wounds) => {
+  const { machine } = world
+  const spots = machine ? wounds.spotsOn(machine, disk) : []
+  if (spots.length === 0) return undefined
+  const wanted = random.chance(0.7) ? chooseData(spots, disk, random).offset : undefined
+  disk.faults.misdirect = (offset, length) => {
+    const isData = spots.some(({ range }) => isWithin(offset, length, range))
+    const isRoom = spots.some(({ range }) => isWithin(wanted ?? offset, length, range))
+    if (!isData || !isRoom || wanted === offset) return undefined
+    wounds.hurt(spots, { offset, length })
+    if (wanted !== undefined) wounds.hurt(spots, { offset: wanted, length })
+    world.note('misdirected', `${disk.name}, data, to ${wanted ?? 'nowhere'}`, offset, length)
+    return wanted ?? 'nowhere'
+  }
+  return undefined
+}
+
+function isWithin(offset: number, length: number, range: ByteRange): boolean {
+  return offset >= range.offset && offset + length <= range.offset + range.length
+}
+
+/** Of data that has copies or parity, and of data without: while nothing is on its way to another place. */
+export const DATA_FAULTS: readonly (readonly [number, string, Fault])[] = [
+  [2, 'data is corrupted', corruptData],
+  [2, 'a write of data goes astray', misdirectData],
+]
 
 export const QUIET_FAULTS: readonly (readonly [number, string, Fault])[] = [
   [3, 'metadata is corrupted', andReplugged(corrupt)],

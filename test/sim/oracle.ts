@@ -88,6 +88,7 @@ export class Oracle {
   /** By block. Lists are never changed, only replaced: reads under way hold on to them. */
   #lists: (readonly Write[])[]
   readonly #pinned = new Map<number, Buffer>()
+  readonly #damaged = new Set<number>()
   /** Acknowledged and not durable. */
   #volatile = new Set<Write>()
   readonly #writing = new Set<OracleWrite>()
@@ -201,6 +202,7 @@ export class Oracle {
     const pinnedBy = new Map<readonly Write[], Pinned>()
     for (let i = 0; i < read.lists.length; i++) {
       const block = read.firstBlock + i
+      if (this.#damaged.has(block)) continue
       const list = defined(read.lists[i], 'a list')
       const late = lateFor(read, block)
       const stable = allowedBy(list)
@@ -266,6 +268,25 @@ export class Oracle {
     const unknown = [settled(UNKNOWN)]
     const first = offset / this.blockBytes
     this.#lists.fill(unknown, first, first + length / this.blockBytes)
+  }
+
+  /** What these blocks read as is not judged until {@link mend}. */
+  damage({ offset, length }: { readonly offset: number; readonly length: number }): void {
+    const end = Math.min(offset + length, this.sizeBytes)
+    for (let at = offset; at < end; at += this.blockBytes) {
+      this.#damaged.add(Math.floor(at / this.blockBytes))
+    }
+  }
+
+  /** Damaged blocks have one content again, whatever it is; a power cut may still take it back. */
+  mend(): void {
+    if (this.#damaged.size === 0) return
+    for (const read of this.#reading) read.exempt = true
+    const now = this.#clock.tick()
+    const found: Write = { value: UNKNOWN, begin: now, end: now, ok: true, durable: false }
+    this.#volatile.add(found)
+    for (const block of this.#damaged) this.#replace(block, 1, (list) => [...list, found])
+    this.#damaged.clear()
   }
 
   /** Blocks that nobody has written, though they have been read, are unknown again. */

@@ -93,7 +93,7 @@ class VinumPlay {
     const machine = world.machine ?? (await this.#boot())
     await this.#faults.recover(machine)
     await this.#faults.becomeWhole(machine)
-    await finalCheck(world, this.#faults)
+    await finalCheck(world)
     await world.shutdown(machine)
   }
 
@@ -127,7 +127,7 @@ class VinumPlay {
       await others
       for (const unit of world.units) await unit.idle()
       if (end === 'shutdown') await world.shutdown(machine)
-      else await this.#faults.pause(random.exponential(random.pick([10, 1000, 30_000])))
+      else await world.pause(random.exponential(random.pick([10, 1000, 30_000])))
     }
   }
 
@@ -139,7 +139,7 @@ class VinumPlay {
     const { verbs, faults } = this.#mixture
     const meanMs = random.pick([2, 10, 50])
     while (workload.left > 0 && world.machine === machine && !world.violation) {
-      await this.#faults.pause(random.exponential(meanMs))
+      await world.pause(random.exponential(meanMs))
       if (workload.left <= 0) return
       if (this.#faults.faulty) {
         if (random.chance(0.12)) await this.#faults.recover(machine)
@@ -147,7 +147,7 @@ class VinumPlay {
         this.#faults.inject(machine)
         // What an engine does about trouble takes some milliseconds: a cut in the middle of that.
         if (this.#mixture.cuts && random.chance(0.4)) {
-          await this.#faults.pause(random.exponential(random.pick([1, 5, 20])))
+          await world.pause(random.exponential(random.pick([1, 5, 20])))
           this.#cutNow = true
           workload.stop()
           return

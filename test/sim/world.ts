@@ -82,6 +82,16 @@ export class World {
     return this.scheduler.nowMs
   }
 
+  /** Resolves after some time; never, when the power goes first. */
+  pause(ms: number): Promise<void> {
+    const { machine, scheduler } = this
+    return new Promise((resolve) => {
+      scheduler.after(ms, () => {
+        if (this.machine === machine) resolve()
+      })
+    })
+  }
+
   note(what: string, text: string, a = 0, b = 0): void {
     this.trace.add(this.nowMs, WORLD, what, a, b, text)
   }
