@@ -40,6 +40,8 @@ export interface SyncOptions extends JobSetup {
   readonly missing: readonly ByteRange[]
   /** From the other plexes. */
   readonly read: ReadRange
+  /** Whole rows of a raid5 plex have data and right parity now. */
+  onRowsFilled?(offset: number, length: number): void
 }
 
 /**
@@ -82,6 +84,7 @@ export function syncPlan(options: SyncOptions): JobPlan {
       else await copySlices(offset, length)
       checkInService(subdisks)
       validity.markValid(offset, length)
+      if (raid5) options.onRowsFilled?.(offset, length)
     } finally {
       release()
     }

@@ -77,6 +77,9 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
         into.bytes.fill(0, there)
         if (there > 0) await volume.io.readExcept(plex, offset, slice(into, 0, there))
       },
+      onRowsFilled(offset, length) {
+        if (plex instanceof Raid5Plex) plex.doubt?.markValid(offset, length)
+      },
     })
   },
   rebuild(set, setup, target) {

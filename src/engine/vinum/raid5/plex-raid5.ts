@@ -51,6 +51,8 @@ export class Raid5Plex implements Plex {
    * the start from the intent map; {@link import('./jobs.ts').resyncStep} makes it grow.
    */
   doubt: GrowingValidity | undefined
+  /** The other plexes of its volume. The owner sets them. */
+  others: readonly Plex[] = []
   #record: PlexRecord
   #sizeBytes: number
   #parityValidBytes: number
@@ -162,12 +164,20 @@ export class Raid5Plex implements Plex {
 
   /**
    * Is the parity of `rows` rows relied upon? Doubt counts while all columns are there: then their data are known, and
-   * parity is computed from them. When one is missing, what parity says is the best that there is.
+   * parity is computed from them. When one is missing, what parity says is the best that there is, unless another plex
+   * has all.
    */
   spanTrusted(layout: Raid5Layout, row: number, rows: number): boolean {
     if (!this.spanComputed(layout, row, rows)) return false
     if (this.doubt?.covers(rowStart(layout, row), rows * layout.rowDataBytes) ?? true) return true
-    return !this.columnsOf(layout).every((subdisk) => this.isUp(subdisk))
+    return !this.isSureElsewhere() && !this.columnsOf(layout).every((subdisk) => this.isUp(subdisk))
+  }
+
+  /** Has another plex of the volume all of its content for certain? */
+  isSureElsewhere(): boolean {
+    return this.others.some(({ subdisks }) =>
+      subdisks.every(({ record, writable }) => record.state === 'up' && writable),
+    )
   }
 
   /** Has the parity of `rows` rows ever been computed? Then the loss of a column may be accepted. */
@@ -211,6 +221,8 @@ export class Raid5Plex implements Plex {
     if (this.#allUp()) return true
     return this.#everyRow(offset, length, (layout, row, touched) => {
       const { unreadable, trusted } = this.rowState(layout, row, undefined)
+      // What is in doubt comes from the other plex as a whole: each block must always come from the same one.
+      if (unreadable.size > 0 && !trusted && this.isSureElsewhere()) return false
       return (unreadable.size <= 1 && trusted) || !touched.some((one) => unreadable.has(one))
     })
   }

@@ -242,17 +242,32 @@ export class SetJobs {
     })
   }
 
+  /**
+   * Makes the parity in a range right from the data. Where a column is missing that cannot be done: then a plex whose
+   * content another one has leaves, to get what is in doubt from there.
+   */
+  async #fixParity(plex: Plex, offset: number, length: number): Promise<void> {
+    if (!(plex instanceof Raid5Plex)) return
+    const until = Math.min(offset + length, plex.sizeBytes)
+    for (let at = offset; at < until; ) {
+      const end = Math.min(until, plex.layoutEnd(at))
+      at = isComplete(plex, at) ? await resyncStep(plex, at, end - at) : end
+    }
+    if (plex.doubt?.covers(offset, until - offset) !== false || !mayLeave(plex)) return
+    const error = doubtError(plex.record.name, offset)
+    await this.#set.demote(plex.subdisks, error)
+    this.#startNeededSoon(`the sync of ${plex.record.name}`)
+  }
+
   /** After a crash: what may differ among the copies in service is made equal. */
   #startResync(volume: RunningVolume): void {
     const { map, record } = volume
     const id = resyncId(record)
     if (!map || map.held.length === 0 || this.#running.has(id)) return
     for (const plex of volume.plexes) {
-      // With a column missing, doubt would make it unreadable: what parity says is the best that there is. The
-      // prewrite log will close this hole (spec/vinum.md, 8.1).
-      if (plex instanceof Raid5Plex && isComplete(plex, plex.sizeBytes - 1)) {
-        plex.doubt = new RegionValidity(map.held)
-      }
+      // With a column missing, what parity says is the best that there is, unless another plex has all. The prewrite
+      // log will close this hole (spec/vinum.md, 8.1).
+      if (plex instanceof Raid5Plex) plex.doubt = new RegionValidity(map.held)
     }
     const setup: JobSetup = {
       record: {
@@ -283,7 +298,7 @@ export class SetJobs {
         host: this.#set,
         plexes: volume.plexes,
         regions: map.held,
-        fixParity: (plex, offset, length) => fixParity(plex, offset, length),
+        fixParity: (plex, offset, length) => this.#fixParity(plex, offset, length),
         onEqual: (offset, length) => map.agree(offset, length),
       }),
     )
@@ -305,16 +320,22 @@ function resyncId({ uuid }: VolumeRecord): string {
   return `resync-${uuid.slice(0, 8)}`
 }
 
+/** Does it serve although a column is missing, and has another plex all? A growth must go on where it is. */
+function mayLeave(plex: Raid5Plex): boolean {
+  const states = plex.subdisks.map(({ record }) => record.state)
+  const serves = states.includes('up') && states.some((state) => state !== 'up')
+  return serves && plex.record.growth === undefined && plex.isSureElsewhere()
+}
+
+function doubtError(name: string, offset: number): PlexusError {
+  return new PlexusError('io', {
+    op: 'resync',
+    subject: name,
+    message: `a crash left the parity of ${name} in doubt at byte ${offset}, and a column is missing: it is copied from another plex`,
+  })
+}
+
 /** Are all columns up that hold the row at `offset`? Those that a growth is adding hold none above its cursor. */
 function isComplete(plex: Raid5Plex, offset: number): boolean {
   return plex.columnsOf(plex.layoutAt(offset)).every(({ record }) => record.state === 'up')
-}
-
-async function fixParity(plex: Plex, offset: number, length: number): Promise<void> {
-  if (!(plex instanceof Raid5Plex)) return
-  const until = Math.min(offset + length, plex.sizeBytes)
-  for (let at = offset; at < until; ) {
-    const end = Math.min(until, plex.layoutEnd(at))
-    at = isComplete(plex, at) ? await resyncStep(plex, at, end - at) : end
-  }
 }

@@ -4,7 +4,7 @@
  */
 import t from 'tap'
 import { ManualClock } from '../../../../src/base/clock.ts'
-import { GROWTH_TURN_MS, MIB } from '../../../../src/base/limits.ts'
+import { GROWTH_TURN_MS, KIB, MIB } from '../../../../src/base/limits.ts'
 import type { Job } from '../../../../src/engine/geom/job.ts'
 import { GrowthTurns } from '../../../../src/engine/vinum/set/growth.ts'
 import type { VinumSet } from '../../../../src/engine/vinum/set/vinum-set.ts'
@@ -184,6 +184,42 @@ t.test('reads while a resync is due: one copy is the truth', async (t) => {
   t.ok(copiesAgree(machine))
   t.ok((await get(again, 0, MIB)).equals(first), 'and stays it')
 })
+
+t.test(
+  'vinum.md 8.1: parity in doubt does not answer for a missing column that another plex has',
+  async (t) => {
+    const machine = await machineWith(4, {
+      raid5: ['d1', 'd2', 'd3'],
+      stripeSize: '64KiB',
+      size: '8MiB',
+    })
+    await machine.run('volume.add-mirror', { name: 'v', devices: ['d4'] })
+    await machine.jobsDone()
+    const volume = machine.open('v')
+    await put(volume, 0, pattern(1, MIB))
+    await flush(volume)
+    await machine.pull('d2')
+    await put(volume, 0, pattern(1, 64 * KIB))
+    const column = machine.volume('v').components[0]?.children[0]
+    machine.cut()
+    // The write that was under way reached the first unit of row 0, not its parity: that tells nothing of d2 now.
+    pattern(2, 64 * KIB).copy(machine.device('d1').media, column?.driveOffsetBytes)
+    await machine.start(['d1', 'd3', 'd4'])
+    const again = machine.open('v')
+    const expected = pattern(1, MIB).subarray(64 * KIB)
+    t.ok((await get(again, 64 * KIB, MIB - 64 * KIB)).equals(expected), 'before the resync')
+    await machine.jobsDone()
+    t.ok((await get(again, 64 * KIB, MIB - 64 * KIB)).equals(expected), 'after it')
+    t.match(machine.volume('v').health, 'DEGRADED')
+    await machine.plug('d2')
+    await machine.jobsDone()
+    t.match(machine.volume('v').health, 'HEALTHY')
+    await machine.run('volume.scrub', { name: 'v' })
+    for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
+    await machine.pull('d4')
+    t.ok((await get(again, 64 * KIB, MIB - 64 * KIB)).equals(expected), 'from the raid5 plex alone')
+  },
+)
 
 const JOBS: Readonly<
   Record<
