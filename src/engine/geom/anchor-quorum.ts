@@ -187,12 +187,13 @@ function judge(
   // Half of the old voters have it, and nothing else can have followed what was before it.
   const isAhead = old.carry * 2 >= old.all
   if (!mayBeRelied.every(Boolean) && !isAhead) return 'given-up'
-  // What a device carried before a commit that was given up may have been relied upon, and is newer than this.
+  // What a device carried before a commit that was given up may have been relied upon, and is newer than this; unless
+  // too few have gone on from this one, or may have.
   const hasNewerPast = copies.some(
     ({ generation, previous }) =>
       generation > group.generation && (previous?.generation ?? 0) > group.generation,
   )
-  if (hasNewerPast) return 'incomplete'
+  if (hasNewerPast && mayBeFollowed(group, copies)) return 'incomplete'
   if (isWhole(group, carriers, copies)) return 'complete'
   // Something newer may be on those that are missing, unless most are here.
   const mostAreHere = [own, old].every(({ all, missing }) => (all - missing) * 2 > all)
@@ -204,6 +205,22 @@ function judge(
   )
   const haveWaited = lacking.every((copy) => group.previous.some((one) => isSame(one, copy)))
   return haveWaited ? 'complete' : 'incomplete'
+}
+
+/**
+ * May a commit after this one have been relied upon? The first that was needed half of the voters before it: those of
+ * this one, or, should this one not have counted, those before it.
+ */
+function mayBeFollowed(group: Group, copies: readonly AnchorCopy[]): boolean {
+  const newer = copies.filter(
+    ({ generation, claimedGeneration }) =>
+      Math.max(generation, claimedGeneration ?? 0) > group.generation,
+  )
+  const beyond = new Set(newer.map(({ deviceUuid }) => deviceUuid))
+  return [group.voters, group.oldVoters].some((voters) => {
+    const { all, carry, missing } = count(voters, beyond, copies)
+    return (carry + missing) * 2 >= all
+  })
 }
 
 /** Do more than half of its voters carry it, and at least half of those before it? */

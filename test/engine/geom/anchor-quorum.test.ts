@@ -197,6 +197,25 @@ const ROWS: readonly [string, readonly AnchorCopy[], string][] = [
     ],
     'incomplete 3 from w, missing ',
   ],
+  [
+    'commits that failed on too many disks to have counted hide nothing, whatever their disk had (sim seed 9531)',
+    [
+      copy('w', 34, 'wxy', { after: 33, oldVoters: 'wxyz' }),
+      copy('x', 32, 'wxyz', { after: 31 }),
+      copy('y', 32, 'wxyz', { after: 31 }),
+      copy('z', 31, 'wxyz', { after: 30 }),
+    ],
+    '32 from xy, stale wz',
+  ],
+  [
+    'the same while one is missing that may have gone on with it',
+    [
+      copy('w', 34, 'wxy', { after: 33, oldVoters: 'wxyz' }),
+      copy('x', 32, 'wxyz', { after: 31 }),
+      copy('y', 32, 'wxyz', { after: 31 }),
+    ],
+    'incomplete 32 from xy, missing z',
+  ],
   ['new disks only', [copy('x', 0, ''), copy('y', 0, '')], 'none'],
   [
     'a damaged copy counts for what its anchor says',
