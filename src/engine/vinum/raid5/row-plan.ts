@@ -3,7 +3,8 @@
  * axis where the set of columns that get data changes; in each segment parity comes about in one of three ways:
  *
  *   reconstruct  P' = new data XOR the untouched columns     reads the untouched ones: none for a full stripe
- *   modify       P' = P XOR old data XOR new data            reads P and the touched ones; P must be right
+ *   modify       P' = P XOR old data XOR new data            reads P and the touched ones; P must be right, or else
+ *                                                           is as right or wrong as before
  *   data         no parity: its column takes no writes, or what parity would need is not known
  *
  * Only the bytes that the write touches are read and written, never whole units. Called by raid5/row-write.ts.
@@ -145,10 +146,12 @@ function methodFor(
   if (loses && !(trusted && hasParity)) return undefined
   // A parity column that is being filled gets this row from its rebuild, or now when that costs no reads.
   if (unwritable.has(parity) || (!hasParity && untouched.length > 0)) return 'data'
-  const canModify = trusted && readable(parity) && touched.every(readable)
+  const canModify = readable(parity) && touched.every(readable)
   const canReconstruct = untouched.every(readable)
-  if (canModify && (preferred === 'modify' || !canReconstruct)) return 'modify'
+  if (canModify && trusted && (preferred === 'modify' || !canReconstruct)) return 'modify'
   if (canReconstruct) return 'reconstruct'
+  // Right or not: what it holds of an untouched column that cannot be read now, it holds afterwards.
+  if (canModify) return 'modify'
   return loses ? undefined : 'data'
 }
 

@@ -126,7 +126,11 @@ t.test('a column is missing: parity holds its data, or the write is refused', as
     undefined,
     'parity does not count',
   )
-  t.same(methods(state({ ...lost(1), trusted: false }), full(2)), ['data'])
+  t.same(
+    methods(state({ ...lost(1), trusted: false }), full(2)),
+    ['modify'],
+    'what it may hold of the missing one, it goes on to hold',
+  )
   const part = [
     { column: 1, start: 0, end: 512 },
     { column: 2, start: 0, end: 1024 },
