@@ -136,13 +136,16 @@ export function lastCopyLost(
   return undefined
 }
 
-/** HEALTHY: everything serves and is redundant as configured. FAULTED: a part of the volume has no valid copy. */
-export function healthOf(model: VinumModel, volumeUuid: string): Health {
+/**
+ * HEALTHY: everything serves and is redundant as configured, which copies `inDoubt` are not: they may not agree.
+ * FAULTED: a part of the volume has no valid copy.
+ */
+export function healthOf(model: VinumModel, volumeUuid: string, inDoubt = false): Health {
   if (byUuid(model.volumes, volumeUuid)?.state !== 'up') return 'FAULTED'
   const whole = plexesOf(model, volumeUuid).every(
     (one) => one.state === 'up' || one.state === 'growable',
   )
-  return whole ? 'HEALTHY' : 'DEGRADED'
+  return whole && !inDoubt ? 'HEALTHY' : 'DEGRADED'
 }
 
 export interface SetStateOptions {

@@ -299,7 +299,8 @@ export const SET_RULES: readonly SetRule[] = [
     id: 'set-plex-up',
     of: 'plex',
     to: 'up',
-    when: (f) => f.raised === 'up' || f.raised === 'growable',
+    // Initializing: its parity goes on from where it was, and counts no further than it did.
+    when: (f) => ['up', 'growable', 'initializing'].includes(f.raised),
     action: 'raise',
   },
   { id: 'set-plex-up-busy', of: 'plex', to: 'up', when: (f) => f.busy, action: BUSY },

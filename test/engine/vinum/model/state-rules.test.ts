@@ -465,6 +465,20 @@ t.test('force takes two stale columns with their data, and computes parity anew'
   t.equal(states(accepted, 'v.p0', 'v'), 'degraded up', 'parity is all there is')
 })
 
+t.test(
+  'a column that was down takes its plex to where its parity was, by force or not',
+  async (t) => {
+    const making = off(parity(raid5, MIB), 'v.p0.s0', 'down')
+    t.equal(states(making, 'v.p0.s0', 'v.p0', 'v'), 'down down down')
+    for (const force of [false, true]) {
+      const options = { force, isOpen: () => true, isPresent: () => true }
+      const after = setState(making, uuidOf('v.p0'), 'up', options)
+      t.equal(states(after, 'v.p0.s0', 'v.p0', 'v'), 'up initializing up')
+      t.equal(find<PlexRecord>(after, 'v.p0').parityValidBytes, MIB)
+    }
+  },
+)
+
 t.test('drives that go and return', async (t) => {
   const back = (model: VinumModel, name: string) =>
     setState(model, uuidOf(name), 'up', { force: false, isOpen: () => true, isPresent: () => true })
@@ -659,6 +673,11 @@ t.test('health', async (t) => {
   t.equal(health(lose(concat, 'd1')), 'FAULTED')
   t.equal(health(derive(edit(grow(striped, 1), 'v', { sizeBytes: 4 * MIB }))), 'HEALTHY')
   t.equal(healthOf(mirror, uuidOf('x')), 'FAULTED')
+  t.equal(
+    healthOf(mirror, uuidOf('v'), true),
+    'DEGRADED',
+    'copies that may differ are not redundant',
+  )
 })
 
 t.test('deriving', async (t) => {
