@@ -71,6 +71,13 @@ export interface ComponentReport {
   readonly children: readonly ComponentReport[]
 }
 
+/** Where copies, or data and parity, may not agree since a crash or a write that failed. */
+export interface DoubtReport {
+  readonly bytes: number
+  /** Until the next resync begins; undefined: it runs, or nothing is planned. */
+  readonly retrySeconds: number | undefined
+}
+
 export interface VolumeReport {
   readonly name: string
   readonly uuid: string
@@ -87,6 +94,8 @@ export interface VolumeReport {
   readonly action: string
   readonly errors: ErrorCounts
   readonly process: JobReport | undefined
+  /** undefined: nothing is. */
+  readonly doubt: DoubtReport | undefined
   readonly components: readonly ComponentReport[]
   /** LUNs that lead here: filled by the daemon. */
   readonly exported: readonly ExportReport[]

@@ -5,7 +5,6 @@
  */
 import { defined } from '../../src/base/assert.ts'
 import type { Timer } from '../../src/base/clock.ts'
-import { RESYNC_RETRY_MS } from '../../src/base/limits.ts'
 import type { SimDisk } from './disk.ts'
 import { DATA_FAULTS, type Fault, QUIET_FAULTS } from './harm.ts'
 import type { SimRandom } from './random.ts'
@@ -14,7 +13,6 @@ import {
   drivesOf,
   isUp,
   jobsOf,
-  resyncHasFailed,
   rowSizes,
   subdisksOf,
   survives,
@@ -229,15 +227,9 @@ export class Faults {
   async becomeWhole(machine: Machine): Promise<void> {
     const world = this.#world
     const endMs = world.nowMs + RECOVERY_MS
-    let isRetried = false
     for (let round = 0; world.machine === machine && !world.violation; round++) {
       const sick = [...world.units].filter((unit) => !this.#isWhole(machine, unit.uuid))
-      if (sick.length === 0 && (isRetried || !resyncHasFailed(machine))) return
-      if (sick.length === 0) {
-        await this.#world.pause(2 * RESYNC_RETRY_MS)
-        isRetried = true
-        continue
-      }
+      if (sick.length === 0) return
       const unit = defined(sick[0], 'a sick unit')
       const volume = volumeOf(machine, unit.uuid)
       if (world.nowMs > endMs) {
@@ -248,7 +240,9 @@ export class Faults {
       for (const job of machine.topology.jobs.list()) {
         if (job.report().state === 'paused') job.resume()
       }
-      if (volume && jobsOf(machine).length === 0) {
+      // A resync that has failed is tried again without a word.
+      const isTriedAgain = volume?.doubt?.retrySeconds !== undefined
+      if (volume && !isTriedAgain && jobsOf(machine).length === 0) {
         await world.verb('vinum', 'start', { objects: [volume.name] })
         await this.#reviveDrives(machine)
         if (volume.health === 'FAULTED' && round > 3) await this.#vouch(unit.uuid)

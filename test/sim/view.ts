@@ -44,20 +44,10 @@ export function jobsOf(machine: Machine): readonly JobKind[] {
     .map(({ kind }) => kind)
 }
 
-/** Has a resync failed? The engine tries it again by itself, where something is left to do. */
-export function resyncHasFailed(machine: Machine): boolean {
-  const reports = machine.topology.jobs.list().map((job) => job.report())
-  return reports.some(({ kind, state }) => kind === 'resync' && state === 'failed')
-}
-
-/** While these run, copies or parity are not what they will be. */
-const NOT_YET_SAFE: ReadonlySet<JobKind> = new Set(['resync', 'initialise'])
-
 /** Does every byte stay readable without `drive`? */
 export function survives(machine: Machine, volume: VolumeReport, drive: string): boolean {
   if (!drivesOf(volume).has(drive)) return volume.health !== 'FAULTED'
-  if (resyncHasFailed(machine)) return false
-  if (jobsOf(machine).some((kind) => NOT_YET_SAFE.has(kind))) return false
+  if (volume.doubt || jobsOf(machine).includes('initialise')) return false
   return volume.components.some((plex) => {
     const lacking = plex.children.filter((one) => !isUp(one) || one.drive === drive)
     const spare = plex.organization === 'raid5' && plex.state !== 'INITIALIZING' ? 1 : 0

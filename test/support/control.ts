@@ -62,6 +62,7 @@ export function aVolume(over: Partial<VolumeReport> = {}): VolumeReport {
     action: '',
     errors: NO_ERRORS,
     process: undefined,
+    doubt: undefined,
     components: [],
     exported: [],
     ...over,

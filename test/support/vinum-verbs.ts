@@ -53,6 +53,8 @@ export class VerbBench {
   model: VinumModel = emptySet()
   readonly candidates = new Map<string, Candidate>()
   readonly open = new Set<string>()
+  /** UUIDs of volumes whose copies may not agree. */
+  readonly inDoubt = new Set<string>()
   readonly away = new Set<string>()
   readonly random: Random
   lastPlan: Plan | undefined
@@ -84,6 +86,7 @@ export class VerbBench {
       isPresent: (uuid) =>
         this.model.drives.some((one) => one.uuid === uuid && one.device !== '') &&
         !this.away.has(uuid),
+      inDoubt: (uuid) => this.inDoubt.has(uuid),
       random,
     }
   }

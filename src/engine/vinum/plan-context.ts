@@ -16,11 +16,12 @@ export interface ContextParts {
   /** Of the sets that the model is made of. */
   readonly drives: ReadonlyMap<string, SetDrive>
   readonly candidates: ReadonlyMap<string, Candidate>
+  readonly inDoubt: PlanContext['inDoubt']
   readonly random: Random
 }
 
 export function contextOf(parts: ContextParts): PlanContext {
-  const { topology, model, drives, candidates, random } = parts
+  const { topology, model, drives, candidates, inDoubt, random } = parts
   return {
     model,
     candidate: (name) => candidates.get(name),
@@ -30,6 +31,7 @@ export function contextOf(parts: ContextParts): PlanContext {
       return provider !== undefined && provider.consumers.size > 0
     },
     isPresent: (driveUuid) => drives.get(driveUuid)?.present ?? false,
+    inDoubt,
     random,
   }
 }

@@ -33,6 +33,8 @@ export interface PlanContext {
   isOpen(volumeUuid: string): boolean
   /** Is the drive's device there now? */
   isPresent(driveUuid: string): boolean
+  /** May copies of the volume, or its data and parity, not agree (control/reports.ts, DoubtReport)? */
+  inDoubt(volumeUuid: string): boolean
   readonly random: Random
 }
 

@@ -1,11 +1,12 @@
 /**
  * What vinum says of itself (control/reports.ts): volumes with their plexes and subdisks, health, what is the
- * matter and what to type next; drives with their room. Made from the model and the running objects; called by
- * the control methods through vinum-class.ts.
+ * matter and what to type next (advice.ts); drives with their room. Made from the model and the running objects;
+ * called by the control methods through vinum-class.ts.
  */
 import { formatSize } from '../../base/bytes.ts'
 import type {
   ComponentReport,
+  DoubtReport,
   DriveReport,
   ErrorCounts,
   Health,
@@ -14,6 +15,7 @@ import type {
 } from '../../control/reports.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
+import { adviceOf, clockTime, importedAdvice } from './advice.ts'
 import type { FreebsdSet } from './freebsd/set.ts'
 import { freeExtents } from './model/allocation.ts'
 import {
@@ -47,6 +49,7 @@ interface View {
   readonly drives: ReadonlyMap<string, SetDrive>
   readonly subdisks: ReadonlyMap<string, { readonly errors: ErrorCounts }>
   readonly topology: Topology
+  readonly doubtOf: (volumeUuid: string) => DoubtReport | undefined
   /** Why a volume is not offered, by its UUID. */
   readonly faults: ReadonlyMap<string, string>
 }
@@ -85,13 +88,17 @@ export function reportSets(
 
 function viewOfNative(set: VinumSet): View {
   const { name, model, drives, topology, objects } = set
-  const { present, subdisks } = objects
-  return { name, format: 'native', model, present, drives, subdisks, topology, faults: new Map() }
+  const { present, subdisks, jobs } = objects
+  const doubtOf = (volumeUuid: string) => jobs.doubtOf(volumeUuid)
+  const faults = new Map()
+  return { name, format: 'native', model, present, drives, subdisks, topology, doubtOf, faults }
 }
 
 function viewOfImported(set: FreebsdSet): View {
   const { name, model, drives, subdisks, topology, faults } = set
-  return { name, format: 'freebsd', model, present: model, drives, subdisks, topology, faults }
+  const doubtOf = () => undefined
+  const format = 'freebsd'
+  return { name, format, model, present: model, drives, subdisks, topology, doubtOf, faults }
 }
 
 /** A drive that takes no part in anything. */
@@ -132,26 +139,29 @@ function waitingImports({ known, problem }: FreebsdSet): readonly DriveReport[] 
   )
 }
 
+/** At work, paused, or ended lately. */
 function jobsOf(set: View, volume: VolumeRecord): readonly JobReport[] {
-  return set.topology.jobs
-    .list()
-    .map((job) => job.report())
-    .filter((job) => job.volume === volume.name)
-    .filter((job) => job.state === 'running' || job.state === 'paused')
+  const reports = set.topology.jobs.list().map((job) => job.report())
+  return reports.filter((job) => job.volume === volume.name)
 }
 
 function volumeReport(set: View, model: VinumModel, volume: VolumeRecord): VolumeReport {
   const plexes = plexesOf(model, volume.uuid)
   const components = plexes.map((plex) => plexReport(set, model, plex))
   const fault = set.faults.get(volume.uuid)
-  const health = fault === undefined ? healthOf(model, volume.uuid) : 'FAULTED'
-  const process = jobsOf(set, volume)[0]
+  const doubt = set.doubtOf(volume.uuid)
+  const health = fault === undefined ? healthOf(model, volume.uuid, doubt !== undefined) : 'FAULTED'
+  const jobs = jobsOf(set, volume)
+  const process = jobs.find(({ state }) => state === 'running' || state === 'paused')
+  const failed = jobs.findLast(({ kind, state }) => kind === 'resync' && state === 'failed')
   const bad = plexes
     .flatMap((plex) => subdisksOf(model, plex.uuid))
     .filter((subdisk) => subdisk.state !== 'up')
+  const { drives } = set
+  const resyncError = failed?.error
+  const situation = { model, volume, plexes, drives, health, bad, process, doubt, resyncError }
   const isImported = set.format === 'freebsd'
-  const stopped = process ? undefined : plexes.map((plex) => unfinished(model, plex)).find(Boolean)
-  const status = statusText(set, model, health, bad, process) || (stopped ?? '')
+  const { status, action } = isImported ? importedAdvice(situation, fault) : adviceOf(situation)
   return {
     name: volume.name,
     uuid: volume.uuid,
@@ -160,13 +170,11 @@ function volumeReport(set: View, model: VinumModel, volume: VolumeRecord): Volum
     health,
     sizeBytes: volume.sizeBytes,
     layout: layoutText(set, model, plexes),
-    status: isImported ? importedStatus(status, fault) : status,
-    action: isImported
-      ? importedAction(set, bad, fault)
-      : actionText(volume, health, bad, set, process) ||
-        (stopped === undefined ? '' : `To go on: plexus vinum start ${volume.name}`),
+    status,
+    action,
     errors: sum(components.map(({ errors }) => errors)),
     process,
+    doubt,
     components,
     exported: [],
   }
@@ -202,93 +210,6 @@ function layoutText(set: View, model: VinumModel, plexes: readonly PlexRecord[])
   const over = `${drives.size} drive${drives.size === 1 ? '' : 's'}`
   const lack = missing === 0 ? '' : `, ${missing} missing`
   return subdisks.length === 0 ? kind : `${kind} over ${over} of ${formatSize(largest)}${lack}`
-}
-
-/** Work that no job does any more, because it failed or was cancelled. */
-function unfinished(model: VinumModel, plex: PlexRecord): string | undefined {
-  const { name, organization, growth, parityValidBytes } = plex
-  const size = sizeOfPlex(plex, subdisksOf(model, plex.uuid))
-  if (growth) {
-    return `The growth of ${name} has stopped at ${formatSize(growth.cursorBytes)}. It serves as it is.`
-  }
-  if (organization !== 'raid5' || parityValidBytes >= size) return undefined
-  return `The parity of ${name} was made up to ${formatSize(parityValidBytes)} only.`
-}
-
-function statusText(
-  set: View,
-  model: VinumModel,
-  health: Health,
-  bad: readonly SubdiskRecord[],
-  process: JobReport | undefined,
-): string {
-  if (bad.length === 0) {
-    return process?.kind === 'initialise'
-      ? 'Parity is being made; until then one failure may lose what was never written.'
-      : ''
-  }
-  const parts = new Set(bad.map((subdisk) => trouble(set, model, subdisk)))
-  const rest =
-    health === 'FAULTED'
-      ? 'Part of the data cannot be reached.'
-      : 'Data is intact; one more failure may lose it.'
-  return `${[...parts].join(' ')} ${rest}`
-}
-
-function trouble(set: View, model: VinumModel, subdisk: SubdiskRecord): string {
-  const drive = set.drives.get(subdisk.driveUuid)
-  const record = model.drives.find((one) => one.uuid === subdisk.driveUuid)
-  const name = record?.name ?? subdisk.driveUuid
-  if (!drive?.present) {
-    const since = drive?.goneSince === undefined ? '' : ` since ${clockTime(drive.goneSince)}`
-    const device = record?.device === name ? '' : ` (${record?.device ?? '?'})`
-    return `Drive ${name}${device} is missing${since}.`
-  }
-  return subdisk.state === 'reviving'
-    ? `Subdisk ${subdisk.name} on drive ${name} is being filled.`
-    : `Subdisk ${subdisk.name} on drive ${name} is ${subdisk.state}.`
-}
-
-function actionText(
-  volume: VolumeRecord,
-  health: Health,
-  bad: readonly SubdiskRecord[],
-  set: View,
-  process: JobReport | undefined,
-): string {
-  if (process?.state === 'paused') return `To go on: plexus job resume ${process.id}`
-  const missing = bad.find(({ driveUuid }) => !(set.drives.get(driveUuid)?.present ?? false))
-  if (process && !missing) {
-    return `Nothing to do. To follow it: plexus wait ${volume.name} --for ${process.kind}`
-  }
-  if (missing) {
-    const name = set.drives.get(missing.driveUuid)?.record.name ?? missing.driveUuid
-    return health === 'FAULTED'
-      ? `Connect drive ${name} again: it is taken back by itself.`
-      : `Connect drive ${name} again, or replace it: plexus volume replace ${volume.name} ${name} NEW-DEVICE`
-  }
-  return bad.length === 0
-    ? ''
-    : `Look at its drive, then fill it again: plexus vinum start ${volume.name}`
-}
-
-function importedStatus(status: string, fault: string | undefined): string {
-  if (fault !== undefined) return `Not served: ${fault}.`
-  return `Read-only, since its drives have FreeBSD's format. ${status}`.trim()
-}
-
-function importedAction(
-  set: View,
-  bad: readonly SubdiskRecord[],
-  fault: string | undefined,
-): string {
-  const missing = bad.find(({ driveUuid }) => !(set.drives.get(driveUuid)?.present ?? false))
-  const name = missing && set.drives.get(missing.driveUuid)?.record.name
-  if (name !== undefined) return `Connect drive ${name} again: it is taken back by itself.`
-  if (fault !== undefined || bad.length > 0) {
-    return 'Copy it to a new volume, or let FreeBSD bring it up to date.'
-  }
-  return 'To make it writable: plexus vinum convert'
 }
 
 function plexReport(set: View, model: VinumModel, plex: PlexRecord): ComponentReport {
@@ -346,11 +267,6 @@ function driveReport(set: View, record: DriveRecord): DriveReport {
     format: set.format,
     note: drive?.present ? '' : `missing; last seen as ${record.device}`,
   }
-}
-
-/** Time of day of an ISO text, as the logs show it. */
-function clockTime(iso: string): string {
-  return iso.slice(11, 19)
 }
 
 function sum(counts: readonly ErrorCounts[]): ErrorCounts {

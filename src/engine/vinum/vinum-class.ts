@@ -74,9 +74,11 @@ class VinumClass implements GeomClass {
     const tape = new RandomTape(topology.random)
     const candidates = await examine(topology, verb.devices?.(parameters) ?? [])
     const drives = set?.drives ?? new Map()
+    const inDoubt = this.#inDoubt
     const planOn = (model: VinumModel): Plan => {
       const random = tape.rewound()
-      const plan = verb.plan(contextOf({ topology, model, drives, candidates, random }), parameters)
+      const context = contextOf({ topology, model, drives, candidates, inDoubt, random })
+      const plan = verb.plan(context, parameters)
       checkNames(plan.model, model, topology)
       return plan
     }
@@ -148,8 +150,12 @@ class VinumClass implements GeomClass {
     }
     const drives = new Map(sets.flatMap((set) => [...(set?.drives ?? [])]))
     const random = topology.random
-    return contextOf({ topology, model, drives, candidates: new Map(), random })
+    const inDoubt = this.#inDoubt
+    return contextOf({ topology, model, drives, candidates: new Map(), inDoubt, random })
   }
+
+  readonly #inDoubt = (volumeUuid: string): boolean =>
+    this.#sets.native.some((set) => set.assembled && set.objects.jobs.doubtOf(volumeUuid))
 
   /** `vinum stop`: every set rests, until `vinum assemble` or the next start. */
   async #halt(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {

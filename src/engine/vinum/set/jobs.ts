@@ -6,6 +6,7 @@
 import { PlexusError } from '../../../base/errors.ts'
 import { RESYNC_RETRY_MS } from '../../../base/limits.ts'
 import type { Random } from '../../../base/random.ts'
+import type { DoubtReport } from '../../../control/reports.ts'
 import type { Job, JobPlan } from '../../geom/job.ts'
 import { RegionValidity } from '../io/validity.ts'
 import { finishWindow } from '../jobs/grow.ts'
@@ -45,8 +46,8 @@ export class SetJobs {
   readonly #running = new Map<string, Job>()
   /** What VinumSet.arrivals was when a failed job was last tried again. */
   #arrivalsTried = 0
-  /** Volumes whose resync is due. */
-  readonly #resyncs = new Set<RunningVolume>()
+  /** Volumes whose resync is due, and when. */
+  readonly #resyncs = new Map<RunningVolume, number>()
 
   constructor(set: VinumSet) {
     this.#set = set
@@ -230,10 +231,20 @@ export class SetJobs {
     return target && PLANS[record.kind](this.#set, this.#setup(record, target), target)
   }
 
+  /** What of a volume is in doubt: see {@link DoubtReport}. */
+  doubtOf(volumeUuid: string): DoubtReport | undefined {
+    const volume = this.#set.objects.volumes.get(volumeUuid)
+    const bytes = volume?.map?.held.reduce((sum, { length }) => sum + length, 0) ?? 0
+    if (!volume || bytes === 0) return undefined
+    const dueMs = this.#resyncs.get(volume)
+    const leftMs = dueMs === undefined ? undefined : Math.max(0, dueMs - this.#set.clock.nowMs())
+    return { bytes, retrySeconds: leftMs === undefined ? undefined : Math.ceil(leftMs / 1000) }
+  }
+
   /** Copies came to differ while they serve, or could not be made equal: that is tried again after a while. */
   resyncLater(volume: RunningVolume): void {
     if (this.#resyncs.has(volume)) return
-    this.#resyncs.add(volume)
+    this.#resyncs.set(volume, this.#set.clock.nowMs() + RESYNC_RETRY_MS)
     this.#set.clock.after(RESYNC_RETRY_MS, () => {
       this.#resyncs.delete(volume)
       this.#set.soon(`the resync of ${volume.record.name}`, async () => {

@@ -58,7 +58,7 @@ function volumeRow(context: PlanContext, volume: VolumeRecord): VolumeRow {
     name: volume.name,
     uuid: volume.uuid,
     state: volume.state,
-    health: healthOf(context.model, volume.uuid),
+    health: healthOf(context.model, volume.uuid, context.inDoubt(volume.uuid)),
     plexes: plexesOf(context.model, volume.uuid).length,
     sizeBytes: volume.sizeBytes,
     readPolicy: volume.readPolicy,

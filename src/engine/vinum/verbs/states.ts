@@ -7,7 +7,7 @@ import type { VerbSpec } from '../../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import { newJobId } from '../jobs/plans.ts'
-import type { PlexRecord, VolumeRecord } from '../model/model.ts'
+import { byUuid, type PlexRecord, type VolumeRecord } from '../model/model.ts'
 import { setState } from '../model/state-rules.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { Draft } from './draft.ts'
@@ -31,6 +31,13 @@ export const SETSTATE: PlanningVerb = {
       isPresent: context.isPresent,
     })
     draft.step(`set ${type} ${record.name} from ${record.state} to ${state}`, record.name)
+    for (const { name, uuid, parityValidBytes } of draft.model.plexes) {
+      const before = byUuid(context.model.plexes, uuid)?.parityValidBytes ?? parityValidBytes
+      if (parityValidBytes <= before) continue
+      draft.warn(
+        `the parity of ${name} counts everywhere by order: what was never written reads as anything`,
+      )
+    }
     if (force && state === 'up') {
       draft.warn(
         `${record.name} is up by order: what it missed while it was ${record.state} stays old`,
@@ -58,9 +65,11 @@ export const START: PlanningVerb = {
           `${name} is a ${type}, and only volumes and plexes are started; name the plex above it`,
         )
       }
-      if (draft.startJobsOrThrow(record) === 0) {
-        draft.warn(`${type} ${name} is ${record.state}: nothing to start`)
-      }
+      if (draft.startJobsOrThrow(record) > 0) continue
+      const volume = type === 'plex' ? record.volumeUuid : record.uuid
+      // Needs no record: the set takes up every resync that is due when a verb has ended.
+      if (context.inDoubt(volume ?? '')) draft.step(`resync what is in doubt of ${name}`, name)
+      else draft.warn(`${type} ${name} is ${record.state}: nothing to start`)
     }
     return draft.finish()
   },

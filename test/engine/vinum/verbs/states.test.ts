@@ -44,6 +44,12 @@ t.test('start: the jobs that an object needs', async (t) => {
     'volume m is up: nothing to start',
     'plex r.p0 is up: nothing to start',
   ])
+  bench.inDoubt.add(bench.volume('m').uuid)
+  for (const name of ['m', 'm.p1']) {
+    const plan = bench.run('vinum start', { objects: [name] })
+    t.strictSame([stepsOf(plan), plan.warnings], [[`resync what is in doubt of ${name}`], []])
+  }
+  bench.inDoubt.clear()
   bench.run('vinum setstate', { state: 'stale', object: 'm.p1.s0', force: true })
   bench.run('vinum setstate', { state: 'stale', object: 'r.p0.s2', force: true })
   const plan = bench.run('vinum start', { objects: ['m', 'r'] })

@@ -1,0 +1,210 @@
+/**
+ * What is the matter with a volume, in sentences, and what to type next: the lines `status:` and `action:` of
+ * `plexus status`. Made from what reports.ts, its only caller, knows of the volume.
+ */
+import { formatSize } from '../../base/bytes.ts'
+import type { DoubtReport, Health, JobReport } from '../../control/reports.ts'
+import {
+  byUuid,
+  type PlexRecord,
+  type SubdiskRecord,
+  sizeOfPlex,
+  subdisksOf,
+  type VinumModel,
+  type VolumeRecord,
+} from './model/model.ts'
+import type { SetDrive } from './set/drive.ts'
+
+/** All that is known of a volume. */
+export interface Situation {
+  readonly model: VinumModel
+  readonly volume: VolumeRecord
+  readonly plexes: readonly PlexRecord[]
+  readonly drives: ReadonlyMap<string, SetDrive>
+  readonly health: Health
+  /** Subdisks that are not up. */
+  readonly bad: readonly SubdiskRecord[]
+  /** A job at work on it, or paused. */
+  readonly process: JobReport | undefined
+  readonly doubt: DoubtReport | undefined
+  /** Why the last resync failed. */
+  readonly resyncError: string | undefined
+}
+
+export interface Advice {
+  readonly status: string
+  readonly action: string
+}
+
+export function adviceOf(situation: Situation): Advice {
+  const { volume, process } = situation
+  const told = [statusText(situation), doubtText(situation)].filter(Boolean).join(' ')
+  const action = actionText(situation)
+  const stopped = process ? undefined : stoppedText(situation)
+  if (stopped === undefined) return { status: told, action }
+  return {
+    status: told || stopped,
+    action: action || `To go on: plexus vinum start ${volume.name}`,
+  }
+}
+
+/** Of a volume in FreeBSD's format; `fault`: why it is not offered. */
+export function importedAdvice(situation: Situation, fault: string | undefined): Advice {
+  const { status } = adviceOf(situation)
+  return {
+    status:
+      fault === undefined
+        ? `Read-only, since its drives have FreeBSD's format. ${status}`.trim()
+        : `Not served: ${fault}.`,
+    action: importedAction(situation, fault),
+  }
+}
+
+function importedAction(situation: Situation, fault: string | undefined): string {
+  const missing = missingDrive(situation)
+  if (missing) return `Connect drive ${missing.record.name} again: it is taken back by itself.`
+  if (fault !== undefined || situation.bad.length > 0) {
+    return 'Copy it to a new volume, or let FreeBSD bring it up to date.'
+  }
+  return 'To make it writable: plexus vinum convert'
+}
+
+/** Work that no job does any more, because it failed or was cancelled. */
+function stoppedText({ model, plexes }: Situation): string | undefined {
+  for (const plex of plexes) {
+    const { name, growth, parityValidBytes } = plex
+    if (growth) {
+      return `The growth of ${name} has stopped at ${formatSize(growth.cursorBytes)}. It serves as it is.`
+    }
+    if (lacksParity(model, plex)) {
+      return `The parity of ${name} was made up to ${formatSize(parityValidBytes)} only.`
+    }
+  }
+  return undefined
+}
+
+function lacksParity(model: VinumModel, plex: PlexRecord): boolean {
+  const { organization, parityValidBytes } = plex
+  if (organization !== 'raid5') return false
+  return parityValidBytes < sizeOfPlex(plex, subdisksOf(model, plex.uuid))
+}
+
+/**
+ * The plex that would serve without a column, were its parity known to be right. Its writes have computed the parity
+ * of what they wrote, so that no data is lost; where nothing was written parity may be anything.
+ */
+function unprotected({ model, plexes, health, bad }: Situation): PlexRecord | undefined {
+  if (health !== 'FAULTED') return undefined
+  return plexes.find(
+    (plex) =>
+      lacksParity(model, plex) && bad.filter(({ plexUuid }) => plexUuid === plex.uuid).length === 1,
+  )
+}
+
+function statusText(situation: Situation): string {
+  const { model, volume, health, bad, process } = situation
+  if (bad.length === 0) {
+    return process?.kind === 'initialise'
+      ? 'Parity is being made; until then one failure may lose what was never written.'
+      : ''
+  }
+  const parts = [...new Set(bad.map((subdisk) => trouble(situation, subdisk)))].join(' ')
+  const plex = unprotected(situation)
+  if (plex) {
+    const size = formatSize(sizeOfPlex(plex, subdisksOf(model, plex.uuid)))
+    return (
+      `${parts} The parity of ${plex.name} was made up to ${formatSize(plex.parityValidBytes)} of ${size} only, so ` +
+      `that ${volume.name} does not go on without it by itself. Nothing that was written since that began is lost.`
+    )
+  }
+  const rest =
+    health === 'FAULTED'
+      ? 'Part of the data cannot be reached.'
+      : 'Data is intact; one more failure may lose it.'
+  return `${parts} ${rest}`
+}
+
+function trouble({ drives, model }: Situation, subdisk: SubdiskRecord): string {
+  const drive = drives.get(subdisk.driveUuid)
+  const record = byUuid(model.drives, subdisk.driveUuid)
+  const name = record?.name ?? subdisk.driveUuid
+  if (!drive?.present) {
+    const since = drive?.goneSince === undefined ? '' : ` since ${clockTime(drive.goneSince)}`
+    const device = record?.device === name ? '' : ` (${record?.device ?? '?'})`
+    return `Drive ${name}${device} is missing${since}.`
+  }
+  return subdisk.state === 'reviving'
+    ? `Subdisk ${subdisk.name} on drive ${name} is being filled.`
+    : `Subdisk ${subdisk.name} on drive ${name} is ${subdisk.state}.`
+}
+
+function doubtText({ doubt, plexes, process, resyncError }: Situation): string {
+  if (!doubt) return ''
+  const what = plexes.length > 1 ? 'Its copies' : 'Its data and parity'
+  return (
+    `${what} may differ in ${formatSize(doubt.bytes)} since a crash or a failed write${resyncText(doubt, process, resyncError)} ` +
+    'Until then the loss of a drive may damage that part.'
+  )
+}
+
+function resyncText(
+  { retrySeconds }: DoubtReport,
+  process: JobReport | undefined,
+  error: string | undefined,
+): string {
+  if (process?.kind === 'resync') {
+    return process.state === 'paused'
+      ? '; the resync that makes them agree is paused.'
+      : '; a resync makes them agree.'
+  }
+  if (retrySeconds === undefined) return ', and no resync is under way.'
+  if (error === undefined) return `; a resync begins in ${retrySeconds} s.`
+  return `, and the resync has failed: ${error}. It is tried again in ${retrySeconds} s.`
+}
+
+function actionText(situation: Situation): string {
+  const { volume, health, bad, process, doubt } = situation
+  const { name } = volume
+  const plex = unprotected(situation)
+  const missing = missingDrive(situation)
+  if (missing && plex) return goOnText(situation, plex, missing)
+  if (process?.state === 'paused') return `To go on: plexus job resume ${process.id}`
+  if (process && !missing) {
+    return `Nothing to do. To follow it: plexus wait ${name} --for ${process.kind}`
+  }
+  if (missing) {
+    return health === 'FAULTED'
+      ? `Connect drive ${missing.record.name} again: it is taken back by itself.`
+      : `Connect drive ${missing.record.name} again, or replace it: plexus volume replace ${name} ${missing.record.name} NEW-DEVICE`
+  }
+  if (bad.length > 0) {
+    return `Look at its drive, then fill it again: plexus vinum start ${name}`
+  }
+  if (!doubt) return ''
+  return (
+    `To try it now: plexus vinum start ${name}. If it fails again and again, plexus events shows what cannot be ` +
+    'read: once that is written again, it can.'
+  )
+}
+
+function goOnText({ model }: Situation, plex: PlexRecord, missing: SetDrive): string {
+  const job = model.jobs.find(({ targetUuid }) => targetUuid === plex.uuid)
+  const cancel = job ? `plexus job cancel ${job.id}, then ` : ''
+  return (
+    `Connect drive ${missing.record.name} again: it is taken back by itself. If it is lost: ${cancel}plexus vinum setstate ` +
+    `--force up ${plex.name} goes on without it; what was written is there, and what never was reads as anything.`
+  )
+}
+
+function missingDrive({ bad, drives }: Situation): SetDrive | undefined {
+  for (const { driveUuid } of bad) {
+    const drive = drives.get(driveUuid)
+    if (drive && !drive.present) return drive
+  }
+  return undefined
+}
+
+/** Time of day of an ISO text, as the logs show it. */
+export function clockTime(iso: string): string {
+  return iso.slice(11, 19)
+}
