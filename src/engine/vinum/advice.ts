@@ -102,7 +102,7 @@ function unprotected({ model, plexes, health, bad }: Situation): PlexRecord | un
 }
 
 function statusText(situation: Situation): string {
-  const { model, volume, health, bad, process } = situation
+  const { model, volume, health, bad, process, doubt } = situation
   if (bad.length === 0) {
     return process?.kind === 'initialise'
       ? 'Parity is being made; until then one failure may lose what was never written.'
@@ -114,7 +114,8 @@ function statusText(situation: Situation): string {
     const size = formatSize(sizeOfPlex(plex, subdisksOf(model, plex.uuid)))
     return (
       `${parts} The parity of ${plex.name} was made up to ${formatSize(plex.parityValidBytes)} of ${size} only, so ` +
-      `that ${volume.name} does not go on without it by itself. Nothing that was written since that began is lost.`
+      `that ${volume.name} does not go on without the drive by itself. Nothing that was written since that began is ` +
+      `lost${doubt ? ', except perhaps where data and parity differ' : ''}.`
     )
   }
   const rest =

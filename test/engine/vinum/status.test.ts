@@ -229,7 +229,7 @@ t.test('a new raid5 that loses a disk before its parity was made', async (t) => 
   t.match(lost, { state: 'DOWN', health: 'FAULTED' })
   t.match(
     lost.status,
-    /^Drive d2 is missing since \S+\. The parity of v\.p0 was made up to .* of .* only, so that v does not go on without it by itself\. Nothing that was written since that began is lost\.$/,
+    /^Drive d2 is missing since \S+\. The parity of v\.p0 was made up to .* of .* only, so that v does not go on without the drive by itself\. Nothing that was written since that began is lost\.$/,
   )
   t.match(
     lost.action,
@@ -239,6 +239,10 @@ t.test('a new raid5 that loses a disk before its parity was made', async (t) => 
   // What is written until somebody decides is refused, and damages nothing.
   for (const at of beside) await failureOf(put(volume, at, pattern(99, 8192)))
   await failureOf(put(volume, 8 * MIB, pattern(99, MIB)))
+  t.match(
+    machine.volume('v').status,
+    /is lost, except perhaps where data and parity differ\. Its data and parity may differ in /,
+  )
 
   const force = { state: 'up', object: 'v.p0', force: true }
   t.match(await failureOf(machine.run('vinum.setstate', force)), { kind: 'in-use' })
