@@ -11,6 +11,7 @@ import type { SimRandom } from './random.ts'
 import {
   drivesIn,
   drivesOf,
+  isRedundant,
   isUp,
   jobsOf,
   rowSizes,
@@ -25,8 +26,12 @@ import { Wounds } from './wounds.ts'
 /** After the trouble everything must be whole again by then. */
 const RECOVERY_MS = 3_600_000
 const LOOK_MS = 20
-/** Of all trouble, what no disk reports. */
-const QUIET_SHARE = 0.15
+/** Of all trouble: what disks report, what they do not, and more than redundancy bears. */
+const KINDS = [
+  [32, 'loud'],
+  [6, 'quiet'],
+  [2, 'beyond'],
+] as const
 
 /** What can be wrong with a disk, and how often it is chosen. */
 const FAULTS: readonly (readonly [number, string, Fault])[] = [
@@ -110,6 +115,8 @@ export class Faults {
   /** It was replaced, and goes to the scrap heap. */
   #isDiscarded = false
   #later: Timer | undefined
+  /** The second disk, where there are more in trouble than redundancy bears. */
+  #second: SimDisk | undefined
 
   constructor(world: World, random: SimRandom) {
     this.#world = world
@@ -156,13 +163,53 @@ export class Faults {
     const disk = this.choose(machine)
     if (!disk) return
     this.mark(machine, disk)
-    const isQuiet = this.#quietly.chance(QUIET_SHARE)
-    const random = isQuiet ? this.#quietly : this.#random
-    const rows = isQuiet ? this.#quietFaults(machine) : FAULTS
+    const kind = this.#quietly.weighted(KINDS)
+    if (kind === 'beyond' && this.#pullTwo(machine, disk)) return
+    const random = kind === 'quiet' ? this.#quietly : this.#random
+    const rows = kind === 'quiet' ? this.#quietFaults(machine) : FAULTS
     const [name, fault] = random.weighted(rows.map((row) => [row[0], [row[1], row[2]]] as const))
     this.#world.counts.faults++
     this.#world.note('fault', `${disk.name}: ${name}`)
     this.#later = fault(disk, random, this.#world, this.#wounds)
+  }
+
+  /**
+   * Two disks of one volume are pulled out, at once or one after the other: errors are right until they are back.
+   * False: there is no such pair.
+   */
+  #pullTwo(machine: Machine, disk: SimDisk): boolean {
+    const world = this.#world
+    const random = this.#quietly
+    const partners = volumesOf(machine)
+      .filter((volume) => isRedundant(volume) && drivesOf(volume).has(disk.name))
+      .flatMap((volume) => [...drivesOf(volume)])
+    const others = world.disks.filter(
+      (one) => one !== disk && one.present && partners.includes(one.name),
+    )
+    if (others.length === 0) return false
+    const second = random.pick(others)
+    this.#second = second
+    world.counts.faults++
+    world.note('fault', `${disk.name}, ${second.name}: pulled out`)
+    for (const unit of world.units) unit.mayFail = true
+    this.#rowsInDoubt()
+    world.unplug(disk, random.chance(0.5))
+    this.#later = world.scheduler.after(random.pick([0, random.exponential(5), 100]), () => {
+      if (world.machine !== machine || !second.present) return
+      this.#rowsInDoubt()
+      world.unplug(second, random.chance(0.5))
+    })
+    return true
+  }
+
+  /** Where a column is computed, what is under way in its row counts, also when it has failed. */
+  #rowsInDoubt(): void {
+    const { machine } = this.#world
+    for (const unit of this.#world.units) {
+      const volume = machine && volumeOf(machine, unit.uuid)
+      if (volume) unit.rowSizes = rowSizes(volume)
+      unit.damageRows(unit.rowSizes)
+    }
   }
 
   /** Rows of the volume that a power cut now may damage: raid5 that is not whole. */
@@ -203,15 +250,33 @@ export class Faults {
     }
     if (this.#isDiscarded) faulty.media.renew(this.#quietly)
     this.#isDiscarded = false
-    if (!faulty.device) await this.#world.plug(faulty)
+    if (this.#second) this.#rowsInDoubt()
+    for (const disk of this.#quietly.shuffle([faulty, this.#second ?? faulty])) {
+      if (!disk.device) await this.#world.plug(disk)
+    }
     if (this.#world.machine !== machine) return
     await this.#answered(machine)
-    await this.becomeWhole(machine)
+    await this.#heal(machine)
     if (this.#world.machine !== machine) return
     await this.#wounds.mend(machine)
     if (this.#world.machine !== machine) return
     this.faulty = undefined
-    for (const unit of this.#world.units) unit.mayFail = false
+    this.#second = undefined
+    this.#isFine()
+  }
+
+  /** Starts what is needed until every volume is healthy and no job is left. */
+  async becomeWhole(machine: Machine): Promise<void> {
+    await this.#heal(machine)
+    if (this.#world.machine === machine) this.#isFine()
+  }
+
+  /** No error is right any more, and all blocks have one content. */
+  #isFine(): void {
+    for (const unit of this.#world.units) {
+      unit.mayFail = false
+      unit.oracle.mend()
+    }
   }
 
   /** What was under way has ended: an engine may see only then what has failed, and that a volume is not whole. */
@@ -223,8 +288,7 @@ export class Faults {
     }
   }
 
-  /** Starts what is needed until every volume is healthy and no job is left. */
-  async becomeWhole(machine: Machine): Promise<void> {
+  async #heal(machine: Machine): Promise<void> {
     const world = this.#world
     const endMs = world.nowMs + RECOVERY_MS
     for (let round = 0; world.machine === machine && !world.violation; round++) {

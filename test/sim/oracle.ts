@@ -263,13 +263,6 @@ export class Oracle {
     return this.#clock.tick()
   }
 
-  /** The content of these blocks is not known any more: once found, it stays. */
-  forget(offset: number, length: number): void {
-    const unknown = [settled(UNKNOWN)]
-    const first = offset / this.blockBytes
-    this.#lists.fill(unknown, first, first + length / this.blockBytes)
-  }
-
   /** What these blocks read as is not judged until {@link mend}. */
   damage({ offset, length }: { readonly offset: number; readonly length: number }): void {
     const end = Math.min(offset + length, this.sizeBytes)
@@ -287,14 +280,6 @@ export class Oracle {
     this.#volatile.add(found)
     for (const block of this.#damaged) this.#replace(block, 1, (list) => [...list, found])
     this.#damaged.clear()
-  }
-
-  /** Blocks that nobody has written, though they have been read, are unknown again. */
-  forgetUnwritten(): void {
-    const unknown = [settled(UNKNOWN)]
-    this.#replace(0, this.#lists.length, (list) =>
-      list.every(({ value }) => value <= PINNED) ? unknown : list,
-    )
   }
 
   /** Ranges with writes that a power cut could take back, or that are under way. */

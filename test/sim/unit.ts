@@ -41,6 +41,8 @@ export class Unit {
   doomed = false
   /** Rows that a cut now may damage as a whole: raid5 without all columns; bytes of data in a row. */
   rowsAtRisk: () => readonly number[] = () => []
+  /** Data bytes in a row of raid5, as they were known last. */
+  rowSizes: readonly number[] = []
   readonly #history: Operation[] = []
   #opening = false
   #onIdle: (() => void)[] = []
@@ -121,7 +123,10 @@ export class Unit {
     if (rows.length > 0) this.mayFail = true
   }
 
-  /** Rows of these sizes with writes that are not durable have unknown content from now on. */
+  /**
+   * Rows of these sizes with writes that are not durable have unknown content until all is whole: not even always the
+   * same one, as parity tells another than the column that it stands for when that one is lost.
+   */
   damageRows(rowSizes: readonly number[]): void {
     const { oracle } = this
     if (rowSizes.length === 0) return
@@ -133,7 +138,7 @@ export class Unit {
         rows.set(`${start} ${length}`, { offset: start, length })
       }
     }
-    for (const { offset, length } of rows.values()) oracle.forget(offset, length)
+    for (const { offset, length } of rows.values()) oracle.damage({ offset, length })
   }
 
   /** Is a request under way that was sent by then? */
