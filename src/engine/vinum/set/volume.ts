@@ -170,7 +170,10 @@ export class RunningVolume {
       store: (block, which) => this.#store(block, which),
       flushDrives: () => this.#flushDrives(),
       mayClear: () => this.#subdisks().every(({ record }) => record.state === 'up'),
-      onHeld: () => this.#set.objects.jobs.resyncLater(this),
+      onHeld: () => {
+        // A write that hung on a lost drive may end after its set has failed and was taken apart.
+        if (this.#set.assembled) this.#set.objects.jobs.resyncLater(this)
+      },
       ...(remembered && { initial: { ...remembered, held: true } }),
     })
   }

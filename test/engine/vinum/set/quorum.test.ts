@@ -149,6 +149,20 @@ t.test('more than half are lost at once: the set fails, and is back with its dri
   t.ok(await holds(machine, 'r', 2))
 })
 
+t.test('a write that hangs on all drives ends after the set has failed without them', async (t) => {
+  const machine = await machineWith(2, { m: { mirror: ['d1', 'd2'] } })
+  const volume = machine.open('m')
+  await put(volume, 0, pattern(1, MIB))
+  for (const name of ['d1', 'd2']) machine.device(name).hold()
+  const write = failureOf(put(volume, 0, pattern(2, MIB)))
+  await pullAll(machine, ['d1', 'd2'])
+  t.match(said(machine, 'set-failed'), [/0 of 2 drives only/])
+  for (const name of ['d1', 'd2']) machine.device(name).release()
+  t.equal((await write).kind, 'gone')
+  await volume.close()
+  t.equal(machine.pool.leased, 0)
+})
+
 t.test('drives without which others can be served are away at the start', async (t) => {
   const machine = await machineWith(5, {
     b: { mirror: ['d4', 'd5'] },
