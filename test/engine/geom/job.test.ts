@@ -296,6 +296,28 @@ t.test('the limit of all jobs is shared; what was jumped over is not charged', a
   t.equal(await bench.jobs.start(sparse).ended, 'done', 'without any time')
 })
 
+t.test(
+  'a job that gains from longer steps makes them while its drives serve nobody else',
+  async (t) => {
+    const bench = new Bench()
+    const others = [false, false, true, true, false, false]
+    const busy = () => others.shift() ?? false
+    const job = bench.jobs.start(bench.plan('db', 20 * MIB, { aloneBytes: 4 * MIB, busy }))
+    await bench.pass(1000)
+    t.equal(await job.ended, 'done')
+    t.strictSame(
+      bench.sizes.map((size) => size / MIB),
+      [1, 4, 4, 1, 1, 4, 4, 4],
+      'the first one, and those after it has found others, are of the usual size',
+    )
+    bench.sizes.length = 0
+    const limitBytesPerSecond = 20 * MIB
+    bench.jobs.start(bench.plan('slow', 20 * MIB, { aloneBytes: 4 * MIB, limitBytesPerSecond }))
+    await bench.pass(1000)
+    t.equal(Math.max(...bench.sizes), 2 * MIB, 'a limit counts all the same')
+  },
+)
+
 t.test('while the drives serve others, a job rests as long as it works', async (t) => {
   const bench = new Bench()
   bench.stepMs = 20
