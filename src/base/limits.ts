@@ -104,6 +104,9 @@ export const DRAIN_IO_MS = 20_000
 
 /** Between two attempts to open a device that is busy or failing; arrivals are noticed sooner. */
 export const DEVICE_RETRY_MS = 10_000
+/** A device that a LUN exports as it is has this long to show what it carries; later it is looked at again. */
+export const LABEL_READ_MS = 15_000
+export const LABEL_RETRY_MS = 30_000
 /** A reload waits this long for I/O in flight on a device that it takes away. */
 export const DEVICE_CLOSE_MS = 5_000
 

@@ -27,6 +27,7 @@ import type { AuthConfig, Config, DeviceConfig, PortalConfig, TargetConfig } fro
 import { AUTH_NONE } from './config-checks.ts'
 import type { ListenAddress } from './config-schema.ts'
 import { DeviceSlots } from './device-slots.ts'
+import { ExportGuard } from './export-guard.ts'
 import type { IdentityStore } from './identity-store.ts'
 import { emptyConfig, type Plan, planChanges } from './reconcile.ts'
 import { UnitSlots } from './unit-slots.ts'
@@ -56,15 +57,17 @@ export class Appliance {
   #changing: Promise<void> = Promise.resolve()
 
   constructor(options: ApplianceOptions) {
-    const { config, pool, topology, clock, log } = options
+    const { config, pool, topology, identities, clock, log } = options
     this.#clock = clock
     this.#log = log
     this.topology = topology
-    this.#identities = options.identities
+    this.#identities = identities
     this.#config = emptyConfig(config)
+    const guard = new ExportGuard({ classes: topology.classes, identities, clock, log })
     this.devices = new DeviceSlots({
       queue: options.queue,
       topology,
+      guard,
       clock,
       log: log.child({ part: 'device' }),
     })
@@ -73,7 +76,9 @@ export class Appliance {
       pool,
       clock,
       log: log.child({ part: 'unit' }),
-      identities: options.identities,
+      identities,
+      guard,
+      device: (name) => this.devices.config(name),
       onUnitReplaced: (name) => this.#remap(name),
     })
     this.server = new IscsiServer({

@@ -226,6 +226,23 @@ function checkBlockSizes(source: ConfigSource): void {
   }
 }
 
+/** `label: initiator` that outlives its LUN would speak for a label of this machine's own one day. */
+function checkLabels(source: ConfigSource): void {
+  const devices = isRecord(source.value) ? source.value['devices'] : undefined
+  const mapped = new Set(
+    entriesOf(source.value, 'targets').flatMap((target) =>
+      entriesOf(target.value, 'luns', target.path).map(({ value }) => value['device']),
+    ),
+  )
+  for (const [name, device] of Object.entries(isRecord(devices) ? devices : {})) {
+    if (!isRecord(device) || device['label'] === undefined || mapped.has(name)) continue
+    source.problemAtKey(
+      ['devices', name, 'label'],
+      `device "${name}": "label" is for a device that a LUN names; take it away`,
+    )
+  }
+}
+
 function checkAccess(source: ConfigSource, target: Entry): void {
   const access = target.value['access']
   if (!isRecord(access)) return
@@ -272,6 +289,7 @@ const CHECKS: readonly ((source: ConfigSource) => void)[] = [
   checkAuth,
   checkTargets,
   checkBlockSizes,
+  checkLabels,
 ]
 
 /** Runs all checks over what could be parsed. */

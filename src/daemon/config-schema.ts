@@ -130,6 +130,12 @@ const device = z.union([
   z.strictObject({
     path: devicePath,
     readOnly: z.boolean().default(false).describe('Open for reading only; its LUNs are read-only'),
+    label: z
+      .literal('initiator')
+      .optional()
+      .describe(
+        'initiator: a vinum label on this device was put there by an initiator, and the device is exported all the same',
+      ),
   }),
 ])
 

@@ -54,6 +54,8 @@ export interface DeviceConfig {
   readonly readOnly: boolean
   /** A LUN leads to it as it is: what is on it is the initiators', and no class of the engine looks at it. */
   readonly exported: boolean
+  /** `initiator`: a label of ours that it carries is an initiator's (export-guard.ts). */
+  readonly label: 'initiator' | undefined
 }
 
 /** A provider that LUNs lead to: one logical unit, whichever targets map it. */
@@ -214,6 +216,7 @@ function resolveConfig(
       path: resolve(base, typeof given === 'string' ? given : given.path),
       readOnly: typeof given === 'string' ? false : given.readOnly,
       exported: blockBytes.has(name),
+      label: typeof given === 'string' ? undefined : given.label,
     })),
     units: [...blockBytes].map(([name, bytes]) => ({ name, blockBytes: bytes })),
     targets: data.targets.map((target) => ({

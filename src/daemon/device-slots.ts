@@ -17,6 +17,7 @@ import { flush } from '../hal/io.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
 import { openDevice } from '../hal/open-device.ts'
 import type { DeviceConfig } from './config.ts'
+import type { ExportGuard } from './export-guard.ts'
 
 interface Slot {
   readonly config: DeviceConfig
@@ -33,6 +34,7 @@ interface Slot {
 export interface DeviceSlotsOptions {
   readonly queue: IoQueue
   readonly topology: Topology
+  readonly guard: ExportGuard
   readonly clock: Clock
   readonly log: Logger
 }
@@ -78,6 +80,11 @@ export class DeviceSlots {
     }))
   }
 
+  /** The configuration of a slot; undefined: there is no slot of that name. */
+  config(name: string): DeviceConfig | undefined {
+    return this.#slots.get(name)?.config
+  }
+
   /** Devices that are not there, with the reasons. */
   get missing(): readonly { readonly name: string; readonly reason: string }[] {
     return this.report().flatMap(({ name, reason }) =>
@@ -102,7 +109,11 @@ export class DeviceSlots {
         removed: false,
       })
     }
-    await Promise.all(configs.map((config) => this.#tryOpen(config.name)))
+    // Those for LUNs come last: by then it is known which sets this machine has.
+    for (const exported of [false, true]) {
+      const now = configs.filter((config) => config.exported === exported)
+      await Promise.all(now.map((config) => this.#tryOpen(config.name)))
+    }
   }
 
   /**
@@ -205,9 +216,11 @@ export class DeviceSlots {
   }
 
   async #attach(slot: Slot, device: BlockDevice): Promise<void> {
-    const { topology, log } = this.#options
-    const { name } = slot.config
+    const { topology, guard, log } = this.#options
+    const { name, exported } = slot.config
     const { logicalBlockBytes, sizeBytes } = device.geometry
+    if (!exported) guard.takeBack(slot.config, device.identity)
+    const opaque = exported && !(await guard.belongsHere(slot.config, device))
     log.info(
       { event: 'device-ready', device: name },
       `device ${name} is ready: ${device.path}, ${formatSize(sizeBytes)}, blocks of ${logicalBlockBytes} bytes`,
@@ -217,7 +230,7 @@ export class DeviceSlots {
     })
     slot.device = device
     slot.reason = undefined
-    await topology.addDevice(name, device, { opaque: slot.config.exported })
+    await topology.addDevice(name, device, { opaque })
     this.#sayContents(name, device)
   }
 

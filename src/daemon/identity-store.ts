@@ -3,7 +3,8 @@
  * serial number (SPC-5, VPD 83h and 80h) of each device, and the target portal group tag (RFC 7143, 4.4.1)
  * of each portal. A disk that came back with another identity would be another disk to its initiators, so
  * they are made once, at random, and stored: one JSON file with a CRC32C, replaced atomically, with the
- * copy before it beside it. Used by device-slots.ts and appliance.ts.
+ * copy before it beside it. Also kept: which disks were blank of our labels when they were exported as they are
+ * (docs/adr/0008-whose-label.md). Used by unit-slots.ts, appliance.ts and export-guard.ts.
  *
  *   {"format":"plexus-identities","version":1,"crc32c":"…","content":{"devices":[…],"portalTags":{…}}}
  */
@@ -53,6 +54,8 @@ const contentSchema = z.strictObject({
       /** What the device calls itself, if it does: its WWID, else vendor, model and serial number. */
       mark: z.string().optional(),
       naa: z.string().regex(/^6[0-9a-f]{31}$/),
+      /** The disk that was exported as it is, without a label of ours: what it carries since is its initiators'. */
+      lent: z.string().optional(),
     }),
   ),
   portalTags: z.record(z.string(), z.int().min(1).max(PORTAL_TAG_MAX)),
@@ -121,6 +124,7 @@ export class IdentityStore {
       name,
       naa: record?.naa ?? this.#newNaa(),
       ...((mark ?? record?.mark) === undefined ? {} : { mark: mark ?? record?.mark }),
+      ...(record?.lent === undefined ? {} : { lent: record.lent }),
     }
     if (!record || record.name !== next.name || record.mark !== next.mark) {
       const others = this.#content.devices
@@ -131,6 +135,30 @@ export class IdentityStore {
       this.#write({ ...this.#content, devices: [...others, next] })
     }
     return this.#unitIdentity(next)
+  }
+
+  /** Was the disk (`evidenceOf` in export-guard.ts) exported as it is, without a label of ours, and not taken back since? */
+  isLent(disk: string): boolean {
+    return this.#content.devices.some((one) => one.lent === disk)
+  }
+
+  /** Notes it, durably, for the device that was identified as `name`. */
+  lend(name: string, disk: string): void {
+    if (this.isLent(disk)) return
+    const devices = this.#content.devices.map((one) =>
+      one.name === name ? { ...one, lent: disk } : one,
+    )
+    this.#write({ ...this.#content, devices })
+  }
+
+  /** The disk is this machine's own from now on. */
+  takeBack(disk: string): void {
+    if (!this.isLent(disk)) return
+    const devices = this.#content.devices.map((one) => {
+      const { lent, ...rest } = one
+      return lent === disk ? rest : one
+    })
+    this.#write({ ...this.#content, devices })
   }
 
   /** The target portal group tag of a portal: the lowest that is free, the first time it is asked for. */
@@ -235,7 +263,7 @@ export class IdentityStore {
 }
 
 /** What a device calls itself in the world; undefined for image files and nameless devices. */
-function markOf(device: DeviceIdentity): string | undefined {
+export function markOf(device: DeviceIdentity): string | undefined {
   if (device.wwid) return device.wwid
   if (!device.serial) return undefined
   return [device.vendor ?? '', device.model ?? '', device.serial].join('/')

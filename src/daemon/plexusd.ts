@@ -22,6 +22,7 @@ import { createEngine } from '../engine/engine.ts'
 import { createAlignedPool } from '../hal/aligned-pool.ts'
 import { createIoQueue } from '../hal/io-queue.ts'
 import { Appliance } from './appliance.ts'
+import { labelWarnings } from './check-labels.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
 import { configJsonSchema } from './config-schema.ts'
 import { ControlServer } from './control-server.ts'
@@ -60,9 +61,18 @@ function loadOrExplain(file: string): Config | undefined {
   }
 }
 
-function check(file: string): number {
+async function check(file: string): Promise<number> {
   const config = loadOrExplain(file)
   if (!config) return EXIT.USAGE
+  try {
+    for (const warning of await labelWarnings(config)) {
+      process.stderr.write(`${config.file}: warning: ${warning}\n`)
+    }
+  } catch (error) {
+    // The state directory, which is not everybody's to read.
+    if (!(error instanceof PlexusError)) throw error
+    process.stderr.write(`warning: labels were not looked at: ${error.message}\n`)
+  }
   for (const { where, message } of config.warnings) {
     process.stderr.write(`${where}: warning: ${message}\n`)
   }
@@ -128,6 +138,7 @@ class Daemon {
         now: () => new Date(),
         config: () => appliance.config,
         devices: () => appliance.devices.report(),
+        units: () => appliance.units.report(),
         sessions: () => appliance.server.sessions(),
         reload: () => this.reload(),
       },

@@ -46,7 +46,7 @@ auth:
     initiators: ["iqn.1998-01.com.vmware:*"]
 devices:
   d1: /dev/disk/by-id/wwn-0x5000c500a1c0d001
-  d2: { path: images/d2.img, readOnly: true }
+  d2: { path: images/d2.img, readOnly: true, label: initiator }
 targets:
   - name: iqn.2026-01.lab.Plexus:DB
     alias: Database disks
@@ -94,8 +94,15 @@ t.test('a whole configuration', async (t) => {
       path: '/dev/disk/by-id/wwn-0x5000c500a1c0d001',
       readOnly: false,
       exported: true,
+      label: undefined,
     },
-    { name: 'd2', path: join(dir, 'images/d2.img'), readOnly: true, exported: true },
+    {
+      name: 'd2',
+      path: join(dir, 'images/d2.img'),
+      readOnly: true,
+      exported: true,
+      label: 'initiator',
+    },
   ])
   t.strictSame(config.units[0], { name: 'd1', blockBytes: 4096 })
   const target = config.targets[0]
@@ -168,6 +175,7 @@ devices:
   d1: ./d1.img
   "bad name": ./x
   d3: { path: ./x, readOnly: maybe }
+  d4: { path: ./x, label: initiator }
 targets:
   - name: nonsense
     portals: [sann]
@@ -191,19 +199,20 @@ volumes: []
     '7:14 portal "san": 0.0.0.0:3260 is taken by portal "san" already',
     '10:3 "bad name" in "devices": a name is 1 to 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit',
     '11:30 "readOnly" in device "d3": expected true or false, found "maybe"',
-    '13:11 "nonsense" is not an iSCSI name; write iqn.YYYY-MM.reversed.domain:anything',
-    '14:15 target "nonsense": there is no portal "sann"; did you mean "san"?',
-    '15:11 target "nonsense": there is no auth group "nobody"',
-    '17:9 target "nonsense" lun 0 needs exactly one of "device" and "volume"',
-    '17:19 unknown key "devise" in target "nonsense" lun 0; did you mean "device"?',
-    '18:16 target "nonsense" lun 0 is defined twice',
-    '18:27 target "nonsense" lun 0: there is no device "d2"; did you mean "d1"?',
-    '19:16 "lun" in target "nonsense" lun 256: must be at most 255, found number 256',
-    '22:32 target "nonsense" access of "iqn.2026-01.x:y": there is no lun 9 in target "nonsense"',
-    '23:21 "sessions" in "limits": must be at least 1, found number 0',
-    '23:36 "bufferPool" in "limits": a size from 32MiB to 2GiB, a multiple of 4MiB',
-    '24:15 "level" in "log": expected debug or info or warn or error, found "inof"; did you mean "info"?',
-    '25:1 volumes are made with "plexus volume create"; the labels on the disks are the truth',
+    '12:20 device "d4": "label" is for a device that a LUN names; take it away',
+    '14:11 "nonsense" is not an iSCSI name; write iqn.YYYY-MM.reversed.domain:anything',
+    '15:15 target "nonsense": there is no portal "sann"; did you mean "san"?',
+    '16:11 target "nonsense": there is no auth group "nobody"',
+    '18:9 target "nonsense" lun 0 needs exactly one of "device" and "volume"',
+    '18:19 unknown key "devise" in target "nonsense" lun 0; did you mean "device"?',
+    '19:16 target "nonsense" lun 0 is defined twice',
+    '19:27 target "nonsense" lun 0: there is no device "d2"; did you mean "d1"?',
+    '20:16 "lun" in target "nonsense" lun 256: must be at most 255, found number 256',
+    '23:32 target "nonsense" access of "iqn.2026-01.x:y": there is no lun 9 in target "nonsense"',
+    '24:21 "sessions" in "limits": must be at least 1, found number 0',
+    '24:36 "bufferPool" in "limits": a size from 32MiB to 2GiB, a multiple of 4MiB',
+    '25:15 "level" in "log": expected debug or info or warn or error, found "inof"; did you mean "info"?',
+    '26:1 volumes are made with "plexus volume create"; the labels on the disks are the truth',
   ])
 })
 

@@ -3,19 +3,27 @@ import { mkdtempSync, renameSync, rmSync, truncateSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { ManualClock } from '../../src/base/clock.ts'
-import { DEVICE_RETRY_MS, MIB } from '../../src/base/limits.ts'
+import { type Clock, ManualClock } from '../../src/base/clock.ts'
+import { DEVICE_RETRY_MS, LABEL_READ_MS, LABEL_RETRY_MS, MIB } from '../../src/base/limits.ts'
 import { createLogger, silentLogger } from '../../src/base/log.ts'
+import type { DeviceConfig } from '../../src/daemon/config.ts'
 import { DeviceSlots } from '../../src/daemon/device-slots.ts'
+import { ExportGuard } from '../../src/daemon/export-guard.ts'
 import { IdentityStore } from '../../src/daemon/identity-store.ts'
 import { UnitSlots } from '../../src/daemon/unit-slots.ts'
 import { createIoQueue } from '../../src/hal/io-queue.ts'
+import { MemoryDevice } from '../../src/hal/memory-device.ts'
 import { get, Machine, pattern, put } from '../support/engine.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'plexus-slots-'))
 t.teardown(() => rmSync(dir, { recursive: true, force: true }))
 
-function units(machine: Machine, state: string) {
+/** `devices`: those that the configuration has, for LUNs that export them as they are. */
+function units(
+  machine: Machine,
+  state: string,
+  options: { devices?: ReadonlyMap<string, DeviceConfig>; clock?: Clock } = {},
+) {
   const lines: string[] = []
   const replaced: string[] = []
   const log = createLogger('info', 'json', (line) => lines.push(line))
@@ -24,18 +32,31 @@ function units(machine: Machine, state: string) {
   const onUnitReplaced = (name: string): void => {
     replaced.push(name)
   }
+  const { classes } = topology
+  const { devices, clock = topology.clock } = options
+  const guard = new ExportGuard({ classes, identities, clock, log })
   const slots = new UnitSlots({
     topology,
     pool,
-    clock: topology.clock,
+    clock,
     log,
     identities,
+    guard,
+    device: (name) => devices?.get(name),
     onUnitReplaced,
   })
   const said = (event: string) =>
     lines.map((line) => JSON.parse(line)).filter((line) => line.event === event)
   return { slots, replaced, said }
 }
+
+const device = (name: string): DeviceConfig => ({
+  name,
+  path: `/dev/${name}`,
+  readOnly: false,
+  exported: true,
+  label: undefined,
+})
 
 const config = (name: string, blockBytes?: number) => ({ name, blockBytes })
 
@@ -110,6 +131,109 @@ t.test(
   },
 )
 
+t.test('a LUN on a device that somebody holds takes it when it is let go', async (t) => {
+  const machine = await new Machine({ devices: 1 }).start()
+  const { topology } = machine
+  const { slots, said } = units(machine, 'held')
+  const access = { read: 1, write: 1, exclusive: 0 }
+  const holder = topology.attach(topology.find('d1'), undefined, 'somebody', access)
+  await slots.add([config('d1')], new Map())
+  t.match(slots.report(), [{ name: 'd1', ready: false, reason: /in use by somebody/ }])
+  await holder.close()
+  await topology.quiet()
+  t.strictSame(slots.report(), [{ name: 'd1', ready: true, reason: undefined, action: undefined }])
+  t.equal(said('unit-not-ready').length, 1)
+  await slots.close()
+})
+
+t.test('a device that hangs while it is asked for its label', async (t) => {
+  const clock = new ManualClock()
+  const machine = await new Machine({ devices: 1 }).start()
+  const { topology } = machine
+  const devices = new Map([['d1', device('d1')]])
+  const { slots } = units(machine, 'hangs', { clock, devices })
+  machine.device('d1').hold()
+  const added = slots.add([config('d1')], new Map())
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve))
+  clock.advance(LABEL_READ_MS)
+  await added
+  t.match(slots.report(), [
+    { ready: false, reason: /cannot be seen whether .* did not answer/, action: /tried again/ },
+  ])
+  t.match(topology.events.history, [
+    { event: 'export-refused', severity: 'critical', object: 'd1' },
+  ])
+  machine.device('d1').release()
+  clock.advance(LABEL_RETRY_MS)
+  await topology.quiet()
+  t.strictSame(slots.missing, [])
+  await slots.close()
+})
+
+t.test('whose label it is', async (t) => {
+  const machine = await new Machine({ devices: 2 }).start()
+  await machine.run('volume.create', { name: 'v', concat: ['d1', 'd2'] })
+  const { media } = machine.device('d1')
+  const state = join(dir, 'whose')
+  const identities = IdentityStore.open({ dir: state, revision: '1', log: silentLogger() })
+  const other = new Machine({ devices: 0 })
+  const guardOf = ({ topology }: Machine): ExportGuard =>
+    new ExportGuard({
+      classes: topology.classes,
+      identities,
+      clock: topology.clock,
+      log: silentLogger(),
+    })
+  const [here, elsewhere] = [guardOf(machine), guardOf(other)]
+  const disk = (wwid?: string, carried?: Buffer): MemoryDevice => {
+    const identity = { wwid, serial: undefined, vendor: undefined, model: undefined }
+    const made = new MemoryDevice({ sizeBytes: media.length, identity })
+    carried?.copy(made.media)
+    return made
+  }
+  const refused = (message: RegExp) => ({ kind: 'foreign', message })
+  const known = refused(/other devices of this machine/)
+  const doubtful = refused(/drive d1 of vinum set .* volume v, and nothing shows/)
+  const [d1, d2] = [device('d1'), device('d2')]
+
+  t.ok(await here.check(d1, disk('naa.1')), 'blank')
+  await t.rejects(here.check(d1, disk('naa.1', media)), known)
+  await t.rejects(elsewhere.check(d1, disk('naa.1', media)), doubtful)
+  t.ok(await here.belongsHere(d1, disk('naa.1', media)))
+  t.notOk(await elsewhere.belongsHere(d1, disk('naa.1', media)))
+
+  identities.identify('d1', disk('naa.1').identity, new Set(['d1']))
+  elsewhere.lend(d1, disk('naa.1').identity)
+  t.notOk(await elsewhere.check(d1, disk('naa.1', media)), 'labelled since it was exported')
+  t.notOk(await elsewhere.check(d2, disk('naa.1', media)), 'whatever it is called')
+  await t.rejects(elsewhere.check(d1, disk('naa.2', media)), doubtful, 'another disk')
+  await t.rejects(here.check(d1, disk('naa.1', media)), known, 'its set is here all the same')
+  t.notOk(await here.belongsHere(d1, disk('naa.1', media)), 'but it may be a copy')
+  const broken = disk('naa.1', media)
+  broken.fail('read', 'io', Number.POSITIVE_INFINITY)
+  t.notOk(await elsewhere.check(d1, broken))
+  t.notOk(await elsewhere.belongsHere(d2, broken))
+
+  const again = IdentityStore.open({ dir: state, revision: '1', log: silentLogger() })
+  t.ok(again.isLent('naa.1'), 'it outlives the process')
+  elsewhere.takeBack(d1, disk('naa.1').identity)
+  await t.rejects(elsewhere.check(d1, disk('naa.1', media)), doubtful)
+  broken.fail('read', 'io', Number.POSITIVE_INFINITY)
+  await t.rejects(elsewhere.check(d1, broken), refused(/cannot be seen/))
+
+  identities.identify('d2', disk().identity, new Set(['d1', 'd2']))
+  elsewhere.lend(d2, disk().identity)
+  await t.rejects(elsewhere.check(d2, disk(undefined, media)), doubtful, 'a nameless disk')
+  const said = { ...d2, label: 'initiator' } as const
+  t.notOk(await elsewhere.check(said, disk(undefined, media)), 'the word of the configuration')
+  await t.rejects(here.check(said, disk(undefined, media)), known)
+
+  const damaged = disk('naa.3', media)
+  const end = media.length - 512
+  damaged.media.fill(0, 0, end)
+  await t.rejects(elsewhere.check(d1, damaged), refused(/carries a drive of vinum set/))
+})
+
 t.test('blocks that do not fit what initiators saw: not ready, nothing held', async (t) => {
   const machine = await new Machine({ devices: 1, blockBytes: 4096 }).start()
   const { slots, said } = units(machine, 'blocks')
@@ -149,9 +273,11 @@ t.test('devices: missing, appearing, refused a name, taken away', async (t) => {
   const log = silentLogger()
   const queue = createIoQueue({ engine: 'threads', pool, log, threads: 1 })
   t.teardown(() => queue.close())
-  const slots = new DeviceSlots({ queue, topology, clock, log })
+  const identities = IdentityStore.open({ dir: join(dir, 'devices'), revision: '1', log })
+  const guard = new ExportGuard({ classes: topology.classes, identities, clock, log })
+  const slots = new DeviceSlots({ queue, topology, guard, clock, log })
   const path = join(dir, 'disk')
-  const image = (name: string, at: string) => ({ name, path: at, readOnly: false, exported: false })
+  const image = (name: string, at: string) => ({ ...device(name), path: at, exported: false })
   await machine.run('volume.create', { name: 'v', concat: ['d1'] })
   writeFileSync(join(dir, 'other'), '')
   truncateSync(join(dir, 'other'), 4 * MIB)

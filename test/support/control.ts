@@ -21,6 +21,7 @@ import { type Config, parseConfig } from '../../src/daemon/config.ts'
 import { ControlServer } from '../../src/daemon/control-server.ts'
 import type { ControlContext } from '../../src/daemon/methods/context.ts'
 import { controlMethods } from '../../src/daemon/methods/table.ts'
+import type { UnitReport } from '../../src/daemon/unit-slots.ts'
 import { EventLog } from '../../src/engine/geom/events.ts'
 import { JobManager } from '../../src/engine/geom/job.ts'
 import { Topology } from '../../src/engine/geom/topology.ts'
@@ -128,6 +129,7 @@ export class ControlRig {
   readonly device = new MemoryDevice({ sizeBytes: 16 * MIB, path: '/dev/d1' })
   readonly configFile = join(this.dir, 'plexus.yaml')
   sessions: SessionInfo[] = []
+  units: readonly UnitReport[] = []
   reloads = 0
   failReload: PlexusError | undefined
   config: Config
@@ -161,6 +163,7 @@ export class ControlRig {
         { name: 'd1', path: '/dev/d1', ready: true, reason: undefined },
         { name: 'd2', path: '/dev/d2', ready: false, reason: 'no such file' },
       ],
+      units: () => this.units,
       sessions: () => this.sessions,
       reload: async () => {
         if (this.failReload) throw this.failReload

@@ -121,13 +121,28 @@ function backups(running: Config): BackupList['backups'] {
   return found.sort((a, b) => (a.path < b.path ? 1 : -1))
 }
 
-function planReport(dryRun: boolean, steps: readonly string[], next: Config): PlanReport {
+function planReport(
+  dryRun: boolean,
+  steps: readonly string[],
+  next: Config,
+  trouble: readonly string[] = [],
+): PlanReport {
   return {
     dryRun,
     steps: steps.map((text) => ({ text, object: next.file })),
-    warnings: next.warnings.map(({ where, message }) => `${where}: ${message}`),
+    warnings: [...next.warnings.map(({ where, message }) => `${where}: ${message}`), ...trouble],
     jobs: [],
   }
+}
+
+/** What does not work now that the configuration runs. */
+async function refusals(context: ControlContext): Promise<readonly string[]> {
+  await context.topology.quiet()
+  return context
+    .units()
+    .flatMap(({ reason, action }) =>
+      reason === undefined ? [] : [[reason, action].filter(Boolean).join('. ')],
+    )
 }
 
 const apply: Method = {
@@ -139,13 +154,17 @@ const apply: Method = {
     const next =
       typeof given === 'string' ? parseConfig(given, running.file) : loadConfig(running.file)
     if (dryRun) return planReport(true, describePlan(planChanges(running, next)), next)
-    if (typeof given !== 'string') return planReport(false, await context.reload(), next)
+    if (typeof given !== 'string') {
+      const steps = await context.reload()
+      return planReport(false, steps, next, await refusals(context))
+    }
     const before = readFileSync(running.file, 'utf8')
     const backup = backUp(running, context.now())
     replaceFile(running.file, given)
     try {
       const steps = await context.reload()
-      return planReport(false, [`keep the old file as ${backup}`, ...steps], next)
+      const all = [`keep the old file as ${backup}`, ...steps]
+      return planReport(false, all, next, await refusals(context))
     } catch (error) {
       // What could not be applied must not be what the next start finds.
       replaceFile(running.file, before)

@@ -10,6 +10,7 @@ import type { VerbParameters } from '../../engine/geom/types.ts'
 import type { SessionInfo } from '../../target/iscsi/session.ts'
 import type { Config } from '../config.ts'
 import type { SlotReport } from '../device-slots.ts'
+import type { UnitReport } from '../unit-slots.ts'
 
 export interface ControlContext {
   readonly topology: Topology
@@ -21,6 +22,8 @@ export interface ControlContext {
   config(): Config
   /** Slots of the configured devices. */
   devices(): readonly SlotReport[]
+  /** Slots of the providers that LUNs lead to. */
+  units(): readonly UnitReport[]
   /** All sessions that are logged in, discovery included. */
   sessions(): readonly SessionInfo[]
   /**

@@ -120,6 +120,7 @@ const luns: Method = {
   async run(_parameters, { context }): Promise<LunList> {
     const { topology } = context
     const units = new Map(context.config().units.map((one) => [one.name, one]))
+    const ready = new Set(context.units().flatMap((one) => (one.ready ? [one.name] : [])))
     return {
       luns: exportFacts(context).map(({ target, lun, provider, readOnly, sessions }) => {
         const found = topology.providers.get(provider)
@@ -127,7 +128,7 @@ const luns: Method = {
           target,
           lun,
           volume: provider,
-          state: found ? 'ready' : 'not ready',
+          state: ready.has(provider) ? 'ready' : 'not ready',
           sizeBytes: found?.sizeBytes,
           blockBytes: units.get(provider)?.blockBytes ?? found?.blockBytes,
           readOnly: readOnly || (found?.features.readOnly ?? false),

@@ -10,7 +10,7 @@ import { configDrift } from './config.ts'
 import type { ControlContext, Method } from './context.ts'
 import { classReports, exportFacts, worstHealth } from './facts.ts'
 
-/** Devices that are missing, and LUNs that lead to nothing: what no volume's report says. */
+/** Devices that are missing, and LUNs that lead to nothing or are not served: what no volume's report says. */
 function problems(context: ControlContext): readonly ProblemReport[] {
   const { providers } = context.topology
   const missing = context.devices().flatMap(({ name, path, reason }): ProblemReport[] =>
@@ -35,7 +35,19 @@ function problems(context: ControlContext): readonly ProblemReport[] {
         action: 'plexus tree shows what there is',
       }),
     )
-  return [...missing, ...leadingNowhere]
+  const refused = context.units().flatMap(({ name, reason, action }): ProblemReport[] =>
+    reason === undefined
+      ? []
+      : [
+          {
+            object: name,
+            health: 'FAULTED',
+            message: `The LUN on ${name} is not ready: ${reason}`,
+            action: action ?? 'plexus tree shows who has it',
+          },
+        ],
+  )
+  return [...missing, ...leadingNowhere, ...refused]
 }
 
 const status: Method = {

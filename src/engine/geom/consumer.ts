@@ -87,6 +87,7 @@ export class Consumer implements BlockDevice {
     provider.access.read += delta.read
     provider.access.write += delta.write
     provider.access.exclusive += delta.exclusive
+    if (delta.write < 0 || delta.exclusive < 0) provider.tellReleased()
     if (delta.write > 0 && !this.owner) {
       // Somebody may change what a class has read from here without opening it.
       for (const other of [...provider.consumers]) {

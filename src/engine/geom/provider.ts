@@ -29,6 +29,7 @@ export class Provider {
   readonly access = { read: 0, write: 0, exclusive: 0 }
   /** Why it serves no more; set once, when it is orphaned. */
   error: PlexusError | undefined
+  readonly #onReleased = new Set<() => void>()
   #geometry: Geometry
   #identity: DeviceIdentity
   #features: DeviceFeatures
@@ -69,6 +70,17 @@ export class Provider {
 
   get inFlight(): number {
     return this.statistics.inFlight
+  }
+
+  /** Hears when a consumer gives writing or exclusive use back; returns the way to stop. */
+  onReleased(listener: () => void): () => void {
+    this.#onReleased.add(listener)
+    return () => this.#onReleased.delete(listener)
+  }
+
+  /** Only consumer.ts calls it. */
+  tellReleased(): void {
+    for (const listener of [...this.#onReleased]) listener()
   }
 
   /** Takes a new form; consumers hear of another size at once. The geom calls it, inside a topology change. */

@@ -7,8 +7,10 @@ import type { PlexusError } from '../../base/errors.ts'
 import type { DriveReport, VolumeReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { Anchor } from './anchor.ts'
+import type { AnchorTarget } from './anchored-device.ts'
 import type { Bio } from './bio.ts'
 import type { Consumer } from './consumer.ts'
+import type { Label } from './label.ts'
 import type { Provider } from './provider.ts'
 import type { Topology } from './topology.ts'
 
@@ -65,6 +67,8 @@ export interface GeomClass {
    * true when it has taken the provider. Must only read. Runs inside a topology change.
    */
   taste(provider: Provider, anchor: Anchor | undefined, topology: Topology): Promise<boolean>
+  /** What its label on a device says; `anchor` as in {@link taste}. Must only read, and takes nothing. */
+  readLabel?(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined>
   /** Every device that is present at the start has been tasted: what is incomplete may be decided on now. */
   settled?(topology: Topology): Promise<void>
   readonly verbs: readonly Verb[]

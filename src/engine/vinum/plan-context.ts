@@ -46,15 +46,17 @@ export async function examine(
     const provider = topology.providers.get(name)
     if (!provider) continue
     const holder = [...provider.consumers].find(({ access }) => access.write + access.exclusive > 0)
-    const { sizeBytes, blockBytes, features } = provider
+    const { sizeBytes, blockBytes, features, opaque } = provider
+    // What LUNs lead to is the initiators', also while its unit cannot use it.
+    const inUse = holder?.holder ?? (opaque ? 'LUNs of the configuration' : undefined)
     found.set(name, {
       name,
       path: topology.device(name)?.path ?? name,
       sizeBytes,
       blockBytes,
       readOnly: features.readOnly,
-      inUse: holder?.holder,
-      contents: holder ? '' : await contentsOf(topology, provider),
+      inUse,
+      contents: inUse ? '' : await contentsOf(topology, provider),
     })
   }
   return found

@@ -7,10 +7,13 @@ import { newUuid } from '../../base/random.ts'
 import type { PlanReport } from '../../control/reports.ts'
 import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
 import type { Anchor } from '../geom/anchor.ts'
+import type { AnchorTarget } from '../geom/anchored-device.ts'
+import type { Label } from '../geom/label.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
 import { prepareConversion, writeConversion } from './freebsd/conversion.ts'
+import { readVinumLabel } from './label.ts'
 import { emptyModel, type VinumModel } from './model/model.ts'
 import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { contextOf, examine, RandomTape } from './plan-context.ts'
@@ -52,6 +55,12 @@ class VinumClass implements GeomClass {
 
   taste(provider: Provider, anchor: Anchor | undefined, topology: Topology): Promise<boolean> {
     return this.#sets.taste(provider, anchor, topology)
+  }
+
+  readLabel(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
+    return readVinumLabel(device, anchor, (uuid) =>
+      this.#sets.native.some((set) => set.uuid === uuid),
+    )
   }
 
   settled(topology: Topology): Promise<void> {
