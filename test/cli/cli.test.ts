@@ -1,8 +1,5 @@
 /** The command line against a control server in this process: exit codes, questions, files, completion, reference. */
-import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { type ErrorKind, PlexusError } from '../../src/base/errors.ts'
@@ -251,14 +248,9 @@ t.test('completion', async (t) => {
   )
   t.same(alone, { exit: 0, out: '', err: '' }, 'without a daemon: nothing, and no noise')
 
-  const dir = mkdtempSync(join(tmpdir(), 'plexus-completion-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
   for (const [shell, script] of Object.entries(COMPLETION_SCRIPTS)) {
     const { out } = await runTerminal(['completion', shell], new TestTerminal())
     t.equal(out, script)
-    const checked = spawnSync(shell, ['-n'], { input: script, encoding: 'utf8' })
-    if (checked.error) t.comment(`${shell} is not installed; its script was not parsed`)
-    else t.match(checked, { status: 0, stderr: '' }, `${shell} parses it`)
   }
 })
 

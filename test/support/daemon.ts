@@ -59,7 +59,7 @@ export function freePort(host = '127.0.0.1'): Promise<number> {
 }
 
 /** The command line that runs a program of ours: the sources under tap, dist/ otherwise. */
-function programCommand(program: string): string[] {
+export function programCommand(program: string): string[] {
   if (import.meta.url.endsWith('.ts')) {
     const source = fileURLToPath(new URL(`../../src/${program}.ts`, import.meta.url))
     return [process.execPath, ...process.execArgv, source]
