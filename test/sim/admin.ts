@@ -270,6 +270,8 @@ type Verb = readonly [
   parameters: Readonly<Record<string, string | boolean | readonly string[]>>,
 ]
 const PLACES: ReadonlySet<Action> = new Set([
+  // Waits until the unit is idle, which may be long after the disk is back.
+  'rename',
   'create',
   'grow',
   'move',

@@ -217,9 +217,11 @@ export class Faults {
     const { machine } = this.#world
     const volume = machine && volumeOf(machine, uuid)
     if (!volume) return []
-    const touched = this.faulty && drivesOf(volume).has(this.faulty.name)
-    const whole = subdisksOf(volume).every(isUp)
-    return touched || !whole ? rowSizes(volume) : []
+    // A plex with all of its columns knows what another one would have to compute.
+    const isSafe = volume.components.some(({ children }) =>
+      children.every((one) => isUp(one) && one.drive !== this.faulty?.name),
+    )
+    return isSafe ? [] : rowSizes(volume)
   }
 
   /** Data changes only while everything is whole, and nothing on its way to another place. */

@@ -220,8 +220,8 @@ export class Oracle {
   }
 
   /**
-   * Everything that is not durable may be lost from now on: a power cut, or a disk without a copy that has
-   * lost its cache. Requests under way at a power cut have ended (`all`).
+   * What is not durable may be lost from now on. A power cut (`all`): requests under way have ended, and what is there
+   * is there for good. A disk without a copy has lost its cache: what others still have in theirs may be lost later.
    */
   cut(all: boolean): void {
     const now = this.#interrupt(all)
@@ -233,10 +233,12 @@ export class Oracle {
         if (!all && write.end === NEVER) return write
         // Begun before everything: which of them came last is open.
         const { value, end, ok } = write
-        const clone = { value, begin: 0, end: now, ok: ok || end === NEVER, durable: true }
+        const durable = all || write.durable
+        const clone = { value, begin: 0, end: now, ok: ok || end === NEVER, durable }
         return memo(clones, write, clone)
       })
     })
+    for (const clone of clones.values()) if (!clone.durable) this.#volatile.add(clone)
   }
 
   /** The process ended with the disks alive: what was acknowledged is there, what was under way may be. */
