@@ -57,6 +57,8 @@ export class IntentMap {
   #durable: IntentBits
   /** What is not held. */
   #agreed: RegionValidity
+  /** What is not held, and what has been told to a reader: all copies in service have got that. */
+  #told: RegionValidity
   /** Writes inside, by region. */
   #users: Uint32Array
   /** 1: written since the last look. */
@@ -81,6 +83,7 @@ export class IntentMap {
     // What was read is on some drive; whether it is on all that are up now is not known.
     this.#durable = new IntentBits(sizeBytes)
     this.#agreed = new RegionValidity(initial?.held ? this.#bits.ranges() : [])
+    this.#told = new RegionValidity(this.#agreed.missing)
     this.#users = new Uint32Array(this.#bits.regions)
     this.#touched = new Uint8Array(this.#bits.regions)
     this.#sequence = initial?.sequence ?? 0
@@ -153,6 +156,16 @@ export class IntentMap {
     return !this.#agreed.covers(offset, length)
   }
 
+  /** Is a part of the range held that no reader has been told of? */
+  isUntold(offset: number, length: number): boolean {
+    return !this.#told.covers(offset, length)
+  }
+
+  /** All copies in service have the content of the range that a reader is about to get, and have it durably. */
+  tell(offset: number, length: number): void {
+    this.#told.markValid(offset, length)
+  }
+
   /** What is held, in order. Empty: all copies that are in service agree. */
   get held(): readonly ByteRange[] {
     return this.#agreed.missing
@@ -178,6 +191,7 @@ export class IntentMap {
   /** A job has made the copies equal there, while it kept writes off. */
   agree(offset: number, length: number): void {
     this.#agreed.markValid(offset, length)
+    this.#told.markValid(offset, length)
     this.#arm()
   }
 
@@ -232,6 +246,7 @@ export class IntentMap {
     if (length === 0) return
     this.#bits.mark(offset, length)
     this.#agreed = new RegionValidity([...this.#agreed.missing, { offset, length }])
+    this.#told = new RegionValidity([...this.#told.missing, { offset, length }])
   }
 
   // Writing the map: one at a time; whoever comes meanwhile shares the next one.

@@ -203,6 +203,11 @@ export class VolumeIo {
     return this.#form.map?.isHeld(offset, length) ?? false
   }
 
+  /** Has nobody read a part of the range yet since the copies may differ there? */
+  isUntold(offset: number, length: number): boolean {
+    return this.#slots.length > 1 && (this.#form.map?.isUntold(offset, length) ?? false)
+  }
+
   /** Bytes of the largest block among the drives: what can be read or lost alone. */
   get blockBytes(): number {
     const drives = this.#slots.flatMap(({ plex }) => plex.subdisks.map(({ drive }) => drive))

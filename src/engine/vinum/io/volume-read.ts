@@ -63,6 +63,10 @@ export class ReadTask extends LockEntry implements IoRequest {
   }
 
   run(): void {
+    if (this.#volume.isUntold(this.offset, this.length)) {
+      void this.#readAlone((volume) => tell(volume, this))
+      return
+    }
     const slot = this.#volume.choose(this.offset, this.length)
     if (!slot) {
       void this.#readPieces()
@@ -80,7 +84,8 @@ export class ReadTask extends LockEntry implements IoRequest {
     // Out of service meanwhile: a drive whose cache is lost gives old content, and does not say so.
     const isOut = !error && !slot.plex.readable(this.offset, this.length)
     if ((error || isOut) && this.#volume.slots.length > 1) {
-      void this.#recover(error && { slot, error })
+      const failed = error && { slot, error }
+      void this.#readAlone((volume) => readPieces(volume, volume.slots, this, failed))
     } else {
       this.#volume.leaveRange(this)
       this.#end(error)
@@ -102,22 +107,23 @@ export class ReadTask extends LockEntry implements IoRequest {
     } catch (failure) {
       error = toPlexusError(failure, 'read', this.#volume.name)
     }
-    if (error && this.#volume.slots.length > 1) await this.#recover(undefined)
-    else {
+    if (error && this.#volume.slots.length > 1) {
+      await this.#readAlone((volume) => readPieces(volume, volume.slots, this, undefined))
+    } else {
       this.#volume.leaveRange(this)
       this.#end(error)
     }
   }
 
-  /** Reads again elsewhere and repairs. Writes are kept off, or the repair could undo one. */
-  async #recover(failed: Failure | undefined): Promise<void> {
+  /** Reads in a way that may write what it has read. Changes are kept off, or that could undo one. */
+  async #readAlone(read: (volume: VolumeIo) => Promise<void>): Promise<void> {
     const volume = this.#volume
     // Going in with two entries at once could wait for itself: an `all` may stand between them.
     volume.leaveRange(this)
     const entry = await volume.reenter(this.offset, this.length)
     let error: PlexusError | undefined
     try {
-      await readPieces(volume, volume.slots, this, failed)
+      await read(volume)
     } catch (failure) {
       error = toPlexusError(failure, 'read', volume.name)
     }
@@ -131,6 +137,38 @@ export class ReadTask extends LockEntry implements IoRequest {
     this.data = undefined
     this.#volume.endRead(this)
     request.complete(error)
+  }
+}
+
+/**
+ * Reads a range in which the copies may differ. What it answers must stay the truth, also when the copy that gave it
+ * fails before the resync gets there: so all others have it durably before. Once is enough.
+ */
+async function tell(volume: VolumeIo, range: ReadRange): Promise<void> {
+  await readPieces(volume, volume.slots, range, undefined)
+  const { offset, length } = range
+  // Undefined: parts of it come from several.
+  const source = volume.choose(offset, length)
+  const others = volume.slots.filter((slot) => slot !== source)
+  const all = await Promise.all(others.map((slot) => bringUpToDate(volume, slot, range)))
+  if (all.every((done) => done)) volume.map?.tell(offset, length)
+}
+
+/** Writes what one copy has to another one that may differ. Who does not take it goes out of service. */
+async function bringUpToDate(volume: VolumeIo, slot: PlexSlot, range: ReadRange): Promise<boolean> {
+  if (slot.plex.storable(range.offset, range.length) === 'none') return true
+  const { error, missed } = await callPlex(slot, 'write', {
+    ...part(range, range.offset, range.length),
+    fua: true,
+  })
+  if (!error) return true
+  const serving = missed.filter(({ writable }) => writable)
+  try {
+    if (serving.length > 0) await volume.demote(serving, error)
+    return missed.length > 0
+  } catch {
+    // It has the last copy of something else, or the set cannot commit: it stays, and the read is served all the same.
+    return false
   }
 }
 

@@ -186,6 +186,38 @@ t.test('reads while a resync is due: one copy is the truth', async (t) => {
 })
 
 t.test(
+  'what was read while a resync is due stays, also when the copy that gave it fails',
+  async (t) => {
+    const machine = await machineWith(3, { mirror: ['d1', 'd2', 'd3'] })
+    await machine.jobsDone()
+    const volume = machine.open('v')
+    await put(volume, 0, pattern(1, MIB))
+    await flush(volume)
+    await put(volume, 0, pattern(2, MIB))
+    // The caches of the others go with the power.
+    await flush(machine.device('d1'))
+    machine.cut()
+    machine.topology.jobs.limitBytesPerSecond = 1
+    await machine.start()
+    const again = machine.open('v')
+    const told = await get(again, 64 * KIB, 64 * KIB)
+    t.ok(told.equals(pattern(2, MIB).subarray(64 * KIB, 128 * KIB)), 'of the first copy')
+    const writes = machine.device('d2').counts.write
+    await get(again, 64 * KIB, 64 * KIB)
+    t.equal(machine.device('d2').counts.write, writes, 'the others get it once')
+    await machine.pull('d1')
+    for (let round = 0; round < 3; round++) {
+      t.ok((await get(again, 64 * KIB, 64 * KIB)).equals(told), 'it is not taken back')
+    }
+    machine.topology.jobs.limitBytesPerSecond = undefined
+    await machine.jobsDone()
+    t.ok((await get(again, 64 * KIB, 64 * KIB)).equals(told))
+    const [, second, third] = legs(machine, 'v')
+    t.ok(second && third?.equals(second))
+  },
+)
+
+t.test(
   'vinum.md 8.1: parity in doubt does not answer for a missing column that another plex has',
   async (t) => {
     const machine = await machineWith(4, {
