@@ -68,11 +68,14 @@ class XorKernels implements Kernels {
   }
 
   #xorSlab(into: number, sources: readonly XorSource[], length: number): void {
-    const at = sources.map(({ bytes, offset }) => bytes.byteOffset + offset)
-    if (at.length <= SOURCES_PER_CALL) {
-      this.#call(at.length)(into, length, ...at)
+    if (sources.length <= SOURCES_PER_CALL) {
+      const [one, two, three, four, five] = sources
+      const call = this.#call(sources.length)
+      // What a call does not take, it does not look at: no list is made for each small write.
+      call(into, length, address(one), address(two), address(three), address(four), address(five))
       return
     }
+    const at = sources.map(address)
     // A destination that is also a source must be read in the first call: that one overwrites it.
     const own = at.indexOf(into)
     if (own > 0) [at[0], at[own]] = [into, defined(at[0], 'first source')]
@@ -88,8 +91,12 @@ class XorKernels implements Kernels {
   }
 
   #call(sources: number): XorCall {
-    return defined(this.#calls[sources - 2], `an XOR of ${sources} sources`)
+    return defined(this.#calls[sources - 2], 'an XOR of so many sources')
   }
+}
+
+function address(source: XorSource | undefined): number {
+  return source ? source.bytes.byteOffset + source.offset : 0
 }
 
 /** Without the slab: 8 bytes at once where all addresses allow it, else single bytes. */

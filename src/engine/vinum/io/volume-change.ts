@@ -67,8 +67,6 @@ class Leg implements IoRequest {
     this.cause = request.cause
     this.slot = slot
     this.storable = storable
-    this.error = undefined
-    this.missed.length = 0
     if (storable !== 'full' || op === 'flush') addStale(slot.plex, this.stale)
   }
 
@@ -89,8 +87,9 @@ class Leg implements IoRequest {
     this.slot = undefined
     this.data = undefined
     this.error = undefined
-    this.missed.length = 0
-    this.stale.length = 0
+    // To set a length costs more than to look at it.
+    if (this.missed.length > 0) this.missed.length = 0
+    if (this.stale.length > 0) this.stale.length = 0
   }
 }
 

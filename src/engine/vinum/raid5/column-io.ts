@@ -51,12 +51,12 @@ export interface ColumnRequest {
  */
 export abstract class ColumnGroup {
   /** Columns with an error in this step, with the first one of each. */
-  protected readonly failed = new Map<Subdisk, PlexusError>()
+  protected failed: ReadonlyMap<Subdisk, PlexusError> = noneFailed
   #pending = 0
   #next: () => void = nothing
 
   protected begin(next: () => void): void {
-    this.failed.clear()
+    this.failed = noneFailed
     this.#next = next
     this.#pending = 1
   }
@@ -73,7 +73,9 @@ export abstract class ColumnGroup {
   }
 
   ioDone(subdisk: Subdisk, error: PlexusError | undefined): void {
-    if (error && !this.failed.has(subdisk)) this.failed.set(subdisk, error)
+    if (error && !this.failed.has(subdisk)) {
+      this.failed = new Map([...this.failed, [subdisk, error]])
+    }
     this.#end()
   }
 
@@ -83,3 +85,6 @@ export abstract class ColumnGroup {
 }
 
 function nothing(): void {}
+
+/** Of all steps without an error: nearly every one. */
+export const noneFailed: ReadonlyMap<Subdisk, PlexusError> = new Map()

@@ -262,11 +262,21 @@ async function computeColumn(
   await eachSlice(span, async (slice) => {
     const reads = runsOf(slice, (row, column) => column !== target(row))
     await settled(reads.map((run) => move(plex, 'read', slice, run)))
-    for (const { row, start, length } of rowsOf(slice))
+    for (const { row, start, length } of rowsOf(slice)) {
+      stillThere(plex, slice, row, target(row))
       xorOthers(plex, slice, target(row), start, length)
+    }
     const writes = runsOf(slice, (row, column) => column === target(row))
     await settled(writes.map((run) => move(plex, 'write', slice, run)))
   })
+}
+
+/**
+ * A column that went out of service since it was read may have given what it had before a write that it lost with its
+ * cache: nothing may be computed from that.
+ */
+function stillThere(plex: Raid5Plex, { span }: Slice, row: number, except?: number): void {
+  requireColumns(plex, { ...span, firstRow: row, rows: 1 }, except)
 }
 
 /** lane(column) = XOR of the lanes of all other columns; into the spare lane when `spare` is true. */
@@ -324,6 +334,7 @@ async function repairPiece(
   const trusted = plex.spanTrusted(layout, row, 1)
   const alone = bad.every((other) => other.start !== start || other.column === column)
   if (!trusted || !alone) throw plex.cannotReconstruct(layout, row, column, trusted)
+  stillThere(plex, slice, row)
   xorOthers(plex, slice, column, start, length)
   await move(plex, 'write', slice, piece)
   plex.host.noteRepair(plex.column(column), start, length)
@@ -344,6 +355,7 @@ async function compare(
     const right = part(buffer, laneOffset(slice, layout.columns, start), length)
     const found = part(buffer, laneOffset(slice, parity, start), length)
     if (right.bytes.equals(found.bytes)) continue
+    stillThere(plex, slice, row)
     const subdisk = plex.column(parity)
     const inUnit = start - row * layout.stripeBytes + firstDifference(right.bytes, found.bytes)
     // Once for each row, whichever of its slices is the first to be compared.

@@ -41,7 +41,7 @@ export class RowLocks {
 
   release(row: number): void {
     const queue = this.#rows.get(row)
-    assert(queue, `row ${row} is locked when it is released`)
+    assert(queue, 'a row that is released is locked')
     if (queue.length === 0) this.#rows.delete(row)
     else queueMicrotask(() => this.#grant(row))
   }
@@ -65,8 +65,8 @@ export class RowLocks {
   }
 
   #grant(row: number): void {
-    const queue = defined(this.#rows.get(row), `the queue of row ${row}`)
-    const first = defined(queue.shift(), `the one who waits for row ${row}`)
+    const queue = defined(this.#rows.get(row), 'the queue of a locked row')
+    const first = defined(queue.shift(), 'the one who waits for the row')
     while (queue[0] && first.absorb(queue[0])) queue.shift()
     first.granted()
   }

@@ -140,7 +140,7 @@ export class Raid5Plex implements Plex {
   }
 
   column(index: number): Subdisk {
-    return defined(this.subdisks[index], `column ${index} of ${this.#record.name}`)
+    return defined(this.subdisks[index], 'a column of the plex')
   }
 
   /** The subdisks of a layout. */

@@ -7,7 +7,7 @@ import type { PlexusError } from '../../../base/errors.ts'
 import { RAID5_ROWS_AT_ONCE, RAID5_ZERO_ROWS } from '../../../base/limits.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
 import type { Drive, Subdisk } from '../runtime.ts'
-import { ColumnGroup } from './column-io.ts'
+import { ColumnGroup, noneFailed } from './column-io.ts'
 import { locate, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
 import { RowRead } from './row-read.ts'
@@ -133,7 +133,7 @@ export class ChangeRequest {
   #position: number
   #pending = 0
   #error: PlexusError | undefined
-  readonly #missed = new Map<Subdisk, PlexusError>()
+  #missed = noneFailed
 
   constructor(plex: Raid5Plex, request: IoRequest, onMissed: OnMissed) {
     this.#plex = plex
@@ -192,7 +192,7 @@ export class ChangeRequest {
     this.#pending--
     if (error) {
       this.#error ??= error
-      for (const [subdisk, why] of missed) this.#missed.set(subdisk, why)
+      this.#missed = new Map([...this.#missed, ...missed])
     }
     this.start()
   }

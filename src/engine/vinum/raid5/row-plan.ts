@@ -62,6 +62,8 @@ interface Cut {
 export function planRow(state: RowState, touched: readonly Extent[]): RowPlan | undefined {
   const cuts = cutRow(state, touched)
   const first = planFor(state, cuts, 'reconstruct')
+  // A full stripe.
+  if (first?.reads.length === 0) return first
   const second = planFor(state, cuts, 'modify')
   return first && second && cost(second) < cost(first) ? second : first
 }

@@ -8,14 +8,14 @@
  * data and parity are in flight together, and a crash leaves a row that is named by the volume's intent map, whose
  * parity is computed again before it is relied upon (raid5/jobs.ts, resync). Called by raid5/requests.ts.
  */
-import { defined } from '../../../base/assert.ts'
+import { assert, defined } from '../../../base/assert.ts'
 import { alignDown } from '../../../base/bytes.ts'
 import type { PlexusError } from '../../../base/errors.ts'
 import type { XorSource } from '../../../base/kernels.ts'
 import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer, IoCause, Lease } from '../../../hal/block-device.ts'
 import type { Subdisk } from '../runtime.ts'
-import { ColumnGroup } from './column-io.ts'
+import { ColumnGroup, noneFailed } from './column-io.ts'
 import { dataColumn, type Raid5Layout } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
@@ -56,8 +56,8 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   #state: RowState | undefined
   #plan: RowPlan | undefined
   #lease: Lease | undefined
-  /** Scratch of the slice: a column's place in the lease. */
-  readonly #lanes = new Map<number, number>()
+  /** The columns that have a place in the scratch of the slice, in order. */
+  #lanes: readonly number[] = []
   /** A column whose old content could not be read in this row. */
   #readFailed: number | undefined
   #readError: PlexusError | undefined
@@ -117,13 +117,13 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
 
   #nextSlice(): void {
     if (this.#position >= this.#end) {
-      this.#finish(undefined, noneMissed)
+      this.#finish(undefined, noneFailed)
       return
     }
     const state = this.#plex.rowState(this.#layout, this.#row, this.#readFailed)
     this.#state = state
     const whole = planRow(state, clip(this.#sources, this.#position, this.#end))
-    const lanes = whole ? lanesOf(whole).size : 0
+    const lanes = whole ? lanesOf(whole).length : 0
     const bytes = this.#end - this.#position
     // The plan of a slice may need one place more than that of the whole.
     const room =
@@ -141,10 +141,10 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       return
     }
     this.#plan = plan
-    this.#lanes.clear()
-    for (const column of lanesOf(plan)) this.#lanes.set(column, this.#lanes.size)
-    if (this.#lanes.size === 0) this.#writeColumns()
-    else this.#plex.scratch.take(this.#lanes.size * this.#sliceBytes, (lease) => this.#read(lease))
+    this.#lanes = lanesOf(plan)
+    const bytesNeeded = this.#lanes.length * this.#sliceBytes
+    if (bytesNeeded === 0) this.#writeColumns()
+    else this.#plex.scratch.take(bytesNeeded, (lease) => this.#read(lease))
   }
 
   get #sliceBytes(): number {
@@ -153,7 +153,8 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
 
   /** Where a byte of a column's unit has its place in the scratch. */
   #scratchOffset(column: number, at: number): number {
-    const lane = defined(this.#lanes.get(column), 'the lane of a column')
+    const lane = this.#lanes.indexOf(column)
+    assert(lane >= 0, 'the column has a lane')
     return lane * this.#sliceBytes + (at - this.#position)
   }
 
@@ -176,8 +177,13 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
 
   /** Nothing has been written yet when a read fails: another plan can do without that column. */
   #readDone(): void {
-    if (this.failed.size === 0) {
+    if (this.failed.size === 0 && this.#readsCount()) {
       this.#compute()
+      return
+    }
+    if (this.failed.size === 0) {
+      this.#giveBack()
+      this.#nextSlice()
       return
     }
     const missed = new Map(this.failed)
@@ -198,6 +204,17 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       }
       this.#finish(error, missed)
     }
+  }
+
+  /**
+   * Are all columns that were read still valid? One that went out of service meanwhile may have given what it had
+   * before a write that it lost with its cache: parity made from that would lose the write for good.
+   */
+  #readsCount(): boolean {
+    for (const { column } of defined(this.#plan, 'the plan').reads) {
+      if (!this.#plex.columnReadable(this.#layout, this.#row, column)) return false
+    }
+    return true
   }
 
   #compute(): void {
@@ -264,6 +281,12 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   #written(): void {
     this.#giveBack()
     const { parity, unreadable, unwritable } = defined(this.#state, 'the state of the row')
+    if (this.failed.size === 0 && unwritable.size === 0) {
+      // Nobody can have missed it.
+      this.#position = this.#sliceEnd
+      this.#nextSlice()
+      return
+    }
     const missed = new Map(this.failed)
     for (const [subdisk, error] of missed) this.#plex.host.noteError(subdisk, 'write', error)
     const meant = new Set([parity, ...this.#slice.map(({ column }) => column)])
@@ -299,8 +322,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   }
 }
 
-const noneMissed: ReadonlyMap<Subdisk, PlexusError> = new Map()
-
 /** Does the configuration count on this subdisk's content? */
 export function isInService({ record }: Subdisk): boolean {
   return record.state === 'up' || record.state === 'reviving'
@@ -316,10 +337,10 @@ function dataMissed(
 }
 
 /** Columns that need a place in the scratch: those that are read, and parity. */
-function lanesOf({ reads, parityWrites }: RowPlan): ReadonlySet<number> {
-  const lanes = new Set<number>()
-  for (const { column } of reads) lanes.add(column)
-  for (const { column } of parityWrites) lanes.add(column)
+function lanesOf({ reads, parityWrites }: RowPlan): readonly number[] {
+  const lanes: number[] = []
+  for (const { column } of reads) if (!lanes.includes(column)) lanes.push(column)
+  for (const { column } of parityWrites) if (!lanes.includes(column)) lanes.push(column)
   return lanes
 }
 

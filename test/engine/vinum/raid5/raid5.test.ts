@@ -474,3 +474,26 @@ t.test('a growing plex: new layout below the cursor, old one above', async (t) =
   t.ok((await rig.read(0, expected.length)).equals(expected))
   rig.assertAtRest()
 })
+
+t.test(
+  'parity is not made from a column that went out of service since it was read (sim seed 50025)',
+  async (t) => {
+    const rig = new Raid5Rig({ columns: 4, stripeBytes: 8192 })
+    rig.fill()
+    const { device } = rig.drive(0)
+    device.hold()
+    const written = rig.write(8192 + 1024, pattern(2048, 7))
+    await settle()
+    // A flush has failed: the drive has lost what it had acknowledged, and the write has read what it had before.
+    rig.unit(0, 0).fill(0xee)
+    setState(rig.subdisk(0), 'stale')
+    device.release()
+    await written
+    t.same(rig.differences([0]), [])
+    t.ok(
+      (await rig.read(0, 8192)).equals(rig.content.subarray(0, 8192)),
+      'what it lost is in parity',
+    )
+    rig.assertAtRest()
+  },
+)
