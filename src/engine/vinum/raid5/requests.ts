@@ -99,11 +99,12 @@ class ReadPiece implements IoRequest {
 
   /** The end of the direct read. */
   complete(error: PlexusError | undefined): void {
-    if (!error) {
+    if (error) this.#plex.host.noteError(this.#plex.column(this.#column), 'read', error)
+    else if (this.#plex.columnReadable(this.#layout, this.#row, this.#column)) {
       this.#whole.complete(undefined)
       return
     }
-    this.#plex.host.noteError(this.#plex.column(this.#column), 'read', error)
+    // Out of service meanwhile: a drive whose cache is lost gives old content, and does not say so.
     this.#readOthers(error)
   }
 

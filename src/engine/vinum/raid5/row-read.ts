@@ -66,12 +66,14 @@ export class RowRead extends ColumnGroup implements RowWaiter {
   }
 
   #readDirect(length: number): void {
-    const { column, columnOffset, into, intoOffset, cause } = this.#init
+    const { layout, row, column, columnOffset, into, intoOffset, cause } = this.#init
     const subdisk = this.#plex.column(column)
     this.begin(() => {
       const error = this.failed.get(subdisk)
       if (error) this.#plex.host.noteError(subdisk, 'read', error)
-      this.#finish(error)
+      if (error || this.#plex.columnReadable(layout, row, column)) this.#finish(error)
+      // Out of service meanwhile: what it gave may be old.
+      else this.granted()
     })
     this.send(subdisk, {
       op: 'read',
@@ -124,9 +126,13 @@ export class RowRead extends ColumnGroup implements RowWaiter {
 
   #compute(length: number): void {
     const lease = defined(this.#lease, 'scratch')
-    const { layout, into, intoOffset, readError } = this.#init
+    const { layout, row, column, into, intoOffset, readError } = this.#init
     const [failure] = this.failed
-    if (!failure) {
+    // One that went out of service meanwhile may have given old content.
+    const current = [...Array(layout.columns).keys()].every(
+      (other) => other === column || this.#plex.columnReadable(layout, row, other),
+    )
+    if (!failure && current) {
       const sources = Array.from({ length: layout.columns - 1 }, (_, lane) => ({
         bytes: lease.bytes,
         offset: lane * length,
@@ -136,8 +142,9 @@ export class RowRead extends ColumnGroup implements RowWaiter {
     lease.release()
     this.#lease = undefined
     for (const [subdisk, error] of this.failed) this.#plex.host.noteError(subdisk, 'read', error)
-    if (failure) {
-      this.#finish(readError ?? failure[1])
+    if (failure || !current) {
+      const lost = (): PlexusError => this.#plex.cannotReconstruct(layout, row, column, true)
+      this.#finish(readError ?? failure?.[1] ?? lost())
       return
     }
     this.#position += length
