@@ -10,6 +10,7 @@ import {
   type Medium,
 } from './engine-cases.ts'
 import type { EngineSample } from './engine-load.ts'
+import type { JobRate } from './engine-world.ts'
 import type { XorResult } from './engine-xor.ts'
 import { table } from './report.ts'
 import { median, pairedRatio, spread } from './statistics.ts'
@@ -162,6 +163,12 @@ export function renderEngineVerdicts(verdicts: readonly EngineVerdict[]): string
       ? 'goals: nothing was judged'
       : `goals: ${verdicts.length - missed} of ${verdicts.length} are reached`
   return `${table(['goal', 'wanted', 'got', 'spread', ''], lines)}\n${sum}\n`
+}
+
+/** How fast the volumes were made ready, in one line. */
+export function renderJobs(jobs: readonly JobRate[]): string {
+  const rates = jobs.map((one) => `${one.kind} ${one.megabytesPerSecond.toFixed(0)} MB/s`)
+  return `jobs: ${rates.join(', ')}`
 }
 
 export function renderXor(results: readonly XorResult[]): string {

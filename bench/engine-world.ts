@@ -2,6 +2,7 @@
  * The devices of one medium with the engine on them: five drives that carry a volume of each layout, and four bare
  * devices of the same make to compare with. Everything is made by the verbs that a user has. Called by engine.ts.
  */
+import { performance } from 'node:perf_hooks'
 import { assert, defined } from '../src/base/assert.ts'
 import { alignUp, formatSize } from '../src/base/bytes.ts'
 import { realClock } from '../src/base/clock.ts'
@@ -31,8 +32,15 @@ export interface World {
   readonly text: string
   readonly pool: AlignedPool
   readonly spanBytes: number
+  /** The work that made the volumes ready, each kind alone: data of the volume by time. */
+  readonly jobs: readonly JobRate[]
   /** The devices or the provider behind a name. */
   targets(name: ContestantName): readonly Submitter[]
+}
+
+export interface JobRate {
+  readonly kind: string
+  readonly megabytesPerSecond: number
 }
 
 export interface WorldOptions {
@@ -83,8 +91,12 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
   await create(topology, { name: 'concat', concat: names.slice(-1), size })
   await create(topology, { name: 'stripe', stripe: names.slice(0, DATA_COLUMNS), stripeSize, size })
   await create(topology, { name: 'mirror', mirror: names.slice(0, 2), size })
+  const jobs = [...(await jobsDone(topology))]
   await create(topology, { name: 'raid5', raid5: names, stripeSize, size })
-  await jobsDone(topology)
+  jobs.push(...(await jobsDone(topology)))
+  await run(topology, 'vinum', 'setstate', { state: 'stale', object: 'raid5.p0.s2', force: true })
+  await run(topology, 'vinum', 'start', { objects: ['raid5.p0'] })
+  jobs.push(...(await jobsDone(topology)))
 
   const providers = new Map<string, Submitter>()
   for (const name of ['concat', 'stripe', 'mirror', 'raid5', 'disk']) {
@@ -101,6 +113,7 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
     text: `${opener.text}; volumes of ${formatSize(spanBytes)}, stripe ${formatSize(STRIPE_BYTES)}`,
     pool,
     spanBytes,
+    jobs,
     targets(name) {
       const count = sums[name]
       return count === undefined
@@ -155,15 +168,26 @@ async function fill(device: BlockDevice, pool: AlignedPool): Promise<void> {
   }
 }
 
-async function create(topology: Topology, parameters: VerbParameters): Promise<void> {
-  const verb = topology.classes
-    .flatMap((one) => one.verbs)
-    .find(({ spec }) => spec.noun === 'volume' && spec.name === 'create')
-  await defined(verb, 'the verb volume create').run(parameters, topology)
+function create(topology: Topology, parameters: VerbParameters): Promise<void> {
+  return run(topology, 'volume', 'create', parameters)
 }
 
-/** Parity and copies are made before anything is measured. */
-async function jobsDone(topology: Topology): Promise<void> {
+async function run(
+  topology: Topology,
+  noun: string,
+  name: string,
+  parameters: VerbParameters,
+): Promise<void> {
+  const verb = topology.classes
+    .flatMap((one) => one.verbs)
+    .find(({ spec }) => spec.noun === noun && spec.name === name)
+  await defined(verb, `the verb ${noun} ${name}`).run(parameters, topology)
+}
+
+/** Parity and copies are made before anything is measured. Resolves to how fast that was. */
+async function jobsDone(topology: Topology): Promise<readonly JobRate[]> {
+  const startMs = performance.now()
+  const rates: JobRate[] = []
   // The clock's timers do not keep a process alive.
   const alive = setInterval(() => {}, 1000)
   try {
@@ -178,8 +202,12 @@ async function jobsDone(topology: Topology): Promise<void> {
         })
       }
       const running = jobs.filter((job) => job.report().state === 'running')
-      if (running.length === 0) return
+      if (running.length === 0) return rates
       await Promise.all(running.map((job) => job.ended))
+      const ms = performance.now() - startMs
+      for (const { plan } of running) {
+        rates.push({ kind: plan.kind, megabytesPerSecond: plan.totalBytes / ms / 1000 })
+      }
       await topology.quiet()
     }
   } finally {

@@ -28,6 +28,7 @@ import {
   engineRows,
   engineVerdicts,
   renderEngineVerdicts,
+  renderJobs,
   renderMedium,
   renderXor,
   replaceReport,
@@ -167,7 +168,7 @@ export async function benchEngine(args: readonly string[], signal: AbortSignal):
       note(`bench: preparing the devices: ${medium}`)
       const { directory } = options
       const world = await makeWorld({ medium, spanBytes, directory, teardown })
-      texts.set(medium, world.text)
+      texts.set(medium, `${world.text}\n${renderJobs(world.jobs)}`)
       for (const test of tests) {
         results.push(await measureCase(world, test, names, options.rounds, times, signal))
       }

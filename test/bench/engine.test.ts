@@ -17,6 +17,7 @@ import {
   engineRows,
   engineVerdicts,
   renderEngineVerdicts,
+  renderJobs,
   renderMedium,
   replaceReport,
 } from '../../bench/engine-report.ts'
@@ -152,6 +153,14 @@ t.test('every contestant runs on devices that do nothing', async (t) => {
       teardown,
     } as const
     const world = await makeWorld(options)
+    t.same(
+      world.jobs.map(({ kind }) => kind),
+      ['sync', 'initialise', 'rebuild'],
+    )
+    t.match(
+      renderJobs(world.jobs),
+      /^jobs: sync \d+ MB\/s, initialise \d+ MB\/s, rebuild \d+ MB\/s$/,
+    )
     for (const name of CONTESTANTS) {
       const test = parseCase('sw1m4')
       const { disks, share } = defined(sharesOf(test, name), 'a share')
