@@ -142,7 +142,10 @@ export class Appliance {
     const plan = planChanges(this.#config, next)
     // What can fail: identities and tags reach the disk, then the addresses are opened.
     const tags = new Map(next.portals.map(({ name }) => [name, this.#identities.portalTag(name)]))
-    this.#checkDevicesLeave(plan)
+    const kept = plan.devices.changed.filter((one) => this.#staysOpen(one))
+    const changed = plan.devices.changed.filter((one) => !kept.includes(one))
+    const moving = { ...plan.devices, changed }
+    this.#checkDevicesLeave(moving)
     const names = new Set(next.units.map((one) => one.name))
     const newUnits = [...plan.units.changed, ...plan.units.added]
     const identities = new Map<string, UnitIdentity>(
@@ -153,7 +156,7 @@ export class Appliance {
       portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), auth)
     await this.#tryAddresses(plan)
     // New targets stand before new portals open: an initiator that comes back at once must find its disk.
-    const { early, late, leaving } = this.#deviceOrder(plan)
+    const { early, late, leaving } = this.#deviceOrder(moving)
     await this.devices.add(early)
     if (!this.topology.settled) await this.topology.settle()
     await this.units.add(plan.units.added, identities)
@@ -179,8 +182,10 @@ export class Appliance {
     // What only a restart changes is kept as it runs, so that every reload names what still waits for one.
     const { limits, log, engine, stateDir, controlDir } = this.#config
     this.#config = { ...next, limits, log, engine, stateDir, controlDir }
+    for (const one of kept) this.devices.keep(one)
     await this.devices.add(late)
     await this.units.add(plan.units.changed, identities)
+    await this.units.retry(kept.map((one) => one.name))
     for (const target of [...plan.targets.changed, ...plan.targets.added]) {
       this.#setTarget(target, next, auth)
     }
@@ -192,8 +197,10 @@ export class Appliance {
    * Which devices open before the portals do, which must wait until others have closed (another path under
    * an old name, or an old path under another name), and which close.
    */
-  #deviceOrder(plan: Plan): Record<'early' | 'late' | 'leaving', readonly DeviceConfig[]> {
-    const { removed, changed, added } = plan.devices
+  #deviceOrder(
+    devices: Plan['devices'],
+  ): Record<'early' | 'late' | 'leaving', readonly DeviceConfig[]> {
+    const { removed, changed, added } = devices
     const names = new Set([...removed, ...changed].map((one) => one.name))
     const leaving = this.#config.devices.filter((one) => names.has(one.name))
     const held = new Set(leaving.map((one) => one.path))
@@ -204,9 +211,22 @@ export class Appliance {
     }
   }
 
+  /**
+   * Is a changed device the same one for the same users: another word on its label, or a drive of a volume that a LUN named
+   * by mistake and names no more?
+   */
+  #staysOpen(next: DeviceConfig): boolean {
+    const { name, path, readOnly, exported } = next
+    const now = this.devices.config(name)
+    const provider = this.topology.providers.get(name)
+    if (!provider || now?.path !== path || now.readOnly !== readOnly) return false
+    if (provider.opaque) return exported
+    return now.exported && [...provider.consumers].some((one) => one.owner)
+  }
+
   /** A device on which a volume stands does not leave by an edit of a file: its data would be torn out. */
-  #checkDevicesLeave(plan: Plan): void {
-    for (const { name } of [...plan.devices.removed, ...plan.devices.changed]) {
+  #checkDevicesLeave({ removed, changed }: Plan['devices']): void {
+    for (const { name } of [...removed, ...changed]) {
       const provider = this.topology.providers.get(name)
       const user = [...(provider?.consumers ?? [])].find((one) => one.owner)
       if (!user) continue

@@ -20,7 +20,7 @@ import type { DeviceConfig } from './config.ts'
 import type { ExportGuard } from './export-guard.ts'
 
 interface Slot {
-  readonly config: DeviceConfig
+  config: DeviceConfig
   device: BlockDevice | undefined
   /** Ends the subscription to the device's events. */
   unsubscribe: () => void
@@ -95,6 +95,12 @@ export class DeviceSlots {
   /** Devices that are open. */
   get open(): readonly BlockDevice[] {
     return [...this.#slots.values()].flatMap((slot) => slot.device ?? [])
+  }
+
+  /** A device that is open stays so under a configuration that asks nothing else of it. */
+  keep(config: DeviceConfig): void {
+    const slot = this.#slots.get(config.name)
+    if (slot) slot.config = config
   }
 
   /** Makes the slots of `configs` and tries each device once; one that cannot be opened is no error. */

@@ -151,10 +151,11 @@ function mapInstead({ volumes }: Label): string {
 }
 
 function ownLabel({ name }: DeviceConfig, label: Label): ExportRefused {
+  const { drive } = label
   return new ExportRefused(
     name,
     `${carries(label)}; other devices of this machine belong to this set, and initiators would write over it`,
-    `${mapInstead(label)}, or take the drive out of its set (plexus vinum rm), or clear its label (plexus device clear-label ${name})`,
+    `${mapInstead(label)}, or take the drive out of its set (plexus vinum rm ${drive ?? 'DRIVE'}); a label that no set uses: plexus device clear-label ${name}`,
   )
 }
 

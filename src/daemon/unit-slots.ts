@@ -102,6 +102,11 @@ export class UnitSlots {
     await Promise.all(configs.map(({ name }) => this.#attach(name)))
   }
 
+  /** Looks again at providers that were refused: what the configuration says of them has changed. */
+  async retry(names: readonly string[]): Promise<void> {
+    await Promise.all(names.map((name) => this.#attach(name)))
+  }
+
   /** Lets providers go: their units answer "not ready" at once. Resolves when nothing of theirs is in flight. */
   async remove(names: readonly string[]): Promise<void> {
     await Promise.all(

@@ -143,7 +143,7 @@ t.test('a LUN names a drive of a volume, and plexusd starts with it', async (t) 
     daemon,
     'status',
     0,
-    /LUN on d2 is not ready: device d2 is not exported: it carries drive d2 of vinum set \S+, with data of volume db; other devices of this machine[\s\S]*Map the volume instead \(volume: db\)[\s\S]*device clear-label d2/,
+    /LUN on d2 is not ready: device d2 is not exported: it carries drive d2 of vinum set \S+, with data of volume db; other devices of this machine[\s\S]*Map the volume instead \(volume: db\)[\s\S]*plexus vinum rm d2[\s\S]*device clear-label d2/,
   )
   await run(t, daemon, 'status --check', 11)
   await run(t, daemon, 'lun list', 0, /d2 +not ready/)
@@ -154,6 +154,14 @@ t.test('a LUN names a drive of a volume, and plexusd starts with it', async (t) 
   )
   await run(t, daemon, 'device clear-label d2 --yes', 5, /in use by vinum drive d2/)
   await run(t, daemon, 'volume scrub db --wait', 0, /check of db.p0 is done, 0 mismatches/)
+
+  // The mistake is taken out of the file: nothing of the volume is touched. Then it is made again.
+  daemon.configure({ devices, targets: [] })
+  await run(t, daemon, 'config apply', 0, /remove logical unit d2/)
+  await run(t, daemon, 'status --check', 0, /volume: db +state: UP/)
+  await run(t, daemon, 'device list', 0, /d2 +ready .* vinum drive d2/)
+  await restart(daemon, { devices, targets: luns('d2') })
+  await until(daemon, 'status db', /state: UP/)
 
   // Free, it is the LUN's, without a reload.
   await run(t, daemon, 'volume replace db d2 d4 --wait', 0)

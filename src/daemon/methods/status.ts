@@ -25,6 +25,7 @@ function problems(context: ControlContext): readonly ProblemReport[] {
           },
         ],
   )
+  const configured = new Set(context.devices().map(({ name }) => name))
   const leadingNowhere = exportFacts(context)
     .filter(({ provider }) => !providers.has(provider))
     .map(
@@ -32,7 +33,9 @@ function problems(context: ControlContext): readonly ProblemReport[] {
         object: `${target} lun ${lun}`,
         health: 'FAULTED',
         message: `LUN ${lun} of ${target} leads to "${provider}", which is not there`,
-        action: 'plexus tree shows what there is',
+        action: configured.has(provider)
+          ? 'it is served when the device is ready'
+          : `plexus volume create ${provider} makes it; plexus tree shows what there is`,
       }),
     )
   const refused = context.units().flatMap(({ name, reason, action }): ProblemReport[] =>
