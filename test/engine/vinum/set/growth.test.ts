@@ -5,11 +5,16 @@
 import t, { type Test } from 'tap'
 import { MIB } from '../../../../src/base/limits.ts'
 import type { Job } from '../../../../src/engine/geom/job.ts'
+import {
+  createLayout,
+  dataColumn,
+  parityColumn,
+} from '../../../../src/engine/vinum/raid5/layout.ts'
 import { get, Machine, pattern, put } from '../../../support/engine.ts'
 
 const BEFORE = ['d1', 'd2', 'd3']
 const NEW = 'd4'
-const CONTENT = pattern(1, 24 * MIB)
+const CONTENT = pattern(1, 12 * MIB)
 
 // The clock's timers do not keep a process alive.
 const alive = setInterval(() => {}, 1000)
@@ -18,18 +23,19 @@ t.teardown(() => clearInterval(alive))
 const tick = () => new Promise((resolve) => setTimeout(resolve, 1))
 
 async function growing(): Promise<Machine> {
-  const machine = await new Machine({ devices: 4, sizeBytes: 18 * MIB }).start()
+  const machine = await new Machine({ devices: 4, sizeBytes: 10 * MIB }).start()
   await machine.run('volume.create', {
     name: 'v',
     raid5: BEFORE,
     stripeSize: '64KiB',
-    size: '24MiB',
+    parity: 'left-symmetric',
+    size: '12MiB',
   })
   const volume = machine.open('v')
   await put(volume, 0, CONTENT, true)
   await volume.close()
   await machine.jobsDone()
-  machine.topology.jobs.limitBytesPerSecond = 40 * MIB
+  machine.topology.jobs.limitBytesPerSecond = 20 * MIB
   await machine.run('volume.grow', { name: 'v', devices: [NEW] })
   return machine
 }
@@ -52,8 +58,8 @@ async function checkWhole(t: Test, machine: Machine): Promise<void> {
   t.equal(machine.volume('v').health, 'HEALTHY')
   t.equal(machine.volume('v').components[0]?.state, 'UP')
   const volume = machine.open('v')
-  t.equal(volume.geometry.sizeBytes, 36 * MIB)
-  const all = await get(volume, 0, 36 * MIB)
+  t.equal(volume.geometry.sizeBytes, 18 * MIB)
+  const all = await get(volume, 0, 18 * MIB)
   t.ok(all.subarray(0, CONTENT.length).equals(CONTENT), 'the content')
   for (const name of [...BEFORE, NEW]) {
     await machine.pull(name)
@@ -67,7 +73,7 @@ async function checkWhole(t: Test, machine: Machine): Promise<void> {
 for (const lost of ['d2', NEW]) {
   t.test(`${lost} is away for a while in the middle of a growth`, async (t) => {
     const machine = await growing()
-    await reached(machine, 8 * MIB)
+    await reached(machine, 4 * MIB)
     await machine.pull(lost)
     await growthOf(machine).ended
     t.match(machine.volume('v'), { state: 'DEGRADED' })
@@ -77,10 +83,41 @@ for (const lost of ['d2', NEW]) {
 
   t.test(`${lost} is away when the last rows are written, which no mark tells of`, async (t) => {
     const machine = await growing()
-    await reached(machine, 30 * MIB)
+    await reached(machine, 15 * MIB)
     await machine.pull(lost)
     await growthOf(machine).ended
     await machine.replug(lost)
     await checkWhole(t, machine)
   })
 }
+
+t.test(
+  'parity of the old layout is made right after a crash though the new drive is away',
+  async (t) => {
+    const machine = await growing()
+    await reached(machine, 4 * MIB)
+    await machine.pull(NEW)
+    await growthOf(machine).ended
+    const row = 80
+    const layout = createLayout(BEFORE.length, 65_536, 'left-symmetric')
+    const at = row * layout.rowDataBytes
+    const content = CONTENT.subarray(at, at + layout.rowDataBytes)
+    await put(machine.open('v'), at, content, true)
+    const columns = machine.volume('v').components[0]?.children ?? []
+    const parity = columns[parityColumn(layout, row)]
+    const begin = (parity?.driveOffsetBytes ?? 0) + row * layout.stripeBytes
+    machine.cut()
+    // As when the power goes between the data of a row and its parity.
+    machine.device(parity?.drive ?? '').media.fill(0x55, begin, begin + layout.stripeBytes)
+    await machine.start(BEFORE)
+    await machine.jobsDone()
+    const lost = columns[dataColumn(layout, row, 0)]?.drive ?? ''
+    await machine.pull(lost)
+    const volume = machine.open('v')
+    t.ok((await get(volume, at, content.length)).equals(content), `without ${NEW} and ${lost}`)
+    await volume.close()
+    await machine.replug(lost)
+    await machine.plug(NEW)
+    await checkWhole(t, machine)
+  },
+)
