@@ -287,6 +287,8 @@ export class Faults {
     const nowMs = world.nowMs
     while (world.machine === machine && [...world.units].some((unit) => unit.waitsSince(nowMs))) {
       await this.#world.pause(LOOK_MS)
+      // A job that waits for a drive out of service, in the middle of a window, lets nobody pass.
+      await this.#reviveDrives(machine)
     }
   }
 
