@@ -144,6 +144,8 @@ function methodFor(
   const readable = (column: number) => !unreadable.has(column)
   const hasParity = readable(parity) || parity === failed
   const loses = touched.some((column) => unwritable.has(column))
+  // More is lost than parity makes up for, and may come back with what it had: then the rest must still fit it.
+  if (unreadable.size > 1 && unwritable.size > 0) return undefined
   // Data for a column that takes no writes lives in parity alone: the parity of this row must count.
   if (loses && !(trusted && hasParity)) return undefined
   // A parity column that is being filled gets this row from its rebuild, or now when that costs no reads.
@@ -154,6 +156,7 @@ function methodFor(
   if (canReconstruct) return 'reconstruct'
   // Right or not: what it holds of an untouched column that cannot be read now, it holds afterwards.
   if (canModify) return 'modify'
+  // A sync fills the row from another plex, parity included.
   return loses ? undefined : 'data'
 }
 

@@ -140,6 +140,21 @@ t.test('a column is missing: parity holds its data, or the write is refused', as
   t.same(methods(state(two), full(1)), undefined)
 })
 
+t.test(
+  'two columns are away: nothing changes in a row that must fit what they come back with',
+  async (t) => {
+    const away = (...columns: number[]) => ({
+      unreadable: new Set(columns),
+      unwritable: new Set(columns),
+    })
+    t.same(methods(state(away(1, 2)), full(3)), undefined, 'not beside them')
+    t.same(methods(state(away(1, 4)), full(3)), undefined, 'not without the parity column')
+    t.same(methods(state(away(1, 2)), full(0, 1, 2, 3)), undefined, 'not a whole row')
+    const rebuilding = { unreadable: new Set([0, 1]), unwritable: new Set([1]) }
+    t.same(methods(state(rebuilding), full(0)), undefined, 'the rebuild would not know of it')
+  },
+)
+
 t.test('a column that is being filled gets what is written', async (t) => {
   const filling = { unreadable: new Set([0, 1, 2, 3, 4]) }
   t.same(methods(state(filling), full(0, 1, 2, 3)), ['reconstruct'], 'whole rows with parity')
