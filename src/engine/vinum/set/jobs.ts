@@ -12,7 +12,7 @@ import { RegionValidity } from '../io/validity.ts'
 import { finishWindow } from '../jobs/grow.ts'
 import { resyncPlan } from '../jobs/mirror-jobs.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
-import type { JobCommits, JobSetup } from '../jobs/setup.ts'
+import { type JobCommits, type JobSetup, outOfService } from '../jobs/setup.ts'
 import { FINISH, type JobTarget, PLANS, PROGRESS, withoutMove } from '../jobs/table.ts'
 import {
   byUuid,
@@ -23,7 +23,7 @@ import {
 } from '../model/model.ts'
 import { resyncStep } from '../raid5/jobs.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
-import type { Plex } from '../runtime.ts'
+import type { Plex, Subdisk } from '../runtime.ts'
 import { GrowthTurns, growthCommits } from './growth.ts'
 import type { VinumSet } from './vinum-set.ts'
 import { isRedundant, type RunningVolume } from './volume.ts'
@@ -261,6 +261,8 @@ export class SetJobs {
     if (!(plex instanceof Raid5Plex)) return
     const until = Math.min(offset + length, plex.sizeBytes)
     for (let at = offset; at < until; ) {
+      const awaited = awaitedColumn(plex)
+      if (awaited) throw outOfService(awaited, 'resync')
       const end = Math.min(until, plex.layoutEnd(at))
       at = isComplete(plex, at) ? await resyncStep(plex, at, end - at) : end
     }
@@ -275,6 +277,7 @@ export class SetJobs {
     const { map, record } = volume
     const id = resyncId(record)
     if (!map || map.held.length === 0 || this.#running.has(id)) return
+    if (volume.plexes.some(awaitedColumn)) return
     for (const plex of volume.plexes) {
       // With a column missing, what parity says is the best that there is, unless another plex has all. The prewrite
       // log will close this hole (spec/vinum.md, 8.1).
@@ -344,6 +347,15 @@ function doubtError(name: string, offset: number): PlexusError {
     subject: name,
     message: `a crash left the parity of ${name} in doubt at byte ${offset}, and a column is missing: it is copied from another plex`,
   })
+}
+
+/**
+ * A column of raid5 that comes back as it is, without a rebuild: only with it can the parity be made right that is in
+ * doubt. A column that is stale is computed from that parity, right or wrong, and agrees with it then.
+ */
+function awaitedColumn(plex: Plex): Subdisk | undefined {
+  if (!(plex instanceof Raid5Plex)) return undefined
+  return plex.subdisks.find(({ record }) => record.state === 'down')
 }
 
 /** Are all columns up that hold the row at `offset`? Those that a growth is adding hold none above its cursor. */
