@@ -206,6 +206,8 @@ export class Admin {
     // As an operator must: the unit lets go, and comes back under the new name.
     await unit.idle()
     await unit.close()
+    // A power cut ends the wait, too.
+    if (this.#world.machine !== machine) return
     const error = await this.#verb('volume', 'rename', { name: unit.name, to })
     if (this.#world.machine !== machine) return
     if (!error) unit.name = to

@@ -253,8 +253,9 @@ async function readFirst(
     if (failures.some((one) => one.slot === slot)) continue
     if (!slot.plex.readable(piece.offset, piece.length)) continue
     const { error } = await callPlex(slot, 'read', piece)
-    if (!error) return { failures, found: slot }
-    failures.push({ slot, error })
+    if (error) failures.push({ slot, error })
+    // Else it went out of service meanwhile, and what it gave may be old.
+    else if (slot.plex.readable(piece.offset, piece.length)) return { failures, found: slot }
   }
   return { failures, found: undefined }
 }

@@ -125,7 +125,7 @@ async function readFirst(
   const length = into.bytes.length
   for (const plex of plexes) {
     if (plex.readable(offset, length)) {
-      if (await canRead(plex, offset, into)) return plex
+      if ((await canRead(plex, offset, into)) && plex.readable(offset, length)) return plex
       break
     }
     if (plex.subdisks.some(({ writable }) => writable)) break
@@ -152,6 +152,8 @@ async function readPiece(
     if (!plex.readable(offset, length)) continue
     try {
       await transferPlex('read', plex, offset, into)
+      // Out of service meanwhile: what it gave may be old.
+      if (!plex.readable(offset, length)) continue
       givers.add(plex)
       return
     } catch (error) {
@@ -263,6 +265,7 @@ async function compare(
     // What is out of service is no mismatch: a sync sees to it.
     if (plex === source || !plex.readable(offset, length)) continue
     const whole = await canRead(plex, offset, other)
+    if (!plex.readable(offset, length)) continue
     for (let at = 0; at < length; at += CHECK_UNIT_BYTES) {
       const end = Math.min(at + CHECK_UNIT_BYTES, length)
       // After a failure unit by unit, so that only what is bad counts, and is written again.

@@ -259,6 +259,23 @@ t.test(
   },
 )
 
+t.test('so is what came from it where copies may differ, and nobody else gets it', async (t) => {
+  const { map, volume, drive, subdisk } = build({ map: mapFor(async () => {}) })
+  drive(0).device.media.fill(1)
+  drive(1).device.media.fill(2)
+  await map?.hold(0, 4096)
+  drive(0).device.hold()
+  const back = Buffer.alloc(1024)
+  const read = watch(send(volume, { op: 'read', data: back }))
+  await settle(3)
+  t.equal(drive(0).device.inFlight, 1)
+  setState(subdisk(0), 'stale')
+  drive(0).device.release()
+  t.equal(await read.promise, undefined)
+  t.ok(back.every((byte) => byte === 2))
+  t.ok(drive(1).device.media.every((byte) => byte === 2))
+})
+
 t.test('a repair never undoes a write', async (t) => {
   const { volume, drive, drives } = build()
   for (const { device } of drives) device.media.fill(1)
