@@ -48,8 +48,13 @@ export function currentMembers(
   const current = new Set(choice.members)
   const voters = new Set(votersOf(chosen))
   const before = choice.members.flatMap((uuid) => members.get(uuid)?.slot?.previous ?? [])
-  for (const { uuid, slot, label } of members.values()) {
-    if (!slot || !voters.has(uuid)) continue
+  for (const { uuid, slot, label, error } of members.values()) {
+    if (!voters.has(uuid) || error) continue
+    if (!slot) {
+      // It was to join with this commit, which had not reached it yet.
+      current.add(uuid)
+      continue
+    }
     const hasDamagedCopy = slot.damaged && label.anchor.generation === choice.generation
     const isBehind = !slot.damaged && before.some((one) => isSame(one, slot))
     const isAhead = slot.previous !== undefined && isSame(slot.previous, choice)

@@ -264,6 +264,36 @@ t.test('a commit that a drive fails calls it down', async (t) => {
   t.equal(machine.volume('c').health, 'HEALTHY', 'it has missed nothing')
 })
 
+t.test(
+  'a set is served when a commit was cut off by which more drives join than it had (sim seed 90101)',
+  async (t) => {
+    const machine = await machineWith(5, { m: { mirror: ['d1', 'd2'] } })
+    await store(machine, 'm', 1)
+    for (const name of ['d3', 'd4', 'd5']) {
+      const device = machine.device(name)
+      const submit = device.submit.bind(device)
+      // Labels are written, configurations do not get there.
+      device.submit = (request) => {
+        const isLabel = request.offset >= device.geometry.sizeBytes - 4096
+        if (request.op !== 'write' || isLabel) submit(request)
+      }
+    }
+    void failureOf(machine.run('volume.create', { name: 'r', raid5: ['d3', 'd4', 'd5'] })).catch(
+      () => {},
+    )
+    const before = machine.device('d2').counts.flush
+    while (machine.device('d2').counts.flush < before + 2) await new Promise(setImmediate)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    machine.cut()
+    await machine.start()
+    t.strictSame(said(machine, 'set-failed'), [])
+    t.ok(await holds(machine, 'm', 1))
+    await machine.jobsDone()
+    await store(machine, 'r', 2)
+    t.ok(await holds(machine, 'r', 2), 'the volume that was being made, too')
+  },
+)
+
 t.test('a labelled drive that cannot be written at all is left alone', async (t) => {
   const machine = await machineWith(3, { m: { mirror: ['d1', 'd2'] }, c: { concat: ['d3'] } })
   await machine.shutDown()
