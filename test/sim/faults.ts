@@ -155,7 +155,9 @@ export class Faults {
     this.faulty = disk
     for (const unit of this.#world.units) {
       const volume = volumeOf(machine, unit.uuid)
-      if (!volume || !survives(machine, volume, disk.name)) unit.mayFail = true
+      // What has no copy may be about to move to it.
+      const moves = this.#isPlain(unit.uuid) && jobsOf(machine).includes('move')
+      if (!volume || moves || !survives(machine, volume, disk.name)) unit.mayFail = true
     }
   }
 

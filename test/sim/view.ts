@@ -44,10 +44,13 @@ export function jobsOf(machine: Machine): readonly JobKind[] {
     .map(({ kind }) => kind)
 }
 
+/** While these run, copies or parity are not what they will be, or not durably. */
+const NOT_YET_SAFE: ReadonlySet<JobKind> = new Set(['resync', 'initialise'])
+
 /** Does every byte stay readable without `drive`? */
 export function survives(machine: Machine, volume: VolumeReport, drive: string): boolean {
   if (!drivesOf(volume).has(drive)) return volume.health !== 'FAULTED'
-  if (volume.doubt || jobsOf(machine).includes('initialise')) return false
+  if (volume.doubt || jobsOf(machine).some((kind) => NOT_YET_SAFE.has(kind))) return false
   return volume.components.some((plex) => {
     const lacking = plex.children.filter((one) => !isUp(one) || one.drive === drive)
     const spare = plex.organization === 'raid5' && plex.state !== 'INITIALIZING' ? 1 : 0

@@ -191,6 +191,13 @@ export class Raid5Plex implements Plex {
     return this.#parityValidBytes >= this.#sizeBytes
   }
 
+  /** Is all data known of the row at a byte of plex space, so that its parity may be computed? */
+  isRowKnown(offset: number): boolean {
+    const layout = this.layoutAt(offset)
+    const { unreadable, parity } = this.rowState(layout, rowOf(layout, offset), undefined)
+    return unreadable.size === 0 || (unreadable.size === 1 && unreadable.has(parity))
+  }
+
   /** Nothing is missing in the row, or parity makes up for it. */
   isWhole(layout: Raid5Layout, row: number): boolean {
     const { unreadable, trusted } = this.rowState(layout, row, undefined)

@@ -48,6 +48,11 @@ export class RowsZero extends ColumnGroup {
       lost++
       if (isInService(subdisk)) gone.push(subdisk)
     }
+    if (!this.#isRedundant(lost)) {
+      // They may come back with what they had: then the rest must still fit it.
+      queueMicrotask(() => this.#end(gone, false))
+      return
+    }
     this.begin(() => this.#zeroed(gone, lost))
     for (const subdisk of this.#plex.columnsOf(layout)) {
       // Also where a subdisk is not valid yet: some of the rows may be, and zeroes harm none.
@@ -68,14 +73,22 @@ export class RowsZero extends ColumnGroup {
     return start % granule === 0 && length % granule === 0 ? 'discard' : 'write-zeroes'
   }
 
+  /** Does parity make up for so many columns that are not there? */
+  #isRedundant(lost: number): boolean {
+    const { layout, firstRow, rows } = this.#init
+    return lost === 0 || (lost === 1 && this.#plex.spanComputed(layout, firstRow, rows))
+  }
+
   #zeroed(gone: readonly Subdisk[], lostBefore: number): void {
+    for (const [subdisk, error] of this.failed) this.#plex.host.noteError(subdisk, 'write', error)
+    this.#end(gone, this.#isRedundant(lostBefore + this.failed.size))
+  }
+
+  #end(gone: readonly Subdisk[], redundant: boolean): void {
     const { layout, firstRow, rows } = this.#init
     const plex = this.#plex
     const missed = new Map(this.failed)
-    for (const [subdisk, error] of missed) plex.host.noteError(subdisk, 'write', error)
-    const lost = lostBefore + missed.size
     for (const subdisk of gone) missed.set(subdisk, plex.driveGone(subdisk))
-    const redundant = lost === 0 || (lost === 1 && plex.spanComputed(layout, firstRow, rows))
     plex.resolveMissed(missed, redundant, (error) => {
       plex.locks.releaseSpan(firstRow, rows)
       if (error || redundant) this.#init.done(error, missed)

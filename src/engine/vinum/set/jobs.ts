@@ -255,7 +255,7 @@ export class SetJobs {
 
   /**
    * Makes the parity in a range right from the data. Where a column is missing that cannot be done: then a plex whose
-   * content another one has leaves, to get what is in doubt from there.
+   * content another one has leaves, to get what is in doubt from there. Any other one keeps what parity says.
    */
   async #fixParity(plex: Plex, offset: number, length: number): Promise<void> {
     if (!(plex instanceof Raid5Plex)) return
@@ -264,12 +264,19 @@ export class SetJobs {
       const awaited = awaitedColumn(plex)
       if (awaited) throw outOfService(awaited, 'resync')
       const end = Math.min(until, plex.layoutEnd(at))
-      at = isComplete(plex, at) ? await resyncStep(plex, at, end - at) : end
+      const rowEnd = Math.min(end, plex.pieceEnd(at))
+      if (isComplete(plex, at)) at = await resyncStep(plex, at, end - at)
+      else if (plex.isRowKnown(at)) at = await resyncStep(plex, at, rowEnd - at)
+      else if (mayLeave(plex)) {
+        await this.#set.demote(plex.subdisks, doubtError(plex.record.name, at))
+        this.#startNeededSoon(`the sync of ${plex.record.name}`)
+        return
+      } else {
+        // The column is computed from it when it is back, and agrees with it then.
+        plex.doubt?.markValid(at, rowEnd - at)
+        at = rowEnd
+      }
     }
-    if (plex.doubt?.covers(offset, until - offset) !== false || !mayLeave(plex)) return
-    const error = doubtError(plex.record.name, offset)
-    await this.#set.demote(plex.subdisks, error)
-    this.#startNeededSoon(`the sync of ${plex.record.name}`)
   }
 
   /** After a crash: what may differ among the copies in service is made equal. */

@@ -446,6 +446,23 @@ t.test(
   },
 )
 
+t.test(
+  'with two columns away nothing is zeroed: they may come back with what they had',
+  async (t) => {
+    for (const op of ['write-zeroes', 'discard'] as const) {
+      const rig = new Raid5Rig()
+      rig.fill()
+      for (const column of [0, 1]) setState(rig.subdisk(column), 'down')
+      const sent = rig.send({ op, offset: 0, length: rig.content.length })
+      t.match((await sent.result)?.message, /cannot store this/)
+      t.same([rig.count(op), rig.count('write')], [0, 0])
+      for (const column of [0, 1]) setState(rig.subdisk(column), 'up')
+      t.same(rig.differences(), [])
+      rig.assertAtRest()
+    }
+  },
+)
+
 t.test('a growing plex: new layout below the cursor, old one above', async (t) => {
   const rig = new Raid5Rig({ columns: 5, rows: 8, parityLayout: 'left-symmetric' })
   rig.fill()
