@@ -249,7 +249,9 @@ export class Faults {
     faulty.heal()
     // A drive that could not be read when it was looked at is looked at again when it is plugged in.
     const known = drivesIn(machine).find(({ name }) => name === faulty.name)
-    if (faulty.device && (known?.device === undefined || this.#isDiscarded)) {
+    // One whose label could not be used is not looked at again while the set waits for it.
+    const waits = [...this.#world.units].some(({ uuid }) => !volumeOf(machine, uuid))
+    if (faulty.device && (known?.device === undefined || this.#isDiscarded || waits)) {
       this.#world.unplug(faulty, false)
     }
     if (this.#isDiscarded) faulty.media.renew(this.#quietly)

@@ -98,6 +98,9 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       async step(from, maxBytes, job) {
         const range = validity.missing[0]
         if (!range) return setup.totalBytes
+        if (!plex.isTrusted(range.offset)) {
+          await set.objects.jobs.leaveInDoubt(plex, range.offset)
+        }
         // Rows are whole: what it reaches may lie behind the range.
         const reached = await rebuildStep(
           plex,

@@ -198,6 +198,12 @@ export class Raid5Plex implements Plex {
     return unreadable.size === 0 || (unreadable.size === 1 && unreadable.has(parity))
   }
 
+  /** Is the parity of the row at a byte of plex space relied upon? */
+  isTrusted(offset: number): boolean {
+    const layout = this.layoutAt(offset)
+    return this.spanTrusted(layout, rowOf(layout, offset), 1)
+  }
+
   /** Nothing is missing in the row, or parity makes up for it. */
   isWhole(layout: Raid5Layout, row: number): boolean {
     const { unreadable, trusted } = this.rowState(layout, row, undefined)
@@ -208,18 +214,24 @@ export class Raid5Plex implements Plex {
   rowState(layout: Raid5Layout, row: number, failed: number | undefined): RowState {
     let unreadable = none
     let unwritable = none
+    let away = false
     for (let column = 0; column < layout.columns; column++) {
       if (column !== failed && this.columnReadable(layout, row, column)) continue
       unreadable = new Set(unreadable).add(column)
-      if (!this.column(column).writable) unwritable = new Set(unwritable).add(column)
+      const { writable, record } = this.column(column)
+      if (!writable) unwritable = new Set(unwritable).add(column)
+      // Up: its drive has gone, and nobody has said so yet.
+      if (!writable && (record.state === 'down' || record.state === 'up')) away = true
     }
+    const trusted = this.spanTrusted(layout, row, 1)
     return {
       columns: layout.columns,
       parity: parityColumn(layout, row),
       unreadable,
       failed,
       unwritable,
-      trusted: this.spanTrusted(layout, row, 1),
+      awaited: away && trusted && unreadable.size > 1,
+      trusted,
     }
   }
 
@@ -238,7 +250,12 @@ export class Raid5Plex implements Plex {
     if (offset + length > this.sizeBytes) return 'none'
     if (this.#allUp()) return 'full'
     const all = this.#everyRow(offset, length, (layout, row, touched) => {
-      const { unwritable, parity, trusted } = this.rowState(layout, row, undefined)
+      const { unreadable, unwritable, awaited, parity, trusted } = this.rowState(
+        layout,
+        row,
+        undefined,
+      )
+      if (awaited && [parity, ...touched].some((one) => unreadable.has(one))) return false
       if (unwritable.size !== 1 || unwritable.has(parity)) return unwritable.size <= 1
       // What belongs on the missing column lives in parity alone: then that must count.
       return trusted || !touched.some((one) => unwritable.has(one))

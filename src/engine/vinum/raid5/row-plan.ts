@@ -26,6 +26,11 @@ export interface RowState {
   readonly failed: number | undefined
   /** Columns that take no writes: stale, down, or without their drive. A part of `unreadable`. */
   readonly unwritable: ReadonlySet<number>
+  /**
+   * Several are unreadable, and one of them is away and comes back as it is: with it parity holds what the others had,
+   * and no write may change that.
+   */
+  readonly awaited: boolean
   /** Was parity right before? */
   readonly trusted: boolean
 }
@@ -57,7 +62,8 @@ interface Cut {
 
 /**
  * The plan that reads least often. `touched`: the data columns and ranges that get data; they do not overlap.
- * Undefined when the write cannot be stored: a column that takes no writes gets data which parity cannot hold.
+ * Undefined when the write cannot be stored: a column that takes no writes gets data which parity cannot hold, or
+ * parity would not be left as it is with the columns that are away.
  */
 export function planRow(state: RowState, touched: readonly Extent[]): RowPlan | undefined {
   const cuts = cutRow(state, touched)
@@ -140,12 +146,11 @@ function methodFor(
   { touched, untouched }: Cut,
   preferred: 'reconstruct' | 'modify',
 ): ParityMethod | undefined {
-  const { parity, unreadable, unwritable, trusted, failed } = state
+  const { parity, unreadable, unwritable, awaited, trusted, failed } = state
   const readable = (column: number) => !unreadable.has(column)
   const hasParity = readable(parity) || parity === failed
+  if (awaited && !(readable(parity) && touched.every(readable))) return undefined
   const loses = touched.some((column) => unwritable.has(column))
-  // More is lost than parity makes up for, and may come back with what it had: then the rest must still fit it.
-  if (unreadable.size > 1 && unwritable.size > 0) return undefined
   // Data for a column that takes no writes lives in parity alone: the parity of this row must count.
   if (loses && !(trusted && hasParity)) return undefined
   // A parity column that is being filled gets this row from its rebuild, or now when that costs no reads.

@@ -136,7 +136,8 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     const plan = this.#sliceEnd === this.#end ? whole : planRow(state, this.#slice)
     if (!plan) {
       const error = this.#plex.cannotStore(this.#layout, this.#row, this.#readError)
-      const columns = [...state.unwritable].map((column) => this.#plex.column(column))
+      // Nothing of it is stored in this row: whatever column it was for has missed it.
+      const columns = this.#plex.columnsOf(this.#layout)
       this.#finish(error, new Map(columns.map((subdisk) => [subdisk, error])))
       return
     }

@@ -40,6 +40,11 @@ export class RowsZero extends ColumnGroup {
     const { layout, firstRow, rows, fua, cause } = this.#init
     const offset = firstRow * layout.stripeBytes
     const length = rows * layout.stripeBytes
+    for (let row = firstRow; row < firstRow + rows; row++) {
+      if (!this.#plex.rowState(layout, row, undefined).awaited) continue
+      this.#refuse(row)
+      return
+    }
     /** Without a drive, but in service: they miss this. */
     const gone: Subdisk[] = []
     let lost = 0
@@ -47,11 +52,6 @@ export class RowsZero extends ColumnGroup {
       if (subdisk.writable) continue
       lost++
       if (isInService(subdisk)) gone.push(subdisk)
-    }
-    if (!this.#isRedundant(lost)) {
-      // They may come back with what they had: then the rest must still fit it.
-      queueMicrotask(() => this.#end(gone, false))
-      return
     }
     this.begin(() => this.#zeroed(gone, lost))
     for (const subdisk of this.#plex.columnsOf(layout)) {
@@ -61,6 +61,14 @@ export class RowsZero extends ColumnGroup {
       this.send(subdisk, { op, offset, length, data: undefined, dataOffset: 0, fua, cause })
     }
     this.sent()
+  }
+
+  /** What is away comes back with what it had: then the others must have it, too. */
+  #refuse(row: number): void {
+    const { layout, firstRow, rows } = this.#init
+    const error = this.#plex.cannotStore(layout, row, undefined)
+    this.#plex.locks.releaseSpan(firstRow, rows)
+    this.#init.done(error, new Map(this.#plex.columnsOf(layout).map((one) => [one, error])))
   }
 
   #opFor({ drive, record }: Subdisk, offset: number, length: number): IoOp {
@@ -73,22 +81,14 @@ export class RowsZero extends ColumnGroup {
     return start % granule === 0 && length % granule === 0 ? 'discard' : 'write-zeroes'
   }
 
-  /** Does parity make up for so many columns that are not there? */
-  #isRedundant(lost: number): boolean {
-    const { layout, firstRow, rows } = this.#init
-    return lost === 0 || (lost === 1 && this.#plex.spanComputed(layout, firstRow, rows))
-  }
-
   #zeroed(gone: readonly Subdisk[], lostBefore: number): void {
-    for (const [subdisk, error] of this.failed) this.#plex.host.noteError(subdisk, 'write', error)
-    this.#end(gone, this.#isRedundant(lostBefore + this.failed.size))
-  }
-
-  #end(gone: readonly Subdisk[], redundant: boolean): void {
     const { layout, firstRow, rows } = this.#init
     const plex = this.#plex
     const missed = new Map(this.failed)
+    for (const [subdisk, error] of missed) plex.host.noteError(subdisk, 'write', error)
+    const lost = lostBefore + missed.size
     for (const subdisk of gone) missed.set(subdisk, plex.driveGone(subdisk))
+    const redundant = lost === 0 || (lost === 1 && plex.spanComputed(layout, firstRow, rows))
     plex.resolveMissed(missed, redundant, (error) => {
       plex.locks.releaseSpan(firstRow, rows)
       if (error || redundant) this.#init.done(error, missed)

@@ -267,16 +267,24 @@ export class SetJobs {
       const rowEnd = Math.min(end, plex.pieceEnd(at))
       if (isComplete(plex, at)) at = await resyncStep(plex, at, end - at)
       else if (plex.isRowKnown(at)) at = await resyncStep(plex, at, rowEnd - at)
-      else if (mayLeave(plex)) {
-        await this.#set.demote(plex.subdisks, doubtError(plex.record.name, at))
-        this.#startNeededSoon(`the sync of ${plex.record.name}`)
-        return
-      } else {
+      else if (await this.leaveInDoubt(plex, at)) return
+      else {
         // The column is computed from it when it is back, and agrees with it then.
         plex.doubt?.markValid(at, rowEnd - at)
         at = rowEnd
       }
     }
+  }
+
+  /**
+   * Takes a plex out of service that lacks a column and cannot rely on its parity at a byte, where another plex has all,
+   * and has it filled from there. False: it stays.
+   */
+  async leaveInDoubt(plex: Raid5Plex, offset: number): Promise<boolean> {
+    if (!mayLeave(plex)) return false
+    await this.#set.demote(plex.subdisks, doubtError(plex.record.name, offset))
+    this.#startNeededSoon(`the sync of ${plex.record.name}`)
+    return true
   }
 
   /** After a crash: what may differ among the copies in service is made equal. */

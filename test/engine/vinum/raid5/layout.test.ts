@@ -75,6 +75,7 @@ function state(more: Partial<RowState> = {}): RowState {
     unreadable: none,
     failed: undefined,
     unwritable: none,
+    awaited: false,
     trusted: true,
     ...more,
   }
@@ -141,17 +142,19 @@ t.test('a column is missing: parity holds its data, or the write is refused', as
 })
 
 t.test(
-  'two columns are away: nothing changes in a row that must fit what they come back with',
+  'two columns are away, and one comes back as it is: parity follows, or nothing is written',
   async (t) => {
-    const away = (...columns: number[]) => ({
-      unreadable: new Set(columns),
-      unwritable: new Set(columns),
-    })
-    t.same(methods(state(away(1, 2)), full(3)), undefined, 'not beside them')
-    t.same(methods(state(away(1, 4)), full(3)), undefined, 'not without the parity column')
-    t.same(methods(state(away(1, 2)), full(0, 1, 2, 3)), undefined, 'not a whole row')
-    const rebuilding = { unreadable: new Set([0, 1]), unwritable: new Set([1]) }
-    t.same(methods(state(rebuilding), full(0)), undefined, 'the rebuild would not know of it')
+    const without = (...columns: number[]) =>
+      state({ unreadable: new Set(columns), unwritable: new Set(columns), awaited: true })
+    t.same(methods(without(1, 2), full(0)), ['modify'])
+    t.same(methods(without(1, 2), full(0, 3)), ['modify'])
+    for (const touched of [full(1), full(0, 1), full(0, 1, 2, 3)]) {
+      t.same(methods(without(1, 2), touched), undefined)
+    }
+    t.same(methods(without(1, 4), full(0)), undefined, 'parity is away')
+    const filling = state({ unreadable: new Set([1, 2]), unwritable: new Set([1]), awaited: true })
+    t.same(methods(filling, full(2)), undefined, 'its rebuild would take the write back')
+    t.same(methods(filling, full(3)), ['modify'])
   },
 )
 
