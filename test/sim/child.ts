@@ -10,3 +10,6 @@ export interface SeedOrder {
 process.on('message', async ({ seed, options }: SeedOrder) => {
   process.send?.(await playSeed(seed, options))
 })
+
+// Nobody is left to answer.
+process.on('disconnect', () => process.exit(1))
