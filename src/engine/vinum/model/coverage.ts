@@ -134,7 +134,10 @@ function extentOf(subdisk: SubdiskRecord, good: boolean): Stretch {
 function layoutsOf(plex: PlexRecord, subdisks: readonly SubdiskRecord[]) {
   const end = sizeOfPlex(plex, subdisks)
   if (!plex.growth) return [{ start: 0, end, columns: subdisks }]
-  const cursor = Math.min(plex.growth.cursorBytes, end)
+  const { cursorBytes, backup } = plex.growth
+  // A window that has its backup is in neither layout, and wants all columns of the new one.
+  const moved = backup ? backup.offsetBytes + backup.lengthBytes : cursorBytes
+  const cursor = Math.min(moved, end)
   return [
     { start: 0, end: cursor, columns: subdisks },
     { start: cursor, end, columns: subdisks.slice(0, plex.growth.columnsBefore) },

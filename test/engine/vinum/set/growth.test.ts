@@ -121,3 +121,35 @@ t.test(
     await checkWhole(t, machine)
   },
 )
+
+t.test(
+  'a new column of a striped plex that is away while a window is in its backup alone comes back as it is (sim seed 200460)',
+  async (t) => {
+    const machine = await new Machine({ devices: 3, sizeBytes: 10 * MIB }).start()
+    await machine.run('volume.create', { name: 'v', stripe: ['d1', 'd2'], stripeSize: '64KiB' })
+    const volume = machine.open('v')
+    const { sizeBytes } = volume.geometry
+    const content = pattern(2, sizeBytes)
+    await put(volume, 0, content, true)
+    const added = machine.device('d3')
+    const submit = added.submit.bind(added)
+    let held = 0
+    added.submit = (request) => {
+      if (request.op === 'write' && request.cause === 'sync') held++
+      else submit(request)
+    }
+    await machine.run('volume.grow', { name: 'v', devices: ['d3'] })
+    while (held === 0) await tick()
+    machine.cut()
+    await machine.start(['d1', 'd2'])
+    t.match(machine.volume('v'), { health: 'FAULTED' })
+    const [, , column] = machine.volume('v').components[0]?.children ?? []
+    t.equal(column?.state, 'DOWN', 'not stale: it has missed nothing')
+    await machine.plug('d3')
+    await machine.jobsDone()
+    t.match(machine.volume('v'), { health: 'HEALTHY' })
+    const again = machine.open('v')
+    t.ok(again.geometry.sizeBytes > sizeBytes)
+    t.ok((await get(again, 0, sizeBytes)).equals(content))
+  },
+)
