@@ -175,6 +175,8 @@ export const JOB_REST_MAX_MS = 100
 export const GROWTH_TURN_MS = 20
 /** A region of a mirror or raid5 volume without writes for so long may lose its mark in the intent map. */
 export const INTENT_CLEAR_MS = 5_000
+/** Ranges in doubt that were told to readers are remembered in so many pieces; beyond, each read tells again. */
+export const INTENT_TOLD_PIECES = 4096
 /** A set of drives that fails sooner than this after its assembly is assembled again only after this time. */
 export const SET_RETRY_MS = 10_000
 /** Name of a vinum object or job. */

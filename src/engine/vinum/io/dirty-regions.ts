@@ -11,7 +11,7 @@ import { assert } from '../../../base/assert.ts'
 import type { ByteRange } from '../../../base/bytes.ts'
 import type { Clock, Timer } from '../../../base/clock.ts'
 import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
-import { INTENT_CLEAR_MS } from '../../../base/limits.ts'
+import { INTENT_CLEAR_MS, INTENT_TOLD_PIECES } from '../../../base/limits.ts'
 import { INTENT_BLOCK_BYTES, IntentBits } from './intent-bits.ts'
 import { RegionValidity } from './validity.ts'
 
@@ -163,7 +163,7 @@ export class IntentMap {
 
   /** All copies in service have the content of the range that a reader is about to get, and have it durably. */
   tell(offset: number, length: number): void {
-    this.#told.markValid(offset, length)
+    if (this.#told.missing.length < INTENT_TOLD_PIECES) this.#told.markValid(offset, length)
   }
 
   /** What is held, in order. Empty: all copies that are in service agree. */
