@@ -18,6 +18,7 @@ import {
   byUuid,
   type JobRecord,
   plexesOf,
+  subdisksOf,
   type VinumModel,
   type VolumeRecord,
 } from '../model/model.ts'
@@ -79,7 +80,7 @@ export class SetJobs {
       if (truthLeaves && map && map.held.length > 0) throw inDoubt(record.name)
       const isSame =
         after.length === plexes.length &&
-        after.every(({ uuid }, index) => uuid === plexes[index]?.record.uuid)
+        after.every(({ uuid }, index) => isSamePlex(next, uuid, plexes[index]))
       if (isSame) known.add(resyncId(record))
       // A check of copies must not go on with one that is a copy no more: it would repair from old content.
       else
@@ -342,6 +343,16 @@ function inDoubt(name: string): PlexusError {
       `the copies of volume ${name} may differ in places, and its first copy is the one that counts: ` +
       `wait until they are equal (plexus wait ${name} --for resync), then repeat`,
   })
+}
+
+/** With the same columns: a resync must not go on with a layout that is no more (sim seed 300381). */
+function isSamePlex(next: VinumModel, uuid: string, plex: Plex | undefined): boolean {
+  const columns = subdisksOf(next, uuid)
+  return (
+    plex?.record.uuid === uuid &&
+    columns.length === plex.subdisks.length &&
+    columns.every((one, index) => one.uuid === plex.subdisks[index]?.record.uuid)
+  )
 }
 
 /** Resyncs have no record whose id is unique in the set. */

@@ -478,6 +478,32 @@ t.test(
   },
 )
 
+t.test(
+  'a resync that waits does not go on with columns that are no more (sim seed 300381)',
+  async (t) => {
+    const machine = await new Machine({ devices: 4 }).start()
+    await machine.run('volume.create', {
+      name: 'v',
+      raid5: ['d1', 'd2', 'd3'],
+      size: '8MiB',
+      stripeSize: '16KiB',
+    })
+    await machine.jobsDone()
+    await put(machine.open('v'), 0, pattern(1, 2 * MIB), true)
+    machine.cut()
+    await machine.start(['d1', 'd2', 'd3', 'd4'])
+    const resync = jobOf(machine, 'resync')
+    await resync.pause()
+    await machine.run('volume.grow', { name: 'v', devices: ['d4'] })
+    while (jobOf(machine, 'grow').state === 'running') await tick(2)
+    if (resync.state === 'paused') resync.resume()
+    await machine.jobsDone()
+    t.ok((await get(machine.open('v'), 0, 2 * MIB)).equals(pattern(1, 2 * MIB)))
+    await machine.run('volume.scrub', { name: 'v' })
+    for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
+  },
+)
+
 t.test("two growths at once do not spoil each other's backups", async (t) => {
   const machine = await new Machine({ devices: 4 }).start()
   const options = { stripe: ['d1', 'd2'], stripeSize: '64KiB', size: '6MiB' }
