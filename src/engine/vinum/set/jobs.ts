@@ -269,6 +269,7 @@ export class SetJobs {
       if (isComplete(plex, at)) at = await resyncStep(plex, at, end - at)
       else if (plex.isRowKnown(at)) at = await resyncStep(plex, at, rowEnd - at)
       else if (await this.leaveInDoubt(plex, at)) return
+      else if (plex.isSureElsewhere()) throw doubtError(plex.record.name, at)
       else {
         // The column is computed from it when it is back, and agrees with it then.
         plex.doubt?.markValid(at, rowEnd - at)

@@ -160,6 +160,9 @@ export class SetObjects {
     const subdisks = records.map(({ uuid }) => defined(this.subdisks.get(uuid), `subdisk ${uuid}`))
     const options = { host: this.#set, record, subdisks }
     const plex = organization === 'raid5' ? new Raid5Plex(options) : new LinearPlex(options)
+    const before = this.plexes.get(record.uuid)
+    // More columns make no parity right.
+    if (plex instanceof Raid5Plex && before instanceof Raid5Plex) plex.doubt = before.doubt
     this.plexes.set(record.uuid, plex)
     this.#shapes.set(record.uuid, shape)
   }
