@@ -504,6 +504,37 @@ t.test(
   },
 )
 
+t.test(
+  'a plex that leaves in the middle of its rebuild, since parity is in doubt, is filled without a word',
+  async (t) => {
+    const machine = await machineWith(4, {
+      raid5: ['d1', 'd2', 'd3'],
+      stripeSize: '64KiB',
+      size: '8MiB',
+    })
+    await machine.run('volume.add-mirror', { name: 'v', devices: ['d4'] })
+    await machine.jobsDone()
+    const volume = machine.open('v')
+    await put(volume, 0, pattern(1, MIB))
+    await flush(volume)
+    await machine.pull('d2')
+    await put(volume, 0, pattern(1, 64 * KIB))
+    const column = machine.volume('v').components[0]?.children[0]
+    machine.cut()
+    pattern(2, 64 * KIB).copy(machine.device('d1').media, column?.driveOffsetBytes)
+    // Rebuild and resync begin together.
+    await machine.start()
+    for (let round = 0; round < 3; round++) {
+      await machine.jobsDone()
+      await machine.topology.quiet()
+    }
+    t.equal(machine.volume('v').health, 'HEALTHY')
+    await machine.pull('d4')
+    const expected = pattern(1, MIB).subarray(64 * KIB)
+    t.ok((await get(machine.open('v'), 64 * KIB, MIB - 64 * KIB)).equals(expected))
+  },
+)
+
 t.test("two growths at once do not spoil each other's backups", async (t) => {
   const machine = await new Machine({ devices: 4 }).start()
   const options = { stripe: ['d1', 'd2'], stripeSize: '64KiB', size: '6MiB' }
