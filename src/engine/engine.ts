@@ -14,7 +14,10 @@ import type { GeomClass } from './geom/types.ts'
 import { createNopClass } from './nop/nop-class.ts'
 import { createVinumClass } from './vinum/vinum-class.ts'
 
-const CLASSES: readonly (() => GeomClass)[] = [createVinumClass, createNopClass]
+const CLASSES: readonly ((options: EngineOptions) => GeomClass)[] = [
+  ({ intentRegionBytes }) => createVinumClass(intentRegionBytes),
+  createNopClass,
+]
 
 export interface EngineOptions {
   /** With the memory in which parity is computed in place, where it has one. */
@@ -24,6 +27,8 @@ export interface EngineOptions {
   readonly log: Logger
   /** Wall-clock time for events; nothing is decided by it. */
   readonly now: () => Date
+  /** The least region of vinum's intent maps, bytes; the simulator's volumes are small. Undefined: 1 MiB. */
+  readonly intentRegionBytes?: number
 }
 
 /** An empty graph with all classes. */
@@ -31,7 +36,7 @@ export function createEngine(options: EngineOptions): Topology {
   const { pool, clock, random, log } = options
   const events = new EventLog(options.now)
   const jobs = new JobManager({ clock, log, events })
-  const classes = CLASSES.map((create) => create())
+  const classes = CLASSES.map((create) => create(options))
   const kernels = createKernels(pool.memory)
   return new Topology({ classes, pool, kernels, clock, random, log, events, jobs })
 }

@@ -16,7 +16,8 @@ import { volumeOf, volumesOf } from './view.ts'
 import { Workload } from './workload.ts'
 import type { Machine, World, WorldOptions } from './world.ts'
 
-const MIB = 1024 * 1024
+const KIB = 1024
+const MIB = 1024 * KIB
 
 /** What happens in a run beside reading and writing; a run has its own mixture. */
 export interface Mixture {
@@ -36,9 +37,18 @@ export interface VinumPlayOptions {
 
 export function vinumPlay(options: VinumPlayOptions): Scenario {
   const { seed, operations, pool, wrapDevice, mixture } = options
-  const disks = planDisks(new SimRandom(seed).fork('disks'))
+  const random = new SimRandom(seed)
+  const disks = planDisks(random.fork('disks'))
+  // The volumes are of a few MiB: with the usual regions hardly anything would be marked in part.
+  const intentRegionBytes = random.fork('regions').pick([16, 64, 256, 1024]) * KIB
   return {
-    options: { seed, pool, disks, makeTopology: createEngine, wrapDevice },
+    options: {
+      seed,
+      pool,
+      disks,
+      makeTopology: (engine) => createEngine({ ...engine, intentRegionBytes }),
+      wrapDevice,
+    },
     play: (world) => new VinumPlay(world, operations, mixture).run(),
   }
 }

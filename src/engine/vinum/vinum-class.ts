@@ -23,8 +23,9 @@ import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
 
-export function createVinumClass(): GeomClass {
-  return new VinumClass()
+/** `intentRegionBytes`: the least region of intent maps (io/intent-bits.ts), for the simulator's small volumes. */
+export function createVinumClass(intentRegionBytes?: number): GeomClass {
+  return new VinumClass(intentRegionBytes)
 }
 
 type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
@@ -32,9 +33,10 @@ type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknow
 class VinumClass implements GeomClass {
   readonly name = 'vinum'
   readonly verbs: readonly Verb[]
-  readonly #sets = new SetRegistry()
+  readonly #sets: SetRegistry
 
-  constructor() {
+  constructor(intentRegionBytes: number | undefined) {
+    this.#sets = new SetRegistry(intentRegionBytes)
     this.verbs = [
       ...VINUM_VERBS.map((verb) => ({
         spec: verb.spec,

@@ -17,6 +17,8 @@ import { RegionValidity } from './validity.ts'
 
 export interface IntentMapOptions {
   readonly sizeBytes: number
+  /** The least size of a region, bytes: a power of two. Undefined: 1 MiB. */
+  readonly regionBytes?: number | undefined
   readonly volumeUuid: string
   readonly clock: Clock
   /**
@@ -76,12 +78,12 @@ export class IntentMap {
   #stopped = false
 
   constructor(options: IntentMapOptions) {
-    const { initial, sizeBytes } = options
+    const { initial, sizeBytes, regionBytes } = options
     this.#options = options
-    this.#bits = new IntentBits(sizeBytes)
+    this.#bits = new IntentBits(sizeBytes, regionBytes)
     if (initial) this.#bits.merge(initial.bits)
     // What was read is on some drive; whether it is on all that are up now is not known.
-    this.#durable = new IntentBits(sizeBytes)
+    this.#durable = new IntentBits(sizeBytes, regionBytes)
     this.#agreed = new RegionValidity(initial?.held ? this.#bits.ranges() : [])
     this.#told = new RegionValidity(this.#agreed.missing)
     this.#users = new Uint32Array(this.#bits.regions)
@@ -213,10 +215,11 @@ export class IntentMap {
     assert(this.#inside === 0, 'a map changes its size while no write is inside')
     await this.#clearing
     await this.#storing
-    const bits = new IntentBits(sizeBytes)
+    const { regionBytes } = this.#options
+    const bits = new IntentBits(sizeBytes, regionBytes)
     bits.merge(this.#bits)
     this.#bits = bits
-    this.#durable = new IntentBits(sizeBytes)
+    this.#durable = new IntentBits(sizeBytes, regionBytes)
     this.#users = new Uint32Array(bits.regions)
     this.#touched = new Uint8Array(bits.regions).fill(1)
     const error = await this.#store()

@@ -32,9 +32,9 @@ export const INTENT_REGIONS_MAX = BITS_BYTES * 8
 const MAGIC = Buffer.from('PLEXDIRT', 'latin1')
 const CRC_AT = 12
 
-/** Bytes of a region of a volume of that size. */
-export function regionBytesOf(sizeBytes: number): number {
-  let bytes = INTENT_REGION_BYTES_MIN
+/** Bytes of a region of a volume of that size: `least`, a power of two, unless there were too many then. */
+export function regionBytesOf(sizeBytes: number, least = INTENT_REGION_BYTES_MIN): number {
+  let bytes = least
   while (Math.ceil(sizeBytes / bytes) > INTENT_REGIONS_MAX) bytes *= 2
   return bytes
 }
@@ -46,10 +46,10 @@ export class IntentBits {
   readonly #bits = Buffer.alloc(BITS_BYTES)
   #count = 0
 
-  /** All clean. */
-  constructor(sizeBytes: number) {
+  /** All clean. `least`: see {@link regionBytesOf}. */
+  constructor(sizeBytes: number, least?: number) {
     this.sizeBytes = sizeBytes
-    this.regionBytes = regionBytesOf(sizeBytes)
+    this.regionBytes = regionBytesOf(sizeBytes, least)
     this.regions = Math.ceil(sizeBytes / this.regionBytes)
   }
 
@@ -107,7 +107,7 @@ export class IntentBits {
   }
 
   copy(): IntentBits {
-    const copy = new IntentBits(this.sizeBytes)
+    const copy = new IntentBits(this.sizeBytes, this.regionBytes)
     this.#bits.copy(copy.#bits)
     copy.#count = this.#count
     return copy
@@ -143,13 +143,17 @@ export class IntentBits {
     block.writeUInt32LE(crc32c(block), CRC_AT)
   }
 
-  /** The bits of a block that {@link decodeBlock} has found right in its frame; undefined when they do not fit it. */
+  /**
+   * The bits of a block that {@link decodeBlock} has found right in its frame; undefined when they do not fit it. Any
+   * power of two is taken for a region: who wrote it may have had another least one.
+   */
   static fromBlock(block: Buffer): IntentBits | undefined {
-    const bits = new IntentBits(Number(block.readBigUInt64LE(40)))
-    const holds =
-      Number(block.readBigUInt64LE(48)) === bits.regionBytes &&
-      block.readUInt32LE(56) === bits.regions
-    if (!holds) return undefined
+    const regionBytes = Number(block.readBigUInt64LE(48))
+    if (regionBytes < 1 || !Number.isInteger(Math.log2(regionBytes))) return undefined
+    const bits = new IntentBits(Number(block.readBigUInt64LE(40)), regionBytes)
+    if (bits.regionBytes !== regionBytes || bits.regions !== block.readUInt32LE(56)) {
+      return undefined
+    }
     for (let region = 0; region < INTENT_REGIONS_MAX; region++) {
       if (((block[HEADER_BYTES + (region >> 3)] ?? 0) >> (region & 7)) % 2 === 0) continue
       if (region >= bits.regions) return undefined
@@ -193,10 +197,15 @@ export function decodeIntent(
 
 /**
  * All that any drive remembers, for a volume of `sizeBytes`: a write was allowed when its bit was on the drives
- * that were up, so what one of them says may not be left out. Stale drives add at most work.
+ * that were up, so what one of them says may not be left out. Stale drives add at most work. `least`: see
+ * {@link regionBytesOf}.
  */
-export function mergeIntent(copies: Iterable<IntentCopy>, sizeBytes: number): IntentBits {
-  const merged = new IntentBits(sizeBytes)
+export function mergeIntent(
+  copies: Iterable<IntentCopy>,
+  sizeBytes: number,
+  least?: number,
+): IntentBits {
+  const merged = new IntentBits(sizeBytes, least)
   for (const { bits } of copies) merged.merge(bits)
   return merged
 }

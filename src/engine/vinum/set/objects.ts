@@ -54,7 +54,7 @@ export class SetObjects {
   async loadMaps(model: VinumModel): Promise<void> {
     for (const volume of model.volumes) {
       if (!isRedundant(model, volume.uuid)) continue
-      this.#remembered.set(volume.uuid, await readIntent(model, volume, this.#set.drives))
+      this.#remembered.set(volume.uuid, await readIntent(this.#set, model, volume))
     }
   }
 

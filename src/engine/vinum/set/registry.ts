@@ -8,14 +8,16 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
+import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../geom/anchor.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
 import { FreebsdSet } from '../freebsd/set.ts'
-import { newSet, VinumSet } from './vinum-set.ts'
+import { type SetOptions, VinumSet } from './vinum-set.ts'
 
 export class SetRegistry {
+  readonly #options: SetOptions
   readonly #sets = new Map<string, VinumSet>()
   #imported: FreebsdSet | undefined
   /** Native sets of conversions that have ended on at least one drive. */
@@ -29,6 +31,11 @@ export class SetRegistry {
   #resting = false
   /** Sets that verbs have made. */
   readonly #made = new Set<string>()
+
+  /** `intentRegionBytes`: see {@link SetOptions}. */
+  constructor(intentRegionBytes: number | undefined) {
+    this.#options = { intentRegionBytes, onFailed: (failed) => this.#failed(failed) }
+  }
 
   get native(): readonly VinumSet[] {
     return [...this.#sets.values()]
@@ -47,7 +54,8 @@ export class SetRegistry {
 
   /** A new set, for a verb that labels the first drives. */
   create(topology: Topology): VinumSet {
-    const set = newSet(topology, (failed) => this.#failed(failed))
+    const set = new VinumSet(newUuid(topology.random), topology, this.#options)
+    set.begin()
     this.#add(set)
     this.#made.add(set.uuid)
     return set
@@ -115,7 +123,7 @@ export class SetRegistry {
   #setOf(uuid: string, topology: Topology): VinumSet {
     const known = this.#sets.get(uuid)
     if (known) return known
-    const set = new VinumSet(uuid, topology, (failed) => this.#failed(failed))
+    const set = new VinumSet(uuid, topology, this.#options)
     this.#add(set)
     return set
   }

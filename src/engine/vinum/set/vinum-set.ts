@@ -14,7 +14,6 @@ import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
 import type { Logger } from '../../../base/log.ts'
-import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../geom/anchor.ts'
 import type { Choice } from '../../geom/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
@@ -41,9 +40,16 @@ import {
 import { SetObjects } from './objects.ts'
 import { noteError, noteRepair } from './trouble.ts'
 
+export interface SetOptions {
+  readonly onFailed: (set: VinumSet) => void
+  /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
+  readonly intentRegionBytes: number | undefined
+}
+
 export class VinumSet implements Geom, VinumHost {
   readonly className = 'vinum'
   readonly uuid: string
+  readonly options: SetOptions
   readonly topology: Topology
   readonly log: Logger
   /** Devices with a label of this set, by drive UUID: all of them until it is assembled, then the former ones. */
@@ -60,13 +66,12 @@ export class VinumSet implements Geom, VinumHost {
   arrivals = 0
   /** What was said last of an incomplete set: said once. */
   #said: string | undefined
-  readonly #onFailed: (set: VinumSet) => void
 
-  constructor(uuid: string, topology: Topology, onFailed: (set: VinumSet) => void) {
+  constructor(uuid: string, topology: Topology, options: SetOptions) {
     this.uuid = uuid
+    this.options = options
     this.topology = topology
     this.log = topology.log.child({ part: 'vinum', set: uuid.slice(0, 8) })
-    this.#onFailed = onFailed
     this.#demotions = new Demotions(this)
   }
 
@@ -388,7 +393,7 @@ export class VinumSet implements Geom, VinumHost {
       `${this.name} is not served any more: ${error.message}`,
     )
     for (const provider of this.providers) provider.error ??= error
-    this.#onFailed(this)
+    this.options.onFailed(this)
   }
 
   /** Has it been in operation for a while? One that fails at once would fail again at once. */
@@ -439,11 +444,4 @@ function witherError(name: string): PlexusError {
     subject: name,
     message: `${name} is taken apart; it is back when its drives are`,
   })
-}
-
-/** A set that no device has named before. */
-export function newSet(topology: Topology, onFailed: (set: VinumSet) => void): VinumSet {
-  const set = new VinumSet(newUuid(topology.random), topology, onFailed)
-  set.begin()
-  return set
 }

@@ -165,6 +165,7 @@ export class RunningVolume {
   #makeMap(remembered: RememberedIntent | undefined): IntentMap {
     return new IntentMap({
       sizeBytes: this.record.sizeBytes,
+      regionBytes: this.#set.options.intentRegionBytes,
       volumeUuid: this.record.uuid,
       clock: this.#set.clock,
       store: (block, which) => this.#store(block, which),
@@ -252,9 +253,9 @@ export class RunningVolume {
  * know which. Where no such copy can be read everything counts as dirty.
  */
 export async function readIntent(
+  { drives, options: { intentRegionBytes } }: VinumSet,
   model: VinumModel,
   volume: VolumeRecord,
-  drives: ReadonlyMap<string, SetDrive>,
 ): Promise<RememberedIntent> {
   const copies: IntentCopy[] = []
   const subdisks = plexesOf(model, volume.uuid).flatMap((plex) => subdisksOf(model, plex.uuid))
@@ -277,9 +278,9 @@ export async function readIntent(
   )
   if (newest) {
     const { sequence, which } = newest
-    return { bits: mergeIntent(copies, volume.sizeBytes), sequence, which }
+    return { bits: mergeIntent(copies, volume.sizeBytes, intentRegionBytes), sequence, which }
   }
-  const bits = new IntentBits(volume.sizeBytes)
+  const bits = new IntentBits(volume.sizeBytes, intentRegionBytes)
   bits.mark(0, volume.sizeBytes)
   return { bits, sequence: 0, which: 1 }
 }

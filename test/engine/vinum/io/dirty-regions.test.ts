@@ -5,6 +5,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { ManualClock } from '../../../../src/base/clock.ts'
+import { crc32c } from '../../../../src/base/crc32c.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { GIB, INTENT_CLEAR_MS, KIB, MIB } from '../../../../src/base/limits.ts'
 import { IntentMap } from '../../../../src/engine/vinum/io/dirty-regions.ts'
@@ -208,6 +209,22 @@ t.test('intent bits', async (t) => {
     const copy = decodeIntent([block, Buffer.alloc(INTENT_BLOCK_BYTES)], UUID)
     t.match(copy, { sequence: 7, which: 0 })
     t.strictSame(copy?.bits.ranges(), bits.ranges())
+  })
+
+  t.test('the block says how large its regions are', async (t) => {
+    const bits = new IntentBits(8 * MIB, 64 * 1024)
+    bits.mark(3 * 64 * 1024, 1)
+    const block = Buffer.alloc(INTENT_BLOCK_BYTES)
+    bits.encode(block, UUID, 7)
+    const copy = decodeIntent([block, Buffer.alloc(INTENT_BLOCK_BYTES)], UUID)
+    t.strictSame(copy?.bits.ranges(), [{ offset: 3 * 64 * 1024, length: 64 * 1024 }])
+    for (const bytes of [0, 1, 4096 + 512, 128 * 1024, 2 ** 53]) {
+      const other = Buffer.from(block)
+      other.writeBigUInt64LE(BigInt(bytes), 48)
+      other.writeUInt32LE(0, 12)
+      other.writeUInt32LE(crc32c(other), 12)
+      t.equal(decodeIntent([other, Buffer.alloc(0)], UUID), undefined, `${bytes} bytes a region`)
+    }
   })
 
   t.test('of a pair the newer whole one counts; a torn one leaves the other', async (t) => {
