@@ -46,6 +46,10 @@ export interface CommitId {
   readonly payloadCrc: number
 }
 
+export function isSameCommit(a: CommitId, b: CommitId): boolean {
+  return a.generation === b.generation && a.payloadCrc === b.payloadCrc
+}
+
 export interface SlotHeader extends CommitId {
   /** Everything as the anchor of this commit has it. */
   readonly anchor: Anchor

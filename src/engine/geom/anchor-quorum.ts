@@ -16,16 +16,17 @@
  * taken where it cannot be told from one that was, and given up where it must have failed. Hence the third rule:
  *   S  A set serves nothing before all voters of its configuration carry it: it commits once after assembling,
  *      unless the choice is `settled`.
+ *
+ * A device has two slots. Were each commit to go over the older one, two that are cut off in turn would leave no
+ * trace of the last one that was relied upon, and sets that gather afterwards could not tell what counts:
+ *   K  What was cut off or has failed is written over first ({@link goesOverNewest}); what was relied upon stays on
+ *      each device until a later commit is. So both slots are looked at.
  */
 import { defined } from '../../base/assert.ts'
-import type { CommitId } from './anchor-codec.ts'
+import { type CommitId, isSameCommit } from './anchor-codec.ts'
 
-/**
- * What one device carries: what AnchoredDevice.read gave, and the voters from the payload. A device of the set
- * that carries nothing yet has generation 0 and no voters: it is here, and that counts.
- */
-export interface AnchorCopy extends CommitId {
-  readonly deviceUuid: string
+/** A configuration and what it says of the vote. */
+export interface CommitCopy extends CommitId {
   /** UUIDs of the devices that this configuration calls up. */
   readonly payloadVoters: readonly string[]
   /**
@@ -35,12 +36,22 @@ export interface AnchorCopy extends CommitId {
   readonly oldVoters?: readonly string[] | undefined
   /** What the device carried before, when it is known. */
   readonly previous?: CommitId | undefined
+}
+
+/**
+ * What one device carries: what AnchoredDevice.read gave, and the voters from the payload. A device of the set
+ * that carries nothing yet has generation 0 and no voters: it is here, and that counts.
+ */
+export interface AnchorCopy extends CommitCopy {
+  readonly deviceUuid: string
+  /** What it carried before, where its other slot still has it. */
+  readonly older?: CommitCopy | undefined
   /** For a damaged copy: the generation that the device's anchor names, and that it must have carried. */
   readonly claimedGeneration?: number | undefined
 }
 
 export interface Side extends CommitId {
-  /** Devices that carry it: any of them has the payload. */
+  /** Devices that carry it, or those that carried it before, where no other does: any of them has the payload. */
   readonly members: readonly string[]
 }
 
@@ -54,6 +65,8 @@ export type Choice =
       readonly kind: 'complete'
       readonly stale: readonly string[]
       readonly settled: boolean
+      /** One of its voters is here and never had it: it was not relied upon, if that disk speaks the truth. */
+      readonly refuted: boolean
       /** Of the configuration before it. */
       readonly oldVoters: readonly string[]
       readonly nextGeneration: number
@@ -68,7 +81,10 @@ export type Choice =
   | { readonly kind: 'split'; readonly sides: readonly Side[] }
   | { readonly kind: 'none' }
 
+/** A group of devices with one configuration in one of their slots. */
 interface Group extends Side {
+  /** Those that carry it now. */
+  readonly carriers: readonly string[]
   readonly voters: readonly string[]
   readonly oldVoters: readonly string[]
   /** What its members carried before. */
@@ -92,8 +108,7 @@ export function chooseMajority(copies: readonly AnchorCopy[]): Choice {
   if (!highest) return { kind: 'none' }
   const whole = wholeGroups(all, copies)
   if (whole.length > 1) return { kind: 'split', sides: whole.map(sideOf) }
-  const seen = copies.map((copy) => Math.max(copy.generation, copy.claimedGeneration ?? 0))
-  const nextGeneration = Math.max(...seen) + 1
+  const nextGeneration = Math.max(...copies.map(highestOf)) + 1
   // Most of its voters are at the whole one: whatever is higher was cut off, or failed.
   if (whole[0]) return completeChoice(whole[0], copies, nextGeneration)
   for (const group of all) {
@@ -109,11 +124,11 @@ function completeChoice(
   copies: readonly AnchorCopy[],
   nextGeneration: number,
 ): Choice {
-  const members = new Set(group.members)
-  const stale = copies.map((copy) => copy.deviceUuid).filter((uuid) => !members.has(uuid))
-  const settled = group.voters.every((uuid) => members.has(uuid))
-  const { oldVoters } = group
-  return { kind: 'complete', ...sideOf(group), stale, settled, oldVoters, nextGeneration }
+  const { oldVoters, voters, carriers, members } = group
+  const stale = copies.map((copy) => copy.deviceUuid).filter((uuid) => !members.includes(uuid))
+  const settled = voters.every((uuid) => carriers.includes(uuid))
+  const refuted = isRefuted(group, copies)
+  return { kind: 'complete', ...sideOf(group), stale, settled, refuted, oldVoters, nextGeneration }
 }
 
 function incompleteChoice(
@@ -136,8 +151,8 @@ function wholeGroups(groups: readonly Group[], copies: readonly AnchorCopy[]): r
     copies.filter((copy) => copy.claimedGeneration !== undefined).map((copy) => copy.deviceUuid),
   )
   const whole = groups.filter((group) => {
-    const members = group.members.filter((uuid) => !damaged.has(uuid))
-    return isWhole(group, new Set(members), copies)
+    const carriers = group.carriers.filter((uuid) => !damaged.has(uuid))
+    return isWhole(group, new Set(carriers), copies)
   })
   // A commit that only devices without a past carry does not follow from the lower one: it was cut off.
   return whole.filter((group, index) => index === whole.length - 1 || !isFresh(group))
@@ -162,6 +177,18 @@ export function commitAllowed(
   const has = new Set(reached)
   const carried = oldVoters.filter((uuid) => has.has(uuid)).length
   return carried * 2 >= oldVoters.length && newVoters.every((uuid) => has.has(uuid))
+}
+
+/**
+ * Rule K: does the first commit after this choice go over the newest slot of that device? Then what it carries was
+ * given up by the choice, or is the choice, which was not relied upon. Later commits do until one is relied upon.
+ */
+export function goesOverNewest(
+  slot: CommitId & { readonly previous?: CommitId | undefined },
+  choice: CommitId & { readonly refuted: boolean },
+): boolean {
+  if (isSameCommit(slot, choice)) return choice.refuted
+  return slot.previous !== undefined && isSameCommit(slot.previous, choice)
 }
 
 /**
@@ -190,8 +217,9 @@ function judge(
   // What a device carried before a commit that was given up may have been relied upon, and is newer than this; unless
   // too few have gone on from this one, or may have.
   const hasNewerPast = copies.some(
-    ({ generation, previous }) =>
-      generation > group.generation && (previous?.generation ?? 0) > group.generation,
+    ({ previous, older }) =>
+      (previous?.generation ?? 0) > group.generation &&
+      !(older && isRefuted({ ...older, voters: older.payloadVoters }, copies)),
   )
   if (hasNewerPast && mayBeFollowed(group, copies)) return 'incomplete'
   if (isWhole(group, carriers, copies)) return 'complete'
@@ -203,8 +231,21 @@ function judge(
   const lacking = copies.filter(
     (copy) => group.voters.includes(copy.deviceUuid) && !carriers.has(copy.deviceUuid),
   )
-  const haveWaited = lacking.every((copy) => group.previous.some((one) => isSame(one, copy)))
+  const haveWaited = lacking.every((copy) => group.previous.some((one) => isSameCommit(one, copy)))
   return haveWaited ? 'complete' : 'incomplete'
+}
+
+/** A commit is relied upon only when all that it names have it (W): does one of them say that it never had it? */
+function isRefuted(
+  { generation, voters }: Pick<Group, 'generation' | 'voters'>,
+  copies: readonly AnchorCopy[],
+): boolean {
+  return copies.some((copy) => voters.includes(copy.deviceUuid) && highestOf(copy) < generation)
+}
+
+/** The highest generation that a device is known to have carried. */
+function highestOf({ generation, claimedGeneration }: AnchorCopy): number {
+  return Math.max(generation, claimedGeneration ?? 0)
 }
 
 /**
@@ -212,10 +253,7 @@ function judge(
  * this one, or, should this one not have counted, those before it.
  */
 function mayBeFollowed(group: Group, copies: readonly AnchorCopy[]): boolean {
-  const newer = copies.filter(
-    ({ generation, claimedGeneration }) =>
-      Math.max(generation, claimedGeneration ?? 0) > group.generation,
-  )
+  const newer = copies.filter((copy) => highestOf(copy) > group.generation)
   const beyond = new Set(newer.map(({ deviceUuid }) => deviceUuid))
   return [group.voters, group.oldVoters].some((voters) => {
     const { all, carry, missing } = count(voters, beyond, copies)
@@ -238,9 +276,9 @@ function isWhole(
 function carriersOf(group: Group, copies: readonly AnchorCopy[]): ReadonlySet<string> {
   const carriers = copies.filter(
     (copy) =>
-      isSame(copy, group) ||
+      isSameCommit(copy, group) ||
       copy.claimedGeneration === group.generation ||
-      (copy.previous !== undefined && isSame(copy.previous, group)),
+      (copy.previous !== undefined && isSameCommit(copy.previous, group)),
   )
   return new Set(carriers.map((copy) => copy.deviceUuid))
 }
@@ -260,36 +298,44 @@ function count(
 
 /** Highest generation first; of one generation, the one that more devices carry. */
 function groupCopies(copies: readonly AnchorCopy[]): readonly Group[] {
-  const found = new Map<string, AnchorCopy[]>()
+  const found = new Map<string, Holder[]>()
+  const add = (holder: Holder): void => {
+    const key = `${holder.generation}/${holder.payloadCrc}`
+    found.set(key, [...(found.get(key) ?? []), holder])
+  }
   for (const copy of copies.filter(({ generation }) => generation > 0)) {
-    const key = `${copy.generation}/${copy.payloadCrc}`
-    const group = found.get(key) ?? []
-    group.push(copy)
-    found.set(key, group)
+    const { deviceUuid, older } = copy
+    add({ ...copy, isNewest: true })
+    if (older) add({ ...older, deviceUuid, isNewest: false })
   }
   return [...found.values()].map(toGroup).sort(byRank)
 }
 
-function toGroup(copies: readonly AnchorCopy[]): Group {
-  const first = defined(copies[0], 'the first copy of a group')
+/** One slot of one device. */
+interface Holder extends CommitCopy {
+  readonly deviceUuid: string
+  readonly isNewest: boolean
+}
+
+function toGroup(holders: readonly Holder[]): Group {
+  const first = defined(holders[0], 'the first copy of a group')
+  const newest = holders.filter(({ isNewest }) => isNewest)
+  const carriers = newest.map(({ deviceUuid }) => deviceUuid)
   return {
+    carriers,
     generation: first.generation,
     payloadCrc: first.payloadCrc,
     voters: first.payloadVoters,
     oldVoters: first.oldVoters?.length ? first.oldVoters : first.payloadVoters,
-    members: copies.map((copy) => copy.deviceUuid),
-    previous: copies.flatMap(({ previous }) => (previous ? [previous] : [])),
+    members: carriers.length > 0 ? carriers : holders.map(({ deviceUuid }) => deviceUuid),
+    previous: holders.flatMap(({ previous }) => (previous ? [previous] : [])),
   }
 }
 
 function byRank(a: Group, b: Group): number {
-  return b.generation - a.generation || b.members.length - a.members.length
+  return b.generation - a.generation || b.carriers.length - a.carriers.length
 }
 
 function sideOf({ generation, payloadCrc, members }: Group): Side {
   return { generation, payloadCrc, members }
-}
-
-function isSame(a: CommitId, b: CommitId): boolean {
-  return a.generation === b.generation && a.payloadCrc === b.payloadCrc
 }

@@ -1,8 +1,8 @@
 /**
  * A device with an anchor: formatting, committing and reading the configuration of its class, and the areas
- * beside it (docs/on-disk-format.md). A commit is atomic: the older slot is written and flushed, then the anchor
- * names it, and that is flushed too; whatever is cut off in between, the device has the old configuration or
- * the new one. Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
+ * beside it (docs/on-disk-format.md). A commit is atomic: a slot is written and flushed, then the anchor names it,
+ * and that is flushed too; whatever is cut off in between, the device has a whole configuration. Which slot that is:
+ * the older one, unless the newest is known to be good for nothing (rule K of anchor-quorum.ts). Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
  */
 import { assert } from '../../base/assert.ts'
 import { alignUp, type ByteRange } from '../../base/bytes.ts'
@@ -17,6 +17,7 @@ import {
   decodeSlotHeader,
   encodeAnchor,
   encodeSlotHeader,
+  isSameCommit,
   type SlotHeader,
 } from './anchor-codec.ts'
 import {
@@ -32,10 +33,16 @@ import {
 /** What an anchor can be on: a device, a consumer. */
 export type AnchorTarget = Pick<BlockDevice, 'submit' | 'geometry' | 'path'>
 
-export interface CommittedSlot extends CommitId {
+export interface Slot extends CommitId {
   readonly payload: Buffer
   /** What this commit followed on this device. */
   readonly previous: CommitId | undefined
+}
+
+/** What a device carries. */
+export interface CommittedSlot extends Slot {
+  /** What it followed, where the other slot still has that. */
+  readonly older: Slot | undefined
   /**
    * The slot that the anchor names does not hold, and this is the other one: older than what was committed
    * here. `anchor.generation` says what that was.
@@ -59,9 +66,12 @@ export interface FormatOptions {
 export class AnchoredDevice {
   readonly device: AnchorTarget
   #anchor: Anchor
-  /** The commit that `anchor` names; read from its slot before the first commit after opening. */
-  #current: CommitId | undefined
-  #knowsCurrent: boolean
+  /** What the slot that `anchor` names has; undefined: nothing that holds. */
+  #newest: CommitId | undefined
+  /** What the other slot has, if that is older. */
+  #older: CommitId | undefined
+  /** Both are read before the first commit after opening. */
+  #knowsSlots: boolean
   #busy = false
   readonly #block: AlignedBuffer
   #slot: AlignedBuffer | undefined
@@ -71,7 +81,7 @@ export class AnchoredDevice {
   private constructor(device: AnchorTarget, anchor: Anchor, isNew: boolean) {
     this.device = device
     this.#anchor = anchor
-    this.#knowsCurrent = isNew
+    this.#knowsSlots = isNew
     this.#block = allocateAligned(anchor.blockBytes)
   }
 
@@ -132,12 +142,14 @@ export class AnchoredDevice {
    * was, and neither slot holds.
    */
   async read(): Promise<CommittedSlot | undefined> {
-    const { generation, newestSlot } = this.#anchor
-    const newest = await this.#readSlot(newestSlot)
-    if (newest && newest.generation === generation) return this.#took(newest)
+    const { generation } = this.#anchor
+    const { newest, older } = await this.#readSlots()
+    if (newest) {
+      const follows = older && newest.previous && isSameCommit(older, newest.previous)
+      return { ...newest, older: follows ? older : undefined, damaged: false }
+    }
     if (generation === 0) return undefined
-    const older = await this.#readSlot(newestSlot === 0 ? 1 : 0)
-    if (older && older.generation < generation) return { ...this.#took(older), damaged: true }
+    if (older) return { ...older, older: undefined, damaged: true }
     throw new PlexusError('corrupt', {
       op: 'read',
       subject: this.device.path,
@@ -147,18 +159,32 @@ export class AnchoredDevice {
     })
   }
 
-  #took(slot: CommittedSlot): CommittedSlot {
-    this.#current = { generation: slot.generation, payloadCrc: slot.payloadCrc }
-    this.#knowsCurrent = true
-    return slot
+  async #readSlots(): Promise<{
+    readonly newest: Slot | undefined
+    readonly older: Slot | undefined
+  }> {
+    const { generation, newestSlot } = this.#anchor
+    const named = await this.#readSlot(newestSlot)
+    const other = await this.#readSlot(newestSlot === 0 ? 1 : 0)
+    const newest = named?.generation === generation ? named : undefined
+    const older = other && other.generation < generation ? other : undefined
+    this.#newest = newest
+    this.#older = older
+    this.#knowsSlots = true
+    return { newest, older }
   }
 
   /**
    * Makes `payload` the configuration, durably: when it resolves, `read` after any crash gives it; when it
-   * rejects, `read` gives it or the one before. One at a time. `generation` is higher than the present one.
-   * Throws `no-space` when the payload does not fit, with nothing written.
+   * rejects, `read` gives it or the one before. One at a time. `generation` is higher than the present one. With
+   * `overNewest` the newest configuration is written over, and `read` gives the older one while that goes on; not
+   * where there is no older one. Throws `no-space` when the payload does not fit, with nothing written.
    */
-  async commit(generation: number, payload: Buffer): Promise<void> {
+  async commit(
+    generation: number,
+    payload: Buffer,
+    { overNewest = false }: { readonly overNewest?: boolean } = {},
+  ): Promise<void> {
     assert(!this.#busy, `${this.device.path}: one commit at a time`)
     assert(
       Number.isSafeInteger(generation) && generation > this.#anchor.generation,
@@ -166,22 +192,18 @@ export class AnchoredDevice {
     )
     this.#busy = true
     try {
-      if (!this.#knowsCurrent) await this.#learnCurrent()
-      await this.#commit(generation, payload)
+      if (!this.#knowsSlots) await this.#readSlots()
+      // A damaged slot is good for nothing, and the other one must not be risked.
+      await this.#commit(generation, payload, (overNewest || !this.#newest) && !!this.#older)
     } finally {
       this.#busy = false
     }
   }
 
-  /** A device that is committed to without having been read, or whose slots are both damaged. */
-  async #learnCurrent(): Promise<void> {
-    const slot = await this.#readSlot(this.#anchor.newestSlot)
-    if (slot) this.#took(slot)
-    this.#knowsCurrent = true
-  }
-
-  async #commit(generation: number, payload: Buffer): Promise<void> {
-    const index = this.#anchor.newestSlot === 0 ? 1 : 0
+  async #commit(generation: number, payload: Buffer, overNewest: boolean): Promise<void> {
+    const { newestSlot } = this.#anchor
+    const index = overNewest ? newestSlot : newestSlot === 0 ? 1 : 0
+    const previous = overNewest ? this.#older : this.#newest
     const place = this.#anchor.slots[index]
     if (payload.length > payloadRoom(place)) throw this.#tooLarge(payload.length, place)
     const anchor: Anchor = { ...this.#anchor, newestSlot: index, generation }
@@ -191,7 +213,7 @@ export class AnchoredDevice {
       generation,
       payloadBytes: payload.length,
       payloadCrc,
-      previous: this.#current,
+      previous,
     }
     const length = alignUp(SLOT_HEADER_ROOM_BYTES + payload.length, anchor.blockBytes)
     const buffer = this.#slotBuffer(length)
@@ -203,10 +225,12 @@ export class AnchoredDevice {
       await flush(this.device)
       await this.#writeAnchor(anchor)
     } catch (error) {
+      this.#knowsSlots = false
       throw this.#commitError(error)
     }
     this.#anchor = anchor
-    this.#current = { generation, payloadCrc }
+    this.#newest = { generation, payloadCrc }
+    this.#older = previous
   }
 
   /** A device without room for blocks that it has (it was pulled, its pool is full) has failed: nothing is too large. */
@@ -292,7 +316,7 @@ export class AnchoredDevice {
     return journal.offset + offset
   }
 
-  async #readSlot(index: 0 | 1): Promise<CommittedSlot | undefined> {
+  async #readSlot(index: 0 | 1): Promise<Slot | undefined> {
     const place = this.#anchor.slots[index]
     const { device } = this
     const { blockBytes } = this.#anchor
@@ -306,7 +330,7 @@ export class AnchoredDevice {
       const payload = buffer.bytes.subarray(0, header.payloadBytes)
       if (crc32c(payload) !== header.payloadCrc) return undefined
       const { generation, payloadCrc, previous } = header
-      return { generation, payloadCrc, payload, previous, damaged: false }
+      return { generation, payloadCrc, payload, previous }
     } catch (error) {
       // A bad sector: the other slot may do. Anything else is no matter of this slot.
       if (error instanceof PlexusError && (error.kind === 'io' || error.kind === 'corrupt')) {

@@ -5,6 +5,7 @@ import {
   type AnchorCopy,
   chooseMajority,
   commitAllowed,
+  goesOverNewest,
   votersAfter,
 } from '../../../src/engine/geom/anchor-quorum.ts'
 
@@ -15,6 +16,7 @@ interface CopyOptions {
   readonly content?: number
   readonly oldVoters?: string
   readonly claims?: number
+  readonly older?: AnchorCopy
 }
 
 /** `copy('x', 5, 'xy')`: device x carries generation 5, whose voters are x and y. */
@@ -22,7 +24,7 @@ function copy(
   deviceUuid: string,
   generation: number,
   voters: string,
-  { after, content = 0, oldVoters, claims }: CopyOptions = {},
+  { after, content = 0, oldVoters, claims, older }: CopyOptions = {},
 ): AnchorCopy {
   return {
     deviceUuid,
@@ -32,6 +34,7 @@ function copy(
     oldVoters: [...(oldVoters ?? '')],
     previous: after === undefined ? undefined : { generation: after, payloadCrc: after * 100 },
     claimedGeneration: claims,
+    older,
   }
 }
 
@@ -216,6 +219,27 @@ const ROWS: readonly [string, readonly AnchorCopy[], string][] = [
     ],
     'incomplete 32 from xy, missing z',
   ],
+  [
+    'two commits cut off in turn, and the last one relied upon is in the older slots (sim seed 62)',
+    [
+      copy('u', 26, 'uvwx', { after: 24, oldVoters: 'uvwxy', older: copy('u', 24, 'uvwx') }),
+      copy('v', 26, 'uvwx', { after: 24, oldVoters: 'uvwxy', older: copy('v', 24, 'uvwx') }),
+      copy('w', 24, 'uvwx', { after: 23, oldVoters: 'uvwxyz' }),
+      copy('x', 24, 'uvwx', { after: 23, oldVoters: 'uvwxyz' }),
+      copy('y', 22, 'uvwxyz', { after: 21 }),
+      copy('z', 22, 'uvwxyz', { after: 21 }),
+    ],
+    '24 from wx, stale uvyz',
+  ],
+  [
+    'three commits, each cut off after one disk: no disk carries the one before them any more',
+    [
+      copy('w', 3, 'wxy', { after: 1, older: copy('w', 1, 'wxy') }),
+      copy('x', 4, 'wx', { after: 1, oldVoters: 'wxy', older: copy('x', 1, 'wxy') }),
+      copy('y', 5, 'wxy', { after: 1, older: copy('y', 1, 'wxy') }),
+    ],
+    '1 from wxy',
+  ],
   ['new disks only', [copy('x', 0, ''), copy('y', 0, '')], 'none'],
   [
     'a damaged copy counts for what its anchor says',
@@ -260,6 +284,27 @@ t.test('the next generation is above everything that was seen', async (t) => {
   t.equal(next([copy('x', 9, 'xyz'), copy('y', 5, 'xyz'), copy('z', 5, 'xyz')]), 10)
   t.equal(next([copy('x', 5, 'x', { claims: 8 })]), 9)
   t.equal(next([copy('x', 5, 'xy')]), 6)
+})
+
+t.test('which slot the first commit after a choice goes over', async (t) => {
+  const rows: readonly [string, AnchorCopy, boolean, boolean][] = [
+    ['what was relied upon stays', copy('x', 5, 'xyz', { after: 4 }), false, false],
+    ['the choice, which was not', copy('x', 5, 'xyz', { after: 4 }), true, true],
+    ['what was given up', copy('x', 6, 'xyz', { after: 5 }), false, true],
+    ['what is older than the choice is no better', copy('x', 4, 'xyz', { after: 3 }), false, false],
+  ]
+  for (const [what, slot, refuted, expected] of rows) {
+    const choice = { generation: 5, payloadCrc: 500, refuted }
+    t.equal(goesOverNewest(slot, choice), expected, what)
+  }
+  const refuted = (copies: readonly AnchorCopy[]) => {
+    const choice = chooseMajority(copies)
+    return choice.kind === 'complete' && choice.refuted
+  }
+  const x = copy('x', 6, 'xy', { after: 5 })
+  t.equal(refuted([x, copy('y', 5, 'xy')]), true, 'y is one of its voters and never had it')
+  t.equal(refuted([x, copy('y', 6, 'xy')]), false)
+  t.equal(refuted([x, copy('y', 5, 'xy', { claims: 6 })]), false, 'it had it')
 })
 
 t.test('when a commit may be relied upon', async (t) => {
@@ -308,19 +353,28 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
   )
   let assembled = 0
   let refused = 0
-  /** All disks are there, and yet an operator must decide: commits failed several times in a row. */
+  /** All disks are there, and yet an operator must decide. */
   let left = 0
   const property = fc.property(fc.integer({ min: 1, max: 4 }), steps, (disks, history) => {
     const all = ['w', 'x', 'y', 'z'].slice(0, disks)
     const media = new Map<string, AnchorCopy>()
+    /** What the other slot of a disk has. */
+    const others = new Map<string, AnchorCopy>()
+    /** Disks whose newest slot the next commit goes over. */
+    const inPlace = new Set<string>()
     let serial = 0
+    /** As AnchoredDevice.commit. */
     const store = (
       uuid: string,
       generation: number,
       voters: readonly string[],
       old: readonly string[],
     ) => {
-      const before = media.get(uuid)
+      const newest = media.get(uuid)
+      const isDamaged = newest?.claimedGeneration !== undefined
+      const before = inPlace.has(uuid) && !isDamaged ? (others.get(uuid) ?? newest) : newest
+      if (before) others.set(uuid, { ...before, claimedGeneration: undefined })
+      inPlace.add(uuid)
       media.set(uuid, {
         deviceUuid: uuid,
         generation,
@@ -329,6 +383,16 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
         oldVoters: old,
         previous: before && { generation: before.generation, payloadCrc: before.payloadCrc },
       })
+    }
+    /** The write is cut off: the slot that it goes over is lost. */
+    const tear = (uuid: string) => {
+      const newest = media.get(uuid)
+      const other = others.get(uuid)
+      if (!newest || newest.claimedGeneration !== undefined) return
+      others.delete(uuid)
+      if (inPlace.has(uuid) && other) {
+        media.set(uuid, { ...other, claimedGeneration: newest.generation })
+      }
     }
     serial++
     for (const uuid of all) store(uuid, 1, all, all)
@@ -339,7 +403,8 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
       const choice = chooseMajority(
         here.flatMap((uuid) => {
           const one = media.get(uuid)
-          return one ? [one] : []
+          const isDamaged = one?.claimedGeneration !== undefined
+          return one ? [{ ...one, older: isDamaged ? undefined : others.get(uuid) }] : []
         }),
       )
       if (choice.kind !== 'complete') {
@@ -351,9 +416,16 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
       const newest = relied.at(-1) ?? 0
       if (choice.payloadCrc < newest) return false
       if (choice.settled) relied = [...relied, choice.payloadCrc]
-      const base = [...media.values()].find((one) => one.payloadCrc === choice.payloadCrc)
+      const base = [...media.values(), ...others.values()].find(
+        (one) => one.payloadCrc === choice.payloadCrc,
+      )
       const old = base?.payloadVoters ?? []
       let voters = old.filter((uuid) => here.includes(uuid))
+      inPlace.clear()
+      for (const uuid of here) {
+        const one = media.get(uuid)
+        if (one && goesOverNewest(one, choice)) inPlace.add(uuid)
+      }
       let generation = choice.nextGeneration
       let writes = 0
       const good = (uuid: string) => !((failing >> all.indexOf(uuid)) & 1)
@@ -375,7 +447,10 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
             .sort((a, b) => Number(from.includes(b)) - Number(from.includes(a)))
           for (const uuid of order) {
             if (!good(uuid)) continue
-            if (writes++ >= cutAfter) break
+            if (writes++ >= cutAfter) {
+              tear(uuid)
+              break
+            }
             store(uuid, generation, voters, recorded)
             reached.push(uuid)
           }
@@ -383,6 +458,7 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
           if (writes > cutAfter) break
           if (allowed(reached, voters)) {
             relied = [...relied, serial]
+            inPlace.clear()
             break
           }
           if (!allowed(reached, reached)) break
@@ -397,6 +473,6 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
     return true
   })
   fc.assert(property, { numRuns: Number(process.env['RUNS'] ?? 4000) })
-  t.ok(left * 50 < assembled, `${left} left to an operator`)
+  t.ok(left * 20_000 < assembled, `${left} left to an operator`)
   t.ok(assembled > 1000 && refused > 100, `${assembled} assembled, ${refused} refused`)
 })

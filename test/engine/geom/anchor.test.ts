@@ -225,7 +225,7 @@ t.test(
       )
       t.strictSame(
         recorded.log.map(({ op }) => op),
-        ['read', 'read', 'write', 'flush', 'write', 'flush'],
+        ['read', 'read', 'read', 'read', 'write', 'flush', 'write', 'flush'],
       )
       let olds = 0
       let news = 0
@@ -248,6 +248,46 @@ t.test(
     }
   },
 )
+
+t.test('a commit over the newest one keeps the older one, wherever it is cut', async (t) => {
+  const device = disk()
+  const made = await AnchoredDevice.format(device, NAMES)
+  await made.commit(1, Buffer.from('relied upon'))
+  await made.commit(2, Buffer.from('cut off'))
+  const before = Buffer.from(device.media)
+  const recorded = new RecordedDevice(device)
+  const over = AnchoredDevice.open(recorded, made.anchor)
+  await over.commit(3, Buffer.from('next'), { overNewest: true })
+  t.match(await (await reopen(device)).read(), {
+    generation: 3,
+    previous: { generation: 1 },
+    older: { generation: 1, previous: undefined },
+    damaged: false,
+  })
+  const found: Record<string, number> = { 'relied upon': 0, 'cut off': 0, next: 0 }
+  for (const { image, done, what } of recorded.cuts(before, 512)) {
+    device.media = image
+    const again = await reopen(device)
+    const slot = await again.read()
+    const text = `${slot?.payload}`
+    found[text] = (found[text] ?? 0) + 1
+    if (done && text !== 'next') t.fail(what)
+    if (slot?.damaged !== (text === 'relied upon')) t.fail(`${what}: ${text} is damaged`)
+    if (text === 'relied upon' && again.anchor.generation !== 2) t.fail(`${what}: 2 was here`)
+    if (text !== 'relied upon' && slot?.older?.generation !== 1) t.fail(`${what}: 1 is lost`)
+    // What the anchor names is damaged: that is written over, without being told to.
+    await again.commit(9, Buffer.from('later'), { overNewest: text === 'cut off' })
+    const later = await (await reopen(device)).read()
+    if (later?.generation !== 9) t.fail(`${what}: 9 does not follow`)
+    if (text !== 'next' && later?.older?.generation !== 1) t.fail(`${what}: 1 is lost by 9`)
+  }
+  t.ok(found['relied upon'] && found['cut off'] && found['next'], JSON.stringify(found))
+  const fresh = disk()
+  const first = await AnchoredDevice.format(fresh, NAMES)
+  await first.commit(1, Buffer.from('one'), { overNewest: true })
+  await first.commit(2, Buffer.from('two'), { overNewest: true })
+  t.match(await (await reopen(fresh)).read(), { generation: 2, older: { generation: 1 } })
+})
 
 t.test('writes between two flushes may come in any order', async (t) => {
   const device = disk()

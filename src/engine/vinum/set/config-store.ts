@@ -35,6 +35,8 @@ export interface ConfigStoreOptions {
    * reach half of the voters before it.
    */
   readonly cutOff?: CutOff | undefined
+  /** Drives whose newest slot the first commit goes over (geom/anchor-quorum.ts, rule K). */
+  readonly overNewest?: ReadonlySet<string> | undefined
   /** The label of a drive that is present; undefined: it cannot be written. */
   label(driveUuid: string): AnchoredDevice | undefined
   /** Marks drives that failed a commit as down, in the model. */
@@ -50,6 +52,8 @@ export class ConfigStore {
   #generation: number
   /** Until the first commit counts. */
   #cutOff: CutOff | undefined
+  /** Drives whose newest slot has nothing that was relied upon: the next commit goes over it. */
+  readonly #overNewest: Set<string>
   #waiting: Waiting[] = []
   #running: Promise<void> | undefined
 
@@ -58,6 +62,7 @@ export class ConfigStore {
     this.#model = options.model
     this.#generation = Math.max(options.model.generation, options.nextGeneration - 1)
     this.#cutOff = options.cutOff
+    this.#overNewest = new Set(options.overNewest)
   }
 
   /** The newest durable model. */
@@ -135,6 +140,7 @@ export class ConfigStore {
     assert(model.generation > this.#model.generation, 'generations only grow')
     this.#model = model
     this.#cutOff = undefined
+    this.#overNewest.clear()
     this.#options.onCommit(model, failed)
   }
 
@@ -201,7 +207,8 @@ export class ConfigStore {
         try {
           const label = this.#options.label(uuid)
           if (!label) throw missingError(uuid)
-          await label.commit(generation, payload)
+          await label.commit(generation, payload, { overNewest: this.#overNewest.has(uuid) })
+          this.#overNewest.add(uuid)
         } catch (error) {
           if (!(error instanceof PlexusError)) throw error
           errors.set(uuid, toPlexusError(error, 'commit', uuid))

@@ -96,6 +96,8 @@ export interface Member {
   readonly label: AnchoredDevice
   readonly slot: CommittedSlot | undefined
   readonly model: VinumModel | undefined
+  /** Of `slot.older`, where it can be used. */
+  readonly olderModel: VinumModel | undefined
   /** Why its configuration cannot be used. */
   readonly error: PlexusError | undefined
 }
@@ -106,7 +108,8 @@ export async function readMember(consumer: Consumer, label: AnchoredDevice): Pro
   try {
     const slot = await label.read()
     const model = slot && decodeModel(slot.payload)
-    return { uuid, consumer, label, slot, model, error: undefined }
+    const olderModel = slot?.older && decodeOlder(slot.older.payload)
+    return { uuid, consumer, label, slot, model, olderModel, error: undefined }
   } catch (error) {
     return {
       uuid,
@@ -114,8 +117,19 @@ export async function readMember(consumer: Consumer, label: AnchoredDevice): Pro
       label,
       slot: undefined,
       model: undefined,
+      olderModel: undefined,
       error: error as PlexusError,
     }
+  }
+}
+
+/** It is only looked at where the newest configurations do not decide: one that cannot be used is none. */
+function decodeOlder(payload: Buffer): VinumModel | undefined {
+  try {
+    return decodeModel(payload)
+  } catch (error) {
+    if (error instanceof PlexusError) return undefined
+    throw error
   }
 }
 

@@ -4,34 +4,48 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import type { CommitId } from '../../geom/anchor.ts'
-import { type AnchorCopy, type Choice, chooseMajority } from '../../geom/anchor-quorum.ts'
+import { isSameCommit } from '../../geom/anchor-codec.ts'
+import {
+  type AnchorCopy,
+  type Choice,
+  type CommitCopy,
+  chooseMajority,
+  goesOverNewest,
+  type Side,
+} from '../../geom/anchor-quorum.ts'
+import type { Slot } from '../../geom/anchored-device.ts'
 import { byUuid, type VinumModel, votersOf } from '../model/model.ts'
 import type { Member } from './drive.ts'
 
 /** What a member says for the vote; undefined: its configuration cannot be used. */
-function copyOf({ uuid, slot, model, label, error }: Member): AnchorCopy | undefined {
+function copyOf({ uuid, slot, model, olderModel, label, error }: Member): AnchorCopy | undefined {
   if (error) return undefined
   if (!slot || !model) return { deviceUuid: uuid, generation: 0, payloadCrc: 0, payloadVoters: [] }
   return {
+    ...commitCopy(slot, model),
     deviceUuid: uuid,
-    generation: slot.generation,
-    payloadCrc: slot.payloadCrc,
-    payloadVoters: votersOf(model),
-    oldVoters: model.votersBefore,
-    previous: slot.previous,
+    older: slot.older && olderModel && commitCopy(slot.older, olderModel),
     claimedGeneration: slot.damaged ? label.anchor.generation : undefined,
   }
 }
+
+function commitCopy({ generation, payloadCrc, previous }: Slot, model: VinumModel): CommitCopy {
+  const { votersBefore: oldVoters } = model
+  return { generation, payloadCrc, previous, payloadVoters: votersOf(model), oldVoters }
+}
+
+/** A choice that a set is assembled by: the incomplete one by an operator's word. */
+export type Assembled = Extract<Choice, { kind: 'complete' | 'incomplete' }>
 
 export function chooseMember(members: ReadonlyMap<string, Member>): Choice {
   return chooseMajority([...members.values()].flatMap((one) => copyOf(one) ?? []))
 }
 
-/** The model of a member that was chosen. */
-export function modelOf(members: readonly Member[], uuid: string | undefined): VinumModel {
-  const member = members.find((one) => one.uuid === uuid)
-  return defined(member?.model, 'the model of a chosen member')
+/** The configuration that was chosen: the newest of a member of the choice, or the one before it. */
+export function modelOf(members: ReadonlyMap<string, Member>, choice: Side): VinumModel {
+  const member = members.get(defined(choice.members[0], 'a member of the choice'))
+  const isNewest = member?.slot && isSameCommit(member.slot, choice)
+  return defined(isNewest ? member.model : member?.olderModel, 'the model of a chosen member')
 }
 
 /**
@@ -42,12 +56,15 @@ export function modelOf(members: readonly Member[], uuid: string | undefined): V
  */
 export function currentMembers(
   members: ReadonlyMap<string, Member>,
-  choice: Extract<Choice, { kind: 'complete' | 'incomplete' }>,
+  choice: Assembled,
   chosen: VinumModel,
 ): ReadonlySet<string> {
   const current = new Set(choice.members)
   const voters = new Set(votersOf(chosen))
-  const before = choice.members.flatMap((uuid) => members.get(uuid)?.slot?.previous ?? [])
+  const before = choice.members.flatMap((uuid) => {
+    const slot = members.get(uuid)?.slot
+    return [slot, slot?.older].find((one) => one && isSameCommit(one, choice))?.previous ?? []
+  })
   for (const { uuid, slot, label, error } of members.values()) {
     if (!voters.has(uuid) || error) continue
     if (!slot) {
@@ -56,15 +73,18 @@ export function currentMembers(
       continue
     }
     const hasDamagedCopy = slot.damaged && label.anchor.generation === choice.generation
-    const isBehind = !slot.damaged && before.some((one) => isSame(one, slot))
-    const isAhead = slot.previous !== undefined && isSame(slot.previous, choice)
+    const isBehind = !slot.damaged && before.some((one) => isSameCommit(one, slot))
+    const isAhead = slot.previous !== undefined && isSameCommit(slot.previous, choice)
     if (hasDamagedCopy || isBehind || isAhead) current.add(uuid)
   }
   return current
 }
 
-function isSame(a: CommitId, b: CommitId): boolean {
-  return a.generation === b.generation && a.payloadCrc === b.payloadCrc
+/** Drives on which the first commit goes over the newest configuration (rule K). */
+export function overNewest(members: readonly Member[], choice: Assembled): ReadonlySet<string> {
+  const refuted = choice.kind === 'complete' && choice.refuted
+  const over = members.filter(({ slot }) => slot && goesOverNewest(slot, { ...choice, refuted }))
+  return new Set(over.map(({ uuid }) => uuid))
 }
 
 /** Why there is nothing to serve yet. */
@@ -72,9 +92,15 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
   if (choice.kind === 'none') return 'no drive has a configuration that can be read'
   if (choice.kind === 'split') return 'its drives were used apart from each other'
   if (choice.kind === 'complete') return 'its drives are being looked at'
-  const model = modelOf([...members.values()], choice.members[0])
+  const model = modelOf(members, choice)
   if (model.drives.length === 0) {
     return 'its configuration was removed, and its drives still carry labels; plexus device clear-label frees them'
+  }
+  if (choice.missing.length === 0) {
+    return (
+      'crashes in a row have cut off its last changes, and what its drives carry does not tell which one counts; the ' +
+      `newest one is ${choice.generation}, on ${choice.members.length} of ${members.size} drives`
+    )
   }
   const names = choice.missing.map((uuid) => byUuid(model.drives, uuid)?.name ?? uuid)
   const are = names.length === 1 ? 'drive is' : 'drives are'
@@ -82,9 +108,9 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
 }
 
 /** Is there no configuration that anybody could wait for: none at all, or one that was removed? */
-export function isEmpty(choice: Choice, members: readonly Member[]): boolean {
-  if (choice.kind === 'none') return members.every(({ error }) => !error)
-  return choice.kind === 'incomplete' && modelOf(members, choice.members[0]).drives.length === 0
+export function isEmpty(choice: Choice, members: ReadonlyMap<string, Member>): boolean {
+  if (choice.kind === 'none') return [...members.values()].every(({ error }) => !error)
+  return choice.kind === 'incomplete' && modelOf(members, choice).drives.length === 0
 }
 
 /** Not even an operator's word helps. */

@@ -26,16 +26,18 @@ import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from 
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
 import { loseDevice, openMember, returnMember, tellFailed } from './arrivals.ts'
-import { type Change, ConfigStore, type CutOff } from './config-store.ts'
+import { type Change, ConfigStore } from './config-store.ts'
 import { Demotions } from './demotions.ts'
 import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
 import {
+  type Assembled,
   chooseMember,
   currentMembers,
   describeChoice,
   hopeless,
   isEmpty,
   modelOf,
+  overNewest,
 } from './members.ts'
 import { SetObjects } from './objects.ts'
 import { noteError, noteRepair } from './trouble.ts'
@@ -153,7 +155,7 @@ export class VinumSet implements Geom, VinumHost {
     if (this.#store) return
     const choice = chooseMember(this.members)
     if (choice.kind === 'complete') {
-      const model = modelOf([...this.members.values()], choice.members[0])
+      const model = modelOf(this.members, choice)
       const missing = votersOf(model).filter((uuid) => !this.members.has(uuid))
       if (missing.length > 0 && !this.topology.complete) return
       await this.#assemble(model, choice)
@@ -165,7 +167,7 @@ export class VinumSet implements Geom, VinumHost {
     assert(!this.#store, 'only a set that gathers is assembled')
     const choice = chooseMember(this.members)
     if (choice.kind === 'none' || choice.kind === 'split') throw hopeless(choice, this.name)
-    const model = modelOf([...this.members.values()], choice.members[0])
+    const model = modelOf(this.members, choice)
     await this.#assemble(model, choice)
   }
 
@@ -179,21 +181,20 @@ export class VinumSet implements Geom, VinumHost {
     const here = [...this.members.values()]
     // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
     // labels or uses the devices otherwise is welcome.
-    if (isEmpty(choice, here)) for (const member of here) relinquish(member)
+    if (isEmpty(choice, this.members)) for (const member of here) relinquish(member)
     if (choice.kind === 'none' || this.#said === why) return
     this.#said = why
+    const lacks = choice.kind !== 'incomplete' || choice.missing.length > 0
+    const advice = lacks ? 'Connect them, or go on without them' : 'To go on with that one'
     this.topology.events.emit(
       'critical',
       'set-incomplete',
       this.name,
-      `${this.name} is not served: ${why}. Connect them, or go on without them: plexus vinum assemble --force`,
+      `${this.name} is not served: ${why}. ${advice}: plexus vinum assemble --force`,
     )
   }
 
-  async #assemble(
-    chosen: VinumModel,
-    choice: Extract<Choice, { kind: 'complete' | 'incomplete' }>,
-  ): Promise<void> {
+  async #assemble(chosen: VinumModel, choice: Assembled): Promise<void> {
     const current = currentMembers(this.members, choice, chosen)
     const settled = choice.kind === 'complete' && choice.settled
     // By force: who is missing has no vote from here on, or nothing could ever be committed.
@@ -207,8 +208,7 @@ export class VinumSet implements Geom, VinumHost {
       if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
       else late.push(member)
     }
-    const cutOff = choice.kind === 'complete' && !choice.settled ? choice : undefined
-    this.#openStore(start, choice.nextGeneration, cutOff)
+    this.#openStore(start, choice, overNewest(here, choice))
     this.#objects = new SetObjects(this)
     await this.#objects.loadMaps(start)
     // Who is missing is out of service durably before anything is served.
@@ -239,11 +239,12 @@ export class VinumSet implements Geom, VinumHost {
     return isOurs
   }
 
-  #openStore(model: VinumModel, nextGeneration: number, cutOff?: CutOff): void {
+  #openStore(model: VinumModel, choice?: Assembled, over?: ReadonlySet<string>): void {
     this.#store = new ConfigStore({
       model,
-      nextGeneration,
-      cutOff,
+      nextGeneration: choice?.nextGeneration ?? 1,
+      cutOff: choice?.kind === 'complete' && !choice.settled ? choice : undefined,
+      overNewest: over,
       label: (uuid) => {
         const drive = this.#drives.get(uuid)
         return drive?.present ? drive.label : undefined
@@ -256,7 +257,7 @@ export class VinumSet implements Geom, VinumHost {
   /** A new set, for the first drive that a verb labels. */
   begin(): void {
     assert(!this.#store && this.members.size === 0, 'a new set has nothing')
-    this.#openStore(emptyModel(this.uuid), 1)
+    this.#openStore(emptyModel(this.uuid))
     this.#objects = new SetObjects(this)
     this.#assembledMs = this.clock.nowMs()
   }
