@@ -156,8 +156,10 @@ export class VinumSet implements Geom, VinumHost {
     const choice = chooseMember(this.members)
     if (choice.kind === 'complete') {
       const model = modelOf(this.members, choice)
-      const missing = votersOf(model).filter((uuid) => !this.members.has(uuid))
-      if (missing.length > 0 && !this.topology.complete) return
+      const isMissing = votersOf(model).some((uuid) => !this.members.has(uuid))
+      // What a damaged copy has lost may have named others, who have it and are still to come.
+      const isDamaged = [...this.members.values()].some(({ slot }) => slot?.damaged)
+      if ((isMissing || isDamaged) && !this.topology.complete) return
       await this.#assemble(model, choice)
     } else if (this.topology.complete) this.#sayIncomplete(choice)
   }

@@ -3,7 +3,11 @@
  * themselves are tested in geom/anchor-quorum.test.ts; here they are seen from outside, with data.
  */
 import t from 'tap'
+import { defined } from '../../../../src/base/assert.ts'
 import { MIB } from '../../../../src/base/limits.ts'
+import { readAnchor } from '../../../../src/engine/geom/anchor.ts'
+import { AnchoredDevice } from '../../../../src/engine/geom/anchored-device.ts'
+import { decodeModel, encodeModel } from '../../../../src/engine/vinum/model/codec.ts'
 import { MemoryDevice, type MemoryDeviceOptions } from '../../../../src/hal/memory-device.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
@@ -49,6 +53,13 @@ function copyOf(device: MemoryDevice, options: Partial<MemoryDeviceOptions> = {}
   const copy = new MemoryDevice({ sizeBytes, blockBytes, path: device.path, ...options })
   device.media.copy(copy.media)
   return copy
+}
+
+/** The newest configuration of a drive does not hold any more. */
+async function rot(device: MemoryDevice): Promise<void> {
+  const anchor = defined(await readAnchor(device), 'the anchor of a drive')
+  const { offset } = anchor.slots[anchor.newestSlot]
+  device.media.fill(0, offset, offset + device.geometry.logicalBlockBytes)
 }
 
 function said(machine: Machine, event: string): string[] {
@@ -121,6 +132,39 @@ for (const blockBytes of [512, 4096]) {
     t.equal(machine.pool.leased, 0)
   })
 }
+
+t.test(
+  'commits cut off in turn, each after another drive: what was before them counts',
+  async (t) => {
+    const machine = await machineWith(3, { r: { raid5: ['d1', 'd2', 'd3'] } })
+    await store(machine, 'r', 1)
+    await machine.shutDown()
+    const names = ['d1', 'd2', 'd3']
+    const labels = async (): Promise<readonly AnchoredDevice[]> => {
+      const anchors = await Promise.all(names.map((name) => readAnchor(machine.device(name))))
+      return names.map((name, at) =>
+        AnchoredDevice.open(machine.device(name), defined(anchors[at], 'its anchor')),
+      )
+    }
+    let relied = 0
+    for (const [index, label] of (await labels()).entries()) {
+      const slot = defined(await label.read(), 'a configuration')
+      relied = slot.generation
+      const generation = relied + 1 + index
+      const model = decodeModel(slot.payload)
+      const volumes = model.volumes.map((one) => ({ ...one, readPolicy: 'least-queue' as const }))
+      await label.commit(generation, encodeModel({ ...model, generation, volumes }))
+    }
+    await machine.start()
+    t.ok(await holds(machine, 'r', 1), 'what all of them carried before')
+    await machine.shutDown()
+    for (const label of await labels()) {
+      const slot = defined(await label.read(), 'a configuration')
+      t.match(decodeModel(slot.payload).volumes, [{ readPolicy: 'round-robin' }], 'and carry again')
+      t.ok(slot.generation > relied + 3, 'above all that was seen')
+    }
+  },
+)
 
 t.test('more than half are lost at once: the set fails, and is back with its drives', async (t) => {
   const machine = await machineWith(3, { r: { raid5: ['d1', 'd2', 'd3'] } })
@@ -249,6 +293,24 @@ t.test('no drive can be written: the set fails, and is not tried again and again
   t.equal(counts.write, writes, 'nobody hammers on the drives')
   t.equal(said(machine, 'set-failed').length, 1)
 })
+
+t.test(
+  'a drive that has lost its newest configuration waits for those that have it (sim seed 577)',
+  async (t) => {
+    const machine = await machineWith(2, { s: { stripe: ['d1', 'd2'] } })
+    await store(machine, 's', 1)
+    await machine.pull('d1')
+    await machine.replug('d1')
+    t.equal(machine.volume('s').health, 'HEALTHY')
+    await machine.shutDown()
+    // What is left on d2 names d2 alone.
+    await rot(machine.device('d2'))
+    await machine.start(['d2', 'd1'])
+    t.strictSame(said(machine, 'former-drive'), [])
+    t.equal(machine.volume('s').health, 'HEALTHY')
+    t.ok(await holds(machine, 's', 1))
+  },
+)
 
 t.test('a commit that a drive fails calls it down', async (t) => {
   const machine = await machineWith(3, { m: { mirror: ['d1', 'd2'] }, c: { concat: ['d3'] } })
