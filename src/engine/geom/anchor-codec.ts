@@ -23,7 +23,7 @@
  *   the rest of a slot header
  *    168     4  length of the payload
  *    172     4  CRC32C of the payload
- *    176     8  generation that this one follows on this device; 0: none
+ *    176     8  generation of the commit that this one follows; 0: none
  *    184     4  CRC32C of that one's payload
  *    188   324  zero
  */
@@ -54,7 +54,7 @@ export interface SlotHeader extends CommitId {
   /** Everything as the anchor of this commit has it. */
   readonly anchor: Anchor
   readonly payloadBytes: number
-  /** What this commit followed on this device. */
+  /** What the set carried before. */
   readonly previous: CommitId | undefined
 }
 
@@ -79,11 +79,10 @@ export function decodeAnchor(block: Buffer, subject: string): Anchor | undefined
 
 /** Writes the header to `block`, the whole room of it. */
 export function encodeSlotHeader(header: SlotHeader, block: Buffer): void {
-  assert(header.generation === header.anchor.generation, 'a slot has the generation of its anchor')
+  assert(isSameCommit(header, header.anchor), 'a slot has the commit of its anchor')
   assert(block.length === SLOT_HEADER_ROOM_BYTES, 'the room of a slot header')
   encodeCommon(header.anchor, SLOT_MAGIC, block)
   block.writeUInt32LE(header.payloadBytes, 168)
-  block.writeUInt32LE(header.payloadCrc, 172)
   writeNumber(block, header.previous?.generation ?? 0, 176)
   block.writeUInt32LE(header.previous?.payloadCrc ?? 0, 184)
   seal(block)
@@ -102,7 +101,7 @@ export function decodeSlotHeader(block: Buffer, subject: string): SlotHeader | u
     anchor,
     generation: anchor.generation,
     payloadBytes,
-    payloadCrc: block.readUInt32LE(172),
+    payloadCrc: anchor.payloadCrc,
     previous: generation > 0 ? { generation, payloadCrc: block.readUInt32LE(184) } : undefined,
   }
 }
@@ -127,6 +126,7 @@ function encodeCommon(anchor: Anchor, magic: Buffer, block: Buffer): void {
   writeRange(block, anchor.slots[1], RANGES_AT.slotB)
   writeRange(block, anchor.journal, RANGES_AT.journal)
   writeRange(block, anchor.map, RANGES_AT.map)
+  block.writeUInt32LE(anchor.payloadCrc, 172)
 }
 
 function seal(block: Buffer): void {
@@ -168,6 +168,7 @@ function decodeCommon(block: Buffer, magic: Buffer, subject: string): Anchor | u
     slots: [readRange(block, RANGES_AT.slotA), readRange(block, RANGES_AT.slotB)],
     journal: readRange(block, RANGES_AT.journal),
     map: readRange(block, RANGES_AT.map),
+    payloadCrc: block.readUInt32LE(172),
   }
   return isSound(anchor) ? anchor : undefined
 }

@@ -64,6 +64,8 @@ export interface Anchor extends AnchorLayout {
   readonly newestSlot: 0 | 1
   /** Of that commit; 0: none yet. */
   readonly generation: number
+  /** Of the newest slot's payload: with the generation, the commit (anchor-quorum.ts). */
+  readonly payloadCrc: number
 }
 
 /**

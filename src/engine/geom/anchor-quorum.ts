@@ -34,7 +34,7 @@ export interface CommitCopy extends CommitId {
    * left out: taken to be the same as `payloadVoters`.
    */
   readonly oldVoters?: readonly string[] | undefined
-  /** What the device carried before, when it is known. */
+  /** What the set carried before: the commit that this one follows. */
   readonly previous?: CommitId | undefined
 }
 
@@ -44,15 +44,17 @@ export interface CommitCopy extends CommitId {
  */
 export interface AnchorCopy extends CommitCopy {
   readonly deviceUuid: string
-  /** What it carried before, where its other slot still has it. */
+  /** What its other slot has, if that is older. */
   readonly older?: CommitCopy | undefined
   /** For a damaged copy: the generation that the device's anchor names, and that it must have carried. */
-  readonly claimedGeneration?: number | undefined
+  readonly claimed?: CommitId | undefined
 }
 
 export interface Side extends CommitId {
   /** Devices that carry it, or those that carried it before, where no other does: any of them has the payload. */
   readonly members: readonly string[]
+  /** What it follows, as those who have it say. */
+  readonly previous: readonly CommitId[]
 }
 
 export type Choice =
@@ -87,8 +89,6 @@ interface Group extends Side {
   readonly carriers: readonly string[]
   readonly voters: readonly string[]
   readonly oldVoters: readonly string[]
-  /** What its members carried before. */
-  readonly previous: readonly CommitId[]
 }
 
 /** How many of some voters carry a commit, may carry it because nobody knows, and how many there are. */
@@ -111,10 +111,14 @@ export function chooseMajority(copies: readonly AnchorCopy[]): Choice {
   const nextGeneration = Math.max(...copies.map(highestOf)) + 1
   // Most of its voters are at the whole one: whatever is higher was cut off, or failed.
   if (whole[0]) return completeChoice(whole[0], copies, nextGeneration)
-  for (const group of all) {
-    const verdict = judge(group, copies)
-    if (verdict === 'complete') return completeChoice(group, copies, nextGeneration)
-    if (verdict === 'incomplete') return incompleteChoice(group, copies, nextGeneration)
+  // What cannot have been relied upon is taken only where there is nothing else.
+  for (const mustBeRelied of [true, false]) {
+    for (const group of all) {
+      const verdict = judge(group, all, copies, mustBeRelied)
+      if (verdict === 'complete') return completeChoice(group, copies, nextGeneration)
+      if (verdict === 'incomplete' && mustBeRelied) break
+      if (verdict === 'incomplete') return incompleteChoice(group, copies, nextGeneration)
+    }
   }
   return incompleteChoice(highest, copies, nextGeneration)
 }
@@ -148,7 +152,7 @@ function incompleteChoice(
  */
 function wholeGroups(groups: readonly Group[], copies: readonly AnchorCopy[]): readonly Group[] {
   const damaged = new Set(
-    copies.filter((copy) => copy.claimedGeneration !== undefined).map((copy) => copy.deviceUuid),
+    copies.filter(({ claimed }) => claimed !== undefined).map((copy) => copy.deviceUuid),
   )
   const whole = groups.filter((group) => {
     const carriers = group.carriers.filter((uuid) => !damaged.has(uuid))
@@ -180,15 +184,15 @@ export function commitAllowed(
 }
 
 /**
- * Rule K: does the first commit after this choice go over the newest slot of that device? Then what it carries was
- * given up by the choice, or is the choice, which was not relied upon. Later commits do until one is relied upon.
+ * Rule K: does the first commit after this choice go over the newest slot of that device? Then that has the choice,
+ * which was not relied upon, or what was given up by it. Later commits do until one is relied upon.
  */
 export function goesOverNewest(
-  slot: CommitId & { readonly previous?: CommitId | undefined },
+  slot: CommitId & { readonly older?: CommitId | undefined },
   choice: CommitId & { readonly refuted: boolean },
 ): boolean {
   if (isSameCommit(slot, choice)) return choice.refuted
-  return slot.previous !== undefined && isSameCommit(slot.previous, choice)
+  return slot.older !== undefined && isSameCommit(slot.older, choice)
 }
 
 /**
@@ -205,7 +209,9 @@ export function votersAfter(
 
 function judge(
   group: Group,
+  all: readonly Group[],
   copies: readonly AnchorCopy[],
+  mustBeRelied: boolean,
 ): 'complete' | 'incomplete' | 'given-up' {
   const carriers = carriersOf(group, copies)
   const own = count(group.voters, carriers, copies)
@@ -213,15 +219,8 @@ function judge(
   const mayBeRelied = [own, old].map(({ all, carry, missing }) => (carry + missing) * 2 >= all)
   // Half of the old voters have it, and nothing else can have followed what was before it.
   const isAhead = old.carry * 2 >= old.all
-  if (!mayBeRelied.every(Boolean) && !isAhead) return 'given-up'
-  // What a device carried before a commit that was given up may have been relied upon, and is newer than this; unless
-  // too few have gone on from this one, or may have.
-  const hasNewerPast = copies.some(
-    ({ previous, older }) =>
-      (previous?.generation ?? 0) > group.generation &&
-      !(older && isRefuted({ ...older, voters: older.payloadVoters }, copies)),
-  )
-  if (hasNewerPast && mayBeFollowed(group, copies)) return 'incomplete'
+  if (!mayBeRelied.every(Boolean) && (mustBeRelied || !isAhead)) return 'given-up'
+  if (mayBeFollowed(group, all, copies)) return 'incomplete'
   if (isWhole(group, carriers, copies)) return 'complete'
   // Something newer may be on those that are missing, unless most are here.
   const mostAreHere = [own, old].every(({ all, missing }) => (all - missing) * 2 > all)
@@ -244,19 +243,35 @@ function isRefuted(
 }
 
 /** The highest generation that a device is known to have carried. */
-function highestOf({ generation, claimedGeneration }: AnchorCopy): number {
-  return Math.max(generation, claimedGeneration ?? 0)
+function highestOf({ generation, claimed }: AnchorCopy): number {
+  return Math.max(generation, claimed?.generation ?? 0)
 }
 
 /**
- * May a commit after this one have been relied upon? The first that was needed half of the voters before it: those of
- * this one, or, should this one not have counted, those before it.
+ * May a commit after this one have been relied upon? Newer ones follow it, or a damaged slot had one. The first of them
+ * needed half of the voters before it: those of this one or, should this one not have counted, those before it. By rule
+ * K whoever had what was relied upon still has it, unless a slot cannot be read: of a commit that nobody has, only the
+ * missing can tell.
  */
-function mayBeFollowed(group: Group, copies: readonly AnchorCopy[]): boolean {
-  const newer = copies.filter((copy) => highestOf(copy) > group.generation)
-  const beyond = new Set(newer.map(({ deviceUuid }) => deviceUuid))
+function mayBeFollowed(
+  group: Group,
+  all: readonly Group[],
+  copies: readonly AnchorCopy[],
+): boolean {
+  const followed = copies.flatMap(({ previous, claimed }) => [previous ?? [], claimed ?? []].flat())
+  const newer = followed.filter(({ generation }) => generation > group.generation)
+  if (newer.length === 0) return false
+  const isHere = newer.some((one) => {
+    const known = all.find((other) => isSameCommit(one, other))
+    if (known) return !isRefuted(known, copies)
+    return copies.some(
+      ({ claimed, previous, older }) => claimed === one || (previous === one && !older),
+    )
+  })
+  const beyond = copies.filter((copy) => isHere && highestOf(copy) > group.generation)
+  const carriers = new Set(beyond.map(({ deviceUuid }) => deviceUuid))
   return [group.voters, group.oldVoters].some((voters) => {
-    const { all, carry, missing } = count(voters, beyond, copies)
+    const { all, carry, missing } = count(voters, carriers, copies)
     return (carry + missing) * 2 >= all
   })
 }
@@ -277,8 +292,9 @@ function carriersOf(group: Group, copies: readonly AnchorCopy[]): ReadonlySet<st
   const carriers = copies.filter(
     (copy) =>
       isSameCommit(copy, group) ||
-      copy.claimedGeneration === group.generation ||
-      (copy.previous !== undefined && isSameCommit(copy.previous, group)),
+      (copy.claimed !== undefined && isSameCommit(copy.claimed, group)) ||
+      (copy.previous !== undefined && isSameCommit(copy.previous, group)) ||
+      (copy.older !== undefined && isSameCommit(copy.older, group)),
   )
   return new Set(carriers.map((copy) => copy.deviceUuid))
 }
@@ -336,6 +352,6 @@ function byRank(a: Group, b: Group): number {
   return b.generation - a.generation || b.carriers.length - a.carriers.length
 }
 
-function sideOf({ generation, payloadCrc, members }: Group): Side {
-  return { generation, payloadCrc, members }
+function sideOf({ generation, payloadCrc, members, previous }: Group): Side {
+  return { generation, payloadCrc, members, previous }
 }

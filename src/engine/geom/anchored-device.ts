@@ -1,8 +1,9 @@
 /**
  * A device with an anchor: formatting, committing and reading the configuration of its class, and the areas
  * beside it (docs/on-disk-format.md). A commit is atomic: a slot is written and flushed, then the anchor names it,
- * and that is flushed too; whatever is cut off in between, the device has a whole configuration. Which slot that is:
- * the older one, unless the newest is known to be good for nothing (rule K of anchor-quorum.ts). Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
+ * and that is flushed too; whatever is cut off in between, the device has a whole configuration. The slot is the older
+ * one, unless the newest is known to be good for nothing (rule K of anchor-quorum.ts). What counts is then repeated in
+ * the other slot, so that one that cannot be read later costs nothing. Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
  */
 import { assert } from '../../base/assert.ts'
 import { alignUp, type ByteRange } from '../../base/bytes.ts'
@@ -17,7 +18,6 @@ import {
   decodeSlotHeader,
   encodeAnchor,
   encodeSlotHeader,
-  isSameCommit,
   type SlotHeader,
 } from './anchor-codec.ts'
 import {
@@ -35,19 +35,26 @@ export type AnchorTarget = Pick<BlockDevice, 'submit' | 'geometry' | 'path'>
 
 export interface Slot extends CommitId {
   readonly payload: Buffer
-  /** What this commit followed on this device. */
+  /** What this commit followed. */
   readonly previous: CommitId | undefined
 }
 
 /** What a device carries. */
 export interface CommittedSlot extends Slot {
-  /** What it followed, where the other slot still has that. */
+  /** What the other slot has, if that is older. */
   readonly older: Slot | undefined
   /**
    * The slot that the anchor names does not hold, and this is the other one: older than what was committed
    * here. `anchor.generation` says what that was.
    */
   readonly damaged: boolean
+}
+
+export interface CommitOptions {
+  /** The newest configuration goes, and not the older one, where there is one (anchor-quorum.ts, rule K). */
+  readonly overNewest?: boolean
+  /** What the set carries until then, whatever this device does. Default: what the device carries. */
+  readonly follows?: CommitId | undefined
 }
 
 export interface FormatOptions {
@@ -66,11 +73,13 @@ export interface FormatOptions {
 export class AnchoredDevice {
   readonly device: AnchorTarget
   #anchor: Anchor
-  /** What the slot that `anchor` names has; undefined: nothing that holds. */
-  #newest: CommitId | undefined
+  /** The commit that `anchor` names, if a slot has it whole. */
+  #newest: Omit<Slot, 'payload'> | undefined
+  /** Is that the slot which `anchor` names? */
+  #namedHolds = false
   /** What the other slot has, if that is older. */
   #older: CommitId | undefined
-  /** Both are read before the first commit after opening. */
+  /** The slots are read before the first commit after opening. */
   #knowsSlots: boolean
   #busy = false
   readonly #block: AlignedBuffer
@@ -99,7 +108,7 @@ export class AnchoredDevice {
     )
     const { setUuid, className, deviceUuid } = options
     const identity = { version: ANCHOR_VERSION, deviceUuid, setUuid, className }
-    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, generation: 0 }
+    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, generation: 0, payloadCrc: 0 }
     const made = new AnchoredDevice(device, anchor, true)
     await made.#wipeAnchor()
     const slots = options.keepSlots ? [] : layout.slots
@@ -138,16 +147,13 @@ export class AnchoredDevice {
   /**
    * The committed configuration: that of the slot which the anchor names. A slot with a higher generation than
    * the anchor's was never committed and is ignored. Where the named slot does not hold or cannot be read, the
-   * other one, marked as damaged. Undefined when nothing was ever committed. Throws `corrupt` when something
+   * other one, marked as damaged unless it has the same. Undefined when nothing was ever committed. Throws `corrupt` when something
    * was, and neither slot holds.
    */
   async read(): Promise<CommittedSlot | undefined> {
     const { generation } = this.#anchor
     const { newest, older } = await this.#readSlots()
-    if (newest) {
-      const follows = older && newest.previous && isSameCommit(older, newest.previous)
-      return { ...newest, older: follows ? older : undefined, damaged: false }
-    }
+    if (newest) return { ...newest, older, damaged: false }
     if (generation === 0) return undefined
     if (older) return { ...older, older: undefined, damaged: true }
     throw new PlexusError('corrupt', {
@@ -166,9 +172,10 @@ export class AnchoredDevice {
     const { generation, newestSlot } = this.#anchor
     const named = await this.#readSlot(newestSlot)
     const other = await this.#readSlot(newestSlot === 0 ? 1 : 0)
-    const newest = named?.generation === generation ? named : undefined
+    const newest = [named, other].find((slot) => slot?.generation === generation)
     const older = other && other.generation < generation ? other : undefined
     this.#newest = newest
+    this.#namedHolds = newest !== undefined && newest === named
     this.#older = older
     this.#knowsSlots = true
     return { newest, older }
@@ -176,15 +183,10 @@ export class AnchoredDevice {
 
   /**
    * Makes `payload` the configuration, durably: when it resolves, `read` after any crash gives it; when it
-   * rejects, `read` gives it or the one before. One at a time. `generation` is higher than the present one. With
-   * `overNewest` the newest configuration is written over, and `read` gives the older one while that goes on; not
-   * where there is no older one. Throws `no-space` when the payload does not fit, with nothing written.
+   * rejects, `read` gives it or the one before. One at a time. `generation` is higher than the present one.
+   * Throws `no-space` when the payload does not fit, with nothing written.
    */
-  async commit(
-    generation: number,
-    payload: Buffer,
-    { overNewest = false }: { readonly overNewest?: boolean } = {},
-  ): Promise<void> {
+  async commit(generation: number, payload: Buffer, options: CommitOptions = {}): Promise<void> {
     assert(!this.#busy, `${this.device.path}: one commit at a time`)
     assert(
       Number.isSafeInteger(generation) && generation > this.#anchor.generation,
@@ -193,35 +195,41 @@ export class AnchoredDevice {
     this.#busy = true
     try {
       if (!this.#knowsSlots) await this.#readSlots()
-      // A damaged slot is good for nothing, and the other one must not be risked.
-      await this.#commit(generation, payload, (overNewest || !this.#newest) && !!this.#older)
+      if (options.overNewest && this.#namedHolds && this.#older) await this.#retreat(this.#older)
+      await this.#commit(generation, payload, options.follows)
     } finally {
       this.#busy = false
     }
   }
 
-  async #commit(generation: number, payload: Buffer, overNewest: boolean): Promise<void> {
+  /** The older configuration is the committed one again, so that the newest may be written over. */
+  async #retreat(older: CommitId): Promise<void> {
+    const newestSlot = this.#otherSlot
+    const { generation, payloadCrc } = older
+    const anchor: Anchor = { ...this.#anchor, newestSlot, generation, payloadCrc }
+    this.#knowsSlots = false
+    await this.#writeAnchor(anchor)
+    this.#anchor = anchor
+    await this.#readSlots()
+  }
+
+  get #otherSlot(): 0 | 1 {
+    return this.#anchor.newestSlot === 0 ? 1 : 0
+  }
+
+  async #commit(generation: number, payload: Buffer, follows?: CommitId): Promise<void> {
     const { newestSlot } = this.#anchor
-    const index = overNewest ? newestSlot : newestSlot === 0 ? 1 : 0
-    const previous = overNewest ? this.#older : this.#newest
+    // A damaged slot is good for nothing, and the other one must not be risked.
+    const isDamaged = !this.#namedHolds && (this.#newest ?? this.#older) !== undefined
+    const index = isDamaged ? newestSlot : this.#otherSlot
+    const previous = follows ?? this.#newest ?? this.#older
     const place = this.#anchor.slots[index]
     if (payload.length > payloadRoom(place)) throw this.#tooLarge(payload.length, place)
-    const anchor: Anchor = { ...this.#anchor, newestSlot: index, generation }
     const payloadCrc = crc32c(payload)
-    const header: SlotHeader = {
-      anchor,
-      generation,
-      payloadBytes: payload.length,
-      payloadCrc,
-      previous,
-    }
-    const length = alignUp(SLOT_HEADER_ROOM_BYTES + payload.length, anchor.blockBytes)
-    const buffer = this.#slotBuffer(length)
-    encodeSlotHeader(header, buffer.bytes.subarray(0, SLOT_HEADER_ROOM_BYTES))
-    payload.copy(buffer.bytes, SLOT_HEADER_ROOM_BYTES)
-    buffer.bytes.fill(0, SLOT_HEADER_ROOM_BYTES + payload.length)
+    const anchor: Anchor = { ...this.#anchor, newestSlot: index, generation, payloadCrc }
+    const commit = { generation, payloadCrc, previous }
     try {
-      await writeAt(this.device, buffer, place.offset)
+      await this.#writeSlot(anchor, commit, payload)
       await flush(this.device)
       await this.#writeAnchor(anchor)
     } catch (error) {
@@ -229,8 +237,44 @@ export class AnchoredDevice {
       throw this.#commitError(error)
     }
     this.#anchor = anchor
-    this.#newest = { generation, payloadCrc }
-    this.#older = previous
+    this.#older = this.#newest ?? this.#older
+    this.#newest = commit
+    this.#namedHolds = true
+  }
+
+  /**
+   * Writes the committed configuration, which is `payload`, to the other slot too, once nobody needs what that has. Not
+   * flushed: whatever becomes of it, the slot that the anchor names has it. Throws as the device does.
+   */
+  async repeat(payload: Buffer): Promise<void> {
+    assert(!this.#busy, `${this.device.path}: one commit at a time`)
+    const newest = this.#newest
+    if (!newest || !this.#knowsSlots || !this.#namedHolds) return
+    if (payload.length > this.payloadRoom) return
+    assert(crc32c(payload) === newest.payloadCrc, 'what is repeated is the committed configuration')
+    this.#busy = true
+    this.#knowsSlots = false
+    try {
+      const anchor: Anchor = { ...this.#anchor, newestSlot: this.#otherSlot }
+      await this.#writeSlot(anchor, newest, payload)
+      this.#older = undefined
+      this.#knowsSlots = true
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  /** To the slot that `anchor` names as the newest. */
+  async #writeSlot(anchor: Anchor, commit: Omit<Slot, 'payload'>, payload: Buffer): Promise<void> {
+    const place = anchor.slots[anchor.newestSlot]
+    assert(payload.length <= payloadRoom(place), 'a configuration fits its place')
+    const header: SlotHeader = { ...commit, anchor, payloadBytes: payload.length }
+    const length = alignUp(SLOT_HEADER_ROOM_BYTES + payload.length, anchor.blockBytes)
+    const buffer = this.#slotBuffer(length)
+    encodeSlotHeader(header, buffer.bytes.subarray(0, SLOT_HEADER_ROOM_BYTES))
+    payload.copy(buffer.bytes, SLOT_HEADER_ROOM_BYTES)
+    buffer.bytes.fill(0, SLOT_HEADER_ROOM_BYTES + payload.length)
+    await writeAt(this.device, buffer, place.offset)
   }
 
   /** A device without room for blocks that it has (it was pulled, its pool is full) has failed: nothing is too large. */

@@ -1,6 +1,7 @@
 /** Which copies of a set's configuration count: one row for each way in which disks come back. */
 import fc from 'fast-check'
 import t from 'tap'
+import type { CommitId } from '../../../src/engine/geom/anchor-codec.ts'
 import {
   type AnchorCopy,
   chooseMajority,
@@ -33,7 +34,7 @@ function copy(
     payloadVoters: [...voters],
     oldVoters: [...(oldVoters ?? '')],
     previous: after === undefined ? undefined : { generation: after, payloadCrc: after * 100 },
-    claimedGeneration: claims,
+    claimed: claims === undefined ? undefined : { generation: claims, payloadCrc: claims * 100 },
     older,
   }
 }
@@ -187,9 +188,9 @@ const ROWS: readonly [string, readonly AnchorCopy[], string][] = [
     [
       copy('w', 1, 'wxy'),
       copy('x', 5, 'xy', { after: 4 }),
-      copy('y', 11, 'wxy', { after: 10, oldVoters: 'y' }),
+      copy('y', 11, 'wxy', { after: 10, oldVoters: 'y', older: copy('y', 10, 'y', { after: 5 }) }),
     ],
-    '11 from y, stale wx',
+    '10 from y, stale wx',
   ],
   [
     'a commit that failed hides what its disk had before: an operator must decide',
@@ -199,6 +200,15 @@ const ROWS: readonly [string, readonly AnchorCopy[], string][] = [
       copy('y', 7, 'xy', { after: 6, oldVoters: 'wxy' }),
     ],
     'incomplete 3 from w, missing ',
+  ],
+  [
+    'it does not, where its other slot can be read: what was relied upon would be there',
+    [
+      copy('w', 3, 'wy', { after: 2 }),
+      copy('x', 1, 'wxy'),
+      copy('y', 7, 'xy', { after: 6, oldVoters: 'wxy', older: copy('y', 1, 'wxy') }),
+    ],
+    '3 from w, stale xy',
   ],
   [
     'commits that failed on too many disks to have counted hide nothing, whatever their disk had (sim seed 9531)',
@@ -247,9 +257,19 @@ const ROWS: readonly [string, readonly AnchorCopy[], string][] = [
     '6 from y, stale x',
   ],
   [
-    'a damaged copy of a set of one disk is taken as it is',
+    'a damaged copy of a set of one disk: what it lost may have named others',
     [copy('x', 5, 'x', { claims: 6 })],
-    '5 from x',
+    'incomplete 5 from x, missing ',
+  ],
+  [
+    'a mirror: one was away, and the other one, which went on alone, has lost that',
+    [copy('x', 6, 'xy', { after: 5 }), copy('y', 6, 'xy', { after: 5, claims: 7 })],
+    'incomplete 6 from xy, missing ',
+  ],
+  [
+    'three: what one of them alone has lost cannot have counted',
+    [copy('x', 6, 'xyz'), copy('y', 6, 'xyz'), copy('z', 6, 'xyz', { claims: 7 })],
+    '6 from xyz',
   ],
   [
     'a damaged copy from before others joined is no second half',
@@ -290,7 +310,8 @@ t.test('which slot the first commit after a choice goes over', async (t) => {
   const rows: readonly [string, AnchorCopy, boolean, boolean][] = [
     ['what was relied upon stays', copy('x', 5, 'xyz', { after: 4 }), false, false],
     ['the choice, which was not', copy('x', 5, 'xyz', { after: 4 }), true, true],
-    ['what was given up', copy('x', 6, 'xyz', { after: 5 }), false, true],
+    ['what was given up', copy('x', 6, 'xyz', { older: copy('x', 5, 'xyz') }), false, true],
+    ['not where that is gone', copy('x', 7, 'xyz', { older: copy('x', 6, 'xyz') }), false, false],
     ['what is older than the choice is no better', copy('x', 4, 'xyz', { after: 3 }), false, false],
   ]
   for (const [what, slot, refuted, expected] of rows) {
@@ -329,7 +350,7 @@ t.test('when a commit may be relied upon', async (t) => {
 
 /**
  * A set of disks lives: commits that reach some of its disks, in the order that rule W asks for; then it is cut
- * off, and some of the disks are found. Whatever is assembled has everything that was relied upon.
+ * off, and some of the disks are found, one of which may have lost its newest slot. Whatever is assembled has everything that was relied upon.
  */
 t.test('nothing that was relied upon is ever lost', async (t) => {
   const steps = fc.array(
@@ -340,6 +361,11 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
       cutAfter: fc.oneof(
         { weight: 4, arbitrary: fc.constant(99) },
         { weight: 1, arbitrary: fc.integer({ min: 0, max: 6 }) },
+      ),
+      /** This disk, counted from 1, cannot read its newest slot any more; the first one of a history does so. */
+      rotten: fc.oneof(
+        { weight: 6, arbitrary: fc.constant(0) },
+        { weight: 1, arbitrary: fc.integer({ min: 1, max: 4 }) },
       ),
       /** In which order the disks get it. */
       isReversed: fc.boolean(),
@@ -353,6 +379,8 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
   )
   let assembled = 0
   let refused = 0
+  let rots = 0
+  let leftByRot = 0
   /** All disks are there, and yet an operator must decide. */
   let left = 0
   const property = fc.property(fc.integer({ min: 1, max: 4 }), steps, (disks, history) => {
@@ -363,17 +391,24 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
     /** Disks whose newest slot the next commit goes over. */
     const inPlace = new Set<string>()
     let serial = 0
+    let hasRotted = false
+    /** What the newest configuration of a disk followed, where the disk still has it. */
+    const olderOf = (uuid: string): AnchorCopy | undefined => {
+      const other = others.get(uuid)
+      return other?.payloadCrc === media.get(uuid)?.payloadCrc ? undefined : other
+    }
     /** As AnchoredDevice.commit. */
     const store = (
       uuid: string,
       generation: number,
       voters: readonly string[],
       old: readonly string[],
+      follows?: CommitId,
     ) => {
       const newest = media.get(uuid)
-      const isDamaged = newest?.claimedGeneration !== undefined
-      const before = inPlace.has(uuid) && !isDamaged ? (others.get(uuid) ?? newest) : newest
-      if (before) others.set(uuid, { ...before, claimedGeneration: undefined })
+      const isDamaged = newest?.claimed !== undefined
+      const before = inPlace.has(uuid) && !isDamaged ? (olderOf(uuid) ?? newest) : newest
+      if (before) others.set(uuid, { ...before, claimed: undefined })
       inPlace.add(uuid)
       media.set(uuid, {
         deviceUuid: uuid,
@@ -381,34 +416,55 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
         payloadCrc: serial,
         payloadVoters: voters,
         oldVoters: old,
-        previous: before && { generation: before.generation, payloadCrc: before.payloadCrc },
+        previous: follows,
       })
     }
     /** The write is cut off: the slot that it goes over is lost. */
     const tear = (uuid: string) => {
       const newest = media.get(uuid)
-      const other = others.get(uuid)
-      if (!newest || newest.claimedGeneration !== undefined) return
+      const older = olderOf(uuid)
+      if (!newest || newest.claimed !== undefined) return
       others.delete(uuid)
-      if (inPlace.has(uuid) && other) {
-        media.set(uuid, { ...other, claimedGeneration: newest.generation })
+      if (inPlace.has(uuid) && older) media.set(uuid, older)
+    }
+    /** The newest slot cannot be read any more. */
+    const rot = (uuid: string) => {
+      const newest = media.get(uuid)
+      const other = others.get(uuid)
+      others.delete(uuid)
+      if (!newest || !other || newest.claimed !== undefined) media.delete(uuid)
+      else if (other.payloadCrc !== newest.payloadCrc) {
+        media.set(uuid, { ...other, claimed: newest })
       }
     }
     serial++
-    for (const uuid of all) store(uuid, 1, all, all)
+    for (const uuid of all) {
+      store(uuid, 1, all, all)
+      const first = media.get(uuid)
+      if (first) others.set(uuid, first)
+    }
     /** Contents that were relied upon, in order. */
     let relied = [1]
-    for (const { failing, cutAfter, present, isReversed } of history) {
+    for (const { failing, cutAfter, present, isReversed, rotten } of history) {
       const here = all.filter((_, index) => (present >> index) & 1)
+      const victim = all[rotten - 1]
+      if (victim && !hasRotted) {
+        hasRotted = true
+        rots++
+        rot(victim)
+      }
       const choice = chooseMajority(
         here.flatMap((uuid) => {
           const one = media.get(uuid)
-          const isDamaged = one?.claimedGeneration !== undefined
-          return one ? [{ ...one, older: isDamaged ? undefined : others.get(uuid) }] : []
+          const isDamaged = one?.claimed !== undefined
+          return one ? [{ ...one, older: isDamaged ? undefined : olderOf(uuid) }] : []
         }),
       )
       if (choice.kind !== 'complete') {
-        if (here.length === all.length) left++
+        if (here.length === all.length) {
+          if (hasRotted) leftByRot++
+          else left++
+        }
         refused++
         continue
       }
@@ -424,9 +480,10 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
       inPlace.clear()
       for (const uuid of here) {
         const one = media.get(uuid)
-        if (one && goesOverNewest(one, choice)) inPlace.add(uuid)
+        if (one && goesOverNewest({ ...one, older: olderOf(uuid) }, choice)) inPlace.add(uuid)
       }
       let generation = choice.nextGeneration
+      let follows: CommitId = choice
       let writes = 0
       const good = (uuid: string) => !((failing >> all.indexOf(uuid)) & 1)
       // Commit until every voter that is named has it; then let all that are present vote again.
@@ -451,14 +508,25 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
               tear(uuid)
               break
             }
-            store(uuid, generation, voters, recorded)
+            store(uuid, generation, voters, recorded, follows)
             reached.push(uuid)
           }
           generation++
           if (writes > cutAfter) break
           if (allowed(reached, voters)) {
             relied = [...relied, serial]
+            follows = { generation: generation - 1, payloadCrc: serial }
             inPlace.clear()
+            // AnchoredDevice.repeat.
+            for (const uuid of reached) {
+              const newest = media.get(uuid)
+              if (!newest) continue
+              if (writes++ < cutAfter) others.set(uuid, newest)
+              else {
+                others.delete(uuid)
+                break
+              }
+            }
             break
           }
           if (!allowed(reached, reached)) break
@@ -474,5 +542,6 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
   })
   fc.assert(property, { numRuns: Number(process.env['RUNS'] ?? 4000) })
   t.ok(left * 20_000 < assembled, `${left} left to an operator`)
+  t.ok(leftByRot * 4 < rots, `${leftByRot} left, of ${rots} histories in which a slot rots`)
   t.ok(assembled > 1000 && refused > 100, `${assembled} assembled, ${refused} refused`)
 })

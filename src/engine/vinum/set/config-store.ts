@@ -6,7 +6,9 @@
  * Used by vinum-set.ts. Nothing here touches volumes: a change takes effect when its promise has resolved.
  */
 import { assert } from '../../../base/assert.ts'
+import { crc32c } from '../../../base/crc32c.ts'
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
+import type { CommitId } from '../../geom/anchor-codec.ts'
 import { commitAllowed, votersAfter } from '../../geom/anchor-quorum.ts'
 import type { AnchoredDevice } from '../../geom/anchored-device.ts'
 import { encodeModel } from '../model/codec.ts'
@@ -37,6 +39,8 @@ export interface ConfigStoreOptions {
   readonly cutOff?: CutOff | undefined
   /** Drives whose newest slot the first commit goes over (geom/anchor-quorum.ts, rule K). */
   readonly overNewest?: ReadonlySet<string> | undefined
+  /** The commit of `model`, when it was read from drives. */
+  readonly current?: CommitId | undefined
   /** The label of a drive that is present; undefined: it cannot be written. */
   label(driveUuid: string): AnchoredDevice | undefined
   /** Marks drives that failed a commit as down, in the model. */
@@ -54,6 +58,8 @@ export class ConfigStore {
   #cutOff: CutOff | undefined
   /** Drives whose newest slot has nothing that was relied upon: the next commit goes over it. */
   readonly #overNewest: Set<string>
+  /** What the set carries. */
+  #current: CommitId | undefined
   #waiting: Waiting[] = []
   #running: Promise<void> | undefined
 
@@ -63,6 +69,7 @@ export class ConfigStore {
     this.#generation = Math.max(options.model.generation, options.nextGeneration - 1)
     this.#cutOff = options.cutOff
     this.#overNewest = new Set(options.overNewest)
+    this.#current = options.current
   }
 
   /** The newest durable model. */
@@ -99,12 +106,12 @@ export class ConfigStore {
         for (const one of applied) one.resolve(model)
         continue
       }
-      try {
-        await this.#store(model)
-        for (const one of applied) one.resolve(this.#model)
-      } catch (error) {
+      const payload = await this.#store(model).catch((error: unknown) => {
         for (const one of applied) one.reject(error)
-      }
+      })
+      if (!payload) continue
+      for (const one of applied) one.resolve(this.#model)
+      await this.#repeat(payload)
     }
     this.#running = undefined
   }
@@ -123,16 +130,32 @@ export class ConfigStore {
     return { model, applied }
   }
 
-  /** Writes `wanted`, with drives that fail marked down, until all that are up in it have it. */
-  async #store(wanted: VinumModel): Promise<void> {
+  /** Where a drive does not take it, the next commit will find out. */
+  async #repeat(payload: Buffer): Promise<void> {
+    const labels = votersOf(this.#model).flatMap((uuid) => this.#options.label(uuid) ?? [])
+    await Promise.all(
+      labels.map(async (label) => {
+        try {
+          await label.repeat(payload)
+        } catch (error) {
+          if (!(error instanceof PlexusError)) throw error
+        }
+      }),
+    )
+  }
+
+  /** Writes `wanted`, with drives that fail marked down, until all that are up in it have it. Resolves to the payload. */
+  async #store(wanted: VinumModel): Promise<Buffer> {
     const voters = votersOf(this.#model)
     // What was cut off may not have counted: until a commit does, nobody forgets whom the one before it named.
     const votersBefore = this.#cutOff ? votersAfter(voters, this.#cutOff.oldVoters) : voters
     const failed = new Map<string, PlexusError>()
     let model = keepOldPlaces(this.#model, wanted)
+    let payload: Buffer
     for (;;) {
       model = { ...model, generation: ++this.#generation, votersBefore }
-      const errors = await this.#write(model, voters)
+      payload = encodeModel(model)
+      const errors = await this.#write(model, payload, voters)
       if (errors.size === 0) break
       for (const [uuid, error] of errors) failed.set(uuid, error)
       model = keepOldPlaces(this.#model, this.#options.loseDrives(model, errors.keys()))
@@ -141,7 +164,9 @@ export class ConfigStore {
     this.#model = model
     this.#cutOff = undefined
     this.#overNewest.clear()
+    this.#current = { generation: model.generation, payloadCrc: crc32c(payload) }
     this.#options.onCommit(model, failed)
+    return payload
   }
 
   /**
@@ -150,9 +175,9 @@ export class ConfigStore {
    */
   async #write(
     model: VinumModel,
+    payload: Buffer,
     votersBefore: readonly string[],
   ): Promise<ReadonlyMap<string, PlexusError>> {
-    const payload = encodeModel(model)
     const voters = votersOf(model)
     // Drives that leave the set with this commit carry it, too: they count among those before.
     const leaving = votersBefore.filter((uuid) => !byUuid(model.drives, uuid))
@@ -207,7 +232,8 @@ export class ConfigStore {
         try {
           const label = this.#options.label(uuid)
           if (!label) throw missingError(uuid)
-          await label.commit(generation, payload, { overNewest: this.#overNewest.has(uuid) })
+          const overNewest = this.#overNewest.has(uuid)
+          await label.commit(generation, payload, { overNewest, follows: this.#current })
           this.#overNewest.add(uuid)
         } catch (error) {
           if (!(error instanceof PlexusError)) throw error

@@ -25,13 +25,18 @@ function copyOf({ uuid, slot, model, olderModel, label, error }: Member): Anchor
     ...commitCopy(slot, model),
     deviceUuid: uuid,
     older: slot.older && olderModel && commitCopy(slot.older, olderModel),
-    claimedGeneration: slot.damaged ? label.anchor.generation : undefined,
+    claimed: slot.damaged ? label.anchor : undefined,
   }
 }
 
 function commitCopy({ generation, payloadCrc, previous }: Slot, model: VinumModel): CommitCopy {
   const { votersBefore: oldVoters } = model
   return { generation, payloadCrc, previous, payloadVoters: votersOf(model), oldVoters }
+}
+
+/** The generation that a damaged copy has lost; 0: none. */
+function claimOf({ slot, label }: Member): number {
+  return slot?.damaged ? label.anchor.generation : 0
 }
 
 /** A choice that a set is assembled by: the incomplete one by an operator's word. */
@@ -59,6 +64,13 @@ export function currentMembers(
   choice: Assembled,
   chosen: VinumModel,
 ): ReadonlySet<string> {
+  const claims = [...members.values()].map(claimOf)
+  const highest = Math.max(0, ...claims)
+  if (choice.kind === 'incomplete' && highest > choice.generation) {
+    // By an operator's word: who has lost something newer was there when the others were not.
+    const last = [...members.values()].filter((member) => claimOf(member) === highest)
+    return new Set(last.map(({ uuid }) => uuid))
+  }
   const current = new Set(choice.members)
   const voters = new Set(votersOf(chosen))
   const before = choice.members.flatMap((uuid) => {

@@ -180,10 +180,9 @@ export class VinumSet implements Geom, VinumHost {
 
   #sayIncomplete(choice: Choice): void {
     const why = this.describeIncomplete()
-    const here = [...this.members.values()]
     // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
     // labels or uses the devices otherwise is welcome.
-    if (isEmpty(choice, this.members)) for (const member of here) relinquish(member)
+    if (isEmpty(choice, this.members)) for (const one of this.members.values()) relinquish(one)
     if (choice.kind === 'none' || this.#said === why) return
     this.#said = why
     const lacks = choice.kind !== 'incomplete' || choice.missing.length > 0
@@ -247,6 +246,7 @@ export class VinumSet implements Geom, VinumHost {
       nextGeneration: choice?.nextGeneration ?? 1,
       cutOff: choice?.kind === 'complete' && !choice.settled ? choice : undefined,
       overNewest: over,
+      current: choice,
       label: (uuid) => {
         const drive = this.#drives.get(uuid)
         return drive?.present ? drive.label : undefined

@@ -22,6 +22,7 @@ function bench(drives: readonly string[] = ['d1', 'd2', 'd3'], nextGeneration = 
   const label = (uuid: string): AnchoredDevice | undefined => {
     const name = NAMES.find((one) => uuidOf(one) === uuid)
     if (!name) return undefined
+    const repeat = async (): Promise<void> => {}
     const commit = async (generation: number, payload: Buffer): Promise<void> => {
       await gate
       const fault = faults.get(name)
@@ -29,7 +30,8 @@ function bench(drives: readonly string[] = ['d1', 'd2', 'd3'], nextGeneration = 
       writes.push({ name, generation, model: decodeModel(payload) })
     }
     const payloadRoom = rooms.get(name) ?? Number.POSITIVE_INFINITY
-    return { commit, payloadRoom, device: { path: `/dev/${name}` } } as unknown as AnchoredDevice
+    const device = { path: `/dev/${name}` }
+    return { commit, repeat, payloadRoom, device } as unknown as AnchoredDevice
   }
   const rooms = new Map<string, number>()
   const store = new ConfigStore({
@@ -252,7 +254,12 @@ t.test('after a cut-off commit the first one must reach half of those before, to
     model,
     nextGeneration: 9,
     cutOff: { oldVoters: [uuidOf('d4'), uuidOf('x'), uuidOf('y')] },
-    label: () => ({ commit: async () => {}, payloadRoom: 1e9 }) as unknown as AnchoredDevice,
+    label: () =>
+      ({
+        commit: async () => {},
+        repeat: async () => {},
+        payloadRoom: 1e9,
+      }) as unknown as AnchoredDevice,
     loseDrives,
     onCommit: () => {},
   }
