@@ -198,6 +198,14 @@ export class Raid5Plex implements Plex {
     return unreadable.size === 0 || (unreadable.size === 1 && unreadable.has(parity))
   }
 
+  /** Is nothing in the row at a byte of plex space that could be read? */
+  hasNothing(offset: number): boolean {
+    const layout = this.layoutAt(offset)
+    return (
+      this.rowState(layout, rowOf(layout, offset), undefined).unreadable.size === layout.columns
+    )
+  }
+
   /** Is the parity of the row at a byte of plex space relied upon? */
   isTrusted(offset: number): boolean {
     const layout = this.layoutAt(offset)

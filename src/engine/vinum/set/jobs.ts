@@ -49,6 +49,10 @@ export class SetJobs {
   #arrivalsTried = 0
   /** Volumes whose resync is due, and when. */
   readonly #resyncs = new Map<RunningVolume, number>()
+  /** Plexes that are out of service because of parity in doubt, until the sync that fills them begins. */
+  readonly #left = new Set<string>()
+  /** Plexes whose sync was given up: a resync does not begin it again. */
+  readonly #givenUp = new Set<string>()
 
   constructor(set: VinumSet) {
     this.#set = set
@@ -115,8 +119,13 @@ export class SetJobs {
 
   #startRecord(record: JobRecord): void {
     const plan = this.#planOf(record)
-    if (plan) this.#run(plan)
-    else {
+    if (plan) {
+      if (record.kind === 'sync') {
+        this.#left.delete(record.targetUuid)
+        this.#givenUp.delete(record.targetUuid)
+      }
+      this.#run(plan)
+    } else {
       // What it was to fill is gone or out of service: as a job that has failed.
       this.#abandon(record, 'failed').catch((error: unknown) => {
         this.#set.log.error({ err: error, job: record.id }, 'a job could not be given up')
@@ -184,6 +193,7 @@ export class SetJobs {
     if (record.kind === 'grow') this.#reshapeSoon()
     // A growth that has waited for a column goes on.
     if (record.kind === 'rebuild') this.#startNeededSoon(`what follows on ${record.id}`)
+    else this.#fillLeft(record)
   }
 
   async #abandon(record: JobRecord, outcome: 'failed' | 'cancelled'): Promise<void> {
@@ -192,7 +202,14 @@ export class SetJobs {
       const next = endJob(model, record.id, outcome)
       return record.kind === 'move' ? withoutMove(next, record.targetUuid) : next
     })
+    if (record.kind === 'sync') this.#givenUp.add(record.targetUuid)
     if (outcome === 'failed') this.#retryLater(record)
+    this.#fillLeft(record)
+  }
+
+  /** Its plex has left meanwhile (leaveInDoubt), and no sync of it could begin before the job had ended. */
+  #fillLeft({ targetUuid, id }: JobRecord): void {
+    if (this.#left.has(targetUuid)) this.#startNeededSoon(`what follows on ${id}`)
   }
 
   /** A growth has ended: the new size becomes known as soon as the graph may change. */
@@ -269,7 +286,11 @@ export class SetJobs {
       if (isComplete(plex, at)) at = await resyncStep(plex, at, end - at)
       else if (plex.isRowKnown(at)) at = await resyncStep(plex, at, rowEnd - at)
       else if (await this.leaveInDoubt(plex, at)) return
-      else if (plex.isSureElsewhere()) throw doubtError(plex.record.name, at)
+      else if (plex.isSureElsewhere() && plex.hasNothing(at)) {
+        // Another one gives it whole rows and their parity, also where it was a write that it has left for.
+        if (!this.#isFilling(plex)) this.#fillSoon(plex)
+        at = rowEnd
+      } else if (plex.isSureElsewhere()) throw doubtError(plex.record.name, at)
       else {
         // The column is computed from it when it is back, and agrees with it then.
         plex.doubt?.markValid(at, rowEnd - at)
@@ -285,8 +306,23 @@ export class SetJobs {
   async leaveInDoubt(plex: Raid5Plex, offset: number): Promise<boolean> {
     if (!mayLeave(plex)) return false
     await this.#set.demote(plex.subdisks, doubtError(plex.record.name, offset))
-    this.#startNeededSoon(`the sync of ${plex.record.name}`)
+    this.#fillSoon(plex)
     return true
+  }
+
+  #fillSoon({ record: { uuid, name } }: Plex): void {
+    this.#left.add(uuid)
+    // A job on it needs columns that are out of service: it fails, and has to be gone first (#fillLeft).
+    const isBusy = this.#set.model.jobs.some(({ targetUuid }) => targetUuid === uuid)
+    if (!isBusy) this.#startNeededSoon(`the sync of ${name}`)
+  }
+
+  /** Has somebody seen to the sync of a plex that is out of service? */
+  #isFilling({ record: { uuid }, subdisks }: Plex): boolean {
+    if (this.#left.has(uuid) || this.#givenUp.has(uuid)) return true
+    const { jobs } = this.#set.model
+    const isSynced = jobs.some(({ kind, targetUuid }) => kind === 'sync' && targetUuid === uuid)
+    return isSynced && subdisks.some(({ record }) => record.state === 'reviving')
   }
 
   /** After a crash: what may differ among the copies in service is made equal. */
@@ -298,7 +334,12 @@ export class SetJobs {
     for (const plex of volume.plexes) {
       // With a column missing, what parity says is the best that there is, unless another plex has all. The prewrite
       // log will close this hole (spec/vinum.md, 8.1).
-      if (plex instanceof Raid5Plex) plex.doubt = new RegionValidity(map.held)
+      if (!(plex instanceof Raid5Plex)) continue
+      plex.doubt = new RegionValidity(map.held)
+      // By the operator's word, perhaps.
+      if (plex.subdisks.every(({ record }) => record.state === 'up')) {
+        this.#left.delete(plex.record.uuid)
+      }
     }
     const setup: JobSetup = {
       record: {
