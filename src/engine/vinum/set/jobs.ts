@@ -191,9 +191,12 @@ export class SetJobs {
       return change ? change(model, record) : endJob(model, record.id, 'done')
     })
     if (record.kind === 'grow') this.#reshapeSoon()
-    // A growth that has waited for a column goes on.
-    if (record.kind === 'rebuild') this.#startNeededSoon(`what follows on ${record.id}`)
-    else this.#fillLeft(record)
+    // A growth has waited for its column, a subdisk that came back meanwhile for its end.
+    const subdisks = subdisksOf(this.#set.model, record.targetUuid)
+    const isWhole = subdisks.every(({ state }) => state === 'up')
+    if (record.kind === 'rebuild' || !isWhole) {
+      this.#startNeededSoon(`what follows on ${record.id}`)
+    }
   }
 
   async #abandon(record: JobRecord, outcome: 'failed' | 'cancelled'): Promise<void> {

@@ -397,6 +397,31 @@ t.test('a drive goes and comes back while it is being filled', async (t) => {
   }
 })
 
+for (const layout of ['stripe', 'raid5']) {
+  t.test(`a drive that comes back while another one of its ${layout} plex is filled`, async (t) => {
+    const columns = { [layout]: ['d1', 'd2', 'd3'], stripeSize: '64KiB', size: '8MiB' }
+    const machine = await machineWith(4, columns)
+    await machine.run('volume.add-mirror', { name: 'v', devices: ['d4'] })
+    await machine.jobsDone()
+    await machine.pull('d2')
+    await machine.pull('d3')
+    await put(machine.open('v'), 0, pattern(1, 4 * MIB))
+    machine.topology.jobs.limitBytesPerSecond = 1
+    await machine.replug('d2')
+    await machine.replug('d3')
+    t.equal(jobOf(machine, 'sync').state, 'running')
+    t.equal(states(machine)[2], 'STALE')
+    machine.topology.jobs.limitBytesPerSecond = undefined
+    for (let round = 0; round < 3; round++) {
+      await machine.jobsDone()
+      await machine.topology.quiet()
+    }
+    t.equal(machine.volume('v').health, 'HEALTHY', 'without a word')
+    await machine.pull('d4')
+    t.ok((await get(machine.open('v'), 0, 4 * MIB)).equals(pattern(1, 4 * MIB)))
+  })
+}
+
 t.test('destroyed while a job works and writes wait for each other: all of them end', async (t) => {
   const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
   machine.topology.jobs.limitBytesPerSecond = SLOW
