@@ -186,6 +186,7 @@ export class SetJobs {
   }
 
   async #finish(record: JobRecord): Promise<void> {
+    if (this.#hasLeftOut(record)) await this.#markUnfilled(record)
     await this.#set.commit((model) => {
       const change = FINISH[record.kind]
       return change ? change(model, record) : endJob(model, record.id, 'done')
@@ -238,6 +239,13 @@ export class SetJobs {
       await set.commit((model) => startNeededJobs(model, set.topology.random))
       this.start(set.model)
     })
+  }
+
+  /** Has a full copy gone on, after a restart, without a subdisk that it was to fill, and that no mark tells of? */
+  #hasLeftOut({ kind, scope, targetUuid }: JobRecord): boolean {
+    if (kind !== 'sync' || scope !== 'all') return false
+    const states = subdisksOf(this.#set.model, targetUuid).map(({ state }) => state)
+    return states.some((state) => state === 'stale' || state === 'down')
   }
 
   /** A full copy that ends early has left content that no mark tells of: all of it is marked. */

@@ -373,6 +373,40 @@ t.test('a full copy that was given up is made up for, all of it', async (t) => {
   t.ok(copiesAgree(machine))
 })
 
+t.test(
+  'a full copy that goes on without one of its drives leaves that one to be filled (sim seed 796)',
+  async (t) => {
+    const machine = await new Machine({ devices: 4 }).start()
+    // What it has from before must not be taken for content.
+    machine.device('d4').media.fill(0xee)
+    machine.topology.jobs.limitBytesPerSecond = SLOW
+    await machine.run('vinum.mirror', {
+      devices: ['d1', 'd2', 'd3', 'd4'],
+      striped: true,
+      name: 'v',
+      wipeSignatures: true,
+    })
+    const volume = machine.open('v')
+    await put(volume, 0, pattern(1, 8 * MIB))
+    await put(volume, 8 * MIB, pattern(2, 8 * MIB))
+    await flush(volume)
+    await pauseMidway(machine, 'sync')
+    machine.cut()
+    await machine.start(['d1', 'd2', 'd3'])
+    const job = jobOf(machine, 'sync')
+    job.resume()
+    t.equal(await job.ended, 'done')
+    t.match(states(machine), ['UP', 'UP', 'UP', 'STALE'])
+    machine.cut()
+    await machine.start()
+    await machine.jobsDone()
+    t.equal(machine.volume('v').health, 'HEALTHY')
+    const [first, second, third, fourth] = legs(machine, 'v')
+    t.ok(first && third?.equals(first))
+    t.ok(second && fourth?.equals(second))
+  },
+)
+
 t.test('a drive goes and comes back while it is being filled', async (t) => {
   const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
   await machine.jobsDone()
