@@ -196,6 +196,15 @@ export function goesOverNewest(
 }
 
 /**
+ * What the first commit after a choice follows, until one is relied upon: a choice that was not relied upon is history
+ * before anybody has built on it.
+ */
+export function followedBy(choice: Side & { readonly refuted: boolean }): CommitId {
+  const [before] = choice.previous
+  return choice.refuted && before ? before : choice
+}
+
+/**
  * The voters before a commit, as it records them, when it follows a choice that is not settled: both those of the
  * chosen configuration and those before it, until a commit is relied upon. A commit that fails must not make the
  * next assembly forget whom the last relied upon configuration named; so it also asks for half of these.

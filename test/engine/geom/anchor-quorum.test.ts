@@ -6,6 +6,7 @@ import {
   type AnchorCopy,
   chooseMajority,
   commitAllowed,
+  followedBy,
   goesOverNewest,
   votersAfter,
 } from '../../../src/engine/geom/anchor-quorum.ts'
@@ -483,7 +484,7 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
         if (one && goesOverNewest({ ...one, older: olderOf(uuid) }, choice)) inPlace.add(uuid)
       }
       let generation = choice.nextGeneration
-      let follows: CommitId = choice
+      let follows = followedBy(choice)
       let writes = 0
       const good = (uuid: string) => !((failing >> all.indexOf(uuid)) & 1)
       // Commit until every voter that is named has it; then let all that are present vote again.

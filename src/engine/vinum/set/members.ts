@@ -4,12 +4,13 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { isSameCommit } from '../../geom/anchor-codec.ts'
+import { type CommitId, isSameCommit } from '../../geom/anchor-codec.ts'
 import {
   type AnchorCopy,
   type Choice,
   type CommitCopy,
   chooseMajority,
+  followedBy,
   goesOverNewest,
   type Side,
 } from '../../geom/anchor-quorum.ts'
@@ -55,9 +56,10 @@ export function modelOf(members: ReadonlyMap<string, Member>, choice: Side): Vin
 
 /**
  * Members that have missed nothing of the chosen configuration: those that carry it, and those of its voters
- * that a crash has cut off from it or sent ahead of it. Of two commits that follow each other, the later one was
- * relied upon only when all of its voters have it (rule W): so a voter without it was not away, it was just not
- * reached, and its data is as good as the others'.
+ * that a crash has cut off from it, sent ahead of it or left beside it. Of two commits that follow each other, the
+ * later one was relied upon only when all of its voters have it (rule W): so a voter without it was not away, it was
+ * just not reached, and its data is as good as the others'. Were it taken for one that was away, raid5 would compute
+ * its column from parity in doubt (sim seed 723).
  */
 export function currentMembers(
   members: ReadonlyMap<string, Member>,
@@ -73,23 +75,28 @@ export function currentMembers(
   }
   const current = new Set(choice.members)
   const voters = new Set(votersOf(chosen))
-  const before = choice.members.flatMap((uuid) => {
-    const slot = members.get(uuid)?.slot
-    return [slot, slot?.older].find((one) => one && isSameCommit(one, choice))?.previous ?? []
-  })
+  // The choice and what it follows, two steps back.
+  const slots = [...members.values()].flatMap(({ slot }) => [slot, slot?.older])
+  const followed = [choice, ...choice.previous]
+  const line = slots.flatMap((one) => (one?.previous && isIn(followed, one) ? one.previous : []))
+  line.push(...followed)
   for (const { uuid, slot, label, error } of members.values()) {
     if (!voters.has(uuid) || error) continue
-    if (!slot) {
-      // It was to join with this commit, which had not reached it yet.
-      current.add(uuid)
-      continue
-    }
-    const hasDamagedCopy = slot.damaged && label.anchor.generation === choice.generation
-    const isBehind = !slot.damaged && before.some((one) => isSameCommit(one, slot))
-    const isAhead = slot.previous !== undefined && isSameCommit(slot.previous, choice)
-    if (hasDamagedCopy || isBehind || isAhead) current.add(uuid)
+    // Without one it was to join with this commit, which had not reached it yet.
+    const own = slot && [slot, slot.previous, slot.older, slot.older?.previous]
+    const hasDamagedCopy = slot?.damaged && isSameCommit(label.anchor, choice)
+    if (!own || hasDamagedCopy || own.some((one) => isIn(line, one))) current.add(uuid)
   }
   return current
+}
+
+function isIn(line: readonly CommitId[], commit: CommitId | undefined): boolean {
+  return commit !== undefined && line.some((one) => isSameCommit(one, commit))
+}
+
+/** What the first commit after the choice follows. */
+export function lineOf(choice: Assembled): CommitId {
+  return followedBy({ ...choice, refuted: choice.kind === 'complete' && choice.refuted })
 }
 
 /** Drives on which the first commit goes over the newest configuration (rule K). */
@@ -117,6 +124,12 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
   const names = choice.missing.map((uuid) => byUuid(model.drives, uuid)?.name ?? uuid)
   const are = names.length === 1 ? 'drive is' : 'drives are'
   return `${names.length} ${are} missing: ${names.join(', ')}`
+}
+
+/** What there is to do, before the verb. */
+export function adviceOn(choice: Choice): string {
+  const isHere = choice.kind === 'incomplete' && choice.missing.length === 0
+  return isHere ? 'To go on with that one' : 'Connect them, or go on without them'
 }
 
 /** Is there no configuration that anybody could wait for: none at all, or one that was removed? */

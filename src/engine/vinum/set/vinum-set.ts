@@ -31,11 +31,13 @@ import { Demotions } from './demotions.ts'
 import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
 import {
   type Assembled,
+  adviceOn,
   chooseMember,
   currentMembers,
   describeChoice,
   hopeless,
   isEmpty,
+  lineOf,
   modelOf,
   overNewest,
 } from './members.ts'
@@ -185,13 +187,11 @@ export class VinumSet implements Geom, VinumHost {
     if (isEmpty(choice, this.members)) for (const one of this.members.values()) relinquish(one)
     if (choice.kind === 'none' || this.#said === why) return
     this.#said = why
-    const lacks = choice.kind !== 'incomplete' || choice.missing.length > 0
-    const advice = lacks ? 'Connect them, or go on without them' : 'To go on with that one'
     this.topology.events.emit(
       'critical',
       'set-incomplete',
       this.name,
-      `${this.name} is not served: ${why}. ${advice}: plexus vinum assemble --force`,
+      `${this.name} is not served: ${why}. ${adviceOn(choice)}: plexus vinum assemble --force`,
     )
   }
 
@@ -246,7 +246,7 @@ export class VinumSet implements Geom, VinumHost {
       nextGeneration: choice?.nextGeneration ?? 1,
       cutOff: choice?.kind === 'complete' && !choice.settled ? choice : undefined,
       overNewest: over,
-      current: choice,
+      current: choice && lineOf(choice),
       label: (uuid) => {
         const drive = this.#drives.get(uuid)
         return drive?.present ? drive.label : undefined
