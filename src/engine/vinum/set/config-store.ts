@@ -28,8 +28,8 @@ export interface CutOff {
   readonly oldVoters: readonly string[]
 }
 
-export interface ConfigStoreOptions {
-  readonly model: VinumModel
+/** Where the commits begin: at what was read from the drives. */
+export interface StoreStart {
   /** The first commit has this generation or a higher one. */
   readonly nextGeneration: number
   /**
@@ -37,10 +37,14 @@ export interface ConfigStoreOptions {
    * reach half of the voters before it.
    */
   readonly cutOff?: CutOff | undefined
-  /** Drives whose newest slot the first commit goes over (geom/anchor-quorum.ts, rule K). */
+  /** Drives whose newest slot the first commit goes over (rule K). */
   readonly overNewest?: ReadonlySet<string> | undefined
-  /** The commit of `model`, when it was read from drives. */
+  /** What the first commit follows; undefined: nothing. */
   readonly current?: CommitId | undefined
+}
+
+export interface ConfigStoreOptions extends StoreStart {
+  readonly model: VinumModel
   /** The label of a drive that is present; undefined: it cannot be written. */
   label(driveUuid: string): AnchoredDevice | undefined
   /** Marks drives that failed a commit as down, in the model. */

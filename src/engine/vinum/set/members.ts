@@ -16,6 +16,7 @@ import {
 } from '../../geom/anchor-quorum.ts'
 import type { Slot } from '../../geom/anchored-device.ts'
 import { byUuid, type VinumModel, votersOf } from '../model/model.ts'
+import type { StoreStart } from './config-store.ts'
 import type { Member } from './drive.ts'
 
 /** What a member says for the vote; undefined: its configuration cannot be used. */
@@ -94,16 +95,17 @@ function isIn(line: readonly CommitId[], commit: CommitId | undefined): boolean 
   return commit !== undefined && line.some((one) => isSameCommit(one, commit))
 }
 
-/** What the first commit after the choice follows. */
-export function lineOf(choice: Assembled): CommitId {
-  return followedBy({ ...choice, refuted: choice.kind === 'complete' && choice.refuted })
-}
-
-/** Drives on which the first commit goes over the newest configuration (rule K). */
-export function overNewest(members: readonly Member[], choice: Assembled): ReadonlySet<string> {
-  const refuted = choice.kind === 'complete' && choice.refuted
-  const over = members.filter(({ slot }) => slot && goesOverNewest(slot, { ...choice, refuted }))
-  return new Set(over.map(({ uuid }) => uuid))
+/** How the commits of a set begin that is assembled by this choice with these devices. */
+export function startAfter(choice: Assembled, members: readonly Member[]): StoreStart {
+  const isComplete = choice.kind === 'complete'
+  const judged = { ...choice, refuted: isComplete && choice.refuted }
+  const over = members.filter(({ slot }) => slot && goesOverNewest(slot, judged))
+  return {
+    nextGeneration: choice.nextGeneration,
+    cutOff: isComplete && !choice.settled ? choice : undefined,
+    overNewest: new Set(over.map(({ uuid }) => uuid)),
+    current: followedBy(judged),
+  }
 }
 
 /** Why there is nothing to serve yet. */

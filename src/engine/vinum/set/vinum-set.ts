@@ -26,7 +26,7 @@ import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from 
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
 import { loseDevice, openMember, returnMember, tellFailed } from './arrivals.ts'
-import { type Change, ConfigStore } from './config-store.ts'
+import { type Change, ConfigStore, type StoreStart } from './config-store.ts'
 import { Demotions } from './demotions.ts'
 import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
 import {
@@ -37,9 +37,8 @@ import {
   describeChoice,
   hopeless,
   isEmpty,
-  lineOf,
   modelOf,
-  overNewest,
+  startAfter,
 } from './members.ts'
 import { SetObjects } from './objects.ts'
 import { noteError, noteRepair } from './trouble.ts'
@@ -209,7 +208,7 @@ export class VinumSet implements Geom, VinumHost {
       if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
       else late.push(member)
     }
-    this.#openStore(start, choice, overNewest(here, choice))
+    this.#openStore(start, startAfter(choice, here))
     this.#objects = new SetObjects(this)
     await this.#objects.loadMaps(start)
     // Who is missing is out of service durably before anything is served.
@@ -240,13 +239,10 @@ export class VinumSet implements Geom, VinumHost {
     return isOurs
   }
 
-  #openStore(model: VinumModel, choice?: Assembled, over?: ReadonlySet<string>): void {
+  #openStore(model: VinumModel, start: StoreStart = { nextGeneration: 1 }): void {
     this.#store = new ConfigStore({
       model,
-      nextGeneration: choice?.nextGeneration ?? 1,
-      cutOff: choice?.kind === 'complete' && !choice.settled ? choice : undefined,
-      overNewest: over,
-      current: choice && lineOf(choice),
+      ...start,
       label: (uuid) => {
         const drive = this.#drives.get(uuid)
         return drive?.present ? drive.label : undefined

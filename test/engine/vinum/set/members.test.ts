@@ -2,7 +2,6 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { crc32c } from '../../../../src/base/crc32c.ts'
-import { followedBy } from '../../../../src/engine/geom/anchor-quorum.ts'
 import type {
   AnchoredDevice,
   CommitOptions,
@@ -16,7 +15,7 @@ import {
   chooseMember,
   currentMembers,
   modelOf,
-  overNewest,
+  startAfter,
 } from '../../../../src/engine/vinum/set/members.ts'
 import { buildModel, uuidOf } from '../../../support/vinum-model.ts'
 
@@ -101,10 +100,7 @@ t.test('nobody was left behind', async (t) => {
       if (currentMembers(members, choice, model).size !== count) return false
       const store = new ConfigStore({
         model,
-        nextGeneration: choice.nextGeneration,
-        cutOff: choice.settled ? undefined : choice,
-        overNewest: overNewest([...members.values()], choice),
-        current: followedBy(choice),
+        ...startAfter(choice, [...members.values()]),
         label: (uuid) => labels.get(uuid) as unknown as AnchoredDevice,
         loseDrives: () => t.fail('a drive has failed') as unknown as VinumModel,
         onCommit() {},
