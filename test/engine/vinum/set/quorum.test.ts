@@ -62,6 +62,19 @@ async function rot(device: MemoryDevice): Promise<void> {
   device.media.fill(0, offset, offset + device.geometry.logicalBlockBytes)
 }
 
+/** What calls it makes the drive lose all configurations since now, of which its label still tells. */
+async function forgetting(machine: Machine, name: string): Promise<() => Promise<void>> {
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  const before = Buffer.from(machine.device(name).media)
+  return async () => {
+    const device = machine.device(name)
+    const { slots, newestSlot } = defined(await readAnchor(device), 'the anchor of a drive')
+    const { offset, length } = slots[newestSlot === 0 ? 1 : 0]
+    before.copy(device.media, offset, offset, offset + length)
+    await rot(device)
+  }
+}
+
 function said(machine: Machine, event: string): string[] {
   const { history } = machine.topology.events
   return history.filter((one) => one.event === event).map(({ message }) => message)
@@ -300,17 +313,61 @@ t.test(
     const machine = await machineWith(2, { s: { stripe: ['d1', 'd2'] } })
     await store(machine, 's', 1)
     await machine.pull('d1')
+    const forget = await forgetting(machine, 'd2')
     await machine.replug('d1')
     t.equal(machine.volume('s').health, 'HEALTHY')
     await machine.shutDown()
     // What is left on d2 names d2 alone.
-    await rot(machine.device('d2'))
+    await forget()
     await machine.start(['d2', 'd1'])
     t.strictSame(said(machine, 'former-drive'), [])
     t.equal(machine.volume('s').health, 'HEALTHY')
     t.ok(await holds(machine, 's', 1))
   },
 )
+
+t.test('a mirror of two: the one that went on alone cannot read its newest slot', async (t) => {
+  for (const loses of ['one slot', 'all that it has learnt alone']) {
+    const machine = await machineWith(2, { m: { mirror: ['d1', 'd2'] } })
+    await store(machine, 'm', 1)
+    const forget = await forgetting(machine, 'd2')
+    await machine.pull('d1')
+    await store(machine, 'm', 2)
+    await machine.shutDown()
+    if (loses === 'one slot') await rot(machine.device('d2'))
+    else await forget()
+    await machine.start()
+    if (loses !== 'one slot') {
+      t.throws(() => machine.volume('m'), 'd1 may be old')
+      const [text] = said(machine, 'set-incomplete')
+      t.match(text, /does not tell which one counts.* To go on .*plexus vinum assemble --force/)
+      await machine.run('vinum.assemble', { force: true })
+    }
+    await machine.jobsDone()
+    t.equal(machine.volume('m').health, 'HEALTHY', loses)
+    t.ok(await holds(machine, 'm', 2), 'as d2 has it, who was there last')
+    await machine.pull('d2')
+    t.ok(await holds(machine, 'm', 2), 'and d1 now')
+  }
+})
+
+t.test('a drive that has lost what named others is not a set of its own', async (t) => {
+  const machine = await machineWith(2, { s: { stripe: ['d1', 'd2'], size: '4M' } } as never)
+  await machine.pull('d1')
+  const forget = await forgetting(machine, 'd2')
+  await machine.replug('d1')
+  await machine.pull('d2')
+  await machine.run('volume.create', { name: 'c', concat: ['d1'] })
+  await store(machine, 'c', 7)
+  await machine.shutDown()
+  await forget()
+  await machine.start(['d2'])
+  t.throws(() => machine.volume('s'))
+  await machine.plug('d1')
+  await machine.jobsDone()
+  t.equal(machine.volume('s').health, 'HEALTHY')
+  t.ok(await holds(machine, 'c', 7), 'the volume that d2 knows nothing of')
+})
 
 t.test('a commit that a drive fails calls it down', async (t) => {
   const machine = await machineWith(3, { m: { mirror: ['d1', 'd2'] }, c: { concat: ['d3'] } })
