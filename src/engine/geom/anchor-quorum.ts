@@ -20,7 +20,7 @@
  * A device has two slots. Were each commit to go over the older one, two that are cut off in turn would leave no
  * trace of the last one that was relied upon, and sets that gather afterwards could not tell what counts:
  *   K  What was cut off or has failed is written over first ({@link goesOverNewest}); what was relied upon stays on
- *      each device until a later commit is. So both slots are looked at.
+ *      each device until a later commit is. So both slots are looked at, and what a damaged one had counts as unknown.
  */
 import { defined } from '../../base/assert.ts'
 import { type CommitId, isSameCommit } from './anchor-codec.ts'
@@ -46,7 +46,7 @@ export interface AnchorCopy extends CommitCopy {
   readonly deviceUuid: string
   /** What its other slot has, if that is older. */
   readonly older?: CommitCopy | undefined
-  /** For a damaged copy: the generation that the device's anchor names, and that it must have carried. */
+  /** For a damaged copy: the commit that the device's anchor names, and that it must have carried. */
   readonly claimed?: CommitId | undefined
 }
 
