@@ -219,11 +219,13 @@ export class Faults {
     const { machine } = this.#world
     const volume = machine && volumeOf(machine, uuid)
     if (!volume) return []
+    // A part may have moved to the disk in trouble, and nobody knows it yet.
+    const moves = this.faulty !== undefined && jobsOf(machine).includes('move')
     // A plex with all of its columns knows what another one would have to compute.
     const isSafe = volume.components.some(({ children }) =>
       children.every((one) => isUp(one) && one.drive !== this.faulty?.name),
     )
-    return isSafe ? [] : rowSizes(volume)
+    return isSafe && !moves ? [] : rowSizes(volume)
   }
 
   /** Data changes only while everything is whole, and nothing on its way to another place. */

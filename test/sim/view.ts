@@ -47,9 +47,10 @@ export function jobsOf(machine: Machine): readonly JobKind[] {
 /** While these run, copies or parity are not what they will be, or not durably. */
 const NOT_YET_SAFE: ReadonlySet<JobKind> = new Set(['resync', 'initialise'])
 
-/** Does every byte stay readable without `drive`? */
+/** Does every byte stay readable without `drive`? A part that moves may be there at any moment. */
 export function survives(machine: Machine, volume: VolumeReport, drive: string): boolean {
-  if (!drivesOf(volume).has(drive)) return volume.health !== 'FAULTED'
+  const isOn = drivesOf(volume).has(drive) || jobsOf(machine).includes('move')
+  if (!isOn) return volume.health !== 'FAULTED'
   if (volume.doubt || jobsOf(machine).some((kind) => NOT_YET_SAFE.has(kind))) return false
   return volume.components.some((plex) => {
     const lacking = plex.children.filter((one) => !isUp(one) || one.drive === drive)

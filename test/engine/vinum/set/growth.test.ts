@@ -11,6 +11,7 @@ import {
   parityColumn,
 } from '../../../../src/engine/vinum/raid5/layout.ts'
 import { get, Machine, pattern, put } from '../../../support/engine.ts'
+import { failureOf } from '../../../support/failure.ts'
 
 const BEFORE = ['d1', 'd2', 'd3']
 const NEW = 'd4'
@@ -22,8 +23,8 @@ t.teardown(() => clearInterval(alive))
 
 const tick = () => new Promise((resolve) => setTimeout(resolve, 1))
 
-async function growing(): Promise<Machine> {
-  const machine = await new Machine({ devices: 4, sizeBytes: 10 * MIB }).start()
+async function growing(devices = 4): Promise<Machine> {
+  const machine = await new Machine({ devices, sizeBytes: 10 * MIB }).start()
   await machine.run('volume.create', {
     name: 'v',
     raid5: BEFORE,
@@ -52,7 +53,11 @@ async function reached(machine: Machine, bytes: number): Promise<void> {
 }
 
 /** All data is there, with all columns and without each of them. */
-async function checkWhole(t: Test, machine: Machine): Promise<void> {
+async function checkWhole(
+  t: Test,
+  machine: Machine,
+  names: readonly string[] = [...BEFORE, NEW],
+): Promise<void> {
   machine.topology.jobs.limitBytesPerSecond = undefined
   await machine.jobsDone()
   t.equal(machine.volume('v').health, 'HEALTHY')
@@ -61,7 +66,7 @@ async function checkWhole(t: Test, machine: Machine): Promise<void> {
   t.equal(volume.geometry.sizeBytes, 18 * MIB)
   const all = await get(volume, 0, 18 * MIB)
   t.ok(all.subarray(0, CONTENT.length).equals(CONTENT), 'the content')
-  for (const name of [...BEFORE, NEW]) {
+  for (const name of names) {
     await machine.pull(name)
     t.ok((await get(volume, 0, all.length)).equals(all), `without ${name}`)
     await machine.replug(name)
@@ -90,6 +95,29 @@ for (const lost of ['d2', NEW]) {
     await checkWhole(t, machine)
   })
 }
+
+for (const lost of ['d2', NEW]) {
+  t.test(`${lost} dies in the middle of a growth and is replaced`, async (t) => {
+    const machine = await growing(5)
+    await reached(machine, 4 * MIB)
+    await machine.pull(lost)
+    await growthOf(machine).ended
+    await machine.run('volume.replace', { name: 'v', oldDrive: lost, newDevice: 'd5' })
+    const names = [...BEFORE, NEW].map((name) => (name === lost ? 'd5' : name))
+    await checkWhole(t, machine, names)
+  })
+}
+
+t.test('a drive that works is not replaced in the middle of a growth', async (t) => {
+  const machine = await growing(5)
+  await reached(machine, 4 * MIB)
+  const request = { name: 'v', oldDrive: 'd1', newDevice: 'd5' }
+  t.match(await failureOf(machine.run('volume.replace', request)), {
+    kind: 'in-use',
+    message: /\(grow\) works on v\.p0; wait for it, or cancel it/,
+  })
+  await checkWhole(t, machine)
+})
 
 t.test(
   'parity of the old layout is made right after a crash though the new drive is away',
