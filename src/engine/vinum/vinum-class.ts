@@ -120,7 +120,7 @@ class VinumClass implements GeomClass {
       else this.#sets.forget(set)
       throw error
     }
-    await set.objects.reshape(set.model)
+    await set.objects.reshape()
     const trouble = await unlabel(set, plan)
     set.objects.startJobs(set.model)
     const jobs = set.model.jobs.filter(({ id }) => !before.has(id))

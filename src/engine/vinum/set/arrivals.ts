@@ -86,7 +86,7 @@ export async function returnMember(set: VinumSet, member: Member): Promise<void>
     const text = `drive ${drive.record.name} is back (${name})`
     events.emit('info', 'drive-up', drive.record.name, text)
   }
-  await set.objects.reshape(set.model)
+  await set.objects.reshape()
   set.objects.startJobs(set.model)
 }
 

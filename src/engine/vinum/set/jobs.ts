@@ -220,7 +220,7 @@ export class SetJobs {
   #reshapeSoon(): void {
     const set = this.#set
     set.soon('the end of a growth', async () => {
-      await set.objects.reshape(set.model)
+      await set.objects.reshape()
       await set.topology.tastePending()
     })
   }

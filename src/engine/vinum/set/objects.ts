@@ -78,8 +78,12 @@ export class SetObjects {
     }
   }
 
-  /** Makes the objects those of the model. Inside a topology change, outside the commit queue. */
-  async reshape(model: VinumModel): Promise<void> {
+  /**
+   * Makes the objects those of the configuration, with what memory knows already: who is out of service there is not
+   * read again until it is durable. Inside a topology change, outside the commit queue.
+   */
+  async reshape(): Promise<void> {
+    const model = this.#set.present
     for (const record of model.subdisks) {
       if (this.subdisks.has(record.uuid)) continue
       this.subdisks.set(record.uuid, new PlacedSubdisk(record, this.#drive(record.driveUuid)))

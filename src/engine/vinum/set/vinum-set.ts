@@ -219,7 +219,7 @@ export class VinumSet implements Geom, VinumHost {
       const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
       return returnDrives(this.withLosses(next), devices)
     })
-    await this.objects.reshape(this.model)
+    await this.objects.reshape()
     for (const member of late) await returnMember(this, member)
     // What assembling has written may have failed on too many drives, without its having thrown.
     if (this.#failure) throw this.#failure

@@ -116,6 +116,51 @@ t.test('a write that both copies fail is an error, and no reason to lose a copy'
   t.ok(copiesAgree(machine))
 })
 
+t.test(
+  'who is out of service in memory is not read again by a verb that ends (sim seed 796)',
+  async (t) => {
+    const machine = await new Machine({ devices: 3 }).start()
+    await machine.run('volume.create', { name: 'm', mirror: ['d1', 'd2'] })
+    await machine.run('volume.create', { name: 'c', concat: ['d3'] })
+    await machine.jobsDone()
+    const m = machine.open('m')
+    await put(m, 0, pattern(1, MIB), true)
+    const d1 = machine.device('d1')
+    const before = Buffer.from(d1.media)
+    await put(m, 0, pattern(2, MIB))
+    const d3 = machine.device('d3')
+    const submit = d3.submit.bind(d3)
+    const held: Parameters<typeof submit>[0][] = []
+    d3.submit = (request) => {
+      if (request.op === 'write') held.push(request)
+      else submit(request)
+    }
+    let hasEnded = false
+    const verb = machine.run('volume.set', { name: 'c', readPolicy: 'least-queue' }).then(() => {
+      hasEnded = true
+    })
+    while (held.length === 0) await new Promise(setImmediate)
+    // d1 loses what it had acknowledged, and says so.
+    before.copy(d1.media, 0, 0, MIB * 2)
+    d1.fail('flush', 'io', 1)
+    const flushed = flush(m)
+    while (!hasEnded) {
+      const next = held.shift()
+      if (next) submit(next)
+      for (let turn = 0; turn < 20 && !hasEnded; turn++) await new Promise(setImmediate)
+    }
+    t.ok(held.length > 0, 'the commit that takes d1 out of service is still to come')
+    for (let count = 0; count < 4; count++) {
+      t.ok((await get(m, 0, MIB)).equals(pattern(2, MIB)), `read ${count} comes from d2`)
+    }
+    d3.submit = submit
+    for (const request of held) submit(request)
+    await flushed
+    await verb
+    t.match(machine.volume('m'), { health: 'DEGRADED' })
+  },
+)
+
 t.test('a bad sector is read from the other copy, and written again', async (t) => {
   const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
   await machine.jobsDone()
