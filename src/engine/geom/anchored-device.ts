@@ -3,7 +3,8 @@
  * beside it (docs/on-disk-format.md). A commit is atomic: a slot is written and flushed, then the anchor names it,
  * and that is flushed too; whatever is cut off in between, the device has a whole configuration. The slot is the older
  * one, unless the newest is known to be good for nothing (rule K of anchor-quorum.ts). What counts is then repeated in
- * the other slot, so that one that cannot be read later costs nothing. Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
+ * the other slot, so that one that cannot be read later costs nothing. Used by the sets of the classes;
+ * anchor-quorum.ts chooses among the devices of a set.
  */
 import { assert } from '../../base/assert.ts'
 import { alignUp, type ByteRange } from '../../base/bytes.ts'
@@ -147,8 +148,8 @@ export class AnchoredDevice {
   /**
    * The committed configuration: that of the slot which the anchor names. A slot with a higher generation than
    * the anchor's was never committed and is ignored. Where the named slot does not hold or cannot be read, the
-   * other one, marked as damaged unless it has the same. Undefined when nothing was ever committed. Throws `corrupt` when something
-   * was, and neither slot holds.
+   * other one, marked as damaged unless it has the same. Undefined when nothing was ever committed. Throws `corrupt`
+   * when something was, and neither slot holds.
    */
   async read(): Promise<CommittedSlot | undefined> {
     const { generation } = this.#anchor
@@ -208,7 +209,11 @@ export class AnchoredDevice {
     const { generation, payloadCrc } = older
     const anchor: Anchor = { ...this.#anchor, newestSlot, generation, payloadCrc }
     this.#knowsSlots = false
-    await this.#writeAnchor(anchor)
+    try {
+      await this.#writeAnchor(anchor)
+    } catch (error) {
+      throw this.#commitError(error)
+    }
     this.#anchor = anchor
     await this.#readSlots()
   }
@@ -243,15 +248,15 @@ export class AnchoredDevice {
   }
 
   /**
-   * Writes the committed configuration, which is `payload`, to the other slot too, once nobody needs what that has. Not
-   * flushed: whatever becomes of it, the slot that the anchor names has it. Throws as the device does.
+   * Writes the committed configuration to the other slot too, once nobody needs what that has; nothing where `payload`
+   * is not what the device carries. Not flushed: whatever becomes of it, the slot that the anchor names has it. Throws as the device does.
    */
   async repeat(payload: Buffer): Promise<void> {
     assert(!this.#busy, `${this.device.path}: one commit at a time`)
     const newest = this.#newest
     if (!newest || !this.#knowsSlots || !this.#namedHolds) return
-    if (payload.length > this.payloadRoom) return
-    assert(crc32c(payload) === newest.payloadCrc, 'what is repeated is the committed configuration')
+    // A device that has come in the place of another one meanwhile may have something else.
+    if (payload.length > this.payloadRoom || crc32c(payload) !== newest.payloadCrc) return
     this.#busy = true
     this.#knowsSlots = false
     try {

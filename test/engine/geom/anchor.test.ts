@@ -281,6 +281,14 @@ t.test('a commit over the newest one keeps the older one, wherever it is cut', a
     if (text === 'next' && later?.older?.generation !== 3) t.fail(`${what}: 3 is lost by 9`)
   }
   t.ok(found['relied upon'] && found['cut off'] && found['next'], JSON.stringify(found))
+  device.media = before
+  const full = await reopen(device)
+  device.fail('write', 'no-space')
+  const refused = await failureOf(full.commit(3, Buffer.from('next'), { overNewest: true }))
+  t.equal(refused.kind, 'io', 'a device that is full has failed, also on the way back')
+  t.equal(`${(await (await reopen(device)).read())?.payload}`, 'cut off')
+  await full.repeat(Buffer.from('of another device'))
+  t.equal((await (await reopen(device)).read())?.older?.generation, 1, 'that is not repeated')
   const fresh = disk()
   const first = await AnchoredDevice.format(fresh, NAMES)
   await first.commit(1, Buffer.from('one'), { overNewest: true })
