@@ -354,6 +354,12 @@ t.test('rates between two snapshots', async (t) => {
     buckets,
   })
   const snapshot = (atMs: number, read: OpCounters, name = 'd1'): StatReport => ({
+    target: {
+      pool: { totalBytes: 0, freeBytes: 0, leased: 0 },
+      connections: 0,
+      sessions: 0,
+      sendQueueBytes: 0,
+    },
     atMs,
     bucketsUs: [16, 32, 64],
     providers: [

@@ -40,6 +40,19 @@ export interface PortalAddress {
   readonly port: number
 }
 
+/** What peers hold of the target now. */
+export interface ServerLoad {
+  readonly pool: {
+    readonly totalBytes: number
+    readonly freeBytes: number
+    readonly leased: number
+  }
+  /** Logged in or not. */
+  readonly connections: number
+  readonly sessions: number
+  readonly sendQueueBytes: number
+}
+
 /** Login statuses that a session may be refused with (RFC 7143, 11.13.5): class << 8 | detail. */
 const OUT_OF_RESOURCES = 0x0302
 const SERVICE_UNAVAILABLE = 0x0301
@@ -296,6 +309,19 @@ export class IscsiServer implements ConnectionHost {
   }
 
   // ---- for the daemon
+
+  /** What peers hold of the pool, of places and of send queues: all of it goes back when they leave. */
+  load(): ServerLoad {
+    const { totalBytes, freeBytes, leased } = this.pool
+    let sendQueueBytes = 0
+    for (const { stream } of this.#connections) sendQueueBytes += stream.queuedBytes
+    return {
+      pool: { totalBytes, freeBytes, leased },
+      connections: this.#connections.size,
+      sessions: this.sessions().length,
+      sendQueueBytes,
+    }
+  }
 
   /** Sessions as they are now; discovery sessions, too. */
   sessions(): readonly SessionInfo[] {
