@@ -20,9 +20,10 @@ import type { BufferPool } from '../../hal/block-device.ts'
 import type { DeviceServer, LunMapping, Nexus } from '../scsi/types.ts'
 import { Connection, type ConnectionHost } from './connection.ts'
 import type { LoginOutcome } from './login.ts'
-import { sweepAborted } from './response-transfer.ts'
 import { Session, type SessionInfo } from './session.ts'
-import type { PortalGroup, TargetRegistry } from './target-node.ts'
+import type { SendQueues } from './socket-stream.ts'
+import type { PortalGroup, TargetNode, TargetRegistry } from './target-node.ts'
+import { Turns } from './turns.ts'
 import { Wakefulness } from './wakefulness.ts'
 
 export interface IscsiServerOptions {
@@ -70,6 +71,8 @@ export class IscsiServer implements ConnectionHost {
   readonly log: Logger
   readonly wakefulness: Wakefulness
   readonly complaints: LogLimit
+  readonly turns: Turns
+  readonly sendQueues: SendQueues = { copiedBytes: 0 }
   readonly #limits: IscsiServerOptions['limits']
   readonly #listeners = new Map<string, net.Server[]>()
   readonly #connections = new Set<Connection>()
@@ -89,6 +92,7 @@ export class IscsiServer implements ConnectionHost {
     this.log = options.log.child({ part: 'iscsi' })
     this.#limits = options.limits
     this.complaints = new LogLimit(this.clock, STRANGER_LOG_LINES, STRANGER_LOG_PERIOD_MS)
+    this.turns = new Turns(this.clock)
     this.wakefulness = new Wakefulness(() => this.clock.nowMs())
     this.#keepAlive = this.clock.every(1000, () => {
       const nowMs = this.clock.nowMs()
@@ -276,8 +280,10 @@ export class IscsiServer implements ConnectionHost {
     return this.#nextTsih
   }
 
-  sweepAborted(): void {
-    for (const { session } of this.#connections) if (session) sweepAborted(session)
+  endSessions(target: TargetNode | undefined, reason: string): void {
+    for (const connection of [...this.#connections]) {
+      if (connection.session?.target === target) connection.end(reason)
+    }
   }
 
   closed(connection: Connection): void {
@@ -294,7 +300,6 @@ export class IscsiServer implements ConnectionHost {
     if (session.nexus === undefined) return
     this.#sessionCount--
     this.deviceServer.nexusLost(session.nexus)
-    sweepAborted(session)
     connection.log.info(
       {
         part: 'session',
