@@ -11,12 +11,13 @@ import type { Logger } from '../../base/log.ts'
 import type { BlockDevice, BufferPool, IoOp } from '../../hal/block-device.ts'
 import { checkUnitState } from './admission.ts'
 import { UnitReservations } from './reservations.ts'
-import { ASC, failTask, senseForError } from './sense.ts'
+import { ASC, failTask } from './sense.ts'
 import { STATUS, type Task } from './task.ts'
 import { TaskSet } from './task-set.ts'
 import type {
   AscCode,
   CommandStatistics,
+  DeferredError,
   LogicalUnit,
   ModeState,
   Nexus,
@@ -149,16 +150,23 @@ export class BlockUnit implements LogicalUnit {
     return this.#attentions.take(nexus)
   }
 
+  takeResetAttention(nexus: Nexus): AscCode | undefined {
+    return this.#attentions.takeReset(nexus)
+  }
+
+  clearUnitAttention(code: AscCode, nexus: Nexus): void {
+    this.#attentions.clear(code, nexus)
+  }
+
   hasUnitAttention(nexus: Nexus): boolean {
     return this.#attentions.has(nexus)
   }
 
   deferError(nexus: Nexus, error: PlexusError, op: IoOp): void {
-    const descriptor = this.mode.descriptorSense
-    this.#attentions.defer(nexus, senseForError(error, op, { descriptor, deferred: true }))
+    this.#attentions.defer(nexus, { error, op })
   }
 
-  takeDeferredError(nexus: Nexus): Buffer | undefined {
+  takeDeferredError(nexus: Nexus): DeferredError | undefined {
     return this.#attentions.takeDeferred(nexus)
   }
 

@@ -227,6 +227,12 @@ export function failWith(
   )
 }
 
+/** ILLEGAL REQUEST, LOGICAL BLOCK ADDRESS OUT OF RANGE with the first block behind the end (SBC-4, 4.18.1). */
+export function failLbaOutOfRange(task: Task, lba: number | bigint, capacityBlocks: number): void {
+  const firstBad = typeof lba === 'bigint' ? lba : Math.max(lba, capacityBlocks)
+  failWith(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.LBA_OUT_OF_RANGE, firstBad)
+}
+
 function failField(task: Task, asc: AscCode, fieldPointer: FieldPointer): void {
   const descriptor = usesDescriptorSense(task)
   task.check(sense(SENSE_KEY.ILLEGAL_REQUEST, asc, { fieldPointer, descriptor }))

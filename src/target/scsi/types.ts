@@ -83,6 +83,10 @@ export interface LogicalUnit {
   establishUnitAttentionFor(code: AscCode, nexus: Nexus): void
   /** The oldest unit attention of the nexus, removed; for REQUEST SENSE and prechecks. */
   takeUnitAttention(nexus: Nexus): AscCode | undefined
+  /** As {@link takeUnitAttention}, but only 29/xx, which come before all others. */
+  takeResetAttention(nexus: Nexus): AscCode | undefined
+  /** Clears a unit attention of one nexus that it need not be told any more. */
+  clearUnitAttention(code: AscCode, nexus: Nexus): void
   /** A unit attention is pending for the nexus. */
   hasUnitAttention(nexus: Nexus): boolean
   /** Tasks of this unit: order, fences, aborts. */
@@ -98,8 +102,14 @@ export interface LogicalUnit {
   reset(code: AscCode): void
   /** An operation failed after its command had ended with GOOD (IMMED): the nexus' next command reports it. */
   deferError(nexus: Nexus, error: PlexusError, op: IoOp): void
-  /** Sense data of a deferred error, removed. */
-  takeDeferredError(nexus: Nexus): Buffer | undefined
+  /** The deferred error of the nexus, removed. */
+  takeDeferredError(nexus: Nexus): DeferredError | undefined
+}
+
+/** Why an operation failed whose command had ended with GOOD before. */
+export interface DeferredError {
+  readonly error: PlexusError
+  readonly op: IoOp
 }
 
 /** Counters of one operation code on one unit, since start. */
@@ -139,8 +149,10 @@ export type SerializationClass = 'none' | 'read' | 'write' | 'exclusive' | 'unit
 export interface AllowFlags {
   /** Executes although a unit attention is pending (INQUIRY, REPORT LUNS, REQUEST SENSE; SAM-5, 5.14). */
   readonly unitAttention?: boolean
-  /** Executes without a medium, or stopped, or not ready. */
+  /** Executes without a medium and on a unit that is stopped. */
   readonly notReady?: boolean
+  /** Executes on a unit that is stopped, but not without a medium. */
+  readonly stopped?: boolean
   /** Executes although another nexus holds a RESERVE(6) reservation (SPC-2, table 5.5.1). */
   readonly reserved?: boolean
   /** Executes for a LUN that is not there (INQUIRY, REPORT LUNS, REQUEST SENSE; SPC-5, 6.6). */
@@ -186,6 +198,11 @@ export interface ScsiCommand {
   /** Changes the medium: refused on read-only mappings and under SWP with 07/27/00. */
   readonly writes?: boolean
   /**
+   * With this CDB it changes what others see of the unit (mode parameters, power condition, reservation): refused on
+   * read-only mappings with 07/27/00, so that who may only read cannot stop the writers.
+   */
+  changesUnit?(cdb: Buffer, lu: LogicalUnit): boolean
+  /**
    * Does the work and ends the task exactly once with one of its methods, at once or later. A thrown or
    * rejected PlexusError becomes sense data by its kind.
    */
@@ -196,7 +213,7 @@ export type DataUse = 'none' | 'in' | 'out'
 
 /**
  * `exact`: refused unless equal, where the CDB asks for data at all; `always-exact`: also where it asks for none.
- * `at-least`: less is refused. `whole-blocks`: less is cut to whole blocks.
+ * `at-least`: less is refused. `whole-blocks`: less is taken where it is a whole number of blocks.
  */
 export type DataOutFit = 'exact' | 'always-exact' | 'at-least' | 'whole-blocks'
 

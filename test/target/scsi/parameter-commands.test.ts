@@ -173,6 +173,9 @@ t.test('STOP makes everything durable, START brings the unit back', async (t) =>
   t.equal(await outcome(harness, [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), '02/04/02')
   t.equal(await outcome(harness, [0x12, 0, 0, 0, 96, 0]), STATUS.GOOD, 'INQUIRY')
   t.equal(await outcome(harness, [0x1a, 0, 0x3f, 0, 255, 0]), STATUS.GOOD, 'MODE SENSE')
+  t.equal(await outcome(harness, [0x25]), STATUS.GOOD, 'READ CAPACITY(10)')
+  const capacity16 = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0]
+  t.equal(await outcome(harness, capacity16), STATUS.GOOD, 'READ CAPACITY(16)')
   t.equal(await outcome(harness, START), STATUS.GOOD)
   t.equal(await outcome(harness, TEST_UNIT_READY), STATUS.GOOD)
 
@@ -265,6 +268,57 @@ t.test('RESERVE and RELEASE: third parties and extents are refused', async (t) =
     t.equal(await pointer(harness, [opcode, 0, 0, 0, 8, 0]), '05/24/00 4.3', 'parameter list')
   }
   t.equal(harness.unit.reservations.holder, undefined)
+})
+
+t.test('SEND DIAGNOSTIC: the default self-test and nothing else', async (t) => {
+  const harness = createHarness()
+  const diagnostic = (flags: number, listBytes = 0) => [0x1d, flags, 0, 0, listBytes, 0]
+  for (const flags of [0x04, 0x14, 0x07, 0x00, 0x10]) {
+    t.equal(await outcome(harness, diagnostic(flags)), STATUS.GOOD, `flags ${flags}`)
+  }
+  for (let code = 1; code < 8; code++) {
+    t.equal(await pointer(harness, diagnostic(code << 5)), '05/24/00 1.7', `self-test ${code}`)
+  }
+  t.equal(await pointer(harness, diagnostic(0x10, 8)), '05/24/00 3', 'a diagnostic page')
+  harness.unit.setDevice(undefined)
+  harness.unit.takeUnitAttention(harness.nexus)
+  t.equal(await outcome(harness, diagnostic(0x04)), '02/04/03', 'nothing there to test')
+})
+
+t.test(
+  'PREVENT ALLOW MEDIUM REMOVAL changes nothing, READ DEFECT DATA lists nothing',
+  async (t) => {
+    const harness = createHarness()
+    for (const prevent of [1, 0]) {
+      t.equal(await outcome(harness, [0x1e, 0, 0, 0, prevent, 0]), STATUS.GOOD)
+    }
+    t.equal(await pointer(harness, [0x1e, 0, 0, 0, 2, 0]), '05/24/00 4.1', 'obsolete')
+    const ten = (flags: number, allocation: number) => [
+      ...[0x37, 0, flags, 0, 0, 0, 0, 0, allocation, 0],
+    ]
+    const twelve = (flags: number, allocation: number) => [
+      ...[0xb7, flags, 0, 0, 0, 0, 0, 0, 0, allocation, 0, 0],
+    ]
+    for (const flags of [0x00, 0x08, 0x10, 0x1d]) {
+      const hex = flags.toString(16).padStart(2, '0')
+      t.equal(await data(harness, ten(flags, 255)), `00${hex}0000`, 'PLISTV and GLISTV as asked')
+      t.equal(await data(harness, twelve(flags, 255)), `00${hex}${'00'.repeat(6)}`)
+    }
+    t.equal((await data(harness, ten(0x18, 2))).length, 4, 'cut')
+    t.equal(await pointer(harness, ten(0x20, 4)), '05/24/00 2.5')
+  },
+)
+
+t.test('FORMAT UNIT does not exist', async (t) => {
+  const harness = createHarness()
+  harness.device.bytes.fill(7)
+  for (const flags of [0x00, 0x10, 0x1f]) {
+    t.equal(await outcome(harness, [0x04, flags, 0, 0, 0, 0]), '05/20/00')
+  }
+  t.ok(
+    harness.device.bytes.every((byte) => byte === 7),
+    'and destroys nothing',
+  )
 })
 
 t.test('LOG SENSE lists its pages', async (t) => {
@@ -392,7 +446,7 @@ t.test('REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS says what manage() does', asy
 t.test('MODE SELECT through the device server', async (t) => {
   const harness = createHarness()
   const other = harness.newNexus()
-  const swp = Buffer.from('000000000a0a021008000000ffff0000', 'hex')
+  const swp = Buffer.from('000000000a0a021008400000ffff0000', 'hex')
   const select = [0x15, 0x10, 0, 0, swp.length, 0]
   t.equal(await pointer(harness, [0x15, 0x11, 0, 0, 0, 0]), '05/24/00 1.0', 'SP')
   t.equal(
@@ -406,7 +460,7 @@ t.test('MODE SELECT through the device server', async (t) => {
   const write = [0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0]
   t.equal(await outcome(harness, write, { dataOut: Buffer.alloc(512) }), '07/27/00')
   t.equal(await outcome(harness, [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), STATUS.GOOD)
-  const dsense = Buffer.from('000000000a0a061000000000ffff0000', 'hex')
+  const dsense = Buffer.from('000000000a0a061000400000ffff0000', 'hex')
   t.equal(await outcome(harness, select, { dataOut: dsense }), STATUS.GOOD)
   const refused = await harness.run([0x1a, 0, 0x02, 0, 255, 0])
   t.equal(refused.sense?.[0], 0x72, 'D_SENSE: descriptor format')
@@ -417,7 +471,8 @@ t.test('MODE SELECT through the device server', async (t) => {
 
 t.test('property: any CDB ends in a legal status, within its allocation length', async (t) => {
   const opcodes = [
-    0x00, 0x03, 0x12, 0x15, 0x16, 0x17, 0x1a, 0x1b, 0x25, 0x4d, 0x55, 0x5a, 0x9e, 0xa0, 0xa3,
+    ...[0x00, 0x03, 0x12, 0x15, 0x16, 0x17, 0x1a, 0x1b, 0x1d, 0x1e, 0x25, 0x37, 0x4d, 0x55],
+    ...[0x5a, 0x9e, 0xa0, 0xa3, 0xb7],
   ]
   const legal: readonly number[] = [
     STATUS.GOOD,
@@ -443,7 +498,7 @@ t.test('property: any CDB ends in a legal status, within its allocation length',
       fc.nat(300),
       async (opcode, first, rest, list, lun, withMedium, expectedBytes) => {
         const target = withMedium ? harness : bare
-        const out = opcode === 0x15 || opcode === 0x55
+        const out = opcode === 0x15 || opcode === 0x1d || opcode === 0x55
         const { status, sense, dataIn, task } = await target.run([opcode, first, ...rest], {
           lun,
           ...(out ? { dataOut: Buffer.from(list) } : { expectedBytes }),
