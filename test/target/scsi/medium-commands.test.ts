@@ -468,8 +468,11 @@ t.test('WRITE SAME', async (t) => {
   fill(40, 2, zero)
   check('UNMAP without Data-Out')
   t.equal((await harness.run(ten(0x41, 60, 20, 0x08), { dataOut: pattern })).status, GOOD)
-  fill(60, 20, zero)
-  check('UNMAP is an order, whatever the block holds')
+  fill(60, 20, pattern)
+  check('UNMAP of a block that is not zero writes it, 10 bytes')
+  t.equal((await harness.run(sixteen(0x93, 61, 40, 0x08), { dataOut: pattern })).status, GOOD)
+  fill(61, 40, pattern)
+  check('and with 16 bytes')
 
   await expectSense(t, harness, ten(0x41, 0, 1, 0x08), '05/0E/03', { dataOut: random(256) })
   await expectSense(t, harness, ten(0x41, 0, 1, 0x08), '05/0E/03', { dataOut: random(1024) })

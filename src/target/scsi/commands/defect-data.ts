@@ -1,5 +1,5 @@
 /**
- * READ DEFECT DATA(10) and (12) (SBC-3, 5.17 and 5.18): both lists are there and empty, in the format that is asked
+ * READ DEFECT DATA(10) and (12) (SBC-3): both lists are there and empty, in the format that is asked
  * for. A logical unit has no defects of its own: the disks below it replace their bad blocks. Rows of the command table.
  *
  *   (10)  byte 1  PLISTV, GLISTV, DEFECT LIST FORMAT   byte 2  DEFECT LIST LENGTH (2)

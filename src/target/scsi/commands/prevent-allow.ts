@@ -1,5 +1,5 @@
 /**
- * PREVENT ALLOW MEDIUM REMOVAL (SBC-3, 5.13): GOOD without effect, since the medium cannot be removed by a command (RMB is 0,
+ * PREVENT ALLOW MEDIUM REMOVAL (SBC-3): GOOD without effect, since the medium cannot be removed by a command (RMB is 0,
  * START STOP UNIT ejects nothing). A row of the command table.
  */
 import type { ScsiCommand } from '../types.ts'

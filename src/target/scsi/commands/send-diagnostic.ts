@@ -1,5 +1,5 @@
 /**
- * SEND DIAGNOSTIC (SPC-5, 6.42): the default self-test, which is GOOD for a unit that has its medium; what is below is tested
+ * SEND DIAGNOSTIC (SPC-4): the default self-test, which is GOOD for a unit that has its medium; what is below is tested
  * by whoever reads and writes. Other self-tests would have to leave results in log page 10h, and diagnostic pages
  * do not exist: both are refused. A row of the command table.
  *
