@@ -183,7 +183,7 @@ const SENSE_FOR_KIND_ON_WRITE: Readonly<Partial<Record<ErrorKind, KeyAndCode>>> 
 export function senseForError(
   error: PlexusError,
   op: IoOp,
-  options: Pick<SenseOptions, 'descriptor' | 'deferred'> = {},
+  options: Pick<SenseOptions, 'descriptor' | 'deferred' | 'information'> = {},
 ): Buffer {
   const onWrite = op === 'read' ? undefined : SENSE_FOR_KIND_ON_WRITE[error.kind]
   const { key, asc } = onWrite ?? SENSE_FOR_KIND[error.kind]
@@ -192,11 +192,39 @@ export function senseForError(
 
 /**
  * Ends a task whose operation failed. An exhausted limit of ours is TASK SET FULL, which makes initiators
- * lower their queue depth and try again; every other kind is a CHECK CONDITION.
+ * lower their queue depth and try again; every other kind is a CHECK CONDITION. `badLba` is the first bad block
+ * (INFORMATION), which a write of one block knows by itself.
  */
-export function failTask(task: Task, error: PlexusError, op: IoOp): void {
-  if (error.kind === 'exhausted') task.finish(STATUS.TASK_SET_FULL, undefined)
-  else task.check(senseForError(error, op, { descriptor: usesDescriptorSense(task) }))
+export function failTask(task: Task, error: PlexusError, op: IoOp, badLba?: number): void {
+  if (error.kind === 'exhausted') {
+    task.finish(STATUS.TASK_SET_FULL, undefined)
+    return
+  }
+  const descriptor = usesDescriptorSense(task)
+  const information = badLba ?? onlyBlockOfWrite(task, error, op)
+  task.check(
+    senseForError(
+      error,
+      op,
+      information === undefined ? { descriptor } : { descriptor, information },
+    ),
+  )
+}
+
+/** It is the medium that failed, as opposed to its way or its device: key MEDIUM ERROR. */
+export function isMediumError(error: PlexusError): boolean {
+  return SENSE_FOR_KIND[error.kind].key === SENSE_KEY.MEDIUM_ERROR
+}
+
+/**
+ * The bad block of a write that failed, where it has one block. Others do not know it, and are not tried again in smaller steps:
+ * that could put old data over what another initiator has written since.
+ */
+function onlyBlockOfWrite(task: Task, error: PlexusError, op: IoOp): number | undefined {
+  const blockBytes = task.unit?.blockBytes
+  const isKnown =
+    op === 'write' && error.op === 'write' && isMediumError(error) && task.rangeBytes === blockBytes
+  return isKnown ? task.rangeOffset / task.rangeBytes : undefined
 }
 
 /** The control mode page of the task's unit asks for descriptor format sense data. */
