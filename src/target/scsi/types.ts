@@ -21,10 +21,18 @@ export interface Nexus {
   /** SCSI target port name: `NAME,t,0xTPGT`. */
   readonly targetPort: string
   readonly targetPortalGroupTag: number
-  /** Relative target port identifier (SPC-5, VPD 83h). */
+  /** Relative target port identifier (SPC-5, VPD 83h), unique among the ports of all targets. */
   readonly relativePortId: number
+  /** All ports of the target, as the configuration has them now (VPD 88h; MULTIP of INQUIRY where there are several). */
+  readonly targetPorts: readonly TargetPort[]
   /** The LUNs this nexus sees. Replaced whole when the configuration changes. */
   luns: ReadonlyMap<number, LunMapping>
+}
+
+export interface TargetPort {
+  readonly relativePortId: number
+  /** SCSI target port name. */
+  readonly name: string
 }
 
 /** One row of a LUN map: which logical unit answers to a number, and how. */
