@@ -28,12 +28,6 @@ export const EXPECTED_RESULTS: readonly ExpectedResult[] = [
   },
   {
     verdict: 'skipped',
-    tests: ['GetLBAStatus.*'],
-    says: /^GET_?LBA_?STATUS/,
-    why: 'GET LBA STATUS needs to know which blocks are mapped. It comes with virstor, which knows; a block device of the kernel does not say.',
-  },
-  {
-    verdict: 'skipped',
     tests: ['OrWrite.*', 'ReadOnly.ReadOnlySBC'],
     says: /^ORWRITE/,
     why: 'ORWRITE comes with a later issue. No common initiator uses it. ReadOnlySBC, which runs on a read-only unit, tries all writing commands in turn and ends where it meets ORWRITE.',
@@ -81,6 +75,13 @@ export const EXPECTED_RESULTS: readonly ExpectedResult[] = [
     says: /test_read10_invalid\.c:262/,
     why: 'The last step sends a READ that is flagged as a write (W = 1) with a block of Data-Out, and expects GOOD. GOOD would tell the initiator that its data was taken. Plexus refuses with 05/0E/03 (INVALID FIELD IN COMMAND INFORMATION UNIT), as it does for a WRITE that is flagged as a read.',
   },
+  {
+    verdict: 'failed',
+    tests: ['GetLBAStatus.UnmapSingle'],
+    setup: 'file',
+    says: /test_get_lba_status_unmap_single\.c:135/,
+    why: 'The second part of the test asks for the status of block i + 1 and demands that the answer begins at block i + n, with n logical blocks in a physical one. That holds for n = 1 only; the image file has 8. On the loop device the test passes.',
+  },
 ]
 
 /** What the generated tables of docs/conformance.md say above their second column. */
@@ -98,7 +99,7 @@ export function resultTable(
     .filter((row) => row.verdict === verdict)
     .map(({ tests, setup, why }) => {
       const names = tests.map((name) => `\`${name}\``).join(', ')
-      return `| ${names}${setup ? ` (on a ${setup} device)` : ''} | ${why} |`
+      return `| ${names}${setup ? ` (set-up ${setup})` : ''} | ${why} |`
     })
   return [`| Tests | ${HEADINGS[verdict]} |`, '|---|---|', ...rows].join('\n')
 }

@@ -10,6 +10,7 @@ import * as capacity from './commands/capacity.ts'
 import * as compareAndWrite from './commands/compare-and-write.ts'
 import * as defectData from './commands/defect-data.ts'
 import * as inquiry from './commands/inquiry.ts'
+import * as lbaStatus from './commands/lba-status.ts'
 import * as logSense from './commands/log-sense.ts'
 import * as mode from './commands/mode.ts'
 import * as preventAllow from './commands/prevent-allow.ts'
@@ -38,6 +39,7 @@ export const COMMANDS: readonly ScsiCommand[] = [
   ...inquiry.rows,
   ...reportLuns.rows,
   ...capacity.rows,
+  ...lbaStatus.rows,
   ...mode.rows,
   ...logSense.rows,
   ...defectData.rows,

@@ -486,7 +486,7 @@ t.test('property: any CDB ends in a legal status, within its allocation length',
     { weight: 3, arbitrary: fc.constant(0) },
     { weight: 1, arbitrary: fc.integer({ min: 0, max: 255 }) },
   )
-  const firstByte = fc.constantFrom(0, 0x0c, 0x0d, 0x10, 0x01, 0x08, 0x18, 0xff)
+  const firstByte = fc.constantFrom(0, 0x0c, 0x0d, 0x10, 0x12, 0x01, 0x08, 0x18, 0xff)
   await fc.assert(
     fc.asyncProperty(
       fc.constantFrom(...opcodes),
