@@ -11,7 +11,7 @@ import type { Logger } from '../../base/log.ts'
 import type { BlockDevice, BufferPool, IoOp } from '../../hal/block-device.ts'
 import { checkUnitState } from './admission.ts'
 import { UnitReservations } from './reservations.ts'
-import { ASC, failTask } from './sense.ts'
+import { ASC, failTask, SENSE_KEY, senseKeyOf } from './sense.ts'
 import { STATUS, type Task } from './task.ts'
 import { TaskSet } from './task-set.ts'
 import type {
@@ -267,12 +267,14 @@ export class BlockUnit implements LogicalUnit {
     assert(command !== undefined, 'only admitted tasks end')
     let counters = this.statistics[command.opcode]
     if (!counters) {
-      counters = { name: command.name, operations: 0, bytes: 0, errors: 0, latencyMs: 0 }
+      const { name } = command
+      counters = { name, operations: 0, bytes: 0, errors: 0, mediumErrors: 0, latencyMs: 0 }
       this.statistics[command.opcode] = counters
     }
     counters.operations++
     counters.bytes += task.dataInBytes + task.transferOutBytes
     if (task.status !== STATUS.GOOD && task.status !== STATUS.CONDITION_MET) counters.errors++
+    if (senseKeyOf(task.sense) === SENSE_KEY.MEDIUM_ERROR) counters.mediumErrors++
     counters.latencyMs += this.clock.nowMs() - task.startedMs
   }
 }

@@ -63,6 +63,13 @@ export const ASC = {
   INVALID_MESSAGE_ERROR: 0x4900,
 } as const
 
+/** The sense key of sense data in either format. */
+export function senseKeyOf(sense: Buffer | undefined): number | undefined {
+  if (sense === undefined) return undefined
+  const isDescriptor = (sense.readUInt8(0) & 0x7f) >= 0x72
+  return sense.readUInt8(isDescriptor ? 1 : 2) & 0x0f
+}
+
 /** Where a field at fault begins: its byte, and its most significant bit where a single bit is meant. */
 export interface FieldPointer {
   readonly byte: number

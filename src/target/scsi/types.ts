@@ -128,6 +128,8 @@ export interface CommandStatistics {
   bytes: number
   /** Ended with anything but GOOD or CONDITION MET. */
   errors: number
+  /** Ended with MEDIUM ERROR. */
+  mediumErrors: number
   /** Sum of times from execute to the result, milliseconds. */
   latencyMs: number
 }

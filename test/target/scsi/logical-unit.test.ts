@@ -325,6 +325,7 @@ t.test('counters', async (t) => {
     operations: 1,
     bytes: BLOCK,
     errors: 0,
+    mediumErrors: 0,
     latencyMs: 25,
   })
 })

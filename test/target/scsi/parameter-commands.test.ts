@@ -321,21 +321,71 @@ t.test('FORMAT UNIT does not exist', async (t) => {
   )
 })
 
-t.test('LOG SENSE lists its pages', async (t) => {
+const log = (page: number, subpage = 0, allocation = 255) => [
+  ...[0x4d, 0, page, subpage, 0, 0, 0, 0, allocation, 0],
+]
+
+t.test('LOG SENSE lists its pages, and has what it lists', async (t) => {
   const harness = createHarness()
-  const log = (page: number, subpage: number, allocation = 64) => [
-    ...[0x4d, 0, page, subpage, 0, 0, 0, 0, allocation, 0],
-  ]
-  t.equal(await data(harness, log(0x00, 0)), '0000000100')
-  t.equal(await data(harness, log(0x40, 0)), '0000000100', 'PC has no meaning here')
-  t.equal(await data(harness, log(0x00, 0xff)), '40ff0004000000ff')
+  const listed = '0203192f'
+  t.equal(await data(harness, log(0x00)), `0000000500${listed}`)
+  t.equal(await data(harness, log(0x40)), `0000000500${listed}`, 'PC has no meaning here')
+  t.equal(await data(harness, log(0x00, 0xff)), '40ff000c000000ff0200030019002f00')
   t.equal(await data(harness, log(0x00, 0xff, 3)), '40ff00')
-  t.equal(await pointer(harness, log(0x0c, 0)), '05/24/00 2.5')
+  for (let page = 1; page < 0x40; page++) {
+    const code = page.toString(16).padStart(2, '0')
+    if (!listed.match(/../g)?.includes(code)) {
+      t.equal(await pointer(harness, log(0x40 | page)), '05/24/00 2.5', `page ${code}`)
+      continue
+    }
+    const bytes = Buffer.from(await data(harness, log(0x40 | page)), 'hex')
+    t.same([bytes[0], bytes.readUInt16BE(2)], [page, bytes.length - 4])
+    t.equal(await pointer(harness, log(0x40 | page, 0xff)), '05/24/00 3', 'no subpages')
+    for (const control of [0x00, 0x80, 0xc0]) {
+      t.equal(await pointer(harness, log(control | page)), '05/24/00 2.7', 'no thresholds')
+    }
+  }
   t.equal(await pointer(harness, log(0x3f, 0xff)), '05/24/00 2.5')
   t.equal(await pointer(harness, log(0x00, 1)), '05/24/00 3')
   t.equal(await pointer(harness, [0x4d, 1, 0, 0, 0, 0, 0, 0, 64, 0]), '05/24/00 1.0', 'SP')
   t.equal(await pointer(harness, [0x4d, 2, 0, 0, 0, 0, 0, 0, 64, 0]), '05/24/00 1.1', 'PPC')
   t.equal(await pointer(harness, [0x4d, 0, 0, 0, 0, 0, 1, 0, 64, 0]), '05/24/00 6.0', 'pointer')
+})
+
+t.test('LOG SENSE: counters of the unit', async (t) => {
+  const harness = createHarness()
+  const { device, clock } = harness
+  const block = (opcode: number, lba: number, blocks: number) => [
+    ...[opcode, 0, 0, 0, 0, lba, 0, 0, blocks, 0],
+  ]
+  device.holding = true
+  const read = harness.start(block(0x28, 0, 3))
+  clock.advance(25)
+  device.holding = false
+  device.release()
+  await read.done
+  harness.collect(read.task)
+  await harness.run(block(0x2a, 0, 2), { dataOut: Buffer.alloc(1024) })
+  await harness.run(block(0x2e, 0, 1), { dataOut: Buffer.alloc(512) })
+  device.badBlocks.add(9)
+  for (const opcode of [0x28, 0x28, 0x2f]) await harness.run(block(opcode, 8, 4))
+  t.equal(await outcome(harness, block(0x28, 255, 1).with(2, 255)), '05/21/00', 'no medium error')
+  const u64 = (value: number) => value.toString(16).padStart(16, '0')
+  const counters = (page: string, bytes: number, errors: number) =>
+    `${page}000018${'00050008'}${u64(bytes)}${'00060008'}${u64(errors)}`
+  t.equal(await data(harness, log(0x42)), counters('02', 1536, 0), 'writes')
+  t.equal(await data(harness, log(0x43)), counters('03', 1536, 2), 'reads')
+  t.equal(
+    await data(harness, log(0x59)),
+    [
+      '19000050',
+      '00010340',
+      ...[3, 2, 3, 3, 25, 0, 0, 0].map(u64),
+      '00030308',
+      '0000000300000001', // milliseconds
+    ].join(''),
+  )
+  t.equal(await data(harness, log(0x6f)), '2f000008000003040000ff00', 'no exceptions')
 })
 
 const operationCodes = (options: number, opcode = 0, action = 0, allocation = 0xffff) => [
