@@ -1,8 +1,14 @@
 /** MEDIUM ERROR names the first bad block (commands/bad-block.ts): for every command that reads, bounded, and stopped by aborts. */
 import { randomFillSync } from 'node:crypto'
 import t from 'tap'
+import { PlexusError } from '../../../src/base/errors.ts'
 import { BAD_BLOCK_MS, BAD_BLOCK_READS, MAX_TRANSFER_BYTES } from '../../../src/base/limits.ts'
+import { LinearPlex } from '../../../src/engine/vinum/io/plex-linear.ts'
+import { VolumeIo } from '../../../src/engine/vinum/io/volume-io.ts'
+import type { BlockDevice, IoRequest } from '../../../src/hal/block-device.ts'
+import { MemoryDevice } from '../../../src/hal/memory-device.ts'
 import { TASK_MANAGEMENT } from '../../../src/target/scsi/types.ts'
+import { Raid5Rig } from '../../support/raid5-rig.ts'
 import {
   createHarness,
   type HarnessInit,
@@ -10,6 +16,8 @@ import {
   type ScsiHarness,
   senseText,
 } from '../../support/scsi-harness.ts'
+
+import { FakeHost, testDrive, testPlexRecord, testSubdisk } from '../../support/vinum-host.ts'
 
 const BLOCK = 512
 const sixteen = (opcode: number, lba: number, blocks: number, flags = 0) => {
@@ -71,6 +79,69 @@ t.test('the block that is named is one of the unit', async (t) => {
   const harness = filled({ blockBytes: 4096 })
   harness.device.badBlocks.add(8 * 77 + 3)
   t.equal(await told(harness, read(70, 20)), '03/11/00 77')
+})
+
+/** Reads of these blocks fail from now on. */
+function damage(device: MemoryDevice, ...blocks: readonly number[]): void {
+  const submit = device.submit.bind(device)
+  device.submit = (request) => {
+    const { op, offset, length, complete } = request
+    const hit = blocks.some((lba) => lba * BLOCK < offset + length && (lba + 1) * BLOCK > offset)
+    if (op !== 'read' || !hit) return submit(request)
+    const subject = device.path
+    const error = new PlexusError('io', { op, subject, message: `${subject}: a bad block` })
+    queueMicrotask(() => complete.call(request, error))
+  }
+}
+
+/** A medium whose requests a volume or a plex carries out. */
+function mediumOf(sizeBytes: number, start: (request: IoRequest) => void): BlockDevice {
+  return Object.assign(new MemoryDevice({ sizeBytes }), { submit: start })
+}
+
+t.test('over a mirror: the first block that no copy has', async (t) => {
+  const host = new FakeHost()
+  const drives = [0, 1].map((number) => testDrive(host, number, { sizeBytes: 65536 }))
+  const plexes = drives.map(
+    (drive, i) =>
+      new LinearPlex({
+        host,
+        record: testPlexRecord(`v.p${i}`, 'concat', 0),
+        subdisks: [testSubdisk(drive, `v.p${i}.s0`, 65536)],
+      }),
+  )
+  const volume = new VolumeIo({
+    name: 'v',
+    host,
+    plexes,
+    readPolicy: 'round-robin',
+    preferredPlexUuid: undefined,
+    map: undefined,
+  })
+  host.volume = volume
+  drives.forEach(({ device }, copy) => {
+    damage(device, 30 + copy, 40, 41)
+  })
+  const harness = createHarness({ medium: mediumOf(65536, (request) => volume.start(request)) })
+  t.equal(await told(harness, read(0, 40)), 'status 0', 'what one copy has is served')
+  t.equal(await told(harness, read(0, 128)), '03/11/00 40')
+  t.equal(await told(harness, read(41, 20)), '03/11/00 41')
+  t.equal(harness.pool.leased + host.pool.leased, 0)
+})
+
+t.test('over RAID5: the first block that two drives of its row lack', async (t) => {
+  const rig = new Raid5Rig()
+  const unitBlocks = rig.stripeBytes / BLOCK
+  // Row 0: columns 0 to 2 hold the units 0 to 2. Subdisks begin at 4096 on their drives.
+  damage(rig.drive(0).device, 8 + 1, 8 + 5)
+  damage(rig.drive(1).device, 8 + 5)
+  const sizeBytes = rig.content.length
+  const medium = mediumOf(sizeBytes, (request) => rig.plex.start(request, () => {}))
+  const harness = createHarness({ medium })
+  t.equal(await told(harness, read(0, 5)), 'status 0', 'one block of a row is computed')
+  t.equal(await told(harness, read(0, 3 * unitBlocks)), '03/11/00 5')
+  t.equal(await told(harness, read(6, 3 * unitBlocks)), `03/11/00 ${unitBlocks + 5}`)
+  t.equal(harness.pool.leased, 0)
 })
 
 t.test('every command that reads names it', async (t) => {
