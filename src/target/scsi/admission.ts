@@ -15,7 +15,6 @@
  */
 import { MAX_TRANSFER_BYTES } from '../../base/limits.ts'
 import { hasServiceActions } from './command-table.ts'
-import { forgetLunsChanged } from './commands/report-luns.ts'
 import {
   ASC,
   type FieldPointer,
@@ -28,6 +27,7 @@ import {
 } from './sense.ts'
 import { STATUS, TASK_ATTRIBUTE, type Task } from './task.ts'
 import type { LogicalUnit, ScsiCommand } from './types.ts'
+import { tellUnitAttention } from './unit-attention.ts'
 
 /** Byte 1 of a CDB with a service action: the usage mask has the action's value there, all its bits count. */
 const SERVICE_ACTION_BITS = 0x1f
@@ -136,10 +136,9 @@ function reportPending(task: Task, command: ScsiCommand, unit: LogicalUnit): boo
     task.check(senseForError(deferred.error, deferred.op, { descriptor, deferred: true }))
     return false
   }
-  const attention = unit.takeUnitAttention(task.nexus)
+  const attention = tellUnitAttention(unit, task.nexus)
   if (attention === undefined) return true
   failWith(task, SENSE_KEY.UNIT_ATTENTION, attention)
-  if (attention === ASC.REPORTED_LUNS_DATA_HAS_CHANGED) forgetLunsChanged(task.nexus)
   return false
 }
 

@@ -3,7 +3,8 @@
  * duplicates and bounded, and one deferred error. Owned by logical-unit.ts.
  */
 import { UNIT_ATTENTIONS } from '../../base/limits.ts'
-import type { AscCode, DeferredError, Nexus } from './types.ts'
+import { ASC } from './sense.ts'
+import type { AscCode, DeferredError, LogicalUnit, Nexus } from './types.ts'
 
 interface NexusState {
   readonly nexus: Nexus
@@ -14,6 +15,22 @@ interface NexusState {
 /** 29/xx, power on and resets, come before everything else (SAM-5, 5.3.3). */
 function isReset(code: AscCode): boolean {
   return code >>> 8 === 0x29
+}
+
+/**
+ * The next unit attention to tell a nexus, taken. What one unit tells of the list of LUNs is told for all of them (LUICLR of VPD 86h).
+ */
+export function tellUnitAttention(unit: LogicalUnit, nexus: Nexus): AscCode | undefined {
+  const code = unit.takeUnitAttention(nexus)
+  if (code === ASC.REPORTED_LUNS_DATA_HAS_CHANGED) forgetLunsChanged(nexus)
+  return code
+}
+
+/** The nexus has read the list of its LUNs, or knows of the change: no unit need tell it (SAM-5, 5.14). */
+export function forgetLunsChanged(nexus: Nexus): void {
+  for (const { unit } of nexus.luns.values()) {
+    unit.clearUnitAttention(ASC.REPORTED_LUNS_DATA_HAS_CHANGED, nexus)
+  }
 }
 
 export class UnitAttentions {

@@ -6,8 +6,9 @@
  *   byte 0  LUN LIST LENGTH (n x 8)   byte 4  reserved   byte 8  n LUN fields of 8 bytes
  */
 import { encodeLun } from '../lun.ts'
-import { ASC, failCdbField } from '../sense.ts'
-import type { Nexus, ScsiCommand } from '../types.ts'
+import { failCdbField } from '../sense.ts'
+import type { ScsiCommand } from '../types.ts'
+import { forgetLunsChanged } from '../unit-attention.ts'
 
 const HEADER_BYTES = 8
 const LUN_BYTES = 8
@@ -23,13 +24,6 @@ const SELECT_REPORT: ReadonlyMap<number, boolean> = new Map([
   [0x01, false],
   [0x02, true],
 ])
-
-/** Who has read the list, or was told of its change by one unit, need not hear of it from all others (SAM-5, 5.14). */
-export function forgetLunsChanged(nexus: Nexus): void {
-  for (const { unit } of nexus.luns.values()) {
-    unit.clearUnitAttention(ASC.REPORTED_LUNS_DATA_HAS_CHANGED, nexus)
-  }
-}
 
 export const rows: readonly ScsiCommand[] = [
   {

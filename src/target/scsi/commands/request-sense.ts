@@ -6,6 +6,7 @@
 import { ASC, SENSE_KEY, sense, senseForError } from '../sense.ts'
 import type { Task } from '../task.ts'
 import type { ScsiCommand } from '../types.ts'
+import { tellUnitAttention } from '../unit-attention.ts'
 
 const DESC = 0x01
 
@@ -17,7 +18,7 @@ function pending(task: Task, descriptor: boolean): Buffer {
   const reset = lu.takeResetAttention(nexus)
   const deferred = reset === undefined ? lu.takeDeferredError(nexus) : undefined
   if (deferred) return senseForError(deferred.error, deferred.op, { descriptor, deferred: true })
-  const attention = reset ?? lu.takeUnitAttention(nexus)
+  const attention = reset ?? tellUnitAttention(lu, nexus)
   if (attention !== undefined) return sense(SENSE_KEY.UNIT_ATTENTION, attention, { descriptor })
   if (!lu.device) {
     return sense(SENSE_KEY.NOT_READY, ASC.NOT_READY_MANUAL_INTERVENTION_REQUIRED, { descriptor })
