@@ -556,7 +556,7 @@ t.test('property: any CDB ends in a legal status, within its allocation length',
         if (!legal.includes(status)) throw new Error(`status ${status}`)
         if ((status === STATUS.CHECK_CONDITION) !== (sense !== undefined)) throw new Error('sense')
         if (sense) {
-          const key = (sense[0] ?? 0) >= 0x72 ? sense[1] : (sense[2] ?? 0) & 0x0f
+          const key = ((sense[0] ?? 0) & 0x7f) >= 0x72 ? sense[1] : (sense[2] ?? 0) & 0x0f
           if (!legalKeys.includes(key ?? -1)) throw new Error(`key ${key}`)
         }
         if (status !== STATUS.GOOD && task.dataInBytes > 0) throw new Error('data without GOOD')
