@@ -147,6 +147,11 @@ export const MAX_WRITE_SAME_BLOCKS = 32 * 1024
 export const MEDIUM_CHUNK_BYTES = 1 * MIB
 /** Bytes zeroed by one request, so that an aborted WRITE SAME or UNMAP stops soon. */
 export const ZERO_CHUNK_BYTES = 64 * MIB
+/** Reads, and the time for them, with which the first bad block of a range that cannot be read is looked for. */
+export const BAD_BLOCK_READS = 64
+export const BAD_BLOCK_MS = 10_000
+/** Runs of blocks, at most, that one GET LBA STATUS looks at and reports. */
+export const LBA_STATUS_RUNS = 64
 /** Unit attentions that one logical unit keeps for one nexus. */
 export const UNIT_ATTENTIONS = 8
 /** Logical block of a unit that has never had a device. */

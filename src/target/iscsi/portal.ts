@@ -207,7 +207,7 @@ export class IscsiServer implements ConnectionHost {
       this.log.warn({ sessions: all, ofAddress }, 'no room for another session')
       return OUT_OF_RESOURCES
     }
-    const nexus = target === undefined ? undefined : this.#newNexus(connection, outcome)
+    const nexus = target && this.#newNexus(target, connection.group, outcome)
     const session = new Session({
       tsih: this.#newTsih(),
       isid: outcome.isid,
@@ -256,19 +256,22 @@ export class IscsiServer implements ConnectionHost {
     }
   }
 
-  #newNexus(connection: Connection, outcome: LoginOutcome): Nexus {
-    const { initiatorName, target } = outcome
-    const { tag } = connection.group
-    const targetName = target?.name ?? ''
+  #newNexus(target: TargetNode, group: PortalGroup, outcome: LoginOutcome): Nexus {
+    const { initiatorName } = outcome
+    const port = target.port(group)
     return {
       id: this.#nextNexusId++,
       initiatorName,
       initiatorPort: `${initiatorName},i,0x${outcome.isid.toString('hex')}`,
-      targetName,
-      targetPort: `${targetName},t,0x${tag.toString(16).padStart(4, '0')}`,
-      targetPortalGroupTag: tag,
-      relativePortId: tag,
-      luns: target?.lunsFor(initiatorName) ?? new Map(),
+      targetName: target.name,
+      targetPort: port.name,
+      targetPortalGroupTag: port.tag,
+      relativePortId: port.relativePortId,
+      // A reload may add some and take some away.
+      get targetPorts() {
+        return target.ports()
+      },
+      luns: target.lunsFor(initiatorName),
     }
   }
 

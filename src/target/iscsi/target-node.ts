@@ -63,8 +63,19 @@ export interface TargetInit {
   readonly portalGroups: readonly PortalGroup[]
   readonly auth: Auth
   readonly luns: ReadonlyMap<number, LunMapping>
+  /** Relative port identifiers by portal group name, unique among all targets. Absent: the group's tag. */
+  readonly portIds?: ReadonlyMap<string, number>
   /** LUN mask by initiator name: who is not in it sees none. Absent: all see all. */
   readonly access?: ReadonlyMap<string, readonly LunAccess[]>
+}
+
+/** A SCSI target port: this target on one of its portal groups (RFC 7143, 4.4.1). */
+export interface NodePort {
+  readonly portalGroup: string
+  readonly tag: number
+  readonly relativePortId: number
+  /** SCSI target port name: `NAME,t,0xTPGT`. */
+  readonly name: string
 }
 
 /**
@@ -151,6 +162,21 @@ export class TargetNode {
   /** Is the target reached through this portal group? */
   offeredOn(portalGroup: PortalGroup): boolean {
     return this.#init.portalGroups.some((group) => group.name === portalGroup.name)
+  }
+
+  /** Its ports, in the order of its portal groups. */
+  ports(): readonly NodePort[] {
+    return this.#init.portalGroups.map((portalGroup) => this.port(portalGroup))
+  }
+
+  /** Its port on a portal group. */
+  port({ name: portalGroup, tag }: PortalGroup): NodePort {
+    return {
+      portalGroup,
+      tag,
+      relativePortId: this.#init.portIds?.get(portalGroup) ?? tag,
+      name: `${this.name},t,0x${tag.toString(16).padStart(4, '0')}`,
+    }
   }
 
   /** The LUNs that an initiator of this normalized name sees; a new map where a mask applies. */

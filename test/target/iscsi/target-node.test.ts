@@ -70,6 +70,30 @@ t.test('who is admitted', async (t) => {
   t.equal(upper.admits(ESX1), true, 'names compare without case')
 })
 
+t.test('ports have identifiers', async (t) => {
+  const target = new TargetNode(init('a', { portalGroups: [LAB, SAN] }))
+  t.strictSame(target.ports(), [
+    {
+      portalGroup: 'lab',
+      tag: 2,
+      relativePortId: 2,
+      name: 'iqn.2026-01.lab.plexus:a,t,0x0002',
+    },
+    {
+      portalGroup: 'san',
+      tag: 1,
+      relativePortId: 1,
+      name: 'iqn.2026-01.lab.plexus:a,t,0x0001',
+    },
+  ])
+  target.update(init('a', { portalGroups: [LAB, SAN], portIds: new Map([['lab', 17]]) }))
+  t.strictSame(
+    target.ports().map((port) => port.relativePortId),
+    [17, 1],
+    'what the daemon has given them; the tag otherwise',
+  )
+})
+
 t.test('auth groups that would let in more than meant are refused', async (t) => {
   t.equal(authGroupProblem(VMWARE), undefined)
   t.equal(authGroupProblem({ name: 'g', chap: CHAP, mutual: MUTUAL }), undefined)
