@@ -2,6 +2,7 @@
 import { randomFillSync } from 'node:crypto'
 import t from 'tap'
 import {
+  LARGE_TRANSFER_BYTES,
   MAX_TRANSFER_BYTES,
   MAX_WRITE_SAME_BLOCKS,
   UNMAP_BLOCKS,
@@ -187,13 +188,14 @@ t.test('LBAs beyond the end are refused exactly, up to 64 bits', async (t) => {
 t.test('reserved bits, protection and too long transfers are invalid fields', async (t) => {
   const harness = createHarness({ sizeBytes: 16 * 1024 * 1024 })
   const blocks = MAX_TRANSFER_BYTES / BLOCK
+  const most = LARGE_TRANSFER_BYTES / BLOCK
   const cases: [number[], number, number | undefined][] = [
     [ten(0x28, 0, 1, 0x20), 1, 5],
     [sixteen(0x88, 0, 1, 0xe0), 1, 7],
     [ten(0x28, 0, 1, 0x01), 1, 0],
     [[...ten(0x28, 0, 1).slice(0, 9), 0x04], 9, 2],
-    [twelve(0xa8, 0, blocks + 1), 6, undefined],
-    [sixteen(0x8a, 0, blocks + 1), 10, undefined],
+    [twelve(0xa8, 0, most + 1), 6, undefined],
+    [sixteen(0x8a, 0, most + 1), 10, undefined],
     [ten(0x2f, 0, 1, 0x04), 1, 2],
     [ten(0x2e, 0, 1, 0x06), 1, 2],
     [ten(0x41, 0, 1, 0x10), 1, 4],
