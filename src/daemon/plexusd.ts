@@ -140,6 +140,7 @@ class Daemon {
         devices: () => appliance.devices.report(),
         units: () => appliance.units.report(),
         sessions: () => appliance.server.sessions(),
+        plan: (next) => appliance.plan(next),
         reload: () => this.reload(),
       },
     })
@@ -239,7 +240,7 @@ class Daemon {
       this.#log.warn({ event: 'config-warning', where }, `${where}: ${message}`)
     }
     for (const target of config.targets) {
-      if (target.auth !== 'none') continue
+      if (!target.auth.includes('none')) continue
       this.#log.warn(
         { event: 'open-target', target: target.name },
         `target ${target.name} admits anybody (auth: none)`,

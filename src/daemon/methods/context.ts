@@ -10,6 +10,7 @@ import type { VerbParameters } from '../../engine/geom/types.ts'
 import type { SessionInfo } from '../../target/iscsi/session.ts'
 import type { Config } from '../config.ts'
 import type { SlotReport } from '../device-slots.ts'
+import type { Plan } from '../reconcile.ts'
 import type { UnitReport } from '../unit-slots.ts'
 
 export interface ControlContext {
@@ -26,6 +27,8 @@ export interface ControlContext {
   units(): readonly UnitReport[]
   /** All sessions that are logged in, discovery included. */
   sessions(): readonly SessionInfo[]
+  /** What a change to another configuration would do, and to whom. */
+  plan(next: Config): Plan
   /**
    * Reads the file of the configuration again and applies it, as SIGHUP does; one at a time. Resolves to what
    * was done, in words. Rejects with PlexusError, and the old configuration runs on.

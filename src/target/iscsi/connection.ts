@@ -17,6 +17,7 @@ import {
 } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import type { LogLimit } from '../../base/log-limit.ts'
+import { formatAddress, networkOf, plainAddress } from '../../base/network.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
 import {
   AHS_BYTES_MAX,
@@ -31,12 +32,15 @@ import {
 } from '../../iscsi/pdu.ts'
 import { type PduFault, PduReader } from '../../iscsi/pdu-reader.ts'
 import { type Batch, PduWriter } from '../../iscsi/pdu-writer.ts'
+import { TextAssembler } from '../../iscsi/text.ts'
 import type { DeviceServer } from '../scsi/types.ts'
 import type { CommandTask } from './command-task.ts'
 import type { LoginOutcome } from './login.ts'
 import { LoginExchange } from './login-exchange.ts'
 import { OPCODE_TABLE, type OpcodeHandler } from './opcode-table.ts'
+import type { PendingLogin } from './pending-logins.ts'
 import type { Session } from './session.ts'
+import type { PlaceHolder } from './session-places.ts'
 import { SocketStream, type StreamOwner } from './socket-stream.ts'
 import type { PortalGroup, TargetRegistry } from './target-node.ts'
 import type { Wakefulness } from './wakefulness.ts'
@@ -55,13 +59,17 @@ export interface ConnectionHost {
   readonly wakefulness: Wakefulness
   /** Bounds what peers can put into the log. */
   readonly complaints: LogLimit
-  /** A session for a login that succeeded, or a login status (class << 8 | detail) why there is none. */
+  /**
+   * Calls `done` with a session for a login that succeeded, or with a login status (class << 8 | detail) why there is none:
+   * at once, later where a place may come free, or never when the connection ends meanwhile.
+   */
   establish(
     connection: Connection,
     outcome: LoginOutcome,
     cmdSn: number,
     statSn: number,
-  ): Session | number
+    done: (result: Session | number) => void,
+  ): void
   /** Does this session exist? For logins that name a TSIH. */
   hasSession(initiatorName: string, isid: Buffer, tsih: number): boolean
   /** The login phase is over, successfully or not. */
@@ -73,13 +81,16 @@ export interface ConnectionHost {
 
 export type Phase = 'login' | 'full-feature' | 'closing'
 
-export class Connection implements StreamOwner {
+export class Connection implements StreamOwner, PendingLogin, PlaceHolder {
   readonly host: ConnectionHost
   readonly group: PortalGroup
   readonly reader: PduReader
   readonly writer: PduWriter
   readonly stream: SocketStream
   readonly log: Logger
+  /** Where the initiator is: its address, and what of it a stranger has of its own (base/network.ts). */
+  readonly address: string
+  readonly network: string
   phase: Phase = 'login'
   /** Set at the end of the login. */
   session: Session | undefined
@@ -90,7 +101,7 @@ export class Connection implements StreamOwner {
   data: Buffer | undefined
   task: CommandTask | undefined
   /** Text that came with the C bit, until the rest is there (RFC 7143, 6.2). */
-  textParts: Buffer[] = []
+  readonly textIn = new TextAssembler()
   /** Rest of a text answer, and the tag under which the initiator asks for it. */
   textRest: Buffer | undefined
   textTag = 0
@@ -121,7 +132,9 @@ export class Connection implements StreamOwner {
     )
     this.writer = new PduWriter((batch: Batch) => this.stream.send(batch), LOGIN_BUFFER_BYTES)
     this.stream = new SocketStream(accepted, this)
-    this.log = host.log.child({ remote: `${this.stream.remoteAddress}:${this.stream.remotePort}` })
+    this.address = plainAddress(this.stream.remoteAddress)
+    this.network = networkOf(this.address)
+    this.log = host.log.child({ remote: formatAddress(this.address, this.stream.remotePort) })
     this.#login = new LoginExchange(this)
   }
 
@@ -132,7 +145,7 @@ export class Connection implements StreamOwner {
   }
 
   received(count: number): boolean {
-    this.#heardMs = this.host.clock.nowMs()
+    this.#hear()
     const goesOn = this.reader.received(count) && this.#mayRead()
     const commands = this.session?.tasks.size ?? 0
     if (commands > 0 && commands <= AWAKE_COMMANDS) this.host.wakefulness.stay(this.#heardMs)
@@ -140,8 +153,14 @@ export class Connection implements StreamOwner {
   }
 
   push(from: Buffer, start: number, end: number): boolean {
-    this.#heardMs = this.host.clock.nowMs()
+    this.#hear()
     return (this.reader.push(from, start, end) && this.#mayRead()) || this.#ending
+  }
+
+  /** Whatever comes is a sign of life. */
+  #hear(): void {
+    this.#heardMs = this.host.clock.nowMs()
+    this.#pingSentMs = -1
   }
 
   drained(): void {
@@ -289,7 +308,7 @@ export class Connection implements StreamOwner {
 
   /** A warning about the peer, unless there have been too many of late. */
   complain(fields: object, message: string): void {
-    const allowed = this.host.complaints.take()
+    const allowed = this.host.complaints.take(this.network)
     if (allowed !== undefined) this.log.warn({ ...fields, ...allowed }, message)
   }
 
@@ -326,7 +345,6 @@ export class Connection implements StreamOwner {
         return
       }
     }
-    if (this.#heardMs > this.#pingSentMs) this.#pingSentMs = -1
     if (this.#pingSentMs >= 0) {
       if (nowMs - this.#pingSentMs > NOP_TIMEOUT_MS) this.fail('no answer to a NOP-In')
       return
@@ -337,6 +355,30 @@ export class Connection implements StreamOwner {
       }
       return
     }
+    this.#sendPing(session, nowMs)
+  }
+
+  get isDiscovery(): boolean {
+    return this.session !== undefined && this.session.nexus === undefined
+  }
+
+  silentMs(nowMs: number): number {
+    return nowMs - this.#heardMs
+  }
+
+  unansweredMs(nowMs: number): number | undefined {
+    return this.#pingSentMs < 0 ? undefined : nowMs - this.#pingSentMs
+  }
+
+  ping(nowMs: number): void {
+    const { session } = this
+    if (session === undefined || this.phase !== 'full-feature' || this.#pingSentMs >= 0) return
+    // Behind much data neither the question nor the answer is there soon.
+    if (this.#paused || this.stream.queuedBytes > 0) return
+    this.#sendPing(session, nowMs)
+  }
+
+  #sendPing(session: Session, nowMs: number): void {
     this.#pingSentMs = nowMs
     const to = this.writer.begin()
     const at = this.writer.headerAt

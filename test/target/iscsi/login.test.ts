@@ -11,6 +11,7 @@ import {
 } from '../../../src/iscsi/chap.ts'
 import { assertSessionParameters, DEFAULT_PARAMETERS } from '../../../src/iscsi/parameters.ts'
 import { decodeText } from '../../../src/iscsi/text.ts'
+import type { Auth } from '../../../src/target/iscsi/auth.ts'
 import {
   type LoginContext,
   LoginNegotiation,
@@ -18,7 +19,6 @@ import {
   type LoginRequest,
 } from '../../../src/target/iscsi/login.ts'
 import {
-  type Auth,
   type PortalGroup,
   type TargetInit,
   TargetNode,
@@ -52,9 +52,9 @@ function site(more: Partial<LoginContext> = {}) {
   const registry = new TargetRegistry()
   const lab = { ...SAN, name: 'lab' }
   registry.set(new TargetNode(targetInit(OPEN, 'none', { alias: 'Database disks' })))
-  registry.set(new TargetNode(targetInit(LOCKED, { name: 'h', chap: CHAP, mutual: MUTUAL })))
-  registry.set(new TargetNode(targetInit(DENIED, undefined)))
-  registry.set(new TargetNode(targetInit(LISTED, { name: 'l', initiators: [DEBIAN] })))
+  registry.set(new TargetNode(targetInit(LOCKED, [{ name: 'h', chap: CHAP, mutual: MUTUAL }])))
+  registry.set(new TargetNode(targetInit(DENIED, [])))
+  registry.set(new TargetNode(targetInit(LISTED, [{ name: 'l', initiators: [DEBIAN] }])))
   registry.set(new TargetNode(targetInit(ELSEWHERE, 'none', { portalGroups: [lab] })))
   let seed = 0
   const login = new LoginNegotiation({
@@ -183,7 +183,7 @@ t.test('golden: open-iscsi with CHAP both ways', async (t) => {
     isid: ISID,
     requestedTsih: 0,
     target: registry.get(LOCKED),
-    authenticatedAs: 'esx',
+    proof: { user: 'esx', secret: CHAP.secret, algorithm: 8 },
     parameters: {
       ...DEFAULT_PARAMETERS,
       sendSegmentBytes: 262144,
@@ -217,7 +217,7 @@ t.test('golden: open-iscsi discovery', async (t) => {
   t.match(last.outcome, {
     sessionType: 'discovery',
     target: undefined,
-    authenticatedAs: undefined,
+    proof: undefined,
     parameters: { sendSegmentBytes: 32768, receiveSegmentBytes: 262144 },
   })
 })
@@ -323,7 +323,7 @@ t.test('golden: libiscsi with a user repeats its names in every stage', async (t
   const challenge = send(['CHAP_A=5'], { ...SECURITY, transit: false })
   t.match(send(proof(challenge), SECURITY), { transit: true, nsg: 1 })
   const last = send([...who(LOCKED), 'HeaderDigest=None'])
-  t.equal(last.outcome?.authenticatedAs, 'esx')
+  t.equal(last.outcome?.proof?.user, 'esx')
 })
 
 t.test('from security straight to full feature phase nothing is declared', async (t) => {
@@ -460,7 +460,6 @@ t.test('keys of other places and times', async (t) => {
   )
   t.same(lines(reply).slice(2, -1), [
     'SendTargets=Reject',
-    'TargetPortalGroupTag=Reject',
     'TargetAddress=Reject',
     'AuthMethod=Reject',
     'CHAP_A=Reject',
@@ -533,7 +532,7 @@ t.test('an answer over several replies', async (t) => {
 
 t.test('discovery with its own authentication', async (t) => {
   const auth = { name: 'd', chap: CHAP, initiators: ['iqn.1993-08.org.debian:*'] }
-  const portalGroup = { ...SAN, discoveryAuth: auth }
+  const portalGroup = { ...SAN, discoveryAuth: [auth] }
   const discovery = (name = DEBIAN): string[] => [`InitiatorName=${name}`, 'SessionType=Discovery']
   const skipped = site({ portalGroup })
   t.equal(status(skipped.send(discovery())), '0201')
@@ -542,7 +541,7 @@ t.test('discovery with its own authentication', async (t) => {
   const { send } = site({ portalGroup })
   send([...discovery(), 'AuthMethod=CHAP'], SECURITY)
   const last = send(proof(send(['CHAP_A=7'], SECURITY)), { csg: 0, nsg: 3 })
-  t.match(last.outcome, { sessionType: 'discovery', authenticatedAs: 'esx' })
+  t.match(last.outcome, { sessionType: 'discovery', proof: { user: 'esx' } })
 })
 
 t.test('digests that the portal demands', async (t) => {
@@ -564,7 +563,7 @@ t.test('a configuration that changes under a login', async (t) => {
 
   const locked = site()
   locked.send(who(OPEN), STAY)
-  locked.registry.get(OPEN)?.update(targetInit(OPEN, { name: 'h', chap: CHAP }))
+  locked.registry.get(OPEN)?.update(targetInit(OPEN, [{ name: 'h', chap: CHAP }]))
   t.equal(status(locked.send([])), '0301', 'it must begin anew under the new rules')
 })
 
@@ -699,7 +698,7 @@ t.test(
           })
           if (reply.outcome) {
             assertSessionParameters(reply.outcome.parameters)
-            t.equal(reply.outcome.authenticatedAs, 'esx')
+            t.equal(reply.outcome.proof?.user, 'esx')
           } else t.ok(true)
         },
       ),

@@ -2,9 +2,8 @@ import t from 'tap'
 import { defined } from '../../../src/base/assert.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
 import { decodeText, encodeText, type TextPair } from '../../../src/iscsi/text.ts'
+import { type AuthGroup, authGroupProblem } from '../../../src/target/iscsi/auth.ts'
 import {
-  type AuthGroup,
-  authGroupProblem,
   type PortalGroup,
   type TargetInit,
   TargetNode,
@@ -59,14 +58,16 @@ const init = (name: string, more: Partial<TargetInit> = {}): TargetInit => ({
 })
 
 t.test('who is admitted', async (t) => {
-  t.equal(new TargetNode(init('a', { auth: undefined })).admits(ESX1), false, 'denied by default')
+  t.equal(new TargetNode(init('a', { auth: [] })).admits(ESX1), false, 'denied by default')
   t.equal(new TargetNode(init('a', { auth: 'none' })).admits(WIN), true)
-  const listed = new TargetNode(init('a', { auth: VMWARE }))
+  const listed = new TargetNode(init('a', { auth: [VMWARE] }))
   t.equal(listed.admits(ESX1), true)
   t.equal(listed.admits(WIN), false)
-  const chap = new TargetNode(init('a', { auth: { name: 'c', chap: CHAP } }))
+  const chap = new TargetNode(init('a', { auth: [{ name: 'c', chap: CHAP }] }))
   t.equal(chap.admits(WIN), true, 'any name; the proof is another matter')
-  const upper = new TargetNode(init('a', { auth: { name: 'u', initiators: [ESX1.toUpperCase()] } }))
+  const upper = new TargetNode(
+    init('a', { auth: [{ name: 'u', initiators: [ESX1.toUpperCase()] }] }),
+  )
   t.equal(upper.admits(ESX1), true, 'names compare without case')
 })
 
@@ -85,7 +86,7 @@ t.test('auth groups that would let in more than meant are refused', async (t) =>
   )
   t.match(authGroupProblem({ name: 'g', initiators: ['esx1'] }), /"esx1" is neither/)
   t.equal(
-    thrownKind(() => new TargetNode(init('a', { auth: { name: 'g' } }))),
+    thrownKind(() => new TargetNode(init('a', { auth: [{ name: 'g' }] }))),
     'invalid',
   )
 })
@@ -132,11 +133,11 @@ t.test('LUN masks', async (t) => {
 
 t.test('update keeps the object and changes all or nothing', async (t) => {
   const target = new TargetNode(init('a'))
-  target.update(init('A', { alias: 'Database', auth: VMWARE }))
+  target.update(init('A', { alias: 'Database', auth: [VMWARE] }))
   t.equal(target.alias, 'Database')
   t.equal(target.admits(WIN), false)
   t.equal(
-    thrownKind(() => target.update(init('a', { auth: { name: 'bad' } }))),
+    thrownKind(() => target.update(init('a', { auth: [{ name: 'bad' }] }))),
     'invalid',
   )
   t.equal(
@@ -172,7 +173,7 @@ t.test('update keeps the object and changes all or nothing', async (t) => {
 t.test('the registry', async (t) => {
   const registry = new TargetRegistry()
   const a = new TargetNode(init('a'))
-  const b = new TargetNode(init('b', { auth: VMWARE, portalGroups: [SAN, LAB] }))
+  const b = new TargetNode(init('b', { auth: [VMWARE], portalGroups: [SAN, LAB] }))
   registry.set(a)
   registry.set(b)
   registry.set(a)
@@ -194,8 +195,8 @@ function site() {
   const registry = new TargetRegistry()
   const target = new TargetNode(init('a', { portalGroups: [SAN, LAB] }))
   registry.set(target)
-  registry.set(new TargetNode(init('b', { auth: VMWARE })))
-  registry.set(new TargetNode(init('c', { auth: undefined })))
+  registry.set(new TargetNode(init('b', { auth: [VMWARE] })))
+  registry.set(new TargetNode(init('c', { auth: [] })))
   registry.set(new TargetNode(init('d', { portalGroups: [LAB] })))
   const request = (text: string | Buffer, more: Partial<TextRequest> = {}): TextRequest => ({
     text: Buffer.from(text as string),
