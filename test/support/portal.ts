@@ -30,6 +30,7 @@ export async function openPortal(
     limits?: Partial<IscsiServerOptions['limits']>
     clock?: Clock
     host?: string
+    dualStack?: boolean
     auth?: Auth
     log?: Logger
   } = {},
@@ -55,7 +56,7 @@ export async function openPortal(
   const group: PortalGroup = {
     name: 'test',
     tag: 1,
-    listen: [{ host: options.host ?? '127.0.0.1', port: 0 }],
+    listen: [{ host: options.host ?? '127.0.0.1', port: 0, dualStack: options.dualStack ?? false }],
     digests: { header: ['CRC32C', 'None'], data: ['CRC32C', 'None'] },
     discoveryAuth: 'none',
   }

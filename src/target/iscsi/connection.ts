@@ -95,7 +95,6 @@ export class Connection implements StreamOwner, PendingLogin, PlaceHolder {
   /** Set at the end of the login. */
   session: Session | undefined
   cid = 0
-  authenticatedAs: string | undefined
   /** The PDU that is being received: its header, data of a request that keeps it, and its task. */
   bhs: Buffer = Buffer.alloc(BHS_BYTES)
   data: Buffer | undefined

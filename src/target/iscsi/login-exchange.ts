@@ -102,7 +102,6 @@ export class LoginExchange {
         this.#refused(refusal)
         return
       }
-      connection.authenticatedAs = outcome.proof?.user
       this.#answer(reply, session.tsih, session.maxCmdSn)
       connection.enterFullFeaturePhase(session)
     })

@@ -259,22 +259,19 @@ export class SessionTable {
 
   /** Sessions as they are now; discovery sessions, too. */
   report(): readonly SessionInfo[] {
-    return [...this.#connections].flatMap((connection) => {
-      const { session } = connection
-      if (session === undefined || session.ended) return []
-      return [
-        {
-          id: session.nexus?.id ?? -1,
-          tsih: session.tsih,
-          initiatorName: session.initiatorName,
-          targetName: session.target?.name,
-          portalGroup: connection.group.name,
-          remoteAddress: connection.stream.remoteAddress,
-          authenticatedAs: connection.authenticatedAs,
-          commands: session.commands,
-          outstanding: session.tasks.size,
-        },
-      ]
+    return this.#live().map((connection) => {
+      const session = connection.session as Session
+      return {
+        id: session.nexus?.id ?? -1,
+        tsih: session.tsih,
+        initiatorName: session.initiatorName,
+        targetName: session.target?.name,
+        portalGroup: connection.group.name,
+        remoteAddress: connection.address,
+        authenticatedAs: session.origin.proof?.user,
+        commands: session.commands,
+        outstanding: session.tasks.size,
+      }
     })
   }
 

@@ -412,6 +412,54 @@ t.test('a TSIH of a session that lives', async (t) => {
   t.same(asked, [[DEBIAN, ISID, 5]])
 })
 
+t.test('nothing is told of sessions before the proof', async (t) => {
+  for (const lives of [true, false]) {
+    const attempt = (credentials = CHAP): string => {
+      const { send } = site({ hasSession: () => lives })
+      const header = { ...SECURITY, tsih: 5 }
+      t.equal(status(send([...who(LOCKED), 'AuthMethod=CHAP'], header)), '0000')
+      const challenge = send(['CHAP_A=7'], header)
+      return status(send(proof(challenge, credentials), header))
+    }
+    t.equal(attempt({ ...CHAP, secret: Buffer.from('a-wrong-secret') }), '0201')
+    t.equal(attempt(), lives ? '0206' : '020a', 'and then it is')
+    const { send } = site({ hasSession: () => lives })
+    t.equal(status(send(who(LOCKED), { ...SECURITY, tsih: 5 })), '0201', 'no method offered')
+  }
+})
+
+t.test('what an initiator gets wrong about itself', async (t) => {
+  const { send, login } = site()
+  const hostile = 'Esx_1\u009b'
+  t.equal(status(send(who(OPEN, hostile.padEnd(3000, 'x')))), '0200')
+  t.match(login.lastFailure, /^InitiatorName "Esx_1.*" does not have the form that RFC 7143/)
+  t.match(login.lastFailure, /change it on that host to iqn\.YYYY-MM/)
+
+  const alias = site()
+  const text = Buffer.concat([
+    request(who(OPEN)).text,
+    Buffer.from('InitiatorAlias=\xff\0', 'latin1'),
+  ])
+  t.match(alias.send([], { text }).outcome, { initiatorName: DEBIAN })
+
+  for (const value of ['100', '0', '16777216', 'many']) {
+    const { send } = site()
+    const reply = send([...who(OPEN), `MaxRecvDataSegmentLength=${value}`])
+    t.same(lines(reply).slice(2), ['MaxRecvDataSegmentLength=Reject'], `${value}: answered once`)
+    t.equal(reply.outcome?.parameters.sendSegmentBytes, 8192, 'the default')
+  }
+})
+
+t.test('the alias is for who has proved itself', async (t) => {
+  const { send, registry } = site()
+  const auth = [{ name: 'h', chap: CHAP }]
+  registry.get(LOCKED)?.update(targetInit(LOCKED, auth, { alias: 'Payroll' }))
+  const first = send([...who(LOCKED), 'AuthMethod=CHAP'], SECURITY)
+  t.same(lines(first), ['TargetPortalGroupTag=7', 'AuthMethod=CHAP'])
+  t.equal(answerTo(send(proof(send(['CHAP_A=7'], SECURITY)), SECURITY), 'TargetAlias'), undefined)
+  t.equal(answerTo(send([]), 'TargetAlias'), 'Payroll')
+})
+
 t.test('wrong secrets and wrong order never log in', async (t) => {
   const wrong = { user: 'esx', secret: Buffer.from('another-secret') }
   const { send, login } = site()
