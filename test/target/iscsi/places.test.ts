@@ -103,7 +103,7 @@ t.test('a dead session makes room, a living one never does', async (t) => {
     await new Promise((resolve) => setTimeout(resolve, 5))
     clock.advance(250)
   }
-  await late
+  t.equal((await (await late).nop(Buffer.from('in'))).toString(), 'in')
   t.same(names(portal).sort(), ['-5', '-idle', '-late'])
 
   clock.advance(5_000)
