@@ -272,7 +272,7 @@ t.test(
 )
 
 t.test('no more sessions than the limit, and none while the target shuts down', async (t) => {
-  const portal = await openPortal(t, { sessions: 2 })
+  const portal = await openPortal(t, { limits: { sessions: 2 } })
   const a = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-a` })
   const isid = Buffer.from('80abcdef0002', 'hex')
   const old = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-b`, isid })
