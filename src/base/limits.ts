@@ -188,6 +188,13 @@ export const RESYNC_RETRY_MS = 30_000
 /** Events that `plexus events` can look back at. */
 export const EVENT_HISTORY = 1000
 
+/** Work that is cut into turns of the event loop (turns.ts) uses so much of each. */
+export const TURN_MS = 8
+/** Devices that are opened, and labels that are read, at once: each takes a part of a turn. */
+export const DEVICES_AT_ONCE = 8
+/** Problems of a configuration that are described; the rest is counted. */
+export const CONFIG_PROBLEMS = 100
+
 /** One request to the daemon: a configuration file fits in it. */
 export const CONTROL_LINE_BYTES = 1 * MIB
 /** One answer of the daemon, as the client takes it. */

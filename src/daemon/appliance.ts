@@ -10,6 +10,7 @@ import type { Clock } from '../base/clock.ts'
 import { withinTime } from '../base/deadline.ts'
 import { PlexusError, toPlexusError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
+import { inTurns, nextTurn } from '../base/turns.ts'
 import type { Topology } from '../engine/geom/topology.ts'
 import type { BufferPool } from '../hal/block-device.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
@@ -22,12 +23,13 @@ import {
   TargetRegistry,
 } from '../target/iscsi/target-node.ts'
 import { createDeviceServer } from '../target/scsi/device-server.ts'
-import type { LunMapping, UnitIdentity } from '../target/scsi/types.ts'
+import type { LunMapping } from '../target/scsi/types.ts'
 import type { AuthConfig, Config, DeviceConfig, PortalConfig, TargetConfig } from './config.ts'
 import { AUTH_NONE } from './config-checks.ts'
 import type { ListenAddress } from './config-schema.ts'
 import { DeviceSlots } from './device-slots.ts'
 import { ExportGuard } from './export-guard.ts'
+import type { Origin } from './identity-draft.ts'
 import type { IdentityStore } from './identity-store.ts'
 import { emptyConfig, type Plan, planChanges } from './reconcile.ts'
 import { UnitSlots } from './unit-slots.ts'
@@ -42,6 +44,15 @@ export interface ApplianceOptions {
   readonly log: Logger
 }
 
+/** What targets are made of, beside their own rows. */
+interface Parts {
+  readonly config: Config
+  readonly auth: ReadonlyMap<string, AuthGroup>
+  /** Relative target port identifiers, by target name and portal name with a blank between. */
+  readonly portIds: ReadonlyMap<string, number>
+  readonly readOnlyDevices: ReadonlySet<string>
+}
+
 export class Appliance {
   readonly server: IscsiServer
   readonly topology: Topology
@@ -53,7 +64,9 @@ export class Appliance {
   readonly #registry = new TargetRegistry()
   readonly #groups = new Map<string, PortalGroup>()
   /** What runs now. */
-  #config: Config
+  #parts: Parts
+  /** What the configuration says of identities of other machines, from the beginning of a change to it. */
+  #origin: Origin
   #changing: Promise<void> = Promise.resolve()
 
   constructor(options: ApplianceOptions) {
@@ -62,7 +75,8 @@ export class Appliance {
     this.#log = log
     this.topology = topology
     this.#identities = identities
-    this.#config = emptyConfig(config)
+    this.#parts = partsOf(emptyConfig(config), new Map())
+    this.#origin = config.origin
     const guard = new ExportGuard({ classes: topology.classes, identities, clock, log })
     this.devices = new DeviceSlots({
       queue: options.queue,
@@ -79,6 +93,7 @@ export class Appliance {
       identities,
       guard,
       device: (name) => this.devices.config(name),
+      origin: () => this.#origin,
       onUnitReplaced: (name) => this.#remap(name),
     })
     this.server = new IscsiServer({
@@ -95,7 +110,12 @@ export class Appliance {
   }
 
   get config(): Config {
-    return this.#config
+    return this.#parts.config
+  }
+
+  /** What a change to `next` would do. */
+  plan(next: Config): Plan {
+    return planChanges(this.config, next, this.devices.replaced)
   }
 
   /**
@@ -116,7 +136,7 @@ export class Appliance {
   status(): string {
     const { missing, total } = this.devices
     const notReady = missing.length > 0 ? ` (${missing.length} not ready)` : ''
-    const targets = count(this.#config.targets.length, 'target')
+    const targets = count(this.config.targets.length, 'target')
     const sessions = count(this.server.sessions().length, 'session')
     return `${targets}, ${count(total, 'device')}${notReady}, ${sessions}`
   }
@@ -139,21 +159,25 @@ export class Appliance {
   }
 
   async #apply(next: Config): Promise<Plan> {
-    const plan = planChanges(this.#config, next)
-    // What can fail: identities and tags reach the disk, then the addresses are opened.
-    const tags = new Map(next.portals.map(({ name }) => [name, this.#identities.portalTag(name)]))
-    const kept = plan.devices.changed.filter((one) => this.#staysOpen(one))
-    const changed = plan.devices.changed.filter((one) => !kept.includes(one))
+    const plan = this.plan(next)
+    await nextTurn()
+    const kept = new Set(plan.devices.changed.filter((one) => this.#staysOpen(one)))
+    const changed = plan.devices.changed.filter((one) => !kept.has(one))
     const moving = { ...plan.devices, changed }
     this.#checkDevicesLeave(moving)
+    // What can fail: identities, tags and port numbers reach the disk, then the addresses are opened.
     const names = new Set(next.units.map((one) => one.name))
-    const newUnits = [...plan.units.changed, ...plan.units.added]
-    const identities = new Map<string, UnitIdentity>(
-      newUnits.map(({ name }) => [name, this.#identities.identify(name, undefined, names)]),
-    )
-    const auth = new Map(next.auth.map((group) => [group.name, authGroup(group)]))
+    this.#origin = next.origin
+    const newUnits = [...plan.units.changed, ...plan.units.added].map((one) => one.name)
+    const { tags, portIds, identities } = await this.#identities.change((draft) => ({
+      tags: draft.portalTags(next.portals.map(({ name }) => name)),
+      portIds: draft.portIds(next.targets.flatMap(portsOf)),
+      identities: draft.identifyAll(newUnits, names, next.origin),
+    }))
+    await nextTurn()
+    const parts = partsOf(next, portIds)
     const groupOf = (portal: PortalConfig): PortalGroup =>
-      portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), auth)
+      portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), parts.auth)
     await this.#tryAddresses(plan)
     // New targets stand before new portals open: an initiator that comes back at once must find its disk.
     const { early, late, leaving } = this.#deviceOrder(moving)
@@ -161,7 +185,7 @@ export class Appliance {
     if (!this.topology.settled) await this.topology.settle()
     await this.units.add(plan.units.added, identities)
     for (const portal of plan.portals.added) this.#setGroup(groupOf(portal))
-    for (const target of plan.targets.added) this.#setTarget(target, next, auth)
+    await inTurns(plan.targets.added, (target) => this.#setTarget(target, parts))
     try {
       await this.#changePortals(plan, groupOf)
     } catch (error) {
@@ -175,20 +199,19 @@ export class Appliance {
     // What cannot fail: a device that does not open leaves its LUNs not ready.
     for (const portal of plan.portalsUpdated) this.#setGroup(groupOf(portal))
     for (const portal of plan.portals.removed) this.#groups.delete(portal.name)
-    for (const target of plan.targets.removed) this.#registry.remove(target.name)
+    await inTurns(plan.targets.removed, (target) => this.#registry.remove(target.name))
     this.server.refresh()
     await this.units.remove([...plan.units.removed, ...plan.units.changed].map((one) => one.name))
     await this.devices.remove(leaving.map((one) => one.name))
     // What only a restart changes is kept as it runs, so that every reload names what still waits for one.
-    const { limits, log, engine, stateDir, controlDir } = this.#config
-    this.#config = { ...next, limits, log, engine, stateDir, controlDir }
+    const { limits, log, engine, stateDir, controlDir } = this.config
+    this.#parts = { ...parts, config: { ...next, limits, log, engine, stateDir, controlDir } }
     for (const one of kept) this.devices.keep(one)
     await this.devices.add(late)
     await this.units.add(plan.units.changed, identities)
-    await this.units.retry(kept.map((one) => one.name))
-    for (const target of [...plan.targets.changed, ...plan.targets.added]) {
-      this.#setTarget(target, next, auth)
-    }
+    await this.units.retry(this.units.missing)
+    const touched = [...plan.targets.changed, ...plan.targets.added]
+    await inTurns(touched, (target) => this.#setTarget(target, parts))
     this.server.refresh()
     return plan
   }
@@ -202,7 +225,7 @@ export class Appliance {
   ): Record<'early' | 'late' | 'leaving', readonly DeviceConfig[]> {
     const { removed, changed, added } = devices
     const names = new Set([...removed, ...changed].map((one) => one.name))
-    const leaving = this.#config.devices.filter((one) => names.has(one.name))
+    const leaving = this.config.devices.filter((one) => names.has(one.name))
     const held = new Set(leaving.map((one) => one.path))
     return {
       early: added.filter((one) => !held.has(one.path)),
@@ -240,7 +263,7 @@ export class Appliance {
 
   /** Fails before anything is touched when a new address cannot be had. */
   async #tryAddresses(plan: Plan): Promise<void> {
-    const ours = new Set(this.#config.portals.flatMap((one) => one.listen.map(addressText)))
+    const ours = new Set(this.config.portals.flatMap((one) => one.listen.map(addressText)))
     for (const portal of [...plan.portals.changed, ...plan.portals.added]) {
       for (const address of portal.listen) {
         if (!ours.has(addressText(address))) await tryAddress(portal.name, address)
@@ -285,14 +308,20 @@ export class Appliance {
     return group
   }
 
-  #setTarget(target: TargetConfig, config: Config, auth: ReadonlyMap<string, AuthGroup>): void {
+  #setTarget(target: TargetConfig, parts: Parts): void {
     const init: TargetInit = {
       name: target.name,
       alias: target.alias,
       portalGroups: target.portals.flatMap((name) => this.#groups.get(name) ?? []),
-      auth: targetAuth(target.auth, auth),
-      luns: this.#lunMap(target, config),
+      auth: targetAuth(target.auth, parts.auth),
+      luns: this.#lunMap(target, parts),
       ...(target.access === undefined ? {} : { access: target.access }),
+      portIds: new Map(
+        target.portals.map((name) => {
+          const port = portOf(target, name)
+          return [name, defined(parts.portIds.get(port), `the number of ${port}`)]
+        }),
+      ),
     }
     const node = this.#registry.get(target.name)
     if (node) node.update(init)
@@ -300,10 +329,7 @@ export class Appliance {
   }
 
   /** The LUNs of a target. While a reload replaces a device, its LUNs are left out. */
-  #lunMap(target: TargetConfig, config: Config): Map<number, LunMapping> {
-    const readOnlyDevices = new Set(
-      config.devices.flatMap((one) => (one.readOnly ? [one.name] : [])),
-    )
+  #lunMap(target: TargetConfig, { readOnlyDevices }: Parts): Map<number, LunMapping> {
     const luns = new Map<number, LunMapping>()
     for (const { lun, unit: name, readOnly } of target.luns) {
       const unit = this.units.unit(name)
@@ -314,22 +340,32 @@ export class Appliance {
 
   /** A disk with another identity has come in under this name: its LUNs lead to a new unit. */
   #remap(name: string): void {
-    for (const target of this.#config.targets) {
-      if (!target.luns.some((lun) => lun.unit === name)) continue
-      const node = this.#registry.get(target.name)
-      if (!node) continue
-      const { alias, portalGroups, auth, access } = node
-      node.update({
-        name: node.name,
-        alias,
-        portalGroups,
-        auth,
-        luns: this.#lunMap(target, this.#config),
-        ...(access === undefined ? {} : { access }),
-      })
+    for (const target of this.config.targets) {
+      const leadsThere = target.luns.some((lun) => lun.unit === name)
+      if (leadsThere && this.#registry.get(target.name)) this.#setTarget(target, this.#parts)
     }
     this.server.refresh()
   }
+}
+
+function partsOf(config: Config, portIds: ReadonlyMap<string, number>): Parts {
+  return {
+    config,
+    auth: new Map(config.auth.map((group) => [group.name, authGroup(group)])),
+    portIds,
+    readOnlyDevices: new Set(
+      config.devices.flatMap(({ name, readOnly }) => (readOnly ? [name] : [])),
+    ),
+  }
+}
+
+/** How the identity store names the port of a target on a portal. */
+function portOf({ name }: Pick<TargetConfig, 'name'>, portal: string): string {
+  return `${name} ${portal}`
+}
+
+function portsOf(target: TargetConfig): string[] {
+  return target.portals.map((portal) => portOf(target, portal))
 }
 
 function count(number: number, noun: string): string {

@@ -170,6 +170,10 @@ const target = z.strictObject({
     ),
 })
 
+const machine = z
+  .string()
+  .regex(/^[0-9a-f]{12}$/, 'write the 12 digits by which plexusd names the other machine')
+
 export const configSchema = z.strictObject({
   version: z.literal(1),
   portals: z.array(portal).default([]),
@@ -212,6 +216,14 @@ export const configSchema = z.strictObject({
   state: z
     .strictObject({
       dir: z.string().min(1).default(STATE_DIR_DEFAULT).describe('Where LUN identities are kept'),
+      movedFrom: machine
+        .optional()
+        .describe(
+          'The disks of that machine are here now: LUNs keep the identities they had there',
+        ),
+      copiedFrom: machine
+        .optional()
+        .describe('The folder is a copy, and that machine still serves: LUNs get new identities'),
     })
     .prefault({}),
   control: z

@@ -22,6 +22,7 @@ import {
 } from './config-schema.ts'
 import { readSecrets, type Secrets } from './config-secrets.ts'
 import { ConfigSource, type Problem } from './config-source.ts'
+import type { Origin } from './identity-draft.ts'
 
 export interface PortalConfig {
   readonly name: string
@@ -108,6 +109,8 @@ export interface Config {
   readonly engine: 'auto' | 'io_uring' | 'threads'
   /** Absolute. */
   readonly stateDir: string
+  /** The administrator's word on identities that another machine has made. */
+  readonly origin: Origin
   /** Absolute; undefined: where systemd says, or the usual place. */
   readonly controlDir: string | undefined
   /** Doubts that do not keep the daemon from running. */
@@ -241,6 +244,7 @@ function resolveConfig(
     log: data.log,
     engine: data.hal.engine,
     stateDir: resolve(base, data.state.dir),
+    origin: { movedFrom: data.state.movedFrom, copiedFrom: data.state.copiedFrom },
     controlDir: data.control.dir === undefined ? undefined : resolve(base, data.control.dir),
     warnings,
   }

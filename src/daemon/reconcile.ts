@@ -26,7 +26,7 @@ export interface Plan {
   /** Portals that go on listening, with other digests or discovery authentication for later logins. */
   readonly portalsUpdated: readonly PortalConfig[]
   readonly auth: Difference<AuthConfig>
-  /** `changed` has devices with another path or mode: another medium. */
+  /** `changed` has devices with another path or mode, or with another file at the path: another medium. */
   readonly devices: Difference<DeviceConfig>
   /** `changed` has units with another block size: a new logical unit. */
   readonly units: Difference<UnitConfig>
@@ -71,15 +71,23 @@ const RESTART_SETTINGS: readonly (readonly [string, (config: Config) => unknown]
   ['control', (config) => config.controlDir],
 ]
 
-/** The steps from `before` to `after`. */
-export function planChanges(before: Config, after: Config): Plan {
+/** The steps from `before` to `after`. `replaced`: devices at whose path is another file than the one that was served. */
+export function planChanges(
+  before: Config,
+  after: Config,
+  replaced: ReadonlySet<string> = new Set(),
+): Plan {
   const portals = difference(
     before.portals,
     after.portals,
     (a, b) => !isDeepStrictEqual(a.listen, b.listen),
   )
   const auth = difference(before.auth, after.auth)
-  const devices = difference(before.devices, after.devices)
+  const devices = difference(
+    before.devices,
+    after.devices,
+    (a, b) => !isDeepStrictEqual(a, b) || replaced.has(b.name),
+  )
   const authTouched = namesOf(auth)
   const units = difference(before.units, after.units)
   const touched = new Set([...namesOf(devices), ...namesOf(units)])

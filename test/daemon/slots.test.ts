@@ -43,11 +43,21 @@ function units(
     identities,
     guard,
     device: (name) => devices?.get(name),
+    origin: () => ({ movedFrom: undefined, copiedFrom: undefined }),
     onUnitReplaced,
   })
   const said = (event: string) =>
     lines.map((line) => JSON.parse(line)).filter((line) => line.event === event)
-  return { slots, replaced, said }
+  const add = async (names: readonly string[], blockBytes?: number): Promise<void> => {
+    const known = await identities.change((draft) =>
+      draft.identifyAll(names, new Set(names), { movedFrom: undefined, copiedFrom: undefined }),
+    )
+    await slots.add(
+      names.map((name) => ({ name, blockBytes })),
+      known,
+    )
+  }
+  return { add, slots, replaced, said }
 }
 
 const device = (name: string): DeviceConfig => ({
@@ -58,12 +68,10 @@ const device = (name: string): DeviceConfig => ({
   label: undefined,
 })
 
-const config = (name: string, blockBytes?: number) => ({ name, blockBytes })
-
 t.test('a LUN on a volume that appears later, goes, and comes back', async (t) => {
   const machine = await new Machine({ devices: 2 }).start()
-  const { slots, replaced } = units(machine, 'later')
-  await slots.add([config('db')], new Map())
+  const { add, slots, replaced } = units(machine, 'later')
+  await add(['db'])
   t.strictSame(slots.missing, ['db'])
   await machine.run('volume.create', { name: 'db', mirror: ['d1', 'd2'] })
   await machine.topology.quiet()
@@ -96,8 +104,8 @@ t.test('a LUN on a volume that appears later, goes, and comes back', async (t) =
 t.test('identity follows the volume, not its name', async (t) => {
   const machine = await new Machine({ devices: 3 }).start()
   await machine.run('volume.create', { name: 'a', concat: ['d1'] })
-  const { slots, replaced } = units(machine, 'identity')
-  await slots.add([config('a')], new Map())
+  const { add, slots, replaced } = units(machine, 'identity')
+  await add(['a'])
   const first = slots.unit('a')
   const naa = first?.identity.naa
   replaced.length = 0
@@ -118,8 +126,8 @@ t.test(
   async (t) => {
     const machine = await new Machine({ devices: 2 }).start()
     await machine.run('volume.create', { name: 'v', concat: ['d1'] })
-    const { slots, said } = units(machine, 'drive')
-    await slots.add([config('d1'), config('d2')], new Map())
+    const { add, slots, said } = units(machine, 'drive')
+    await add(['d1', 'd2'])
     t.strictSame(slots.missing, ['d1'])
     t.match(said('unit-not-ready'), [
       { unit: 'd1', kind: 'in-use', msg: /in use by vinum drive d1/ },
@@ -134,10 +142,10 @@ t.test(
 t.test('a LUN on a device that somebody holds takes it when it is let go', async (t) => {
   const machine = await new Machine({ devices: 1 }).start()
   const { topology } = machine
-  const { slots, said } = units(machine, 'held')
+  const { add, slots, said } = units(machine, 'held')
   const access = { read: 1, write: 1, exclusive: 0 }
   const holder = topology.attach(topology.find('d1'), undefined, 'somebody', access)
-  await slots.add([config('d1')], new Map())
+  await add(['d1'])
   t.match(slots.report(), [{ name: 'd1', ready: false, reason: /in use by somebody/ }])
   await holder.close()
   await topology.quiet()
@@ -151,10 +159,10 @@ t.test('a device that hangs while it is asked for its label', async (t) => {
   const machine = await new Machine({ devices: 1 }).start()
   const { topology } = machine
   const devices = new Map([['d1', device('d1')]])
-  const { slots } = units(machine, 'hangs', { clock, devices })
+  const { add, slots } = units(machine, 'hangs', { clock, devices })
   machine.device('d1').hold()
-  const added = slots.add([config('d1')], new Map())
-  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve))
+  const added = add(['d1'])
+  while (machine.device('d1').inFlight === 0) await new Promise((resolve) => setImmediate(resolve))
   clock.advance(LABEL_READ_MS)
   await added
   t.match(slots.report(), [
@@ -202,8 +210,12 @@ t.test('whose label it is', async (t) => {
   t.ok(await here.belongsHere(d1, disk('naa.1', media)))
   t.notOk(await elsewhere.belongsHere(d1, disk('naa.1', media)))
 
-  identities.identify('d1', disk('naa.1').identity, new Set(['d1']))
-  elsewhere.lend(d1, disk('naa.1').identity)
+  const lend = (config: DeviceConfig, { identity }: MemoryDevice) =>
+    identities.change((draft) => {
+      draft.identify(config.name, identity, new Set(['d1', 'd2']))
+      elsewhere.lend(draft, config, identity)
+    })
+  await lend(d1, disk('naa.1'))
   t.notOk(await elsewhere.check(d1, disk('naa.1', media)), 'labelled since it was exported')
   t.notOk(await elsewhere.check(d2, disk('naa.1', media)), 'whatever it is called')
   await t.rejects(elsewhere.check(d1, disk('naa.2', media)), doubtful, 'another disk')
@@ -216,13 +228,12 @@ t.test('whose label it is', async (t) => {
 
   const again = IdentityStore.open({ dir: state, revision: '1', log: silentLogger() })
   t.ok(again.isLent('naa.1'), 'it outlives the process')
-  elsewhere.takeBack(d1, disk('naa.1').identity)
+  await elsewhere.takeBack(d1, disk('naa.1').identity)
   await t.rejects(elsewhere.check(d1, disk('naa.1', media)), doubtful)
   broken.fail('read', 'io', Number.POSITIVE_INFINITY)
   await t.rejects(elsewhere.check(d1, broken), refused(/cannot be seen/))
 
-  identities.identify('d2', disk().identity, new Set(['d1', 'd2']))
-  elsewhere.lend(d2, disk().identity)
+  await lend(d2, disk())
   await t.rejects(elsewhere.check(d2, disk(undefined, media)), doubtful, 'a nameless disk')
   const said = { ...d2, label: 'initiator' } as const
   t.notOk(await elsewhere.check(said, disk(undefined, media)), 'the word of the configuration')
@@ -236,8 +247,8 @@ t.test('whose label it is', async (t) => {
 
 t.test('blocks that do not fit what initiators saw: not ready, nothing held', async (t) => {
   const machine = await new Machine({ devices: 1, blockBytes: 4096 }).start()
-  const { slots, said } = units(machine, 'blocks')
-  await slots.add([config('d1', 512)], new Map())
+  const { add, slots, said } = units(machine, 'blocks')
+  await add(['d1'], 512)
   t.strictSame(slots.missing, ['d1'])
   t.match(said('unit-not-ready'), [{ unit: 'd1', kind: 'invalid' }])
   t.equal(machine.topology.find('d1').consumers.size, 0)
@@ -246,8 +257,8 @@ t.test('blocks that do not fit what initiators saw: not ready, nothing held', as
 
 t.test('units let go with writes in flight: all have ended when it resolves', async (t) => {
   const machine = await new Machine({ devices: 1 }).start()
-  const { slots } = units(machine, 'flight')
-  await slots.add([config('d1')], new Map())
+  const { add, slots } = units(machine, 'flight')
+  await add(['d1'])
   const { device } = slots.unit('d1') ?? {}
   machine.device('d1').hold()
   let ended = false

@@ -21,6 +21,7 @@ import { type Config, parseConfig } from '../../src/daemon/config.ts'
 import { ControlServer } from '../../src/daemon/control-server.ts'
 import type { ControlContext } from '../../src/daemon/methods/context.ts'
 import { controlMethods } from '../../src/daemon/methods/table.ts'
+import { planChanges } from '../../src/daemon/reconcile.ts'
 import type { UnitReport } from '../../src/daemon/unit-slots.ts'
 import { EventLog } from '../../src/engine/geom/events.ts'
 import { JobManager } from '../../src/engine/geom/job.ts'
@@ -159,6 +160,7 @@ export class ControlRig {
       log,
       now: () => NOW,
       config: () => this.config,
+      plan: (next) => planChanges(this.config, next),
       devices: () => [
         { name: 'd1', path: '/dev/d1', ready: true, reason: undefined },
         { name: 'd2', path: '/dev/d2', ready: false, reason: 'no such file' },

@@ -24,8 +24,9 @@ import type {
   TextReport,
 } from '../../control/daemon-reports.ts'
 import { CONFIG_SPECS } from '../../control/daemon-verbs.ts'
-import { type Config, loadConfig, parseConfig } from '../config.ts'
-import { describePlan, planChanges } from '../reconcile.ts'
+import type { Config } from '../config.ts'
+import { readConfig } from '../config-thread.ts'
+import { describePlan } from '../reconcile.ts'
 import type { ControlContext, Method } from './context.ts'
 
 const BACKUP_DIR = 'config-backups'
@@ -48,9 +49,8 @@ export function configDrift(context: ControlContext): readonly string[] {
 const diff: Method = {
   spec: CONFIG_SPECS.diff,
   async run(_parameters, { context }): Promise<DiffReport> {
-    const running = context.config()
-    const steps = describePlan(planChanges(running, loadConfig(running.file)))
-    return { file: running.file, steps }
+    const { file } = context.config()
+    return { file, steps: describePlan(context.plan(await readConfig(file))) }
   },
 }
 
@@ -151,9 +151,8 @@ const apply: Method = {
     const running = context.config()
     const given = parameters['file']
     const dryRun = parameters['dryRun'] === true
-    const next =
-      typeof given === 'string' ? parseConfig(given, running.file) : loadConfig(running.file)
-    if (dryRun) return planReport(true, describePlan(planChanges(running, next)), next)
+    const next = await readConfig(running.file, typeof given === 'string' ? given : undefined)
+    if (dryRun) return planReport(true, describePlan(context.plan(next)), next)
     if (typeof given !== 'string') {
       const steps = await context.reload()
       return planReport(false, steps, next, await refusals(context))

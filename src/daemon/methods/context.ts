@@ -10,6 +10,7 @@ import type { VerbParameters } from '../../engine/geom/types.ts'
 import type { SessionInfo } from '../../target/iscsi/session.ts'
 import type { Config } from '../config.ts'
 import type { SlotReport } from '../device-slots.ts'
+import type { Plan } from '../reconcile.ts'
 import type { UnitReport } from '../unit-slots.ts'
 
 export interface ControlContext {
@@ -20,6 +21,8 @@ export interface ControlContext {
   readonly now: () => Date
   /** The configuration that runs. */
   config(): Config
+  /** What a change from it to `next` would do. */
+  plan(next: Config): Plan
   /** Slots of the configured devices. */
   devices(): readonly SlotReport[]
   /** Slots of the providers that LUNs lead to. */
