@@ -114,7 +114,7 @@ export class Appliance {
   }
 
   /** What a change to `next` would do. */
-  plan(next: Config): Plan {
+  plan(next: Config): Promise<Plan> {
     return planChanges(this.config, next, this.devices.replaced)
   }
 
@@ -159,8 +159,7 @@ export class Appliance {
   }
 
   async #apply(next: Config): Promise<Plan> {
-    const plan = this.plan(next)
-    await nextTurn()
+    const plan = await this.plan(next)
     const kept = new Set(plan.devices.changed.filter((one) => this.#staysOpen(one)))
     const changed = plan.devices.changed.filter((one) => !kept.has(one))
     const moving = { ...plan.devices, changed }

@@ -34,6 +34,8 @@ interface Slot {
   warning: string | undefined
   /** Why there is no device; said once, not at every attempt. */
   reason: string | undefined
+  /** It is somebody else's now. */
+  inUse: boolean
   /** An attempt is under way: slots change one step at a time. */
   opening: Promise<void> | undefined
   removed: boolean
@@ -137,6 +139,7 @@ export class DeviceSlots {
         lost: undefined,
         warning: undefined,
         reason: undefined,
+        inUse: false,
         opening: undefined,
         removed: false,
       }
@@ -275,7 +278,7 @@ export class DeviceSlots {
     if (slot.lost !== undefined && found !== slot.lost) return this.#awaitReload(slot, found)
     let device: BlockDevice
     try {
-      device = await openDevice(path, { queue, clock, log, readOnly })
+      device = await openDevice(path, { queue, clock, log, readOnly, explain: !slot.inUse })
     } catch (error) {
       this.#notReady(slot, toPlexusError(error, 'open', path))
       return
@@ -311,6 +314,7 @@ export class DeviceSlots {
     })
     slot.device = device
     slot.reason = undefined
+    slot.inUse = false
     await topology.addDevice(name, device, { opaque })
     this.#sayContents(name, device)
   }
@@ -348,7 +352,10 @@ export class DeviceSlots {
   }
 
   #notReady(slot: Slot, error: PlexusError): void {
-    if (slot.reason === error.message) return
+    const isInUse = error.kind === 'in-use'
+    // Who holds it is found out once: that means a look at every process.
+    if (slot.reason === error.message || (slot.inUse && isInUse)) return
+    slot.inUse = isInUse
     slot.reason = error.message
     this.#options.log.warn(
       { event: 'device-not-ready', device: slot.config.name, kind: error.kind },

@@ -4,6 +4,7 @@
  * configuration. appliance.ts carries a plan out; plexusd.ts makes one at start and at each SIGHUP.
  */
 import { isDeepStrictEqual } from 'node:util'
+import { inTurns } from '../base/turns.ts'
 import type {
   AuthConfig,
   Config,
@@ -41,20 +42,22 @@ export function emptyConfig(like: Config): Config {
   return { ...like, portals: [], auth: [], devices: [], units: [], targets: [] }
 }
 
-function difference<T extends { readonly name: string }>(
+async function difference<T extends { readonly name: string }>(
   before: readonly T[],
   after: readonly T[],
   differs: (a: T, b: T) => boolean = (a, b) => !isDeepStrictEqual(a, b),
-): Difference<T> {
+): Promise<Difference<T>> {
   const old = new Map(before.map((one) => [one.name, one]))
   const names = new Set(after.map((one) => one.name))
+  const changed: T[] = []
+  await inTurns(after, (one) => {
+    const was = old.get(one.name)
+    if (was !== undefined && differs(was, one)) changed.push(one)
+  })
   return {
     removed: before.filter((one) => !names.has(one.name)),
     added: after.filter((one) => !old.has(one.name)),
-    changed: after.filter((one) => {
-      const was = old.get(one.name)
-      return was !== undefined && differs(was, one)
-    }),
+    changed,
   }
 }
 
@@ -72,24 +75,24 @@ const RESTART_SETTINGS: readonly (readonly [string, (config: Config) => unknown]
 ]
 
 /** The steps from `before` to `after`. `replaced`: devices at whose path is another file than the one that was served. */
-export function planChanges(
+export async function planChanges(
   before: Config,
   after: Config,
   replaced: ReadonlySet<string> = new Set(),
-): Plan {
-  const portals = difference(
+): Promise<Plan> {
+  const portals = await difference(
     before.portals,
     after.portals,
     (a, b) => !isDeepStrictEqual(a.listen, b.listen),
   )
-  const auth = difference(before.auth, after.auth)
-  const devices = difference(
+  const auth = await difference(before.auth, after.auth)
+  const devices = await difference(
     before.devices,
     after.devices,
     (a, b) => !isDeepStrictEqual(a, b) || replaced.has(b.name),
   )
   const authTouched = namesOf(auth)
-  const units = difference(before.units, after.units)
+  const units = await difference(before.units, after.units)
   const touched = new Set([...namesOf(devices), ...namesOf(units)])
   const relistened = new Set(portals.changed.map((one) => one.name))
   const old = new Map(before.portals.map((one) => [one.name, one]))
@@ -103,7 +106,7 @@ export function planChanges(
     auth,
     devices,
     units,
-    targets: difference(
+    targets: await difference(
       before.targets,
       after.targets,
       (a, b) =>

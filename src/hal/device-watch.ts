@@ -5,6 +5,7 @@
  */
 import { readFile, stat } from 'node:fs/promises'
 import type { Clock } from '../base/clock.ts'
+import { inTurns } from '../base/turns.ts'
 import { splitDeviceNumber } from './sysfs.ts'
 
 export interface DeviceWatch {
@@ -40,12 +41,12 @@ export function watchDevices(
     for (const path of seen.keys()) {
       if (!wanted.has(path)) seen.delete(path)
     }
-    for (const path of wanted) {
+    void inTurns(wanted, (path) => {
       const state = seen.get(path) ?? { device: undefined, isBusy: false }
       seen.set(path, state)
       // A path on a dead file server may take minutes: one look at a time, and no other path waits.
       if (!state.isBusy) void lookAt(path, state)
-    }
+    })
   }
   const lookAt = async (path: string, state: Seen): Promise<void> => {
     state.isBusy = true

@@ -34,11 +34,11 @@ targets:
 const change = (config: Config, part: Partial<Config>): Config => ({ ...config, ...part })
 const targetsWith = (name: string, part: Partial<TargetConfig>) =>
   BASE.targets.map((one) => (one.name === name ? { ...one, ...part } : one))
-const steps = (after: Config, before = BASE) => describePlan(planChanges(before, after))
+const steps = async (after: Config, before = BASE) => describePlan(await planChanges(before, after))
 
 t.test('plans', async (t) => {
-  t.strictSame(steps(BASE), [], 'nothing to do')
-  t.strictSame(steps(BASE, emptyConfig(BASE)), [
+  t.strictSame(await steps(BASE), [], 'nothing to do')
+  t.strictSame(await steps(BASE, emptyConfig(BASE)), [
     'add portal p',
     'add portal q',
     'add auth group g',
@@ -49,11 +49,13 @@ t.test('plans', async (t) => {
     'add target iqn.2026-01.x:a',
     'add target iqn.2026-01.x:b',
   ])
-  t.strictSame(steps(change(BASE, { targets: BASE.targets.slice(1) })), [
+  t.strictSame(await steps(change(BASE, { targets: BASE.targets.slice(1) })), [
     'remove target iqn.2026-01.x:a',
   ])
   t.strictSame(
-    steps(change(BASE, { devices: BASE.devices.map((one) => ({ ...one, path: `${one.path}2` })) })),
+    await steps(
+      change(BASE, { devices: BASE.devices.map((one) => ({ ...one, path: `${one.path}2` })) }),
+    ),
     [
       'change device a',
       'change device b',
@@ -63,7 +65,7 @@ t.test('plans', async (t) => {
     'a target changes with its devices',
   )
   t.strictSame(
-    steps(
+    await steps(
       change(BASE, {
         auth: [{ ...BASE.auth[0], name: 'g', initiators: ['iqn.2027-01.y:z'] }] as Config['auth'],
       }),
@@ -74,16 +76,17 @@ t.test('plans', async (t) => {
   const moved = BASE.portals.map((one) =>
     one.name === 'p' ? { ...one, listen: [{ host: '127.0.0.1', port: 3263 }] } : one,
   )
-  t.strictSame(steps(change(BASE, { portals: moved })), ['change portal p'])
+  t.strictSame(await steps(change(BASE, { portals: moved })), ['change portal p'])
   const discovery = BASE.portals.map((one) => ({ ...one, discoveryAuth: 'g' }))
-  t.strictSame(steps(change(BASE, { portals: discovery })), [
+  t.strictSame(await steps(change(BASE, { portals: discovery })), [
     'change portal p (stays open)',
     'change portal q (stays open)',
   ])
-  t.strictSame(steps(change(BASE, { targets: targetsWith('iqn.2026-01.x:b', { alias: 'B' }) })), [
-    'change target iqn.2026-01.x:b',
-  ])
-  t.strictSame(steps(change(BASE, { engine: 'threads', stateDir: '/elsewhere' })), [
+  t.strictSame(
+    await steps(change(BASE, { targets: targetsWith('iqn.2026-01.x:b', { alias: 'B' }) })),
+    ['change target iqn.2026-01.x:b'],
+  )
+  t.strictSame(await steps(change(BASE, { engine: 'threads', stateDir: '/elsewhere' })), [
     '"hal" changes at the next restart',
     '"state" changes at the next restart',
   ])
@@ -97,9 +100,9 @@ t.test('a changed secret is a change, and is not shown', async (t) => {
     initiators: undefined,
   })
   const before = change(BASE, { auth: [group('first-secret!')] })
-  const lines = steps(change(BASE, { auth: [group('other-secret!')] }), before)
+  const lines = await steps(change(BASE, { auth: [group('other-secret!')] }), before)
   t.strictSame(lines, ['change auth group g', 'change target iqn.2026-01.x:a'])
-  t.strictSame(steps(change(BASE, { auth: [group('first-secret!')] }), before), [])
+  t.strictSame(await steps(change(BASE, { auth: [group('first-secret!')] }), before), [])
 })
 
 const disk = (wwid?: string, serial?: string): DeviceIdentity => ({

@@ -50,7 +50,7 @@ const diff: Method = {
   spec: CONFIG_SPECS.diff,
   async run(_parameters, { context }): Promise<DiffReport> {
     const { file } = context.config()
-    return { file, steps: describePlan(context.plan(await readConfig(file))) }
+    return { file, steps: describePlan(await context.plan(await readConfig(file))) }
   },
 }
 
@@ -152,7 +152,7 @@ const apply: Method = {
     const given = parameters['file']
     const dryRun = parameters['dryRun'] === true
     const next = await readConfig(running.file, typeof given === 'string' ? given : undefined)
-    if (dryRun) return planReport(true, describePlan(context.plan(next)), next)
+    if (dryRun) return planReport(true, describePlan(await context.plan(next)), next)
     if (typeof given !== 'string') {
       const steps = await context.reload()
       return planReport(false, steps, next, await refusals(context))

@@ -22,7 +22,7 @@ export interface ControlContext {
   /** The configuration that runs. */
   config(): Config
   /** What a change from it to `next` would do. */
-  plan(next: Config): Plan
+  plan(next: Config): Promise<Plan>
   /** Slots of the configured devices. */
   devices(): readonly SlotReport[]
   /** Slots of the providers that LUNs lead to. */
