@@ -3,7 +3,6 @@
  * LUN masks that name absent LUNs. The checks look at the plain YAML values and skip what has the wrong
  * shape, so that they find their problems beside those of the schema, in one run. Called by config.ts.
  */
-import { didYouMean } from '../base/suggest.ts'
 import {
   matchesInitiatorPattern,
   normalizeInitiatorPattern,
@@ -83,7 +82,7 @@ function checkPortals(source: ConfigSource): void {
     }
     const auth = portal.value['discoveryAuth']
     if (typeof auth === 'string' && auth !== AUTH_NONE && !groups.has(auth)) {
-      const hint = didYouMean(auth, groups)
+      const hint = source.didYouMean(auth, groups)
       source.problem(
         [...portal.path, 'discoveryAuth'],
         `${place}: there is no auth group "${auth}"${hint}`,
@@ -137,6 +136,8 @@ function checkTargets(source: ConfigSource): void {
   const targets = entriesOf(source.value, 'targets')
   const portals = namesOf(entriesOf(source.value, 'portals'))
   const groups = namesOf(entriesOf(source.value, 'auth'))
+  const devices = deviceNames(source)
+  const admitted = admittedPatterns(source)
   reportDuplicates(source, targets, 'name')
   for (const target of targets) {
     const place = describePlace(source.value, target.path)
@@ -147,7 +148,10 @@ function checkTargets(source: ConfigSource): void {
     const seen = new Set<string>()
     for (const { path, text } of textsOf(target, 'portals')) {
       if (!portals.has(text)) {
-        source.problem(path, `${place}: there is no portal "${text}"${didYouMean(text, portals)}`)
+        source.problem(
+          path,
+          `${place}: there is no portal "${text}"${source.didYouMean(text, portals)}`,
+        )
       } else if (seen.has(text)) source.problem(path, `${place}: portal "${text}" stands twice`)
       seen.add(text)
     }
@@ -158,17 +162,30 @@ function checkTargets(source: ConfigSource): void {
         `${place} has no "auth": nobody may log in; name an auth group, or write "auth: ${AUTH_NONE}"`,
       )
     } else if (typeof auth === 'string' && auth !== AUTH_NONE && !groups.has(auth)) {
-      const hint = didYouMean(auth, groups)
+      const hint = source.didYouMean(auth, groups)
       source.problem([...target.path, 'auth'], `${place}: there is no auth group "${auth}"${hint}`)
     }
-    checkLuns(source, target)
-    checkAccess(source, target)
+    checkLuns(source, target, devices)
+    checkAccess(source, target, admitted)
   }
 }
 
-function checkLuns(source: ConfigSource, target: Entry): void {
+function deviceNames(source: ConfigSource): ReadonlySet<string> {
   const devices = isRecord(source.value) ? source.value['devices'] : undefined
-  const known = isRecord(devices) ? Object.keys(devices) : []
+  return new Set(isRecord(devices) ? Object.keys(devices) : [])
+}
+
+/** The normal form of the initiators of each auth group, by its name. */
+function admittedPatterns(source: ConfigSource): ReadonlyMap<unknown, readonly string[]> {
+  return new Map(
+    entriesOf(source.value, 'auth').map((group) => [
+      group.value['name'],
+      textsOf(group, 'initiators').flatMap(({ text }) => normalizeInitiatorPattern(text) ?? []),
+    ]),
+  )
+}
+
+function checkLuns(source: ConfigSource, target: Entry, known: ReadonlySet<string>): void {
   const luns = entriesOf(target.value, 'luns', target.path)
   reportDuplicates(source, luns, 'lun')
   const mapped = new Set<string>()
@@ -180,9 +197,9 @@ function checkLuns(source: ConfigSource, target: Entry): void {
       continue
     }
     const { key, name } = backing
-    const isDevice = known.includes(name)
+    const isDevice = known.has(name)
     if (key === 'device' && !isDevice) {
-      const hint = didYouMean(name, known)
+      const hint = source.didYouMean(name, known)
       source.problem([...lun.path, key], `${place}: there is no device "${name}"${hint}`)
     } else if (key === 'volume' && isDevice) {
       source.problem([...lun.path, key], `${place}: "${name}" is a device; write "device: ${name}"`)
@@ -243,19 +260,18 @@ function checkLabels(source: ConfigSource): void {
   }
 }
 
-function checkAccess(source: ConfigSource, target: Entry): void {
+function checkAccess(
+  source: ConfigSource,
+  target: Entry,
+  admitted: ReadonlyMap<unknown, readonly string[]>,
+): void {
   const access = target.value['access']
   if (!isRecord(access)) return
   const place = describePlace(source.value, target.path)
   const luns = new Set(
     entriesOf(target.value, 'luns', target.path).map(({ value }) => value['lun']),
   )
-  const group = entriesOf(source.value, 'auth').find(
-    ({ value }) => value['name'] === target.value['auth'],
-  )
-  const patterns = (group ? textsOf(group, 'initiators') : []).flatMap(
-    ({ text }) => normalizeInitiatorPattern(text) ?? [],
-  )
+  const patterns = admitted.get(target.value['auth']) ?? []
   for (const initiator of Object.keys(access)) {
     const path = [...target.path, 'access', initiator]
     const name = normalizeIscsiName(initiator)

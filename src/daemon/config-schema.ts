@@ -263,8 +263,12 @@ export function knownKeys(path: readonly PropertyKey[]): readonly string[] {
     at =
       typeof part === 'number'
         ? mapping?.items
-        : (mapping?.properties?.[String(part)] ?? (typeof rest === 'object' ? rest : undefined))
+        : (own(mapping?.properties, String(part)) ?? (typeof rest === 'object' ? rest : undefined))
   }
   const mapping = at?.anyOf?.find((one) => one.properties) ?? at
   return Object.keys(mapping?.properties ?? {})
+}
+
+function own<T>(record: Readonly<Record<string, T>> | undefined, key: string): T | undefined {
+  return record && Object.hasOwn(record, key) ? record[key] : undefined
 }

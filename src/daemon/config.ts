@@ -12,6 +12,7 @@ import type { LogFormat, LogLevel } from '../base/log.ts'
 import { normalizeIscsiName } from '../iscsi/names.ts'
 import type { DigestChoice } from '../iscsi/parameters.ts'
 import { checkConfig } from './config-checks.ts'
+import { openToAll } from './config-files.ts'
 import { reportIssue } from './config-issues.ts'
 import {
   type ConfigInput,
@@ -157,6 +158,8 @@ export function parseConfig(text: string, file: string): Config {
   for (const issue of parsed.error?.issues ?? []) reportIssue(source, issue)
   checkConfig(source)
   const secrets = readSecrets(source, dirname(file))
+  const open = openToAll(file)
+  if (open !== undefined) source.warning([], open)
   if (source.problems.length > 0 || !parsed.data) throw new ConfigError(file, source.problems)
   return { ...resolveConfig(parsed.data, secrets, file, source.warnings), text }
 }

@@ -124,7 +124,8 @@ const NAMES_OF: Readonly<Partial<Record<ArgumentKind, (context: ControlContext) 
 const names: Method = {
   spec: NAMES,
   async run(parameters, { context }): Promise<NameList> {
-    const list = NAMES_OF[parameters['kind'] as ArgumentKind]
+    const kind = parameters['kind'] as ArgumentKind
+    const list = Object.hasOwn(NAMES_OF, kind) ? NAMES_OF[kind] : undefined
     return { names: list ? [...new Set(list(context))] : [] }
   },
 }
