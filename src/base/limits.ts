@@ -202,6 +202,8 @@ export const CONTROL_ANSWER_BYTES = 64 * MIB
 /** Clients of one control socket, and requests of one client that are not answered yet. */
 export const CONTROL_CLIENTS = 64
 export const CONTROL_REQUESTS = 16
+/** Part of the event loop's time that all clients of status.sock, which is open to everybody, get at most. */
+export const STATUS_SHARE = 1 / 5
 /** Bytes that wait for a client which does not read, before it is dropped; one answer is always allowed. */
 export const CONTROL_QUEUE_BYTES = 4 * MIB
 /** A client without a request under way leaves after this time. */

@@ -4,11 +4,15 @@
  */
 import {
   closeSync,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
   fsyncSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -68,21 +72,33 @@ function fileError(op: string, path: string, error: unknown): PlexusError {
   })
 }
 
-/** Whole and durable, or as it was before. */
+/** Whole and durable, or as it was before; owner, group and mode stay, and a link leads to the new text. */
 function replaceFile(path: string, text: string): void {
-  const temporary = `${path}.new`
+  let temporary: string | undefined
   try {
-    const mode = statSync(path).mode & 0o777
-    writeFileSync(temporary, text, { mode, flush: true })
-    renameSync(temporary, path)
-    const folder = openSync(dirname(path), 'r')
+    const real = realpathSync(path)
+    temporary = `${real}.new`
+    const { mode, uid, gid } = statSync(real)
+    rmSync(temporary, { force: true })
+    const file = openSync(temporary, 'wx', 0o600)
+    try {
+      writeFileSync(file, text)
+      const made = fstatSync(file)
+      if (made.uid !== uid || made.gid !== gid) fchownSync(file, uid, gid)
+      fchmodSync(file, mode & 0o777)
+      fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+    renameSync(temporary, real)
+    const folder = openSync(dirname(real), 'r')
     try {
       fsyncSync(folder)
     } finally {
       closeSync(folder)
     }
   } catch (error) {
-    rmSync(temporary, { force: true })
+    if (temporary !== undefined) rmSync(temporary, { force: true })
     throw fileError('write', path, error)
   }
 }
