@@ -1,10 +1,18 @@
 /** Units that follow providers, devices that follow paths: src/daemon/{unit-slots,device-slots}.ts. */
-import { mkdtempSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { type Clock, ManualClock } from '../../src/base/clock.ts'
-import { DEVICE_RETRY_MS, LABEL_READ_MS, LABEL_RETRY_MS, MIB } from '../../src/base/limits.ts'
+import { LABEL_READ_MS, LABEL_RETRY_MS, MIB } from '../../src/base/limits.ts'
 import { createLogger, silentLogger } from '../../src/base/log.ts'
 import type { DeviceConfig } from '../../src/daemon/config.ts'
 import { DeviceSlots } from '../../src/daemon/device-slots.ts'
@@ -277,22 +285,115 @@ t.test('units let go with writes in flight: all have ended when it resolves', as
   await write
 })
 
-t.test('devices: missing, appearing, refused a name, taken away', async (t) => {
-  const machine = await new Machine({ devices: 1 }).start()
+/** Slots of devices on files, and a clock for them. */
+function deviceSlots(t: Test, machine: Machine, state: string) {
   const { topology, pool } = machine
   const clock = new ManualClock()
   const log = silentLogger()
   const queue = createIoQueue({ engine: 'threads', pool, log, threads: 1 })
   t.teardown(() => queue.close())
-  const identities = IdentityStore.open({ dir: join(dir, 'devices'), revision: '1', log })
+  const identities = IdentityStore.open({ dir: join(dir, state), revision: '1', log })
   const guard = new ExportGuard({ classes: topology.classes, identities, clock, log })
   const slots = new DeviceSlots({ queue, topology, guard, clock, log })
+  t.teardown(() => slots.close(1000))
+  /** Lets time pass until the slot says so. */
+  const until = async (condition: () => boolean): Promise<void> => {
+    for (let tries = 0; !condition() && tries < 100; tries++) {
+      clock.advance(1000)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    await topology.quiet()
+  }
+  return { slots, topology, until }
+}
+
+function image(name: string, fill = 0): string {
+  const path = join(dir, name)
+  writeFileSync(path, Buffer.alloc(4 * MIB, fill))
+  return path
+}
+
+t.test('a file that is deleted or replaced is not served any longer', async (t) => {
+  const machine = await new Machine({ devices: 0 }).start()
+  const { slots, topology, until } = deviceSlots(t, machine, 'replaced')
+  const ready = (): boolean => slots.report()[0]?.ready === true
+  const take = async (path: string): Promise<void> => {
+    await slots.remove(['a'])
+    await slots.add([{ ...device('a'), path, exported: false }])
+  }
+  const first = async (): Promise<number | undefined> => {
+    const access = { read: 1, write: 0, exclusive: 0 }
+    const reader = topology.attach(topology.find('a'), undefined, 'test', access)
+    const byte = (await get(reader, 0, 4096))[0]
+    await reader.close()
+    return byte
+  }
+  const path = image('served.img', 1)
+  await take(path)
+  t.ok(ready())
+
+  // As an image is brought up to date: made beside it, and moved into its place.
+  renameSync(image('newer.img', 2), path)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false, replaced: true, reason: /another file|deleted/ }])
+  t.notOk(topology.providers.has('a'), 'its LUNs are not ready')
+  t.match(topology.events.history.at(-1), {
+    severity: 'critical',
+    event: 'device-gone',
+    object: 'a',
+  })
+  await until(ready)
+  t.notOk(ready(), 'other content under the same identity is not taken by itself')
+  t.match(slots.report(), [
+    { reason: /another file than the one that was served; plexus config apply/ },
+  ])
+  t.strictSame([...slots.replaced], ['a'])
+  await take(path)
+  t.equal(await first(), 2, 'a reload takes it')
+
+  unlinkSync(path)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false, reason: /deleted/ }])
+  image('served.img', 3)
+  await until(ready)
+  t.notOk(ready(), 'one that is made anew is another file, even with the same inode number')
+  await take(path)
+  t.equal(await first(), 3)
+
+  renameSync(path, `${path}.old`)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false, reason: /deleted or renamed/ }])
+  renameSync(`${path}.old`, path)
+  await until(ready)
+  t.equal(await first(), 3, 'the same file is back')
+  t.strictSame([...slots.replaced], [])
+
+  truncateSync(path, 0)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false }], 'nothing is left of it')
+  truncateSync(path, 4 * MIB)
+  await until(ready)
+  t.equal(await first(), 0, 'it is the same file')
+
+  const link = join(dir, 'link.img')
+  symlinkSync(image('one.img', 4), link)
+  await take(link)
+  t.equal(await first(), 4)
+  symlinkSync(image('two.img', 5), `${link}.new`)
+  renameSync(`${link}.new`, link)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false, replaced: true, reason: /taken the place/ }])
+})
+
+t.test('devices: missing, appearing, refused a name, taken away', async (t) => {
+  const machine = await new Machine({ devices: 1 }).start()
+  const { slots, topology, until } = deviceSlots(t, machine, 'devices')
   const path = join(dir, 'disk')
-  const image = (name: string, at: string) => ({ ...device(name), path: at, exported: false })
+  const at = (name: string, path: string) => ({ ...device(name), path, exported: false })
   await machine.run('volume.create', { name: 'v', concat: ['d1'] })
   writeFileSync(join(dir, 'other'), '')
   truncateSync(join(dir, 'other'), 4 * MIB)
-  await slots.add([image('a', path), image('v', join(dir, 'other'))])
+  await slots.add([at('a', path), at('v', join(dir, 'other'))])
   t.equal(slots.total, 2)
   t.match(slots.missing, [
     { name: 'a', reason: /disk/ },
@@ -304,11 +405,7 @@ t.test('devices: missing, appearing, refused a name, taken away', async (t) => {
   truncateSync(join(dir, 'new'), 4 * MIB)
   renameSync(join(dir, 'new'), path)
   await machine.run('volume.destroy', { name: 'v' })
-  clock.advance(DEVICE_RETRY_MS)
-  for (let tries = 0; slots.missing.length > 0 && tries < 200; tries++) {
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-  await topology.quiet()
+  await until(() => slots.missing.length === 0)
   t.strictSame(slots.missing, [], 'both have been tried again')
   t.strictSame(
     slots.report().map(({ name, ready }) => [name, ready]),
