@@ -30,6 +30,8 @@ import type { ControlContext, Method } from './methods/context.ts'
 
 /** A probe of a socket file that nobody answers on ends after this time. */
 const PROBE_MS = 1_000
+/** So many clients too many are told so at the same time; the others are only closed. */
+const REFUSALS_AT_ONCE = 4
 /** Nobody but us may connect before the mode is set. */
 const UMASK_CLOSED = 0o177
 
@@ -121,6 +123,8 @@ export class ControlServer {
       this.#connections.add(connection)
       socket.once('close', () => this.#connections.delete(connection))
     })
+    // Beyond the few that are told why, refusing must cost next to nothing.
+    server.maxConnections = CONTROL_CLIENTS + REFUSALS_AT_ONCE
     await new Promise<void>((resolve, reject) => {
       const onError = (error: NodeJS.ErrnoException): void => reject(listenError(path, error))
       server.once('error', onError)

@@ -125,13 +125,13 @@ export class UnitSlots {
 
   /** Lets providers go: their units answer "not ready" at once. Resolves when nothing of theirs is in flight. */
   async remove(names: readonly string[]): Promise<void> {
-    await Promise.all(
-      names.map(async (name) => {
-        const slot = this.#slots.get(name)
-        this.#slots.delete(name)
-        if (slot) await this.#detach(slot)
-      }),
-    )
+    const ended: Promise<void>[] = []
+    await inTurns(names, (name) => {
+      const slot = this.#slots.get(name)
+      this.#slots.delete(name)
+      if (slot) ended.push(this.#detach(slot))
+    })
+    await Promise.all(ended)
   }
 
   /** Lets all providers go, for the end. */
