@@ -366,6 +366,7 @@ export class Connection implements StreamOwner, PendingLogin, PlaceHolder {
   }
 
   unansweredMs(nowMs: number): number | undefined {
+    if (this.phase === 'closing') return 0
     return this.#pingSentMs < 0 ? undefined : nowMs - this.#pingSentMs
   }
 

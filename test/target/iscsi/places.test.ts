@@ -118,6 +118,16 @@ t.test('a dead session makes room, a living one never does', async (t) => {
   t.same(names(portal).sort(), ['-5', '-idle', '-late'])
 })
 
+t.test('the place of one that leaves is free when it has left', async (t) => {
+  const portal = await openPortal(t, { limits: { sessions: 1 } })
+  const leaving = await enter(t, portal.port, { initiatorName: `${INITIATOR_NAME}-leaving` })
+  // An initiator that logs out and keeps its side of the connection open.
+  leaving.wire.socket.allowHalfOpen = true
+  leaving.logout().catch(() => {})
+  await enter(t, portal.port)
+  t.same(names(portal), [''], 'after a second at most')
+})
+
 t.test('MaxCmdSN never goes back, from the first login response on', async (t) => {
   const narrow = await openPortal(t, { limits: { commandsPerSession: 4 } })
   const initiator = await enter(t, narrow.port)
