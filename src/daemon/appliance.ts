@@ -115,13 +115,15 @@ export class Appliance {
   plan(next: Config): Promise<Plan> {
     const { auth } = partsOf(next, new Map())
     const portals = new Map(next.portals.map((one) => [one.name, portalGroup(one, 0, auth)]))
-    const targets = new Map(next.targets.map((one) => [one.name, one]))
+    const used = new Set(this.server.sessions().map((one) => one.targetName))
+    const targets = new Map(
+      next.targets
+        .filter(({ name }) => used.has(name))
+        .map((one) => [one.name, new TargetNode(targetInit(one, portals, auth, new Map()))]),
+    )
     const misfits = this.server.misfits({
       group: (name) => portals.get(name),
-      target: (name) => {
-        const target = targets.get(name)
-        return target && new TargetNode(targetInit(target, portals, auth, new Map()))
-      },
+      target: (name) => targets.get(name),
     })
     return planChanges(this.config, next, {
       replaced: this.devices.replaced,

@@ -397,6 +397,7 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
   }
 
   unansweredMs(nowMs: number): number | undefined {
+    if (this.phase === 'closing') return 0
     return this.#liveness.unansweredMs(nowMs)
   }
 
