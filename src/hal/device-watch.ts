@@ -68,17 +68,18 @@ export function watchDevices(
 }
 
 /**
- * Which device is at a path, so that another one under the same name is told apart: device and inode number of a file; of
- * a block device its number and the kernel's sequence number, which grows whenever a medium or a backing file is attached
+ * Which device is at a path, so that another one under the same name is told apart: device and inode number of a file, and
+ * when it was made, since a deleted file's inode number is used again (0 where the file system does not say); of a block
+ * device its number and the kernel's sequence number, which grows whenever a medium or a backing file is attached
  * (Linux 5.15). A block device of size 0 (an empty drive, a detached loop device) counts as absent. undefined: it cannot
  * be seen now, on a file server that does not answer, for example, which says nothing of the device.
  */
 export async function deviceAt(path: string): Promise<string | undefined> {
   try {
-    const stats = await stat(path)
-    if (stats.isFile()) return `file ${stats.dev}:${stats.ino}`
+    const stats = await stat(path, { bigint: true })
+    if (stats.isFile()) return `file ${stats.dev}:${stats.ino} ${stats.birthtimeNs}`
     if (!stats.isBlockDevice()) return ABSENT
-    return await blockDeviceAt(stats.rdev)
+    return await blockDeviceAt(Number(stats.rdev))
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     return code === 'ENOENT' || code === 'ENOTDIR' ? ABSENT : undefined
