@@ -56,6 +56,7 @@ export class HonestSession {
   #started: { readonly atMs: number; readonly ownDelayMs: number } | undefined
   #resting: { readonly promise: Promise<void>; readonly end: () => void } | undefined
   #rested: () => void = () => {}
+  #working = true
 
   private constructor(session: Initiator, options: HonestOptions) {
     this.#session = session
@@ -82,6 +83,7 @@ export class HonestSession {
 
   /** Resolves when the command under way has ended; no other one begins before {@link resume}. */
   async rest(): Promise<void> {
+    if (!this.#working) return
     let end = (): void => {}
     const promise = new Promise<void>((resolve) => {
       end = resolve
@@ -99,6 +101,15 @@ export class HonestSession {
 
   /** Works until `isOver`; throws at the first wrong byte, wrong status or breach of the protocol. */
   async work(isOver: () => boolean): Promise<void> {
+    try {
+      await this.#workOn(isOver)
+    } finally {
+      this.#working = false
+      this.#rested()
+    }
+  }
+
+  async #workOn(isOver: () => boolean): Promise<void> {
     while (!isOver()) {
       if (this.#resting) {
         this.#rested()

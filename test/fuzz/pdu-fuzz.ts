@@ -56,7 +56,10 @@ const WAIT_MS = 2000
 const FLOOD_WAIT_MS = 10_000
 /** Beside a flood the honest sessions keep this part of their rate alone. */
 const FLOOD_SHARE = 1 / 100
-const ATTACK_TIMEOUT_MS = 30_000
+const CASE_MAX_S = 30
+const ATTACK_TIMEOUT_MS = CASE_MAX_S * 1000
+/** Beyond its own time: warm-up, cases and counts that are under way, the end. */
+const RUN_SLACK_S = 180
 /** What attackers had must have come back by then. */
 const BALANCE_MS = 5000
 /** Rounds and floods of a short run; a long one has longer ones. */
@@ -179,6 +182,16 @@ async function runCase(number: number, worker: number): Promise<void> {
   inFlight.delete(number)
 }
 
+/** A run that does not end by itself says where it stands. */
+const watchdog = setTimeout(
+  () => {
+    console.log(`FAULT: the fuzzer hangs during ${activity}${faults.map((text) => `\n  ${text}`)}`)
+    process.exit(1)
+  },
+  (seconds + RUN_SLACK_S + (replay ? (replay[1] - replay[0]) * CASE_MAX_S : 0)) * 1000,
+)
+watchdog.unref()
+
 const ownDelay = new OwnDelay()
 const honest = await Promise.all(
   HONEST_KEYS.map((keys, index) =>
@@ -217,6 +230,7 @@ const balance = new Balance(daemon, control)
 
 /** Everything rests, and everything must have come back. */
 async function settle(): Promise<void> {
+  if (over) return
   const during = activity
   activity = `the count behind ${during}`
   await surroundings.calm()

@@ -43,7 +43,7 @@ const ATTRIBUTE = { SIMPLE: 1, ORDERED: 2, HEAD_OF_QUEUE: 3 } as const
 /** The script stays within so many blocks from the start of the unit, which has more. */
 export const SCRIPT_BLOCKS = 65_536
 /** An answer that is not there by then is not waited for; the script goes on. */
-const PATIENCE_MS = 3000
+const PATIENCE_MS = 1500
 /** The same once an answer has been missed, or is not read. */
 const NO_PATIENCE_MS = 60
 /** What writes carry: nothing looks at it. */

@@ -32,6 +32,8 @@ export class Surroundings {
   readonly #control: RpcClient
   #pause = true
   #over = false
+  /** Nothing has happened since the last {@link calm}. */
+  #calm = false
   #running: Promise<void> = Promise.resolve()
 
   private constructor(options: SurroundingsOptions, control: RpcClient) {
@@ -55,6 +57,8 @@ export class Surroundings {
   async calm(): Promise<void> {
     this.#pause = true
     await this.#event
+    if (this.#calm) return
+    this.#calm = true
     await this.#control.call('nop.clear', { name: SLOW_DISK })
     this.#options.daemon.configure(this.#options.config)
     await this.#apply(true)
@@ -74,6 +78,7 @@ export class Surroundings {
       await sleep(this.#pause ? 50 : random.between(EVENT_MS / 2, (EVENT_MS * 3) / 2))
       if (this.#pause || this.#over) continue
       const name = random.pick(names)
+      this.#calm = false
       this.counts.set(name, (this.counts.get(name) ?? 0) + 1)
       this.#event = (this.#events[name]?.() ?? Promise.resolve()).catch((error: unknown) =>
         fault(`${name}: ${error instanceof Error ? error.message : error}`),
