@@ -3,7 +3,7 @@
  * take places and stay. They keep a bounded number of requests outstanding, as real clients do. Honest sessions
  * and newcomers have to get on beside each of them.
  */
-import { createConnection } from 'node:net'
+import { createConnection, type Socket } from 'node:net'
 import { inquiry, read16 } from '../support/cdb.ts'
 import { type LoginOptions, login } from '../support/initiator-login.ts'
 import {
@@ -49,8 +49,15 @@ export interface FloodOutcome {
 const FLOODERS = 8
 const STAYERS = 60
 const LOGIN_MS = 10_000
-/** PDUs that a flooder sends at once; twice as many may be without an answer. */
-const BATCH = 32
+/** Requests that a flooder sends at once; twice as many may be without an answer. */
+const BATCH = 64
+const SMALL_BATCH = 4096
+/** Clients that log in at the same moment: few enough for the limit of each address. */
+const LOGINS_AT_ONCE = 32
+/** Reads of a client that takes nothing: the first few MiB still go into the buffers of its socket. */
+const UNREAD_COMMANDS = 8
+/** Requests of a client of status.sock that are not answered yet. */
+const STATUS_REQUESTS = 8
 const ROW_MS = 11_000
 const STAY_MS = 45_000
 const address = (index: number): string => `127.0.2.${(index % 4) + 1}`
@@ -105,14 +112,15 @@ async function enter(
 }
 
 /**
- * `make` gives the bytes of a batch of `batch` requests; the next batch goes out once no more than one is without
- * an answer.
+ * `make` gives the bytes of a batch of `batch` requests, and sees the last header that came; the next batch goes out
+ * once no more than one is without an answer, or, of `eager` ones, as soon as the socket takes it.
  */
 async function flood(
   context: FloodContext,
   options: Partial<LoginOptions>,
   batch: number,
   make: (flooder: Flooder, last: Buffer) => Buffer,
+  eager = false,
 ): Promise<FloodOutcome> {
   const one = async (index: number): Promise<void> => {
     const flooder = await enter(context, index, options)
@@ -120,7 +128,9 @@ async function flood(
     const counter = new PduCounter()
     let sent = 0
     const more = (): void => {
-      while (!context.isOver() && sent - counter.count <= batch && !socket.destroyed) {
+      const mayGo = (): boolean =>
+        eager ? !socket.writableNeedDrain : sent - counter.count <= batch
+      while (!context.isOver() && mayGo() && !socket.destroyed) {
         socket.write(make(flooder, counter.header))
         sent += batch
       }
@@ -132,6 +142,7 @@ async function flood(
       for (let i = before; i < counter.count; i++) context.answered()
       more()
     })
+    if (eager) socket.on('drain', more)
     more()
     while (!context.isOver() && !flooder.wire.ended) await sleep(50)
     flooder.wire.destroy()
@@ -147,10 +158,14 @@ async function stay(
   greet: (index: number) => Promise<Wire>,
 ): Promise<FloodOutcome> {
   const wires: Wire[] = []
-  const greeted = Array.from({ length: count }, async (_, index) => {
-    wires.push(await greet(index))
+  let next = 0
+  const greeters = Array.from({ length: Math.min(count, LOGINS_AT_ONCE) }, async () => {
+    while (next < count && !context.isOver()) {
+      const wire = await greet(next++).catch(() => undefined)
+      if (wire) wires.push(wire)
+    }
   })
-  await Promise.allSettled(greeted)
+  await Promise.all(greeters)
   while (!context.isOver()) await sleep(50)
   // A socket that is not read from does not see its end: it is asked whether the target still has it.
   for (const wire of wires) wire.socket.resume()
@@ -179,18 +194,25 @@ function nopHeader(): Buffer {
   return header
 }
 
+function inquiryHeader(): Buffer {
+  const header = newHeader(OP.SCSI_COMMAND, FINAL | 0x40 | 1, 1)
+  header.writeUInt32BE(96, AT.EXPECTED_BYTES)
+  inquiry(96).copy(header, AT.CDB)
+  return header
+}
+
 function textHeader(flags: number): Buffer {
   const header = newHeader(OP.TEXT, flags, 1)
   header.writeUInt32BE(NO_TAG, AT.TRANSFER_TAG)
   return header
 }
 
-/** Text requests, one after the other as RFC 7143 wants them. */
+/** Text requests, more at once than the one that RFC 7143 allows. */
 const textFlood =
   (options: (context: FloodContext) => Partial<LoginOptions>, pairs: [string, string][]) =>
   (context: FloodContext): Promise<FloodOutcome> =>
-    flood(context, options(context), 1, (flooder) =>
-      batchOf(1, flooder, textHeader(FINAL), encodeText(pairs)),
+    flood(context, options(context), BATCH, (flooder) =>
+      batchOf(BATCH, flooder, textHeader(FINAL), encodeText(pairs)),
     )
 
 const normal = ({ targetName }: FloodContext): Partial<LoginOptions> => ({ targetName })
@@ -198,31 +220,29 @@ const discovery = (): Partial<LoginOptions> => ({ discovery: true })
 
 /** Clients of status.sock that ask again as soon as they are answered. */
 async function statusClients(context: FloodContext, pieceBytes: number): Promise<FloodOutcome> {
-  const request = `${JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'status', params: {} })}\n`
-  const one = (): Promise<void> =>
-    new Promise((resolve) => {
-      const socket = createConnection({ path: context.statusPath })
-      const ask = async (): Promise<void> => {
-        for (let at = 0; at < request.length; at += pieceBytes) {
-          socket.write(request.slice(at, at + pieceBytes))
-          if (pieceBytes < request.length) await new Promise((next) => setImmediate(next))
-        }
-      }
-      socket.on('error', () => {})
-      socket.on('close', () => resolve())
-      socket.on('connect', () => void ask())
-      socket.on('data', (chunk: Buffer) => {
-        if (chunk.at(-1) !== 0x0a) return
-        context.answered()
-        if (!context.isOver()) void ask()
-      })
-      void (async () => {
-        while (!context.isOver()) await sleep(50)
-        socket.destroy()
-      })()
+  const one = `${JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'status', params: {} })}\n`
+  const ask = async (socket: Socket, count: number): Promise<void> => {
+    const text = one.repeat(count)
+    for (let at = 0; at < text.length && !socket.destroyed; at += pieceBytes) {
+      socket.write(text.slice(at, at + pieceBytes))
+      // Written in one turn, the pieces would arrive as one.
+      if (at + pieceBytes < text.length) await new Promise((next) => setImmediate(next))
+    }
+  }
+  const client = async (): Promise<void> => {
+    const socket = createConnection({ path: context.statusPath })
+    socket.on('error', () => {})
+    socket.on('connect', () => void ask(socket, STATUS_REQUESTS))
+    socket.on('data', (chunk: Buffer) => {
+      const answers = chunk.filter((byte) => byte === 0x0a).length
+      for (let i = 0; i < answers; i++) context.answered()
+      if (answers > 0 && !context.isOver()) void ask(socket, answers)
     })
+    while (!context.isOver() && !socket.destroyed) await sleep(50)
+    socket.destroy()
+  }
   while (!context.isOver()) {
-    await Promise.all(Array.from({ length: STAYERS }, one))
+    await Promise.all(Array.from({ length: STAYERS }, client))
     await sleep(20)
   }
   return { left: 0 }
@@ -233,20 +253,32 @@ export const FLOODS: readonly Flood[] = [
     name: 'NOP-Out with data',
     wantedMs: ROW_MS,
     run: (context) =>
-      flood(context, normal(context), BATCH * 8, (flooder) =>
-        batchOf(BATCH * 8, flooder, nopHeader(), Buffer.alloc(16, 0x70)),
+      flood(context, normal(context), SMALL_BATCH, (flooder) =>
+        batchOf(SMALL_BATCH, flooder, nopHeader(), Buffer.alloc(16, 0x70)),
       ),
   },
   {
     name: 'INQUIRY',
     wantedMs: ROW_MS,
     run: (context) =>
-      flood(context, normal(context), BATCH, (flooder) => {
-        const header = newHeader(OP.SCSI_COMMAND, FINAL | 0x40 | 1, 1)
-        header.writeUInt32BE(96, AT.EXPECTED_BYTES)
-        inquiry(96).copy(header, AT.CDB)
-        return batchOf(BATCH, flooder, header)
-      }),
+      flood(context, normal(context), BATCH, (flooder) => batchOf(BATCH, flooder, inquiryHeader())),
+  },
+  {
+    name: 'INQUIRY without regard to the window',
+    wantedMs: ROW_MS,
+    run: (context) =>
+      flood(
+        context,
+        normal(context),
+        BATCH * 16,
+        (flooder, last) => {
+          // From the first one that the target may take; it has to ignore those beyond MaxCmdSN.
+          const expected = last.readUInt32BE(AT.EXP_CMD_SN)
+          if (expected !== 0) flooder.cmdSn = expected
+          return batchOf(BATCH * 16, flooder, inquiryHeader())
+        },
+        true,
+      ),
   },
   { name: 'Text', wantedMs: ROW_MS, run: textFlood(normal, [['X-com.example.flood', '1']]) },
   {
@@ -260,9 +292,9 @@ export const FLOODS: readonly Flood[] = [
     // The tag of each continuation is guessed, one above the last, so that none has to wait for an answer.
     run: (context) => {
       const tags = new WeakMap<Flooder, number>()
-      return flood(context, discovery(), BATCH * 8, (flooder, last) => {
+      return flood(context, discovery(), SMALL_BATCH, (flooder, last) => {
         let tag = tags.get(flooder) ?? NO_TAG
-        const bytes = batchOf(BATCH * 8, flooder, textHeader(CONTINUE))
+        const bytes = batchOf(SMALL_BATCH, flooder, textHeader(CONTINUE))
         for (let at = 0; at < bytes.length; at += BHS_BYTES) {
           bytes.writeUInt32BE(tag, at + AT.TRANSFER_TAG)
           tag = tag === NO_TAG ? 1 : tag + 1
@@ -302,7 +334,7 @@ export const FLOODS: readonly Flood[] = [
         const header = newHeader(OP.SCSI_COMMAND, FINAL | 0x40 | 1, 1)
         header.writeUInt32BE(8192 * 512, AT.EXPECTED_BYTES)
         read16(0, 8192).copy(header, AT.CDB)
-        wire.write(batchOf(1, flooder, header))
+        wire.write(batchOf(UNREAD_COMMANDS, flooder, header))
         // Signs of life.
         const timer = setInterval(() => wire.write(batchOf(1, flooder, nopHeader())), 1000)
         wire.socket.once('close', () => clearInterval(timer))

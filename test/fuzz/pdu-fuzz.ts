@@ -51,11 +51,12 @@ const GROWTH_BYTES_MAX = 160 * MIB
 const LEFT_BYTES_MAX = 96 * MIB
 const SETTLE_MS = 3000
 const WARM_UP_MS = 3000
+const ALONE_MS = 1500
 /** No command of an honest session may wait longer. It shares two processors with all attackers. */
 const WAIT_MS = 2000
 const FLOOD_WAIT_MS = 10_000
 /** Beside a flood the honest sessions keep this part of their rate alone. */
-const FLOOD_SHARE = 1 / 100
+const FLOOD_SHARE = 1 / 20
 const CASE_MAX_S = 30
 const ATTACK_TIMEOUT_MS = CASE_MAX_S * 1000
 /** Beyond its own time: warm-up, cases and counts that are under way, the end. */
@@ -287,12 +288,12 @@ async function floodRound(flood: Flood, aloneRate: number): Promise<void> {
   await sleep(ms / 2)
   await newcomer().catch((error) => fault(`a new initiator does not get in: ${report(error)}`))
   const { left } = await flooded
+  if (over) return
   const tookS = (performance.now() - beginMs) / 1000
   const rate = (honestCommands() - before) / tookS
   floodLines.push(
     `${flood.name}: ${tookS.toFixed(1)} s, ${(answers / tookS).toFixed(0)} answers/s, honest ${rate.toFixed(1)}/s (${((100 * rate) / aloneRate).toFixed(1)} % of alone)`,
   )
-  if (over) return
   if (rate < aloneRate * FLOOD_SHARE) {
     fault(`honest sessions got ${rate.toFixed(1)} commands a second, ${aloneRate.toFixed(0)} alone`)
   }
@@ -327,7 +328,9 @@ let peakBytes = 0
 let warmBytes = 0
 const watching = setInterval(watch, 50)
 await sleep(WARM_UP_MS)
-const aloneRate = (honestCommands() / WARM_UP_MS) * 1000
+const warmCommands = honestCommands()
+await sleep(ALONE_MS)
+const aloneRate = ((honestCommands() - warmCommands) / ALONE_MS) * 1000
 await surroundings.calm()
 balance.warm()
 warmBytes = daemon.residentBytes

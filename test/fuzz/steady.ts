@@ -2,7 +2,7 @@
  * A reader and a writer on a slow line: they take and send a little all the time, and are within their rights. Their
  * one command lasts longer than every time limit of the target, and must succeed.
  */
-import { read16, write16 } from '../support/cdb.ts'
+import { read16, testUnitReady, write16 } from '../support/cdb.ts'
 import { login } from '../support/initiator-login.ts'
 import { AT, FINAL, newHeader, OP, opcodeOf } from '../support/initiator-pdu.ts'
 import { Wire } from '../support/initiator-wire.ts'
@@ -32,13 +32,25 @@ function command(direction: number, cmdSn: number, cdb: Buffer): Buffer {
   return header
 }
 
+/** Takes the unit attentions of a new session; the next CmdSN. */
+async function ready(wire: Wire, cmdSn: number): Promise<number> {
+  for (let tries = 0; tries < 4; tries++) {
+    const header = newHeader(OP.SCSI_COMMAND, FINAL | 1, TAG)
+    header.writeUInt32BE(cmdSn + tries, AT.CMD_SN)
+    testUnitReady().copy(header, AT.CDB)
+    wire.send(header)
+    if ((await wire.next()).header[3] === 0) return cmdSn + tries + 1
+  }
+  throw new Error('the unit is not ready')
+}
+
 /** Rejects when the target ends the session, or the command with any status but GOOD. */
 export async function steadyWriter(options: SteadyOptions): Promise<void> {
   const { port, targetName, firstBlock, durationMs } = options
   const wire = await Wire.connect({ port })
   try {
     const { cmdSn } = await login(wire, { targetName, keys: KEYS })
-    wire.send(command(0x20, cmdSn, write16(firstBlock, BYTES / 512)))
+    wire.send(command(0x20, await ready(wire, cmdSn), write16(firstBlock, BYTES / 512)))
     for (;;) {
       const pdu = await nextOf(wire, durationMs)
       if (opcodeOf(pdu) !== OP.R2T) {
@@ -70,7 +82,7 @@ export async function steadyReader(options: SteadyOptions): Promise<void> {
   try {
     const keys = { ...KEYS, MaxRecvDataSegmentLength: '16384' }
     const { cmdSn } = await login(wire, { targetName, keys })
-    wire.send(command(0x40, cmdSn, read16(firstBlock, BYTES / 512)))
+    wire.send(command(0x40, await ready(wire, cmdSn), read16(firstBlock, BYTES / 512)))
     for (let received = 0; received < BYTES; ) {
       const pdu = await nextOf(wire, durationMs)
       if (opcodeOf(pdu) !== OP.DATA_IN) return good(pdu.header, 'the read')
