@@ -14,6 +14,11 @@ export const PAGE_BYTES = 4096
 
 /** Largest data transfer of one SCSI command; VPD B0 MAXIMUM TRANSFER LENGTH announces it. */
 export const MAX_TRANSFER_BYTES = 4 * MIB
+/**
+ * READ and WRITE take more than they announce, in pieces: firmware and some drivers never look at VPD B0 and ask for
+ * 65,535 blocks at once. Enough for that many of 4 KiB.
+ */
+export const LARGE_TRANSFER_BYTES = 256 * MIB
 /** The slab grows and shrinks its size classes by chunks of this size; no lease is larger. */
 export const POOL_CHUNK_BYTES = MAX_TRANSFER_BYTES
 /** Size classes of leases, smallest first. */
@@ -21,6 +26,13 @@ export const POOL_CLASS_BYTES = [4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1 * MIB
 export const POOL_BYTES_DEFAULT = 256 * MIB
 export const POOL_BYTES_MIN = 32 * MIB
 export const POOL_BYTES_MAX = 2 * GIB
+
+/** The least that one READ or WRITE of a session may hold of the pool, however little is free; a longer one goes in pieces. */
+export const PIECE_BYTES_MIN = 256 * KIB
+/** Pieces are multiples of this, which is one of every block length. */
+export const PIECE_STEP_BYTES = 64 * KIB
+/** A task whose handler finds the pool empty waits so long, and is then TASK SET FULL. */
+export const POOL_WAIT_MS = 10_000
 
 /** Operations of one device that are with the kernel at once; the rest waits in order. */
 export const DEVICE_QUEUE_DEPTH = 256
@@ -81,16 +93,26 @@ export const STRANGER_LOG_PERIOD_MS = 10_000
 export const LOGIN_TIMEOUT_MS = 15_000
 export const NOP_INTERVAL_MS = 15_000
 export const NOP_TIMEOUT_MS = 15_000
-/** Data-Out of one command must have come by then, or the connection is dropped. */
+/** Data-Out that was asked for has this long for its next byte, and an answer for the next byte that is taken of it. */
 export const DATA_OUT_TIMEOUT_MS = 30_000
+export const SEND_TIMEOUT_MS = 30_000
 /** Connections that have not logged in yet, in total and from one address. */
 export const LOGINS_PENDING = 64
 export const LOGINS_PENDING_PER_ADDRESS = 16
 export const SESSIONS_DEFAULT = 64
 export const SESSIONS_MAX = 1024
 export const SESSIONS_PER_ADDRESS = 64
-/** Bytes waiting in one connection's send queue before its reads are held back. */
+/** Bytes waiting in one connection's send queue before nothing more is read from it: after a login, and otherwise. */
 export const SEND_QUEUE_BYTES = 8 * MIB
+export const SEND_QUEUE_BYTES_MIN = 64 * KIB
+/** Heap memory in all send queues: the fuller it is the less one connection may have, down to the minimum above. */
+export const SEND_QUEUES_BYTES = 64 * MIB
+
+/**
+ * Work on what connections have sent, for each turn of the event loop, shared by those that have more than their part:
+ * each gets at least one PDU.
+ */
+export const TURN_MS = 0.5
 
 /** The event loop stays awake that long after a command of a session with at most so many commands under way. */
 export const AWAKE_MS = 0.1
@@ -227,6 +249,11 @@ export function assertLimits(): void {
   assert(MAX_TRANSFER_BYTES <= POOL_CHUNK_BYTES, 'one transfer fits one lease')
   assert(FIRST_BURST_BYTES <= MAX_BURST_BYTES, 'RFC 7143, 13.14: FirstBurst <= MaxBurst')
   assert(MAX_BURST_BYTES <= MAX_TRANSFER_BYTES, 'a burst fits a transfer')
+  assert(FIRST_BURST_BYTES <= PIECE_BYTES_MIN, 'unsolicited data fits the first piece')
+  assert(
+    PIECE_BYTES_MIN % PIECE_STEP_BYTES === 0 && POOL_CHUNK_BYTES % PIECE_STEP_BYTES === 0,
+    'pieces are whole steps',
+  )
   assert(RING_BATCH <= RING_ENTRIES, 'a batch fits the ring')
   assert(COMMAND_WINDOW_MIN <= COMMAND_WINDOW, 'the window has room to close')
   assert(POOL_BYTES_MIN % POOL_CHUNK_BYTES === 0, 'the pool is whole chunks')

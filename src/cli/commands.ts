@@ -11,7 +11,7 @@ import type { EventReport } from '../control/reports.ts'
 import type { Invocation } from './invocation.ts'
 import { EVENT_COLUMNS } from './lists.ts'
 import { renderTable } from './render.ts'
-import { renderConsumers, STAT_COLUMNS, statRows } from './stat.ts'
+import { renderConsumers, renderLoad, STAT_COLUMNS, statRows } from './stat.ts'
 import { checkExit, renderStatus } from './status.ts'
 import { renderTree } from './tree.ts'
 import { sayEnds, waitForJobs } from './wait.ts'
@@ -109,7 +109,9 @@ const stat: SpecialCommand = {
       const consumers = extra['consumers']
         ? `\n${renderConsumers(after.providers, tableOptions)}`
         : ''
-      invocation.out(`${terminal.outIsTty ? CLEAR : round > 0 ? '\n' : ''}${table}${consumers}`)
+      const load = flags.headings ? `\n${renderLoad(after)}` : ''
+      const clear = terminal.outIsTty ? CLEAR : round > 0 ? '\n' : ''
+      invocation.out(`${clear}${table}${consumers}${load}`)
       before = after
     }
     return EXIT.DONE

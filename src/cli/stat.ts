@@ -1,4 +1,5 @@
 /** `plexus stat`: rates between two snapshots of the daemon's counters, as gstat and iostat show them. */
+import { formatSize } from '../base/bytes.ts'
 import type { OpCounters, ProviderCounters, StatReport } from '../control/daemon-reports.ts'
 import { type Column, renderTable, type TableOptions } from './render.ts'
 
@@ -103,6 +104,15 @@ export const STAT_COLUMNS: readonly Column<StatRow>[] = [
   { name: 'errors', value: (row) => row.errors, kind: 'number' },
   { name: 'other/s', value: (row) => round(row.otherOps, 0), kind: 'number', extra: true },
 ]
+
+/** What initiators hold of the target: one line under the table. */
+export function renderLoad({ target }: StatReport): string {
+  const { pool, connections, sessions, sendQueueBytes } = target
+  const held = pool.totalBytes - pool.freeBytes
+  const buffers = `${formatSize(held)} of ${formatSize(pool.totalBytes)} in ${pool.leased} leases`
+  const queues = formatSize(sendQueueBytes)
+  return `sessions: ${sessions} on ${connections} connections, buffers: ${buffers}, answers waiting: ${queues}\n`
+}
 
 interface ConsumerRow {
   readonly provider: string

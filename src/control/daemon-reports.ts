@@ -137,8 +137,24 @@ export interface ProviderCounters {
   readonly operations: Readonly<Record<string, OpCounters>>
 }
 
+/** What peers hold of the target's memory and places now. At rest nothing is leased or queued. */
+export interface TargetLoad {
+  readonly pool: {
+    readonly totalBytes: number
+    readonly freeBytes: number
+    /** Leases that are out: data of commands in flight, answers on their way. */
+    readonly leased: number
+  }
+  /** TCP connections, logged in or not. */
+  readonly connections: number
+  readonly sessions: number
+  /** Answers that wait for their initiators, over all connections. */
+  readonly sendQueueBytes: number
+}
+
 /** A snapshot of all counters. Rates are computed by the reader, between two of them. */
 export interface StatReport {
+  readonly target: TargetLoad
   /** Monotonic. */
   readonly atMs: number
   readonly bucketsUs: readonly number[]

@@ -140,6 +140,7 @@ class Daemon {
         devices: () => appliance.devices.report(),
         units: () => appliance.units.report(),
         sessions: () => appliance.server.sessions(),
+        targetLoad: () => appliance.server.load(),
         reload: () => this.reload(),
       },
     })

@@ -347,6 +347,36 @@ export function eventfdClear(fd: number, scratch: BigUint64Array): void {
   }
 }
 
+// -------------------------------------------------------------------------------------------- TCP
+
+const IPPROTO_TCP = 6
+const TCP_INFO = 11
+/** struct tcp_info of linux/tcp.h up to tcpi_notsent_bytes (Linux 4.6): the fields that are read here. */
+const TCP_INFO_BYTES = 148
+const TCPI_BYTES_ACKED = 120
+const TCPI_NOTSENT_BYTES = 144
+const getsockoptCall = library.func('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *'])
+
+/** How far the peer of a TCP connection has come with what was sent to it. */
+export interface TcpProgress {
+  /** Since the beginning; never less than before. */
+  readonly acknowledgedBytes: number
+  /** The kernel holds bytes that it has not sent, because the peer takes them slowly or not at all. */
+  readonly waits: boolean
+}
+
+/** The progress of a connected TCP socket; undefined for anything else, and where the kernel does not say. */
+export function tcpProgress(fd: number): TcpProgress | undefined {
+  const info = Buffer.alloc(TCP_INFO_BYTES)
+  const length = Uint32Array.of(TCP_INFO_BYTES)
+  if (getsockoptCall(fd, IPPROTO_TCP, TCP_INFO, info, length) !== 0) return undefined
+  if ((length[0] ?? 0) < TCP_INFO_BYTES) return undefined
+  return {
+    acknowledgedBytes: Number(info.readBigUInt64LE(TCPI_BYTES_ACKED)),
+    waits: info.readUInt32LE(TCPI_NOTSENT_BYTES) !== 0,
+  }
+}
+
 // ------------------------------------------------------------------------------------ notification
 
 const AF_UNIX = 1

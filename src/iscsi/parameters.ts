@@ -5,6 +5,7 @@
 import { assert } from '../base/assert.ts'
 import {
   FIRST_BURST_BYTES,
+  LOGIN_SEGMENT_BYTES,
   MAX_BURST_BYTES,
   MAX_OUTSTANDING_R2T,
   MAX_RECV_DATA_SEGMENT_BYTES,
@@ -86,15 +87,22 @@ export interface OfferedParameters {
   readonly protocolLevel: number
 }
 
-/** The target's offer with the digests that a portal group permits. */
-export function offeredParameters(digests: {
-  readonly header: readonly DigestChoice[]
-  readonly data: readonly DigestChoice[]
-}): OfferedParameters {
+/**
+ * The target's offer with the digests that a portal group permits. A discovery session, which anybody may have, sends no
+ * long segments.
+ */
+export function offeredParameters(
+  digests: {
+    readonly header: readonly DigestChoice[]
+    readonly data: readonly DigestChoice[]
+  },
+  sessionType: 'normal' | 'discovery' = 'normal',
+): OfferedParameters {
   return {
     headerDigests: digests.header,
     dataDigests: digests.data,
-    receiveSegmentBytes: MAX_RECV_DATA_SEGMENT_BYTES,
+    receiveSegmentBytes:
+      sessionType === 'normal' ? MAX_RECV_DATA_SEGMENT_BYTES : LOGIN_SEGMENT_BYTES,
     maxBurstBytes: MAX_BURST_BYTES,
     firstBurstBytes: FIRST_BURST_BYTES,
     initialR2t: false,

@@ -32,6 +32,8 @@ export interface PduHandler {
   header(bhs: Buffer, ahs: Buffer): boolean
   /** The PDU is complete. `dataDigestOk` is false where the data digest does not fit. False stops for good. */
   complete(dataDigestOk: boolean): boolean
+  /** Between two PDUs: may the next one be taken from what has been received, or does it wait for `work`? */
+  mayGoOn(): boolean
   /** The stream cannot be followed any further. */
   fault(fault: PduFault): void
 }
@@ -49,6 +51,10 @@ export class PduReader {
 
   readonly #handler: PduHandler
   #receive: Buffer
+  /** Bytes that have been received and not worked off: #from[#at..#end). */
+  #from: Buffer
+  #at = 0
+  #end = 0
   readonly #header = Buffer.alloc(BHS_BYTES + AHS_BYTES_MAX + DIGEST_BYTES)
   readonly #tail = Buffer.alloc(3 + DIGEST_BYTES)
   readonly #bhs: Buffer
@@ -68,6 +74,7 @@ export class PduReader {
   constructor(handler: PduHandler, receiveBytes: number, segmentBytesMax: number) {
     this.#handler = handler
     this.#receive = Buffer.allocUnsafeSlow(receiveBytes)
+    this.#from = this.#receive
     this.#bhs = this.#header.subarray(0, BHS_BYTES)
     this.segmentBytesMax = segmentBytesMax
   }
@@ -90,6 +97,11 @@ export class PduReader {
     return this.#state === 'data' || this.#state === 'tail'
   }
 
+  /** Bytes of the present data segment that have come. */
+  get segmentBytesThere(): number {
+    return this.#state === 'data' ? this.#have : this.#state === 'tail' ? this.#dataBytes : 0
+  }
+
   /** Where the next bytes of the stream belong. */
   nextBuffer(): Buffer {
     const missing = this.#need - this.#have
@@ -103,33 +115,49 @@ export class PduReader {
     return (this.#sink as Buffer).subarray(at, at + missing)
   }
 
-  /** `count` bytes were put at the start of the last `nextBuffer`. False once reading has stopped. */
-  received(count: number): boolean {
-    if (this.#direct) {
-      this.#direct = false
-      this.#have += count
-      if (this.#have === this.#need) this.#dataDone()
-      return this.#state !== 'stopped'
-    }
-    return this.push(this.#receive, 0, count)
+  /** Received bytes wait for `work`: nothing may be read into `nextBuffer` before. */
+  get hasMore(): boolean {
+    return this.#at < this.#end && this.#state !== 'stopped'
   }
 
-  /** Bytes from elsewhere: `from[start..end)` continues the stream. False once reading has stopped. */
-  push(from: Buffer, start: number, end: number): boolean {
-    let at = start
-    while (at < end && this.#state !== 'stopped') {
-      const take = Math.min(end - at, this.#need - this.#have)
+  /** `count` bytes were put at the start of the last `nextBuffer`. */
+  received(count: number): void {
+    if (!this.#direct) {
+      this.push(this.#receive, 0, count)
+      return
+    }
+    this.#direct = false
+    this.#have += count
+    if (this.#have === this.#need) this.#dataDone()
+  }
+
+  /** Bytes from elsewhere: `from[start..end)`, which stays as it is until it has been worked off, continues the stream. */
+  push(from: Buffer, start: number, end: number): void {
+    assert(!this.hasMore, 'what was received before has been worked off')
+    this.#from = from
+    this.#at = start
+    this.#end = end
+    this.work()
+  }
+
+  /** Works off what has been received, as far as the handler permits. */
+  work(): void {
+    while (this.#at < this.#end && this.#state !== 'stopped') {
+      const from = this.#from
+      const at = this.#at
+      const take = Math.min(this.#end - at, this.#need - this.#have)
       if (this.#state === 'header') from.copy(this.#header, this.#have, at, at + take)
       else if (this.#state === 'tail') from.copy(this.#tail, this.#have, at, at + take)
       else this.#store(from, at, take)
-      at += take
+      this.#at += take
       this.#have += take
       if (this.#have < this.#need) break
       if (this.#state === 'header') this.#headerPartDone()
       else if (this.#state === 'data') this.#dataDone()
       else this.#tailDone()
+      const betweenPdus = this.#state === 'header' && this.#have === 0
+      if (betweenPdus && this.#at < this.#end && !this.#handler.mayGoOn()) break
     }
-    return this.#state !== 'stopped'
   }
 
   #store(from: Buffer, at: number, take: number): void {

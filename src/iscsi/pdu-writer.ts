@@ -23,6 +23,8 @@ export interface Held {
 export interface Batch {
   readonly pieces: Buffer[]
   readonly bytes: number
+  /** Of these, copies in staging buffers; the rest lies in leases. */
+  readonly copiedBytes: number
   sent(): void
 }
 
@@ -41,6 +43,7 @@ export class PduWriter {
   #stagings: Buffer[] = []
   #leases: Held[] = []
   #bytes = 0
+  #leasedBytes = 0
   /** Batches that are on their way: their pieces point into the staging buffers. */
   #underway = 0
 
@@ -49,8 +52,9 @@ export class PduWriter {
     this.stagingBytes = stagingBytes
   }
 
-  get isEmpty(): boolean {
-    return this.#bytes === 0
+  /** Bytes that wait for `flush`. */
+  get pendingBytes(): number {
+    return this.#bytes
   }
 
   /**
@@ -96,6 +100,7 @@ export class PduWriter {
       this.#cut()
       this.#pieces.push(lease.bytes.subarray(start, start + length))
       this.#bytes += length
+      this.#leasedBytes += length
     }
     this.#endData(lease.bytes, start, length)
     return copied
@@ -119,6 +124,7 @@ export class PduWriter {
     const batch: Batch = {
       pieces: this.#pieces,
       bytes: this.#bytes,
+      copiedBytes: this.#bytes - this.#leasedBytes,
       sent: () => {
         if (done) return
         done = true
@@ -137,6 +143,7 @@ export class PduWriter {
     this.#stagings = []
     this.#leases = []
     this.#bytes = 0
+    this.#leasedBytes = 0
     this.#send(batch)
   }
 

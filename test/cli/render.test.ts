@@ -4,7 +4,7 @@ import { EVENT_COLUMNS } from '../../src/cli/lists.ts'
 import { renderPlan, renderWarnings } from '../../src/cli/plan.ts'
 import { endText, progressBar, progressLine } from '../../src/cli/progress.ts'
 import { type Column, printable, renderTable, type TableOptions } from '../../src/cli/render.ts'
-import { quantileMs, statRows } from '../../src/cli/stat.ts'
+import { quantileMs, renderLoad, statRows } from '../../src/cli/stat.ts'
 import { checkExit, renderStatus } from '../../src/cli/status.ts'
 import { renderTree } from '../../src/cli/tree.ts'
 import { renderListing } from '../../src/cli/vinum.ts'
@@ -354,6 +354,12 @@ t.test('rates between two snapshots', async (t) => {
     buckets,
   })
   const snapshot = (atMs: number, read: OpCounters, name = 'd1'): StatReport => ({
+    target: {
+      pool: { totalBytes: 0, freeBytes: 0, leased: 0 },
+      connections: 0,
+      sessions: 0,
+      sendQueueBytes: 0,
+    },
     atMs,
     bucketsUs: [16, 32, 64],
     providers: [
@@ -362,6 +368,18 @@ t.test('rates between two snapshots', async (t) => {
   })
   const before = snapshot(1000, counters(100, 4096, [100, 0, 0, 0]))
   const after = snapshot(3000, counters(300, 8192, [100, 190, 10, 0]))
+  t.equal(
+    renderLoad({
+      ...after,
+      target: {
+        pool: { totalBytes: 64 * 1024 * 1024, freeBytes: 60 * 1024 * 1024, leased: 3 },
+        connections: 2,
+        sessions: 1,
+        sendQueueBytes: 4096,
+      },
+    }),
+    'sessions: 1 on 2 connections, buffers: 4 MiB of 64 MiB in 3 leases, answers waiting: 4 KiB\n',
+  )
   t.match(statRows(before, after), [
     {
       name: 'd1',

@@ -165,6 +165,12 @@ export class ControlRig {
       ],
       units: () => this.units,
       sessions: () => this.sessions,
+      targetLoad: () => ({
+        pool: { totalBytes: 0, freeBytes: 0, leased: 0 },
+        connections: 0,
+        sessions: this.sessions.length,
+        sendQueueBytes: 0,
+      }),
       reload: async () => {
         if (this.failReload) throw this.failReload
         this.reloads++

@@ -129,7 +129,7 @@ export class FixedUnit {
         tag: 1,
         expectedBytes: dataOut.length || 0x10000,
         direction: row.data,
-        onComplete: resolve,
+        events: { onComplete: resolve, onAborted() {}, onPiece() {} },
       })
       if (options.lun !== false) task.mapping = this.mapping
       if (dataOut.length > 0) {

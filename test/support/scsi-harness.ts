@@ -13,6 +13,7 @@ import { encodeLun } from '../../src/target/scsi/lun.ts'
 import {
   type DataDirection,
   TASK_ATTRIBUTE,
+  TASK_STATE,
   Task,
   type TaskAttribute,
 } from '../../src/target/scsi/task.ts'
@@ -64,6 +65,8 @@ export class ScsiHarness {
   readonly unit: BlockUnit
   readonly server: DeviceServer
   readonly nexus: Nexus
+  /** Tasks whose abort the transport has heard of. */
+  readonly aborted: Task[] = []
   #nextNexus = 1
   #nextTag = 1
   readonly #readOnly: boolean
@@ -114,7 +117,7 @@ export class ScsiHarness {
     return nexus
   }
 
-  /** A task that has not been admitted. `done` resolves with it when it completes. */
+  /** A task that has not been admitted. `done` resolves with it when it completes, or is aborted without being under way. */
   task(cdb: readonly number[], options: RunOptions = {}): { task: Task; done: Promise<Task> } {
     const direction = options.direction ?? (options.dataOut ? 'out' : 'in')
     const { promise, resolve } = deferred<Task>()
@@ -128,7 +131,17 @@ export class ScsiHarness {
       tag: this.#nextTag++,
       expectedBytes: options.expectedBytes ?? options.dataOut?.length ?? 256 * 1024,
       direction,
-      onComplete: resolve,
+      events: {
+        onComplete: resolve,
+        onAborted: (aborted) => {
+          this.aborted.push(aborted)
+          if (aborted.state === TASK_STATE.RUNNING) return
+          aborted.dataOut?.release()
+          aborted.dataOut = undefined
+          resolve(aborted)
+        },
+        onPiece() {},
+      },
     })
     return { task, done: promise }
   }

@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../base/clock.ts'
 import type { Logger } from '../../base/log.ts'
+import type { TargetLoad } from '../../control/daemon-reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { Topology } from '../../engine/geom/topology.ts'
 import type { VerbParameters } from '../../engine/geom/types.ts'
@@ -26,6 +27,8 @@ export interface ControlContext {
   units(): readonly UnitReport[]
   /** All sessions that are logged in, discovery included. */
   sessions(): readonly SessionInfo[]
+  /** What peers hold of the target's memory and places. */
+  targetLoad(): TargetLoad
   /**
    * Reads the file of the configuration again and applies it, as SIGHUP does; one at a time. Resolves to what
    * was done, in words. Rejects with PlexusError, and the old configuration runs on.

@@ -91,6 +91,7 @@ const stat: Method = {
     const all = [...topology.providers.values()]
     const chosen = typeof name === 'string' ? [topology.find(name)] : all
     return {
+      target: context.targetLoad(),
       atMs: clock.nowMs(),
       bucketsUs: LATENCY_BUCKETS_US,
       providers: chosen.map(countersOf).sort((a, b) => a.rank - b.rank),

@@ -22,19 +22,25 @@ import {
   u32,
   WRITE_BIT,
 } from '../../iscsi/pdu.ts'
-import { ASC, SENSE_KEY, sense } from '../scsi/sense.ts'
-import { STATUS, TASK_ATTRIBUTE, type TaskAttribute } from '../scsi/task.ts'
+import { ASC, failWith, SENSE_KEY } from '../scsi/sense.ts'
+import { STATUS, TASK_ATTRIBUTE, type TaskAttribute, type TaskEvents } from '../scsi/task.ts'
+import type { AscCode } from '../scsi/types.ts'
 import { CommandTask, type OutstandingR2t, WriteTransfer } from './command-task.ts'
 import type { Connection } from './connection.ts'
 import type { OpcodeHandler } from './opcode-table.ts'
 import { admitRequest } from './requests.ts'
-import { completeTask, startTask } from './response-transfer.ts'
+import { abortTask, completeTask, continueRead, startTask } from './response-transfer.ts'
 
-/** A data segment came where none was announced, or more than announced (RFC 7143, 11.4.7.2). */
-const UNEXPECTED_DATA = (): Buffer =>
-  sense(SENSE_KEY.ABORTED_COMMAND, ASC.UNEXPECTED_UNSOLICITED_DATA)
-const WRONG_AMOUNT = (): Buffer => sense(SENSE_KEY.ABORTED_COMMAND, ASC.NOT_ENOUGH_UNSOLICITED_DATA)
-const DATA_CRC = (): Buffer => sense(SENSE_KEY.ABORTED_COMMAND, ASC.PROTOCOL_SERVICE_CRC_ERROR)
+/** How tasks of this transport end, or go on. */
+const TASK_EVENTS: TaskEvents = {
+  onComplete: (task) => completeTask(task as CommandTask),
+  onAborted: (task) => abortTask(task as CommandTask),
+  onPiece: (task) => {
+    const { transfer } = task as CommandTask
+    if (transfer) continueWrite(task as CommandTask, transfer)
+    else continueRead(task as CommandTask)
+  },
+}
 
 export const scsiCommand: OpcodeHandler = {
   name: 'SCSI Command',
@@ -46,11 +52,13 @@ export const scsiCommand: OpcodeHandler = {
     const refusal =
       session.nexus === undefined
         ? REJECT_REASON.PROTOCOL
-        : session.tasks.has(initiatorTaskTag(bhs))
-          ? REJECT_REASON.TASK_IN_PROGRESS
-          : immediate && session.immediateTasks >= IMMEDIATE_COMMANDS
-            ? REJECT_REASON.IMMEDIATE_COMMANDS
-            : commandFault(connection, bhs)
+        : initiatorTaskTag(bhs) === RESERVED_TAG
+          ? REJECT_REASON.INVALID_FIELD
+          : session.tasks.has(initiatorTaskTag(bhs))
+            ? REJECT_REASON.TASK_IN_PROGRESS
+            : immediate && session.immediateTasks >= IMMEDIATE_COMMANDS
+              ? REJECT_REASON.IMMEDIATE_COMMANDS
+              : commandFault(connection, bhs)
     if (refusal !== 0 || session.nexus === undefined) {
       connection.reject(refusal, bhs)
       return
@@ -67,9 +75,8 @@ export const scsiCommand: OpcodeHandler = {
       tag: initiatorTaskTag(bhs),
       expectedBytes: u32(bhs, 20),
       direction: flags & WRITE_BIT ? 'out' : flags & READ_BIT ? 'in' : 'none',
-      onComplete: completeTask,
+      events: TASK_EVENTS,
     })
-    if (flags & WRITE_BIT) task.startedMs = connection.host.clock.nowMs()
     session.tasks.set(task.tag, task)
     session.commands++
     if (immediate) session.immediateTasks++
@@ -87,13 +94,19 @@ export const scsiCommand: OpcodeHandler = {
     if (task.completed || task.aborted) {
       task.releaseTransfer()
     } else if (transfer === undefined) {
-      if (dataDigestOk) execute(task)
-      else task.check(DATA_CRC())
+      if (dataDigestOk) startTask(task)
+      else failTransfer(task, ASC.PROTOCOL_SERVICE_CRC_ERROR)
     } else {
-      if (!dataDigestOk) transfer.failure ??= DATA_CRC()
-      advance(connection, task, transfer)
+      connection.established.dataOutBytes += dataSegmentBytes(bhs)
+      if (!dataDigestOk) transfer.failure ??= ASC.PROTOCOL_SERVICE_CRC_ERROR
+      advance(task, transfer)
     }
   },
+}
+
+/** The Data-Out of a command is not what it should be: ABORTED COMMAND (RFC 7143, 11.4.7.2). */
+function failTransfer(task: CommandTask, asc: AscCode): void {
+  failWith(task, SENSE_KEY.ABORTED_COMMAND, asc)
 }
 
 /** What the protocol forbids in a SCSI Command PDU: a Reject reason, or 0. */
@@ -113,19 +126,14 @@ function commandFault(connection: Connection, bhs: Buffer): number {
   return 0
 }
 
-/** Leases the whole transfer, and points the reader at it. */
+/** Leases the transfer or its first piece, and points the reader at it. */
 function beginWrite(connection: Connection, task: CommandTask, bhs: Buffer): void {
-  const session = connection.established
-  const { parameters } = session
-  const bytes = task.transferOutBytes
-  if (!session.takeWrite(bytes)) {
-    task.finish(STATUS.TASK_SET_FULL, undefined)
-    return
-  }
-  const lease = connection.host.pool.lease(bytes)
+  const { parameters, writes } = connection.established
+  const bytes = writes.take(task.transferOutBytes, task.command?.inPieces ?? false)
+  const lease = bytes === 0 ? undefined : connection.host.pool.lease(bytes)
   if (lease === undefined) {
     // The window is narrowing already; what came beyond it is to be sent again later (SAM-5, 5.3.1).
-    session.returnWrite(bytes)
+    writes.giveBack(bytes)
     task.finish(STATUS.TASK_SET_FULL, undefined)
     return
   }
@@ -135,43 +143,42 @@ function beginWrite(connection: Connection, task: CommandTask, bhs: Buffer): voi
   task.transfer = transfer
   task.dataOut = lease
   transfer.unsolicitedOffset = immediateBytes
-  if (immediateBytes > most) transfer.failure = UNEXPECTED_DATA()
-  if (immediateBytes > 0) {
-    connection.reader.into(lease.bytes, 0, Math.min(immediateBytes, lease.bytes.length))
-  }
+  if (immediateBytes > most) transfer.failure = ASC.UNEXPECTED_UNSOLICITED_DATA
+  transfer.receive(connection.reader, 0, immediateBytes)
 }
 
 /** After each arrival: end a failed transfer, ask for more, or execute the task. */
-function advance(connection: Connection, task: CommandTask, transfer: WriteTransfer): void {
+function advance(task: CommandTask, transfer: WriteTransfer): void {
   if (transfer.unsolicitedOpen) return
   if (transfer.failure !== undefined) {
-    if (transfer.r2ts.length === 0) task.check(transfer.failure)
+    if (transfer.r2ts.length === 0) failTransfer(task, transfer.failure)
     return
   }
   if (transfer.solicitOffset < transfer.unsolicitedOffset) {
     transfer.solicitOffset = transfer.unsolicitedOffset
   }
-  if (transfer.solicitOffset < task.transferOutBytes) solicit(connection, task, transfer)
-  else if (transfer.r2ts.length === 0) execute(task)
+  if (transfer.solicitOffset < transfer.end) solicit(task, transfer)
+  else if (transfer.r2ts.length === 0) {
+    task.pieceBytes = transfer.end - transfer.base
+    startTask(task)
+  }
 }
 
-function execute(task: CommandTask): void {
-  const bytes = task.wantedReadBytes
-  if (bytes > 0 && !task.connection.established.takeRead(task, bytes)) return
-  startTask(task)
+/** The device has taken a piece of a write: on to the next one. */
+function continueWrite(task: CommandTask, transfer: WriteTransfer): void {
+  transfer.nextPiece(task.transferOutBytes)
+  advance(task, transfer)
 }
 
 /** Sends R2Ts, in order, as many as may be outstanding (RFC 7143, 11.8). */
-function solicit(connection: Connection, task: CommandTask, transfer: WriteTransfer): void {
+function solicit(task: CommandTask, transfer: WriteTransfer): void {
+  const { connection } = task
   const session = connection.established
   const { maxOutstandingR2t, maxBurstBytes } = session.parameters
   const { writer } = connection
-  while (
-    transfer.r2ts.length < maxOutstandingR2t &&
-    transfer.solicitOffset < task.transferOutBytes
-  ) {
+  while (transfer.r2ts.length < maxOutstandingR2t && transfer.solicitOffset < transfer.end) {
     const offset = transfer.solicitOffset
-    const length = Math.min(maxBurstBytes, task.transferOutBytes - offset)
+    const length = Math.min(maxBurstBytes, transfer.end - offset)
     const targetTransferTag = connection.newTag()
     transfer.r2ts.push({ targetTransferTag, offset, end: offset + length, dataSn: 0 })
     transfer.solicitOffset += length
@@ -201,23 +208,25 @@ export const dataOut: OpcodeHandler = {
     if (task === undefined || transfer === undefined || task.completed || task.aborted) return
     // The disk has the buffer: nothing that still comes may touch it, or end the task.
     if (task.executing) return
-    connection.task = task
     const bytes = dataSegmentBytes(bhs)
     const offset = u32(bhs, 40)
     const tag = targetTransferTag(bhs)
     const solicited = tag !== RESERVED_TAG
     const r2t = solicited ? transfer.r2ts.find((r) => r.targetTransferTag === tag) : undefined
-    const failure = solicited
+    if (solicited ? r2t === undefined : !transfer.unsolicitedOpen) {
+      // Nobody asked for it, and what was asked for may never come: the command ends now.
+      failTransfer(task, ASC.UNEXPECTED_UNSOLICITED_DATA)
+      return
+    }
+    connection.task = task
+    const failure = r2t
       ? solicitedFault(r2t, offset, bytes, u32(bhs, 36))
       : unsolicitedFault(transfer, offset, bytes, u32(bhs, 36))
     if (failure !== undefined) {
       transfer.failure ??= failure
       return
     }
-    const room = Math.max(0, transfer.lease.bytes.length - offset)
-    if (bytes > 0 && room > 0) {
-      connection.reader.into(transfer.lease.bytes, offset, Math.min(bytes, room))
-    }
+    transfer.receive(connection.reader, offset, bytes)
     if (r2t === undefined) {
       transfer.unsolicitedOffset += bytes
       transfer.unsolicitedDataSn = serialAdd(transfer.unsolicitedDataSn, 1)
@@ -230,20 +239,18 @@ export const dataOut: OpcodeHandler = {
   complete(connection, bhs, dataDigestOk) {
     const task = connection.task as CommandTask | undefined
     connection.task = undefined
-    if (task === undefined) {
-      if (!dataDigestOk) connection.reject(REJECT_REASON.DATA_DIGEST, bhs)
-      return
-    }
-    const { transfer } = task
     if (!dataDigestOk) connection.reject(REJECT_REASON.DATA_DIGEST, bhs)
+    if (task === undefined) return
+    const { transfer } = task
     if (transfer === undefined || task.completed || task.aborted) {
       task.releaseTransfer()
       return
     }
-    if (!dataDigestOk) transfer.failure ??= DATA_CRC()
+    connection.established.dataOutBytes += dataSegmentBytes(bhs)
+    if (!dataDigestOk) transfer.failure ??= ASC.PROTOCOL_SERVICE_CRC_ERROR
     if (isFinal(bhs)) endSequence(transfer, targetTransferTag(bhs))
     else if (transfer.failure === undefined) return
-    advance(connection, task, transfer)
+    advance(task, transfer)
   },
 }
 
@@ -256,7 +263,8 @@ function endSequence(transfer: WriteTransfer, tag: number): void {
   const at = transfer.r2ts.findIndex((r) => r.targetTransferTag === tag)
   if (at < 0) return
   const [r2t] = transfer.r2ts.splice(at, 1)
-  if (r2t !== undefined && r2t.offset !== r2t.end) transfer.failure ??= WRONG_AMOUNT()
+  if (r2t !== undefined && r2t.offset !== r2t.end)
+    transfer.failure ??= ASC.NOT_ENOUGH_UNSOLICITED_DATA
 }
 
 function unsolicitedFault(
@@ -264,20 +272,18 @@ function unsolicitedFault(
   offset: number,
   bytes: number,
   dataSn: number,
-): Buffer | undefined {
-  if (!transfer.unsolicitedOpen) return UNEXPECTED_DATA()
-  if (offset + bytes > transfer.unsolicitedBytesMax) return UNEXPECTED_DATA()
+): AscCode | undefined {
+  if (offset + bytes > transfer.unsolicitedBytesMax) return ASC.UNEXPECTED_UNSOLICITED_DATA
   const inOrder = offset === transfer.unsolicitedOffset && dataSn === transfer.unsolicitedDataSn
-  return inOrder ? undefined : WRONG_AMOUNT()
+  return inOrder ? undefined : ASC.NOT_ENOUGH_UNSOLICITED_DATA
 }
 
 function solicitedFault(
-  r2t: OutstandingR2t | undefined,
+  r2t: OutstandingR2t,
   offset: number,
   bytes: number,
   dataSn: number,
-): Buffer | undefined {
-  if (r2t === undefined) return UNEXPECTED_DATA()
+): AscCode | undefined {
   const inOrder = offset === r2t.offset && dataSn === r2t.dataSn
-  return inOrder && offset + bytes <= r2t.end ? undefined : WRONG_AMOUNT()
+  return inOrder && offset + bytes <= r2t.end ? undefined : ASC.NOT_ENOUGH_UNSOLICITED_DATA
 }

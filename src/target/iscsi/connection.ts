@@ -14,6 +14,9 @@ import {
   NOP_INTERVAL_MS,
   NOP_TIMEOUT_MS,
   SEND_QUEUE_BYTES,
+  SEND_QUEUE_BYTES_MIN,
+  SEND_QUEUES_BYTES,
+  SEND_TIMEOUT_MS,
 } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import type { LogLimit } from '../../base/log-limit.ts'
@@ -37,11 +40,12 @@ import type { LoginOutcome } from './login.ts'
 import { LoginExchange } from './login-exchange.ts'
 import { OPCODE_TABLE, type OpcodeHandler } from './opcode-table.ts'
 import type { Session } from './session.ts'
-import { SocketStream, type StreamOwner } from './socket-stream.ts'
-import type { PortalGroup, TargetRegistry } from './target-node.ts'
+import { type SendQueues, SocketStream, type StreamOwner } from './socket-stream.ts'
+import type { PortalGroup, TargetNode, TargetRegistry } from './target-node.ts'
+import { Slice, type Turns, type Worker } from './turns.ts'
 import type { Wakefulness } from './wakefulness.ts'
 
-/** Receive and staging buffers of a connection in the full feature phase, and of one that anybody may open. */
+/** Receive and staging buffers of a normal session, and of what anybody may open: logins and discovery sessions. */
 const BUFFER_BYTES = 64 * KIB
 const LOGIN_BUFFER_BYTES = 4 * KIB
 
@@ -55,6 +59,8 @@ export interface ConnectionHost {
   readonly wakefulness: Wakefulness
   /** Bounds what peers can put into the log. */
   readonly complaints: LogLimit
+  readonly turns: Turns
+  readonly sendQueues: SendQueues
   /** A session for a login that succeeded, or a login status (class << 8 | detail) why there is none. */
   establish(
     connection: Connection,
@@ -67,13 +73,13 @@ export interface ConnectionHost {
   /** The login phase is over, successfully or not. */
   loginEnded(connection: Connection): void
   closed(connection: Connection): void
-  /** Task management may have aborted tasks of any session. */
-  sweepAborted(): void
+  /** Ends all sessions of a target, after what is queued for them has been sent. */
+  endSessions(target: TargetNode | undefined, reason: string): void
 }
 
 export type Phase = 'login' | 'full-feature' | 'closing'
 
-export class Connection implements StreamOwner {
+export class Connection implements StreamOwner, Worker {
   readonly host: ConnectionHost
   readonly group: PortalGroup
   readonly reader: PduReader
@@ -97,11 +103,15 @@ export class Connection implements StreamOwner {
   /** Why the connection ends, for the log. */
   endReason = 'closed by the initiator'
   readonly #login: LoginExchange
+  readonly #slice: Slice
   #handler: OpcodeHandler | undefined
   #flushPlanned = false
+  /** Nothing is read until the send queue has become shorter. */
   #paused = false
   #heardMs: number
   #pingSentMs = -1
+  readonly #sending = new Progress()
+  readonly #collecting = new Progress()
   #nextTag = 0
   /** Our last PDU is out: what still comes is read and thrown away, to see the initiator's end. */
   #ending = false
@@ -110,17 +120,19 @@ export class Connection implements StreamOwner {
     this.host = host
     this.group = group
     this.#heardMs = host.clock.nowMs()
+    this.#slice = new Slice(host.turns)
     this.reader = new PduReader(
       {
         header: (bhs, ahs) => this.#onHeader(bhs, ahs),
         complete: (dataDigestOk) => this.#onComplete(dataDigestOk),
+        mayGoOn: () => !this.#slice.isOver() && this.#hasRoom(),
         fault: (fault) => this.#onFault(fault),
       },
       LOGIN_BUFFER_BYTES,
       LOGIN_SEGMENT_BYTES,
     )
     this.writer = new PduWriter((batch: Batch) => this.stream.send(batch), LOGIN_BUFFER_BYTES)
-    this.stream = new SocketStream(accepted, this)
+    this.stream = new SocketStream(accepted, this, host.sendQueues)
     this.log = host.log.child({ remote: `${this.stream.remoteAddress}:${this.stream.remotePort}` })
     this.#login = new LoginExchange(this)
   }
@@ -132,36 +144,73 @@ export class Connection implements StreamOwner {
   }
 
   received(count: number): boolean {
-    this.#heardMs = this.host.clock.nowMs()
-    const goesOn = this.reader.received(count) && this.#mayRead()
-    const commands = this.session?.tasks.size ?? 0
-    if (commands > 0 && commands <= AWAKE_COMMANDS) this.host.wakefulness.stay(this.#heardMs)
-    return goesOn || this.#ending
+    this.#hear()
+    this.reader.received(count)
+    return this.#rest()
   }
 
   push(from: Buffer, start: number, end: number): boolean {
+    this.#hear()
+    this.reader.push(from, start, end)
+    return this.#rest()
+  }
+
+  /** The next turn, or room in the send queue: goes on with what has been received. */
+  work(): void {
+    this.#slice.begin(this.host.clock.nowMs())
+    this.reader.work()
+    if (this.#rest()) this.stream.resume()
+  }
+
+  #hear(): void {
     this.#heardMs = this.host.clock.nowMs()
-    return (this.reader.push(from, start, end) && this.#mayRead()) || this.#ending
+    this.#slice.begin(this.#heardMs)
+  }
+
+  /** After work: may more be read now? Otherwise the connection is over, or is called again. */
+  #rest(): boolean {
+    const { turns, wakefulness } = this.host
+    const isOver = this.#isOver()
+    this.#paused = !isOver && !this.#hasRoom()
+    if (!isOver && !this.#paused && (this.reader.hasMore || this.#slice.isOver())) {
+      turns.wait(this)
+      return false
+    }
+    turns.leave(this)
+    const commands = this.session?.tasks.size ?? 0
+    if (commands > 0 && commands <= AWAKE_COMMANDS) wakefulness.stay(this.#heardMs)
+    this.#slice.end()
+    return this.#ending || !(isOver || this.#paused)
   }
 
   drained(): void {
-    if (this.#paused && this.stream.queuedBytes < SEND_QUEUE_BYTES / 2) {
-      this.#paused = false
-      this.stream.resume()
-    }
+    if (!this.#paused || !this.#hasRoom(2)) return
+    this.#paused = false
+    this.host.turns.wait(this)
   }
 
   closed(error: Error | undefined): void {
     this.phase = 'closing'
+    this.host.turns.leave(this)
     if (error) this.endReason = error.message
+    // What was on its way into a buffer, or out of one, comes to nothing.
+    this.writer.flush()
+    this.task?.releaseTransfer()
+    this.task = undefined
     this.host.closed(this)
+    this.session?.assertNothingHeld()
   }
 
-  /** An initiator that does not take its answers is not read from: back pressure instead of memory. */
-  #mayRead(): boolean {
-    if (this.stream.queuedBytes < SEND_QUEUE_BYTES) return true
-    this.#paused = true
-    return false
+  /**
+   * An initiator that does not take its answers is not read from: back pressure instead of memory. Before a login and in
+   * discovery sessions little may wait, and the less the more waits for all connections together. `part`: of how much.
+   */
+  #hasRoom(part = 1): boolean {
+    const queued = this.stream.queuedBytes + this.writer.pendingBytes
+    if (queued * part <= SEND_QUEUE_BYTES_MIN) return true
+    const most = this.session?.nexus === undefined ? SEND_QUEUE_BYTES_MIN : SEND_QUEUE_BYTES
+    const left = (SEND_QUEUES_BYTES - this.host.sendQueues.copiedBytes) / 2
+    return queued * part < Math.max(SEND_QUEUE_BYTES_MIN, Math.min(most, left))
   }
 
   // ---- the reader's side
@@ -278,12 +327,14 @@ export class Connection implements StreamOwner {
     this.reader.dataDigest = dataDigest
     this.reader.segmentBytesMax = receiveSegmentBytes
     this.reader.ahsBytesMax = AHS_BYTES_MAX
-    this.reader.resize(BUFFER_BYTES)
     // The last login response still goes without digests.
     this.writer.flush()
-    this.writer.stagingBytes = BUFFER_BYTES
     this.writer.headerDigest = headerDigest
     this.writer.dataDigest = dataDigest
+    if (session.nexus !== undefined) {
+      this.reader.resize(BUFFER_BYTES)
+      this.writer.stagingBytes = BUFFER_BYTES
+    }
     this.host.loginEnded(this)
   }
 
@@ -314,29 +365,35 @@ export class Connection implements StreamOwner {
     this.host.clock.after(1000, () => this.stream.destroy())
   }
 
-  /** Called about once a second: pings a silent initiator and drops a dead one. */
+  /**
+   * Called about once a second. Progress decides who stays: bytes that the initiator takes of what is queued for it, bytes
+   * of the data that it was asked for. Only where nothing is owed silence counts, and a ping is sent.
+   */
   keepAlive(nowMs: number): void {
     const session = this.session
     if (session === undefined || this.phase !== 'full-feature') return
-    for (const task of session.tasks.values()) {
-      // An ORDERED write holds up the whole unit until its data is there: that must end some time.
-      if (task.transfer === undefined || task.executing) continue
-      if (nowMs - task.startedMs > DATA_OUT_TIMEOUT_MS) {
-        this.fail('the data of a write did not come')
-        return
-      }
+    const { acknowledgedBytes, waits } = this.stream.progress()
+    if (this.#sending.stalledMs(nowMs, waits, acknowledgedBytes) > SEND_TIMEOUT_MS) {
+      this.fail('the initiator does not take its answers')
+      return
+    }
+    const collects = [...session.tasks.values()].some((task) => task.collecting)
+    const dataBytes = session.dataOutBytes + (this.task ? this.reader.segmentBytesThere : 0)
+    if (this.#collecting.stalledMs(nowMs, collects, dataBytes) > DATA_OUT_TIMEOUT_MS) {
+      this.fail('the data of a write did not come')
+      return
+    }
+    if (waits || this.#paused) {
+      // It is busy with what it has to take; a ping would only wait behind that.
+      this.#heardMs = Math.max(this.#heardMs, nowMs - NOP_INTERVAL_MS)
+      return
     }
     if (this.#heardMs > this.#pingSentMs) this.#pingSentMs = -1
     if (this.#pingSentMs >= 0) {
       if (nowMs - this.#pingSentMs > NOP_TIMEOUT_MS) this.fail('no answer to a NOP-In')
       return
     }
-    if (this.#paused || nowMs - this.#heardMs < NOP_INTERVAL_MS) {
-      if (this.#paused && nowMs - this.#heardMs > NOP_INTERVAL_MS + NOP_TIMEOUT_MS) {
-        this.fail('the initiator does not take its answers')
-      }
-      return
-    }
+    if (nowMs - this.#heardMs < NOP_INTERVAL_MS) return
     this.#pingSentMs = nowMs
     const to = this.writer.begin()
     const at = this.writer.headerAt
@@ -346,6 +403,19 @@ export class Connection implements StreamOwner {
     putSequence(to, at, session)
     this.writer.end()
     this.planFlush()
+  }
+}
+
+/** For how long something that is owed has not moved. */
+class Progress {
+  #mark = 0
+  #sinceMs = 0
+
+  /** Milliseconds since `mark` changed, or since something is `owed`. */
+  stalledMs(nowMs: number, owed: boolean, mark: number): number {
+    if (!owed || mark !== this.#mark) this.#sinceMs = nowMs
+    this.#mark = mark
+    return nowMs - this.#sinceMs
   }
 }
 

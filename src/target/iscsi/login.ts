@@ -301,7 +301,7 @@ export class LoginNegotiation {
     const { isid, tsih } = defined(this.#fixed, 'the header fields of a checked login')
     const securityStage = this.#stage === STAGE.SECURITY
     const identity = identify(pairs, { securityStage, isid, tsih }, this.#context)
-    const offered = offeredParameters(this.#context.portalGroup.digests)
+    const offered = offeredParameters(this.#context.portalGroup.digests, identity.sessionType)
     const operational = new OperationalNegotiation(offered, identity.sessionType)
     this.#identity = { ...identity, operational }
     return this.#identity

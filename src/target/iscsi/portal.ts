@@ -20,9 +20,10 @@ import type { BufferPool } from '../../hal/block-device.ts'
 import type { DeviceServer, LunMapping, Nexus } from '../scsi/types.ts'
 import { Connection, type ConnectionHost } from './connection.ts'
 import type { LoginOutcome } from './login.ts'
-import { sweepAborted } from './response-transfer.ts'
 import { Session, type SessionInfo } from './session.ts'
-import type { PortalGroup, TargetRegistry } from './target-node.ts'
+import type { SendQueues } from './socket-stream.ts'
+import type { PortalGroup, TargetNode, TargetRegistry } from './target-node.ts'
+import { Turns } from './turns.ts'
 import { Wakefulness } from './wakefulness.ts'
 
 export interface IscsiServerOptions {
@@ -38,6 +39,19 @@ export interface PortalAddress {
   readonly group: string
   readonly address: string
   readonly port: number
+}
+
+/** What peers hold of the target now. */
+export interface ServerLoad {
+  readonly pool: {
+    readonly totalBytes: number
+    readonly freeBytes: number
+    readonly leased: number
+  }
+  /** Logged in or not. */
+  readonly connections: number
+  readonly sessions: number
+  readonly sendQueueBytes: number
 }
 
 /** Login statuses that a session may be refused with (RFC 7143, 11.13.5): class << 8 | detail. */
@@ -57,6 +71,8 @@ export class IscsiServer implements ConnectionHost {
   readonly log: Logger
   readonly wakefulness: Wakefulness
   readonly complaints: LogLimit
+  readonly turns: Turns
+  readonly sendQueues: SendQueues = { copiedBytes: 0 }
   readonly #limits: IscsiServerOptions['limits']
   readonly #listeners = new Map<string, net.Server[]>()
   readonly #connections = new Set<Connection>()
@@ -76,6 +92,7 @@ export class IscsiServer implements ConnectionHost {
     this.log = options.log.child({ part: 'iscsi' })
     this.#limits = options.limits
     this.complaints = new LogLimit(this.clock, STRANGER_LOG_LINES, STRANGER_LOG_PERIOD_MS)
+    this.turns = new Turns(this.clock)
     this.wakefulness = new Wakefulness(() => this.clock.nowMs())
     this.#keepAlive = this.clock.every(1000, () => {
       const nowMs = this.clock.nowMs()
@@ -263,8 +280,10 @@ export class IscsiServer implements ConnectionHost {
     return this.#nextTsih
   }
 
-  sweepAborted(): void {
-    for (const { session } of this.#connections) if (session) sweepAborted(session)
+  endSessions(target: TargetNode | undefined, reason: string): void {
+    for (const connection of [...this.#connections]) {
+      if (connection.session?.target === target) connection.end(reason)
+    }
   }
 
   closed(connection: Connection): void {
@@ -281,7 +300,6 @@ export class IscsiServer implements ConnectionHost {
     if (session.nexus === undefined) return
     this.#sessionCount--
     this.deviceServer.nexusLost(session.nexus)
-    sweepAborted(session)
     connection.log.info(
       {
         part: 'session',
@@ -296,6 +314,19 @@ export class IscsiServer implements ConnectionHost {
   }
 
   // ---- for the daemon
+
+  /** What peers hold of the pool, of places and of send queues: all of it goes back when they leave. */
+  load(): ServerLoad {
+    const { totalBytes, freeBytes, leased } = this.pool
+    let sendQueueBytes = 0
+    for (const { stream } of this.#connections) sendQueueBytes += stream.queuedBytes
+    return {
+      pool: { totalBytes, freeBytes, leased },
+      connections: this.#connections.size,
+      sessions: this.sessions().length,
+      sendQueueBytes,
+    }
+  }
 
   /** Sessions as they are now; discovery sessions, too. */
   sessions(): readonly SessionInfo[] {

@@ -39,6 +39,7 @@ export function admitRequest(connection: Connection, bhs: Buffer): boolean {
 function keepingData(
   name: string,
   act: (connection: Connection, bhs: Buffer, data: Buffer) => void,
+  needsTag = true,
 ): OpcodeHandler {
   return {
     name,
@@ -51,31 +52,39 @@ function keepingData(
         connection.reject(REJECT_REASON.DATA_DIGEST, bhs)
         return
       }
+      if (needsTag && initiatorTaskTag(bhs) === RESERVED_TAG) {
+        connection.reject(REJECT_REASON.INVALID_FIELD, bhs)
+        return
+      }
       act(connection, bhs, data)
     },
   }
 }
 
-export const nopOut = keepingData('NOP-Out', (connection, bhs, data) => {
-  const itt = initiatorTaskTag(bhs)
-  if (itt === RESERVED_TAG) {
-    // An answer to our NOP-In, or a sign of life that wants none. It uses no CmdSN.
-    return
-  }
-  if (!admitRequest(connection, bhs)) return
-  const session = connection.established
-  const { writer } = connection
-  const bytes = Math.min(data.length, session.sendSegmentBytes)
-  const to = writer.begin()
-  const at = writer.headerAt
-  putHeader(to, at, OPCODE.NOP_IN, FINAL_BIT, bytes, itt)
-  bhs.copy(to, at + 8, 8, 16)
-  putU32(to, at + 20, RESERVED_TAG)
-  putSequence(to, at, session)
-  session.useStatSn()
-  writer.endWith(data, 0, bytes)
-  connection.planFlush()
-})
+export const nopOut = keepingData(
+  'NOP-Out',
+  (connection, bhs, data) => {
+    const itt = initiatorTaskTag(bhs)
+    if (itt === RESERVED_TAG) {
+      // An answer to our NOP-In, or a sign of life that wants none. It uses no CmdSN.
+      return
+    }
+    if (!admitRequest(connection, bhs)) return
+    const session = connection.established
+    const { writer } = connection
+    const bytes = Math.min(data.length, session.sendSegmentBytes)
+    const to = writer.begin()
+    const at = writer.headerAt
+    putHeader(to, at, OPCODE.NOP_IN, FINAL_BIT, bytes, itt)
+    bhs.copy(to, at + 8, 8, 16)
+    putU32(to, at + 20, RESERVED_TAG)
+    putSequence(to, at, session)
+    session.useStatSn()
+    writer.endWith(data, 0, bytes)
+    connection.planFlush()
+  },
+  false,
+)
 
 export const taskManagement = keepingData('Task Management', (connection, bhs) => {
   if (!admitRequest(connection, bhs)) return
@@ -85,7 +94,6 @@ export const taskManagement = keepingData('Task Management', (connection, bhs) =
   const response = session.nexus
     ? connection.host.deviceServer.manage(fn, session.nexus, bhs.subarray(8, 16), u32(bhs, 20))
     : TASK_MANAGEMENT_RESPONSE.REJECTED
-  connection.host.sweepAborted()
   const { writer } = connection
   const to = writer.begin()
   const at = writer.headerAt
@@ -99,7 +107,7 @@ export const taskManagement = keepingData('Task Management', (connection, bhs) =
   const cold = fn === TASK_MANAGEMENT.TARGET_COLD_RESET
   if (cold && response === TASK_MANAGEMENT_RESPONSE.COMPLETE) {
     // RFC 7143, 11.5.1: a cold reset ends all sessions of the target; ours after the response.
-    connection.end('target cold reset')
+    connection.host.endSessions(session.target, 'target cold reset')
   }
 })
 

@@ -15,16 +15,15 @@ import {
   STATUS_BIT,
   UNDERFLOW_BIT,
 } from '../../iscsi/pdu.ts'
-import { STATUS, type Task } from '../scsi/task.ts'
+import { STATUS, TASK_STATE } from '../scsi/task.ts'
 import type { CommandTask } from './command-task.ts'
 import type { Session } from './session.ts'
 
 /** A lease whose bytes were all copied is free before they have left, where there are no more than these. */
 const EARLY_RELEASE_BYTES_MAX = 8 * KIB
 
-/** Task.onComplete of every task of this transport. */
-export function completeTask(done: Task): void {
-  const task = done as CommandTask
+/** The result of a task stands. */
+export function completeTask(task: CommandTask): void {
   const { connection } = task
   const session = connection.established
   if (session.tasks.get(task.tag) === task) forgetTask(session, task)
@@ -37,98 +36,129 @@ export function completeTask(done: Task): void {
     connection.planFlush()
   }
   task.releaseTransfer()
-  if (task.readBytes > 0) returnRead(session, task.readBytes)
+  if (task.readBytes > 0) returnRead(session, task)
+  session.fences.delete(task)
 }
 
-/** Hands a task with all its data to the device server. */
+/** Its tag is free at once, even where a slow disk still holds its buffers. */
+export function abortTask(task: CommandTask): void {
+  const { connection, abortAnswer } = task
+  const session = connection.established
+  forgetTask(session, task)
+  session.forgetRead(task)
+  session.openWindow()
+  if (abortAnswer && connection.phase === 'full-feature') {
+    task.status = abortAnswer.status
+    task.sense = abortAnswer.sense
+    sendResponse(session, task, task.movedBytes - task.expectedBytes)
+    connection.planFlush()
+  }
+  // Before and between pieces nobody but the transport has the buffer.
+  if (task.state === TASK_STATE.RUNNING) session.fences.add(task)
+  else task.releaseTransfer()
+}
+
+/** The device has read a piece of a long READ: it is sent, and the next one starts when there is room. */
+export function continueRead(task: CommandTask): void {
+  const { connection } = task
+  if (connection.phase === 'full-feature') {
+    sendDataIn(connection.established, task, task.movedBytes - task.pieceBytes, task.pieceBytes)
+    connection.planFlush()
+  } else {
+    task.dataIn?.release()
+    task.dataIn = undefined
+  }
+  if (task.readBytes > 0) returnRead(connection.established, task)
+  startTask(task)
+}
+
+/** Hands a task to the device server: with all the data of a piece, or with room for it. */
 export function startTask(task: CommandTask): void {
-  task.executing = true
+  const session = task.connection.established
+  if (task.leftToRead > 0 && !session.takeRead(task)) return
+  execute(task)
+}
+
+function execute(task: CommandTask): void {
   task.connection.host.deviceServer.execute(task)
 }
 
 /** Gives back a read's part of the session's share, and starts the reads that waited for it. */
-function returnRead(session: Session, bytes: number): void {
-  let next = session.returnRead(bytes)
-  while (next !== undefined) {
-    startTask(next)
-    next = session.returnRead(0)
-  }
+function returnRead(session: Session, task: CommandTask): void {
+  const { readBytes } = task
+  task.readBytes = 0
+  session.returnRead(readBytes, execute)
 }
 
 /** The task has no response to come: its tag is free again, and the window counts it no more. */
-export function forgetTask(session: Session, task: CommandTask): void {
+function forgetTask(session: Session, task: CommandTask): void {
   session.tasks.delete(task.tag)
   if (task.immediate) session.immediateTasks--
 }
 
-/**
- * Tasks that task management has aborted never answer: their tags are free at once, even where a slow
- * disk still holds their buffers.
- */
-export function sweepAborted(session: Session): void {
-  for (const task of session.tasks.values()) {
-    if (!task.aborted) continue
-    forgetTask(session, task)
-    // Before execution nobody but the transport has the buffer.
-    if (!task.executing) task.releaseTransfer()
-  }
-  session.openWindow()
-}
-
 function respond(session: Session, task: CommandTask): void {
   const good = task.status === STATUS.GOOD || task.status === STATUS.CONDITION_MET
-  const wanted = good ? task.dataInBytes : 0
+  const wanted = good ? task.dataInBytes : task.movedBytes
   const bytes = task.direction === 'in' ? Math.min(wanted, task.expectedBytes) : 0
   const moved = task.direction === 'out' ? task.cdbTransferBytes : wanted
   const difference = moved - task.expectedBytes
-  if (bytes === 0) {
+  if (bytes === 0 || !good) {
     task.dataIn?.release()
     sendResponse(session, task, difference)
     return
   }
-  sendDataIn(session, task, bytes, difference)
+  sendDataIn(session, task, task.movedBytes, bytes - task.movedBytes, difference)
 }
 
 function residualFlags(difference: number): number {
   return difference > 0 ? OVERFLOW_BIT : difference < 0 ? UNDERFLOW_BIT : 0
 }
 
-function sendDataIn(session: Session, task: CommandTask, bytes: number, difference: number): void {
+/**
+ * Data-In for `bytes` of the transfer from `from` on, which are at the start of the task's buffer. The last PDU carries the
+ * status and the residual count `difference`; absent: more is to come.
+ */
+function sendDataIn(
+  session: Session,
+  task: CommandTask,
+  from: number,
+  bytes: number,
+  difference?: number,
+): void {
   const { writer } = task.connection
   const { sendSegmentBytes } = session
   const { maxBurstBytes } = session.parameters
   const lease = task.dataIn
   let copied = true
-  let burst = 0
-  for (let offset = 0; offset < bytes; ) {
-    const length = Math.min(sendSegmentBytes, bytes - offset, maxBurstBytes - burst)
-    const last = offset + length === bytes
-    burst += length
-    const endsBurst = last || burst === maxBurstBytes
-    if (endsBurst) burst = 0
+  for (let at = 0; at < bytes; ) {
+    const length = Math.min(sendSegmentBytes, bytes - at, maxBurstBytes - task.burstBytes)
+    const last = difference !== undefined && at + length === bytes
+    task.burstBytes += length
+    const endsBurst = task.burstBytes === maxBurstBytes
+    if (endsBurst) task.burstBytes = 0
     const to = writer.begin()
-    const at = writer.headerAt
+    const header = writer.headerAt
     const flags = last
       ? FINAL_BIT | STATUS_BIT | residualFlags(difference)
       : endsBurst
         ? FINAL_BIT
         : 0
-    putHeader(to, at, OPCODE.DATA_IN, flags, length, task.tag)
-    putU32(to, at + 20, RESERVED_TAG)
-    putSequence(to, at, session)
-    putU32(to, at + 36, task.dataPdus++)
-    putU32(to, at + 40, offset)
+    putHeader(to, header, OPCODE.DATA_IN, flags, length, task.tag)
+    putU32(to, header + 20, RESERVED_TAG)
+    putSequence(to, header, session)
+    putU32(to, header + 36, task.dataPdus++)
+    putU32(to, header + 40, from + at)
     if (last) {
-      to[at + 3] = task.status
+      to[header + 3] = task.status
       session.useStatSn()
-      putU32(to, at + 44, Math.abs(difference))
+      putU32(to, header + 44, Math.abs(difference))
     } else {
       // StatSN is reserved unless the PDU carries a status.
-      putU32(to, at + 24, 0)
+      putU32(to, header + 24, 0)
     }
-    if (lease !== undefined) copied = writer.endWithLease(lease, offset, length) && copied
-    else writer.endWith(task.dataInBuffer as Buffer, offset, length)
-    offset += length
+    if (lease !== undefined) copied = writer.endWithLease(lease, at, length) && copied
+    else writer.endWith(task.dataInBuffer as Buffer, at, length)
+    at += length
   }
   if (lease === undefined) return
   task.dataIn = undefined
@@ -138,13 +168,13 @@ function sendDataIn(session: Session, task: CommandTask, bytes: number, differen
     lease.release()
     return
   }
-  const readBytes = task.readBytes
+  const { readBytes } = task
   task.readBytes = 0
   writer.release({
     bytes: lease.bytes,
     release() {
       lease.release()
-      returnRead(session, readBytes)
+      session.returnRead(readBytes, execute)
     },
   })
 }

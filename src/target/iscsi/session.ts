@@ -2,6 +2,7 @@
  * An iSCSI session (RFC 7143, 4.4) with its one connection: the CmdSN window, the tasks by initiator task
  * tag, and the SCSI nexus. Called by connection.ts and the request handlers; knows nothing of sockets.
  */
+import { assert } from '../../base/assert.ts'
 import { COMMAND_WINDOW_MIN, FIRST_BURST_BYTES } from '../../base/limits.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
 import type { SessionParameters } from '../../iscsi/parameters.ts'
@@ -14,6 +15,7 @@ import {
 } from '../../iscsi/pdu.ts'
 import type { Nexus } from '../scsi/types.ts'
 import type { CommandTask } from './command-task.ts'
+import { PoolShare } from './pool-share.ts'
 import type { TargetNode } from './target-node.ts'
 
 /** What becomes of a request by its CmdSN (RFC 7143, 4.2.2.1). */
@@ -54,9 +56,13 @@ export class Session implements Sequence {
   statSn: number
   expCmdSn: number
   maxCmdSn: number
-  /** Bytes of the pool that reads hold until they have left, and writes until they are done. */
-  #readBytes = 0
-  #writeBytes = 0
+  /** What reads hold of the pool until they have left, and writes until they are done. */
+  readonly reads: PoolShare
+  readonly writes: PoolShare
+  /** Aborted tasks whose I/O is still with the device, which has their buffers. */
+  readonly fences = new Set<CommandTask>()
+  /** Data-Out that was expected and has come, bytes: progress, for the connection's time limits. */
+  dataOutBytes = 0
   /** Reads that wait until earlier ones of this session have left. */
   readonly #deferred: CommandTask[] = []
   /** The most that the configuration allows. */
@@ -90,6 +96,8 @@ export class Session implements Sequence {
     this.#windowMax = init.windowMax
     this.#pool = init.pool
     this.#sharers = init.sharers
+    this.reads = new PoolShare(init.pool, init.sharers)
+    this.writes = new PoolShare(init.pool, init.sharers)
     this.maxCmdSn = serialAdd(this.expCmdSn, -1)
     this.openWindow()
   }
@@ -126,51 +134,48 @@ export class Session implements Sequence {
     if (serialBefore(this.maxCmdSn, maxCmdSn)) this.maxCmdSn = maxCmdSn
   }
 
-  /**
-   * What reads, and what writes, of one session may hold of the pool: its share of half of it. An initiator that takes
-   * nothing, or sends nothing, thus holds up nobody else. One command may always go on.
-   */
-  #mayHold(held: number, bytes: number): boolean {
-    const share = this.#pool.totalBytes / 2 / Math.max(1, this.#sharers())
-    return held === 0 || held + bytes <= share
-  }
-
-  /** Room for a write's data, or not: then it is for the initiator to send the command again. */
-  takeWrite(bytes: number): boolean {
-    if (!this.#mayHold(this.#writeBytes, bytes)) return false
-    this.#writeBytes += bytes
-    return true
-  }
-
-  returnWrite(bytes: number): void {
-    this.#writeBytes -= bytes
-  }
-
-  /** A read may start now; otherwise it has been put in line, behind those that came before. */
-  takeRead(task: CommandTask, bytes: number): boolean {
-    if (this.#deferred.length > 0 || !this.#mayHold(this.#readBytes, bytes)) {
-      this.#deferred.push(task)
+  /** A read's next piece may start now; otherwise it has been put in line, behind those that came before. */
+  takeRead(task: CommandTask): boolean {
+    if (task.movedBytes > 0) {
+      if (this.#grant(task)) return true
+      this.#deferred.unshift(task)
       return false
     }
-    this.#readBytes += bytes
-    task.readBytes = bytes
-    return true
+    if (this.#deferred.length === 0 && this.#grant(task)) return true
+    this.#deferred.push(task)
+    return false
   }
 
-  /** The bytes of a read have left, or there were none. Returns the next read that may start. */
-  returnRead(bytes: number): CommandTask | undefined {
-    this.#readBytes -= bytes
-    for (;;) {
-      const [next] = this.#deferred
-      if (next === undefined) return undefined
-      const over = next.aborted || next.completed
-      if (!over && !this.#mayHold(this.#readBytes, next.wantedReadBytes)) return undefined
+  #grant(task: CommandTask): boolean {
+    const bytes = this.reads.take(task.leftToRead, true)
+    task.pieceBytes = bytes
+    task.readBytes = bytes
+    return bytes > 0
+  }
+
+  /** The bytes of a read have left, or there were none: `start` gets the reads that there is room for now. */
+  returnRead(bytes: number, start: (task: CommandTask) => void): void {
+    this.reads.giveBack(bytes)
+    for (let next = this.#deferred[0]; next && this.#grant(next); next = this.#deferred[0]) {
       this.#deferred.shift()
-      if (over) continue
-      this.#readBytes += next.wantedReadBytes
-      next.readBytes = next.wantedReadBytes
-      return next
+      start(next)
     }
+  }
+
+  /** An aborted read waits no more. */
+  forgetRead(task: CommandTask): void {
+    const at = this.#deferred.indexOf(task)
+    if (at >= 0) this.#deferred.splice(at, 1)
+  }
+
+  /** The connection is closed: what the session still holds of the pool is with the device, and nothing else is. */
+  assertNothingHeld(): void {
+    let withDevice = 0
+    for (const { transfer, readBytes } of this.fences) {
+      withDevice += readBytes + (transfer?.lease.bytes.length ?? 0)
+    }
+    const held = this.reads.heldBytes + this.writes.heldBytes
+    assert(held === withDevice, `a session that has ended holds ${held} bytes, not ${withDevice}`)
   }
 
   /** StatSN for a PDU that carries status; it is used up. */

@@ -8,6 +8,7 @@
  * 'data' events and are copied once more (docs/adr/0004-receive-buffers.md).
  */
 import net from 'node:net'
+import { type TcpProgress, tcpProgress } from '../../hal/libc.ts'
 import type { Batch } from '../../iscsi/pdu-writer.ts'
 
 export interface StreamOwner {
@@ -25,7 +26,12 @@ export interface StreamOwner {
 
 /** What of node:net's internals the handle's move relies on. */
 interface WithHandle {
-  _handle: object | null
+  _handle: { readonly fd?: number } | null
+}
+
+/** Memory in the send queues of all streams that share it: copies of answers, not leases. */
+export interface SendQueues {
+  copiedBytes: number
 }
 
 export class SocketStream {
@@ -35,14 +41,19 @@ export class SocketStream {
   readonly localPort: number
   readonly #socket: net.Socket
   readonly #owner: StreamOwner
+  readonly #queues: SendQueues
+  /** Of the socket; -1: unknown. */
+  readonly #fd: number
   readonly #batches = new Set<Batch>()
   /** Bytes handed to the socket that have not left. */
   queuedBytes = 0
   #closed = false
 
   /** Takes over a socket that was accepted with `pauseOnConnect`. */
-  constructor(accepted: net.Socket, owner: StreamOwner) {
+  constructor(accepted: net.Socket, owner: StreamOwner, queues: SendQueues) {
     this.#owner = owner
+    this.#queues = queues
+    this.#fd = (accepted as unknown as WithHandle)._handle?.fd ?? -1
     this.remoteAddress = accepted.remoteAddress ?? '?'
     this.remotePort = accepted.remotePort ?? 0
     this.localAddress = accepted.localAddress ?? '?'
@@ -57,9 +68,7 @@ export class SocketStream {
     this.#socket.on('close', () => {
       if (this.#closed) return
       this.#closed = true
-      for (const batch of this.#batches) batch.sent()
-      this.#batches.clear()
-      this.queuedBytes = 0
+      for (const batch of this.#batches) this.#left(batch)
       owner.closed(failure)
     })
   }
@@ -104,11 +113,9 @@ export class SocketStream {
     }
     this.#batches.add(batch)
     this.queuedBytes += batch.bytes
+    this.#queues.copiedBytes += batch.copiedBytes
     const done = (): void => {
-      if (!this.#batches.delete(batch)) return
-      this.queuedBytes -= batch.bytes
-      batch.sent()
-      this.#owner.drained()
+      if (this.#left(batch)) this.#owner.drained()
     }
     const pieces = batch.pieces
     const last = pieces.length - 1
@@ -122,11 +129,24 @@ export class SocketStream {
     socket.uncork()
   }
 
-  /** Stops reading until `resume`: back pressure on the initiator. */
-  pause(): void {
-    this.#socket.pause()
+  /** A batch is out of the queue, sent or lost. False: it was before. */
+  #left(batch: Batch): boolean {
+    if (!this.#batches.delete(batch)) return false
+    this.queuedBytes -= batch.bytes
+    this.#queues.copiedBytes -= batch.copiedBytes
+    batch.sent()
+    return true
   }
 
+  /** What the peer has taken so far. Where the kernel does not say, what has left the queue counts as taken. */
+  progress(): TcpProgress {
+    const waits = this.queuedBytes > 0
+    const known = this.isClosed || this.#fd < 0 ? undefined : tcpProgress(this.#fd)
+    if (!known) return { acknowledgedBytes: -this.queuedBytes, waits }
+    return { ...known, waits: known.waits || waits }
+  }
+
+  /** Reads on, after `received` or `push` said not to. */
   resume(): void {
     if (!this.isClosed) this.#socket.resume()
   }

@@ -12,7 +12,7 @@
  *   a target. All others are refused with 05/0E/03.
  * - Data-Out command that is flagged as a read: refused with 05/0E/03.
  */
-import { MAX_TRANSFER_BYTES } from '../../base/limits.ts'
+import { LARGE_TRANSFER_BYTES, MAX_TRANSFER_BYTES } from '../../base/limits.ts'
 import { hasServiceActions } from './command-table.ts'
 import { ASC, type FieldPointer, failWith, SENSE_KEY, sense, usesDescriptorSense } from './sense.ts'
 import { STATUS, TASK_ATTRIBUTE, type Task } from './task.ts'
@@ -120,7 +120,9 @@ function sizeDataOut(task: Task, command: ScsiCommand, unit: LogicalUnit): boole
     if (offered === 0 || command.dataOutFit !== 'always-exact') return true
     return refuse(task, ASC.INVALID_FIELD_IN_CDB)
   }
-  if (wanted > MAX_TRANSFER_BYTES) return refuse(task, ASC.INVALID_FIELD_IN_CDB)
+  if (wanted > (command.inPieces ? LARGE_TRANSFER_BYTES : MAX_TRANSFER_BYTES)) {
+    return refuse(task, ASC.INVALID_FIELD_IN_CDB)
+  }
   const isRead = task.direction === 'in' && task.expectedBytes > 0
   const fit = command.dataOutFit ?? 'at-least'
   const tooShort = offered < wanted && fit !== 'whole-blocks'

@@ -2,17 +2,20 @@
  * The SCSI target device (SAM-5, 4.8): routes tasks to logical units, runs task management (clause 7) and knows which nexus
  * sees which unit. One for all targets; made by the daemon, called by target/iscsi/session.
  */
+import { assert } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
+import { STRANGER_LOG_LINES, STRANGER_LOG_PERIOD_MS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
+import { LogLimit } from '../../base/log-limit.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
 import { admitTask } from './admission.ts'
 import { findCommand } from './command-table.ts'
 import { BlockUnit } from './logical-unit.ts'
 import { decodeLun } from './lun.ts'
-import { ASC } from './sense.ts'
-import { STATUS, type Task } from './task.ts'
+import { ASC, SENSE_KEY, sense, usesDescriptorSense } from './sense.ts'
+import { type AbortAnswer, STATUS, type Task } from './task.ts'
+import { tellOthers } from './task-set.ts'
 import {
-  type AscCode,
   type DeviceServer,
   type LogicalUnit,
   type LunMapping,
@@ -31,14 +34,22 @@ export function createDeviceServer(options: DeviceServerOptions): DeviceServer {
   return new TargetDevice(options)
 }
 
-type UnitFunction = (unit: LogicalUnit, nexus: Nexus, tag: number) => number
+/** A task management function on one logical unit. */
+interface UnitFunction {
+  /** It touches the tasks of other nexuses: not for a nexus that may only read. */
+  readonly disturbs: boolean
+  act(unit: LogicalUnit, nexus: Nexus, tag: number): number
+}
 
-/** Task management functions on one logical unit, by code. */
-const UNIT_FUNCTIONS: ReadonlyMap<number, UnitFunction> = new Map<number, UnitFunction>([
-  [TASK_MANAGEMENT.ABORT_TASK, abortTask],
-  [TASK_MANAGEMENT.ABORT_TASK_SET, abortTaskSet],
-  [TASK_MANAGEMENT.CLEAR_TASK_SET, clearTaskSet],
-  [TASK_MANAGEMENT.LOGICAL_UNIT_RESET, resetUnit],
+const { COMPLETE, NO_TASK, NO_LUN, NOT_AUTHORIZED, UNSUPPORTED, NO_REASSIGN } =
+  TASK_MANAGEMENT_RESPONSE
+
+/** By code (SAM-5, clause 7). */
+const UNIT_FUNCTIONS: ReadonlyMap<number, UnitFunction> = new Map([
+  [TASK_MANAGEMENT.ABORT_TASK, { disturbs: false, act: abortTask }],
+  [TASK_MANAGEMENT.ABORT_TASK_SET, { disturbs: false, act: abortTaskSet }],
+  [TASK_MANAGEMENT.CLEAR_TASK_SET, { disturbs: true, act: clearTaskSet }],
+  [TASK_MANAGEMENT.LOGICAL_UNIT_RESET, { disturbs: true, act: resetUnit }],
 ])
 
 /** Target resets act on all units of the nexus: warm and cold differ only in what the transport does after. */
@@ -49,39 +60,36 @@ const TARGET_RESETS: ReadonlySet<number> = new Set([
 
 /** Functions that are refused: there is no ACA (NORMACA = 0), and no allegiance moves at ErrorRecoveryLevel 0. */
 const REFUSED: ReadonlyMap<number, number> = new Map([
-  [TASK_MANAGEMENT.CLEAR_ACA, TASK_MANAGEMENT_RESPONSE.UNSUPPORTED],
-  [TASK_MANAGEMENT.TASK_REASSIGN, TASK_MANAGEMENT_RESPONSE.NO_REASSIGN],
+  [TASK_MANAGEMENT.CLEAR_ACA, UNSUPPORTED],
+  [TASK_MANAGEMENT.TASK_REASSIGN, NO_REASSIGN],
 ])
 
 function abortTask(unit: LogicalUnit, nexus: Nexus, tag: number): number {
   const task = unit.tasks.find(nexus, tag)
-  if (!task) return TASK_MANAGEMENT_RESPONSE.NO_TASK
+  if (!task) return NO_TASK
   unit.tasks.abort((other) => other === task)
-  return TASK_MANAGEMENT_RESPONSE.COMPLETE
+  return COMPLETE
 }
 
 function abortTaskSet(unit: LogicalUnit, nexus: Nexus): number {
   unit.tasks.abort((task) => task.nexus === nexus)
-  return TASK_MANAGEMENT_RESPONSE.COMPLETE
+  return COMPLETE
 }
 
 function clearTaskSet(unit: LogicalUnit, nexus: Nexus): number {
-  // TAS = 0: tasks of other nexuses vanish without a status, a unit attention tells (SAM-5, 5.14).
-  for (const other of unit.tasks.abort(() => true)) {
-    if (other === nexus) continue
-    unit.establishUnitAttentionFor(ASC.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, other)
-  }
-  return TASK_MANAGEMENT_RESPONSE.COMPLETE
+  unit.tasks.abort(() => true, tellOthers(nexus))
+  return COMPLETE
 }
 
-function resetUnit(unit: LogicalUnit): number {
-  unit.reset(ASC.BUS_DEVICE_RESET_FUNCTION)
-  return TASK_MANAGEMENT_RESPONSE.COMPLETE
+function resetUnit(unit: LogicalUnit, nexus: Nexus): number {
+  unit.reset(ASC.BUS_DEVICE_RESET_FUNCTION, nexus)
+  return COMPLETE
 }
 
 class TargetDevice implements DeviceServer {
   readonly #clock: Clock
   readonly #log: Logger
+  readonly #logLimit: LogLimit
   /** Answers INQUIRY, REPORT LUNS and REQUEST SENSE for LUNs that are not there. */
   readonly #absentUnit: LogicalUnit
   /** Units that keep state for a nexus, by nexus id: also those that its map has lost since. */
@@ -90,6 +98,7 @@ class TargetDevice implements DeviceServer {
   constructor(options: DeviceServerOptions) {
     this.#clock = options.clock
     this.#log = options.log
+    this.#logLimit = new LogLimit(options.clock, STRANGER_LOG_LINES, STRANGER_LOG_PERIOD_MS)
     this.#absentUnit = new BlockUnit({
       name: 'absent',
       identity: { naa: Buffer.alloc(0), serial: '', vendor: '', product: '', revision: '' },
@@ -113,23 +122,29 @@ class TargetDevice implements DeviceServer {
   }
 
   execute(task: Task): void {
-    task.dataComplete = true
-    task.startedMs = this.#clock.nowMs()
-    if (task.aborted) task.finish(STATUS.TASK_ABORTED, undefined)
-    else task.unit?.tasks.enter(task)
+    assert(!task.aborted, `task ${task.tag} is not executed after its end`)
+    if (task.movedBytes === 0) task.startedMs = this.#clock.nowMs()
+    task.unit?.tasks.enter(task)
   }
 
   manage(fn: number, nexus: Nexus, lunField: Buffer, tag: number): number {
     const refused = REFUSED.get(fn)
     if (refused !== undefined) return refused
     if (TARGET_RESETS.has(fn)) return this.#resetTarget(nexus)
-    const act = UNIT_FUNCTIONS.get(fn)
-    if (!act) return TASK_MANAGEMENT_RESPONSE.UNSUPPORTED
+    const row = UNIT_FUNCTIONS.get(fn)
+    if (!row) return UNSUPPORTED
     const lun = decodeLun(lunField)
-    const unit = lun === undefined ? undefined : nexus.luns.get(lun)?.unit
-    if (!unit) return TASK_MANAGEMENT_RESPONSE.NO_LUN
-    this.#log.info({ fn, unit: unit.name, initiator: nexus.initiatorName }, 'task management')
-    return act(unit, nexus, tag)
+    const mapping = lun === undefined ? undefined : nexus.luns.get(lun)
+    if (!mapping) return NO_LUN
+    if (row.disturbs && mapping.readOnly) return NOT_AUTHORIZED
+    this.#say({ fn, unit: mapping.unit.name, initiator: nexus.initiatorName }, 'task management')
+    return row.act(mapping.unit, nexus, tag)
+  }
+
+  /** Initiators may send as many functions as they like: the log has only so many lines for them. */
+  #say(fields: object, message: string): void {
+    const allowed = this.#logLimit.take()
+    if (allowed) this.#log.info({ ...fields, ...allowed }, message)
   }
 
   nexusEstablished(nexus: Nexus): void {
@@ -139,7 +154,7 @@ class TargetDevice implements DeviceServer {
   lunsChanged(nexus: Nexus, previous: ReadonlyMap<number, LunMapping>): void {
     const now = unitsOf(nexus.luns)
     for (const unit of unitsOf(previous)) {
-      if (!now.has(unit)) this.#detach(nexus, unit)
+      if (!now.has(unit)) this.#detach(nexus, unit, tellOfLoss)
     }
     for (const unit of now) {
       this.#attach(nexus, unit)
@@ -154,10 +169,10 @@ class TargetDevice implements DeviceServer {
   }
 
   #resetTarget(nexus: Nexus): number {
-    this.#log.info({ initiator: nexus.initiatorName, target: nexus.targetName }, 'target reset')
-    const code: AscCode = ASC.SCSI_BUS_RESET
-    for (const unit of unitsOf(nexus.luns)) unit.reset(code)
-    return TASK_MANAGEMENT_RESPONSE.COMPLETE
+    if ([...nexus.luns.values()].some(({ readOnly }) => readOnly)) return NOT_AUTHORIZED
+    this.#say({ initiator: nexus.initiatorName, target: nexus.targetName }, 'target reset')
+    for (const unit of unitsOf(nexus.luns)) unit.reset(ASC.SCSI_BUS_RESET, nexus)
+    return COMPLETE
   }
 
   #attach(nexus: Nexus, unit: LogicalUnit): void {
@@ -167,10 +182,19 @@ class TargetDevice implements DeviceServer {
     unit.attach(nexus)
   }
 
-  #detach(nexus: Nexus, unit: LogicalUnit): void {
-    unit.tasks.abort((task) => task.nexus === nexus)
+  #detach(nexus: Nexus, unit: LogicalUnit, answer?: (task: Task) => AbortAnswer): void {
+    unit.tasks.abort((task) => task.nexus === nexus, answer)
     unit.detach(nexus)
     this.#attached.get(nexus.id)?.delete(unit)
+  }
+}
+
+/** The unit is not there any more for the task's nexus (SPC-5, 6.6). */
+function tellOfLoss(task: Task): AbortAnswer {
+  const descriptor = usesDescriptorSense(task)
+  return {
+    status: STATUS.CHECK_CONDITION,
+    sense: sense(SENSE_KEY.ILLEGAL_REQUEST, ASC.LOGICAL_UNIT_NOT_SUPPORTED, { descriptor }),
   }
 }
 

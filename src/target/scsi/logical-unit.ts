@@ -13,7 +13,7 @@ import { checkUnitState } from './admission.ts'
 import { UnitReservations } from './reservations.ts'
 import { ASC, failTask, senseForError } from './sense.ts'
 import { STATUS, type Task } from './task.ts'
-import { TaskSet } from './task-set.ts'
+import { TaskSet, tellOthers } from './task-set.ts'
 import type {
   AscCode,
   CommandStatistics,
@@ -162,8 +162,8 @@ export class BlockUnit implements LogicalUnit {
     return this.#attentions.takeDeferred(nexus)
   }
 
-  reset(code: AscCode): void {
-    this.tasks.abort(() => true)
+  reset(code: AscCode, by?: Nexus): void {
+    this.tasks.abort(() => true, by && tellOthers(by))
     this.reservations.clear()
     this.stopped = false
     this.#resetMode()

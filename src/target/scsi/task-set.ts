@@ -4,15 +4,18 @@
  * Used by logical-unit.ts (owns it) and device-server.ts (admits, enters, aborts).
  *
  *   admit -> COLLECTING -> enter -> (WAITING ->) RUNNING -> taskEnded
+ *                 ^------------- taskPaused ---------'      between two pieces
  *
  * Who waits for whom; `older` is by order of admission, HEAD OF QUEUE tasks count as older than all:
- *   1. every task for an older ORDERED or HEAD OF QUEUE task, in whatever state; an ORDERED task for every older one
- *      (8.9). A HEAD OF QUEUE task for neither.
+ *   1. every task for an older ORDERED or HEAD OF QUEUE task, an ORDERED task for every older one (8.9); a HEAD OF QUEUE
+ *      task for neither.
  *   2. a task of class `unit` for all that run, all but `none` for it while it runs.
  *   3. overlapping ranges: `exclusive` for all that run, all for it. Plain reads and writes do not wait for each
  *      other: SBC leaves the order of overlapping commands in flight to the initiator.
  *   4. overlapping ranges: everything for a fence. A fence is an aborted task whose I/O is still with the disk and may change
  *      the medium: the abort is answered at once, and yet no old write lands after a newer one.
+ * A task that waits for its initiator (COLLECTING), or by rule 1 behind such a one of its own nexus, is not enabled: other
+ * nexuses do not wait for it, whatever the rules say. An initiator that stops in the middle of a write holds up itself alone.
  * Rules 2 and 3 hold against waiting tasks, too, if they are older; thus the order is first in, first out among those in conflict,
  * nobody starves, and as waiting is only for older or running ones there is no deadlock.
  *
@@ -20,7 +23,14 @@
  * starts the task, without a search or an allocation.
  */
 import { assert } from '../../base/assert.ts'
-import { STATUS, TASK_ATTRIBUTE, TASK_STATE, type Task, type TaskOwner } from './task.ts'
+import {
+  type AbortAnswer,
+  STATUS,
+  TASK_ATTRIBUTE,
+  TASK_STATE,
+  type Task,
+  type TaskOwner,
+} from './task.ts'
 import type { Nexus, SerializationClass } from './types.ts'
 
 export class TaskSet implements TaskOwner {
@@ -116,19 +126,33 @@ export class TaskSet implements TaskOwner {
     return undefined
   }
 
-  /** Aborts one task, or all of a nexus, or all: those that `concerns` picks. Returns the nexuses that lost any. */
-  abort(concerns: (task: Task) => boolean): Set<Nexus> {
+  /** Called by {@link Task.endPiece}: the task waits for its initiator again. */
+  taskPaused(task: Task): void {
+    assert(task.state === TASK_STATE.RUNNING, `task ${task.tag} paused while running`)
+    if (isExclusive(task)) this.#exclusives--
+    task.state = TASK_STATE.COLLECTING
+    if (this.#waiting > 0) this.#drain()
+  }
+
+  /**
+   * Aborts the tasks that `concerns` picks, and tells the transport; `answer` says what their initiators are told, which is
+   * nothing by default.
+   */
+  abort(
+    concerns: (task: Task) => boolean,
+    answer: (task: Task) => AbortAnswer | undefined = () => undefined,
+  ): void {
     // Two steps, as the transport's callbacks may end further tasks and so change the list.
     const concerned: Task[] = []
     for (let task = this.#first; task; task = task.next) {
       if (!task.aborted && !task.completed && concerns(task)) concerned.push(task)
     }
-    for (const task of concerned) this.#markAborted(task)
     for (const task of concerned) {
-      if (task.state === TASK_STATE.OUTSIDE && !task.completed) this.#tellTransport(task)
+      task.abortAnswer = answer(task)
+      this.#markAborted(task)
     }
+    for (const task of concerned) task.events.onAborted(task)
     if (this.#waiting > 0) this.#drain()
-    return new Set(concerned.map((task) => task.nexus))
   }
 
   #markAborted(task: Task): void {
@@ -140,12 +164,6 @@ export class TaskSet implements TaskOwner {
     }
     if (task.state === TASK_STATE.WAITING) this.#removeWaiting(task)
     this.#forget(task)
-  }
-
-  /** An aborted task that never ran: one that had been executed completes, one still collecting is only announced. */
-  #tellTransport(task: Task): void {
-    if (task.dataComplete) task.finish(STATUS.TASK_ABORTED, undefined)
-    else task.onAborted?.(task)
   }
 
   /** Takes the task out of the list and the counters. */
@@ -201,7 +219,37 @@ export class TaskSet implements TaskOwner {
       return false
     }
     for (let other = this.#first; other; other = other.next) {
-      if (other !== task && isInTheWay(other, task)) return true
+      if (other !== task && this.#isInTheWay(other, task)) return true
+    }
+    return false
+  }
+
+  /** Must `task`, which is to start, wait for `other`? The numbers are those of the file's comment. */
+  #isInTheWay(other: Task, task: Task): boolean {
+    if (other.aborted) {
+      return other.rangeWrites && (classOf(task) === 'unit' || overlap(other, task))
+    }
+    const sameNexus = other.nexus === task.nexus
+    if (!sameNexus && this.#isDormant(other)) return false
+    if (comesBefore(other, task)) return true
+    if (other.state === TASK_STATE.COLLECTING) return false
+    const older = other.sequence < task.sequence && task.attribute !== TASK_ATTRIBUTE.HEAD_OF_QUEUE
+    if (other.state === TASK_STATE.WAITING && !older) return false
+    const itsClass = classOf(other)
+    const ownClass = classOf(task)
+    if (ownClass === 'unit') return true
+    if (itsClass === 'unit') return ownClass !== 'none'
+    return (itsClass === 'exclusive' || ownClass === 'exclusive') && overlap(other, task)
+  }
+
+  /** Does the task wait for its initiator, itself or behind an older one of its nexus by rule 1? */
+  #isDormant(task: Task): boolean {
+    if (task.state !== TASK_STATE.WAITING) return task.state === TASK_STATE.COLLECTING
+    let collects = false
+    for (let other = this.#first; other; other = other.next) {
+      if (other.nexus !== task.nexus || other.sequence > task.sequence) continue
+      if (other.state === TASK_STATE.COLLECTING) collects = true
+      if (collects && isBarrier(other)) return true
     }
     return false
   }
@@ -225,6 +273,12 @@ export class TaskSet implements TaskOwner {
   }
 }
 
+/** TAS = 1 (SAM-5, 5.6; control mode page): whom another nexus' function has robbed of a task is told, at once. */
+export function tellOthers(nexus: Nexus): (task: Task) => AbortAnswer | undefined {
+  return (task) =>
+    task.nexus === nexus ? undefined : { status: STATUS.TASK_ABORTED, sense: undefined }
+}
+
 function classOf(task: Task): SerializationClass {
   return task.command?.serialize ?? 'none'
 }
@@ -233,6 +287,14 @@ function isBarrier(task: Task): boolean {
   return (
     task.attribute === TASK_ATTRIBUTE.ORDERED || task.attribute === TASK_ATTRIBUTE.HEAD_OF_QUEUE
   )
+}
+
+/** Rule 1. */
+function comesBefore(other: Task, task: Task): boolean {
+  if (other.sequence > task.sequence || task.attribute === TASK_ATTRIBUTE.HEAD_OF_QUEUE) {
+    return false
+  }
+  return isBarrier(other) || task.attribute === TASK_ATTRIBUTE.ORDERED
 }
 
 function isExclusive(task: Task): boolean {
@@ -247,22 +309,4 @@ function overlap(a: Task, b: Task): boolean {
     a.rangeOffset < b.rangeOffset + b.rangeBytes &&
     b.rangeOffset < a.rangeOffset + a.rangeBytes
   )
-}
-
-/** Must `task`, which is to start, wait for `other`? The numbers are those of the file's comment. */
-function isInTheWay(other: Task, task: Task): boolean {
-  if (other.aborted) return other.rangeWrites && (classOf(task) === 'unit' || overlap(other, task))
-  const older = other.sequence < task.sequence
-  if (task.attribute !== TASK_ATTRIBUTE.HEAD_OF_QUEUE) {
-    if (older && (isBarrier(other) || task.attribute === TASK_ATTRIBUTE.ORDERED)) return true
-    if (other.state === TASK_STATE.WAITING && !older) return false
-  } else if (other.state === TASK_STATE.WAITING) {
-    return false
-  }
-  if (other.state === TASK_STATE.COLLECTING) return false
-  const itsClass = classOf(other)
-  const ownClass = classOf(task)
-  if (ownClass === 'unit') return true
-  if (itsClass === 'unit') return ownClass !== 'none'
-  return (itsClass === 'exclusive' || ownClass === 'exclusive') && overlap(other, task)
 }

@@ -7,6 +7,9 @@
  *   transport: new Task -> SCSI router admit(task)  CDB checks; sets transferOutBytes, or completes early
  *              (collect Data-Out into task.dataOut) -> execute(task) -> handler -> task.complete…()
  *              -> task.onComplete(task)
+ *
+ * A READ or WRITE whose data is longer than what its session may hold of the buffer pool is carried out in pieces: the
+ * transport sets `pieceBytes` and calls `execute` for each; `onPiece` follows each but the last.
  */
 import { assert } from '../../base/assert.ts'
 import type { Lease } from '../../hal/block-device.ts'
@@ -40,7 +43,7 @@ export type DataDirection = 'none' | 'in' | 'out'
 export const TASK_STATE = {
   /** Not admitted, or ended. */
   OUTSIDE: 0,
-  /** Admitted; the transport collects its Data-Out. */
+  /** Admitted; the transport collects its Data-Out, or waits for room for its Data-In. */
   COLLECTING: 1,
   /** Complete, and behind others of its task set. */
   WAITING: 2,
@@ -49,9 +52,32 @@ export const TASK_STATE = {
 } as const
 export type TaskState = (typeof TASK_STATE)[keyof typeof TASK_STATE]
 
-/** The task set hears of the end of its tasks through this. */
+/** The task set hears through this that its tasks have ended, or wait for their initiator again. */
 export interface TaskOwner {
   taskEnded(task: Task): void
+  taskPaused(task: Task): void
+}
+
+/** What becomes of a task, to the transport, which owns its buffers. */
+export interface TaskEvents {
+  /**
+   * The result stands: called once. Also for an aborted task that was with its handler, when nothing of it is in
+   * flight any more: then nothing is sent.
+   */
+  readonly onComplete: (task: Task) => void
+  /**
+   * The task is aborted; called once, at once. What the initiator is told, if anything, is in `abortAnswer`. Unless the
+   * task is RUNNING nothing of it is in flight, and `onComplete` will not be called.
+   */
+  readonly onAborted: (task: Task) => void
+  /** A piece that is not the last one is done. Only for commands that are carried out in pieces. */
+  readonly onPiece: (task: Task) => void
+}
+
+/** The end of an aborted task as its initiator sees it. */
+export interface AbortAnswer {
+  readonly status: number
+  readonly sense: Buffer | undefined
 }
 
 export class Task {
@@ -66,16 +92,7 @@ export class Task {
   /** What the initiator says it will move: expected data transfer length, bytes. */
   readonly expectedBytes: number
   readonly direction: DataDirection
-  /**
-   * Called once when the result stands. Also for an aborted task that had been handed to `execute`, when nothing of
-   * it is in flight any more: then the transport sends nothing and releases its buffers.
-   */
-  readonly onComplete: (task: Task) => void
-  /**
-   * Called when a task is aborted while the transport still collects its data; the transport drops it, and
-   * `onComplete` will not be called. May stay unset by a transport that looks at `aborted` itself.
-   */
-  onAborted: ((task: Task) => void) | undefined = undefined
+  readonly events: TaskEvents
 
   /** The mapping that `lunField` resolved to; set by admit, undefined for an absent LUN. */
   mapping: LunMapping | undefined = undefined
@@ -83,8 +100,11 @@ export class Task {
   transferOutBytes = 0
   /** Data-Out bytes by the CDB alone; with expectedBytes decides the residual. Set by admit. */
   cdbTransferBytes = 0
-  /** Data-Out buffer of transferOutBytes, complete before execute. */
+  /** Data-Out buffer of transferOutBytes, or of a piece of it; complete before execute. */
   dataOut: Lease | undefined = undefined
+  /** Bytes of the medium that earlier pieces have moved, and that the present one moves. 0: all that is left. */
+  movedBytes = 0
+  pieceBytes = 0
 
   status: number = STATUS.GOOD
   sense: Buffer | undefined = undefined
@@ -98,9 +118,9 @@ export class Task {
   dataInBytes = 0
   /** A task management function ended it: no response, and its I/O in flight is fenced. */
   aborted = false
+  /** Set with `aborted` where the initiator is to be told: another nexus' function, or a unit that it lost. */
+  abortAnswer: AbortAnswer | undefined = undefined
   completed = false
-  /** Handed to `execute`: from here on the task ends with `onComplete`, aborted or not. */
-  dataComplete = false
   /** For latency statistics; milliseconds of the clock. */
   startedMs = 0
 
@@ -131,7 +151,7 @@ export class Task {
     tag: number
     expectedBytes: number
     direction: DataDirection
-    onComplete: (task: Task) => void
+    events: TaskEvents
   }) {
     this.nexus = init.nexus
     this.lunField = init.lunField
@@ -140,7 +160,7 @@ export class Task {
     this.tag = init.tag
     this.expectedBytes = init.expectedBytes
     this.direction = init.direction
-    this.onComplete = init.onComplete
+    this.events = init.events
   }
 
   /** GOOD, with whatever `dataIn` or `dataInBuffer` holds. */
@@ -170,8 +190,22 @@ export class Task {
     this.status = status
     this.sense = sense
     if (status !== STATUS.GOOD || this.aborted || this.direction === 'out') this.#dropDataIn()
-    this.onComplete(this)
+    this.events.onComplete(this)
     this.owner?.taskEnded(this)
+  }
+
+  /**
+   * The handler has moved the present piece, and more follow: until the transport executes the task again it is in no
+   * other's way. An aborted task ends here.
+   */
+  endPiece(): void {
+    if (this.aborted) {
+      this.finish(STATUS.TASK_ABORTED, undefined)
+      return
+    }
+    this.movedBytes += this.pieceBytes
+    this.owner?.taskPaused(this)
+    this.events.onPiece(this)
   }
 
   #dropDataIn(): void {

@@ -94,8 +94,11 @@ export interface LogicalUnit {
   isAttached(nexus: Nexus): boolean
   /** Forgets the nexus: its reservation, unit attentions and deferred error. */
   detach(nexus: Nexus): void
-  /** Logical unit reset (SAM-5, 6.3.3): tasks aborted, reservation and mode state cleared, `code` for every nexus. */
-  reset(code: AscCode): void
+  /**
+   * Logical unit reset (SAM-5, 6.3.3): tasks aborted, reservation and mode state cleared, `code` for every nexus. Tasks of
+   * other nexuses than `by` end with TASK ABORTED.
+   */
+  reset(code: AscCode, by?: Nexus): void
   /** An operation failed after its command had ended with GOOD (IMMED): the nexus' next command reports it. */
   deferError(nexus: Nexus, error: PlexusError, op: IoOp): void
   /** Sense data of a deferred error, removed. */
@@ -177,6 +180,8 @@ export interface ScsiCommand {
    * Default `at-least`: more is left out (residual), less is refused.
    */
   readonly dataOutFit?: DataOutFit
+  /** May be carried out in pieces (task.ts), and so move up to {@link LARGE_TRANSFER_BYTES}. */
+  readonly inPieces?: boolean
   /** False: this unit has no such command (05/20/00), for example UNMAP of a unit that is not thin. */
   available?(lu: LogicalUnit): boolean
   /** The first CDB field whose value this unit refuses (05/24/00), for what the usage mask cannot say. */
@@ -233,18 +238,19 @@ export interface DeviceServer {
    * and its Data-Out, if any arrives, is to be thrown away.
    */
   admit(task: Task): boolean
-  /** Enters the task set; all Data-Out is in `task.dataOut`. The task completes later or at once. */
+  /** Enters the task set with all Data-Out of the piece in `task.dataOut`. The task completes later or at once. */
   execute(task: Task): void
   /**
-   * Aborts at once: affected tasks never answer, and what they have in flight is fenced, so that later overlapping
-   * commands wait behind it. Returns the RFC 7143 response code. `tag` is for ABORT TASK. TARGET WARM and COLD RESET act on all
+   * Aborts at once, and what is in flight is fenced, so that later overlapping commands wait behind it. Tasks of other nexuses
+   * end with TASK ABORTED (TAS = 1), those of the caller without an answer. A nexus that may only read a unit cannot touch
+   * other nexuses' tasks. Returns the RFC 7143 response code. `tag` is for ABORT TASK. TARGET WARM and COLD RESET act on all
    * units of the nexus; dropping sessions after a cold reset is the transport's part.
    */
   manage(fn: number, nexus: Nexus, lunField: Buffer, tag: number): number
   /** A session began: unit attention 29/00 (power on or nexus) on all units that it sees. */
   nexusEstablished(nexus: Nexus): void
   /**
-   * `nexus.luns` was replaced; `previous` is what it was. Tasks on units that it does not see any more are aborted,
+   * `nexus.luns` was replaced; `previous` is what it was. Tasks on units that it does not see any more end with 05/25/00,
    * new units get 29/00, and all that it sees get 3F/0E.
    */
   lunsChanged(nexus: Nexus, previous: ReadonlyMap<number, LunMapping>): void

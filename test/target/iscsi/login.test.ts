@@ -218,7 +218,7 @@ t.test('golden: open-iscsi discovery', async (t) => {
     sessionType: 'discovery',
     target: undefined,
     authenticatedAs: undefined,
-    parameters: { sendSegmentBytes: 32768, receiveSegmentBytes: 262144 },
+    parameters: { sendSegmentBytes: 32768, receiveSegmentBytes: 8192 },
   })
 })
 

@@ -330,6 +330,7 @@ t.test('an initiator that takes nothing, or sends nothing, holds up nobody else'
 t.test('accepted sockets read into the memory that their owner names', async (t) => {
   const memory = Buffer.alloc(16)
   const ways: string[] = []
+  const queues = { copiedBytes: 0 }
   let stream: SocketStream | undefined
   const owner: StreamOwner = {
     nextBuffer: () => memory,
@@ -339,7 +340,7 @@ t.test('accepted sockets read into the memory that their owner names', async (t)
     closed: () => ways.push('closed'),
   }
   const server = net.createServer({ pauseOnConnect: true }, (socket) => {
-    stream = new SocketStream(socket, owner)
+    stream = new SocketStream(socket, owner, queues)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const client = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1')
@@ -348,13 +349,16 @@ t.test('accepted sockets read into the memory that their owner names', async (t)
   while (ways.length === 0) await new Promise((resolve) => setTimeout(resolve, 5))
   let sent = 0
   const pieces = [Buffer.from('one '), Buffer.from('two')]
-  stream?.send({ pieces, bytes: 7, sent: () => sent++ })
+  const batch = { pieces, bytes: 7, copiedBytes: 3, sent: () => sent++ }
+  stream?.send(batch)
+  t.equal(queues.copiedBytes, 3, 'the copies count while they wait')
   t.equal(await echo, 'one two')
   client.end()
   while (!ways.includes('closed')) await new Promise((resolve) => setTimeout(resolve, 5))
   t.same(ways, ['direct hello', 'closed'])
-  stream?.send({ pieces, bytes: 7, sent: () => sent++ })
+  stream?.send(batch)
   t.equal(sent, 2, 'what can no longer be sent is given back')
+  t.equal(queues.copiedBytes, 0)
   server.close()
 })
 

@@ -4,12 +4,18 @@ import t from 'tap'
 import { ASC } from '../../../src/target/scsi/sense.ts'
 import { STATUS, TASK_ATTRIBUTE, TASK_STATE, type Task } from '../../../src/target/scsi/task.ts'
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../../../src/target/scsi/types.ts'
-import { createHarness, type RunOptions, type ScsiHarness } from '../../support/scsi-harness.ts'
+import {
+  createHarness,
+  type RunOptions,
+  type ScsiHarness,
+  senseText,
+} from '../../support/scsi-harness.ts'
 
 const BLOCK = 512
 const LUN_0 = Buffer.alloc(8)
 const { ORDERED, HEAD_OF_QUEUE, SIMPLE, ACA } = TASK_ATTRIBUTE
-const { COMPLETE, NO_TASK, NO_LUN, NO_REASSIGN, UNSUPPORTED } = TASK_MANAGEMENT_RESPONSE
+const { COMPLETE, NO_TASK, NO_LUN, NO_REASSIGN, NOT_AUTHORIZED, UNSUPPORTED } =
+  TASK_MANAGEMENT_RESPONSE
 
 const read = (lba: number, blocks = 1) => [0x28, 0, 0, 0, 0, lba, 0, 0, blocks, 0]
 const write = (lba: number, blocks = 1) => [0x2a, 0, 0, 0, 0, lba, 0, 0, blocks, 0]
@@ -246,24 +252,66 @@ t.test('COMPARE AND WRITE aborted between its read and its write does not write'
 
 t.test('a task is abortable while its data is collected', async (t) => {
   const harness = holding()
-  const told: Task[] = []
   const make = () => {
     const started = harness.task(write(0), { dataOut: Buffer.alloc(BLOCK) })
     t.ok(harness.server.admit(started.task))
     return started
   }
   const first = make()
-  first.task.onAborted = (task) => told.push(task)
   t.equal(abort(harness, first.task), COMPLETE)
-  t.same([told.length, first.task.aborted, first.task.completed], [1, true, false])
+  t.same(harness.aborted, [first.task], 'the transport hears of it')
+  t.same([first.task.aborted, first.task.completed], [true, false])
   t.equal(harness.unit.tasks.size, 0)
-  const second = make()
-  t.equal(abort(harness, second.task), COMPLETE)
-  harness.execute(second.task)
-  t.ok(second.task.completed, 'a transport that goes on gets its buffers back')
-  t.same(atDevice(harness), [], 'but nothing is written')
-  harness.collect(second.task)
-  t.equal(harness.pool.leased, 0)
+})
+
+t.test('who waits for its initiator holds up its own nexus alone', async (t) => {
+  const harness = holding()
+  const other = harness.newNexus()
+  for (const attribute of [ORDERED, HEAD_OF_QUEUE]) {
+    const late = harness.task(write(0), { dataOut: Buffer.alloc(BLOCK), attribute })
+    t.ok(harness.server.admit(late.task), 'its Data-Out is still to come')
+    const own = harness.start(read(1))
+    const ownStop = harness.start(STOP)
+    t.same(atDevice(harness), [], 'its own nexus keeps the order')
+    harness.start(read(2), { nexus: other })
+    harness.start(compareAndWrite(0), { nexus: other, dataOut: Buffer.alloc(2 * BLOCK) })
+    startWrite(harness, 3, 1, { nexus: other, attribute: ORDERED })
+    t.same(atDevice(harness), ['read 2', 'read 0'], 'other nexuses do not wait')
+    await releaseAll(harness)
+    harness.execute(late.task, Buffer.alloc(BLOCK, 7))
+    t.ok(harness.device.held.length > 0)
+    await releaseAll(harness)
+    await Promise.all([late.done, own.done, ownStop.done])
+    t.equal(harness.device.bytes[0], 7)
+    harness.unit.stopped = false
+    t.equal(harness.unit.tasks.size, 0)
+  }
+})
+
+t.test("between two pieces a task is in nobody else's way", async (t) => {
+  const harness = holding()
+  const other = harness.newNexus()
+  const long = harness.task(write(0, 4), {
+    dataOut: Buffer.alloc(4 * BLOCK),
+    attribute: ORDERED,
+  })
+  t.ok(harness.server.admit(long.task))
+  long.task.pieceBytes = 2 * BLOCK
+  harness.execute(long.task, Buffer.alloc(4 * BLOCK, 1))
+  t.same(atDevice(harness), ['write 0'])
+  const waiting = harness.start(read(9), { nexus: other })
+  t.same(atDevice(harness), ['write 0'], 'it is a barrier while it runs')
+  harness.device.release()
+  t.same([long.task.movedBytes, long.task.completed], [2 * BLOCK, false])
+  t.same(atDevice(harness), ['read 9'], 'and none while its initiator is to send the rest')
+  await releaseAll(harness)
+  await waiting.done
+  harness.server.execute(long.task)
+  t.same(atDevice(harness), ['write 2'])
+  t.equal(abort(harness, long.task), COMPLETE)
+  await releaseAll(harness)
+  await long.done
+  t.equal(harness.unit.tasks.size, 0)
 })
 
 t.test('ABORT TASK SET and CLEAR TASK SET', async (t) => {
@@ -278,8 +326,9 @@ t.test('ABORT TASK SET and CLEAR TASK SET', async (t) => {
   const again = startWrite(harness, 2, 1)
   t.equal(manage(TASK_MANAGEMENT.CLEAR_TASK_SET), COMPLETE)
   t.same([again.task.aborted, foreign.task.aborted], [true, true])
-  t.equal(harness.unit.takeUnitAttention(other), ASC.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
-  t.notOk(harness.unit.hasUnitAttention(harness.nexus), 'the one who asked knows')
+  t.equal(foreign.task.abortAnswer?.status, STATUS.TASK_ABORTED, 'TAS = 1: others are told')
+  t.equal(again.task.abortAnswer, undefined, 'the one who asked knows')
+  t.notOk(harness.unit.hasUnitAttention(other), 'and so nobody has an attention')
   await releaseAll(harness)
   t.equal(harness.unit.tasks.size, 0)
 })
@@ -294,6 +343,8 @@ t.test('resets', async (t) => {
     [TASK_MANAGEMENT.TARGET_COLD_RESET, ASC.SCSI_BUS_RESET],
   ] as const
   for (const [fn, code] of cases) {
+    const foreign = harness.task(FLUSH, { nexus: other })
+    t.ok(server.admit(foreign.task))
     unit.reservations.reserve(nexus)
     Object.assign(unit.mode, { descriptorSense: true, softwareWriteProtect: true })
     unit.mode.writeCacheEnabled = false
@@ -302,7 +353,8 @@ t.test('resets', async (t) => {
     unit.stopped = false
     server.admit(pending.task)
     t.equal(server.manage(fn, nexus, LUN_0, 0), COMPLETE)
-    t.ok(pending.task.aborted)
+    t.same([pending.task.aborted, pending.task.abortAnswer], [true, undefined])
+    t.equal(foreign.task.abortAnswer?.status, STATUS.TASK_ABORTED)
     t.equal(unit.reservations.holder, undefined)
     t.strictSame(unit.mode, {
       writeCacheEnabled: true,
@@ -323,6 +375,29 @@ t.test('responses to what cannot be done', async (t) => {
   t.equal(server.manage(TASK_MANAGEMENT.CLEAR_ACA, nexus, LUN_0, 0), UNSUPPORTED)
   t.equal(server.manage(TASK_MANAGEMENT.TASK_REASSIGN, nexus, LUN_0, 0), NO_REASSIGN)
   for (const fn of [0, 9, 10, 12, 127]) t.equal(server.manage(fn, nexus, LUN_0, 0), UNSUPPORTED)
+})
+
+t.test('a nexus that may only read cannot touch the tasks of others', async (t) => {
+  const harness = createHarness({ readOnly: true })
+  const { server, nexus } = harness
+  const foreign = harness.task(read(0), { nexus: harness.newNexus() })
+  server.admit(foreign.task)
+  for (const fn of [4, 5, 6, 7]) t.equal(server.manage(fn, nexus, LUN_0, 0), NOT_AUTHORIZED)
+  t.notOk(foreign.task.aborted)
+  t.equal(server.manage(TASK_MANAGEMENT.ABORT_TASK_SET, nexus, LUN_0, 0), COMPLETE)
+})
+
+t.test('tasks on a unit that a nexus loses end with 05/25/00', async (t) => {
+  const harness = createHarness()
+  const { server, nexus } = harness
+  const collecting = harness.task(write(0), { dataOut: Buffer.alloc(BLOCK) })
+  server.admit(collecting.task)
+  const previous = nexus.luns
+  nexus.luns = new Map()
+  server.lunsChanged(nexus, previous)
+  t.ok(collecting.task.aborted)
+  const answer = collecting.task.abortAnswer
+  t.same([answer?.status, senseText(answer?.sense)], [STATUS.CHECK_CONDITION, '05/25/00'])
 })
 
 t.test('a lost nexus takes its tasks and its reservation along', async (t) => {
@@ -385,7 +460,7 @@ t.test('whatever comes, in whatever order: nothing conflicts, nothing is stuck',
         await tick()
       } else if (action.kind === 'execute' && 'index' in action) {
         const [task] = collecting.splice(action.index % Math.max(1, collecting.length), 1)
-        if (task) harness.execute(task, Buffer.alloc(task.transferOutBytes))
+        if (task && !task.aborted) harness.execute(task, Buffer.alloc(task.transferOutBytes))
       } else if (action.kind === 'abort' && 'index' in action) {
         const task = all[action.index % Math.max(1, all.length)]
         if (task) abort(harness, task)
@@ -414,7 +489,9 @@ t.test('whatever comes, in whatever order: nothing conflicts, nothing is stuck',
       checkNoConflict(harness)
       fences.check()
     }
-    for (const task of collecting) harness.execute(task, Buffer.alloc(task.transferOutBytes))
+    for (const task of collecting) {
+      if (!task.aborted) harness.execute(task, Buffer.alloc(task.transferOutBytes))
+    }
     await releaseAll(harness)
     await tick()
     return (

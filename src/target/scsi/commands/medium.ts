@@ -5,7 +5,12 @@
  */
 import { alignDown, alignUp, type ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { MEDIUM_CHUNK_BYTES, POOL_CLASS_BYTES, ZERO_CHUNK_BYTES } from '../../../base/limits.ts'
+import {
+  MEDIUM_CHUNK_BYTES,
+  POOL_CLASS_BYTES,
+  POOL_WAIT_MS,
+  ZERO_CHUNK_BYTES,
+} from '../../../base/limits.ts'
 import type { AlignedBuffer, BlockDevice, IoOp, Lease } from '../../../hal/block-device.ts'
 import { discard, flush, readAt, writeZeroes } from '../../../hal/io.ts'
 import { ASC, failTask, SENSE_KEY, sense, usesDescriptorSense } from '../sense.ts'
@@ -66,18 +71,41 @@ export function leaseChunk(lu: LogicalUnit, wantedBytes: number): Lease {
     const lease = length === 0 ? undefined : lu.pool.lease(length)
     if (lease) return lease
   }
-  throw new PlexusError('exhausted', {
+  throw exhaustedError(lu)
+}
+
+export function exhaustedError(lu: LogicalUnit): PlexusError {
+  return new PlexusError('exhausted', {
     op: 'lease',
     subject: lu.name,
     message: `${lu.name}: the buffer pool is empty; raise bufferPool or lower the load`,
   })
 }
 
-/** As {@link leaseChunk} for a task that holds no buffer: waits its turn. */
+/** A lease of `length` bytes as soon as one is free; undefined where there was none for {@link POOL_WAIT_MS}. */
+export function leaseWithin(
+  lu: LogicalUnit,
+  length: number,
+  deliver: (lease: Lease | undefined) => void,
+): void {
+  let cancel = (): void => {}
+  const timer = lu.clock.after(POOL_WAIT_MS, () => {
+    cancel()
+    deliver(undefined)
+  })
+  cancel = lu.pool.leaseSoon(length, (lease) => {
+    timer.cancel()
+    deliver(lease)
+  })
+}
+
+/** As {@link leaseChunk} for a task that holds no buffer: waits its turn. Rejects with `exhausted`. */
 export function leaseChunkSoon(lu: LogicalUnit, wantedBytes: number): Promise<Lease> {
   const length = alignDown(Math.min(wantedBytes, MEDIUM_CHUNK_BYTES), lu.blockBytes)
-  return new Promise((resolve) => {
-    lu.pool.leaseSoon(length, resolve)
+  const lease = lu.pool.lease(length)
+  if (lease) return Promise.resolve(lease)
+  return new Promise((resolve, reject) => {
+    leaseWithin(lu, length, (later) => (later ? resolve(later) : reject(exhaustedError(lu))))
   })
 }
 

@@ -6,7 +6,7 @@
 import { defined } from '../../../base/assert.ts'
 import { alignUp } from '../../../base/bytes.ts'
 import type { PlexusError } from '../../../base/errors.ts'
-import { MAX_TRANSFER_BYTES } from '../../../base/limits.ts'
+import { LARGE_TRANSFER_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer, IoRequest, Lease } from '../../../hal/block-device.ts'
 import {
   DPO_FUA,
@@ -22,7 +22,7 @@ import {
 import { type FieldPointer, failTask } from '../sense.ts'
 import { STATUS, type Task } from '../task.ts'
 import type { BlockRange, LogicalUnit, ScsiCommand } from '../types.ts'
-import { deviceOf, goneError } from './medium.ts'
+import { deviceOf, exhaustedError, goneError, leaseWithin } from './medium.ts'
 
 /** Length 0 means 256 blocks in a 6-byte command and none in all others (SBC-4, 5.15). */
 function blocksOf(cdb: Buffer): number {
@@ -38,9 +38,9 @@ function dataOutBytes(cdb: Buffer, lu: LogicalUnit): number {
   return blocksOf(cdb) * lu.blockBytes
 }
 
-/** More than MAXIMUM TRANSFER LENGTH (VPD B0) is refused. */
+/** More than MAXIMUM TRANSFER LENGTH (VPD B0) is taken, too, since not all initiators look there first. */
 function invalidLength(cdb: Buffer, lu: LogicalUnit): FieldPointer | undefined {
-  if (blocksOf(cdb) * lu.blockBytes <= MAX_TRANSFER_BYTES) return undefined
+  if (blocksOf(cdb) * lu.blockBytes <= LARGE_TRANSFER_BYTES) return undefined
   return { byte: lengthFieldAt(cdb), inCdb: true }
 }
 
@@ -57,7 +57,7 @@ class ReadRequest implements IoRequest {
   readonly #lease: Lease
 
   constructor(task: Task, lease: Lease, length: number) {
-    this.offset = task.rangeOffset
+    this.offset = task.rangeOffset + task.movedBytes
     this.length = length
     this.data = lease
     this.#task = task
@@ -73,7 +73,8 @@ class ReadRequest implements IoRequest {
     }
     task.dataIn = this.#lease
     task.dataInBytes = task.rangeBytes
-    task.good()
+    if (task.movedBytes + this.length < wantedBytes(task)) task.endPiece()
+    else task.good()
   }
 }
 
@@ -89,17 +90,24 @@ class WriteRequest implements IoRequest {
   readonly #task: Task
 
   constructor(task: Task, data: AlignedBuffer, fua: boolean) {
-    this.offset = task.rangeOffset
-    this.length = task.transferOutBytes
+    this.offset = task.rangeOffset + task.movedBytes
+    this.length = task.pieceBytes || task.transferOutBytes
     this.data = data
     this.fua = fua
     this.#task = task
   }
 
   complete(error: PlexusError | undefined): void {
-    if (error) failTask(this.#task, error, 'write')
-    else this.#task.good()
+    const task = this.#task
+    if (error) failTask(task, error, 'write')
+    else if (task.movedBytes + this.length < task.transferOutBytes) task.endPiece()
+    else task.good()
   }
+}
+
+/** What the initiator takes of the data that a READ asks for. */
+function wantedBytes(task: Task): number {
+  return task.direction === 'in' ? Math.min(task.rangeBytes, task.expectedBytes) : 0
 }
 
 /**
@@ -108,31 +116,32 @@ class WriteRequest implements IoRequest {
  * for, only the blocks that it can get are read.
  */
 function executeRead(task: Task, lu: LogicalUnit): void {
-  const wanted = task.direction === 'in' ? Math.min(task.rangeBytes, task.expectedBytes) : 0
-  if (wanted === 0) {
+  const left = wantedBytes(task) - task.movedBytes
+  if (left === 0) {
     task.dataInBytes = task.rangeBytes
     task.good()
     return
   }
-  const length = alignUp(wanted, lu.blockBytes)
+  const piece = task.pieceBytes === 0 ? left : Math.min(left, task.pieceBytes)
+  const length = alignUp(piece, lu.blockBytes)
   const lease = lu.pool.lease(length)
   if (lease) submitRead(task, lu, lease)
-  else lu.pool.leaseSoon(length, (later) => submitLateRead(task, lu, later))
+  else leaseWithin(lu, length, (later) => submitLateRead(task, lu, later))
 }
 
 function submitRead(task: Task, lu: LogicalUnit, lease: Lease): void {
   deviceOf(lu).submit(new ReadRequest(task, lease, lease.bytes.length))
 }
 
-/** The lease came late: the task may have been aborted and the device lost since. */
-function submitLateRead(task: Task, lu: LogicalUnit, lease: Lease): void {
-  if (!task.aborted && lu.device) {
+/** The lease came late, or not in time: the task may have been aborted and the device lost since. */
+function submitLateRead(task: Task, lu: LogicalUnit, lease: Lease | undefined): void {
+  if (lease && !task.aborted && lu.device) {
     submitRead(task, lu, lease)
     return
   }
-  lease.release()
+  lease?.release()
   if (task.aborted) task.finish(STATUS.TASK_ABORTED, undefined)
-  else failTask(task, goneError(lu), 'read')
+  else failTask(task, lease ? goneError(lu) : exhaustedError(lu), 'read')
 }
 
 function executeWrite(task: Task, lu: LogicalUnit): void {
@@ -151,6 +160,7 @@ const READ = {
   allow: {},
   range,
   invalidField: invalidLength,
+  inPieces: true,
   execute: executeRead,
 } as const
 
@@ -163,6 +173,7 @@ const WRITE = {
   dataOutBytes,
   dataOutFit: 'whole-blocks',
   invalidField: invalidLength,
+  inPieces: true,
   execute: executeWrite,
 } as const
 
