@@ -2,7 +2,9 @@ import t from 'tap'
 import { describeCase, parseCase, parseCases } from '../../bench/cases.ts'
 import type { Sample } from '../../bench/client.ts'
 import { requirePrograms, Teardown } from '../../bench/environment.ts'
+import { type FairnessRow, renderFairness, SHARE_MIN, unfairRows } from '../../bench/fairness.ts'
 import { gateCases, judge, renderVerdicts } from '../../bench/gate.ts'
+import { longPauses, PAUSE_MAX_MS, renderReloads } from '../../bench/reload.ts'
 import {
   type CaseResult,
   clientWarnings,
@@ -82,6 +84,7 @@ function sample(iops: number, serverCpuUsPerOp: number, clientCores = 0.3): Samp
     p50Us: 1,
     p99Us: 2,
     maxUs: 3,
+    gapUs: 0,
     serverCpuUsPerOp,
     serverCpuSPerGib: 1,
     clientCores,
@@ -200,5 +203,45 @@ t.test(
     await teardown.run()
     await teardown.run()
     t.same(done, ['last', 'first'])
+  },
+)
+
+t.test('fairness: Plexus is judged by the share that is left, its peers are not', async (t) => {
+  const row = (target: string, flood: string, share: number): FairnessRow => ({
+    target,
+    flood,
+    aloneIops: 1000,
+    besideIops: 1000 * share,
+    share,
+    slowestMs: 12.34,
+    floodPerSecond: 5000,
+  })
+  const rows = [
+    row('plexus', 'INQUIRY', SHARE_MIN),
+    row('plexus', 'Text', SHARE_MIN - 0.01),
+    row('plexus', 'NOP-Out', Number.NaN),
+    row('istgt', 'INQUIRY', 0.01),
+  ]
+  t.same(
+    unfairRows(rows).map(({ flood }) => flood),
+    ['Text', 'NOP-Out'],
+    'no figure misses the goal, too',
+  )
+  t.match(renderFairness(rows), /plexus Text +1000 +190 +19\.0 % +12\.3 +5000\n/)
+})
+
+t.test(
+  'reload: a pause above the goal is named, what is measured without a reload is not',
+  async (t) => {
+    const rows = [
+      { reload: 'none', tookMs: 0, slowestMs: 200, pauseMs: 200 },
+      { reload: 'unchanged', tookMs: 900, slowestMs: 49, pauseMs: PAUSE_MAX_MS },
+      { reload: 'more', tookMs: 6400, slowestMs: 6400, pauseMs: 6401 },
+    ]
+    t.same(
+      longPauses(rows).map(({ reload }) => reload),
+      ['more'],
+    )
+    t.match(renderReloads(rows), /none +- +200\.0 +200\.0\n/)
   },
 )
