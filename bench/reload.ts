@@ -22,6 +22,7 @@ import {
 } from './environment.ts'
 import { PEERS, type PlexusConfig, targetConfig } from './peers.ts'
 import { table } from './report.ts'
+import { median } from './statistics.ts'
 
 interface Options {
   readonly rounds: number
@@ -42,26 +43,25 @@ const RELOAD_TIMEOUT_MS = 120_000
 
 export interface ReloadRow {
   readonly reload: string
-  /** How long the reload took, by the answer to `config apply`; 0 where there was none. */
+  /** The most that a reload took, by the answer to `config apply`; 0 where there was none. */
   readonly tookMs: number
-  readonly slowestMs: number
-  /** The longest time without any completion. */
-  readonly pauseMs: number
+  /** Of each round: the longest time without any completion. */
+  readonly pausesMs: readonly number[]
 }
 
-/** The rows that miss the goal. */
+/** The rows whose median misses the goal: a single pause may be the machine's, as those without a reload show. */
 export function longPauses(rows: readonly ReloadRow[]): readonly ReloadRow[] {
-  return rows.filter(({ tookMs, pauseMs }) => tookMs > 0 && !(pauseMs <= PAUSE_MAX_MS))
+  return rows.filter(({ tookMs, pausesMs }) => tookMs > 0 && !(median(pausesMs) <= PAUSE_MAX_MS))
 }
 
 export function renderReloads(rows: readonly ReloadRow[]): string {
-  const lines = rows.map(({ reload, tookMs, slowestMs, pauseMs }) => [
+  const lines = rows.map(({ reload, tookMs, pausesMs }) => [
     reload,
     tookMs === 0 ? '-' : tookMs.toFixed(0),
-    slowestMs.toFixed(1),
-    pauseMs.toFixed(1),
+    median(pausesMs).toFixed(1),
+    Math.max(...pausesMs).toFixed(1),
   ])
-  return `${table(['reload', 'took ms', 'slowest read ms', 'longest pause ms'], lines)}\n`
+  return `${table(['reload', 'took ms', 'longest pause ms', 'in the worst round'], lines)}\n`
 }
 
 function parseOptions(argv: readonly string[]): Options {
@@ -121,11 +121,11 @@ async function reload(options: Options, teardown: Teardown, signal: AbortSignal)
     reading.catch(() => {})
     await sleep((WARMUP_S + BEFORE_S) * 1000, undefined, { signal })
     const tookMs = await act()
-    const { maxUs, gapUs } = await reading
+    const { gapUs } = await reading
     if (tookMs > (seconds - BEFORE_S) * 1000) {
       process.stderr.write(`bench: a reload took ${tookMs.toFixed(0)} ms: use more --seconds\n`)
     }
-    const row = { reload: what, tookMs, slowestMs: maxUs / 1000, pauseMs: gapUs / 1000 }
+    const row = { reload: what, tookMs, pausesMs: [gapUs / 1000] }
     process.stderr.write(renderReloads([row]))
     return row
   }
@@ -139,32 +139,30 @@ async function reload(options: Options, teardown: Teardown, signal: AbortSignal)
     )
     await apply(text)
   }
-  const worst = [...new Set(rows.map((row) => row.reload))].map((name) => {
+  const merged = [...new Set(rows.map((row) => row.reload))].map((name): ReloadRow => {
     const all = rows.filter((row) => row.reload === name)
-    const most = (of: (row: ReloadRow) => number): number => Math.max(...all.map(of))
     return {
       reload: name,
-      tookMs: most((row) => row.tookMs),
-      slowestMs: most((row) => row.slowestMs),
-      pauseMs: most((row) => row.pauseMs),
+      tookMs: Math.max(...all.map(({ tookMs }) => tookMs)),
+      pausesMs: all.flatMap(({ pausesMs }) => pausesMs),
     }
   })
   head.push(
     `target:  ${version}, ${TARGETS} targets`,
-    `reader:  4 KiB random reads, queue depth 1, ${options.seconds} s around each reload; the worst of ${options.rounds} rounds`,
+    `reader:  4 KiB random reads, queue depth 1, ${options.seconds} s around each reload; median of ${options.rounds} rounds`,
     'repeat:  npm run bench -- reload --gate',
   )
-  const long = longPauses(worst)
+  const long = longPauses(merged)
   if (options.json) {
     process.stdout.write(
-      `${JSON.stringify({ head, rows, worst, goal: PAUSE_MAX_MS }, undefined, 2)}\n`,
+      `${JSON.stringify({ head, rows: merged, goal: PAUSE_MAX_MS }, undefined, 2)}\n`,
     )
   } else {
     const verdict =
       long.length === 0
         ? `no reload stops the reader for more than ${PAUSE_MAX_MS} ms`
         : `above ${PAUSE_MAX_MS} ms: ${long.map((row) => row.reload).join(', ')}`
-    process.stdout.write(`${head.join('\n')}\n\n${renderReloads(worst)}\n${verdict}\n`)
+    process.stdout.write(`${head.join('\n')}\n\n${renderReloads(merged)}\n${verdict}\n`)
   }
   return options.gate && long.length > 0 ? 1 : 0
 }
