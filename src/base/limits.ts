@@ -68,6 +68,12 @@ export const TIME2WAIT_S = 2
 export const TIME2RETAIN_S = 0
 /** Negotiation text of one login or text exchange over all its PDUs (RFC 7143, 6.1 demands 8192). */
 export const TEXT_BYTES = 16 * KIB
+/** PDUs over which one text may be spread by the C bit; 16 KiB in the smallest segments (512 bytes) need 32. */
+export const TEXT_PARTS = 64
+/** Text of one Text response, also where the initiator would take more at once. */
+export const TEXT_ANSWER_BYTES = 64 * KIB
+/** Answers to SendTargets that are kept until the configuration changes. */
+export const SEND_TARGETS_KEPT_BYTES = 4 * MIB
 /** Keys in one text exchange. */
 export const TEXT_KEYS = 128
 /** Name of a key in negotiation text (RFC 7143, 6.1). */
@@ -86,8 +92,10 @@ export const LOGIN_SEGMENT_BYTES = 8 * KIB
 /** Requests of one login before it is given up. */
 export const LOGIN_REQUESTS = 32
 
-/** Lines in the log that strangers can cause: refused logins, dropped connections, rejected PDUs. */
-export const STRANGER_LOG_LINES = 20
+/** Lines in the log that one peer can cause in a period: refused logins, dropped connections, rejected PDUs. */
+export const STRANGER_LOG_LINES = 10
+/** Peers that have an allowance of their own; those beyond share one. */
+export const STRANGER_LOG_PEERS = 32
 export const STRANGER_LOG_PERIOD_MS = 10_000
 /** From accept to full feature phase. */
 export const LOGIN_TIMEOUT_MS = 15_000
@@ -96,12 +104,31 @@ export const NOP_TIMEOUT_MS = 15_000
 /** Data-Out that was asked for has this long for its next byte, and an answer for the next byte that is taken of it. */
 export const DATA_OUT_TIMEOUT_MS = 30_000
 export const SEND_TIMEOUT_MS = 30_000
-/** Connections that have not logged in yet, in total and from one address. */
-export const LOGINS_PENDING = 64
-export const LOGINS_PENDING_PER_ADDRESS = 16
-export const SESSIONS_DEFAULT = 64
+/** Connections that have not logged in yet. Each holds 8 KiB, and 40 KiB at most while its text comes and goes. */
+export const LOGINS_PENDING_DEFAULT = 1024
+export const LOGINS_PENDING_MIN = 16
+export const LOGINS_PENDING_MAX = 4096
+/** Connections that the kernel keeps while the event loop is busy; it takes net.core.somaxconn at most. */
+export const LISTEN_BACKLOG = 1024
+/** Sessions of all initiators, and of one address unless the configuration says otherwise. */
+export const SESSIONS_DEFAULT = 256
 export const SESSIONS_MAX = 1024
-export const SESSIONS_PER_ADDRESS = 64
+/** A discovery session lists targets and leaves: it has places of its own, and so long from its login. */
+export const DISCOVERY_SESSIONS_DEFAULT = 32
+export const DISCOVERY_SESSIONS_MAX = 256
+export const DISCOVERY_LIFETIME_MS = 60_000
+/**
+ * When the places for sessions are taken, those that have been silent for SILENT_SESSION_MS are pinged, and one that has not
+ * answered within DEAD_SESSION_MS gives its place to the login, which is looked at again every PLACE_RETRY_MS.
+ */
+export const SILENT_SESSION_MS = 1_000
+export const DEAD_SESSION_MS = 3_000
+export const PLACE_RETRY_MS = 250
+/** Two hosts with one name throw each other out: told after so many takeovers, each soon after the one before. */
+export const TAKEOVERS_TOLD = 3
+export const TAKEOVER_MS = 60_000
+/** File descriptors that connections leave to disks, the log and the control sockets. */
+export const DESCRIPTORS_RESERVED = 64
 /** Bytes waiting in one connection's send queue before nothing more is read from it: after a login, and otherwise. */
 export const SEND_QUEUE_BYTES = 8 * MIB
 export const SEND_QUEUE_BYTES_MIN = 64 * KIB
@@ -147,6 +174,11 @@ export const MAX_WRITE_SAME_BLOCKS = 32 * 1024
 export const MEDIUM_CHUNK_BYTES = 1 * MIB
 /** Bytes zeroed by one request, so that an aborted WRITE SAME or UNMAP stops soon. */
 export const ZERO_CHUNK_BYTES = 64 * MIB
+/** Reads, and the time for them, with which the first bad block of a range that cannot be read is looked for. */
+export const BAD_BLOCK_READS = 64
+export const BAD_BLOCK_MS = 10_000
+/** Runs of blocks, at most, that one GET LBA STATUS looks at and reports. */
+export const LBA_STATUS_RUNS = 64
 /** Unit attentions that one logical unit keeps for one nexus. */
 export const UNIT_ATTENTIONS = 8
 /** Logical block of a unit that has never had a device. */

@@ -4,6 +4,7 @@
  * Fields used everywhere: session, target, lun, device, volume, event.
  */
 import pino from 'pino'
+import { printable } from './printable.ts'
 
 export type Logger = pino.Logger
 export type LogFormat = 'auto' | 'json' | 'journal'
@@ -37,7 +38,7 @@ export function journalLine(json: string): string {
   const errorText =
     error?.message && !String(entry['msg']).includes(error.message) ? `: ${error.message}` : ''
   const tail = fields.length > 0 ? ` (${fields.join(' ')})` : ''
-  return `<${priority}>${part}${entry['msg'] ?? ''}${errorText}${tail}\n`
+  return `<${priority}>${printable(`${part}${entry['msg'] ?? ''}${errorText}${tail}`)}\n`
 }
 
 /** The root logger. `part` of a child (`logger.child({ part: 'session' })`) leads the journal's line. */
@@ -52,7 +53,11 @@ export function createLogger(
     format === 'journal' || (format === 'auto' && process.env['JOURNAL_STREAM'] !== undefined)
   return pino(
     { level, base: null, timestamp: journal ? false : pino.stdTimeFunctions.isoTime },
-    { write: (text: string) => write(journal ? journalLine(text) : text) },
+    // In JSON an escaped character is the same character: programs that read the log lose nothing.
+    {
+      write: (text: string) =>
+        write(journal ? journalLine(text) : `${printable(text.trimEnd())}\n`),
+    },
   )
 }
 

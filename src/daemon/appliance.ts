@@ -4,7 +4,6 @@
  * first and is undone on failure, what cannot fail follows, what is taken away goes last. Made by
  * plexusd.ts; changes run one at a time.
  */
-import { createServer, isIPv6 } from 'node:net'
 import { defined } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { withinTime } from '../base/deadline.ts'
@@ -13,9 +12,11 @@ import type { Logger } from '../base/log.ts'
 import type { Topology } from '../engine/geom/topology.ts'
 import type { BufferPool } from '../hal/block-device.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
+import { openFilesMax } from '../hal/open-files.ts'
+import { type Auth, type AuthGroup, normalizedGroup } from '../target/iscsi/auth.ts'
+import { tryListener } from '../target/iscsi/listen.ts'
 import { IscsiServer } from '../target/iscsi/portal.ts'
 import {
-  type AuthGroup,
   type PortalGroup,
   type TargetInit,
   TargetNode,
@@ -87,15 +88,34 @@ export class Appliance {
       pool,
       clock,
       log,
-      limits: {
-        sessions: config.limits.sessions,
-        commandsPerSession: config.limits.commandsPerSession,
-      },
+      limits: { ...config.limits, descriptors: openFilesMax() },
     })
   }
 
   get config(): Config {
     return this.#config
+  }
+
+  /** What {@link apply} would do, and which sessions it would end. */
+  plan(next: Config): Plan {
+    const auth = authGroups(next)
+    const portals = new Map(next.portals.map((one) => [one.name, portalGroup(one, 0, auth)]))
+    const targets = new Map(next.targets.map((one) => [one.name, one]))
+    const misfits = this.server.misfits({
+      group: (name) => portals.get(name),
+      target: (name) => {
+        const target = targets.get(name)
+        return target && new TargetNode(targetInit(target, portals, auth, new Map()))
+      },
+    })
+    return planChanges(
+      this.#config,
+      next,
+      misfits.map(
+        ({ initiatorName, address, why }) =>
+          `drop the session of ${initiatorName} from ${address}: ${why}`,
+      ),
+    )
   }
 
   /**
@@ -139,7 +159,7 @@ export class Appliance {
   }
 
   async #apply(next: Config): Promise<Plan> {
-    const plan = planChanges(this.#config, next)
+    const plan = this.plan(next)
     // What can fail: identities and tags reach the disk, then the addresses are opened.
     const tags = new Map(next.portals.map(({ name }) => [name, this.#identities.portalTag(name)]))
     const kept = plan.devices.changed.filter((one) => this.#staysOpen(one))
@@ -151,7 +171,7 @@ export class Appliance {
     const identities = new Map<string, UnitIdentity>(
       newUnits.map(({ name }) => [name, this.#identities.identify(name, undefined, names)]),
     )
-    const auth = new Map(next.auth.map((group) => [group.name, authGroup(group)]))
+    const auth = authGroups(next)
     const groupOf = (portal: PortalConfig): PortalGroup =>
       portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), auth)
     await this.#tryAddresses(plan)
@@ -240,10 +260,11 @@ export class Appliance {
 
   /** Fails before anything is touched when a new address cannot be had. */
   async #tryAddresses(plan: Plan): Promise<void> {
-    const ours = new Set(this.#config.portals.flatMap((one) => one.listen.map(addressText)))
+    const ours = this.#config.portals.flatMap((one) => one.listen)
     for (const portal of [...plan.portals.changed, ...plan.portals.added]) {
       for (const address of portal.listen) {
-        if (!ours.has(addressText(address))) await tryAddress(portal.name, address)
+        // Our own socket would be in the way of the attempt, and is closed or kept by the change itself.
+        if (!ours.some((one) => overlaps(one, address))) await tryListener(portal.name, address)
       }
     }
   }
@@ -286,14 +307,7 @@ export class Appliance {
   }
 
   #setTarget(target: TargetConfig, config: Config, auth: ReadonlyMap<string, AuthGroup>): void {
-    const init: TargetInit = {
-      name: target.name,
-      alias: target.alias,
-      portalGroups: target.portals.flatMap((name) => this.#groups.get(name) ?? []),
-      auth: targetAuth(target.auth, auth),
-      luns: this.#lunMap(target, config),
-      ...(target.access === undefined ? {} : { access: target.access }),
-    }
+    const init = targetInit(target, this.#groups, auth, this.#lunMap(target, config))
     const node = this.#registry.get(target.name)
     if (node) node.update(init)
     else this.#registry.set(new TargetNode(init))
@@ -336,21 +350,38 @@ function count(number: number, noun: string): string {
   return `${number} ${noun}${number === 1 ? '' : 's'}`
 }
 
+function authGroups({ auth }: Config): ReadonlyMap<string, AuthGroup> {
+  return new Map(auth.map((group) => [group.name, authGroup(group)]))
+}
+
 function authGroup(group: AuthConfig): AuthGroup {
-  return {
+  return normalizedGroup({
     name: group.name,
     ...(group.chap === undefined ? {} : { chap: group.chap }),
     ...(group.mutual === undefined ? {} : { mutual: group.mutual }),
     ...(group.initiators === undefined ? {} : { initiators: group.initiators }),
-  }
+  })
 }
 
-function targetAuth(
-  name: string | undefined,
-  groups: ReadonlyMap<string, AuthGroup>,
-): AuthGroup | 'none' | undefined {
-  if (name === undefined) return undefined
-  return name === AUTH_NONE ? AUTH_NONE : defined(groups.get(name), `auth group ${name}`)
+function authOf(names: readonly string[], groups: ReadonlyMap<string, AuthGroup>): Auth {
+  if (names.includes(AUTH_NONE)) return AUTH_NONE
+  return names.map((name) => defined(groups.get(name), `auth group ${name}`))
+}
+
+function targetInit(
+  target: TargetConfig,
+  portals: ReadonlyMap<string, PortalGroup>,
+  auth: ReadonlyMap<string, AuthGroup>,
+  luns: ReadonlyMap<number, LunMapping>,
+): TargetInit {
+  return {
+    name: target.name,
+    alias: target.alias,
+    portalGroups: target.portals.flatMap((name) => portals.get(name) ?? []),
+    auth: authOf(target.auth, auth),
+    luns,
+    ...(target.access === undefined ? {} : { access: target.access }),
+  }
 }
 
 function portalGroup(
@@ -362,31 +393,14 @@ function portalGroup(
     name: portal.name,
     tag,
     listen: portal.listen,
+    advertise: portal.advertise,
     digests: portal.digests,
-    discoveryAuth: targetAuth(portal.discoveryAuth, groups) ?? AUTH_NONE,
+    discoveryAuth: authOf(portal.discoveryAuth, groups),
   }
 }
 
-function addressText({ host, port }: ListenAddress): string {
-  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`
-}
-
-/** Opens and closes an address, so that a reload that cannot have it fails before it touched anything. */
-function tryAddress(portal: string, address: ListenAddress): Promise<void> {
-  const { host, port } = address
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', (error) => {
-      const where = `portal "${portal}" cannot listen on ${addressText(address)}`
-      reject(
-        new PlexusError('in-use', {
-          op: 'listen',
-          subject: portal,
-          message: `${where}: ${error.message}; free the address or choose another one`,
-          cause: error,
-        }),
-      )
-    })
-    server.listen({ host, port, ipv6Only: isIPv6(host) }, () => server.close(() => resolve()))
-  })
+/** Could two listening sockets be in each other's way? `::` may take IPv4 as well. */
+function overlaps(a: ListenAddress, b: ListenAddress): boolean {
+  const isEvery = ({ host }: ListenAddress): boolean => host === '0.0.0.0' || host === '::'
+  return a.port === b.port && (a.host === b.host || isEvery(a) || isEvery(b))
 }

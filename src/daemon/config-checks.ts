@@ -1,19 +1,16 @@
 /**
  * What the schema of plexus.yaml cannot say: names that must exist or be unique, addresses that collide,
  * LUN masks that name absent LUNs. The checks look at the plain YAML values and skip what has the wrong
- * shape, so that they find their problems beside those of the schema, in one run. Called by config.ts.
+ * shape, so that they find their problems beside those of the schema, in one run. Who may log in is checked in
+ * config-auth.ts. Called by config.ts.
  */
 import { didYouMean } from '../base/suggest.ts'
-import {
-  matchesInitiatorPattern,
-  normalizeInitiatorPattern,
-  normalizeIscsiName,
-} from '../iscsi/names.ts'
+import { normalizeIscsiName } from '../iscsi/names.ts'
 import { describePlace } from './config-issues.ts'
 import { parseListen } from './config-schema.ts'
 import type { ConfigPath, ConfigSource } from './config-source.ts'
 
-interface Entry {
+export interface Entry {
   readonly path: ConfigPath
   readonly value: Readonly<Record<string, unknown>>
 }
@@ -21,12 +18,12 @@ interface Entry {
 /** The words with a meaning of their own where an auth group's name is expected. */
 export const AUTH_NONE = 'none'
 
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /** The mappings in the list `parent[key]`, with their paths. */
-function entriesOf(parent: unknown, key: string, at: ConfigPath = []): Entry[] {
+export function entriesOf(parent: unknown, key: string, at: ConfigPath = []): Entry[] {
   const list = isRecord(parent) ? parent[key] : undefined
   if (!Array.isArray(list)) return []
   return list.flatMap((value, index) =>
@@ -35,7 +32,7 @@ function entriesOf(parent: unknown, key: string, at: ConfigPath = []): Entry[] {
 }
 
 /** The texts in the list `entry[key]`, with their paths. */
-function textsOf(entry: Entry, key: string): { path: ConfigPath; text: string }[] {
+export function textsOf(entry: Entry, key: string): { path: ConfigPath; text: string }[] {
   const list = entry.value[key]
   if (!Array.isArray(list)) return []
   return list.flatMap((text, index) =>
@@ -43,14 +40,18 @@ function textsOf(entry: Entry, key: string): { path: ConfigPath; text: string }[
   )
 }
 
-function namesOf(entries: readonly Entry[]): Set<string> {
+export function namesOf(entries: readonly Entry[]): Set<string> {
   return new Set(
     entries.flatMap(({ value }) => (typeof value['name'] === 'string' ? [value['name']] : [])),
   )
 }
 
 /** Reports every entry whose key `field`, as `normal` sees it, was used by an earlier one. */
-function reportDuplicates(source: ConfigSource, entries: readonly Entry[], field: string): void {
+export function reportDuplicates(
+  source: ConfigSource,
+  entries: readonly Entry[],
+  field: string,
+): void {
   const seen = new Set<unknown>()
   for (const { path, value } of entries) {
     const given = value[field]
@@ -67,7 +68,6 @@ function reportDuplicates(source: ConfigSource, entries: readonly Entry[], field
 
 function checkPortals(source: ConfigSource): void {
   const portals = entriesOf(source.value, 'portals')
-  const groups = namesOf(entriesOf(source.value, 'auth'))
   reportDuplicates(source, portals, 'name')
   const taken: { host: string; port: number; portal: string }[] = []
   for (const portal of portals) {
@@ -81,14 +81,6 @@ function checkPortals(source: ConfigSource): void {
       if (other) source.problem(path, `${place}: ${text} is taken by ${other.portal} already`)
       taken.push({ ...address, portal: place })
     }
-    const auth = portal.value['discoveryAuth']
-    if (typeof auth === 'string' && auth !== AUTH_NONE && !groups.has(auth)) {
-      const hint = didYouMean(auth, groups)
-      source.problem(
-        [...portal.path, 'discoveryAuth'],
-        `${place}: there is no auth group "${auth}"${hint}`,
-      )
-    }
   }
 }
 
@@ -98,45 +90,13 @@ function collides(a: string, b: string): boolean {
   return a.includes(':') === b.includes(':') && (a === b || a === everything || b === everything)
 }
 
-function checkAuth(source: ConfigSource): void {
-  const groups = entriesOf(source.value, 'auth')
-  reportDuplicates(source, groups, 'name')
-  for (const group of groups) {
-    const place = describePlace(source.value, group.path)
-    if (group.value['name'] === AUTH_NONE) {
-      source.problem(
-        [...group.path, 'name'],
-        `"${AUTH_NONE}" is a word of its own; name the group otherwise`,
-      )
-    }
-    if (group.value['mutual'] !== undefined && group.value['chap'] === undefined) {
-      source.problem(
-        [...group.path, 'mutual'],
-        `${place}: "mutual" works only together with "chap" (RFC 7143, 9.2.1)`,
-      )
-    }
-    if (group.value['chap'] === undefined && group.value['initiators'] === undefined) {
-      source.problem(
-        group.path,
-        `${place} has neither "chap" nor "initiators"; write "auth: ${AUTH_NONE}" on the target to admit anybody`,
-      )
-    }
-    for (const { path, text } of textsOf(group, 'initiators')) {
-      if (normalizeInitiatorPattern(text) === undefined) {
-        source.problem(path, `${place}: ${notAName(text)}`)
-      }
-    }
-  }
-}
-
-function notAName(text: string): string {
+export function notAName(text: string): string {
   return `"${text}" is not an iSCSI name; write iqn.YYYY-MM.reversed.domain:anything`
 }
 
 function checkTargets(source: ConfigSource): void {
   const targets = entriesOf(source.value, 'targets')
   const portals = namesOf(entriesOf(source.value, 'portals'))
-  const groups = namesOf(entriesOf(source.value, 'auth'))
   reportDuplicates(source, targets, 'name')
   for (const target of targets) {
     const place = describePlace(source.value, target.path)
@@ -150,16 +110,6 @@ function checkTargets(source: ConfigSource): void {
         source.problem(path, `${place}: there is no portal "${text}"${didYouMean(text, portals)}`)
       } else if (seen.has(text)) source.problem(path, `${place}: portal "${text}" stands twice`)
       seen.add(text)
-    }
-    const auth = target.value['auth']
-    if (auth === undefined) {
-      source.warning(
-        target.path,
-        `${place} has no "auth": nobody may log in; name an auth group, or write "auth: ${AUTH_NONE}"`,
-      )
-    } else if (typeof auth === 'string' && auth !== AUTH_NONE && !groups.has(auth)) {
-      const hint = didYouMean(auth, groups)
-      source.problem([...target.path, 'auth'], `${place}: there is no auth group "${auth}"${hint}`)
     }
     checkLuns(source, target)
     checkAccess(source, target)
@@ -250,25 +200,10 @@ function checkAccess(source: ConfigSource, target: Entry): void {
   const luns = new Set(
     entriesOf(target.value, 'luns', target.path).map(({ value }) => value['lun']),
   )
-  const group = entriesOf(source.value, 'auth').find(
-    ({ value }) => value['name'] === target.value['auth'],
-  )
-  const patterns = (group ? textsOf(group, 'initiators') : []).flatMap(
-    ({ text }) => normalizeInitiatorPattern(text) ?? [],
-  )
   for (const initiator of Object.keys(access)) {
     const path = [...target.path, 'access', initiator]
     const name = normalizeIscsiName(initiator)
     if (name === undefined) source.problemAtKey(path, `${place}: ${notAName(initiator)}`)
-    else if (
-      patterns.length > 0 &&
-      !patterns.some((pattern) => matchesInitiatorPattern(pattern, name))
-    ) {
-      source.warning(
-        path,
-        `${place}: "${initiator}" has LUNs here, but auth group "${String(target.value['auth'])}" does not admit it`,
-      )
-    }
     const rows = entriesOf(access, initiator, [...target.path, 'access'])
     reportDuplicates(source, rows, 'lun')
     for (const row of rows) {
@@ -286,7 +221,6 @@ function checkAccess(source: ConfigSource, target: Entry): void {
 /** Every check, in no particular order. A row here is all that a new one needs. */
 const CHECKS: readonly ((source: ConfigSource) => void)[] = [
   checkPortals,
-  checkAuth,
   checkTargets,
   checkBlockSizes,
   checkLabels,

@@ -4,12 +4,17 @@
  * key alone cannot tell (names that must exist, duplicates, secrets) is in config-checks.ts. Used by
  * config.ts.
  */
-import { isIP } from 'node:net'
+import { isIP, SocketAddress } from 'node:net'
 import { z } from 'zod'
 import { parseSize } from '../base/bytes.ts'
 import {
   COMMAND_WINDOW,
   COMMAND_WINDOW_MIN,
+  DISCOVERY_SESSIONS_DEFAULT,
+  DISCOVERY_SESSIONS_MAX,
+  LOGINS_PENDING_DEFAULT,
+  LOGINS_PENDING_MAX,
+  LOGINS_PENDING_MIN,
   LUNS_PER_TARGET,
   POOL_BYTES_DEFAULT,
   POOL_BYTES_MAX,
@@ -18,24 +23,49 @@ import {
   SESSIONS_DEFAULT,
   SESSIONS_MAX,
 } from '../base/limits.ts'
+import { plainAddress } from '../base/network.ts'
 
 export const ISCSI_PORT = 3260
 export const STATE_DIR_DEFAULT = '/var/lib/plexus'
 
-/** A network address to listen on. */
+/** A network address to listen on, in its shortest form. */
 export interface ListenAddress {
   readonly host: string
   readonly port: number
+  /** `::` takes IPv4 connections, too: no portal listens on an IPv4 address with its port. */
+  readonly dualStack?: boolean
 }
 
-/** `10.0.0.1:3260`, `[fd00::5]:3260`, or either without the port; undefined for anything else. */
+/** `10.0.0.1:3260`, `[fd00::5]:3260`, `[fe80::1%eth0]`, or either without the port; undefined for anything else. */
 export function parseListen(text: string): ListenAddress | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::(\d{1,5}))?$/.exec(text)
-  const host = match?.[1] ?? match?.[2]
-  const port = match?.[3] === undefined ? ISCSI_PORT : Number(match[3])
+  const match = /^(?:\[([0-9a-fA-F:.]+)(%[\w.-]{1,15})?\]|([0-9.]+))(?::(\d{1,5}))?$/.exec(text)
+  const host = match?.[1] ?? match?.[3]
+  const zone = match?.[2] ?? ''
+  const port = match?.[4] === undefined ? ISCSI_PORT : Number(match[4])
   const family = match?.[1] === undefined ? 4 : 6
   if (host === undefined || isIP(host) !== family || port < 1 || port > 65535) return undefined
-  return { host, port }
+  const shortest =
+    family === 4 ? host : plainAddress(new SocketAddress({ address: host, family: 'ipv6' }).address)
+  // A link-local address means an interface, and no other address does.
+  if (isLinkLocal(shortest) !== (zone !== '')) return undefined
+  return { host: shortest + zone, port }
+}
+
+function isLinkLocal(host: string): boolean {
+  return /^fe[89ab][0-9a-f]:/i.test(host)
+}
+
+const HOST_NAME =
+  /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/i
+
+/** An address for initiators: as {@link parseListen} without a zone, or a host name with or without a port. */
+export function parseAdvertise(text: string): ListenAddress | undefined {
+  const address = parseListen(text)
+  if (address) return address.host.includes('%') ? undefined : address
+  const [host = '', port = String(ISCSI_PORT), ...rest] = text.split(':')
+  const isPort = /^\d{1,5}$/.test(port) && Number(port) >= 1 && Number(port) <= 65535
+  const isName = HOST_NAME.test(host) && /[a-z]/i.test(host)
+  return isName && isPort && rest.length === 0 ? { host, port: Number(port) } : undefined
 }
 
 /** Bytes of a size that the schema has accepted: a number or a text such as `256MiB`. */
@@ -78,6 +108,8 @@ const lunNumber = z
   .max(LUNS_PER_TARGET - 1)
   .describe('Logical unit number')
 
+const authNames = z.union([z.string(), z.array(z.string()).min(1)])
+
 const portal = z.strictObject({
   name,
   listen: z
@@ -86,22 +118,40 @@ const portal = z.strictObject({
         .string()
         .refine(
           (text) => parseListen(text) !== undefined,
-          'write an address as 10.0.0.1:3260 or [fd00::5]:3260',
+          'write an address as 10.0.0.1:3260 or [fd00::5]:3260, a link-local one with its interface: [fe80::1%eth0]:3260',
         ),
     )
     .min(1)
-    .describe('Addresses and ports; 0.0.0.0 and [::] mean every address'),
+    .describe(
+      'Addresses and ports; 0.0.0.0 means every IPv4 address, [::] every address, or every IPv6 address where a portal listens on an IPv4 address with the same port',
+    ),
+  advertise: z
+    .array(
+      z
+        .string()
+        .refine(
+          (text) => parseAdvertise(text) !== undefined,
+          'write an address as 203.0.113.5:3260, [2001:db8::5]:3260 or san.example.org:3260',
+        ),
+    )
+    .min(1)
+    .optional()
+    .describe(
+      'Addresses that discovery tells initiators instead of those of "listen": behind NAT, or in a container',
+    ),
   digests: z
     .strictObject({ header: digest.optional(), data: digest.optional() })
     .optional()
     .describe('Checksums of PDU headers and data that the portal agrees to'),
-  discoveryAuth: z
-    .string()
+  discoveryAuth: authNames
     .default('none')
     .describe(
-      'Auth group that discovery sessions must pass; none: names only, as CHAP-less tools need',
+      'Auth group that discovery sessions must pass, or a list; none: names only, as CHAP-less tools need',
     ),
 })
+
+/** As CHAP_ALGORITHMS of iscsi/chap.ts names them. */
+const CHAP_NAMES = ['sha3-256', 'sha256', 'sha1', 'md5'] as const
 
 const credentials = z.strictObject({
   user: z.string().min(1).max(255),
@@ -113,14 +163,25 @@ const credentials = z.strictObject({
 
 const authGroup = z.strictObject({
   name,
-  chap: credentials.optional().describe('What initiators must prove'),
+  chap: credentials
+    .extend({
+      algorithms: z
+        .array(z.enum(CHAP_NAMES))
+        .min(1)
+        .optional()
+        .describe(
+          'What the proof may be computed with; absent: all. [sha3-256, sha256] forbids MD5',
+        ),
+    })
+    .optional()
+    .describe('What initiators must prove'),
   mutual: credentials.optional().describe('What Plexus proves to initiators that ask'),
   initiators: z
     .array(iscsiName)
     .min(1)
     .optional()
     .describe(
-      'Initiator names that may log in, * at the end stands for any rest; absent: any name',
+      'Initiator names that may log in, and with "chap" only by its user; * stands for anything; absent: any name that no other group of the target lists',
     ),
 })
 
@@ -154,10 +215,11 @@ const target = z.strictObject({
   name: iscsiName,
   alias: z.string().max(255).optional(),
   portals: z.array(z.string()).min(1).describe('Names from "portals"'),
-  auth: z
-    .string()
+  auth: authNames
     .optional()
-    .describe('Auth group; none admits anybody; absent: nobody may log in'),
+    .describe(
+      'Auth group, or a list of which one must let an initiator in; none admits anybody; absent: nobody may log in',
+    ),
   luns: z.array(lun).default([]),
   access: z
     .record(
@@ -166,7 +228,7 @@ const target = z.strictObject({
     )
     .optional()
     .describe(
-      'LUN mask: who stands here sees these LUNs, who does not sees none; absent: all see all',
+      'LUN mask: who stands here sees these LUNs, who does not sees none; absent: all see all. Without CHAP anybody can use the name of another host',
     ),
 })
 
@@ -178,7 +240,34 @@ export const configSchema = z.strictObject({
   targets: z.array(target).default([]),
   limits: z
     .strictObject({
-      sessions: z.int().min(1).max(SESSIONS_MAX).default(SESSIONS_DEFAULT),
+      sessions: z
+        .int()
+        .min(1)
+        .max(SESSIONS_MAX)
+        .default(SESSIONS_DEFAULT)
+        .describe(
+          'Sessions with targets; one more is refused, unless one does not answer any more',
+        ),
+      sessionsPerAddress: z
+        .int()
+        .min(1)
+        .max(SESSIONS_MAX)
+        .optional()
+        .describe('Sessions from one address; absent: as many as "sessions"'),
+      discoverySessions: z
+        .int()
+        .min(1)
+        .max(DISCOVERY_SESSIONS_MAX)
+        .default(DISCOVERY_SESSIONS_DEFAULT)
+        .describe('Discovery sessions; one more ends the oldest of the network that has most'),
+      pendingLogins: z
+        .int()
+        .min(LOGINS_PENDING_MIN)
+        .max(LOGINS_PENDING_MAX)
+        .default(LOGINS_PENDING_DEFAULT)
+        .describe(
+          'Connections that have not logged in; one more ends the oldest of the network that has most',
+        ),
       commandsPerSession: z
         .int()
         .min(COMMAND_WINDOW_MIN)

@@ -5,18 +5,22 @@
  * by `--check` and by each reload.
  */
 import { readFileSync } from 'node:fs'
+import { isIPv4 } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import { defined } from '../base/assert.ts'
 import { PlexusError } from '../base/errors.ts'
 import type { LogFormat, LogLevel } from '../base/log.ts'
+import { CHAP_ALGORITHMS } from '../iscsi/chap.ts'
 import { normalizeIscsiName } from '../iscsi/names.ts'
 import type { DigestChoice } from '../iscsi/parameters.ts'
+import { checkAuth } from './config-auth.ts'
 import { checkConfig } from './config-checks.ts'
 import { reportIssue } from './config-issues.ts'
 import {
   type ConfigInput,
   configSchema,
   type ListenAddress,
+  parseAdvertise,
   parseListen,
   sizeBytes,
 } from './config-schema.ts'
@@ -31,13 +35,17 @@ export interface PortalConfig {
     readonly header: readonly DigestChoice[]
     readonly data: readonly DigestChoice[]
   }
-  /** Auth group of discovery sessions, or `none`. */
-  readonly discoveryAuth: string
+  /** What discovery tells instead of `listen`. */
+  readonly advertise: readonly ListenAddress[] | undefined
+  /** Auth groups of discovery sessions, or `none` alone. */
+  readonly discoveryAuth: readonly string[]
 }
 
 export interface CredentialsConfig {
   readonly user: string
   readonly secret: Buffer
+  /** Numbers of the permitted CHAP algorithms; absent: all. */
+  readonly algorithms?: readonly number[]
 }
 
 export interface AuthConfig {
@@ -83,8 +91,8 @@ export interface TargetConfig {
   readonly name: string
   readonly alias: string | undefined
   readonly portals: readonly string[]
-  /** Auth group, `none`, or undefined: nobody. */
-  readonly auth: string | undefined
+  /** Auth groups, `none` alone, or none of them: nobody. */
+  readonly auth: readonly string[]
   readonly luns: readonly LunConfig[]
   readonly access: ReadonlyMap<string, readonly AccessRow[]> | undefined
 }
@@ -101,6 +109,9 @@ export interface Config {
   readonly targets: readonly TargetConfig[]
   readonly limits: {
     readonly sessions: number
+    readonly sessionsPerAddress: number
+    readonly discoverySessions: number
+    readonly pendingLogins: number
     readonly commandsPerSession: number
     readonly bufferPoolBytes: number
   }
@@ -154,6 +165,7 @@ export function parseConfig(text: string, file: string): Config {
   for (const issue of parsed.error?.issues ?? []) reportIssue(source, issue)
   checkConfig(source)
   const secrets = readSecrets(source, dirname(file))
+  checkAuth(source, secrets)
   if (source.problems.length > 0 || !parsed.data) throw new ConfigError(file, source.problems)
   return { ...resolveConfig(parsed.data, secrets, file, source.warnings), text }
 }
@@ -173,10 +185,34 @@ function normalName(name: string): string {
 }
 
 function credentials(
-  given: { user: string } | undefined,
+  given: { user: string; algorithms?: readonly string[] | undefined } | undefined,
   secret: Buffer | undefined,
 ): CredentialsConfig | undefined {
-  return given && { user: given.user, secret: defined(secret, `the secret of ${given.user}`) }
+  if (!given) return undefined
+  const { user, algorithms } = given
+  const permitted = CHAP_ALGORITHMS.filter(({ hash }) => algorithms?.includes(hash))
+  return {
+    user,
+    secret: defined(secret, `the secret of ${user}`),
+    ...(algorithms ? { algorithms: permitted.map(({ id }) => id) } : {}),
+  }
+}
+
+/** One name or a list of them. */
+function namesIn(given: string | readonly string[] | undefined): readonly string[] {
+  return typeof given === 'string' ? [given] : (given ?? [])
+}
+
+/** The addresses of a portal; `[::]` takes IPv4, too, unless a portal listens on an IPv4 address with its port. */
+function listenAddresses(
+  texts: readonly string[],
+  ipv4Ports: ReadonlySet<number>,
+): readonly ListenAddress[] {
+  return texts
+    .flatMap((text) => parseListen(text) ?? [])
+    .map((one) =>
+      one.host === '::' && !ipv4Ports.has(one.port) ? { ...one, dualStack: true } : one,
+    )
 }
 
 /** What a LUN leads to. The checks have seen that exactly one of the two stands there. */
@@ -194,16 +230,25 @@ function resolveConfig(
   const blockBytes = new Map(
     data.targets.flatMap(({ luns }) => luns.map((one) => [unitName(one), one.blockSize] as const)),
   )
+  const ipv4Ports = new Set(
+    data.portals.flatMap(({ listen }) =>
+      listen.flatMap((text) => {
+        const address = parseListen(text)
+        return address && isIPv4(address.host) ? [address.port] : []
+      }),
+    ),
+  )
   return {
     file,
     portals: data.portals.map((portal) => ({
       name: portal.name,
-      listen: portal.listen.flatMap((text) => parseListen(text) ?? []),
+      listen: listenAddresses(portal.listen, ipv4Ports),
+      advertise: portal.advertise?.flatMap((text) => parseAdvertise(text) ?? []),
       digests: {
         header: digestList(portal.digests?.header),
         data: digestList(portal.digests?.data),
       },
-      discoveryAuth: portal.discoveryAuth,
+      discoveryAuth: namesIn(portal.discoveryAuth),
     })),
     auth: data.auth.map((group, index) => ({
       name: group.name,
@@ -223,7 +268,7 @@ function resolveConfig(
       name: normalName(target.name),
       alias: target.alias,
       portals: target.portals,
-      auth: target.auth,
+      auth: namesIn(target.auth),
       luns: target.luns.map((one) => ({
         lun: one.lun,
         unit: unitName(one),
@@ -235,6 +280,9 @@ function resolveConfig(
     })),
     limits: {
       sessions: data.limits.sessions,
+      sessionsPerAddress: data.limits.sessionsPerAddress ?? data.limits.sessions,
+      discoverySessions: data.limits.discoverySessions,
+      pendingLogins: data.limits.pendingLogins,
       commandsPerSession: data.limits.commandsPerSession,
       bufferPoolBytes: sizeBytes(data.limits.bufferPool),
     },

@@ -141,6 +141,7 @@ class Daemon {
         units: () => appliance.units.report(),
         sessions: () => appliance.server.sessions(),
         targetLoad: () => appliance.server.load(),
+        plan: (next) => appliance.plan(next),
         reload: () => this.reload(),
       },
     })
@@ -240,7 +241,7 @@ class Daemon {
       this.#log.warn({ event: 'config-warning', where }, `${where}: ${message}`)
     }
     for (const target of config.targets) {
-      if (target.auth !== 'none') continue
+      if (!target.auth.includes('none')) continue
       this.#log.warn(
         { event: 'open-target', target: target.name },
         `target ${target.name} admits anybody (auth: none)`,

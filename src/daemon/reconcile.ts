@@ -34,6 +34,8 @@ export interface Plan {
   readonly targets: Difference<TargetConfig>
   /** Settings that only a restart can change, by their keys. */
   readonly restart: readonly string[]
+  /** Sessions that the new configuration does not admit, in words: they are dropped. */
+  readonly drops: readonly string[]
 }
 
 /** The configuration of nothing: where the start begins. */
@@ -71,8 +73,8 @@ const RESTART_SETTINGS: readonly (readonly [string, (config: Config) => unknown]
   ['control', (config) => config.controlDir],
 ]
 
-/** The steps from `before` to `after`. */
-export function planChanges(before: Config, after: Config): Plan {
+/** The steps from `before` to `after`; `drops` are the sessions that end with them. */
+export function planChanges(before: Config, after: Config, drops: readonly string[] = []): Plan {
   const portals = difference(
     before.portals,
     after.portals,
@@ -90,7 +92,7 @@ export function planChanges(before: Config, after: Config): Plan {
     portalsUpdated: after.portals.filter((one) => {
       const was = old.get(one.name)
       if (!was || relistened.has(one.name)) return false
-      return !isDeepStrictEqual(was, one) || authTouched.has(one.discoveryAuth)
+      return !isDeepStrictEqual(was, one) || one.discoveryAuth.some((name) => authTouched.has(name))
     }),
     auth,
     devices,
@@ -100,12 +102,13 @@ export function planChanges(before: Config, after: Config): Plan {
       after.targets,
       (a, b) =>
         !isDeepStrictEqual(a, b) ||
-        (b.auth !== undefined && authTouched.has(b.auth)) ||
+        b.auth.some((name) => authTouched.has(name)) ||
         b.luns.some((lun) => touched.has(lun.unit)),
     ),
     restart: RESTART_SETTINGS.filter(
       ([, read]) => !isDeepStrictEqual(read(before), read(after)),
     ).map(([key]) => key),
+    drops,
   }
 }
 
@@ -123,6 +126,7 @@ export function describePlan(plan: Plan): readonly string[] {
     ...lines('device', plan.devices),
     ...lines('logical unit', plan.units),
     ...lines('target', plan.targets),
+    ...plan.drops,
     ...plan.restart.map((key) => `"${key}" changes at the next restart`),
   ]
 }

@@ -91,6 +91,13 @@ export interface DeviceFeatures {
   readonly writeZeroes: boolean
 }
 
+/** A run of bytes that are all allocated, or all not: then they read as zeroes. */
+export interface Extent {
+  readonly allocated: boolean
+  /** Bytes from the offset that was asked about: at least 1. */
+  readonly length: number
+}
+
 export type DeviceEvent = 'gone' | 'resized'
 
 export interface BlockDevice {
@@ -103,6 +110,11 @@ export interface BlockDevice {
   readonly inFlight: number
   /** Queues one request. Range, alignment and closed state are checked; a violation completes with `invalid` or `gone`. */
   submit(request: IoRequest): void
+  /**
+   * The state at byte `offset`, and how far it goes, up to `length`. Absent, or `allocated` for all, where nobody knows.
+   * Throws PlexusError `gone`. For GET LBA STATUS.
+   */
+  extentAt?(offset: number, length: number): Promise<Extent>
   /** Registers for loss or change of size; returns the way to stop. */
   onEvent(listener: (event: DeviceEvent) => void): () => void
   /** Waits for what is in flight, then releases the device. New requests complete with `gone`. */

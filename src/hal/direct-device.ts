@@ -17,6 +17,7 @@ import type {
   DeviceEvent,
   DeviceFeatures,
   DeviceIdentity,
+  Extent,
   Geometry,
   IoOp,
   IoRequest,
@@ -31,6 +32,7 @@ import {
   ERRNO,
   FALLOC_PUNCH_HOLE,
   FALLOC_ZERO_RANGE,
+  fileExtent,
   ioctlU64,
   RWF_DSYNC,
 } from './libc.ts'
@@ -125,6 +127,8 @@ export class DirectDevice implements BlockDevice {
   #gone = false
   #closed: Promise<void> | undefined = undefined
   #onIdle: (() => void) | undefined = undefined
+  /** The last question after holes. */
+  #extents: Promise<unknown> = Promise.resolve()
 
   constructor(init: DirectDeviceInit) {
     this.#init = init
@@ -159,6 +163,27 @@ export class DirectDevice implements BlockDevice {
       return
     }
     START[request.op](this, request)
+  }
+
+  /** Holes of a regular file, one question after the other; a block device of the kernel does not say. */
+  extentAt(offset: number, length: number): Promise<Extent> {
+    const extent = this.#extents.then(() => this.#extentAt(offset, length))
+    this.#extents = extent.catch(() => {})
+    return extent
+  }
+
+  async #extentAt(offset: number, length: number): Promise<Extent> {
+    if (this.#closed || this.#gone) throw this.#goneError('read')
+    if (this.#init.kind !== 'file') return { allocated: true, length }
+    // Counted, so that `close` waits for it: the descriptor must not be another file's meanwhile.
+    this.#inFlight++
+    try {
+      const { hole, end } = await fileExtent(this.#init.fd, offset)
+      return { allocated: !hole, length: Math.min(length, (end ?? Infinity) - offset) }
+    } finally {
+      this.#inFlight--
+      if (this.#inFlight === 0) this.#onIdle?.()
+    }
   }
 
   onEvent(listener: (event: DeviceEvent) => void): () => void {

@@ -201,6 +201,34 @@ export function fallocate(fd: number, mode: number, offset: number, length: numb
   return fallocateCall(fd, mode, offset, length) === 0 ? 0 : -koffi.errno()
 }
 
+const SEEK_DATA = 3
+const SEEK_HOLE = 4
+const lseekCall = library.func('lseek', 'int64_t', ['int', 'int64_t', 'int'])
+
+function seekSoon(fd: number, offset: number, whence: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    lseekCall.async(fd, offset, whence, (error: Error | null, result: number) => {
+      if (error) reject(error)
+      else resolve(result)
+    })
+  })
+}
+
+/**
+ * Where the data of a regular file begins, or the hole in which `offset` lies ends (lseek(2)), off the event loop: a file of many
+ * extents takes its time. Holes are those that read as zeroes, also blocks that are reserved and not written.
+ * `end` is undefined where the state reaches to the end of the file, or the file system does not know holes.
+ */
+export async function fileExtent(
+  fd: number,
+  offset: number,
+): Promise<{ hole: boolean; end: number | undefined }> {
+  const hole = await seekSoon(fd, offset, SEEK_HOLE)
+  if (hole !== offset) return { hole: false, end: hole < 0 ? undefined : hole }
+  const data = await seekSoon(fd, offset, SEEK_DATA)
+  return { hole: true, end: data < 0 ? undefined : data }
+}
+
 const LOCK_EX_NB = 2 | 4
 
 /** Takes the whole-file advisory lock without waiting; false: another open file holds it. */

@@ -25,6 +25,14 @@ import { parseNumber } from './text-keys.ts'
 export interface ChapCredentials {
   readonly user: string
   readonly secret: Buffer
+  /** Numbers of the algorithms by which it may be proved; absent: all. */
+  readonly algorithms?: readonly number[]
+}
+
+/** What an initiator may prove, and what the target proves to it in turn if it asks. */
+export interface ChapAccount {
+  readonly chap: ChapCredentials
+  readonly mutual: ChapCredentials | undefined
 }
 
 export interface ChapAlgorithm {
@@ -35,7 +43,7 @@ export interface ChapAlgorithm {
   readonly digestBytes: number
 }
 
-/** Strongest first, which is the order of choice. */
+/** Strongest first. Which one is used is the initiator's choice (docs/adr/0009-auth-groups-and-names.md). */
 export const CHAP_ALGORITHMS: readonly ChapAlgorithm[] = [
   { id: 8, hash: 'sha3-256', digestBytes: 32 },
   { id: 7, hash: 'sha256', digestBytes: 32 },
@@ -119,30 +127,32 @@ type ChapState =
       readonly identifier: number
       readonly challenge: Buffer
     }
-  | { readonly name: 'done' }
+  | { readonly name: 'done'; readonly account: ChapAccount; readonly algorithm: ChapAlgorithm }
   | { readonly name: 'failed' }
 
 /** The target's side of one CHAP exchange. */
 export class ChapTarget {
-  readonly #credentials: ChapCredentials
-  readonly #mutual: ChapCredentials | undefined
+  readonly #accounts: readonly ChapAccount[]
   readonly #random: (bytes: number) => Buffer
   #state: ChapState = { name: 'algorithm' }
 
-  /** `credentials` is what the initiator must prove, `mutual` what the target can prove to it. */
+  /** The initiator must prove one of `accounts`: its CHAP_N says which. */
   constructor(init: {
-    readonly credentials: ChapCredentials
-    readonly mutual: ChapCredentials | undefined
+    readonly accounts: readonly ChapAccount[]
     readonly random: (bytes: number) => Buffer
   }) {
-    this.#credentials = init.credentials
-    this.#mutual = init.mutual
+    this.#accounts = init.accounts
     this.#random = init.random
   }
 
-  /** True once the initiator has proved that it knows the secret. */
-  get authenticated(): boolean {
-    return this.#state.name === 'done'
+  /** What the initiator has proved: that it knows the secret of a user. */
+  get proof():
+    | { readonly user: string; readonly secret: Buffer; readonly algorithm: number }
+    | undefined {
+    const state = this.#state
+    if (state.name !== 'done') return undefined
+    const { user, secret } = state.account.chap
+    return { user, secret, algorithm: state.algorithm.id }
   }
 
   /** Takes all CHAP keys of one request, at least one. */
@@ -162,8 +172,7 @@ export class ChapTarget {
     if (offer === undefined || keys.size !== 1) {
       return { failure: `CHAP begins with CHAP_A alone, not with ${[...keys.keys()].join(', ')}` }
     }
-    const offered = new Set(offer.split(',').map(parseNumber))
-    const algorithm = availableAlgorithms().find(({ id }) => offered.has(id))
+    const algorithm = this.#firstPermitted(offer.split(',').map(parseNumber))
     if (!algorithm) return { failure: `no CHAP algorithm in common: CHAP_A=${offer}` }
     const identifier = this.#random(1).readUInt8(0)
     const challenge = this.#random(algorithm.digestBytes)
@@ -176,6 +185,20 @@ export class ChapTarget {
       ],
       authenticated: false,
     }
+  }
+
+  /**
+   * The first that the initiator lists and that is permitted (RFC 7143, 6.2.1 and 12.1.3). Who it is comes later: what all
+   * accounts permit goes before what only some do.
+   */
+  #firstPermitted(offered: readonly (number | undefined)[]): ChapAlgorithm | undefined {
+    const available = availableAlgorithms()
+    const listed = offered.flatMap((id) => available.find((one) => one.id === id) ?? [])
+    const accounts = this.#accounts
+    return (
+      listed.find((one) => accounts.every(({ chap }) => permits(chap, one))) ??
+      listed.find((one) => accounts.some(({ chap }) => permits(chap, one)))
+    )
   }
 
   #checkResponse(
@@ -192,53 +215,70 @@ export class ChapTarget {
     if (bytes?.length !== algorithm.digestBytes) {
       return { failure: `CHAP_R is not ${algorithm.digestBytes} bytes in 0x or 0b form` }
     }
-    const expected = chapResponse(algorithm, identifier, this.#credentials.secret, challenge)
-    // Both comparisons always run, so that timing tells nothing about which one failed.
-    const nameMatches = equalText(name, this.#credentials.user)
-    const responseMatches = timingSafeEqual(bytes, expected)
-    if (!nameMatches) return { failure: `CHAP user "${name}" is not the one of this target` }
-    if (!responseMatches) return { failure: `wrong CHAP response from user "${name}"` }
-    const answer = this.#answerMutual(keys, state)
-    if (!('failure' in answer)) this.#state = { name: 'done' }
+    // All comparisons always run, so that timing tells nothing about which one failed.
+    const judged = this.#accounts.map((account) => ({
+      account,
+      isNamed: equalText(name, account.chap.user),
+      isProved: timingSafeEqual(
+        bytes,
+        chapResponse(algorithm, identifier, account.chap.secret, challenge),
+      ),
+    }))
+    const named = judged.filter(({ isNamed }) => isNamed)
+    const proved = named.find(({ isProved }) => isProved)
+    if (named.length === 0)
+      return { failure: `CHAP user "${name}" is not admitted under this name` }
+    if (!proved) return { failure: `wrong CHAP response from user "${name}"` }
+    const { account } = proved
+    if (!permits(account.chap, algorithm)) {
+      return { failure: `CHAP with ${algorithm.hash} is not permitted to user "${name}"` }
+    }
+    const answer = answerMutual(keys, state, account)
+    if (!('failure' in answer)) this.#state = { name: 'done', account, algorithm }
     return answer
   }
+}
 
-  #answerMutual(
-    keys: ReadonlyMap<string, string>,
-    state: Extract<ChapState, { name: 'response' }>,
-  ): ChapStep {
-    const identifierText = keys.get('CHAP_I')
-    const challengeText = keys.get('CHAP_C')
-    if (identifierText === undefined && challengeText === undefined) {
-      return { pairs: [], authenticated: true }
-    }
-    if (identifierText === undefined || challengeText === undefined) {
-      return { failure: 'mutual CHAP needs both CHAP_I and CHAP_C' }
-    }
-    const mutual = this.#mutual
-    if (!mutual) {
-      return { failure: 'the initiator asks for mutual CHAP, which is not configured here' }
-    }
-    const identifier = parseNumber(identifierText)
-    const challenge = decodeBinary(challengeText, CHAP_BINARY_BYTES)
-    if (identifier === undefined || identifier > 255 || challenge === undefined) {
-      return { failure: 'CHAP_I or CHAP_C of the initiator is malformed' }
-    }
-    if (challenge.equals(state.challenge)) {
-      return { failure: "the initiator reflects the target's own CHAP challenge" }
-    }
-    // RFC 7143, 9.2.1: one secret for both directions lets either side replay the other's answers.
-    if (equalBytes(mutual.secret, this.#credentials.secret)) {
-      return { failure: 'the CHAP secrets of initiator and target are the same' }
-    }
-    const response = chapResponse(state.algorithm, identifier, mutual.secret, challenge)
-    return {
-      pairs: [
-        ['CHAP_N', mutual.user],
-        ['CHAP_R', encodeBinary(response)],
-      ],
-      authenticated: true,
-    }
+function permits({ algorithms }: ChapCredentials, { id }: ChapAlgorithm): boolean {
+  return algorithms?.includes(id) ?? true
+}
+
+/** The target's proof in return, where the initiator asks for one. */
+function answerMutual(
+  keys: ReadonlyMap<string, string>,
+  state: Extract<ChapState, { name: 'response' }>,
+  { chap, mutual }: ChapAccount,
+): ChapStep {
+  const identifierText = keys.get('CHAP_I')
+  const challengeText = keys.get('CHAP_C')
+  if (identifierText === undefined && challengeText === undefined) {
+    return { pairs: [], authenticated: true }
+  }
+  if (identifierText === undefined || challengeText === undefined) {
+    return { failure: 'mutual CHAP needs both CHAP_I and CHAP_C' }
+  }
+  if (!mutual) {
+    return { failure: 'the initiator asks for mutual CHAP, which is not configured here' }
+  }
+  const identifier = parseNumber(identifierText)
+  const challenge = decodeBinary(challengeText, CHAP_BINARY_BYTES)
+  if (identifier === undefined || identifier > 255 || challenge === undefined) {
+    return { failure: 'CHAP_I or CHAP_C of the initiator is malformed' }
+  }
+  if (challenge.equals(state.challenge)) {
+    return { failure: "the initiator reflects the target's own CHAP challenge" }
+  }
+  // RFC 7143, 9.2.1: one secret for both directions lets either side replay the other's answers.
+  if (equalBytes(mutual.secret, chap.secret)) {
+    return { failure: 'the CHAP secrets of initiator and target are the same' }
+  }
+  const response = chapResponse(state.algorithm, identifier, mutual.secret, challenge)
+  return {
+    pairs: [
+      ['CHAP_N', mutual.user],
+      ['CHAP_R', encodeBinary(response)],
+    ],
+    authenticated: true,
   }
 }
 
@@ -255,6 +295,9 @@ function equalText(a: string, b: string): boolean {
 }
 
 /** Do two credentials share their secret? The configuration refuses that for a target and its initiators. */
-export function sameSecret(a: ChapCredentials, b: ChapCredentials): boolean {
+export function sameSecret(
+  a: { readonly secret: Buffer },
+  b: { readonly secret: Buffer },
+): boolean {
   return equalBytes(a.secret, b.secret)
 }

@@ -55,6 +55,7 @@ export class PduReader {
   #from: Buffer
   #at = 0
   #end = 0
+  #receiveBytes: number
   readonly #header = Buffer.alloc(BHS_BYTES + AHS_BYTES_MAX + DIGEST_BYTES)
   readonly #tail = Buffer.alloc(3 + DIGEST_BYTES)
   readonly #bhs: Buffer
@@ -73,15 +74,19 @@ export class PduReader {
   /** `receiveBytes`: size of the shared receive buffer of this stream. */
   constructor(handler: PduHandler, receiveBytes: number, segmentBytesMax: number) {
     this.#handler = handler
+    this.#receiveBytes = receiveBytes
     this.#receive = Buffer.allocUnsafeSlow(receiveBytes)
     this.#from = this.#receive
     this.#bhs = this.#header.subarray(0, BHS_BYTES)
     this.segmentBytesMax = segmentBytesMax
   }
 
-  /** Another receive buffer: small before the login, of which anybody may have one, larger after it. */
+  /**
+   * Another receive buffer: small before the login, of which anybody may have one, larger after it. It is the next one that is
+   * asked for: bytes may be on their way into the one before.
+   */
   resize(receiveBytes: number): void {
-    this.#receive = Buffer.allocUnsafeSlow(receiveBytes)
+    this.#receiveBytes = receiveBytes
   }
 
   /** From within `header`: the first `length` bytes of the segment go to `sink` at `offset`, the rest is thrown away. */
@@ -110,7 +115,12 @@ export class PduReader {
       missing >= DIRECT_BYTES_MIN &&
       this.#sink !== undefined &&
       this.#need <= this.#sinkBytes
-    if (!this.#direct) return this.#receive
+    if (!this.#direct) {
+      if (this.#receive.length !== this.#receiveBytes) {
+        this.#receive = Buffer.allocUnsafeSlow(this.#receiveBytes)
+      }
+      return this.#receive
+    }
     const at = this.#sinkOffset + this.#have
     return (this.#sink as Buffer).subarray(at, at + missing)
   }

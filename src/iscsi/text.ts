@@ -9,7 +9,7 @@
  */
 import { isUtf8 } from 'node:buffer'
 import { PlexusError } from '../base/errors.ts'
-import { TEXT_BYTES, TEXT_KEY_BYTES, TEXT_KEYS } from '../base/limits.ts'
+import { TEXT_BYTES, TEXT_KEY_BYTES, TEXT_KEYS, TEXT_PARTS } from '../base/limits.ts'
 
 export type TextPair = readonly [key: string, value: string]
 
@@ -22,10 +22,14 @@ export const RESERVED_VALUES: ReadonlySet<string> = new Set([REJECT, NOT_UNDERST
 /** Characters of a key name. A leading small letter is let pass here: such a key is simply unknown. */
 const KEY_NAME = /^[A-Za-z0-9.\-+@_#]+$/
 
+/** A declaration for people, on which nothing depends: a value that is no text is left out and does not end a login. */
+const FOR_PEOPLE = 'InitiatorAlias='
+
 /**
  * The pairs of a complete text in their order. Empty segments (padding between pairs) are skipped, and the NUL of
  * the last pair may be missing, as other targets have it. Throws `protocol` for a segment without `=`, a bad or
- * overlong key name, bytes that are no UTF-8, or control characters in a value; `exhausted` above 128 pairs.
+ * overlong key name, bytes that are no UTF-8, or control characters in a value, but for an InitiatorAlias, which is
+ * left out then; `exhausted` above 128 pairs.
  */
 export function decodeText(bytes: Buffer): TextPair[] {
   const pairs: TextPair[] = []
@@ -37,11 +41,18 @@ export function decodeText(bytes: Buffer): TextPair[] {
       if (pairs.length === TEXT_KEYS) {
         throw textError('exhausted', `more than ${TEXT_KEYS} keys in one negotiation`)
       }
-      pairs.push(decodePair(bytes.subarray(at, end)))
+      const segment = bytes.subarray(at, end)
+      if (isText(segment) || !segment.toString('latin1').startsWith(FOR_PEOPLE)) {
+        pairs.push(decodePair(segment))
+      }
     }
     at = end + 1
   }
   return pairs
+}
+
+function isText(segment: Buffer): boolean {
+  return isUtf8(segment) && !hasControlCharacter(segment.toString('utf8'))
 }
 
 function decodePair(segment: Buffer): TextPair {
@@ -82,11 +93,20 @@ export class TextAssembler {
     return this.#parts.length > 0
   }
 
-  /** Keeps a copy of one PDU's text. Throws `exhausted` when the whole grows beyond TEXT_BYTES. */
-  add(part: Buffer): void {
+  /**
+   * Keeps a copy of one PDU's text; `continued` is its C bit. Throws `exhausted` when the whole grows beyond TEXT_BYTES
+   * or TEXT_PARTS, and `protocol` for an empty part that says that more is to come: such parts would never end.
+   */
+  add(part: Buffer, continued: boolean): void {
     this.#bytes += part.length
     if (this.#bytes > TEXT_BYTES) {
       throw textError('exhausted', `more than ${TEXT_BYTES} bytes of negotiation text`)
+    }
+    if (this.#parts.length === TEXT_PARTS) {
+      throw textError('exhausted', `negotiation text in more than ${TEXT_PARTS} PDUs`)
+    }
+    if (continued && part.length === 0) {
+      throw textError('protocol', 'a PDU without text has the C bit set')
     }
     this.#parts.push(Buffer.from(part))
   }

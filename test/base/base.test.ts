@@ -6,6 +6,7 @@ import { PlexusError, toPlexusError } from '../../src/base/errors.ts'
 import { assertLimits } from '../../src/base/limits.ts'
 import { createLogger, journalLine } from '../../src/base/log.ts'
 import { LogLimit } from '../../src/base/log-limit.ts'
+import { printable } from '../../src/base/printable.ts'
 
 t.test('sizes as people write them', async (t) => {
   const cases = [
@@ -75,6 +76,18 @@ t.test('a flood becomes a few lines and a count', async (t) => {
   t.same(limit.take(), {})
 })
 
+t.test('a noisy peer does not hide another, and many share one allowance', async (t) => {
+  const clock = new ManualClock()
+  const limit = new LogLimit(clock, 1, 1000, 2)
+  t.same([limit.take('a'), limit.take('a'), limit.take('a')], [{}, undefined, undefined])
+  t.same(limit.take('b'), {}, 'the second peer is heard')
+  t.same([limit.take('c'), limit.take('d')], [{}, undefined], 'the others have one line together')
+  clock.advance(1000)
+  t.same(limit.take('a'), { omitted: 2 })
+  t.same(limit.take('c'), {}, 'in the place of b')
+  t.same([limit.take('d'), limit.take('e')], [{ omitted: 1 }, undefined])
+})
+
 t.test('the journal gets one readable line with a priority', async (t) => {
   const lines: string[] = []
   const log = createLogger('info', 'journal', (text) => lines.push(text))
@@ -83,4 +96,21 @@ t.test('the journal gets one readable line with a priority', async (t) => {
   log.debug('not this one')
   t.same(lines, ['<6>session: esx1 logged in (tsih=3)\n', '<4>a device is slow: no answer\n'])
   t.equal(journalLine('no JSON'), 'no JSON')
+})
+
+t.test('nothing in the log steers a terminal', async (t) => {
+  const hostile = 'a\u009b31m\u202eb\u2028c\u007f\u{e0001}é'
+  const shown = 'a\\u009b31m\\u202eb\\u2028c\\u007f\\udb40\\udc01é'
+  t.equal(printable(hostile), shown)
+  const lines: string[] = []
+  for (const format of ['journal', 'json'] as const) {
+    createLogger('info', format, (text) => lines.push(text)).info({ name: `${hostile}\n` }, hostile)
+  }
+  t.equal(lines[0], `<6>${shown} (name=${shown}\\u000a)\n`)
+  t.notMatch(lines[1]?.trimEnd(), /\p{C}/u)
+  t.match(
+    JSON.parse(lines[1] ?? ''),
+    { name: `${hostile}\n`, msg: hostile },
+    'the same for programs',
+  )
 })

@@ -5,7 +5,12 @@ import { join } from 'node:path'
 import t from 'tap'
 import { MIB, POOL_BYTES_DEFAULT } from '../../src/base/limits.ts'
 import { type Config, ConfigError, loadConfig, parseConfig } from '../../src/daemon/config.ts'
-import { configJsonSchema, knownKeys, parseListen } from '../../src/daemon/config-schema.ts'
+import {
+  configJsonSchema,
+  knownKeys,
+  parseAdvertise,
+  parseListen,
+} from '../../src/daemon/config-schema.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'plexus-config-'))
 t.teardown(() => rmSync(dir, { recursive: true, force: true }))
@@ -77,13 +82,15 @@ t.test('a whole configuration', async (t) => {
         { host: '10.0.10.6', port: 3260 },
       ],
       digests: { header: ['CRC32C'], data: ['None'] },
-      discoveryAuth: 'none',
+      advertise: undefined,
+      discoveryAuth: ['none'],
     },
     {
       name: 'lab',
       listen: [{ host: '127.0.0.1', port: 3262 }],
       digests: { header: ['CRC32C', 'None'], data: ['CRC32C', 'None'] },
-      discoveryAuth: 'hypervisors',
+      advertise: undefined,
+      discoveryAuth: ['hypervisors'],
     },
   ])
   t.equal(config.auth[0]?.chap?.secret.toString(), 'initiator-secret', 'without its line end')
@@ -119,7 +126,14 @@ t.test('a whole configuration', async (t) => {
       ],
     ],
   )
-  t.strictSame(config.limits, { sessions: 8, commandsPerSession: 32, bufferPoolBytes: 64 * MIB })
+  t.strictSame(config.limits, {
+    sessions: 8,
+    sessionsPerAddress: 8,
+    discoverySessions: 32,
+    pendingLogins: 1024,
+    commandsPerSession: 32,
+    bufferPoolBytes: 64 * MIB,
+  })
   t.strictSame(config.log, { level: 'debug', format: 'json' })
   t.equal(config.engine, 'threads')
   t.equal(config.stateDir, join(dir, 'state'))
@@ -193,7 +207,7 @@ volumes: []
 `
   t.strictSame(problemsOf(text), [
     '1:10 "version" in the configuration: expected 1, found number 2',
-    '4:14 portal "san": write an address as 10.0.0.1:3260 or [fd00::5]:3260',
+    '4:14 portal "san": write an address as 10.0.0.1:3260 or [fd00::5]:3260, a link-local one with its interface: [fe80::1%eth0]:3260',
     '5:5 unknown key "digest" in portal "san"; did you mean "digests"?',
     '6:11 portal "san" is defined twice',
     '7:14 portal "san": 0.0.0.0:3260 is taken by portal "san" already',
@@ -269,6 +283,19 @@ targets:
   t.strictSame(listen('127.0.0.1', '[::]', '[::1]:3261', '10.0.0.1'), [])
   t.match(listen('[::]', '[::1]'), [/is taken/])
   t.match(listen('10.0.0.1', '0.0.0.0'), [/is taken/])
+  t.match(listen('[fd00::5]', '[FD00:0::5]'), [/is taken/], 'one address written in two ways')
+  t.match(listen('[fe80::1]'), [/link-local one with its interface/])
+})
+
+t.test('[::] takes IPv4 unless a portal listens on IPv4 with its port', async (t) => {
+  const dualStack = (other: string) =>
+    parsed(
+      `version: 1\nportals: [{ name: p, listen: ["[::]:3260"] }, { name: q, listen: ["${other}"] }]\n`,
+    ).portals[0]?.listen[0]?.dualStack
+  t.equal(dualStack('[::]:3261'), true)
+  t.equal(dualStack('10.0.0.1:3261'), true)
+  t.equal(dualStack('10.0.0.1:3260'), undefined)
+  t.equal(dualStack('0.0.0.0:3260'), undefined)
 })
 
 t.test('warnings do not refuse', async (t) => {
@@ -282,12 +309,71 @@ targets:
 `)
   t.match(
     warnings.map((one) => one.message),
-    [/nobody may log in/, /auth group "g" does not admit it/],
+    [/nobody may log in/, /anybody can use where no CHAP/, /auth group "g" does not admit it/],
   )
+})
+
+t.test('a LUN mask says what it is worth', async (t) => {
+  const warned = (auth: string, access: string) =>
+    parsed(`version: 1
+portals: [{ name: p, listen: [127.0.0.1] }]
+auth:
+  - { name: alice, chap: { user: a, secretFile: one }, initiators: ["iqn.2026-01.x:alice"] }
+  - { name: bob, chap: { user: b, secretFile: two }, initiators: ["iqn.2026-01.x:bob"] }
+  - { name: both, chap: { user: c, secretFile: ok }, initiators: ["iqn.2026-01.x:*"] }
+  - { name: names, initiators: ["iqn.2026-01.x:*"] }
+devices: { d: ./d, e: ./e }
+targets:
+  - name: "iqn.2026-01.x:t"
+    portals: [p]
+    auth: ${auth}
+    luns: [{ lun: 0, device: d }, { lun: 1, device: e }]
+    access: ${access}
+`).warnings.map((one) => one.message)
+  const apart = '{ "iqn.2026-01.x:alice": [{ lun: 0 }], "iqn.2026-01.x:bob": [{ lun: 1 }] }'
+  const alike = '{ "iqn.2026-01.x:alice": [{ lun: 0 }], "iqn.2026-01.x:bob": [{ lun: 0 }] }'
+  t.strictSame(warned('[alice, bob]', apart), [], 'each name has its own secret')
+  t.strictSame(warned('[alice, bob, both]', apart), [], 'a closer group speaks for both names')
+  t.match(warned('both', apart), [/share auth group "both", so each can log in with the name/])
+  t.strictSame(warned('both', alike), [], 'nothing to take from each other')
+  t.match(warned('[alice, names]', apart), [/anybody can use/], 'one name without CHAP')
+  t.match(warned('none', apart), [/anybody can use/])
+})
+
+t.test('several auth groups for one target', async (t) => {
+  const withAuth = (auth: string, more = '') =>
+    problemsOf(`version: 1
+portals: [{ name: p, listen: [127.0.0.1]${more} }]
+auth:
+  - { name: a, chap: { user: u, secretFile: one }, initiators: ["iqn.2026-01.x:a"] }
+  - { name: b, chap: { user: u, secretFile: two }, initiators: ["iqn.2026-01.x:b"] }
+  - { name: c, chap: { user: w, secretFile: two, algorithms: [sha256] } }
+  - { name: d, initiators: ["iqn.2026-01.x:a"] }
+targets: [{ name: "iqn.2026-01.x:t", portals: [p], auth: ${auth} }]
+`)
+  t.strictSame(withAuth('[a, c]', ', discoveryAuth: [b, c]'), [])
+  t.match(withAuth('[a, b]'), [/^8:.*different secrets for user "u"/])
+  t.match(withAuth('[a, d]'), [/^8:.*"d" without CHAP and in "a" with it/])
+  t.match(withAuth('[a, a]'), [/^8:.*"a" stands twice/])
+  t.match(withAuth('[a, none]'), [/^8:.*stands alone/])
+  t.match(withAuth('[a, x]'), [/^8:63 .*there is no auth group "x"/])
+  t.match(withAuth('[]'), [/at least 1 entry/])
+  t.match(withAuth('a', ', discoveryAuth: [a, b]'), [/^2:.*different secrets for user "u"/])
+  const { auth, targets } = parsed(`version: 1
+portals: [{ name: p, listen: [127.0.0.1] }]
+auth:
+  - { name: a, chap: { user: u, secretFile: one, algorithms: [md5, sha3-256] }, initiators: ["iqn.2026-01.x:a"] }
+targets: [{ name: "iqn.2026-01.x:t", portals: [p], auth: a }]
+`)
+  t.strictSame(auth[0]?.chap?.algorithms, [8, 5])
+  t.strictSame(targets[0]?.auth, ['a'])
 })
 
 t.test('listen addresses', async (t) => {
   t.strictSame(parseListen('[::1]:1'), { host: '::1', port: 1 })
+  t.strictSame(parseListen('[fe80::1%eth0]'), { host: 'fe80::1%eth0', port: 3260 })
+  t.strictSame(parseListen('[FD00:0:0::05]'), { host: 'fd00::5', port: 3260 }, 'shortest form')
+  t.strictSame(parseListen('[::ffff:10.0.0.1]:1'), { host: '10.0.0.1', port: 1 })
   for (const text of [
     '',
     'host:3260',
@@ -296,8 +382,16 @@ t.test('listen addresses', async (t) => {
     '1.2.3.4:0',
     '1.2.3.4:65536',
     '1.2.3',
+    '[fe80::1]:3260',
+    '[fd00::5%eth0]',
   ]) {
     t.equal(parseListen(text), undefined, text)
+  }
+  t.strictSame(parseAdvertise('san.example.org'), { host: 'san.example.org', port: 3260 })
+  t.strictSame(parseAdvertise('203.0.113.5:1'), { host: '203.0.113.5', port: 1 })
+  t.strictSame(parseAdvertise('[2001:DB8::5]:1'), { host: '2001:db8::5', port: 1 })
+  for (const text of ['', '1.2.3', '[fe80::1%eth0]', 'a..b', '-a', 'san:0', 'san:1:2', 'a b']) {
+    t.equal(parseAdvertise(text), undefined, text)
   }
 })
 

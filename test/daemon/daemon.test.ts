@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
+import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { main } from '../../src/daemon/plexusd.ts'
@@ -14,6 +14,10 @@ const B = 'iqn.2026-11.test.plexus:b'
 const BLOCK = 512
 /** RFC 7143, 11.13.5: target not found. */
 const NOT_FOUND = { message: /0203h/ }
+
+const HAS_IPV6 = Object.values(networkInterfaces())
+  .flat()
+  .some((address) => address?.address === '::1')
 
 const dir = mkdtempSync(join(tmpdir(), 'plexus-daemon-'))
 t.teardown(() => rmSync(dir, { recursive: true, force: true }))
@@ -184,11 +188,50 @@ t.test('secrets change by reload', async (t) => {
   await reload(daemon, config)
   const session = await enter('first-secret')
   daemon.secretFile('s', 'other-secret')
+  const drop = /drop the session of iqn\S+ from 127\.0\.0\.1: .*does not admit this name/
+  t.match((await daemon.plexus(['config', 'diff'])).out, drop, 'said before it is done')
   await reload(daemon, config)
+  t.ok(await session.wire.closedWithin(2000), 'who proved the old secret is out')
+  session.destroy()
+  t.match(
+    daemon.log.find((line) => line.includes('reload-step') && drop.test(line)),
+    drop,
+  )
   await t.rejects(enter('first-secret'), { message: /0201h/ })
-  await enter('other-secret').then((other) => other.close())
+  const other = await enter('other-secret')
+  await reload(daemon, { ...config, targets: [...config.targets, target(B, [])] })
+  await attentions(other)
+  t.equal((await read(other, 0)).status, 0, 'who proved the new one stays in')
+  await other.close()
+})
+
+t.test('a portal takes wider and narrower addresses by reload', async (t) => {
+  const disk = {
+    devices: { a: image('wide.img') },
+    targets: [target(A, [{ lun: 0, device: 'a' }])],
+  }
+  const daemon = await Daemon.start({ config: disk })
+  t.teardown(() => daemon.stop())
+  const session = await login(daemon, A)
+  const steps: readonly (readonly [listen: string[], reached: string[]])[] = [
+    [['0.0.0.0'], ['127.0.0.1', '127.0.0.2']],
+    [['[::]'], ['127.0.0.1', '::1']],
+    [
+      ['[::]', '127.0.0.1'],
+      ['127.0.0.1', '::1'],
+    ],
+    [['127.0.0.1'], ['127.0.0.1']],
+  ]
+  for (const [hosts, reached] of steps) {
+    const listen = hosts.map((host) => `${host}:${daemon.port}`)
+    await reload(daemon, { ...disk, portals: [{ name: 'test', listen }] })
+    for (const host of reached.filter((one) => HAS_IPV6 || one !== '::1')) {
+      const other = await Initiator.open({ host, port: daemon.port, targetName: A })
+      t.equal(await other.logout(), 0, `${host} by ${hosts.join(' and ')}`)
+    }
+  }
   await attentions(session)
-  t.equal((await read(session, 0)).status, 0, 'who is in stays in')
+  t.equal((await read(session, 0)).status, 0, 'who was in stays in')
   await session.close()
 })
 
@@ -349,6 +392,6 @@ t.test('a port that is taken', async (t) => {
     })
   })
   t.equal(code, 1)
-  t.match(err, /portal .*cannot listen on .*free the address/)
+  t.match(err, /portal .*cannot listen on .*another program listens there/)
   taken.close()
 })

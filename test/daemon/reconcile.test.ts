@@ -75,7 +75,7 @@ t.test('plans', async (t) => {
     one.name === 'p' ? { ...one, listen: [{ host: '127.0.0.1', port: 3263 }] } : one,
   )
   t.strictSame(steps(change(BASE, { portals: moved })), ['change portal p'])
-  const discovery = BASE.portals.map((one) => ({ ...one, discoveryAuth: 'g' }))
+  const discovery = BASE.portals.map((one) => ({ ...one, discoveryAuth: ['g'] }))
   t.strictSame(steps(change(BASE, { portals: discovery })), [
     'change portal p (stays open)',
     'change portal q (stays open)',

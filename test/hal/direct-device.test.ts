@@ -307,6 +307,51 @@ t.test('regular files', async (t) => {
   await the.queue.close()
 })
 
+t.test('a regular file knows its holes, until it is closed', async (t) => {
+  const path = join(tempDirectory(t), 'image')
+  writeFileSync(path, '')
+  truncateSync(path, 8 * MIB)
+  const { queue, ...the } = rig('auto')
+  const device = await the.open(path)
+  const data = the.lease(MIB)
+  data.bytes.fill(1)
+  await writeAt(device, data, MIB)
+  await writeAt(device, data, 4 * MIB)
+  await flush(device)
+  const extents = async (from: number, to: number) => {
+    const found: [boolean, number][] = []
+    for (let at = from; at < to; ) {
+      const extent = await device.extentAt?.(at, to - at)
+      if (!extent) throw new Error('the device does not know')
+      found.push([extent.allocated, extent.length])
+      at += extent.length
+    }
+    return found
+  }
+  t.same(await extents(0, 8 * MIB), [
+    [false, MIB],
+    [true, MIB],
+    [false, 2 * MIB],
+    [true, MIB],
+    [false, 3 * MIB],
+  ])
+  t.same(
+    await extents(MIB + 64 * KIB, 2 * MIB - 512),
+    [[true, MIB - 64 * KIB - 512]],
+    'cut to what was asked',
+  )
+  await discard(device, { offset: MIB, length: MIB })
+  t.same((await extents(0, 8 * MIB))[0], [false, 4 * MIB], 'what was punched is a hole')
+  const late = device.extentAt?.(0, MIB)
+  await Promise.resolve()
+  const closed = device.close()
+  t.same(await late, { allocated: false, length: MIB }, 'close waits for an answer')
+  await closed
+  t.equal((await failureOf(device.extentAt?.(0, MIB) ?? Promise.resolve())).kind, 'gone')
+  data.release()
+  await queue.close()
+})
+
 t.test('paths that are no devices', async (t) => {
   const the = rig('auto')
   const directory = tempDirectory(t)

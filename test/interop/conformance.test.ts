@@ -1,8 +1,8 @@
 /** The conformance runner's reading and judging, and docs/conformance.md against the table behind it. */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
-import { type ExpectedSkip, findFaults, parseOutput } from './cunit.ts'
-import { EXPECTED_SKIPS, skipTable } from './expected.ts'
+import { type ExpectedResult, findFaults, parseOutput } from './cunit.ts'
+import { EXPECTED_RESULTS, resultTable } from './expected.ts'
 
 /** Lines as iscsi-test-cu 1.19.0 prints them. */
 const OUTPUT = `
@@ -48,7 +48,8 @@ t.test('a test tool that dies or hangs in a test is a failure of that test', asy
 })
 
 t.test('what is not agreed on is a fault', async (t) => {
-  const table: ExpectedSkip[] = [{ tests: ['S.A', 'S.B'], says: /^NOPE/, why: '' }]
+  const NOPE = { verdict: 'skipped', says: /^NOPE/, why: '' } as const
+  const table: ExpectedResult[] = [{ ...NOPE, tests: ['S.A', 'S.B'] }]
   const result = (test: string, verdict: 'passed' | 'failed' | 'skipped', detail = '') => ({
     suite: 'S',
     test,
@@ -62,16 +63,25 @@ t.test('what is not agreed on is a fault', async (t) => {
   t.match(findFaults([result('A', 'skipped', 'other'), result('B', 'skipped', 'NOPE')], table), [
     /without being expected: other/,
   ])
-  t.match(findFaults([result('A', 'passed'), result('B', 'skipped', 'NOPE')], table), [/runs now/])
+  t.match(findFaults([result('A', 'passed'), result('B', 'skipped', 'NOPE')], table), [
+    /passes now/,
+  ])
   t.match(findFaults([result('A', 'skipped', 'NOPE')], table), [/S\.B stands .* is no test/])
-  t.match(
-    findFaults(asAgreed, [{ tests: ['S.*'], setup: 'loop', says: /^NOPE/, why: '' }], 'file'),
-    [/without/, /without/],
-  )
+  t.match(findFaults(asAgreed, [{ ...NOPE, tests: ['S.*'], setup: 'loop' }], 'file'), [
+    /without/,
+    /without/,
+  ])
+  const fails: ExpectedResult[] = [{ verdict: 'failed', tests: ['S.A'], says: /c:7/, why: '' }]
+  t.strictSame(findFaults([result('A', 'failed', '1. test.c:7')], fails), [])
+  t.match(findFaults([result('A', 'failed', '1. test.c:8')], fails), [/S\.A FAILED/])
+  t.match(findFaults([result('A', 'passed')], fails), [/passes now/])
+  t.match(findFaults([result('A', 'skipped', 'c:7')], fails), [/without being expected/])
 })
 
-t.test('docs/conformance.md tells the skips as the table has them', async (t) => {
+t.test('docs/conformance.md has the tables', async (t) => {
   const page = readFileSync(new URL('../../docs/conformance.md', import.meta.url), 'utf8')
-  t.ok(page.includes(skipTable()), 'the table is the generated one: npm run conformance -- --skips')
-  t.ok(EXPECTED_SKIPS.every((row) => row.why.length > 40))
+  for (const verdict of ['skipped', 'failed'] as const) {
+    t.ok(page.includes(resultTable(verdict)), `${verdict}: npm run conformance -- --tables`)
+  }
+  t.ok(EXPECTED_RESULTS.every((row) => row.why.length > 40))
 })

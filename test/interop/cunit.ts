@@ -14,13 +14,14 @@ export interface TestResult {
   readonly details: readonly string[]
 }
 
-/** A skip that is agreed on: which tests, what they say, and why that is right. */
-export interface ExpectedSkip {
+/** A test that is agreed not to pass: which, what it says, and why that is right. */
+export interface ExpectedResult {
+  readonly verdict: 'skipped' | 'failed'
   /** `Suite.Test`, or `Suite.*` for all tests of a suite. */
   readonly tests: readonly string[]
   /** Only in set-ups whose name begins so; absent: in all. */
   readonly setup?: string
-  /** What the suite prints. */
+  /** What the suite prints: the reason of a skip, or some line of a failure. */
   readonly says: RegExp
   /** For docs/conformance.md. */
   readonly why: string
@@ -78,35 +79,39 @@ function matches(pattern: string, suite: string, test: string): boolean {
   return pattern === `${suite}.${test}` || pattern === `${suite}.*`
 }
 
-/** The row that expects this test to be skipped. */
-export function expectedSkip(
-  table: readonly ExpectedSkip[],
+/** The row that expects this test not to pass. */
+function expectedResult(
+  table: readonly ExpectedResult[],
   suite: string,
   test: string,
-): ExpectedSkip | undefined {
+): ExpectedResult | undefined {
   return table.find((row) => row.tests.some((pattern) => matches(pattern, suite, test)))
 }
 
 /**
- * What is wrong with the results: failures, skips that nobody expects or that say something else, and expected
- * skips that now run. Empty: the run is good.
+ * What is wrong with the results: failures and skips that nobody expects or that say something else, and tests
+ * that pass against expectation. Empty: the run is good.
  */
 export function findFaults(
   results: readonly TestResult[],
-  everywhere: readonly ExpectedSkip[],
+  everywhere: readonly ExpectedResult[],
   setup = '',
 ): string[] {
   const table = everywhere.filter((row) => setup.startsWith(row.setup ?? ''))
   const faults: string[] = []
   for (const { suite, test, verdict, details } of results) {
     const name = `${suite}.${test}`
-    const expected = expectedSkip(table, suite, test)
-    if (verdict === 'failed') faults.push(`${name} FAILED\n    ${details.join('\n    ')}`)
-    if (verdict === 'skipped' && !expected?.says.test(details[0] ?? '')) {
+    const expected = expectedResult(table, suite, test)
+    const said = verdict === 'skipped' ? (details[0] ?? '') : details.join('\n')
+    const agreed = expected?.verdict === verdict && expected.says.test(said)
+    if (verdict === 'failed' && !agreed) {
+      faults.push(`${name} FAILED\n    ${details.join('\n    ')}`)
+    }
+    if (verdict === 'skipped' && !agreed) {
       faults.push(`${name} is skipped without being expected: ${details[0]}`)
     }
     if (verdict === 'passed' && expected) {
-      faults.push(`${name} runs now: take it out of test/interop/expected.ts`)
+      faults.push(`${name} passes now: take it out of test/interop/expected.ts`)
     }
   }
   for (const pattern of table.flatMap((row) => row.tests)) {

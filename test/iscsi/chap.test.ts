@@ -23,7 +23,7 @@ function counter(): (bytes: number) => Buffer {
 }
 
 const target = (mutual: typeof PLEXUS | undefined = PLEXUS): ChapTarget =>
-  new ChapTarget({ credentials: ESX, mutual, random: counter() })
+  new ChapTarget({ accounts: [{ chap: ESX, mutual }], random: counter() })
 
 const keys = (record: Record<string, string>): Map<string, string> =>
   new Map(Object.entries(record))
@@ -80,24 +80,57 @@ t.test('one-way CHAP with each algorithm', async (t) => {
     const { challenge, bytes, good } = begin(chap, String(id))
     t.equal(challenge['CHAP_A'], String(id))
     t.equal(bytes.length, algorithm(id).digestBytes, 'as many bytes of challenge as of digest')
-    t.equal(chap.authenticated, false)
+    t.notOk(chap.proof)
     t.same(chap.step(keys(good)), { pairs: [], authenticated: true })
-    t.equal(chap.authenticated, true)
+    t.ok(chap.proof)
   }
 })
 
-t.test('the strongest algorithm of the list is taken', async (t) => {
-  t.equal(begin(target(), '5,6,7,8').challenge['CHAP_A'], '8')
-  t.equal(begin(target(), '5,7').challenge['CHAP_A'], '7')
-  t.equal(begin(target(), '99,5').challenge['CHAP_A'], '5')
+t.test('the first algorithm of the list that is permitted is taken', async (t) => {
+  t.equal(begin(target(), '5,6,7,8').challenge['CHAP_A'], '5')
+  t.equal(begin(target(), '8,7,5').challenge['CHAP_A'], '8')
+  t.equal(begin(target(), '99,7,5').challenge['CHAP_A'], '7')
   for (const offer of ['', '56', '9', '5;6', '05', 'MD5', ' 5']) {
     t.match(target().step(keys({ CHAP_A: offer })), { failure: /no CHAP algorithm/ }, offer)
   }
+  const only = (...algorithms: number[]) => ({ ...ESX, algorithms })
+  const made = (...users: (typeof ESX)[]) =>
+    new ChapTarget({
+      accounts: users.map((chap) => ({ chap, mutual: undefined })),
+      random: counter(),
+    })
+  t.equal(begin(made(only(7, 8)), '5,6,7,8').challenge['CHAP_A'], '7', 'MD5 is forbidden')
+  t.match(made(only(7, 8)).step(keys({ CHAP_A: '5,6' })), { failure: /no CHAP algorithm/ })
+  t.equal(begin(made(only(6, 7), only(7, 8)), '6,7').challenge['CHAP_A'], '7', 'permitted to all')
+  const some = made({ ...only(8), user: 'other' }, only(5))
+  const { challenge, good } = begin(some, '8,5')
+  t.equal(challenge['CHAP_A'], '8', 'permitted to one')
+  t.match(some.step(keys(good)), { failure: /sha3-256 is not permitted to user "esx"/ })
+})
+
+t.test('the initiator names the user', async (t) => {
+  const other = { user: 'other', secret: Buffer.from('the-other-secret') }
+  const both = (): ChapTarget =>
+    new ChapTarget({
+      accounts: [
+        { chap: other, mutual: undefined },
+        { chap: ESX, mutual: PLEXUS },
+      ],
+      random: counter(),
+    })
+  const chap = both()
+  t.same(chap.step(keys(begin(chap, '7').good)), { pairs: [], authenticated: true })
+  t.match(chap.proof, { user: 'esx', algorithm: 7 })
+  const mixed = both()
+  const { good } = begin(mixed, '7')
+  t.match(mixed.step(keys({ ...good, CHAP_N: 'other' })), { failure: /wrong CHAP response/ })
+  t.equal(mixed.proof, undefined, "one's name with the other's secret")
 })
 
 t.test('each exchange has its own challenge and identifier', async (t) => {
   const random = counter()
-  const make = (): ChapTarget => new ChapTarget({ credentials: ESX, mutual: undefined, random })
+  const make = (): ChapTarget =>
+    new ChapTarget({ accounts: [{ chap: ESX, mutual: undefined }], random })
   const first = begin(make(), '5')
   const second = make()
   const challenge = answers(second.step(keys({ CHAP_A: '5' })))
@@ -109,19 +142,18 @@ t.test('responses in base64', async (t) => {
   const chap = target()
   const { response } = begin(chap, '7')
   chap.step(keys({ CHAP_N: 'esx', CHAP_R: `0b${response.toString('base64')}` }))
-  t.equal(chap.authenticated, true)
+  t.ok(chap.proof)
 })
 
 t.test('a user name that looks like a number is a name', async (t) => {
   for (const user of ['0x1234', '0bYWJj']) {
     const chap = new ChapTarget({
-      credentials: { user, secret: ESX.secret },
-      mutual: undefined,
+      accounts: [{ chap: { user, secret: ESX.secret }, mutual: undefined }],
       random: counter(),
     })
     const { good } = begin(chap, '5')
     chap.step(keys({ ...good, CHAP_N: user }))
-    t.equal(chap.authenticated, true, user)
+    t.ok(chap.proof, user)
   }
 })
 
@@ -150,7 +182,7 @@ t.test('wrong answers fail, and the exchange is over', async (t) => {
     const chap = target()
     const again = begin(chap, '5')
     t.match(chap.step(keys(pairs)), { failure: String }, name)
-    t.equal(chap.authenticated, false, name)
+    t.notOk(chap.proof, name)
     t.match(chap.step(keys(again.good)), { failure: /failed/ }, 'no second try')
   }
 })
@@ -167,7 +199,7 @@ t.test('messages out of order fail', async (t) => {
   const done = target()
   done.step(keys(begin(done, '5').good))
   t.match(done.step(keys({ CHAP_A: '5' })), { failure: /ended/ })
-  t.equal(done.authenticated, false, 'fails closed even after success')
+  t.notOk(done.proof, 'fails closed even after success')
 })
 
 t.test('mutual CHAP', async (t) => {
@@ -179,12 +211,12 @@ t.test('mutual CHAP', async (t) => {
   )
   t.equal(reply['CHAP_N'], 'plexus')
   t.equal(reply['CHAP_R'], encodeBinary(chapResponse(chosen, 0x11, PLEXUS.secret, challenge)))
-  t.equal(chap.authenticated, true)
+  t.ok(chap.proof)
 
   const longest = target()
   const sent = begin(longest, '5').good
   longest.step(keys({ ...sent, CHAP_I: '255', CHAP_C: encodeBinary(Buffer.alloc(1024, 7)) }))
-  t.equal(longest.authenticated, true, '1024 bytes of challenge')
+  t.ok(longest.proof, '1024 bytes of challenge')
 })
 
 t.test('mutual CHAP that must fail', async (t) => {
@@ -192,10 +224,10 @@ t.test('mutual CHAP that must fail', async (t) => {
     more: (own: string) => Record<string, string>,
     mutual: typeof PLEXUS | undefined = PLEXUS,
   ): string => {
-    const chap = new ChapTarget({ credentials: ESX, mutual, random: counter() })
+    const chap = new ChapTarget({ accounts: [{ chap: ESX, mutual }], random: counter() })
     const { good, challenge } = begin(chap, '5')
     const step = chap.step(keys({ ...good, ...more(challenge['CHAP_C'] ?? '') }))
-    t.equal(chap.authenticated, false)
+    t.notOk(chap.proof)
     return 'failure' in step ? step.failure : 'no failure'
   }
   t.match(
@@ -223,7 +255,10 @@ t.test('mutual CHAP that must fail', async (t) => {
       `${CHAP_I} ${CHAP_C.slice(0, 20)}`,
     )
   }
-  const unconfigured = new ChapTarget({ credentials: ESX, mutual: undefined, random: counter() })
+  const unconfigured = new ChapTarget({
+    accounts: [{ chap: ESX, mutual: undefined }],
+    random: counter(),
+  })
   const { good } = begin(unconfigured, '5')
   t.match(unconfigured.step(keys({ ...good, CHAP_I: '1', CHAP_C: '0x1234' })), {
     failure: /not configured/,
@@ -286,7 +321,7 @@ t.test('property: no CHAP_R but the right one is let in', async (t) => {
         const chap = target()
         if (chosen) begin(chap, '5')
         chap.step(keys({ ...record }))
-        t.equal(chap.authenticated, false)
+        t.notOk(chap.proof)
       },
     ),
     { numRuns: 300 },
@@ -303,6 +338,6 @@ t.test('what configuration refuses', async (t) => {
   t.match(problem('a\0b', 'twelve-bytes'), /control/)
   t.match(problem('x'.repeat(256), 'twelve-bytes'), /user name/)
   t.notMatch(problem('esx', 'eleven-byte'), /eleven/, 'the secret is not told')
-  t.equal(sameSecret(ESX, { user: 'other', secret: Buffer.from(ESX.secret) }), true)
+  t.equal(sameSecret(ESX, { secret: Buffer.from(ESX.secret) }), true)
   t.equal(sameSecret(ESX, PLEXUS), false)
 })

@@ -1,7 +1,12 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { PlexusError } from '../../src/base/errors.ts'
-import { FIRST_BURST_BYTES, MAX_BURST_BYTES, TEXT_BYTES } from '../../src/base/limits.ts'
+import {
+  FIRST_BURST_BYTES,
+  MAX_BURST_BYTES,
+  TEXT_BYTES,
+  TEXT_PARTS,
+} from '../../src/base/limits.ts'
 import {
   assertSessionParameters,
   DEFAULT_PARAMETERS,
@@ -90,16 +95,16 @@ t.test('property: pairs survive the way through text, cut anywhere', async (t) =
   fc.assert(
     fc.property(
       fc.array(fc.tuple(key, value), { maxLength: 30 }),
-      fc.nat({ max: 60 }),
-      (pairs, n) => {
-        const outbox = new TextOutbox(n + 1)
+      fc.integer({ min: 50, max: 200 }),
+      (pairs, partBytes) => {
+        const outbox = new TextOutbox(partBytes)
         const assembler = new TextAssembler()
         outbox.put(encodeText(pairs))
         for (let more = true; more; ) {
           const part = outbox.next()
-          t.ok(part.text.length <= n + 1)
+          t.ok(part.text.length <= partBytes)
           t.equal(part.continued, outbox.pending)
-          assembler.add(part.text)
+          assembler.add(part.text, part.continued)
           more = part.continued
         }
         t.same(decodeText(assembler.take()), pairs)
@@ -113,14 +118,49 @@ t.test('property: pairs survive the way through text, cut anywhere', async (t) =
 t.test('the assembler keeps copies, and not without bound', async (t) => {
   const assembler = new TextAssembler()
   const part = Buffer.from('A=1\0')
-  assembler.add(part)
+  assembler.add(part, true)
   t.equal(assembler.pending, true)
   part.fill(0x78)
   t.equal(assembler.take().toString(), 'A=1\0')
-  assembler.add(Buffer.alloc(TEXT_BYTES, 0x41))
+  assembler.add(Buffer.alloc(TEXT_BYTES, 0x41), true)
   t.equal(
-    thrownKind(() => assembler.add(Buffer.from('B'))),
+    thrownKind(() => assembler.add(Buffer.from('B'), true)),
     'exhausted',
+  )
+  const empty = new TextAssembler()
+  t.equal(
+    thrownKind(() => empty.add(Buffer.alloc(0), true)),
+    'protocol',
+    'an empty part that says that more is to come',
+  )
+  empty.add(Buffer.alloc(0), false)
+  t.equal(empty.take().length, 0, 'an empty text is one')
+  const small = new TextAssembler()
+  for (let i = 0; i < TEXT_PARTS; i++) small.add(Buffer.from('A'), true)
+  t.equal(
+    thrownKind(() => small.add(Buffer.from('A'), false)),
+    'exhausted',
+    'many small parts',
+  )
+})
+
+t.test('an InitiatorAlias that is no text is left out', async (t) => {
+  for (const alias of [[0xff, 0xfe], [0x61, 0x0a, 0x62], [0xc3]]) {
+    const text = Buffer.concat([
+      Buffer.from('A=1\0InitiatorAlias='),
+      Buffer.from(alias),
+      Buffer.from('\0B=2\0'),
+    ])
+    t.same(decodeText(text), [
+      ['A', '1'],
+      ['B', '2'],
+    ])
+  }
+  t.same(decodeText(Buffer.from('InitiatorAlias=\u00fc\0')), [['InitiatorAlias', '\u00fc']])
+  t.equal(
+    thrownKind(() => decodeText(Buffer.from([0x41, 0x3d, 0xff]))),
+    'protocol',
+    'but any other value must be text',
   )
 })
 

@@ -21,6 +21,7 @@ import { type Config, parseConfig } from '../../src/daemon/config.ts'
 import { ControlServer } from '../../src/daemon/control-server.ts'
 import type { ControlContext } from '../../src/daemon/methods/context.ts'
 import { controlMethods } from '../../src/daemon/methods/table.ts'
+import { planChanges } from '../../src/daemon/reconcile.ts'
 import type { UnitReport } from '../../src/daemon/unit-slots.ts'
 import { EventLog } from '../../src/engine/geom/events.ts'
 import { JobManager } from '../../src/engine/geom/job.ts'
@@ -171,6 +172,7 @@ export class ControlRig {
         sessions: this.sessions.length,
         sendQueueBytes: 0,
       }),
+      plan: (next) => planChanges(this.config, next),
       reload: async () => {
         if (this.failReload) throw this.failReload
         this.reloads++

@@ -23,6 +23,8 @@ import { fileURLToPath } from 'node:url'
 /** Configuration as plexusd reads it (YAML is a superset of JSON); portals are filled in. */
 export interface DaemonConfig {
   readonly auth?: readonly object[]
+  /** Default: one, `test`, on the daemon's own address and port. */
+  readonly portals?: readonly object[]
   readonly devices: Readonly<Record<string, unknown>>
   readonly targets: readonly object[]
   readonly limits?: object

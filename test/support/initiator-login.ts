@@ -15,6 +15,7 @@ import {
   OP,
   opcodeOf,
   type Pdu,
+  serialLess,
   serialNext,
 } from './initiator-pdu.ts'
 import { WIRE_TIMEOUT_MS, type Wire } from './initiator-wire.ts'
@@ -138,6 +139,8 @@ class LoginPhase {
   expStatSn: number | undefined
   expCmdSn = 0
   maxCmdSn = 0
+  /** A response has said what MaxCmdSN is. */
+  #counted = false
   readonly answers = new Map<string, string>()
 
   constructor(wire: Wire, options: LoginOptions) {
@@ -216,7 +219,13 @@ class LoginPhase {
     if (statusClass !== 0) throw new LoginRefused(statusClass, statusDetail)
     check(header.subarray(8, 14).equals(this.isid), 'a login response repeats the ISID')
     this.expCmdSn = header.readUInt32BE(AT.EXP_CMD_SN)
-    this.maxCmdSn = header.readUInt32BE(AT.MAX_CMD_SN)
+    const maxCmdSn = header.readUInt32BE(AT.MAX_CMD_SN)
+    check(
+      !this.#counted || !serialLess(maxCmdSn, this.maxCmdSn),
+      `MaxCmdSN went back from ${this.maxCmdSn} to ${maxCmdSn}`,
+    )
+    this.maxCmdSn = maxCmdSn
+    this.#counted = true
     check(this.expCmdSn === this.cmdSn, 'a login is immediate: ExpCmdSN is the CmdSN of the login')
     const flags = header[AT.FLAGS] ?? 0
     if ((flags & FINAL) !== 0 && (flags & 3) === STAGE.FULL_FEATURE) {

@@ -164,6 +164,7 @@ export class FixedUnit {
       targetPort: 'iqn.2026-01.test:t,t,0x0001',
       targetPortalGroupTag: 1,
       relativePortId: 1,
+      targetPorts: [{ relativePortId: 1, name: 'iqn.2026-01.test:t,t,0x0001' }],
       luns: new Map([[0, this.mapping]]),
     }
   }

@@ -2,10 +2,11 @@
 import type { Test } from 'tap'
 import { type Clock, realClock } from '../../src/base/clock.ts'
 import { MIB } from '../../src/base/limits.ts'
-import { silentLogger } from '../../src/base/log.ts'
+import { type Logger, silentLogger } from '../../src/base/log.ts'
 import { type AlignedPool, createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import { MemoryDevice } from '../../src/hal/memory-device.ts'
-import { IscsiServer } from '../../src/target/iscsi/portal.ts'
+import type { Auth } from '../../src/target/iscsi/auth.ts'
+import { IscsiServer, type IscsiServerOptions } from '../../src/target/iscsi/portal.ts'
 import { type PortalGroup, TargetNode, TargetRegistry } from '../../src/target/iscsi/target-node.ts'
 import { createDeviceServer } from '../../src/target/scsi/device-server.ts'
 import { BlockUnit } from '../../src/target/scsi/logical-unit.ts'
@@ -18,15 +19,24 @@ export interface TestPortal {
   readonly pool: AlignedPool
   readonly device: MemoryDevice
   readonly unit: BlockUnit
+  readonly registry: TargetRegistry
+  readonly group: PortalGroup
   until(condition: () => boolean): Promise<void>
 }
 
 export async function openPortal(
   t: Test,
-  options: { sessions?: number; clock?: Clock; host?: string } = {},
+  options: {
+    limits?: Partial<IscsiServerOptions['limits']>
+    clock?: Clock
+    host?: string
+    dualStack?: boolean
+    auth?: Auth
+    log?: Logger
+  } = {},
 ): Promise<TestPortal> {
   const pool = createAlignedPool(64 * MIB, { poison: true })
-  const log = silentLogger()
+  const log = options.log ?? silentLogger()
   const clock = options.clock ?? realClock
   const device = new MemoryDevice({ sizeBytes: 32 * MIB })
   const unit = new BlockUnit({
@@ -46,7 +56,7 @@ export async function openPortal(
   const group: PortalGroup = {
     name: 'test',
     tag: 1,
-    listen: [{ host: options.host ?? '127.0.0.1', port: 0 }],
+    listen: [{ host: options.host ?? '127.0.0.1', port: 0, dualStack: options.dualStack ?? false }],
     digests: { header: ['CRC32C', 'None'], data: ['CRC32C', 'None'] },
     discoveryAuth: 'none',
   }
@@ -56,7 +66,7 @@ export async function openPortal(
       name: TARGET,
       alias: 'test disk',
       portalGroups: [group],
-      auth: 'none',
+      auth: options.auth ?? 'none',
       luns: new Map([[0, { lun: 0, unit, readOnly: false }]]),
     }),
   )
@@ -67,8 +77,13 @@ export async function openPortal(
     clock,
     log,
     limits: {
-      sessions: options.sessions ?? 64,
+      sessions: 64,
+      sessionsPerAddress: 64,
+      discoverySessions: 32,
+      pendingLogins: 1024,
       commandsPerSession: 128,
+      descriptors: 65_536,
+      ...options.limits,
     },
   })
   await server.listen(group)
@@ -83,6 +98,8 @@ export async function openPortal(
     pool,
     device,
     unit,
+    registry,
+    group,
     async until(condition) {
       const endMs = performance.now() + 5000
       while (!condition()) {

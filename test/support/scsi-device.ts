@@ -38,6 +38,8 @@ export class ScriptedDevice implements BlockDevice {
   inFlight = 0
   /** The kind with which the next request of that operation fails. */
   readonly failures = new Map<string, ErrorKind>()
+  /** Blocks that cannot be read: a read of any of them fails with `io`. */
+  readonly badBlocks = new Set<number>()
   readonly #listeners = new Set<(event: DeviceEvent) => void>()
 
   constructor(init: ScriptedDeviceInit = {}) {
@@ -105,7 +107,7 @@ export class ScriptedDevice implements BlockDevice {
 
   #finish(request: IoRequest): void {
     this.inFlight--
-    const kind = this.failures.get(request.op)
+    const kind = this.failures.get(request.op) ?? (this.#isBad(request) ? 'io' : undefined)
     this.failures.delete(request.op)
     if (kind) {
       const message = `${this.path}: ${request.op} fails as the test asked`
@@ -114,6 +116,14 @@ export class ScriptedDevice implements BlockDevice {
     }
     this.#transfer(request)
     request.complete(undefined)
+  }
+
+  #isBad({ op, offset, length }: IoRequest): boolean {
+    const block = this.geometry.logicalBlockBytes
+    return (
+      op === 'read' &&
+      [...this.badBlocks].some((lba) => lba * block < offset + length && (lba + 1) * block > offset)
+    )
   }
 
   #transfer(request: IoRequest): void {

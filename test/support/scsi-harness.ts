@@ -110,6 +110,7 @@ export class ScsiHarness {
       targetPort: 'iqn.2026-01.org.example:disks,t,0x0001',
       targetPortalGroupTag: 1,
       relativePortId: 1,
+      targetPorts: [{ relativePortId: 1, name: 'iqn.2026-01.org.example:disks,t,0x0001' }],
       luns: new Map([[0, mapping]]),
     }
     this.server.nexusEstablished(nexus)

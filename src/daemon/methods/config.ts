@@ -25,7 +25,7 @@ import type {
 } from '../../control/daemon-reports.ts'
 import { CONFIG_SPECS } from '../../control/daemon-verbs.ts'
 import { type Config, loadConfig, parseConfig } from '../config.ts'
-import { describePlan, planChanges } from '../reconcile.ts'
+import { describePlan } from '../reconcile.ts'
 import type { ControlContext, Method } from './context.ts'
 
 const BACKUP_DIR = 'config-backups'
@@ -49,7 +49,7 @@ const diff: Method = {
   spec: CONFIG_SPECS.diff,
   async run(_parameters, { context }): Promise<DiffReport> {
     const running = context.config()
-    const steps = describePlan(planChanges(running, loadConfig(running.file)))
+    const steps = describePlan(context.plan(loadConfig(running.file)))
     return { file: running.file, steps }
   },
 }
@@ -153,7 +153,7 @@ const apply: Method = {
     const dryRun = parameters['dryRun'] === true
     const next =
       typeof given === 'string' ? parseConfig(given, running.file) : loadConfig(running.file)
-    if (dryRun) return planReport(true, describePlan(planChanges(running, next)), next)
+    if (dryRun) return planReport(true, describePlan(context.plan(next)), next)
     if (typeof given !== 'string') {
       const steps = await context.reload()
       return planReport(false, steps, next, await refusals(context))

@@ -11,6 +11,7 @@ import type { VerbParameters } from '../../engine/geom/types.ts'
 import type { SessionInfo } from '../../target/iscsi/session.ts'
 import type { Config } from '../config.ts'
 import type { SlotReport } from '../device-slots.ts'
+import type { Plan } from '../reconcile.ts'
 import type { UnitReport } from '../unit-slots.ts'
 
 export interface ControlContext {
@@ -29,6 +30,8 @@ export interface ControlContext {
   sessions(): readonly SessionInfo[]
   /** What peers hold of the target's memory and places. */
   targetLoad(): TargetLoad
+  /** What a change to another configuration would do, and to whom. */
+  plan(next: Config): Plan
   /**
    * Reads the file of the configuration again and applies it, as SIGHUP does; one at a time. Resolves to what
    * was done, in words. Rejects with PlexusError, and the old configuration runs on.

@@ -108,7 +108,7 @@ const targets: Method = {
         name,
         alias,
         portals,
-        auth: auth ?? 'nobody',
+        auth: auth.join(', ') || 'nobody',
         luns: luns.length,
         sessions: sessions.filter((one) => one.targetName === name).length,
       })),

@@ -11,6 +11,7 @@ import type {
   DeviceEvent,
   DeviceFeatures,
   DeviceIdentity,
+  Extent,
   Geometry,
   IoRequest,
 } from '../../hal/block-device.ts'
@@ -143,6 +144,13 @@ export class Consumer implements BlockDevice {
     if (this.inFlight === 0 && this.#onIdle.length > 0) {
       for (const resolve of this.#onIdle.splice(0)) resolve()
     }
+  }
+
+  /** BlockDevice: asks the geom below; a class that does not know answers for all of it. */
+  async extentAt(offset: number, length: number): Promise<Extent> {
+    const { provider } = this
+    if (provider.error) throw provider.error
+    return (await provider.geom.extentAt?.(offset, length)) ?? { allocated: true, length }
   }
 
   onEvent(listener: (event: DeviceEvent) => void): () => void {

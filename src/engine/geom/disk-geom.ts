@@ -3,7 +3,7 @@
  * device that is configured or arrives.
  */
 import { defined } from '../../base/assert.ts'
-import type { BlockDevice } from '../../hal/block-device.ts'
+import type { BlockDevice, Extent } from '../../hal/block-device.ts'
 import type { Bio } from './bio.ts'
 import type { Provider } from './provider.ts'
 import type { Geom } from './types.ts'
@@ -36,6 +36,10 @@ export class DiskGeom implements Geom {
 
   start(request: Bio): void {
     this.device.submit(request)
+  }
+
+  async extentAt(offset: number, length: number): Promise<Extent> {
+    return (await this.device.extentAt?.(offset, length)) ?? { allocated: true, length }
   }
 
   /** There is nothing below that could be orphaned. */

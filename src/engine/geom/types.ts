@@ -6,6 +6,7 @@
 import type { PlexusError } from '../../base/errors.ts'
 import type { DriveReport, VolumeReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
+import type { Extent } from '../../hal/block-device.ts'
 import type { Anchor } from './anchor.ts'
 import type { AnchorTarget } from './anchored-device.ts'
 import type { Bio } from './bio.ts'
@@ -31,6 +32,8 @@ export interface Geom {
    * `request.complete` is called exactly once, not from within `start`.
    */
   start(request: Bio, provider: Provider): void
+  /** As extentAt of a BlockDevice, for a provider that is what the device below is. Absent: nobody knows. */
+  extentAt?(offset: number, length: number): Promise<Extent>
   /** A provider below serves no more. Runs inside a topology change; the geom closes the consumer. */
   orphan(consumer: Consumer, reason: PlexusError): Promise<void> | void
   /** A provider below that this geom has attached to, but not opened, was opened for writing. */

@@ -8,18 +8,15 @@ import { assert } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
 import {
   AWAKE_COMMANDS,
-  DATA_OUT_TIMEOUT_MS,
   KIB,
   LOGIN_SEGMENT_BYTES,
-  NOP_INTERVAL_MS,
-  NOP_TIMEOUT_MS,
   SEND_QUEUE_BYTES,
   SEND_QUEUE_BYTES_MIN,
   SEND_QUEUES_BYTES,
-  SEND_TIMEOUT_MS,
 } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import type { LogLimit } from '../../base/log-limit.ts'
+import { formatAddress, networkOf, plainAddress } from '../../base/network.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
 import {
   AHS_BYTES_MAX,
@@ -34,12 +31,16 @@ import {
 } from '../../iscsi/pdu.ts'
 import { type PduFault, PduReader } from '../../iscsi/pdu-reader.ts'
 import { type Batch, PduWriter } from '../../iscsi/pdu-writer.ts'
+import { TextAssembler } from '../../iscsi/text.ts'
 import type { DeviceServer } from '../scsi/types.ts'
 import type { CommandTask } from './command-task.ts'
+import { Liveness } from './liveness.ts'
 import type { LoginOutcome } from './login.ts'
 import { LoginExchange } from './login-exchange.ts'
 import { OPCODE_TABLE, type OpcodeHandler } from './opcode-table.ts'
+import type { PendingLogin } from './pending-logins.ts'
 import type { Session } from './session.ts'
+import type { PlaceHolder } from './session-places.ts'
 import { type SendQueues, SocketStream, type StreamOwner } from './socket-stream.ts'
 import type { PortalGroup, TargetNode, TargetRegistry } from './target-node.ts'
 import { Slice, type Turns, type Worker } from './turns.ts'
@@ -61,13 +62,17 @@ export interface ConnectionHost {
   readonly complaints: LogLimit
   readonly turns: Turns
   readonly sendQueues: SendQueues
-  /** A session for a login that succeeded, or a login status (class << 8 | detail) why there is none. */
+  /**
+   * Calls `done` with a session for a login that succeeded, or with a login status (class << 8 | detail) why there is none:
+   * at once, later where a place may come free, or never when the connection ends meanwhile.
+   */
   establish(
     connection: Connection,
     outcome: LoginOutcome,
     cmdSn: number,
     statSn: number,
-  ): Session | number
+    done: (result: Session | number) => void,
+  ): void
   /** Does this session exist? For logins that name a TSIH. */
   hasSession(initiatorName: string, isid: Buffer, tsih: number): boolean
   /** The login phase is over, successfully or not. */
@@ -79,24 +84,26 @@ export interface ConnectionHost {
 
 export type Phase = 'login' | 'full-feature' | 'closing'
 
-export class Connection implements StreamOwner, Worker {
+export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolder {
   readonly host: ConnectionHost
   readonly group: PortalGroup
   readonly reader: PduReader
   readonly writer: PduWriter
   readonly stream: SocketStream
   readonly log: Logger
+  /** Where the initiator is: its address, and what of it a stranger has of its own (base/network.ts). */
+  readonly address: string
+  readonly network: string
   phase: Phase = 'login'
   /** Set at the end of the login. */
   session: Session | undefined
   cid = 0
-  authenticatedAs: string | undefined
   /** The PDU that is being received: its header, data of a request that keeps it, and its task. */
   bhs: Buffer = Buffer.alloc(BHS_BYTES)
   data: Buffer | undefined
   task: CommandTask | undefined
   /** Text that came with the C bit, until the rest is there (RFC 7143, 6.2). */
-  textParts: Buffer[] = []
+  readonly textIn = new TextAssembler()
   /** Rest of a text answer, and the tag under which the initiator asks for it. */
   textRest: Buffer | undefined
   textTag = 0
@@ -108,10 +115,7 @@ export class Connection implements StreamOwner, Worker {
   #flushPlanned = false
   /** Nothing is read until the send queue has become shorter. */
   #paused = false
-  #heardMs: number
-  #pingSentMs = -1
-  readonly #sending = new Progress()
-  readonly #collecting = new Progress()
+  readonly #liveness: Liveness
   #nextTag = 0
   /** Our last PDU is out: what still comes is read and thrown away, to see the initiator's end. */
   #ending = false
@@ -119,7 +123,7 @@ export class Connection implements StreamOwner, Worker {
   constructor(host: ConnectionHost, accepted: net.Socket, group: PortalGroup) {
     this.host = host
     this.group = group
-    this.#heardMs = host.clock.nowMs()
+    this.#liveness = new Liveness(host.clock.nowMs())
     this.#slice = new Slice(host.turns)
     this.reader = new PduReader(
       {
@@ -133,7 +137,9 @@ export class Connection implements StreamOwner, Worker {
     )
     this.writer = new PduWriter((batch: Batch) => this.stream.send(batch), LOGIN_BUFFER_BYTES)
     this.stream = new SocketStream(accepted, this, host.sendQueues)
-    this.log = host.log.child({ remote: `${this.stream.remoteAddress}:${this.stream.remotePort}` })
+    this.address = plainAddress(this.stream.remoteAddress)
+    this.network = networkOf(this.address)
+    this.log = host.log.child({ remote: formatAddress(this.address, this.stream.remotePort) })
     this.#login = new LoginExchange(this)
   }
 
@@ -162,11 +168,6 @@ export class Connection implements StreamOwner, Worker {
     if (this.#rest()) this.stream.resume()
   }
 
-  #hear(): void {
-    this.#heardMs = this.host.clock.nowMs()
-    this.#slice.begin(this.#heardMs)
-  }
-
   /** After work: may more be read now? Otherwise the connection is over, or is called again. */
   #rest(): boolean {
     const { turns, wakefulness } = this.host
@@ -178,9 +179,15 @@ export class Connection implements StreamOwner, Worker {
     }
     turns.leave(this)
     const commands = this.session?.tasks.size ?? 0
-    if (commands > 0 && commands <= AWAKE_COMMANDS) wakefulness.stay(this.#heardMs)
+    if (commands > 0 && commands <= AWAKE_COMMANDS) wakefulness.stay(this.host.clock.nowMs())
     this.#slice.end()
     return this.#ending || !(isOver || this.#paused)
+  }
+
+  #hear(): void {
+    const nowMs = this.host.clock.nowMs()
+    this.#liveness.hear(nowMs)
+    this.#slice.begin(nowMs)
   }
 
   drained(): void {
@@ -340,7 +347,7 @@ export class Connection implements StreamOwner, Worker {
 
   /** A warning about the peer, unless there have been too many of late. */
   complain(fields: object, message: string): void {
-    const allowed = this.host.complaints.take()
+    const allowed = this.host.complaints.take(this.network)
     if (allowed !== undefined) this.log.warn({ ...fields, ...allowed }, message)
   }
 
@@ -365,36 +372,43 @@ export class Connection implements StreamOwner, Worker {
     this.host.clock.after(1000, () => this.stream.destroy())
   }
 
-  /**
-   * Called about once a second. Progress decides who stays: bytes that the initiator takes of what is queued for it, bytes
-   * of the data that it was asked for. Only where nothing is owed silence counts, and a ping is sent.
-   */
+  /** Called about once a second. */
   keepAlive(nowMs: number): void {
-    const session = this.session
+    const { session } = this
     if (session === undefined || this.phase !== 'full-feature') return
     const { acknowledgedBytes, waits } = this.stream.progress()
-    if (this.#sending.stalledMs(nowMs, waits, acknowledgedBytes) > SEND_TIMEOUT_MS) {
-      this.fail('the initiator does not take its answers')
-      return
-    }
-    const collects = [...session.tasks.values()].some((task) => task.collecting)
-    const dataBytes = session.dataOutBytes + (this.task ? this.reader.segmentBytesThere : 0)
-    if (this.#collecting.stalledMs(nowMs, collects, dataBytes) > DATA_OUT_TIMEOUT_MS) {
-      this.fail('the data of a write did not come')
-      return
-    }
-    if (waits || this.#paused) {
-      // It is busy with what it has to take; a ping would only wait behind that.
-      this.#heardMs = Math.max(this.#heardMs, nowMs - NOP_INTERVAL_MS)
-      return
-    }
-    if (this.#heardMs > this.#pingSentMs) this.#pingSentMs = -1
-    if (this.#pingSentMs >= 0) {
-      if (nowMs - this.#pingSentMs > NOP_TIMEOUT_MS) this.fail('no answer to a NOP-In')
-      return
-    }
-    if (nowMs - this.#heardMs < NOP_INTERVAL_MS) return
-    this.#pingSentMs = nowMs
+    const verdict = this.#liveness.judge(nowMs, {
+      answersWait: waits || this.#paused,
+      takenBytes: acknowledgedBytes,
+      dataAwaited: [...session.tasks.values()].some((task) => task.collecting),
+      dataBytes: session.dataOutBytes + (this.task ? this.reader.segmentBytesThere : 0),
+    })
+    if (verdict === 'ask') this.#sendPing(session, nowMs)
+    else if (verdict) this.fail(verdict.reason)
+  }
+
+  get isDiscovery(): boolean {
+    return this.session !== undefined && this.session.nexus === undefined
+  }
+
+  silentMs(nowMs: number): number {
+    return this.#liveness.silentMs(nowMs)
+  }
+
+  unansweredMs(nowMs: number): number | undefined {
+    return this.#liveness.unansweredMs(nowMs)
+  }
+
+  ping(nowMs: number): void {
+    const { session } = this
+    if (session === undefined || this.phase !== 'full-feature') return
+    // Behind much data neither the question nor the answer is there soon.
+    const isBusy = this.#paused || this.stream.queuedBytes > 0
+    if (!isBusy && this.unansweredMs(nowMs) === undefined) this.#sendPing(session, nowMs)
+  }
+
+  #sendPing(session: Session, nowMs: number): void {
+    this.#liveness.ask(nowMs)
     const to = this.writer.begin()
     const at = this.writer.headerAt
     putHeader(to, at, OPCODE.NOP_IN, 0x80, 0, RESERVED_TAG)
@@ -403,19 +417,6 @@ export class Connection implements StreamOwner, Worker {
     putSequence(to, at, session)
     this.writer.end()
     this.planFlush()
-  }
-}
-
-/** For how long something that is owed has not moved. */
-class Progress {
-  #mark = 0
-  #sinceMs = 0
-
-  /** Milliseconds since `mark` changed, or since something is `owed`. */
-  stalledMs(nowMs: number, owed: boolean, mark: number): number {
-    if (!owed || mark !== this.#mark) this.#sinceMs = nowMs
-    this.#mark = mark
-    return nowMs - this.#sinceMs
   }
 }
 

@@ -4,7 +4,7 @@
  * request as the first PDU closes the connection without an answer.
  */
 import { randomBytes } from 'node:crypto'
-import { IMMEDIATE_COMMANDS } from '../../base/limits.ts'
+import { COMMAND_WINDOW_MIN } from '../../base/limits.ts'
 import {
   cmdSn,
   dataSegmentBytes,
@@ -17,7 +17,20 @@ import {
   serialAdd,
 } from '../../iscsi/pdu.ts'
 import type { Connection } from './connection.ts'
-import { LoginNegotiation, type LoginReply } from './login.ts'
+import { LOGIN_STATUS, LoginNegotiation, type LoginReply } from './login.ts'
+
+/** Why a login that was right has no session, by its status. */
+const REFUSALS: ReadonlyMap<number, string> = new Map([
+  [
+    LOGIN_STATUS.OUT_OF_RESOURCES,
+    'the places for sessions are taken; see limits in plexus.yaml: sessions, sessionsPerAddress',
+  ],
+  [LOGIN_STATUS.SERVICE_UNAVAILABLE, 'the target shuts down, or was reconfigured meanwhile'],
+  [
+    LOGIN_STATUS.AUTHORIZATION_FAILURE,
+    'a session with this initiator name and ISID belongs to another CHAP user',
+  ],
+])
 
 export class LoginExchange {
   readonly #connection: Connection
@@ -79,29 +92,32 @@ export class LoginExchange {
       if (reply.statusClass >= 2) this.#refused(reply)
       return
     }
-    const session = connection.host.establish(
-      connection,
-      reply.outcome,
-      this.#cmdSn,
-      serialAdd(this.#statSn, 1),
-    )
-    if (typeof session === 'number') {
-      const status = { statusClass: session >> 8, statusDetail: session & 0xff }
-      const refusal = { ...reply, ...status, transit: false, text: Buffer.alloc(0) }
-      this.#answer(refusal, 0)
-      this.#refused(refusal)
-      return
-    }
-    connection.authenticatedAs = reply.outcome.authenticatedAs
-    this.#answer(reply, session.tsih, session.maxCmdSn)
-    connection.enterFullFeaturePhase(session)
+    const { outcome } = reply
+    const statSn = serialAdd(this.#statSn, 1)
+    connection.host.establish(connection, outcome, this.#cmdSn, statSn, (session) => {
+      if (typeof session === 'number') {
+        const status = { statusClass: session >> 8, statusDetail: session & 0xff }
+        const refusal = { ...reply, ...status, transit: false, text: Buffer.alloc(0) }
+        this.#answer(refusal, 0)
+        this.#refused(refusal)
+        return
+      }
+      this.#answer(reply, session.tsih, session.maxCmdSn)
+      connection.enterFullFeaturePhase(session)
+    })
   }
 
   #refused(reply: LoginReply): void {
     const connection = this.#connection
-    const reason = this.#negotiation?.lastFailure ?? 'out of resources'
-    const status = `${hex(reply.statusClass)}${hex(reply.statusDetail)}`
-    connection.complain({ event: 'login-refused', status, reason }, 'a login was refused')
+    const status = (reply.statusClass << 8) | reply.statusDetail
+    const reason = this.#negotiation?.lastFailure ?? REFUSALS.get(status) ?? 'out of resources'
+    const initiator = this.#negotiation?.initiatorName
+    const target = this.#negotiation?.target?.name
+    const shown = status.toString(16).padStart(4, '0')
+    connection.complain(
+      { event: 'login-refused', status: shown, initiator, target, reason },
+      `a login was refused: ${reason}`,
+    )
     connection.host.loginEnded(connection)
     connection.end(`login refused: ${reason}`)
   }
@@ -123,14 +139,11 @@ export class LoginExchange {
       this.#statSn = serialAdd(this.#statSn, 1)
     }
     putU32(to, at + 28, this.#cmdSn)
-    putU32(to, at + 32, maxCmdSn ?? serialAdd(this.#cmdSn, IMMEDIATE_COMMANDS - 1))
+    // Before the session stands, only the window that it has at least: MaxCmdSN never goes back (RFC 7143, 4.2.2.1).
+    putU32(to, at + 32, maxCmdSn ?? serialAdd(this.#cmdSn, COMMAND_WINDOW_MIN - 1))
     to[at + 36] = reply.statusClass
     to[at + 37] = reply.statusDetail
     writer.endWith(text, 0, text.length)
     this.#connection.planFlush()
   }
-}
-
-function hex(value: number): string {
-  return value.toString(16).padStart(2, '0')
 }

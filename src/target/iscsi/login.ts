@@ -28,9 +28,11 @@ import {
   type TextPair,
 } from '../../iscsi/text.ts'
 import { findKey, OperationalNegotiation } from '../../iscsi/text-keys.ts'
+import { admits, type Proof } from './auth.ts'
 import {
   authenticationFailure,
-  chapOf,
+  authOf,
+  checkSession,
   type Identity,
   identify,
   initiatorError,
@@ -84,8 +86,8 @@ export interface LoginOutcome {
   /** Undefined in a discovery session. */
   readonly target: TargetNode | undefined
   readonly parameters: SessionParameters
-  /** CHAP user name, undefined where no authentication was asked for. */
-  readonly authenticatedAs: string | undefined
+  /** Undefined where no authentication was asked for. */
+  readonly proof: Proof | undefined
 }
 
 /** Cut of a reason, which may quote text of the peer. */
@@ -115,6 +117,7 @@ export class LoginNegotiation {
   #fixed: Fixed | undefined
   #identity: Negotiator | undefined
   #chap: ChapTarget | undefined
+  #aliasTold = false
   #ended = false
   #lastFailure: string | undefined
 
@@ -179,7 +182,7 @@ export class LoginNegotiation {
     if (this.#textBytes > TEXT_BYTES) {
       throw initiatorError(`more than ${TEXT_BYTES} bytes of text in one login`)
     }
-    this.#assembler.add(request.text)
+    this.#assembler.add(request.text, request.continued)
     if (request.continued) return this.#accept(Buffer.alloc(0), false)
     const pairs = decodeText(this.#assembler.take())
     const answers = this.#answer(pairs)
@@ -228,6 +231,7 @@ export class LoginNegotiation {
   #reply(request: LoginRequest): LoginReply {
     const { text, continued } = this.#outbox.next()
     if (continued || !request.transit || !this.#mayLeave()) return this.#accept(text, continued)
+    if (this.#stage === STAGE.SECURITY) this.#checkSession()
     const reply = { ...this.#accept(text, false), transit: true, nsg: request.nsg }
     this.#stage = request.nsg
     return request.nsg === STAGE.FULL_FEATURE ? { ...reply, outcome: this.#finish() } : reply
@@ -251,11 +255,7 @@ export class LoginNegotiation {
     const leading = this.#identity === undefined
     const identity = this.#identity ?? this.#identify(pairs)
     const answers: TextPair[] = []
-    if (leading && identity.target) {
-      if (identity.target.alias) answers.push(['TargetAlias', identity.target.alias])
-      // RFC 7143, 13.9: in the first response of the leading connection of a normal session.
-      answers.push(['TargetPortalGroupTag', String(this.#context.portalGroup.tag)])
-    }
+    answers.push(...this.#declareTarget(identity, leading))
     const security = new Map<string, string>()
     const operational: TextPair[] = []
     for (const [name, value] of pairs) {
@@ -276,7 +276,23 @@ export class LoginNegotiation {
     if (security.size > 0) answers.push(...this.#authenticate(security, identity))
     answers.push(...identity.operational.answer(operational))
     if (this.#stage === STAGE.OPERATIONAL) answers.push(...identity.operational.declare())
-    return answers
+    // What is both declared and refused in one answer is told once, as it was first.
+    return answers.filter(([name], i) => answers.findIndex(([other]) => other === name) === i)
+  }
+
+  /**
+   * What the target says of itself: its portal group tag in the first answer of a normal session (RFC 7143, 13.9), its alias
+   * once the initiator has proved what it must.
+   */
+  #declareTarget({ target, accounts }: Identity, leading: boolean): TextPair[] {
+    const pairs: TextPair[] = []
+    if (!target) return pairs
+    if (target.alias && !this.#aliasTold && (accounts.length === 0 || this.#chap?.proof)) {
+      this.#aliasTold = true
+      pairs.push(['TargetAlias', target.alias])
+    }
+    if (leading) pairs.push(['TargetPortalGroupTag', String(this.#context.portalGroup.tag)])
+    return pairs
   }
 
   /**
@@ -298,25 +314,32 @@ export class LoginNegotiation {
   }
 
   #identify(pairs: readonly TextPair[]): Negotiator {
-    const { isid, tsih } = defined(this.#fixed, 'the header fields of a checked login')
     const securityStage = this.#stage === STAGE.SECURITY
-    const identity = identify(pairs, { securityStage, isid, tsih }, this.#context)
+    const identity = identify(pairs, securityStage, this.#context)
     const offered = offeredParameters(this.#context.portalGroup.digests, identity.sessionType)
     const operational = new OperationalNegotiation(offered, identity.sessionType)
     this.#identity = { ...identity, operational }
+    if (!securityStage) this.#checkSession()
     return this.#identity
   }
 
+  #checkSession(): void {
+    const identity = defined(this.#identity, 'the identity of an answered login')
+    checkSession(identity, defined(this.#fixed, 'the header of a checked login'), this.#context)
+  }
+
   #authenticate(keys: ReadonlyMap<string, string>, identity: Identity): readonly TextPair[] {
-    const chap = chapOf(identity.auth)
+    const { accounts } = identity
     const methods = keys.get('AuthMethod')
     if (methods !== undefined) {
-      const method = chap ? 'CHAP' : 'None'
+      const method = accounts.length > 0 ? 'CHAP' : 'None'
       if (keys.size > 1) throw authenticationFailure('CHAP keys beside AuthMethod')
       if (!methods.split(',').includes(method)) {
         throw authenticationFailure(`AuthMethod=${methods} offered, ${method} is what is needed`)
       }
-      if (chap) this.#chap = new ChapTarget({ ...chap, random: this.#context.random })
+      if (accounts.length > 0) {
+        this.#chap = new ChapTarget({ accounts, random: this.#context.random })
+      }
       return [['AuthMethod', method]]
     }
     if (!this.#chap) throw authenticationFailure('CHAP keys without AuthMethod=CHAP')
@@ -328,7 +351,7 @@ export class LoginNegotiation {
   /** May the current stage end? Leaving the security stage takes a proof where one is asked for. */
   #mayLeave(): boolean {
     const identity = defined(this.#identity, 'the identity of an answered login')
-    if (!chapOf(identity.auth) || this.#chap?.authenticated) return true
+    if (identity.accounts.length === 0 || this.#chap?.proof) return true
     if (!this.#seen.has('AuthMethod')) {
       throw authenticationFailure(
         `CHAP is demanded, ${identity.initiatorName} offers no AuthMethod`,
@@ -340,19 +363,20 @@ export class LoginNegotiation {
   #finish(): LoginOutcome {
     const identity = defined(this.#identity, 'the identity of an answered login')
     const { target, operational } = identity
-    const chap = chapOf(identity.auth)
+    const proof = this.#chap?.proof
     assert(
-      !chap || this.#chap?.authenticated,
+      identity.accounts.length === 0 || proof,
       'no session begins without the proof that is asked for',
     )
     // The configuration may have changed since the first request: what was checked must still hold.
-    if (target) {
-      if (this.#context.registry.get(target.name) !== target) {
-        throw new Refusal(LOGIN_STATUS.NOT_FOUND, `target ${target.name} was removed meanwhile`)
-      }
-      if (target.auth !== identity.auth || !target.offeredOn(this.#context.portalGroup)) {
-        throw new Refusal(LOGIN_STATUS.SERVICE_UNAVAILABLE, `${target.name} was reconfigured`)
-      }
+    const { registry, portalGroup } = this.#context
+    if (target && registry.get(target.name) !== target) {
+      throw new Refusal(LOGIN_STATUS.NOT_FOUND, `target ${target.name} was removed meanwhile`)
+    }
+    const stillAdmitted = admits(authOf(target, this.#context), identity.initiatorName, proof)
+    if (!stillAdmitted || (target && !target.offeredOn(portalGroup))) {
+      const what = target?.name ?? `portal ${portalGroup.name}`
+      throw new Refusal(LOGIN_STATUS.SERVICE_UNAVAILABLE, `${what} was reconfigured`)
     }
     const unmet = operational.unmetDemand()
     if (unmet) throw initiatorError(unmet)
@@ -369,7 +393,7 @@ export class LoginNegotiation {
       requestedTsih: tsih,
       target,
       parameters: operational.result(),
-      authenticatedAs: chap?.credentials.user,
+      proof,
     }
   }
 

@@ -2,7 +2,8 @@
  * NOP-Out, Text, Task Management and Logout requests (RFC 7143, 11.18, 11.10, 11.5, 11.14) in the full
  * feature phase. Rows of opcode-table.ts.
  */
-import { TEXT_BYTES } from '../../base/limits.ts'
+import { PlexusError } from '../../base/errors.ts'
+import { TEXT_ANSWER_BYTES } from '../../base/limits.ts'
 import {
   CONTINUE_BIT,
   dataSegmentBytes,
@@ -122,27 +123,27 @@ export const text = keepingData('Text', (connection, bhs, data) => {
   }
   if (tag === RESERVED_TAG) {
     // A new exchange ends one that was not finished (RFC 7143, 11.10.4).
-    connection.textParts = []
+    connection.textIn.take()
     connection.textRest = undefined
   }
   if (connection.textRest !== undefined) {
     answerText(connection, bhs, connection.textRest)
     return
   }
-  const gathered = connection.textParts.reduce((sum, part) => sum + part.length, data.length)
-  if (gathered > TEXT_BYTES || ((flags & CONTINUE_BIT) !== 0 && isFinal(bhs))) {
-    connection.textParts = []
+  const continued = (flags & CONTINUE_BIT) !== 0
+  const problem = gatherText(connection, data, continued, isFinal(bhs))
+  if (problem !== undefined) {
+    connection.textIn.take()
+    connection.complain({ event: 'text', why: problem }, 'a text request was refused')
     connection.reject(REJECT_REASON.PROTOCOL, bhs)
     return
   }
-  connection.textParts.push(data)
-  if ((flags & CONTINUE_BIT) !== 0) {
+  if (continued) {
     // More text is to come: an empty answer that gives the tag for it.
     answerText(connection, bhs, undefined)
     return
   }
-  const request = Buffer.concat(connection.textParts)
-  connection.textParts = []
+  const request = connection.textIn.take()
   const answer = handleText({
     text: request,
     sessionType: session.target === undefined ? 'discovery' : 'normal',
@@ -164,10 +165,27 @@ export const text = keepingData('Text', (connection, bhs, data) => {
   answerText(connection, bhs, answer.text)
 })
 
+/** Keeps one PDU's text; what is wrong with it, or undefined. */
+function gatherText(
+  connection: Connection,
+  data: Buffer,
+  continued: boolean,
+  final: boolean,
+): string | undefined {
+  if (continued && final) return 'a Text request has the F and the C bit set'
+  try {
+    connection.textIn.add(data, continued)
+    return undefined
+  } catch (error) {
+    if (!(error instanceof PlexusError)) throw error
+    return error.message
+  }
+}
+
 /** One Text response with as much of `rest` as fits; undefined: the initiator's text goes on. */
 function answerText(connection: Connection, bhs: Buffer, rest: Buffer | undefined): void {
   const session = connection.established
-  const limit = session.sendSegmentBytes
+  const limit = Math.min(session.sendSegmentBytes, TEXT_ANSWER_BYTES)
   const part = rest === undefined ? Buffer.alloc(0) : rest.subarray(0, limit)
   const left = rest === undefined ? undefined : rest.subarray(part.length)
   const more = left !== undefined && left.length > 0

@@ -14,6 +14,7 @@ import {
   serialBefore,
 } from '../../iscsi/pdu.ts'
 import type { Nexus } from '../scsi/types.ts'
+import type { Proof } from './auth.ts'
 import type { CommandTask } from './command-task.ts'
 import { PoolShare } from './pool-share.ts'
 import type { TargetNode } from './target-node.ts'
@@ -34,6 +35,15 @@ export interface SessionInfo {
   readonly outstanding: number
 }
 
+/** How a session came to be. */
+export interface Origin {
+  /** What its initiator proved; undefined: nothing was asked for. */
+  readonly proof: Proof | undefined
+  readonly sinceMs: number
+  /** So many times in a row it was taken over from another address, each soon after the one before. */
+  readonly takeovers: number
+}
+
 export class Session implements Sequence {
   readonly tsih: number
   readonly isid: Buffer
@@ -42,6 +52,7 @@ export class Session implements Sequence {
   /** Undefined in a discovery session. */
   readonly target: TargetNode | undefined
   readonly nexus: Nexus | undefined
+  readonly origin: Origin
   /** Tasks that have no response yet, by initiator task tag. */
   readonly tasks = new Map<number, CommandTask>()
   /** Immediate commands among them, which the window does not count. */
@@ -78,6 +89,7 @@ export class Session implements Sequence {
     parameters: SessionParameters
     target: TargetNode | undefined
     nexus: Nexus | undefined
+    origin: Origin
     statSn: number
     expCmdSn: number
     windowMax: number
@@ -91,6 +103,7 @@ export class Session implements Sequence {
     this.sendSegmentBytes = init.parameters.sendSegmentBytes
     this.target = init.target
     this.nexus = init.nexus
+    this.origin = init.origin
     this.statSn = init.statSn
     this.expCmdSn = init.expCmdSn
     this.#windowMax = init.windowMax

@@ -6,20 +6,19 @@
 import { assert } from '../../base/assert.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { TEXT_VALUE_BYTES } from '../../base/limits.ts'
-import { type ChapCredentials, chapCredentialsProblem, sameSecret } from '../../iscsi/chap.ts'
-import {
-  matchesInitiatorPattern,
-  normalizeInitiatorPattern,
-  normalizeIscsiName,
-} from '../../iscsi/names.ts'
+import { normalizeIscsiName } from '../../iscsi/names.ts'
 import type { DigestChoice } from '../../iscsi/parameters.ts'
 import { hasControlCharacter } from '../../iscsi/text.ts'
 import type { LunMapping } from '../scsi/types.ts'
+import { type Auth, admitsName, normalizedGroup } from './auth.ts'
+import { KeptAnswers } from './send-targets.ts'
 
 export interface PortalAddress {
   /** IP address, without brackets; 0.0.0.0 and :: listen on every address. */
   readonly host: string
   readonly port: number
+  /** `::` takes IPv4 connections, too. */
+  readonly dualStack?: boolean
 }
 
 /** Sockets that share a portal group tag (RFC 7143, 4.4.1) and their policy. */
@@ -29,28 +28,16 @@ export interface PortalGroup {
   /** 1 to 65535, unique. */
   readonly tag: number
   readonly listen: readonly PortalAddress[]
+  /** What SendTargets tells instead of `listen`: addresses behind which it is reached, or host names. */
+  readonly advertise?: readonly PortalAddress[] | undefined
   /** Digests that an initiator may choose; a list without `None` demands CRC32C. */
   readonly digests: {
     readonly header: readonly DigestChoice[]
     readonly data: readonly DigestChoice[]
   }
   /** Who may ask for the list of targets. It names only targets that the initiator may log in to. */
-  readonly discoveryAuth: AuthGroup | 'none'
+  readonly discoveryAuth: Auth
 }
-
-/** Who is let in. Every condition that is given must hold. */
-export interface AuthGroup {
-  readonly name: string
-  /** The initiator proves this; without it no CHAP is asked for. */
-  readonly chap?: ChapCredentials
-  /** The target proves this to an initiator that asks (mutual CHAP). */
-  readonly mutual?: ChapCredentials
-  /** Initiator names, exact or with `*`. Absent: any name. */
-  readonly initiators?: readonly string[]
-}
-
-/** `none` lets anybody in; undefined, which is what a target without auth has, nobody. */
-export type Auth = AuthGroup | 'none' | undefined
 
 export interface LunAccess {
   readonly lun: number
@@ -63,56 +50,30 @@ export interface TargetInit {
   readonly portalGroups: readonly PortalGroup[]
   readonly auth: Auth
   readonly luns: ReadonlyMap<number, LunMapping>
+  /** Relative port identifiers by portal group name, unique among all targets. Absent: the group's tag. */
+  readonly portIds?: ReadonlyMap<string, number>
   /** LUN mask by initiator name: who is not in it sees none. Absent: all see all. */
   readonly access?: ReadonlyMap<string, readonly LunAccess[]>
 }
 
-/**
- * What is wrong with an auth group, or undefined. A group with a problem must not be used: with a secret missing it
- * would let in more than its author meant. The configuration reports it with its position.
- */
-export function authGroupProblem(group: AuthGroup): string | undefined {
-  if (group.mutual && !group.chap) {
-    return `auth group "${group.name}" has mutual without chap; the target proves itself only to initiators that did`
-  }
-  if (!group.chap && !group.initiators) {
-    return `auth group "${group.name}" has neither chap nor initiators; write "auth: none" on a target to admit anybody`
-  }
-  const badPattern = group.initiators?.find((name) => normalizeInitiatorPattern(name) === undefined)
-  if (badPattern !== undefined) {
-    return `auth group "${group.name}": "${badPattern}" is neither an iSCSI name nor a pattern of one`
-  }
-  for (const credentials of [group.chap, group.mutual]) {
-    const problem = credentials && chapCredentialsProblem(credentials)
-    if (problem) return `auth group "${group.name}": ${problem}`
-  }
-  if (group.chap && group.mutual && sameSecret(group.chap, group.mutual)) {
-    return `auth group "${group.name}" has one secret for both directions; choose two (RFC 7143, 9.2.1)`
-  }
-  return undefined
-}
-
-/** Does the group's list of initiators let this normalized name in? CHAP is another matter. */
-export function admitsName(auth: Auth, initiatorName: string): boolean {
-  if (auth === undefined) return false
-  if (auth === 'none' || auth.initiators === undefined) return true
-  return auth.initiators.some((entry) => {
-    const pattern = normalizeInitiatorPattern(entry)
-    return pattern !== undefined && matchesInitiatorPattern(pattern, initiatorName)
-  })
+/** A SCSI target port: this target on one of its portal groups (RFC 7143, 4.4.1). */
+export interface NodePort {
+  readonly portalGroup: string
+  readonly tag: number
+  readonly relativePortId: number
+  /** SCSI target port name: `NAME,t,0xTPGT`. */
+  readonly name: string
 }
 
 /** One target. Its contents change by `update`, its identity and its name never. */
 export class TargetNode {
   readonly name: string
   #init: TargetInit
-  #access: ReadonlyMap<string, readonly LunAccess[]> | undefined
 
   /** Throws `invalid` where name, auth group or LUN mask cannot be right. */
   constructor(init: TargetInit) {
     this.name = normalizedTargetName(init.name)
-    this.#init = init
-    this.#access = checked(this.name, init)
+    this.#init = checked(this.name, init)
   }
 
   get alias(): string | undefined {
@@ -133,14 +94,13 @@ export class TargetNode {
   }
 
   get access(): ReadonlyMap<string, readonly LunAccess[]> | undefined {
-    return this.#access
+    return this.#init.access
   }
 
-  /** Replaces everything but the name. Throws `invalid` and changes nothing where `init` cannot be right. */
+  /** Replaces everything but the name; then call `changed` of the registry. Throws `invalid` and changes nothing where `init` cannot be right. */
   update(init: TargetInit): void {
     assert(normalizedTargetName(init.name) === this.name, `${this.name} is never renamed`)
-    this.#access = checked(this.name, init)
-    this.#init = init
+    this.#init = checked(this.name, init)
   }
 
   /** May an initiator of this normalized name try to log in? */
@@ -153,11 +113,27 @@ export class TargetNode {
     return this.#init.portalGroups.some((group) => group.name === portalGroup.name)
   }
 
+  /** Its ports, in the order of its portal groups. */
+  ports(): readonly NodePort[] {
+    return this.#init.portalGroups.map((portalGroup) => this.port(portalGroup))
+  }
+
+  /** Its port on a portal group. */
+  port({ name: portalGroup, tag }: PortalGroup): NodePort {
+    return {
+      portalGroup,
+      tag,
+      relativePortId: this.#init.portIds?.get(portalGroup) ?? tag,
+      name: `${this.name},t,0x${tag.toString(16).padStart(4, '0')}`,
+    }
+  }
+
   /** The LUNs that an initiator of this normalized name sees; a new map where a mask applies. */
   lunsFor(initiatorName: string): ReadonlyMap<number, LunMapping> {
-    if (!this.#access) return this.#init.luns
+    const { access } = this.#init
+    if (!access) return this.#init.luns
     const seen = new Map<number, LunMapping>()
-    for (const { lun, readOnly } of this.#access.get(initiatorName) ?? []) {
+    for (const { lun, readOnly } of access.get(initiatorName) ?? []) {
       const mapping = this.#init.luns.get(lun)
       if (mapping) seen.set(lun, { ...mapping, readOnly: mapping.readOnly || readOnly })
     }
@@ -168,6 +144,13 @@ export class TargetNode {
 /** All targets by name. */
 export class TargetRegistry {
   readonly #targets = new Map<string, TargetNode>()
+  /** Answers to SendTargets, until something changes. */
+  readonly answers = new KeptAnswers()
+
+  /** Targets or portal groups have other contents than before. */
+  changed(): void {
+    this.answers.drop()
+  }
 
   /** By a name in any case; undefined also for what is no iSCSI name. */
   get(name: string): TargetNode | undefined {
@@ -190,12 +173,14 @@ export class TargetRegistry {
       })
     }
     this.#targets.set(target.name, target)
+    this.changed()
   }
 
   /** Takes a target out; its sessions are the caller's to end. */
   remove(name: string): TargetNode | undefined {
     const target = this.get(name)
     if (target) this.#targets.delete(target.name)
+    this.changed()
     return target
   }
 
@@ -218,8 +203,8 @@ function normalizedTargetName(name: string): string {
   return normalized
 }
 
-/** Checks everything but the name; returns the LUN mask with normalized names. */
-function checked(name: string, init: TargetInit): TargetNode['access'] {
+/** Checks everything but the name; returns it with normalized names of initiators. */
+function checked(name: string, init: TargetInit): TargetInit {
   const { alias } = init
   if (alias && (Buffer.byteLength(alias) > TEXT_VALUE_BYTES || hasControlCharacter(alias))) {
     throw invalidTarget(
@@ -227,11 +212,8 @@ function checked(name: string, init: TargetInit): TargetNode['access'] {
       `the alias has more than ${TEXT_VALUE_BYTES} bytes or control characters`,
     )
   }
-  if (init.auth !== undefined && init.auth !== 'none') {
-    const problem = authGroupProblem(init.auth)
-    if (problem) throw invalidTarget(name, problem)
-  }
-  if (!init.access) return undefined
+  const auth = init.auth === 'none' ? init.auth : init.auth.map(normalizedGroup)
+  if (!init.access) return { ...init, auth }
   const access = new Map<string, readonly LunAccess[]>()
   for (const [initiator, luns] of init.access) {
     const normalized = normalizeIscsiName(initiator)
@@ -241,7 +223,7 @@ function checked(name: string, init: TargetInit): TargetNode['access'] {
     if (access.has(normalized)) throw invalidTarget(name, `${normalized} is twice in access`)
     access.set(normalized, luns)
   }
-  return access
+  return { ...init, auth, access }
 }
 
 function invalidTarget(name: string, problem: string): PlexusError {

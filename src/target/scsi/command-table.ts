@@ -8,13 +8,17 @@ import { cdbBytes, serviceActionOf } from './cdb.ts'
 import * as cache from './commands/cache.ts'
 import * as capacity from './commands/capacity.ts'
 import * as compareAndWrite from './commands/compare-and-write.ts'
+import * as defectData from './commands/defect-data.ts'
 import * as inquiry from './commands/inquiry.ts'
+import * as lbaStatus from './commands/lba-status.ts'
 import * as logSense from './commands/log-sense.ts'
 import * as mode from './commands/mode.ts'
+import * as preventAllow from './commands/prevent-allow.ts'
 import * as readWrite from './commands/read-write.ts'
 import * as reportLuns from './commands/report-luns.ts'
 import * as requestSense from './commands/request-sense.ts'
 import * as reserve from './commands/reserve.ts'
+import * as sendDiagnostic from './commands/send-diagnostic.ts'
 import * as startStop from './commands/start-stop.ts'
 import { supportedRows } from './commands/supported.ts'
 import * as testUnitReady from './commands/test-unit-ready.ts'
@@ -35,8 +39,12 @@ export const COMMANDS: readonly ScsiCommand[] = [
   ...inquiry.rows,
   ...reportLuns.rows,
   ...capacity.rows,
+  ...lbaStatus.rows,
   ...mode.rows,
   ...logSense.rows,
+  ...defectData.rows,
+  ...sendDiagnostic.rows,
+  ...preventAllow.rows,
   ...startStop.rows,
   ...reserve.rows,
   ...supportedRows(() => COMMANDS),

@@ -11,12 +11,13 @@ import type { Logger } from '../../base/log.ts'
 import type { BlockDevice, BufferPool, IoOp } from '../../hal/block-device.ts'
 import { checkUnitState } from './admission.ts'
 import { UnitReservations } from './reservations.ts'
-import { ASC, failTask, senseForError } from './sense.ts'
+import { ASC, failTask, SENSE_KEY, senseKeyOf } from './sense.ts'
 import { STATUS, type Task } from './task.ts'
 import { TaskSet, tellOthers } from './task-set.ts'
 import type {
   AscCode,
   CommandStatistics,
+  DeferredError,
   LogicalUnit,
   ModeState,
   Nexus,
@@ -149,16 +150,23 @@ export class BlockUnit implements LogicalUnit {
     return this.#attentions.take(nexus)
   }
 
+  takeResetAttention(nexus: Nexus): AscCode | undefined {
+    return this.#attentions.takeReset(nexus)
+  }
+
+  clearUnitAttention(code: AscCode, nexus: Nexus): void {
+    this.#attentions.clear(code, nexus)
+  }
+
   hasUnitAttention(nexus: Nexus): boolean {
     return this.#attentions.has(nexus)
   }
 
   deferError(nexus: Nexus, error: PlexusError, op: IoOp): void {
-    const descriptor = this.mode.descriptorSense
-    this.#attentions.defer(nexus, senseForError(error, op, { descriptor, deferred: true }))
+    this.#attentions.defer(nexus, { error, op })
   }
 
-  takeDeferredError(nexus: Nexus): Buffer | undefined {
+  takeDeferredError(nexus: Nexus): DeferredError | undefined {
     return this.#attentions.takeDeferred(nexus)
   }
 
@@ -259,12 +267,14 @@ export class BlockUnit implements LogicalUnit {
     assert(command !== undefined, 'only admitted tasks end')
     let counters = this.statistics[command.opcode]
     if (!counters) {
-      counters = { name: command.name, operations: 0, bytes: 0, errors: 0, latencyMs: 0 }
+      const { name } = command
+      counters = { name, operations: 0, bytes: 0, errors: 0, mediumErrors: 0, latencyMs: 0 }
       this.statistics[command.opcode] = counters
     }
     counters.operations++
     counters.bytes += task.dataInBytes + task.transferOutBytes
     if (task.status !== STATUS.GOOD && task.status !== STATUS.CONDITION_MET) counters.errors++
+    if (senseKeyOf(task.sense) === SENSE_KEY.MEDIUM_ERROR) counters.mediumErrors++
     counters.latencyMs += this.clock.nowMs() - task.startedMs
   }
 }

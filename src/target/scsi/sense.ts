@@ -63,6 +63,13 @@ export const ASC = {
   INVALID_MESSAGE_ERROR: 0x4900,
 } as const
 
+/** The sense key of sense data in either format. */
+export function senseKeyOf(sense: Buffer | undefined): number | undefined {
+  if (sense === undefined) return undefined
+  const isDescriptor = (sense.readUInt8(0) & 0x7f) >= 0x72
+  return sense.readUInt8(isDescriptor ? 1 : 2) & 0x0f
+}
+
 /** Where a field at fault begins: its byte, and its most significant bit where a single bit is meant. */
 export interface FieldPointer {
   readonly byte: number
@@ -183,7 +190,7 @@ const SENSE_FOR_KIND_ON_WRITE: Readonly<Partial<Record<ErrorKind, KeyAndCode>>> 
 export function senseForError(
   error: PlexusError,
   op: IoOp,
-  options: Pick<SenseOptions, 'descriptor' | 'deferred'> = {},
+  options: Pick<SenseOptions, 'descriptor' | 'deferred' | 'information'> = {},
 ): Buffer {
   const onWrite = op === 'read' ? undefined : SENSE_FOR_KIND_ON_WRITE[error.kind]
   const { key, asc } = onWrite ?? SENSE_FOR_KIND[error.kind]
@@ -192,11 +199,39 @@ export function senseForError(
 
 /**
  * Ends a task whose operation failed. An exhausted limit of ours is TASK SET FULL, which makes initiators
- * lower their queue depth and try again; every other kind is a CHECK CONDITION.
+ * lower their queue depth and try again; every other kind is a CHECK CONDITION. `badLba` is the first bad block
+ * (INFORMATION), which a write of one block knows by itself.
  */
-export function failTask(task: Task, error: PlexusError, op: IoOp): void {
-  if (error.kind === 'exhausted') task.finish(STATUS.TASK_SET_FULL, undefined)
-  else task.check(senseForError(error, op, { descriptor: usesDescriptorSense(task) }))
+export function failTask(task: Task, error: PlexusError, op: IoOp, badLba?: number): void {
+  if (error.kind === 'exhausted') {
+    task.finish(STATUS.TASK_SET_FULL, undefined)
+    return
+  }
+  const descriptor = usesDescriptorSense(task)
+  const information = badLba ?? onlyBlockOfWrite(task, error, op)
+  task.check(
+    senseForError(
+      error,
+      op,
+      information === undefined ? { descriptor } : { descriptor, information },
+    ),
+  )
+}
+
+/** It is the medium that failed, as opposed to its way or its device: key MEDIUM ERROR. */
+export function isMediumError(error: PlexusError): boolean {
+  return SENSE_FOR_KIND[error.kind].key === SENSE_KEY.MEDIUM_ERROR
+}
+
+/**
+ * The bad block of a write that failed, where it has one block. Others do not know it, and are not tried again in smaller steps:
+ * that could put old data over what another initiator has written since.
+ */
+function onlyBlockOfWrite(task: Task, error: PlexusError, op: IoOp): number | undefined {
+  const blockBytes = task.unit?.blockBytes
+  const isKnown =
+    op === 'write' && error.op === 'write' && isMediumError(error) && task.rangeBytes === blockBytes
+  return isKnown ? task.rangeOffset / task.rangeBytes : undefined
 }
 
 /** The control mode page of the task's unit asks for descriptor format sense data. */
@@ -225,6 +260,12 @@ export function failWith(
   task.check(
     sense(key, asc, information === undefined ? { descriptor } : { descriptor, information }),
   )
+}
+
+/** ILLEGAL REQUEST, LOGICAL BLOCK ADDRESS OUT OF RANGE with the first block behind the end (SBC-4, 4.18.1). */
+export function failLbaOutOfRange(task: Task, lba: number | bigint, capacityBlocks: number): void {
+  const firstBad = typeof lba === 'bigint' ? lba : Math.max(lba, capacityBlocks)
+  failWith(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.LBA_OUT_OF_RANGE, firstBad)
 }
 
 function failField(task: Task, asc: AscCode, fieldPointer: FieldPointer): void {

@@ -21,10 +21,18 @@ export interface Nexus {
   /** SCSI target port name: `NAME,t,0xTPGT`. */
   readonly targetPort: string
   readonly targetPortalGroupTag: number
-  /** Relative target port identifier (SPC-5, VPD 83h). */
+  /** Relative target port identifier (SPC-5, VPD 83h), unique among the ports of all targets. */
   readonly relativePortId: number
+  /** All ports of the target, as the configuration has them now (VPD 88h; MULTIP of INQUIRY where there are several). */
+  readonly targetPorts: readonly TargetPort[]
   /** The LUNs this nexus sees. Replaced whole when the configuration changes. */
   luns: ReadonlyMap<number, LunMapping>
+}
+
+export interface TargetPort {
+  readonly relativePortId: number
+  /** SCSI target port name. */
+  readonly name: string
 }
 
 /** One row of a LUN map: which logical unit answers to a number, and how. */
@@ -83,6 +91,10 @@ export interface LogicalUnit {
   establishUnitAttentionFor(code: AscCode, nexus: Nexus): void
   /** The oldest unit attention of the nexus, removed; for REQUEST SENSE and prechecks. */
   takeUnitAttention(nexus: Nexus): AscCode | undefined
+  /** As {@link takeUnitAttention}, but only 29/xx, which come before all others. */
+  takeResetAttention(nexus: Nexus): AscCode | undefined
+  /** Clears a unit attention of one nexus that it need not be told any more. */
+  clearUnitAttention(code: AscCode, nexus: Nexus): void
   /** A unit attention is pending for the nexus. */
   hasUnitAttention(nexus: Nexus): boolean
   /** Tasks of this unit: order, fences, aborts. */
@@ -101,8 +113,14 @@ export interface LogicalUnit {
   reset(code: AscCode, by?: Nexus): void
   /** An operation failed after its command had ended with GOOD (IMMED): the nexus' next command reports it. */
   deferError(nexus: Nexus, error: PlexusError, op: IoOp): void
-  /** Sense data of a deferred error, removed. */
-  takeDeferredError(nexus: Nexus): Buffer | undefined
+  /** The deferred error of the nexus, removed. */
+  takeDeferredError(nexus: Nexus): DeferredError | undefined
+}
+
+/** Why an operation failed whose command had ended with GOOD before. */
+export interface DeferredError {
+  readonly error: PlexusError
+  readonly op: IoOp
 }
 
 /** Counters of one operation code on one unit, since start. */
@@ -113,6 +131,8 @@ export interface CommandStatistics {
   bytes: number
   /** Ended with anything but GOOD or CONDITION MET. */
   errors: number
+  /** Ended with MEDIUM ERROR. */
+  mediumErrors: number
   /** Sum of times from execute to the result, milliseconds. */
   latencyMs: number
 }
@@ -142,8 +162,10 @@ export type SerializationClass = 'none' | 'read' | 'write' | 'exclusive' | 'unit
 export interface AllowFlags {
   /** Executes although a unit attention is pending (INQUIRY, REPORT LUNS, REQUEST SENSE; SAM-5, 5.14). */
   readonly unitAttention?: boolean
-  /** Executes without a medium, or stopped, or not ready. */
+  /** Executes without a medium and on a unit that is stopped. */
   readonly notReady?: boolean
+  /** Executes on a unit that is stopped, but not without a medium. */
+  readonly stopped?: boolean
   /** Executes although another nexus holds a RESERVE(6) reservation (SPC-2, table 5.5.1). */
   readonly reserved?: boolean
   /** Executes for a LUN that is not there (INQUIRY, REPORT LUNS, REQUEST SENSE; SPC-5, 6.6). */
@@ -191,6 +213,11 @@ export interface ScsiCommand {
   /** Changes the medium: refused on read-only mappings and under SWP with 07/27/00. */
   readonly writes?: boolean
   /**
+   * With this CDB it changes what others see of the unit (mode parameters, power condition, reservation): refused on
+   * read-only mappings with 07/27/00, so that who may only read cannot stop the writers.
+   */
+  changesUnit?(cdb: Buffer, lu: LogicalUnit): boolean
+  /**
    * Does the work and ends the task exactly once with one of its methods, at once or later. A thrown or
    * rejected PlexusError becomes sense data by its kind.
    */
@@ -201,7 +228,7 @@ export type DataUse = 'none' | 'in' | 'out'
 
 /**
  * `exact`: refused unless equal, where the CDB asks for data at all; `always-exact`: also where it asks for none.
- * `at-least`: less is refused. `whole-blocks`: less is cut to whole blocks.
+ * `at-least`: less is refused. `whole-blocks`: less is taken where it is a whole number of blocks.
  */
 export type DataOutFit = 'exact' | 'always-exact' | 'at-least' | 'whole-blocks'
 

@@ -3,17 +3,34 @@
  * duplicates and bounded, and one deferred error. Owned by logical-unit.ts.
  */
 import { UNIT_ATTENTIONS } from '../../base/limits.ts'
-import type { AscCode, Nexus } from './types.ts'
+import { ASC } from './sense.ts'
+import type { AscCode, DeferredError, LogicalUnit, Nexus } from './types.ts'
 
 interface NexusState {
   readonly nexus: Nexus
   readonly attentions: AscCode[]
-  deferredError: Buffer | undefined
+  deferredError: DeferredError | undefined
 }
 
-/** 29/xx, power on and resets, come before everything else (SAM-5, table 54). */
+/** 29/xx, power on and resets, come before everything else (SAM-5, 5.3.3). */
 function isReset(code: AscCode): boolean {
   return code >>> 8 === 0x29
+}
+
+/**
+ * The next unit attention to tell a nexus, taken. What one unit tells of the list of LUNs is told for all of them (LUICLR of VPD 86h).
+ */
+export function tellUnitAttention(unit: LogicalUnit, nexus: Nexus): AscCode | undefined {
+  const code = unit.takeUnitAttention(nexus)
+  if (code === ASC.REPORTED_LUNS_DATA_HAS_CHANGED) forgetLunsChanged(nexus)
+  return code
+}
+
+/** The nexus has read the list of its LUNs, or knows of the change: no unit need tell it (SAM-5, 5.14). */
+export function forgetLunsChanged(nexus: Nexus): void {
+  for (const { unit } of nexus.luns.values()) {
+    unit.clearUnitAttention(ASC.REPORTED_LUNS_DATA_HAS_CHANGED, nexus)
+  }
 }
 
 export class UnitAttentions {
@@ -60,22 +77,37 @@ export class UnitAttentions {
     return code
   }
 
+  /** As `take`, but only 29/xx. */
+  takeReset(nexus: Nexus): AscCode | undefined {
+    if (this.#pending === 0) return undefined
+    const first = this.#byNexus.get(nexus.id)?.attentions[0]
+    return first !== undefined && isReset(first) ? this.take(nexus) : undefined
+  }
+
+  clear(code: AscCode, nexus: Nexus): void {
+    const list = this.#byNexus.get(nexus.id)?.attentions ?? []
+    const at = list.indexOf(code)
+    if (at === -1) return
+    list.splice(at, 1)
+    this.#pending--
+  }
+
   /** Keeps the first of several deferred errors: that is where the initiator has to begin to look. */
-  defer(nexus: Nexus, sense: Buffer): void {
+  defer(nexus: Nexus, deferred: DeferredError): void {
     const state = this.#byNexus.get(nexus.id)
     if (!state || state.deferredError) return
-    state.deferredError = sense
+    state.deferredError = deferred
     this.#pending++
   }
 
-  takeDeferred(nexus: Nexus): Buffer | undefined {
+  takeDeferred(nexus: Nexus): DeferredError | undefined {
     if (this.#pending === 0) return undefined
     const state = this.#byNexus.get(nexus.id)
-    const sense = state?.deferredError
-    if (!state || !sense) return undefined
+    const deferred = state?.deferredError
+    if (!state || !deferred) return undefined
     state.deferredError = undefined
     this.#pending--
-    return sense
+    return deferred
   }
 
   /** Resets come first, the rest in order of arrival; beyond the bound the newest of the rest is lost. */

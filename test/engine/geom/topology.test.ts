@@ -456,6 +456,24 @@ t.test('another name: who holds it keeps it, listeners hear both', async (t) => 
   t.equal(topology.providers.size, 0)
 })
 
+t.test('holes are known to whoever attaches to a disk, and to nobody above a class', async (t) => {
+  const device = Object.assign(disk(), {
+    extentAt: async (offset: number, length: number) =>
+      offset < 4096 ? { allocated: true, length: 4096 - offset } : { allocated: false, length },
+  })
+  const { topology } = bench()
+  await topology.addDevice('disk', device)
+  const held = lun(topology, 'disk')
+  t.same(await held.extentAt(512, MIB - 512), { allocated: true, length: 3584 })
+  t.same(await held.extentAt(4096, 8192), { allocated: false, length: 8192 })
+  await held.close()
+  await nop(topology, 'disk', 'n')
+  t.same(await lun(topology, 'n').extentAt(4096, 8192), { allocated: true, length: 8192 })
+  const plain = await withDisk()
+  const other = lun(plain.topology, 'disk')
+  t.same(await other.extentAt(0, 512), { allocated: true, length: 512 }, 'nobody knows')
+})
+
 t.test('another size is told, with the size already there', async (t) => {
   const { topology, device, provider } = await withDisk()
   const holder = new Holder()

@@ -11,6 +11,7 @@ import {
 } from '../../../src/iscsi/chap.ts'
 import { assertSessionParameters, DEFAULT_PARAMETERS } from '../../../src/iscsi/parameters.ts'
 import { decodeText } from '../../../src/iscsi/text.ts'
+import type { Auth } from '../../../src/target/iscsi/auth.ts'
 import {
   type LoginContext,
   LoginNegotiation,
@@ -18,7 +19,6 @@ import {
   type LoginRequest,
 } from '../../../src/target/iscsi/login.ts'
 import {
-  type Auth,
   type PortalGroup,
   type TargetInit,
   TargetNode,
@@ -52,9 +52,9 @@ function site(more: Partial<LoginContext> = {}) {
   const registry = new TargetRegistry()
   const lab = { ...SAN, name: 'lab' }
   registry.set(new TargetNode(targetInit(OPEN, 'none', { alias: 'Database disks' })))
-  registry.set(new TargetNode(targetInit(LOCKED, { name: 'h', chap: CHAP, mutual: MUTUAL })))
-  registry.set(new TargetNode(targetInit(DENIED, undefined)))
-  registry.set(new TargetNode(targetInit(LISTED, { name: 'l', initiators: [DEBIAN] })))
+  registry.set(new TargetNode(targetInit(LOCKED, [{ name: 'h', chap: CHAP, mutual: MUTUAL }])))
+  registry.set(new TargetNode(targetInit(DENIED, [])))
+  registry.set(new TargetNode(targetInit(LISTED, [{ name: 'l', initiators: [DEBIAN] }])))
   registry.set(new TargetNode(targetInit(ELSEWHERE, 'none', { portalGroups: [lab] })))
   let seed = 0
   const login = new LoginNegotiation({
@@ -183,7 +183,7 @@ t.test('golden: open-iscsi with CHAP both ways', async (t) => {
     isid: ISID,
     requestedTsih: 0,
     target: registry.get(LOCKED),
-    authenticatedAs: 'esx',
+    proof: { user: 'esx', secret: CHAP.secret, algorithm: 8 },
     parameters: {
       ...DEFAULT_PARAMETERS,
       sendSegmentBytes: 262144,
@@ -217,7 +217,7 @@ t.test('golden: open-iscsi discovery', async (t) => {
   t.match(last.outcome, {
     sessionType: 'discovery',
     target: undefined,
-    authenticatedAs: undefined,
+    proof: undefined,
     parameters: { sendSegmentBytes: 32768, receiveSegmentBytes: 8192 },
   })
 })
@@ -323,7 +323,7 @@ t.test('golden: libiscsi with a user repeats its names in every stage', async (t
   const challenge = send(['CHAP_A=5'], { ...SECURITY, transit: false })
   t.match(send(proof(challenge), SECURITY), { transit: true, nsg: 1 })
   const last = send([...who(LOCKED), 'HeaderDigest=None'])
-  t.equal(last.outcome?.authenticatedAs, 'esx')
+  t.equal(last.outcome?.proof?.user, 'esx')
 })
 
 t.test('from security straight to full feature phase nothing is declared', async (t) => {
@@ -412,6 +412,54 @@ t.test('a TSIH of a session that lives', async (t) => {
   t.same(asked, [[DEBIAN, ISID, 5]])
 })
 
+t.test('nothing is told of sessions before the proof', async (t) => {
+  for (const lives of [true, false]) {
+    const attempt = (credentials = CHAP): string => {
+      const { send } = site({ hasSession: () => lives })
+      const header = { ...SECURITY, tsih: 5 }
+      t.equal(status(send([...who(LOCKED), 'AuthMethod=CHAP'], header)), '0000')
+      const challenge = send(['CHAP_A=7'], header)
+      return status(send(proof(challenge, credentials), header))
+    }
+    t.equal(attempt({ ...CHAP, secret: Buffer.from('a-wrong-secret') }), '0201')
+    t.equal(attempt(), lives ? '0206' : '020a', 'and then it is')
+    const { send } = site({ hasSession: () => lives })
+    t.equal(status(send(who(LOCKED), { ...SECURITY, tsih: 5 })), '0201', 'no method offered')
+  }
+})
+
+t.test('what an initiator gets wrong about itself', async (t) => {
+  const { send, login } = site()
+  const hostile = 'Esx_1\u009b'
+  t.equal(status(send(who(OPEN, hostile.padEnd(3000, 'x')))), '0200')
+  t.match(login.lastFailure, /^InitiatorName "Esx_1.*" does not have the form that RFC 7143/)
+  t.match(login.lastFailure, /change it on that host to iqn\.YYYY-MM/)
+
+  const alias = site()
+  const text = Buffer.concat([
+    request(who(OPEN)).text,
+    Buffer.from('InitiatorAlias=\xff\0', 'latin1'),
+  ])
+  t.match(alias.send([], { text }).outcome, { initiatorName: DEBIAN })
+
+  for (const value of ['100', '0', '16777216', 'many']) {
+    const { send } = site()
+    const reply = send([...who(OPEN), `MaxRecvDataSegmentLength=${value}`])
+    t.same(lines(reply).slice(2), ['MaxRecvDataSegmentLength=Reject'], `${value}: answered once`)
+    t.equal(reply.outcome?.parameters.sendSegmentBytes, 8192, 'the default')
+  }
+})
+
+t.test('the alias is for who has proved itself', async (t) => {
+  const { send, registry } = site()
+  const auth = [{ name: 'h', chap: CHAP }]
+  registry.get(LOCKED)?.update(targetInit(LOCKED, auth, { alias: 'Payroll' }))
+  const first = send([...who(LOCKED), 'AuthMethod=CHAP'], SECURITY)
+  t.same(lines(first), ['TargetPortalGroupTag=7', 'AuthMethod=CHAP'])
+  t.equal(answerTo(send(proof(send(['CHAP_A=7'], SECURITY)), SECURITY), 'TargetAlias'), undefined)
+  t.equal(answerTo(send([]), 'TargetAlias'), 'Payroll')
+})
+
 t.test('wrong secrets and wrong order never log in', async (t) => {
   const wrong = { user: 'esx', secret: Buffer.from('another-secret') }
   const { send, login } = site()
@@ -460,7 +508,6 @@ t.test('keys of other places and times', async (t) => {
   )
   t.same(lines(reply).slice(2, -1), [
     'SendTargets=Reject',
-    'TargetPortalGroupTag=Reject',
     'TargetAddress=Reject',
     'AuthMethod=Reject',
     'CHAP_A=Reject',
@@ -533,7 +580,7 @@ t.test('an answer over several replies', async (t) => {
 
 t.test('discovery with its own authentication', async (t) => {
   const auth = { name: 'd', chap: CHAP, initiators: ['iqn.1993-08.org.debian:*'] }
-  const portalGroup = { ...SAN, discoveryAuth: auth }
+  const portalGroup = { ...SAN, discoveryAuth: [auth] }
   const discovery = (name = DEBIAN): string[] => [`InitiatorName=${name}`, 'SessionType=Discovery']
   const skipped = site({ portalGroup })
   t.equal(status(skipped.send(discovery())), '0201')
@@ -542,7 +589,7 @@ t.test('discovery with its own authentication', async (t) => {
   const { send } = site({ portalGroup })
   send([...discovery(), 'AuthMethod=CHAP'], SECURITY)
   const last = send(proof(send(['CHAP_A=7'], SECURITY)), { csg: 0, nsg: 3 })
-  t.match(last.outcome, { sessionType: 'discovery', authenticatedAs: 'esx' })
+  t.match(last.outcome, { sessionType: 'discovery', proof: { user: 'esx' } })
 })
 
 t.test('digests that the portal demands', async (t) => {
@@ -564,7 +611,7 @@ t.test('a configuration that changes under a login', async (t) => {
 
   const locked = site()
   locked.send(who(OPEN), STAY)
-  locked.registry.get(OPEN)?.update(targetInit(OPEN, { name: 'h', chap: CHAP }))
+  locked.registry.get(OPEN)?.update(targetInit(OPEN, [{ name: 'h', chap: CHAP }]))
   t.equal(status(locked.send([])), '0301', 'it must begin anew under the new rules')
 })
 
@@ -699,7 +746,7 @@ t.test(
           })
           if (reply.outcome) {
             assertSessionParameters(reply.outcome.parameters)
-            t.equal(reply.outcome.authenticatedAs, 'esx')
+            t.equal(reply.outcome.proof?.user, 'esx')
           } else t.ok(true)
         },
       ),

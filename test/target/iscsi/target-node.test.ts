@@ -1,10 +1,10 @@
 import t from 'tap'
 import { defined } from '../../../src/base/assert.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
+import { SEND_TARGETS_KEPT_BYTES } from '../../../src/base/limits.ts'
 import { decodeText, encodeText, type TextPair } from '../../../src/iscsi/text.ts'
+import { type AuthGroup, authGroupProblem } from '../../../src/target/iscsi/auth.ts'
 import {
-  type AuthGroup,
-  authGroupProblem,
   type PortalGroup,
   type TargetInit,
   TargetNode,
@@ -59,15 +59,41 @@ const init = (name: string, more: Partial<TargetInit> = {}): TargetInit => ({
 })
 
 t.test('who is admitted', async (t) => {
-  t.equal(new TargetNode(init('a', { auth: undefined })).admits(ESX1), false, 'denied by default')
+  t.equal(new TargetNode(init('a', { auth: [] })).admits(ESX1), false, 'denied by default')
   t.equal(new TargetNode(init('a', { auth: 'none' })).admits(WIN), true)
-  const listed = new TargetNode(init('a', { auth: VMWARE }))
+  const listed = new TargetNode(init('a', { auth: [VMWARE] }))
   t.equal(listed.admits(ESX1), true)
   t.equal(listed.admits(WIN), false)
-  const chap = new TargetNode(init('a', { auth: { name: 'c', chap: CHAP } }))
+  const chap = new TargetNode(init('a', { auth: [{ name: 'c', chap: CHAP }] }))
   t.equal(chap.admits(WIN), true, 'any name; the proof is another matter')
-  const upper = new TargetNode(init('a', { auth: { name: 'u', initiators: [ESX1.toUpperCase()] } }))
+  const upper = new TargetNode(
+    init('a', { auth: [{ name: 'u', initiators: [ESX1.toUpperCase()] }] }),
+  )
   t.equal(upper.admits(ESX1), true, 'names compare without case')
+})
+
+t.test('ports have identifiers', async (t) => {
+  const target = new TargetNode(init('a', { portalGroups: [LAB, SAN] }))
+  t.strictSame(target.ports(), [
+    {
+      portalGroup: 'lab',
+      tag: 2,
+      relativePortId: 2,
+      name: 'iqn.2026-01.lab.plexus:a,t,0x0002',
+    },
+    {
+      portalGroup: 'san',
+      tag: 1,
+      relativePortId: 1,
+      name: 'iqn.2026-01.lab.plexus:a,t,0x0001',
+    },
+  ])
+  target.update(init('a', { portalGroups: [LAB, SAN], portIds: new Map([['lab', 17]]) }))
+  t.strictSame(
+    target.ports().map((port) => port.relativePortId),
+    [17, 1],
+    'what the daemon has given them; the tag otherwise',
+  )
 })
 
 t.test('auth groups that would let in more than meant are refused', async (t) => {
@@ -85,7 +111,7 @@ t.test('auth groups that would let in more than meant are refused', async (t) =>
   )
   t.match(authGroupProblem({ name: 'g', initiators: ['esx1'] }), /"esx1" is neither/)
   t.equal(
-    thrownKind(() => new TargetNode(init('a', { auth: { name: 'g' } }))),
+    thrownKind(() => new TargetNode(init('a', { auth: [{ name: 'g' }] }))),
     'invalid',
   )
 })
@@ -132,11 +158,11 @@ t.test('LUN masks', async (t) => {
 
 t.test('update keeps the object and changes all or nothing', async (t) => {
   const target = new TargetNode(init('a'))
-  target.update(init('A', { alias: 'Database', auth: VMWARE }))
+  target.update(init('A', { alias: 'Database', auth: [VMWARE] }))
   t.equal(target.alias, 'Database')
   t.equal(target.admits(WIN), false)
   t.equal(
-    thrownKind(() => target.update(init('a', { auth: { name: 'bad' } }))),
+    thrownKind(() => target.update(init('a', { auth: [{ name: 'bad' }] }))),
     'invalid',
   )
   t.equal(
@@ -172,7 +198,7 @@ t.test('update keeps the object and changes all or nothing', async (t) => {
 t.test('the registry', async (t) => {
   const registry = new TargetRegistry()
   const a = new TargetNode(init('a'))
-  const b = new TargetNode(init('b', { auth: VMWARE, portalGroups: [SAN, LAB] }))
+  const b = new TargetNode(init('b', { auth: [VMWARE], portalGroups: [SAN, LAB] }))
   registry.set(a)
   registry.set(b)
   registry.set(a)
@@ -194,8 +220,8 @@ function site() {
   const registry = new TargetRegistry()
   const target = new TargetNode(init('a', { portalGroups: [SAN, LAB] }))
   registry.set(target)
-  registry.set(new TargetNode(init('b', { auth: VMWARE })))
-  registry.set(new TargetNode(init('c', { auth: undefined })))
+  registry.set(new TargetNode(init('b', { auth: [VMWARE] })))
+  registry.set(new TargetNode(init('c', { auth: [] })))
   registry.set(new TargetNode(init('d', { portalGroups: [LAB] })))
   const request = (text: string | Buffer, more: Partial<TextRequest> = {}): TextRequest => ({
     text: Buffer.from(text as string),
@@ -278,6 +304,7 @@ t.test('addresses that the initiator can use', async (t) => {
   t.same(told([['0.0.0.0', 3260]], '::ffff:192.0.2.7'), ['192.0.2.7:3260,1'], 'a mapped address')
   t.same(told([['0.0.0.0', 3260]], 'fd00::9'), [], 'no IPv6 request comes through 0.0.0.0')
   t.same(told([['::', 3260]], 'fd00::9'), ['[fd00::9]:3260,1'])
+  t.same(told([['::', 3260]], '192.0.2.7'), [], 'nor one of IPv4 through a socket of IPv6 alone')
   t.same(
     told(
       [
@@ -313,6 +340,48 @@ t.test('addresses that the initiator can use', async (t) => {
   t.same(told([['127.0.0.1', 3260]], '127.0.0.1'), ['127.0.0.1:3260,1'])
   t.same(told([['::1', 3260]], '::1'), ['[::1]:3260,1'])
   t.same(told([['0.0.0.0', 0]], '127.0.0.1'), ['127.0.0.1:3260,1'], 'the port that was chosen')
+})
+
+t.test('advertised addresses stand in for those that are listened on', async (t) => {
+  const { registry, request } = site()
+  const nat = {
+    ...portal('san', 1, ['10.0.10.5', 3260]),
+    advertise: [
+      { host: '203.0.113.5', port: 3261 },
+      { host: '2001:db8::5', port: 3260 },
+      { host: 'san.example.org', port: 3260 },
+    ],
+  }
+  registry.get(A[1])?.update(init('a', { portalGroups: [nat] }))
+  t.same(pairsOf(request(`SendTargets=${A[1]}\0`)).slice(1), [
+    address('203.0.113.5:3261,1'),
+    address('[2001:db8::5]:3260,1'),
+    address('san.example.org:3260,1'),
+  ])
+})
+
+t.test('a list is made once for each asker, until something changes', async (t) => {
+  const { registry, target, request } = site()
+  const list = (more: Partial<TextRequest> = {}): Buffer => {
+    const result = handleText(request('SendTargets=All\0', more))
+    return 'text' in result ? result.text : Buffer.alloc(0)
+  }
+  const first = list()
+  t.equal(list(), first, 'the same bytes')
+  t.not(list({ initiatorName: WIN }).toString(), first.toString(), 'another asker, another list')
+  t.match(list({ localAddress: '10.0.10.6' }).toString(), '10.0.10.6:3261,2')
+  t.match(list({ portalGroup: LAB }).toString(), 'plexus:d')
+  target.update(init('a', { portalGroups: [LAB] }))
+  registry.changed()
+  t.not(list(), first)
+  t.notMatch(list().toString(), 'plexus:a')
+  registry.remove('iqn.2026-01.lab.plexus:b')
+  t.equal(list().length, 0, 'a target that was removed')
+  for (let i = 0; i < 400; i++) registry.set(new TargetNode(init(`disk${i}`)))
+  const oldest = list({ localPort: 1 })
+  const lengths = Array.from({ length: 200 }, (_, i) => list({ localPort: i + 1 }).length)
+  t.ok(lengths.reduce((sum, bytes) => sum + bytes, 0) > SEND_TARGETS_KEPT_BYTES)
+  t.not(list({ localPort: 1 }), oldest, 'the oldest is given up')
 })
 
 t.test('other keys in full feature phase', async (t) => {

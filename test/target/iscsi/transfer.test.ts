@@ -2,6 +2,7 @@
 import net from 'node:net'
 import { networkInterfaces } from 'node:os'
 import t from 'tap'
+import { defined } from '../../../src/base/assert.ts'
 import { ManualClock } from '../../../src/base/clock.ts'
 import { SocketStream, type StreamOwner } from '../../../src/target/iscsi/socket-stream.ts'
 import { Initiator } from '../../support/initiator.ts'
@@ -271,7 +272,7 @@ t.test(
 )
 
 t.test('no more sessions than the limit, and none while the target shuts down', async (t) => {
-  const portal = await openPortal(t, { sessions: 2 })
+  const portal = await openPortal(t, { limits: { sessions: 2 } })
   const a = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-a` })
   const isid = Buffer.from('80abcdef0002', 'hex')
   const old = await login(portal.port, { initiatorName: `${INITIATOR_NAME}-b`, isid })
@@ -428,3 +429,44 @@ t.test(
     await initiator.close()
   },
 )
+
+t.test('a session tells the ports of its target as the configuration has them', async (t) => {
+  const portal = await openPortal(t)
+  const target = defined(portal.server.registry.get(TARGET), 'the target')
+  const before = await login(portal.port)
+  const inquire = async (from: Initiator, page?: number) => {
+    const cdb = Buffer.from([0x12, page === undefined ? 0 : 1, page ?? 0, 1, 0, 0])
+    const { status, data } = await from.scsi({ cdb, read: 256 })
+    t.equal(status, 0)
+    return data.toString('latin1')
+  }
+  t.equal((await inquire(before)).charCodeAt(6), 0, 'MULTIP: one port')
+  const group = defined(target.portalGroups[0], 'its portal group')
+  target.update({
+    name: TARGET,
+    alias: undefined,
+    portalGroups: [group, { ...group, name: 'second', tag: 7 }],
+    portIds: new Map([
+      ['test', 0x40],
+      ['second', 0x41],
+    ]),
+    auth: 'none',
+    luns: target.luns,
+  })
+  portal.server.refresh()
+  await before.scsi({ cdb: Buffer.alloc(6) })
+  const after = await login(portal.port)
+  for (const session of [before, after]) {
+    t.equal((await inquire(session)).charCodeAt(6), 0x10, 'MULTIP: two')
+    const ports = await inquire(session, 0x88)
+    for (const [id, tag] of [
+      ['\x40', '1'],
+      ['\x41', '7'],
+    ]) {
+      t.ok(ports.includes(`\0\0\0${id}\0\0\0\0`), `port ${id}`)
+      t.ok(ports.includes(`${TARGET},t,0x000${tag}`))
+    }
+  }
+  t.ok((await inquire(after, 0x83)).includes('\x51\x94\0\x04\0\0\0\x40'), 'the port of the session')
+  for (const session of [before, after]) await session.close()
+})

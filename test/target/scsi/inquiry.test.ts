@@ -103,7 +103,7 @@ t.test('what INQUIRY refuses', async (t) => {
 })
 
 t.test('VPD 00h lists the pages in ascending order', async (t) => {
-  t.equal((await page(0x00)).toString('hex'), '0000000700808386b0b1b2')
+  t.equal((await page(0x00)).toString('hex'), '000000080080838688b0b1b2')
 })
 
 t.test('VPD 80h is the serial number', async (t) => {
@@ -174,9 +174,27 @@ t.test(
   },
 )
 
+t.test('VPD 88h and MULTIP', async (t) => {
+  const unit = new FixedUnit()
+  const name = (tag: string) => Buffer.from(`iqn.2026-01.test:t,t,0x${tag}\0`).toString('hex')
+  const port = (id: string, tag: string) => `0000${id}0000000000000020${'5398001c'}${name(tag)}`
+  const ports = async () => dataHex(await vital(unit, 0x88))
+  const multip = async () => Buffer.from(dataHex(await standard(unit, 96)), 'hex')[6]
+  t.equal(await ports(), `0088002c${port('0001', '0001')}`)
+  t.equal(await multip(), 0, 'one port')
+  Object.assign(unit.nexus, {
+    targetPorts: [
+      { relativePortId: 1, name: 'iqn.2026-01.test:t,t,0x0001' },
+      { relativePortId: 0x0203, name: 'iqn.2026-01.test:t,t,0x0007' },
+    ],
+  })
+  t.equal(await ports(), `00880058${port('0001', '0001')}${port('0203', '0007')}`)
+  t.equal(await multip(), 0x10, 'two ports')
+})
+
 t.test('VPD 86h', async (t) => {
   const cached = await page(0x86)
-  t.equal(cached.toString('hex'), `0086003c000701${'00'.repeat(57)}`)
+  t.equal(cached.toString('hex'), `0086003c00070101${'00'.repeat(56)}`)
   const through = await page(0x86, { features: { volatileWriteCache: false } })
   t.equal(through[6], 0, 'V_SUP tells whether there is a volatile cache')
 })

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { UNIT_ATTENTIONS } from '../../../src/base/limits.ts'
 import { silentLogger } from '../../../src/base/log.ts'
+import { COMMANDS } from '../../../src/target/scsi/command-table.ts'
 import { BlockUnit } from '../../../src/target/scsi/logical-unit.ts'
 import { ASC } from '../../../src/target/scsi/sense.ts'
 import { STATUS } from '../../../src/target/scsi/task.ts'
@@ -49,10 +50,15 @@ t.test('each check yields to those before it', async (t) => {
   unit.setDevice(undefined)
   const options = { dataOut }
   t.equal(await senseOf(harness, bad, { ...options, lun: 7 }), '05/25/00', 'no such LUN')
+  t.equal(await senseOf(harness, [0xff], options), '06/29/00', 'a reset, for any command')
   t.equal(await senseOf(harness, [0xff], options), '05/20/00', 'no such command')
-  t.equal(await senseOf(harness, bad, options), '06/29/00', 'unit attention')
+  unit.establishUnitAttention(ASC.MODE_PARAMETERS_CHANGED)
   t.equal(await senseOf(harness, bad, options), CONFLICT, 'reservation')
+  unit.establishUnitAttention(ASC.BUS_DEVICE_RESET_FUNCTION)
+  t.equal(await senseOf(harness, bad, options), '06/29/03', 'a reset before the reservation')
+  t.equal(await senseOf(harness, bad, options), CONFLICT, 'and the other unit attention after it')
   unit.reservations.release(other)
+  t.equal(await senseOf(harness, bad, options), '06/2A/01')
   t.equal(await senseOf(harness, bad, options), '05/24/00', 'field of the CDB')
   t.equal(await senseOf(harness, beyond, options), '07/27/00', 'write protection')
   t.equal(await senseOf(harness, READ_BEYOND), '02/04/03', 'no medium')
@@ -75,6 +81,46 @@ t.test('write protection has three sources', async (t) => {
   t.equal(await senseOf(harness, READ), GOOD)
   harness.unit.mode.softwareWriteProtect = false
   t.equal(await senseOf(harness, WRITE, { dataOut }), GOOD)
+})
+
+t.test('who may only read does not stop the writers', async (t) => {
+  const harness = createHarness()
+  const { unit, nexus, server } = harness
+  const reader = harness.newNexus()
+  reader.luns = new Map([[0, { lun: 0, unit, readOnly: true }]])
+  const as = (cdb: readonly number[], list?: Buffer) =>
+    senseOf(harness, cdb, { nexus: reader, ...(list ? { dataOut: list } : {}) })
+  const STOP = [0x1b, 0, 0, 0, 0, 0]
+  const START = [0x1b, 0, 0, 0, 1, 0]
+  const swp6 = Buffer.from('000000000a0a021008400000ffff0000', 'hex')
+  const swp10 = Buffer.from('00000000000000000a0a021008400000ffff0000', 'hex')
+  t.equal(await as([0x15, 0x10, 0, 0, swp6.length, 0], swp6), '07/27/00', 'MODE SELECT(6)')
+  t.equal(
+    await as([0x55, 0x10, 0, 0, 0, 0, 0, 0, swp10.length, 0], swp10),
+    '07/27/00',
+    'MODE SELECT(10)',
+  )
+  t.equal(await as([0x16, 0, 0, 0, 0, 0]), '07/27/00', 'RESERVE(6)')
+  t.equal(await as(STOP), '07/27/00', 'STOP')
+  t.equal(await as(START), GOOD, 'START of a unit that runs')
+  t.same([unit.mode.softwareWriteProtect, unit.stopped], [false, false])
+  t.equal(await senseOf(harness, WRITE, { dataOut }), GOOD, 'the writer has noticed nothing')
+  t.equal(await senseOf(harness, STOP), GOOD, 'who may write may stop')
+  t.equal(await as(START), '07/27/00', 'and the reader does not undo it')
+  t.ok(unit.stopped)
+  t.equal(await as([0x17, 0, 0, 0, 0, 0]), GOOD, 'RELEASE(6) touches nobody else')
+  // A new command that acts on the unit must say so in its row, or here why not.
+  const harmless = ['RELEASE(6)', 'SEND DIAGNOSTIC', 'PREVENT ALLOW MEDIUM REMOVAL']
+  const silent = COMMANDS.filter(
+    (row) => row.data !== 'in' && !row.writes && !row.changesUnit && !harmless.includes(row.name),
+  )
+  t.same(
+    silent
+      .map((row) => row.name.replace(/\(.*/, ''))
+      .filter((name, i, all) => all.indexOf(name) === i),
+    ['VERIFY', 'SYNCHRONIZE CACHE', 'PRE-FETCH', 'TEST UNIT READY'],
+  )
+  server.nexusLost(nexus)
 })
 
 t.test('unknown service actions and short CDBs', async (t) => {
@@ -243,6 +289,27 @@ t.test('the LUN map of a nexus changes', async (t) => {
   t.equal(await senseOf(harness, TEST_UNIT_READY, { lun: 1 }), '06/29/00')
   t.equal(await senseOf(harness, TEST_UNIT_READY, { lun: 1 }), '06/3F/0E')
   t.equal(await senseOf(harness, TEST_UNIT_READY, { lun: 1 }), GOOD)
+  const both = new Map(
+    [0, 1].map((lun) => [lun, { lun, unit: lun ? added : unit, readOnly: false }]),
+  )
+  const change = () => {
+    const before = nexus.luns
+    nexus.luns = both
+    server.lunsChanged(nexus, before)
+  }
+  change()
+  t.equal(await senseOf(harness, TEST_UNIT_READY), '06/29/00')
+  t.equal(await senseOf(harness, TEST_UNIT_READY), '06/3F/0E')
+  t.equal(await senseOf(harness, TEST_UNIT_READY, { lun: 1 }), GOOD, 'one unit tells it for all')
+  change()
+  t.equal(senseText((await harness.run(REQUEST_SENSE)).dataIn), '06/3F/0E')
+  t.equal(await senseOf(harness, TEST_UNIT_READY, { lun: 1 }), GOOD, 'REQUEST SENSE, too')
+  change()
+  unit.establishUnitAttentionFor(ASC.MODE_PARAMETERS_CHANGED, nexus)
+  t.equal(await senseOf(harness, REPORT_LUNS), GOOD)
+  t.equal(await senseOf(harness, TEST_UNIT_READY, { lun: 1 }), GOOD, 'REPORT LUNS has told it')
+  t.equal(await senseOf(harness, TEST_UNIT_READY), '06/2A/01', 'and nothing else is lost')
+  t.equal(await senseOf(harness, TEST_UNIT_READY), GOOD)
   harness.device.release()
   await old.done
   t.equal(harness.pool.leased, 0)
@@ -261,6 +328,7 @@ t.test('counters', async (t) => {
     operations: 1,
     bytes: BLOCK,
     errors: 0,
+    mediumErrors: 0,
     latencyMs: 25,
   })
 })

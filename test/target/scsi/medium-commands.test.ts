@@ -2,6 +2,7 @@
 import { randomFillSync } from 'node:crypto'
 import t from 'tap'
 import {
+  LARGE_TRANSFER_BYTES,
   MAX_TRANSFER_BYTES,
   MAX_WRITE_SAME_BLOCKS,
   UNMAP_BLOCKS,
@@ -187,13 +188,14 @@ t.test('LBAs beyond the end are refused exactly, up to 64 bits', async (t) => {
 t.test('reserved bits, protection and too long transfers are invalid fields', async (t) => {
   const harness = createHarness({ sizeBytes: 16 * 1024 * 1024 })
   const blocks = MAX_TRANSFER_BYTES / BLOCK
+  const most = LARGE_TRANSFER_BYTES / BLOCK
   const cases: [number[], number, number | undefined][] = [
     [ten(0x28, 0, 1, 0x20), 1, 5],
     [sixteen(0x88, 0, 1, 0xe0), 1, 7],
     [ten(0x28, 0, 1, 0x01), 1, 0],
     [[...ten(0x28, 0, 1).slice(0, 9), 0x04], 9, 2],
-    [twelve(0xa8, 0, blocks + 1), 6, undefined],
-    [sixteen(0x8a, 0, blocks + 1), 10, undefined],
+    [twelve(0xa8, 0, most + 1), 6, undefined],
+    [sixteen(0x8a, 0, most + 1), 10, undefined],
     [ten(0x2f, 0, 1, 0x04), 1, 2],
     [ten(0x2e, 0, 1, 0x06), 1, 2],
     [ten(0x41, 0, 1, 0x10), 1, 4],
@@ -251,22 +253,35 @@ t.test('expected data transfer length other than the CDB says: reads', async (t)
   const two = await harness.run(ten(0x28, 0, 2), { expectedBytes: BLOCK })
   t.same([two.task.dataInBytes, two.dataIn.length], [2 * BLOCK, BLOCK])
   t.ok(two.dataIn.equals(block))
-  const asWrite = await harness.run(read, { direction: 'out', expectedBytes: BLOCK })
-  t.same([asWrite.status, asWrite.task.dataInBytes, asWrite.task.transferOutBytes], [GOOD, 0, 0])
+  for (const cdb of [read, [0x12, 0, 0, 0, 96, 0]]) {
+    const asWrite = await harness.run(cdb, { direction: 'out', expectedBytes: BLOCK })
+    t.equal(senseText(asWrite.sense), '05/0E/03', 'a read flagged as a write')
+    t.same([asWrite.task.dataInBytes, asWrite.task.transferOutBytes], [0, 0])
+  }
   t.equal(harness.pool.leased, 0)
 })
 
 t.test('expected data transfer length other than the CDB says: writes', async (t) => {
   const harness = filled()
   const before = Buffer.from(harness.device.bytes)
-  for (const expectedBytes of [0, 200, BLOCK]) {
+  for (const expectedBytes of [0, BLOCK]) {
     const dataOut = random(expectedBytes)
     const result = await harness.run(ten(0x2a, 0, 2), { direction: 'out', dataOut })
-    const moved = expectedBytes === BLOCK ? BLOCK : 0
-    t.same([result.status, result.task.transferOutBytes], [GOOD, moved], 'whole blocks that came')
+    t.same([result.status, result.task.transferOutBytes], [GOOD, expectedBytes], 'whole blocks')
     t.equal(result.task.cdbTransferBytes, 2 * BLOCK, 'for the residual')
-    dataOut.copy(before, 0, 0, moved)
+    dataOut.copy(before)
     t.ok(harness.device.bytes.equals(before), 'no byte more')
+  }
+  for (const [blocks, expectedBytes] of [
+    [1, 200],
+    [2, 200],
+    [2, BLOCK + 1],
+    [2, 2 * BLOCK - 1],
+  ] as const) {
+    const result = await harness.run(ten(0x2a, 0, blocks), { dataOut: random(expectedBytes) })
+    t.equal(senseText(result.sense), '05/0E/03', `${expectedBytes} bytes are no whole blocks`)
+    t.equal(result.task.transferOutBytes, 0)
+    t.ok(harness.device.bytes.equals(before), 'nothing was written')
   }
   const asRead = await harness.run(ten(0x2a, 0, 1), { direction: 'in', expectedBytes: BLOCK })
   t.equal(senseText(asRead.sense), '05/0E/03', 'a WRITE flagged as a read')
@@ -287,12 +302,17 @@ t.test('expected data transfer length other than the CDB says: writes', async (t
           : sixteen(opcode, 0, blocks)
     for (const [blocks, expectedBytes, moved] of [
       [1, 0, 0],
-      [1, 200, 0],
+      [1, 200, undefined],
       [1, 10000, BLOCK],
       [2, BLOCK, BLOCK],
     ] as const) {
       const dataOut = random(expectedBytes)
       const result = await harness.run(cdb(blocks), { dataOut, direction: 'out' })
+      if (moved === undefined) {
+        t.equal(senseText(result.sense), '05/0E/03')
+        t.ok(harness.device.bytes.equals(before), 'nothing was written')
+        continue
+      }
       t.same([result.status, result.task.transferOutBytes], [GOOD, moved], 'WRITE AND VERIFY')
       t.equal(result.task.cdbTransferBytes, blocks * BLOCK)
       dataOut.copy(before, 0, 0, moved)
@@ -450,8 +470,11 @@ t.test('WRITE SAME', async (t) => {
   fill(40, 2, zero)
   check('UNMAP without Data-Out')
   t.equal((await harness.run(ten(0x41, 60, 20, 0x08), { dataOut: pattern })).status, GOOD)
-  fill(60, 20, zero)
-  check('UNMAP is an order, whatever the block holds')
+  fill(60, 20, pattern)
+  check('UNMAP of a block that is not zero writes it, 10 bytes')
+  t.equal((await harness.run(sixteen(0x93, 61, 40, 0x08), { dataOut: pattern })).status, GOOD)
+  fill(61, 40, pattern)
+  check('and with 16 bytes')
 
   await expectSense(t, harness, ten(0x41, 0, 1, 0x08), '05/0E/03', { dataOut: random(256) })
   await expectSense(t, harness, ten(0x41, 0, 1, 0x08), '05/0E/03', { dataOut: random(1024) })
@@ -518,6 +541,13 @@ t.test('UNMAP', async (t) => {
     ]),
     '05/21/00',
   )
+  for (const [lba, blocks, first] of [
+    [2047, 2, 2048],
+    [3000, 1, 3000],
+  ] as const) {
+    const sense = await refused(unmapList([[lba, blocks]]), '05/21/00')
+    t.equal(information(sense), first, 'the first block behind the end')
+  }
   await refused(unmapList([[0xffffffffffffffffn, 1]]), '05/21/00')
   await refused(unmapList(new Array(257).fill([0, 1])), '05/26/00')
   await expectSense(t, harness, unmap(24), '05/0E/03', { dataOut: random(8) })
@@ -584,6 +614,18 @@ t.test('SYNCHRONIZE CACHE and PRE-FETCH', async (t) => {
   const sense = await expectSense(t, harness, [0, 0, 0, 0, 0, 0], '03/0C/00')
   t.equal(sense?.[0], 0x71, 'its failure is a deferred error of the nexus')
   t.equal((await harness.run([0, 0, 0, 0, 0, 0])).status, GOOD, 'told once')
+
+  for (const [descriptor, code] of [
+    [0, 0x71],
+    [1, 0x73],
+  ] as const) {
+    device.failures.set('flush', 'io')
+    t.equal((await harness.run(ten(0x35, 0, 0, 0x02))).status, GOOD)
+    await new Promise(setImmediate)
+    const { dataIn } = await harness.run([0x03, descriptor, 0, 0, 252, 0])
+    t.same([senseText(dataIn), dataIn[0]], ['03/0C/00', code], 'REQUEST SENSE tells it, too')
+    t.equal((await harness.run([0, 0, 0, 0, 0, 0])).status, GOOD, 'and it is told once')
+  }
 })
 
 t.test('errors of the device become sense data', async (t) => {

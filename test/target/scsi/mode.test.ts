@@ -15,9 +15,9 @@ const SELECT_10 = rowOf(rows, 0x55)
 const RECOVERY = '010ac0000000000000000000'
 const CACHING = '0812040000000000000000000000000000000000'
 const CACHING_OFF = '0812000000000000000000000000000000000000'
-const CONTROL = '0a0a021000000000ffff0000'
-const CONTROL_D_SENSE = '0a0a061000000000ffff0000'
-const CONTROL_SWP = '0a0a021008000000ffff0000'
+const CONTROL = '0a0a021000400000ffff0000'
+const CONTROL_D_SENSE = '0a0a061000400000ffff0000'
+const CONTROL_SWP = '0a0a021008400000ffff0000'
 const EXCEPTIONS = '1c0a08000000000000000000'
 const ALL = RECOVERY + CACHING + CONTROL + EXCEPTIONS
 /** 2097152 blocks of 512 bytes. */
@@ -77,7 +77,7 @@ t.test('single pages, current, changeable and default values', async (t) => {
   const get = async (page: number) => dataHex(await sense6(unit, page, 0, 0x08)).slice(8)
   t.equal(await get(0x01), RECOVERY)
   t.equal(await get(0x08), CACHING_OFF)
-  t.equal(await get(0x0a), '0a0a061008000000ffff0000')
+  t.equal(await get(0x0a), '0a0a061008400000ffff0000')
   t.equal(await get(0x1c), EXCEPTIONS)
   t.equal(await get(0x41), `010a${'00'.repeat(10)}`)
   t.equal(await get(0x48), `081204${'00'.repeat(17)}`)
@@ -270,8 +270,8 @@ t.test('MODE SELECT: what is wrong, and where', async (t) => {
       '000000000812050000000000000000000000000000000000',
       '05/26/00 list 6.0',
     ],
-    ['task aborted status', '000000000a0a021000400000ffff0000', '05/26/00 list 9.6'],
-    ['a busy timeout', '000000000a0a0210000000000000ffff', '05/26/00 list 12.7'],
+    ['task aborted status', '000000000a0a021000000000ffff0000', '05/26/00 list 9.6'],
+    ['a busy timeout', '000000000a0a0210004000000000ffff', '05/26/00 list 12.7'],
   ] as const) {
     const unit = new FixedUnit()
     const task = await list6(unit, hex)

@@ -173,6 +173,9 @@ t.test('STOP makes everything durable, START brings the unit back', async (t) =>
   t.equal(await outcome(harness, [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), '02/04/02')
   t.equal(await outcome(harness, [0x12, 0, 0, 0, 96, 0]), STATUS.GOOD, 'INQUIRY')
   t.equal(await outcome(harness, [0x1a, 0, 0x3f, 0, 255, 0]), STATUS.GOOD, 'MODE SENSE')
+  t.equal(await outcome(harness, [0x25]), STATUS.GOOD, 'READ CAPACITY(10)')
+  const capacity16 = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0]
+  t.equal(await outcome(harness, capacity16), STATUS.GOOD, 'READ CAPACITY(16)')
   t.equal(await outcome(harness, START), STATUS.GOOD)
   t.equal(await outcome(harness, TEST_UNIT_READY), STATUS.GOOD)
 
@@ -267,21 +270,122 @@ t.test('RESERVE and RELEASE: third parties and extents are refused', async (t) =
   t.equal(harness.unit.reservations.holder, undefined)
 })
 
-t.test('LOG SENSE lists its pages', async (t) => {
+t.test('SEND DIAGNOSTIC: the default self-test and nothing else', async (t) => {
   const harness = createHarness()
-  const log = (page: number, subpage: number, allocation = 64) => [
-    ...[0x4d, 0, page, subpage, 0, 0, 0, 0, allocation, 0],
-  ]
-  t.equal(await data(harness, log(0x00, 0)), '0000000100')
-  t.equal(await data(harness, log(0x40, 0)), '0000000100', 'PC has no meaning here')
-  t.equal(await data(harness, log(0x00, 0xff)), '40ff0004000000ff')
+  const diagnostic = (flags: number, listBytes = 0) => [0x1d, flags, 0, 0, listBytes, 0]
+  for (const flags of [0x04, 0x14, 0x07, 0x00, 0x10]) {
+    t.equal(await outcome(harness, diagnostic(flags)), STATUS.GOOD, `flags ${flags}`)
+  }
+  for (let code = 1; code < 8; code++) {
+    t.equal(await pointer(harness, diagnostic(code << 5)), '05/24/00 1.7', `self-test ${code}`)
+  }
+  t.equal(await pointer(harness, diagnostic(0x10, 8)), '05/24/00 3', 'a diagnostic page')
+  harness.unit.setDevice(undefined)
+  harness.unit.takeUnitAttention(harness.nexus)
+  t.equal(await outcome(harness, diagnostic(0x04)), '02/04/03', 'nothing there to test')
+})
+
+t.test(
+  'PREVENT ALLOW MEDIUM REMOVAL changes nothing, READ DEFECT DATA lists nothing',
+  async (t) => {
+    const harness = createHarness()
+    for (const prevent of [1, 0]) {
+      t.equal(await outcome(harness, [0x1e, 0, 0, 0, prevent, 0]), STATUS.GOOD)
+    }
+    t.equal(await pointer(harness, [0x1e, 0, 0, 0, 2, 0]), '05/24/00 4.1', 'obsolete')
+    const ten = (flags: number, allocation: number) => [
+      ...[0x37, 0, flags, 0, 0, 0, 0, 0, allocation, 0],
+    ]
+    const twelve = (flags: number, allocation: number) => [
+      ...[0xb7, flags, 0, 0, 0, 0, 0, 0, 0, allocation, 0, 0],
+    ]
+    for (const flags of [0x00, 0x08, 0x10, 0x1d]) {
+      const hex = flags.toString(16).padStart(2, '0')
+      t.equal(await data(harness, ten(flags, 255)), `00${hex}0000`, 'PLISTV and GLISTV as asked')
+      t.equal(await data(harness, twelve(flags, 255)), `00${hex}${'00'.repeat(6)}`)
+    }
+    t.equal((await data(harness, ten(0x18, 2))).length, 4, 'cut')
+    t.equal(await pointer(harness, ten(0x20, 4)), '05/24/00 2.5')
+  },
+)
+
+t.test('FORMAT UNIT does not exist', async (t) => {
+  const harness = createHarness()
+  harness.device.bytes.fill(7)
+  for (const flags of [0x00, 0x10, 0x1f]) {
+    t.equal(await outcome(harness, [0x04, flags, 0, 0, 0, 0]), '05/20/00')
+  }
+  t.ok(
+    harness.device.bytes.every((byte) => byte === 7),
+    'and destroys nothing',
+  )
+})
+
+const log = (page: number, subpage = 0, allocation = 255) => [
+  ...[0x4d, 0, page, subpage, 0, 0, 0, 0, allocation, 0],
+]
+
+t.test('LOG SENSE lists its pages, and has what it lists', async (t) => {
+  const harness = createHarness()
+  const listed = '0203192f'
+  t.equal(await data(harness, log(0x00)), `0000000500${listed}`)
+  t.equal(await data(harness, log(0x40)), `0000000500${listed}`, 'PC has no meaning here')
+  t.equal(await data(harness, log(0x00, 0xff)), '40ff000c000000ff0200030019002f00')
   t.equal(await data(harness, log(0x00, 0xff, 3)), '40ff00')
-  t.equal(await pointer(harness, log(0x0c, 0)), '05/24/00 2.5')
+  for (let page = 1; page < 0x40; page++) {
+    const code = page.toString(16).padStart(2, '0')
+    if (!listed.match(/../g)?.includes(code)) {
+      t.equal(await pointer(harness, log(0x40 | page)), '05/24/00 2.5', `page ${code}`)
+      continue
+    }
+    const bytes = Buffer.from(await data(harness, log(0x40 | page)), 'hex')
+    t.same([bytes[0], bytes.readUInt16BE(2)], [page, bytes.length - 4])
+    t.equal(await pointer(harness, log(0x40 | page, 0xff)), '05/24/00 3', 'no subpages')
+    for (const control of [0x00, 0x80, 0xc0]) {
+      t.equal(await pointer(harness, log(control | page)), '05/24/00 2.7', 'no thresholds')
+    }
+  }
   t.equal(await pointer(harness, log(0x3f, 0xff)), '05/24/00 2.5')
   t.equal(await pointer(harness, log(0x00, 1)), '05/24/00 3')
   t.equal(await pointer(harness, [0x4d, 1, 0, 0, 0, 0, 0, 0, 64, 0]), '05/24/00 1.0', 'SP')
   t.equal(await pointer(harness, [0x4d, 2, 0, 0, 0, 0, 0, 0, 64, 0]), '05/24/00 1.1', 'PPC')
   t.equal(await pointer(harness, [0x4d, 0, 0, 0, 0, 0, 1, 0, 64, 0]), '05/24/00 6.0', 'pointer')
+})
+
+t.test('LOG SENSE: counters of the unit', async (t) => {
+  const harness = createHarness()
+  const { device, clock } = harness
+  const block = (opcode: number, lba: number, blocks: number) => [
+    ...[opcode, 0, 0, 0, 0, lba, 0, 0, blocks, 0],
+  ]
+  device.holding = true
+  const read = harness.start(block(0x28, 0, 3))
+  clock.advance(25)
+  device.holding = false
+  device.release()
+  await read.done
+  harness.collect(read.task)
+  await harness.run(block(0x2a, 0, 2), { dataOut: Buffer.alloc(1024) })
+  await harness.run(block(0x2e, 0, 1), { dataOut: Buffer.alloc(512) })
+  device.badBlocks.add(9)
+  for (const opcode of [0x28, 0x28, 0x2f]) await harness.run(block(opcode, 8, 4))
+  t.equal(await outcome(harness, block(0x28, 255, 1).with(2, 255)), '05/21/00', 'no medium error')
+  const u64 = (value: number) => value.toString(16).padStart(16, '0')
+  const counters = (page: string, bytes: number, errors: number) =>
+    `${page}000018${'00050008'}${u64(bytes)}${'00060008'}${u64(errors)}`
+  t.equal(await data(harness, log(0x42)), counters('02', 1536, 0), 'writes')
+  t.equal(await data(harness, log(0x43)), counters('03', 1536, 2), 'reads')
+  t.equal(
+    await data(harness, log(0x59)),
+    [
+      '19000050',
+      '00010340',
+      ...[3, 2, 3, 3, 25, 0, 0, 0].map(u64),
+      '00030308',
+      '0000000300000001', // milliseconds
+    ].join(''),
+  )
+  t.equal(await data(harness, log(0x6f)), '2f000008000003040000ff00', 'no exceptions')
 })
 
 const operationCodes = (options: number, opcode = 0, action = 0, allocation = 0xffff) => [
@@ -392,7 +496,7 @@ t.test('REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS says what manage() does', asy
 t.test('MODE SELECT through the device server', async (t) => {
   const harness = createHarness()
   const other = harness.newNexus()
-  const swp = Buffer.from('000000000a0a021008000000ffff0000', 'hex')
+  const swp = Buffer.from('000000000a0a021008400000ffff0000', 'hex')
   const select = [0x15, 0x10, 0, 0, swp.length, 0]
   t.equal(await pointer(harness, [0x15, 0x11, 0, 0, 0, 0]), '05/24/00 1.0', 'SP')
   t.equal(
@@ -406,7 +510,7 @@ t.test('MODE SELECT through the device server', async (t) => {
   const write = [0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0]
   t.equal(await outcome(harness, write, { dataOut: Buffer.alloc(512) }), '07/27/00')
   t.equal(await outcome(harness, [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), STATUS.GOOD)
-  const dsense = Buffer.from('000000000a0a061000000000ffff0000', 'hex')
+  const dsense = Buffer.from('000000000a0a061000400000ffff0000', 'hex')
   t.equal(await outcome(harness, select, { dataOut: dsense }), STATUS.GOOD)
   const refused = await harness.run([0x1a, 0, 0x02, 0, 255, 0])
   t.equal(refused.sense?.[0], 0x72, 'D_SENSE: descriptor format')
@@ -417,7 +521,8 @@ t.test('MODE SELECT through the device server', async (t) => {
 
 t.test('property: any CDB ends in a legal status, within its allocation length', async (t) => {
   const opcodes = [
-    0x00, 0x03, 0x12, 0x15, 0x16, 0x17, 0x1a, 0x1b, 0x25, 0x4d, 0x55, 0x5a, 0x9e, 0xa0, 0xa3,
+    ...[0x00, 0x03, 0x12, 0x15, 0x16, 0x17, 0x1a, 0x1b, 0x1d, 0x1e, 0x25, 0x37, 0x4d, 0x55],
+    ...[0x5a, 0x9e, 0xa0, 0xa3, 0xb7],
   ]
   const legal: readonly number[] = [
     STATUS.GOOD,
@@ -431,7 +536,7 @@ t.test('property: any CDB ends in a legal status, within its allocation length',
     { weight: 3, arbitrary: fc.constant(0) },
     { weight: 1, arbitrary: fc.integer({ min: 0, max: 255 }) },
   )
-  const firstByte = fc.constantFrom(0, 0x0c, 0x0d, 0x10, 0x01, 0x08, 0x18, 0xff)
+  const firstByte = fc.constantFrom(0, 0x0c, 0x0d, 0x10, 0x12, 0x01, 0x08, 0x18, 0xff)
   await fc.assert(
     fc.asyncProperty(
       fc.constantFrom(...opcodes),
@@ -443,7 +548,7 @@ t.test('property: any CDB ends in a legal status, within its allocation length',
       fc.nat(300),
       async (opcode, first, rest, list, lun, withMedium, expectedBytes) => {
         const target = withMedium ? harness : bare
-        const out = opcode === 0x15 || opcode === 0x55
+        const out = opcode === 0x15 || opcode === 0x1d || opcode === 0x55
         const { status, sense, dataIn, task } = await target.run([opcode, first, ...rest], {
           lun,
           ...(out ? { dataOut: Buffer.from(list) } : { expectedBytes }),
@@ -451,7 +556,7 @@ t.test('property: any CDB ends in a legal status, within its allocation length',
         if (!legal.includes(status)) throw new Error(`status ${status}`)
         if ((status === STATUS.CHECK_CONDITION) !== (sense !== undefined)) throw new Error('sense')
         if (sense) {
-          const key = (sense[0] ?? 0) >= 0x72 ? sense[1] : (sense[2] ?? 0) & 0x0f
+          const key = ((sense[0] ?? 0) & 0x7f) >= 0x72 ? sense[1] : (sense[2] ?? 0) & 0x0f
           if (!legalKeys.includes(key ?? -1)) throw new Error(`key ${key}`)
         }
         if (status !== STATUS.GOOD && task.dataInBytes > 0) throw new Error('data without GOOD')

@@ -80,7 +80,7 @@ export const rows: readonly ScsiCommand[] = [
     cdbUsage: [0x25, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, PARTIAL_MEDIUM_INDICATOR, 0],
     data: 'in',
     serialize: 'none',
-    allow: { reserved: true },
+    allow: { reserved: true, stopped: true },
     execute(task, lu) {
       const pmi = (task.cdb.readUInt8(8) & PARTIAL_MEDIUM_INDICATOR) !== 0
       if (!pmi && task.cdb.readUInt32BE(2) !== 0) return failCdbField(task, 2)
@@ -96,7 +96,7 @@ export const rows: readonly ScsiCommand[] = [
     cdbUsage: [0x9e, 0x10, ...new Array<number>(12).fill(0xff), PARTIAL_MEDIUM_INDICATOR, 0],
     data: 'in',
     serialize: 'none',
-    allow: { reserved: true },
+    allow: { reserved: true, stopped: true },
     execute(task, lu) {
       const pmi = (task.cdb.readUInt8(14) & PARTIAL_MEDIUM_INDICATOR) !== 0
       if (!pmi && task.cdb.readBigUInt64BE(2) !== 0n) return failCdbField(task, 2)

@@ -8,7 +8,8 @@ import type { AlignedBuffer, BlockDevice } from '../../../hal/block-device.ts'
 import { DPO_FUA, hasFua, lbaOf } from '../cdb.ts'
 import type { Task } from '../task.ts'
 import type { BlockRange, LogicalUnit, ScsiCommand } from '../types.ts'
-import { deviceOf, failMiscompare, findDifference, leaseChunk, runSteps } from './medium.ts'
+import { failMiscompare, findDifference } from './compare.ts'
+import { deviceOf, leaseChunk, runSteps } from './medium.ts'
 
 /** NUMBER OF LOGICAL BLOCKS: one byte, so MAXIMUM COMPARE AND WRITE LENGTH (VPD B0) is 255. */
 function blocksOf(cdb: Buffer): number {
@@ -32,7 +33,7 @@ async function compareAndWrite(task: Task, lu: LogicalUnit): Promise<void> {
   let difference: number | undefined
   try {
     const expected = data.bytes.subarray(0, blocks.length)
-    difference = await findDifference(task, device, blocks, expected, scratch)
+    difference = await findDifference(task, lu, blocks, expected, scratch)
   } finally {
     scratch.release()
   }

@@ -10,7 +10,7 @@
  */
 import { failCdbField } from '../sense.ts'
 import type { Task } from '../task.ts'
-import type { LogicalUnit, ScsiCommand, UnitIdentity } from '../types.ts'
+import type { LogicalUnit, Nexus, ScsiCommand, UnitIdentity } from '../types.ts'
 import { absentUnitPages, asciiField, findVpdPage } from './vpd.ts'
 
 const EVPD = 0x01
@@ -24,6 +24,8 @@ const STANDARD_BYTES = 96
 const VERSION_SPC_4 = 0x06
 const HISUP_FORMAT_2 = 0x12
 const CMDQUE = 0x02
+/** The target has more than one port. */
+const MULTIP = 0x10
 /** SAM-5, iSCSI, SPC-4, SBC-3, without a claimed revision (SPC-5, table 148). */
 const VERSION_DESCRIPTORS = [0x00a0, 0x0960, 0x0460, 0x04c0] as const
 
@@ -34,13 +36,14 @@ const ABSENT_IDENTITY: Pick<UnitIdentity, 'vendor' | 'product' | 'revision'> = {
   revision: '',
 }
 
-function standardData(lu: LogicalUnit | undefined): Buffer {
+function standardData(lu: LogicalUnit | undefined, nexus: Nexus): Buffer {
   const identity = lu?.identity ?? ABSENT_IDENTITY
   const data = Buffer.alloc(STANDARD_BYTES)
   data[0] = lu ? BLOCK_DEVICE : NO_UNIT
   data[2] = VERSION_SPC_4
   data[3] = HISUP_FORMAT_2
   data[4] = STANDARD_BYTES - 5
+  if (lu && nexus.targetPorts.length > 1) data[6] = MULTIP
   data[7] = CMDQUE
   asciiField(identity.vendor, 8).copy(data, 8)
   asciiField(identity.product, 16).copy(data, 16)
@@ -73,7 +76,7 @@ export const rows: readonly ScsiCommand[] = [
       const vital = (task.cdb.readUInt8(1) & EVPD) !== 0
       const pageCode = task.cdb.readUInt8(2)
       if (!vital && pageCode !== 0) return failCdbField(task, 2)
-      const data = vital ? vpdData(task, lu, pageCode) : standardData(lu)
+      const data = vital ? vpdData(task, lu, pageCode) : standardData(lu, task.nexus)
       if (!data) return failCdbField(task, 2)
       task.goodWithData(data, task.cdb.readUInt16BE(3))
     },

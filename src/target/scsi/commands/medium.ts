@@ -1,7 +1,6 @@
 /**
- * What the medium commands share beside plain reads and writes: buffers for work in pieces, comparing the medium with
- * data, zeroing and unmapping ranges. All of it stops between two pieces when the task is aborted. Used by
- * verify.ts, compare-and-write.ts, write-same.ts and unmap.ts.
+ * What the medium commands share beside plain reads and writes: buffers for work in pieces, zeroing and unmapping
+ * ranges. All of it stops between two pieces when the task is aborted.
  */
 import { alignDown, alignUp, type ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
@@ -12,14 +11,27 @@ import {
   ZERO_CHUNK_BYTES,
 } from '../../../base/limits.ts'
 import type { AlignedBuffer, BlockDevice, IoOp, Lease } from '../../../hal/block-device.ts'
-import { discard, flush, readAt, writeZeroes } from '../../../hal/io.ts'
-import { ASC, failTask, SENSE_KEY, sense, usesDescriptorSense } from '../sense.ts'
+import { discard, flush, writeZeroes } from '../../../hal/io.ts'
+import { failTask } from '../sense.ts'
 import { STATUS, type Task } from '../task.ts'
 import type { LogicalUnit } from '../types.ts'
 
 /** The work stopped because the task was aborted; its end releases the fence. */
 export class TaskAborted extends Error {
   override readonly name = 'TaskAborted'
+}
+
+/** Reading failed with `error`; `lba` is the first block that cannot be read, where that is known. */
+export class UnreadableBlock extends Error {
+  override readonly name = 'UnreadableBlock'
+  readonly error: PlexusError
+  readonly lba: number | undefined
+
+  constructor(error: PlexusError, lba: number | undefined) {
+    super(error.message)
+    this.error = error
+    this.lba = lba
+  }
 }
 
 /**
@@ -30,6 +42,7 @@ export class TaskAborted extends Error {
 export function runSteps(task: Task, op: IoOp, steps: () => Promise<void>): void {
   steps().catch((error: unknown) => {
     if (error instanceof TaskAborted) task.finish(STATUS.TASK_ABORTED, undefined)
+    else if (error instanceof UnreadableBlock) failTask(task, error.error, 'read', error.lba)
     else if (error instanceof PlexusError && !task.completed) failTask(task, error, op)
     else {
       process.nextTick(() => {
@@ -113,69 +126,6 @@ export function leaseChunkSoon(lu: LogicalUnit, wantedBytes: number): Promise<Le
 export function headOf(buffer: AlignedBuffer, length: number): AlignedBuffer {
   if (buffer.bytes.length === length) return buffer
   return { bytes: buffer.bytes.subarray(0, length), address: buffer.address }
-}
-
-/**
- * Reads a range through `scratch`, piece by piece; `visit` gets each piece with its distance from the range's begin,
- * and ends the walk by returning false.
- */
-export async function readPieces(
-  task: Task,
-  device: BlockDevice,
-  range: ByteRange,
-  scratch: AlignedBuffer,
-  visit: (piece: Buffer, at: number) => boolean,
-): Promise<void> {
-  for (let at = 0; at < range.length; at += scratch.bytes.length) {
-    stopIfAborted(task)
-    const piece = headOf(scratch, Math.min(scratch.bytes.length, range.length - at))
-    await readAt(device, piece, range.offset + at, { cause: 'initiator' })
-    if (!visit(piece.bytes, at)) return
-  }
-}
-
-/**
- * Compares a range of the medium with `expected`, which is as long as the range, or one block that every block
- * must equal. Returns the offset of the first byte that differs, or undefined.
- */
-export async function findDifference(
-  task: Task,
-  device: BlockDevice,
-  range: ByteRange,
-  expected: Buffer,
-  scratch: AlignedBuffer,
-): Promise<number | undefined> {
-  let difference: number | undefined
-  await readPieces(task, device, range, scratch, (piece, at) => {
-    const stepBytes = Math.min(piece.length, expected.length)
-    for (let from = 0; from < piece.length && difference === undefined; from += stepBytes) {
-      const wanted = (at + from) % expected.length
-      const found = firstDifference(piece, from, expected, wanted, stepBytes)
-      if (found !== undefined) difference = at + from + found
-    }
-    return difference === undefined
-  })
-  stopIfAborted(task)
-  return difference
-}
-
-/** Distance of the first byte in which `length` bytes at `a[aAt]` and `b[bAt]` differ. */
-function firstDifference(
-  a: Buffer,
-  aAt: number,
-  b: Buffer,
-  bAt: number,
-  length: number,
-): number | undefined {
-  if (a.compare(b, bAt, bAt + length, aAt, aAt + length) === 0) return undefined
-  for (let i = 0; i < length; i++) if (a[aAt + i] !== b[bAt + i]) return i
-  return undefined
-}
-
-/** MISCOMPARE with the offset of the first byte that differs in INFORMATION (SBC-4, 5.3 and 5.34). */
-export function failMiscompare(task: Task, offset: number): void {
-  const options = { information: offset, descriptor: usesDescriptorSense(task) }
-  task.check(sense(SENSE_KEY.MISCOMPARE, ASC.MISCOMPARE_DURING_VERIFY, options))
 }
 
 /** Zeroes a range: the device's own way where it has one, written zeroes otherwise (the HAL's part). */

@@ -61,14 +61,15 @@ const WCE = 0x04
  * byte 4 RAC, UA_INTLCK_CTRL, SWP; byte 5 ATO, TAS, ATMPE, RWWP, AUTOLOAD; byte 8 BUSY TIMEOUT PERIOD (2);
  * byte 10 extended self-test completion time (2).
  * One task set for all nexuses (TST 0), unrestricted reordering (QAM 1), no log parameters to save (GLTSD),
- * a check condition aborts no other task (QERR 0), tasks that another nexus aborts end without status
- * and with a unit attention (TAS 0), unit attentions are reported once (UA_INTLCK_CTRL 0), BUSY may last.
+ * a check condition aborts no other task (QERR 0), tasks that another nexus aborts end with TASK ABORTED
+ * (TAS 1), unit attentions are reported once (UA_INTLCK_CTRL 0), BUSY may last.
  */
 const CONTROL = { code: 0x0a, length: 0x0a }
 const D_SENSE = 0x04
 const GLTSD = 0x02
 const UNRESTRICTED_REORDERING = 0x10
 const SWP = 0x08
+const TAS = 0x40
 const BUSY_UNLIMITED = 0xff
 
 /** 1Ch informational exceptions control: byte 2 PERF, EBF, EWASC, DEXCPT, TEST, EBACKERR, LOGERR; byte 3 MRIE. */
@@ -105,6 +106,7 @@ export const modePages: readonly ModePage[] = [
         2: GLTSD | flag(state.descriptorSense, D_SENSE),
         3: UNRESTRICTED_REORDERING,
         4: flag(state.softwareWriteProtect, SWP),
+        5: TAS,
         8: BUSY_UNLIMITED,
         9: BUSY_UNLIMITED,
       }),

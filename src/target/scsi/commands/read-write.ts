@@ -22,6 +22,7 @@ import {
 import { type FieldPointer, failTask } from '../sense.ts'
 import { STATUS, type Task } from '../task.ts'
 import type { BlockRange, LogicalUnit, ScsiCommand } from '../types.ts'
+import { failRead } from './bad-block.ts'
 import { deviceOf, exhaustedError, goneError, leaseWithin } from './medium.ts'
 
 /** Length 0 means 256 blocks in a 6-byte command and none in all others (SBC-4, 5.15). */
@@ -68,7 +69,7 @@ class ReadRequest implements IoRequest {
     const task = this.#task
     if (error) {
       this.#lease.release()
-      failTask(task, error, 'read')
+      failRead(task, defined(task.unit, 'unit of a read'), error, this)
       return
     }
     task.dataIn = this.#lease

@@ -1,13 +1,14 @@
 /**
  * REPORT LUNS (SPC-5, 6.34): the logical units that this nexus sees, in ascending order. Answers at any LUN
- * number, also at one that is absent: initiators send it to LUN 0 without knowing whether there is one.
- * A row of the command table.
+ * number, also at one that is absent: initiators send it to LUN 0 without knowing whether there is one. Clears
+ * 3F/0E of all units of the nexus (SPC-4, 6.33). A row of the command table.
  *
  *   byte 0  LUN LIST LENGTH (n x 8)   byte 4  reserved   byte 8  n LUN fields of 8 bytes
  */
 import { encodeLun } from '../lun.ts'
 import { failCdbField } from '../sense.ts'
 import type { ScsiCommand } from '../types.ts'
+import { forgetLunsChanged } from '../unit-attention.ts'
 
 const HEADER_BYTES = 8
 const LUN_BYTES = 8
@@ -37,6 +38,7 @@ export const rows: readonly ScsiCommand[] = [
       if (listed === undefined) return failCdbField(task, 2)
       const allocationBytes = task.cdb.readUInt32BE(6)
       if (allocationBytes < ALLOCATION_MIN_BYTES) return failCdbField(task, 6)
+      forgetLunsChanged(task.nexus)
       const luns = listed ? [...task.nexus.luns.keys()].sort((a, b) => a - b) : []
       const data = Buffer.alloc(HEADER_BYTES + luns.length * LUN_BYTES)
       data.writeUInt32BE(luns.length * LUN_BYTES, 0)

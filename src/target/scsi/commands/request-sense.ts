@@ -1,23 +1,32 @@
 /**
- * REQUEST SENSE (SPC-5, 6.39): with autosense there is nothing left to fetch but what is pending: a unit
- * attention, which is taken, or the reason why the unit is not ready. Always GOOD, also for a LUN that is
+ * REQUEST SENSE (SPC-5, 6.39): with autosense there is nothing left to fetch but what is pending: a deferred error or a
+ * unit attention, which is taken, or the reason why the unit is not ready. Always GOOD, also for a LUN that is
  * not there. A row of the command table. DESC in the CDB selects the format, not the control page.
  */
-import { ASC, SENSE_KEY, type SenseKey, sense } from '../sense.ts'
+import { ASC, SENSE_KEY, sense, senseForError } from '../sense.ts'
 import type { Task } from '../task.ts'
-import type { AscCode, ScsiCommand } from '../types.ts'
+import type { ScsiCommand } from '../types.ts'
+import { tellUnitAttention } from '../unit-attention.ts'
 
 const DESC = 0x01
 
-/** Sense key and code of what is pending, the most urgent first. */
-function pending(task: Task): readonly [SenseKey, AscCode] {
+/** Sense data of what is pending, the most urgent first. */
+function pending(task: Task, descriptor: boolean): Buffer {
+  const { nexus } = task
   const lu = task.mapping?.unit
-  if (!lu) return [SENSE_KEY.ILLEGAL_REQUEST, ASC.LOGICAL_UNIT_NOT_SUPPORTED]
-  const attention = lu.takeUnitAttention(task.nexus)
-  if (attention !== undefined) return [SENSE_KEY.UNIT_ATTENTION, attention]
-  if (!lu.device) return [SENSE_KEY.NOT_READY, ASC.NOT_READY_MANUAL_INTERVENTION_REQUIRED]
-  if (lu.stopped) return [SENSE_KEY.NOT_READY, ASC.NOT_READY_INITIALIZING_COMMAND_REQUIRED]
-  return [SENSE_KEY.NO_SENSE, ASC.NO_ADDITIONAL_SENSE]
+  if (!lu) return sense(SENSE_KEY.ILLEGAL_REQUEST, ASC.LOGICAL_UNIT_NOT_SUPPORTED, { descriptor })
+  const reset = lu.takeResetAttention(nexus)
+  const deferred = reset === undefined ? lu.takeDeferredError(nexus) : undefined
+  if (deferred) return senseForError(deferred.error, deferred.op, { descriptor, deferred: true })
+  const attention = reset ?? tellUnitAttention(lu, nexus)
+  if (attention !== undefined) return sense(SENSE_KEY.UNIT_ATTENTION, attention, { descriptor })
+  if (!lu.device) {
+    return sense(SENSE_KEY.NOT_READY, ASC.NOT_READY_MANUAL_INTERVENTION_REQUIRED, { descriptor })
+  }
+  if (lu.stopped) {
+    return sense(SENSE_KEY.NOT_READY, ASC.NOT_READY_INITIALIZING_COMMAND_REQUIRED, { descriptor })
+  }
+  return sense(SENSE_KEY.NO_SENSE, ASC.NO_ADDITIONAL_SENSE, { descriptor })
 }
 
 export const rows: readonly ScsiCommand[] = [
@@ -29,9 +38,8 @@ export const rows: readonly ScsiCommand[] = [
     serialize: 'none',
     allow: { unitAttention: true, notReady: true, reserved: true, noUnit: true },
     execute(task) {
-      const [key, asc] = pending(task)
       const descriptor = (task.cdb.readUInt8(1) & DESC) !== 0
-      task.goodWithData(sense(key, asc, { descriptor }), task.cdb.readUInt8(4))
+      task.goodWithData(pending(task, descriptor), task.cdb.readUInt8(4))
     },
   },
 ]

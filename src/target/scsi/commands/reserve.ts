@@ -15,6 +15,7 @@ export const rows: readonly ScsiCommand[] = [
     data: 'none',
     serialize: 'none',
     allow: { notReady: true },
+    changesUnit: () => true,
     execute(task, lu) {
       if (lu.reservations.reserve(task.nexus)) task.good()
       else task.finish(STATUS.RESERVATION_CONFLICT, undefined)

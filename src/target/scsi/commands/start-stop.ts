@@ -37,6 +37,8 @@ export const rows: readonly ScsiCommand[] = [
     serialize: 'unit',
     // SBC-4, table 17: under somebody else's reservation a START is allowed and a STOP conflicts, below.
     allow: { notReady: true, reserved: true },
+    // A START of a unit that runs, which initiators send as a matter of course, changes nothing.
+    changesUnit: (cdb, lu) => (cdb.readUInt8(4) & START) === 0 || lu.stopped,
     async execute(task, lu) {
       const flags = task.cdb.readUInt8(4)
       if ((flags & POWER_CONDITION) !== 0) return failCdbField(task, 4, 7)

@@ -9,7 +9,7 @@ import { defined } from '../../../base/assert.ts'
 import type { ByteRange } from '../../../base/bytes.ts'
 import { UNMAP_BLOCKS, UNMAP_DESCRIPTORS } from '../../../base/limits.ts'
 import { lbaAt } from '../cdb.ts'
-import { ASC, failParameterField, failWith, SENSE_KEY } from '../sense.ts'
+import { ASC, failLbaOutOfRange, failParameterField, failWith, SENSE_KEY } from '../sense.ts'
 import type { Task } from '../task.ts'
 import type { LogicalUnit, ScsiCommand } from '../types.ts'
 import { deviceOf, flushIfWriteThrough, runSteps, stopIfAborted, unmapRange } from './medium.ts'
@@ -47,7 +47,8 @@ function parseList(task: Task, lu: LogicalUnit, list: Buffer): ByteRange[] | und
     const lba = lbaAt(list, at)
     const blocks = list.readUInt32BE(at + 8)
     if (typeof lba === 'bigint' || blocks > lu.blocks - lba) {
-      return refuse(task, ASC.LBA_OUT_OF_RANGE)
+      failLbaOutOfRange(task, lba, lu.blocks)
+      return undefined
     }
     totalBlocks += blocks
     if (totalBlocks > UNMAP_BLOCKS) {

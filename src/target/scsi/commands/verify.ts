@@ -9,16 +9,9 @@ import { lbaOf, lengthFieldOf, usage10, usage12, usage16 } from '../cdb.ts'
 import type { FieldPointer } from '../sense.ts'
 import type { Task } from '../task.ts'
 import type { BlockRange, LogicalUnit, ScsiCommand } from '../types.ts'
-import {
-  deviceOf,
-  failMiscompare,
-  findDifference,
-  headOf,
-  leaseChunk,
-  leaseChunkSoon,
-  readPieces,
-  runSteps,
-} from './medium.ts'
+import { readPieces } from './bad-block.ts'
+import { failMiscompare, findDifference } from './compare.ts'
+import { deviceOf, headOf, leaseChunk, leaseChunkSoon, runSteps } from './medium.ts'
 
 const BYTCHK_NONE = 0
 const BYTCHK_COMPARE = 1
@@ -61,18 +54,17 @@ function executeVerify(task: Task, lu: LogicalUnit): void {
 }
 
 async function verify(task: Task, lu: LogicalUnit): Promise<void> {
-  const device = deviceOf(lu)
   const blocks = { offset: task.rangeOffset, length: task.rangeBytes }
   const expected = task.dataOut && headOf(task.dataOut, task.transferOutBytes).bytes
   const compares = task.transferOutBytes > 0 && expected !== undefined
   const scratch = compares ? leaseChunk(lu, blocks.length) : await leaseChunkSoon(lu, blocks.length)
   try {
     if (!compares) {
-      await readPieces(task, device, blocks, scratch, () => true)
+      await readPieces(task, lu, blocks, scratch, () => true)
       task.good()
       return
     }
-    const difference = await findDifference(task, device, blocks, expected, scratch)
+    const difference = await findDifference(task, lu, blocks, expected, scratch)
     if (difference === undefined) task.good()
     else failMiscompare(task, difference)
   } finally {
@@ -95,11 +87,11 @@ async function writeAndVerify(task: Task, lu: LogicalUnit): Promise<void> {
   try {
     await writeAt(device, data, blocks.offset, { fua: true, cause: 'initiator' })
     if (byteCheckOf(task.cdb) === BYTCHK_NONE) {
-      await readPieces(task, device, blocks, scratch, () => true)
+      await readPieces(task, lu, blocks, scratch, () => true)
       task.good()
       return
     }
-    const difference = await findDifference(task, device, blocks, data.bytes, scratch)
+    const difference = await findDifference(task, lu, blocks, data.bytes, scratch)
     if (difference === undefined) task.good()
     else failMiscompare(task, difference)
   } finally {

@@ -84,12 +84,34 @@ function deviceIdentification(lu: LogicalUnit, nexus: Nexus): Buffer {
 // ---- 86h extended INQUIRY data (SPC-5, 7.7.7) ----
 const SIMPSUP_ORDSUP_HEADSUP = 0x07
 const V_SUP = 0x01
+/** Who was told 3F/0E by one unit of the target is not told it by the others. */
+const LUICLR = 0x01
 
 function extendedInquiry(lu: LogicalUnit): Buffer {
   const page = Buffer.alloc(0x3c)
   page[1] = SIMPSUP_ORDSUP_HEADSUP
   page[2] = lu.device?.features.volatileWriteCache ? V_SUP : 0
+  page[3] = LUICLR
   return page
+}
+
+// ---- 88h SCSI ports (SPC-5, 7.7.14): one descriptor for each port of the target ----
+//   byte 0  reserved   byte 2  RELATIVE PORT IDENTIFIER (2)   byte 4  reserved   byte 6  initiator port transport id, length (2)
+//   byte 8  reserved   byte 10 TARGET PORT DESCRIPTORS LENGTH (2)   byte 12 designators as in page 83h
+function scsiPorts(_lu: LogicalUnit, nexus: Nexus): Buffer {
+  const descriptors = nexus.targetPorts.map(({ relativePortId, name }) => {
+    const named = designator(
+      ASSOCIATION.PORT,
+      DESIGNATOR.SCSI_NAME,
+      CODE_SET.UTF8,
+      nameString(name),
+    )
+    const header = Buffer.alloc(12)
+    header.writeUInt16BE(relativePortId, 2)
+    header.writeUInt16BE(named.length, 10)
+    return Buffer.concat([header, named])
+  })
+  return Buffer.concat(descriptors)
 }
 
 // ---- B0h block limits (SBC-4, 6.6.4); offsets count from the page's header, as in the standard ----
@@ -169,6 +191,7 @@ const pages: readonly VpdPage[] = [
   },
   { code: 0x83, name: 'device identification', build: deviceIdentification },
   { code: 0x86, name: 'extended INQUIRY data', build: extendedInquiry },
+  { code: 0x88, name: 'SCSI ports', build: scsiPorts },
   { code: 0xb0, name: 'block limits', build: blockLimits },
   { code: 0xb1, name: 'block device characteristics', build: blockDeviceCharacteristics },
   { code: 0xb2, name: 'logical block provisioning', build: provisioning },

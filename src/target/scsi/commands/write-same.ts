@@ -1,8 +1,7 @@
 /**
  * WRITE SAME(10) and (16) (SBC-4, 5.49 and 5.50): one block of data to many blocks. Zeroes go to the device as one order; with UNMAP = 1
- * and a promise that unmapped blocks read as zeroes they are unmapped; other patterns are written piece by
- * piece. UNMAP = 1 is an order to unmap whatever the block holds, as in LIO, tgt and SCST, and as libiscsi's suite demands;
- * SBC would have a block of other than zeroes written, but no initiator sends one. NUMBER OF LOGICAL BLOCKS 0 means up to the end (WSNZ = 0), within MAXIMUM WRITE SAME LENGTH. Listed by command-table.ts.
+ * and a promise that unmapped blocks read as zeroes they are unmapped. All other blocks are written piece by piece, with
+ * UNMAP = 1, too: the bit permits to unmap only what then still reads as the block. NUMBER OF LOGICAL BLOCKS 0 means up to the end (WSNZ = 0), within MAXIMUM WRITE SAME LENGTH. Listed by command-table.ts.
  */
 import { defined } from '../../../base/assert.ts'
 import { MAX_WRITE_SAME_BLOCKS } from '../../../base/limits.ts'
@@ -64,7 +63,7 @@ async function writeSame(task: Task, lu: LogicalUnit): Promise<void> {
   const device = deviceOf(lu)
   const blocks = { offset: task.rangeOffset, length: task.rangeBytes }
   const unmaps = hasUnmap(task.cdb)
-  const pattern = unmaps || task.transferOutBytes === 0 ? undefined : task.dataOut?.bytes
+  const pattern = task.transferOutBytes === 0 ? undefined : task.dataOut?.bytes
   const isZero = pattern === undefined || isAllZero(pattern.subarray(0, lu.blockBytes))
   if (!isZero) await writePattern(task, lu, device, pattern)
   else if (unmaps && lu.thin && device.features.discardZeroes) {
