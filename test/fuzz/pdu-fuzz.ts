@@ -63,6 +63,8 @@ const ATTACK_TIMEOUT_MS = CASE_MAX_S * 1000
 const RUN_SLACK_S = 180
 /** What attackers had must have come back by then. */
 const BALANCE_MS = 5000
+/** How a line of the log begins that says why plexusd ends by itself. */
+const FATAL_LINE = '{"level":60'
 /** Rounds and floods of a short run; a long one has longer ones. */
 const ROUND_MS = 3000
 const FLOOD_MIN_MS = 2000
@@ -320,6 +322,13 @@ function watch(): void {
   }
 }
 
+/** The defect that ended plexusd, where its log has one; else its last lines. */
+function lastWords(): string {
+  const fatal = daemon.log.findLast((line) => line.startsWith(FATAL_LINE))
+  if (fatal === undefined) return daemon.log.slice(-12).join('\n')
+  return (JSON.parse(fatal) as { err?: { stack?: string } }).err?.stack ?? fatal
+}
+
 function mib(bytes: number): string {
   return `${(bytes / MIB).toFixed(1)} MiB`
 }
@@ -367,7 +376,7 @@ over = true
 await Promise.all([surroundings.stop(), ...honestWork])
 clearInterval(watching)
 ownDelay.stop()
-if (!daemon.running) faults.push(`plexusd has ended:\n  ${daemon.log.slice(-12).join('\n  ')}`)
+if (!daemon.running) faults.push(`plexusd has ended:\n${lastWords()}`)
 
 if (faults.length === 0) {
   try {
