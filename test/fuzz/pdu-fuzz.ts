@@ -17,6 +17,7 @@ import { parseFuzzArguments } from './arguments.ts'
 import { sleep } from './attack-context.ts'
 import { ATTACKS, runAttack } from './attacks.ts'
 import { Balance } from './balance.ts'
+import { floodInThread } from './flood-worker.ts'
 import { FLOODS, type Flood } from './floods.ts'
 import { HonestSession, OwnDelay } from './honest.ts'
 import { Random } from './random.ts'
@@ -50,6 +51,9 @@ const GROWTH_BYTES_MAX = 160 * MIB
 /** The same at the end, after the honest sessions have worked alone for a while. */
 const LEFT_BYTES_MAX = 96 * MIB
 const SETTLE_MS = 3000
+/** Growth over the second half of a run, which is judged from this length on. */
+const GROWING_BYTES_MAX = 32 * MIB
+const JUDGED_S = 300
 const WARM_UP_MS = 3000
 const ALONE_MS = 1500
 /** No command of an honest session may wait longer. It shares two processors with all attackers. */
@@ -69,21 +73,12 @@ const FATAL_LINE = '{"level":60'
 const ROUND_MS = 3000
 const FLOOD_MIN_MS = 2000
 
+type Row = Omit<Flood, 'run'>
+
 const { seconds, seed, workers, attack, replay } = parseFuzzArguments()
 const attacks = Object.keys(ATTACKS).filter((name) => name.includes(attack))
-const STEADY: Flood = {
-  name: 'a slow but steady reader and writer',
-  wantedMs: 45_000,
-  async run({ port }) {
-    const steady = { port, targetName: HONEST, durationMs: floodMs(STEADY) }
-    await Promise.all([
-      steadyReader({ ...steady, firstBlock: STEADY_BLOCK }),
-      steadyWriter({ ...steady, firstBlock: STEADY_BLOCK + 8192 }),
-    ])
-    return { left: 0 }
-  },
-}
-const floods = [...FLOODS, STEADY].filter(({ name }) => name.includes(attack))
+const STEADY: Row = { name: 'a slow but steady reader and writer', wantedMs: 45_000 }
+const floods: readonly Row[] = [...FLOODS, STEADY].filter(({ name }) => name.includes(attack))
 if (attacks.length + floods.length === 0) {
   console.error(`fuzz: no attack and no flood is called "${attack}"`)
   process.exit(2)
@@ -97,7 +92,7 @@ const floodScale = Math.min(
       floods.reduce((sum, { wantedMs }) => sum + wantedMs, 0),
     ),
 )
-function floodMs({ wantedMs }: Flood): number {
+function floodMs({ wantedMs }: Row): number {
   return Math.max(Math.min(wantedMs, FLOOD_MIN_MS), wantedMs * floodScale)
 }
 const repeat = `npm run fuzz -- --seed ${seed}${attack === '' ? '' : ` --attack '${attack}'`}`
@@ -266,30 +261,31 @@ async function newcomer(): Promise<void> {
 }
 
 const floodLines: string[] = []
-async function floodRound(flood: Flood, aloneRate: number): Promise<void> {
+async function steady(): Promise<{ left: number; answers: number }> {
+  const options = { port, targetName: HONEST, durationMs: floodMs(STEADY) }
+  await Promise.all([
+    steadyReader({ ...options, firstBlock: STEADY_BLOCK }),
+    steadyWriter({ ...options, firstBlock: STEADY_BLOCK + 8192 }),
+  ])
+  return { left: 0, answers: 0 }
+}
+
+async function floodRound(flood: Row, aloneRate: number): Promise<void> {
   activity = `flood "${flood.name}"`
   waitMaxMs = FLOOD_WAIT_MS
   const ms = floodMs(flood)
   const beginMs = performance.now()
   const before = honestCommands()
-  let answers = 0
   const isOver = (): boolean => over || performance.now() - beginMs > ms
-  const context = {
-    port,
-    targetName: VICTIM,
-    statusPath: paths.status,
-    isOver,
-    answered: () => {
-      answers++
-    },
-  }
-  const flooded = flood.run(context).catch((error) => {
+  const options = { name: flood.name, port, targetName: VICTIM, statusPath: paths.status, isOver }
+  const flooding = flood === STEADY ? steady() : floodInThread(options)
+  const flooded = flooding.catch((error) => {
     fault(`${flood.name}: ${report(error)}`)
-    return { left: 0 }
+    return { left: 0, answers: 0 }
   })
   await sleep(ms / 2)
   await newcomer().catch((error) => fault(`a new initiator does not get in: ${report(error)}`))
-  const { left } = await flooded
+  const { left, answers } = await flooded
   if (over) return
   const tookS = (performance.now() - beginMs) / 1000
   const rate = (honestCommands() - before) / tookS
@@ -319,6 +315,19 @@ function watch(): void {
     if (waitingMs > waitMaxMs) {
       fault(`honest session ${index} has waited ${waitingMs.toFixed(0)} ms for its command`)
     }
+  }
+}
+
+/** What the line through the counts of the second half says of memory. */
+function growth(): { readonly bytes: number; readonly bytesPerMinute: number } {
+  const { seconds: times, residentBytes } = balance.memory
+  const half = Math.floor(times.length / 2)
+  const late = times.slice(half)
+  if (late.length < 2) return { bytes: 0, bytesPerMinute: 0 }
+  const { slope } = fitLine(late, residentBytes.slice(half))
+  return {
+    bytes: slope * ((late.at(-1) ?? 0) - (late[0] ?? 0)),
+    bytesPerMinute: slope * 60,
   }
 }
 
@@ -369,6 +378,10 @@ activity = 'the end'
 if (!over) {
   waitMaxMs = WAIT_MS
   await sleep(SETTLE_MS)
+  const grown = growth()
+  if (seconds >= JUDGED_S && grown.bytes > GROWING_BYTES_MAX) {
+    fault(`plexusd grew by ${mib(grown.bytes)} over the second half of the run`)
+  }
   const leftBytes = daemon.residentBytes - warmBytes
   if (leftBytes > LEFT_BYTES_MAX) fault(`plexusd has kept ${mib(leftBytes)} more than when warm`)
 }
@@ -409,12 +422,8 @@ const retries = honest.reduce((sum, session) => sum + session.retries, 0)
 console.log(
   `honest: ${latencies.length} commands (${aloneRate.toFixed(0)}/s alone), ${retries} sent again, p50 ${percentile(0.5).toFixed(1)} ms, p99 ${percentile(0.99).toFixed(1)} ms, slowest ${(latencies.at(-1) ?? 0).toFixed(0)} ms`,
 )
-const { seconds: times, residentBytes } = balance.memory
-const half = Math.floor(times.length / 2)
-const slope =
-  times.length - half < 2 ? 0 : fitLine(times.slice(half), residentBytes.slice(half)).slope
 console.log(
-  `memory: warm ${mib(warmBytes)}, peak ${mib(peakBytes)}, at the end ${mib(endBytes)}, ${((slope * 60) / MIB).toFixed(1)} MiB a minute over the second half`,
+  `memory: warm ${mib(warmBytes)}, peak ${mib(peakBytes)}, at the end ${mib(endBytes)}, ${(growth().bytesPerMinute / MIB).toFixed(1)} MiB a minute over the second half`,
 )
 for (const text of faults) console.log(`FAULT: ${text}`)
 if (faults.length > 0) console.log(`repeat: ${repeat} --seconds ${seconds}`)
