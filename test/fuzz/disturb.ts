@@ -9,7 +9,8 @@ import { Wire } from '../support/initiator-wire.ts'
 import { type AttackContext, sleep } from './attack-context.ts'
 import { type Draft, mutate, mutateBytes } from './mutate.ts'
 import type { Random } from './random.ts'
-import { ScriptSession, SECTIONS, sessionScript, TMF, taskManagement } from './session-script.ts'
+import { ScriptSession } from './script-session.ts'
+import { SECTIONS, sessionScript, TMF, taskManagement } from './session-script.ts'
 
 /** A PDU at the moment when it is to be sent. */
 interface Delivery {

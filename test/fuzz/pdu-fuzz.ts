@@ -4,14 +4,10 @@
  * (floods.ts) after the other. Honest sessions read and write with verification all the time. After each round
  * everything has to come back to the pool (balance.ts). A fault ends the run and says how to repeat it.
  */
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { fitLine } from '../../bench/statistics.ts'
 import { socketPaths } from '../../src/control/protocol.ts'
 import { RpcClient } from '../../src/control/rpc-client.ts'
 import { testUnitReady } from '../support/cdb.ts'
-import { Daemon } from '../support/daemon.ts'
 import { Initiator } from '../support/initiator.ts'
 import { parseFuzzArguments } from './arguments.ts'
 import { sleep } from './attack-context.ts'
@@ -22,12 +18,10 @@ import { FLOODS, type Flood } from './floods.ts'
 import { HonestSession, OwnDelay } from './honest.ts'
 import { Random } from './random.ts'
 import { steadyReader, steadyWriter } from './steady.ts'
-import { SLOW_DISK, Surroundings } from './surroundings.ts'
+import { Surroundings } from './surroundings.ts'
+import { HONEST, startWorld, VICTIM, VICTIM_DISK } from './world.ts'
 
 const MIB = 1024 * 1024
-const DISK_BYTES = 64 * MIB
-const HONEST = 'iqn.2026-11.test.plexus:honest'
-const VICTIM = 'iqn.2026-11.test.plexus:victim'
 const HONEST_KEYS: readonly Record<string, string>[] = [
   {},
   { HeaderDigest: 'CRC32C', DataDigest: 'CRC32C' },
@@ -42,10 +36,6 @@ const HONEST_BLOCKS = 24 * 1024
 /** Of the honest sessions' unit, for those who share it with them. */
 const STEADY_BLOCK = HONEST_KEYS.length * HONEST_BLOCKS
 const SPARE_BLOCK = STEADY_BLOCK + 2 * 8192
-/** Targets without LUNs, which SendTargets lists. */
-const OTHER_TARGETS = 300
-/** The smallest pool, so that attackers who hold buffers are felt at once. */
-const POOL = '32MiB'
 /** Memory that may come on top of what a warm daemon has: heap that is not collected yet, pool pages. */
 const GROWTH_BYTES_MAX = 160 * MIB
 /** The same at the end, after the honest sessions have worked alone for a while. */
@@ -98,33 +88,7 @@ function floodMs({ wantedMs }: Row): number {
 const repeat = `npm run fuzz -- --seed ${seed}${attack === '' ? '' : ` --attack '${attack}'`}`
 console.log(`fuzz: seed ${seed}, ${seconds} s, ${workers} workers`)
 
-const dir = mkdtempSync(join(tmpdir(), 'plexus-fuzz-'))
-process.once('exit', () => rmSync(dir, { recursive: true, force: true }))
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
-function image(name: string): string {
-  const path = join(dir, name)
-  writeFileSync(path, '')
-  truncateSync(path, DISK_BYTES)
-  return path
-}
-const target = (name: string, luns: readonly object[]) => ({
-  name,
-  portals: ['test'],
-  auth: 'none',
-  luns,
-})
-const config = {
-  devices: { honest: image('honest'), disk: image('victim') },
-  targets: [
-    target(HONEST, [{ lun: 0, device: 'honest' }]),
-    target(VICTIM, [{ lun: 0, volume: SLOW_DISK }]),
-    ...Array.from({ length: OTHER_TARGETS }, (_, i) =>
-      target(`iqn.2026-11.test.plexus:other-${i}`, []),
-    ),
-  ],
-  limits: { sessions: 256, bufferPool: POOL },
-}
-const daemon = await Daemon.start({ config })
+const { daemon, config, spare } = await startWorld()
 const { port, pid } = daemon
 const paths = socketPaths(daemon.controlDir)
 const control = await RpcClient.connect(paths.control)
@@ -216,12 +180,12 @@ const surroundings = await Surroundings.start(
   {
     daemon,
     config,
-    spare: { name: 'spare', path: image('spare') },
+    spare,
     victim: VICTIM,
     random: new Random(seed ^ 0x5eed),
     fault,
   },
-  'disk',
+  VICTIM_DISK,
   control,
 )
 const balance = new Balance(daemon, control)

@@ -5,7 +5,8 @@ import t from 'tap'
 import { Daemon, oneDisk, TARGET } from '../support/daemon.ts'
 import { Wire } from '../support/initiator-wire.ts'
 import { Random } from './random.ts'
-import { ScriptSession, SECTIONS, sessionScript } from './session-script.ts'
+import { ScriptSession } from './script-session.ts'
+import { SECTIONS, sessionScript } from './session-script.ts'
 
 t.test('the script of a session, undisturbed, is answered with GOOD throughout', async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'plexus-script-'))
