@@ -242,6 +242,13 @@ export const RESYNC_RETRY_MS = 30_000
 /** Events that `plexus events` can look back at. */
 export const EVENT_HISTORY = 1000
 
+/** Long work of the daemon that is cut into turns of the event loop (base/turns.ts) uses so much of each. */
+export const LONG_WORK_MS = 8
+/** Devices that are opened, and labels that are read, at once: each takes a part of a turn. */
+export const DEVICES_AT_ONCE = 8
+/** Problems of a configuration that are described; the rest is counted. */
+export const CONFIG_PROBLEMS = 100
+
 /** One request to the daemon: a configuration file fits in it. */
 export const CONTROL_LINE_BYTES = 1 * MIB
 /** One answer of the daemon, as the client takes it. */
@@ -249,6 +256,8 @@ export const CONTROL_ANSWER_BYTES = 64 * MIB
 /** Clients of one control socket, and requests of one client that are not answered yet. */
 export const CONTROL_CLIENTS = 64
 export const CONTROL_REQUESTS = 16
+/** Part of the event loop's time that all clients of status.sock, which is open to everybody, get at most. */
+export const STATUS_SHARE = 1 / 5
 /** Bytes that wait for a client which does not read, before it is dropped; one answer is always allowed. */
 export const CONTROL_QUEUE_BYTES = 4 * MIB
 /** A client without a request under way leaves after this time. */

@@ -41,6 +41,14 @@ export function journalLine(json: string): string {
   return `<${priority}>${printable(`${part}${entry['msg'] ?? ''}${errorText}${tail}`)}\n`
 }
 
+/**
+ * One JSON log line with each key once, the innermost one of a child's child, and without invisible characters: escaped,
+ * they are the same for programs.
+ */
+function jsonLine(json: string): string {
+  return `${printable(JSON.stringify(JSON.parse(json)))}\n`
+}
+
 /** The root logger. `part` of a child (`logger.child({ part: 'session' })`) leads the journal's line. */
 export function createLogger(
   level: LogLevel,
@@ -53,11 +61,7 @@ export function createLogger(
     format === 'journal' || (format === 'auto' && process.env['JOURNAL_STREAM'] !== undefined)
   return pino(
     { level, base: null, timestamp: journal ? false : pino.stdTimeFunctions.isoTime },
-    // In JSON an escaped character is the same character: programs that read the log lose nothing.
-    {
-      write: (text: string) =>
-        write(journal ? journalLine(text) : `${printable(text.trimEnd())}\n`),
-    },
+    { write: (text: string) => write(journal ? journalLine(text) : jsonLine(text)) },
   )
 }
 

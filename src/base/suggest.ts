@@ -2,7 +2,9 @@
  * "Did you mean": the nearest of the names that exist to one that does not. Used by the checks of the
  * configuration; measured by the edit distance of Levenshtein.
  */
-function editDistance(a: string, b: string): number {
+
+/** The distance of two texts, or `limit` where it is that or more. */
+function editDistance(a: string, b: string, limit: number): number {
   let previous = Array.from({ length: b.length + 1 }, (_, column) => column)
   for (let row = 1; row <= a.length; row++) {
     const current = [row]
@@ -10,6 +12,8 @@ function editDistance(a: string, b: string): number {
       const replace = (previous[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1)
       current.push(Math.min(replace, (previous[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1))
     }
+    // It never becomes less again.
+    if (Math.min(...current) >= limit) return limit
     previous = current
   }
   return previous[b.length] ?? 0
@@ -22,7 +26,7 @@ export function nearest(name: string, known: Iterable<string>): string | undefin
   let bestDistance = allowed + 1
   for (const candidate of known) {
     if (Math.abs(candidate.length - name.length) >= bestDistance) continue
-    const distance = editDistance(name.toLowerCase(), candidate.toLowerCase())
+    const distance = editDistance(name.toLowerCase(), candidate.toLowerCase(), bestDistance)
     if (distance < bestDistance) {
       best = candidate
       bestDistance = distance

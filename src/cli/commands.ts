@@ -140,7 +140,7 @@ const events: SpecialCommand = {
   async run(invocation) {
     const { flags, extra, tableOptions, terminal } = invocation
     const say = (list: readonly EventReport[], headings: boolean): void => {
-      if (flags.json) for (const event of list) invocation.out(`${JSON.stringify(event)}\n`)
+      if (flags.json) for (const event of list) invocation.json(event, 0)
       else invocation.out(renderTable(EVENT_COLUMNS, list, { ...tableOptions, headings }))
     }
     if (!extra['follow']) {

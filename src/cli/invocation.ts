@@ -3,11 +3,11 @@
  * commands that need more than the common course (commands.ts) work on it.
  */
 import type { Answer } from '../control/daemon-reports.ts'
-import { methodName } from '../control/daemon-verbs.ts'
+import { CONFIG_SPECS, methodName } from '../control/daemon-verbs.ts'
 import type { CallOptions, RpcClient } from '../control/rpc-client.ts'
 import type { VerbSpec } from '../control/verb-spec.ts'
 import { connect } from './client.ts'
-import type { TableOptions } from './render.ts'
+import { jsonText, printableAnswer, type TableOptions } from './render.ts'
 import type { Terminal } from './terminal.ts'
 
 /** What the common options say. */
@@ -49,7 +49,8 @@ export class Invocation {
   }
 
   async client(): Promise<RpcClient> {
-    this.#client ??= await connect(this.flags.socket, this.spec.readOnly)
+    const mayLook = this.spec.readOnly && !this.spec.confidential
+    this.#client ??= await connect(this.flags.socket, mayLook)
     return this.#client
   }
 
@@ -60,7 +61,10 @@ export class Invocation {
   ): Promise<T & Answer> {
     const client = await this.client()
     const parameters = { ...this.parameters, ...extra }
-    return (await client.call(methodName(this.spec), parameters, options)) as T & Answer
+    const answer = await client.call(methodName(this.spec), parameters, options)
+    // A file is dumped as it is, but not to a terminal.
+    const isFile = this.spec === CONFIG_SPECS.dump && !this.terminal.outIsTty
+    return (this.flags.json || isFile ? answer : printableAnswer(answer)) as T & Answer
   }
 
   get tableOptions(): TableOptions {
@@ -72,8 +76,8 @@ export class Invocation {
     this.terminal.out(text)
   }
 
-  json(answer: unknown): void {
-    this.terminal.out(`${JSON.stringify(answer, undefined, 2)}\n`)
+  json(answer: unknown, indent = 2): void {
+    this.terminal.out(`${jsonText(answer, indent)}\n`)
   }
 
   close(): void {

@@ -99,6 +99,28 @@ export function printable(text: string): string {
   return text.replaceAll(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, '?')
 }
 
+/** An answer of the daemon with all of its texts {@link printable}: renderers need not think of it. */
+export function printableAnswer(value: unknown): unknown {
+  if (typeof value === 'string') return value.split('\t').map(printable).join('\t')
+  if (Array.isArray(value)) return value.map(printableAnswer)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(
+    Object.entries(value).map(([key, inner]) => [printable(key), printableAnswer(inner)]),
+  )
+}
+
+/** JSON in which every character that is not printable is escaped: no text is lost, no terminal is driven. */
+export function jsonText(value: unknown, indent?: number): string {
+  const text = JSON.stringify(value, undefined, indent)
+  if (printable(text) === text) return text
+  return text.replaceAll(/[^\n]/gu, (one) => (printable(one) === one ? one : escaped(one)))
+}
+
+function escaped(character: string): string {
+  const units = Array.from({ length: character.length }, (_, at) => character.charCodeAt(at))
+  return units.map((unit) => `\\u${unit.toString(16).padStart(4, '0')}`).join('')
+}
+
 /**
  * The table, with a line end after each line. Without headings fields are parted by tabs, so that a script can cut
  * them. Throws `invalid` for a column that does not exist.

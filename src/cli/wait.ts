@@ -5,6 +5,7 @@ import { EXIT } from '../control/protocol.ts'
 import type { JobReport } from '../control/reports.ts'
 import type { RpcClient } from '../control/rpc-client.ts'
 import { endText, ProgressLine, progressLine } from './progress.ts'
+import { printableAnswer } from './render.ts'
 import type { Terminal } from './terminal.ts'
 
 /** The progress line is drawn this often. */
@@ -47,7 +48,8 @@ export async function waitForJobs(
   let held: Promise<unknown> | undefined
   try {
     for (;;) {
-      const { done, jobs } = (await client.call('wait', { ...parameters, now: true })) as WaitReport
+      const answer = await client.call('wait', { ...parameters, now: true })
+      const { done, jobs } = printableAnswer(answer) as WaitReport
       for (const job of jobs.filter(isAtWork)) seen.add(job.id)
       if (done) return jobs.filter(({ id }) => seen.has(id))
       line.show(jobs.filter(isAtWork).map(progressLine).join('; '))

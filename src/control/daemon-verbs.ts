@@ -208,14 +208,15 @@ export const CONFIG_SPECS = {
     readOnly: false,
     dryRun: true,
   },
-  // Not for everybody: the configuration names users and initiators.
+  // The configuration names users and initiators.
   dump: {
     noun: 'config',
     name: 'dump',
     summary: 'print the configuration that runs',
     arguments: [],
     options: [],
-    readOnly: false,
+    readOnly: true,
+    confidential: true,
   },
   backups: {
     noun: 'config',
@@ -223,7 +224,8 @@ export const CONFIG_SPECS = {
     summary: 'list the backups that `apply` has made',
     arguments: [],
     options: [],
-    readOnly: false,
+    readOnly: true,
+    confidential: true,
   },
 } as const satisfies Readonly<Record<string, VerbSpec>>
 
@@ -233,7 +235,10 @@ function listSpec(noun: string, summary: string): VerbSpec {
 
 export const TARGET_LIST = listSpec('target', 'list the targets')
 export const LUN_LIST = listSpec('lun', 'list the LUNs of all targets')
-export const SESSION_LIST = listSpec('session', 'list the sessions that are logged in')
+export const SESSION_LIST: VerbSpec = {
+  ...listSpec('session', 'list the sessions that are logged in'),
+  confidential: true,
+}
 export const GEOM_LIST = listSpec('geom', 'list the geoms of all classes')
 
 export const DAEMON_VERB_SPECS: readonly VerbSpec[] = [

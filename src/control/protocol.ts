@@ -190,38 +190,50 @@ function readError(error: Readonly<Record<string, unknown>>): PlexusError {
 
 /**
  * Cuts a stream of bytes into lines, within a bound. One splitter for each connection; `push` gives the lines
- * that are complete now. Throws {@link RpcFault} when a line grows beyond the bound: the connection must end then,
- * because what follows cannot be told apart.
+ * that are complete now, one at a time as they are asked for: all of them before the next push. Throws {@link RpcFault}
+ * when a line grows beyond the bound: the connection must end then, because what follows cannot be told apart.
  */
 export class LineSplitter {
   readonly #maxBytes: number
-  #parts: Buffer[] = []
-  #bytes = 0
+  /** The beginning of a line; its length is what has been taken, not what is in use. */
+  #held = Buffer.alloc(0)
+  #heldBytes = 0
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes
   }
 
-  push(chunk: Buffer): string[] {
-    const lines: string[] = []
-    let rest = chunk
-    for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
-      this.#keep(rest.subarray(0, end))
-      const line = Buffer.concat(this.#parts).toString('utf8').trim()
-      this.#parts = []
-      this.#bytes = 0
-      if (line !== '') lines.push(line)
-      rest = rest.subarray(end + 1)
+  *push(chunk: Buffer): Generator<string, void, void> {
+    let from = 0
+    for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, from)) {
+      const line = this.#whole(chunk.subarray(from, end))
+      from = end + 1
+      if (line !== '') yield line
     }
-    if (rest.length > 0) this.#keep(rest)
-    return lines
+    if (from < chunk.length) this.#hold(chunk.subarray(from))
   }
 
-  #keep(part: Buffer): void {
-    this.#bytes += part.length
-    if (this.#bytes > this.#maxBytes) {
+  #whole(rest: Buffer): string {
+    if (rest.length === 0 && this.#heldBytes === 0) return ''
+    this.#hold(rest)
+    const line = this.#held.toString('utf8', 0, this.#heldBytes).trim()
+    this.#held = Buffer.alloc(0)
+    this.#heldBytes = 0
+    return line
+  }
+
+  /** However small the parts are in which a line comes, it takes twice its length in memory at most. */
+  #hold(part: Buffer): void {
+    const bytes = this.#heldBytes + part.length
+    if (bytes > this.#maxBytes) {
       throw new RpcFault(RPC_CODE.INVALID_REQUEST, `a line has at most ${this.#maxBytes} bytes`)
     }
-    this.#parts.push(part)
+    if (bytes > this.#held.length) {
+      const larger = Buffer.alloc(Math.min(2 * bytes, this.#maxBytes))
+      this.#held.copy(larger, 0, 0, this.#heldBytes)
+      this.#held = larger
+    }
+    part.copy(this.#held, this.#heldBytes)
+    this.#heldBytes = bytes
   }
 }

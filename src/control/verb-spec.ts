@@ -55,6 +55,8 @@ export interface VerbSpec {
   readonly options: readonly OptionSpec[]
   /** Changes nothing: allowed on the status socket. */
   readonly readOnly: boolean
+  /** Tells what is not for every user of the system: not allowed on the status socket although it only looks. */
+  readonly confidential?: boolean
   /** Loses data or redundancy when the object is the wrong one: the command line asks for its name, or wants --yes. */
   readonly destructive?: boolean
   /** Understands `dryRun`: answers the plan and changes nothing. Every verb that changes a configuration does. */

@@ -9,6 +9,7 @@ import type { Clock } from '../base/clock.ts'
 import { withinTime } from '../base/deadline.ts'
 import { PlexusError, toPlexusError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
+import { inTurns, nextTurn } from '../base/turns.ts'
 import type { Topology } from '../engine/geom/topology.ts'
 import type { BufferPool } from '../hal/block-device.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
@@ -23,12 +24,13 @@ import {
   TargetRegistry,
 } from '../target/iscsi/target-node.ts'
 import { createDeviceServer } from '../target/scsi/device-server.ts'
-import type { LunMapping, UnitIdentity } from '../target/scsi/types.ts'
+import type { LunMapping } from '../target/scsi/types.ts'
 import type { AuthConfig, Config, DeviceConfig, PortalConfig, TargetConfig } from './config.ts'
 import { AUTH_NONE } from './config-checks.ts'
 import type { ListenAddress } from './config-schema.ts'
 import { DeviceSlots } from './device-slots.ts'
 import { ExportGuard } from './export-guard.ts'
+import type { Origin } from './identity-draft.ts'
 import type { IdentityStore } from './identity-store.ts'
 import { emptyConfig, type Plan, planChanges } from './reconcile.ts'
 import { UnitSlots } from './unit-slots.ts'
@@ -43,6 +45,15 @@ export interface ApplianceOptions {
   readonly log: Logger
 }
 
+/** What targets are made of, beside their own rows. */
+interface Parts {
+  readonly config: Config
+  readonly auth: ReadonlyMap<string, AuthGroup>
+  /** Relative target port identifiers, by target name and portal name with a blank between. */
+  readonly portIds: ReadonlyMap<string, number>
+  readonly readOnlyDevices: ReadonlySet<string>
+}
+
 export class Appliance {
   readonly server: IscsiServer
   readonly topology: Topology
@@ -54,7 +65,9 @@ export class Appliance {
   readonly #registry = new TargetRegistry()
   readonly #groups = new Map<string, PortalGroup>()
   /** What runs now. */
-  #config: Config
+  #parts: Parts
+  /** What the configuration says of identities of other machines, from the beginning of a change to it. */
+  #origin: Origin
   #changing: Promise<void> = Promise.resolve()
 
   constructor(options: ApplianceOptions) {
@@ -63,7 +76,8 @@ export class Appliance {
     this.#log = log
     this.topology = topology
     this.#identities = identities
-    this.#config = emptyConfig(config)
+    this.#parts = partsOf(emptyConfig(config), new Map())
+    this.#origin = config.origin
     const guard = new ExportGuard({ classes: topology.classes, identities, clock, log })
     this.devices = new DeviceSlots({
       queue: options.queue,
@@ -80,6 +94,7 @@ export class Appliance {
       identities,
       guard,
       device: (name) => this.devices.config(name),
+      origin: () => this.#origin,
       onUnitReplaced: (name) => this.#remap(name),
     })
     this.server = new IscsiServer({
@@ -93,29 +108,30 @@ export class Appliance {
   }
 
   get config(): Config {
-    return this.#config
+    return this.#parts.config
   }
 
   /** What {@link apply} would do, and which sessions it would end. */
-  plan(next: Config): Plan {
-    const auth = authGroups(next)
+  plan(next: Config): Promise<Plan> {
+    const { auth } = partsOf(next, new Map())
     const portals = new Map(next.portals.map((one) => [one.name, portalGroup(one, 0, auth)]))
-    const targets = new Map(next.targets.map((one) => [one.name, one]))
+    const used = new Set(this.server.sessions().map((one) => one.targetName))
+    const targets = new Map(
+      next.targets
+        .filter(({ name }) => used.has(name))
+        .map((one) => [one.name, new TargetNode(targetInit(one, portals, auth, new Map()))]),
+    )
     const misfits = this.server.misfits({
       group: (name) => portals.get(name),
-      target: (name) => {
-        const target = targets.get(name)
-        return target && new TargetNode(targetInit(target, portals, auth, new Map()))
-      },
+      target: (name) => targets.get(name),
     })
-    return planChanges(
-      this.#config,
-      next,
-      misfits.map(
+    return planChanges(this.config, next, {
+      replaced: this.devices.replaced,
+      drops: misfits.map(
         ({ initiatorName, address, why }) =>
           `drop the session of ${initiatorName} from ${address}: ${why}`,
       ),
-    )
+    })
   }
 
   /**
@@ -136,7 +152,7 @@ export class Appliance {
   status(): string {
     const { missing, total } = this.devices
     const notReady = missing.length > 0 ? ` (${missing.length} not ready)` : ''
-    const targets = count(this.#config.targets.length, 'target')
+    const targets = count(this.config.targets.length, 'target')
     const sessions = count(this.server.sessions().length, 'session')
     return `${targets}, ${count(total, 'device')}${notReady}, ${sessions}`
   }
@@ -159,21 +175,24 @@ export class Appliance {
   }
 
   async #apply(next: Config): Promise<Plan> {
-    const plan = this.plan(next)
-    // What can fail: identities and tags reach the disk, then the addresses are opened.
-    const tags = new Map(next.portals.map(({ name }) => [name, this.#identities.portalTag(name)]))
-    const kept = plan.devices.changed.filter((one) => this.#staysOpen(one))
-    const changed = plan.devices.changed.filter((one) => !kept.includes(one))
+    const plan = await this.plan(next)
+    const kept = new Set(plan.devices.changed.filter((one) => this.#staysOpen(one)))
+    const changed = plan.devices.changed.filter((one) => !kept.has(one))
     const moving = { ...plan.devices, changed }
     this.#checkDevicesLeave(moving)
+    // What can fail: identities, tags and port numbers reach the disk, then the addresses are opened.
     const names = new Set(next.units.map((one) => one.name))
-    const newUnits = [...plan.units.changed, ...plan.units.added]
-    const identities = new Map<string, UnitIdentity>(
-      newUnits.map(({ name }) => [name, this.#identities.identify(name, undefined, names)]),
-    )
-    const auth = authGroups(next)
+    this.#origin = next.origin
+    const newUnits = [...plan.units.changed, ...plan.units.added].map((one) => one.name)
+    const { tags, portIds, identities } = await this.#identities.change((draft) => ({
+      tags: draft.portalTags(next.portals.map(({ name }) => name)),
+      portIds: draft.portIds(next.targets.flatMap(portsOf)),
+      identities: draft.identifyAll(newUnits, names, next.origin),
+    }))
+    await nextTurn()
+    const parts = partsOf(next, portIds)
     const groupOf = (portal: PortalConfig): PortalGroup =>
-      portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), auth)
+      portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), parts.auth)
     await this.#tryAddresses(plan)
     // New targets stand before new portals open: an initiator that comes back at once must find its disk.
     const { early, late, leaving } = this.#deviceOrder(moving)
@@ -181,7 +200,7 @@ export class Appliance {
     if (!this.topology.settled) await this.topology.settle()
     await this.units.add(plan.units.added, identities)
     for (const portal of plan.portals.added) this.#setGroup(groupOf(portal))
-    for (const target of plan.targets.added) this.#setTarget(target, next, auth)
+    await inTurns(plan.targets.added, (target) => this.#setTarget(target, parts))
     try {
       await this.#changePortals(plan, groupOf)
     } catch (error) {
@@ -195,20 +214,19 @@ export class Appliance {
     // What cannot fail: a device that does not open leaves its LUNs not ready.
     for (const portal of plan.portalsUpdated) this.#setGroup(groupOf(portal))
     for (const portal of plan.portals.removed) this.#groups.delete(portal.name)
-    for (const target of plan.targets.removed) this.#registry.remove(target.name)
+    await inTurns(plan.targets.removed, (target) => this.#registry.remove(target.name))
     this.server.refresh()
     await this.units.remove([...plan.units.removed, ...plan.units.changed].map((one) => one.name))
     await this.devices.remove(leaving.map((one) => one.name))
     // What only a restart changes is kept as it runs, so that every reload names what still waits for one.
-    const { limits, log, engine, stateDir, controlDir } = this.#config
-    this.#config = { ...next, limits, log, engine, stateDir, controlDir }
+    const { limits, log, engine, stateDir, controlDir } = this.config
+    this.#parts = { ...parts, config: { ...next, limits, log, engine, stateDir, controlDir } }
     for (const one of kept) this.devices.keep(one)
     await this.devices.add(late)
     await this.units.add(plan.units.changed, identities)
-    await this.units.retry(kept.map((one) => one.name))
-    for (const target of [...plan.targets.changed, ...plan.targets.added]) {
-      this.#setTarget(target, next, auth)
-    }
+    await this.units.retry(this.units.missing)
+    const touched = [...plan.targets.changed, ...plan.targets.added]
+    await inTurns(touched, (target) => this.#setTarget(target, parts))
     this.server.refresh()
     return plan
   }
@@ -222,7 +240,7 @@ export class Appliance {
   ): Record<'early' | 'late' | 'leaving', readonly DeviceConfig[]> {
     const { removed, changed, added } = devices
     const names = new Set([...removed, ...changed].map((one) => one.name))
-    const leaving = this.#config.devices.filter((one) => names.has(one.name))
+    const leaving = this.config.devices.filter((one) => names.has(one.name))
     const held = new Set(leaving.map((one) => one.path))
     return {
       early: added.filter((one) => !held.has(one.path)),
@@ -260,7 +278,7 @@ export class Appliance {
 
   /** Fails before anything is touched when a new address cannot be had. */
   async #tryAddresses(plan: Plan): Promise<void> {
-    const ours = this.#config.portals.flatMap((one) => one.listen)
+    const ours = this.config.portals.flatMap((one) => one.listen)
     for (const portal of [...plan.portals.changed, ...plan.portals.added]) {
       for (const address of portal.listen) {
         // Our own socket would be in the way of the attempt, and is closed or kept by the change itself.
@@ -306,18 +324,16 @@ export class Appliance {
     return group
   }
 
-  #setTarget(target: TargetConfig, config: Config, auth: ReadonlyMap<string, AuthGroup>): void {
-    const init = targetInit(target, this.#groups, auth, this.#lunMap(target, config))
+  #setTarget(target: TargetConfig, parts: Parts): void {
+    const luns = this.#lunMap(target, parts)
+    const init = targetInit(target, this.#groups, parts.auth, luns, parts.portIds)
     const node = this.#registry.get(target.name)
     if (node) node.update(init)
     else this.#registry.set(new TargetNode(init))
   }
 
   /** The LUNs of a target. While a reload replaces a device, its LUNs are left out. */
-  #lunMap(target: TargetConfig, config: Config): Map<number, LunMapping> {
-    const readOnlyDevices = new Set(
-      config.devices.flatMap((one) => (one.readOnly ? [one.name] : [])),
-    )
+  #lunMap(target: TargetConfig, { readOnlyDevices }: Parts): Map<number, LunMapping> {
     const luns = new Map<number, LunMapping>()
     for (const { lun, unit: name, readOnly } of target.luns) {
       const unit = this.units.unit(name)
@@ -328,30 +344,36 @@ export class Appliance {
 
   /** A disk with another identity has come in under this name: its LUNs lead to a new unit. */
   #remap(name: string): void {
-    for (const target of this.#config.targets) {
-      if (!target.luns.some((lun) => lun.unit === name)) continue
-      const node = this.#registry.get(target.name)
-      if (!node) continue
-      const { alias, portalGroups, auth, access } = node
-      node.update({
-        name: node.name,
-        alias,
-        portalGroups,
-        auth,
-        luns: this.#lunMap(target, this.#config),
-        ...(access === undefined ? {} : { access }),
-      })
+    for (const target of this.config.targets) {
+      const leadsThere = target.luns.some((lun) => lun.unit === name)
+      if (leadsThere && this.#registry.get(target.name)) this.#setTarget(target, this.#parts)
     }
     this.server.refresh()
   }
 }
 
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`
+function partsOf(config: Config, portIds: ReadonlyMap<string, number>): Parts {
+  return {
+    config,
+    auth: new Map(config.auth.map((group) => [group.name, authGroup(group)])),
+    portIds,
+    readOnlyDevices: new Set(
+      config.devices.flatMap(({ name, readOnly }) => (readOnly ? [name] : [])),
+    ),
+  }
 }
 
-function authGroups({ auth }: Config): ReadonlyMap<string, AuthGroup> {
-  return new Map(auth.map((group) => [group.name, authGroup(group)]))
+/** How the identity store names the port of a target on a portal. */
+function portOf({ name }: Pick<TargetConfig, 'name'>, portal: string): string {
+  return `${name} ${portal}`
+}
+
+function portsOf(target: TargetConfig): string[] {
+  return target.portals.map((portal) => portOf(target, portal))
+}
+
+function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`
 }
 
 function authGroup(group: AuthConfig): AuthGroup {
@@ -373,6 +395,7 @@ function targetInit(
   portals: ReadonlyMap<string, PortalGroup>,
   auth: ReadonlyMap<string, AuthGroup>,
   luns: ReadonlyMap<number, LunMapping>,
+  portIds: ReadonlyMap<string, number> = new Map(),
 ): TargetInit {
   return {
     name: target.name,
@@ -381,6 +404,12 @@ function targetInit(
     auth: authOf(target.auth, auth),
     luns,
     ...(target.access === undefined ? {} : { access: target.access }),
+    portIds: new Map(
+      target.portals.flatMap((name) => {
+        const id = portIds.get(portOf(target, name))
+        return id === undefined ? [] : [[name, id] as const]
+      }),
+    ),
   }
 }
 

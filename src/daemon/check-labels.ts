@@ -16,6 +16,7 @@ import { openDevice } from '../hal/open-device.ts'
 import type { Config } from './config.ts'
 import { ExportGuard, ExportRefused } from './export-guard.ts'
 import { IdentityStore } from './identity-store.ts'
+import { machineId } from './machine-id.ts'
 
 /** Sentences, one for each device that would not be served. */
 export async function labelWarnings(config: Config): Promise<readonly string[]> {
@@ -52,9 +53,14 @@ export async function labelWarnings(config: Config): Promise<readonly string[]> 
 }
 
 /** What the daemon remembers of disks. Where it has never run there is nothing, and nothing is made. */
-function evidence({ stateDir }: Config): Pick<IdentityStore, 'isLent' | 'lend' | 'takeBack'> {
+function evidence({ stateDir }: Config): Pick<IdentityStore, 'isLent' | 'change'> {
   if (existsSync(stateDir)) {
-    return IdentityStore.open({ dir: stateDir, revision: '', log: silentLogger() })
+    return IdentityStore.open({
+      dir: stateDir,
+      revision: '',
+      log: silentLogger(),
+      machine: machineId(),
+    })
   }
-  return { isLent: () => false, lend() {}, takeBack() {} }
+  return { isLent: () => false, change: () => Promise.reject(new Error('nothing is changed')) }
 }

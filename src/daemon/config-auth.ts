@@ -3,7 +3,6 @@
  * what a LUN mask is worth with them (docs/adr/0009-auth-groups-and-names.md). Looks at the plain YAML values, as
  * config-checks.ts does. Called by config.ts once the secrets are read.
  */
-import { didYouMean } from '../base/suggest.ts'
 import { normalizeInitiatorPattern, normalizeIscsiName } from '../iscsi/names.ts'
 import { type AuthGroup, groupsFor } from '../target/iscsi/auth.ts'
 import {
@@ -111,7 +110,10 @@ function checkUses(
       source.problem(path, `${place}: "${AUTH_NONE}" admits anybody; it stands alone or not at all`)
     } else if (text !== AUTH_NONE && !group) {
       const known = namesOf(entriesOf(source.value, 'auth'))
-      source.problem(path, `${place}: there is no auth group "${text}"${didYouMean(text, known)}`)
+      source.problem(
+        path,
+        `${place}: there is no auth group "${text}"${source.didYouMean(text, known)}`,
+      )
     } else if (uses.some((one) => one.group.name === text)) {
       source.problem(path, `${place}: auth group "${text}" stands twice`)
     } else if (group) {

@@ -4,7 +4,6 @@
  * shape, so that they find their problems beside those of the schema, in one run. Who may log in is checked in
  * config-auth.ts. Called by config.ts.
  */
-import { didYouMean } from '../base/suggest.ts'
 import { normalizeIscsiName } from '../iscsi/names.ts'
 import { describePlace } from './config-issues.ts'
 import { parseListen } from './config-schema.ts'
@@ -97,6 +96,7 @@ export function notAName(text: string): string {
 function checkTargets(source: ConfigSource): void {
   const targets = entriesOf(source.value, 'targets')
   const portals = namesOf(entriesOf(source.value, 'portals'))
+  const devices = deviceNames(source)
   reportDuplicates(source, targets, 'name')
   for (const target of targets) {
     const place = describePlace(source.value, target.path)
@@ -107,18 +107,24 @@ function checkTargets(source: ConfigSource): void {
     const seen = new Set<string>()
     for (const { path, text } of textsOf(target, 'portals')) {
       if (!portals.has(text)) {
-        source.problem(path, `${place}: there is no portal "${text}"${didYouMean(text, portals)}`)
+        source.problem(
+          path,
+          `${place}: there is no portal "${text}"${source.didYouMean(text, portals)}`,
+        )
       } else if (seen.has(text)) source.problem(path, `${place}: portal "${text}" stands twice`)
       seen.add(text)
     }
-    checkLuns(source, target)
+    checkLuns(source, target, devices)
     checkAccess(source, target)
   }
 }
 
-function checkLuns(source: ConfigSource, target: Entry): void {
+function deviceNames(source: ConfigSource): ReadonlySet<string> {
   const devices = isRecord(source.value) ? source.value['devices'] : undefined
-  const known = isRecord(devices) ? Object.keys(devices) : []
+  return new Set(isRecord(devices) ? Object.keys(devices) : [])
+}
+
+function checkLuns(source: ConfigSource, target: Entry, known: ReadonlySet<string>): void {
   const luns = entriesOf(target.value, 'luns', target.path)
   reportDuplicates(source, luns, 'lun')
   const mapped = new Set<string>()
@@ -130,9 +136,9 @@ function checkLuns(source: ConfigSource, target: Entry): void {
       continue
     }
     const { key, name } = backing
-    const isDevice = known.includes(name)
+    const isDevice = known.has(name)
     if (key === 'device' && !isDevice) {
-      const hint = didYouMean(name, known)
+      const hint = source.didYouMean(name, known)
       source.problem([...lun.path, key], `${place}: there is no device "${name}"${hint}`)
     } else if (key === 'volume' && isDevice) {
       source.problem([...lun.path, key], `${place}: "${name}" is a device; write "device: ${name}"`)

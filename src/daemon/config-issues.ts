@@ -11,27 +11,31 @@ import type { ConfigPath, ConfigSource } from './config-source.ts'
 type Issue = z.core.$ZodIssue
 
 /** Keys of the design that this version does not have: named honestly instead of as a typing error. */
-const NOT_YET: Readonly<Record<string, string>> = {
-  volumes: 'volumes are made with "plexus volume create"; the labels on the disks are the truth',
-  role: 'spares are not available in this version; write the device as NAME: PATH',
-  profile: 'profiles are not available in this version; one behaviour suits all initiators',
-  metrics: 'metrics are not available in this version',
-  hooks: 'event hooks are not available in this version',
-}
+const NOT_YET: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    volumes: 'volumes are made with "plexus volume create"; the labels on the disks are the truth',
+    role: 'spares are not available in this version; write the device as NAME: PATH',
+    profile: 'profiles are not available in this version; one behaviour suits all initiators',
+    metrics: 'metrics are not available in this version',
+    hooks: 'event hooks are not available in this version',
+  }),
+)
 
 /** Sections that are lists or mappings of named things, and the noun for one of them. */
-const NOUNS: Readonly<Record<string, string>> = {
-  portals: 'portal',
-  auth: 'auth group',
-  devices: 'device',
-  targets: 'target',
-}
+const NOUNS: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    portals: 'portal',
+    auth: 'auth group',
+    devices: 'device',
+    targets: 'target',
+  }),
+)
 
 /** The value at `path` in plain data, or undefined. */
 export function valueAt(value: unknown, path: ConfigPath): unknown {
   let at = value
   for (const part of path) {
-    if (typeof at !== 'object' || at === null) return undefined
+    if (typeof at !== 'object' || at === null || !Object.hasOwn(at, part)) return undefined
     at = (at as Record<PropertyKey, unknown>)[part]
   }
   return at
@@ -41,7 +45,7 @@ export function valueAt(value: unknown, path: ConfigPath): unknown {
 export function describePlace(value: unknown, path: ConfigPath): string {
   const [section, item, part, index] = path
   if (section === undefined) return 'the configuration'
-  const noun = NOUNS[String(section)]
+  const noun = NOUNS.get(String(section))
   if (noun === undefined || item === undefined) return `"${String(section)}"`
   const named = typeof item === 'number' ? valueAt(value, [section, item, 'name']) : item
   const head =
@@ -105,7 +109,7 @@ function reportUnknownKeys(source: ConfigSource, path: ConfigPath, keys: readonl
   for (const key of keys) {
     const hint = didYouMean(key, known)
     const text =
-      NOT_YET[key] ?? `unknown key "${key}" in ${describePlace(source.value, path)}${hint}`
+      NOT_YET.get(key) ?? `unknown key "${key}" in ${describePlace(source.value, path)}${hint}`
     source.problemAtKey([...path, key], text)
   }
 }
@@ -113,6 +117,10 @@ function reportUnknownKeys(source: ConfigSource, path: ConfigPath, keys: readonl
 /** Reports `issue`, found at `base` + its own path. Unions are followed into the branch that fits best. */
 export function reportIssue(source: ConfigSource, issue: Issue, base: ConfigPath = []): void {
   const path = [...base, ...issue.path]
+  if (source.isFull) {
+    source.problem(path, issue.message)
+    return
+  }
   const value = valueAt(source.value, path)
   if (issue.code === 'unrecognized_keys') {
     reportUnknownKeys(source, path, issue.keys)

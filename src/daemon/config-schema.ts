@@ -232,6 +232,10 @@ const target = z.strictObject({
     ),
 })
 
+const machine = z
+  .string()
+  .regex(/^[0-9a-f]{12}$/, 'write the 12 digits by which plexusd names the other machine')
+
 export const configSchema = z.strictObject({
   version: z.literal(1),
   portals: z.array(portal).default([]),
@@ -301,6 +305,14 @@ export const configSchema = z.strictObject({
   state: z
     .strictObject({
       dir: z.string().min(1).default(STATE_DIR_DEFAULT).describe('Where LUN identities are kept'),
+      movedFrom: machine
+        .optional()
+        .describe(
+          'The disks of that machine are here now: LUNs keep the identities they had there',
+        ),
+      copiedFrom: machine
+        .optional()
+        .describe('The folder is a copy, and that machine still serves: LUNs get new identities'),
     })
     .prefault({}),
   control: z
@@ -340,8 +352,12 @@ export function knownKeys(path: readonly PropertyKey[]): readonly string[] {
     at =
       typeof part === 'number'
         ? mapping?.items
-        : (mapping?.properties?.[String(part)] ?? (typeof rest === 'object' ? rest : undefined))
+        : (own(mapping?.properties, String(part)) ?? (typeof rest === 'object' ? rest : undefined))
   }
   const mapping = at?.anyOf?.find((one) => one.properties) ?? at
   return Object.keys(mapping?.properties ?? {})
+}
+
+function own<T>(record: Readonly<Record<string, T>> | undefined, key: string): T | undefined {
+  return record && Object.hasOwn(record, key) ? record[key] : undefined
 }

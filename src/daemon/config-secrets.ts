@@ -5,6 +5,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { chapCredentialsProblem } from '../iscsi/chap.ts'
+import { openToAll } from './config-files.ts'
 import { describePlace, valueAt } from './config-issues.ts'
 import type { ConfigPath, ConfigSource } from './config-source.ts'
 
@@ -41,18 +42,40 @@ export function readSecrets(source: ConfigSource, baseDir: string): Secrets {
 
 /** RFC 7143, 9.2.1: a secret never serves both directions, or a peer could reflect challenges. */
 function checkDirections(source: ConfigSource, secrets: Secrets): void {
+  const groupOf = new Map<string, number>()
   for (const [key, secret] of secrets) {
-    const [index, role] = key.split('.')
-    if (role !== 'mutual') continue
-    const twin = [...secrets].find(([other, one]) => other.endsWith('.chap') && one.equals(secret))
-    if (!twin) continue
-    const path = ['auth', Number(index), 'mutual', 'secretFile']
-    const other = describePlace(source.value, ['auth', Number.parseInt(twin[0], 10)])
+    if (key.endsWith('.chap')) groupOf.set(secret.toString('hex'), Number.parseInt(key, 10))
+  }
+  for (const [key, secret] of secrets) {
+    const twin = key.endsWith('.mutual') ? groupOf.get(secret.toString('hex')) : undefined
+    if (twin === undefined) continue
+    const path = ['auth', Number.parseInt(key, 10), 'mutual', 'secretFile']
+    const other = describePlace(source.value, ['auth', twin])
     source.problem(
       path,
       `${describePlace(source.value, path)}: this is the secret of "chap" in ${other}; they must differ`,
     )
   }
+}
+
+/** The marks by which editors tell encodings apart: initiators would have to send them, too. */
+const BYTE_ORDER_MARKS = ['efbbbf', 'fffe', 'feff']
+
+/** What is doubtful in the text of a secret, as a sentence; `isProblem`: nobody could log in with it. */
+function encodingFault(secret: Buffer): { isProblem: boolean; text: string } | undefined {
+  const hex = secret.toString('hex')
+  if (BYTE_ORDER_MARKS.some((mark) => hex.startsWith(mark))) {
+    const text =
+      'begins with a byte order mark, which would be a part of the secret; save it as UTF-8 without one'
+    return { isProblem: true, text }
+  }
+  if (secret.includes(0x0a) || secret.includes(0x0d) || secret.includes(0x00)) {
+    return { isProblem: true, text: 'must hold one line of text' }
+  }
+  if (/^\s|\s$/.test(secret.toString('latin1'))) {
+    return { isProblem: false, text: 'begins or ends with blanks, which are a part of the secret' }
+  }
+  return undefined
 }
 
 /** The secret in `absolute` without its line end; what is wrong becomes a problem at `path`. */
@@ -80,9 +103,12 @@ function readSecret(source: ConfigSource, path: ConfigPath, absolute: string): B
     )
   }
   const secret = withoutLineEnd(bytes)
-  if (secret.includes(0x0a) || secret.includes(0x00)) {
-    source.problem(path, `${place}: ${absolute} must hold one line of text`)
-  }
+  const fault = encodingFault(secret)
+  if (fault?.isProblem) source.problem(path, `${place}: ${absolute} ${fault.text}`)
+  else if (fault) source.warning(path, `${place}: ${absolute} ${fault.text}`)
+  const open = openToAll(absolute)
+  // What the file itself permits has been said.
+  if (open !== undefined && (mode & OTHERS_MODE) === 0) source.warning(path, `${place}: ${open}`)
   return secret
 }
 

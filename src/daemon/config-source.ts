@@ -12,7 +12,10 @@ import {
   isSeq,
   LineCounter,
   parseDocument,
+  visit,
 } from 'yaml'
+import { CONFIG_PROBLEMS } from '../base/limits.ts'
+import { didYouMean } from '../base/suggest.ts'
 
 export type ConfigPath = readonly PropertyKey[]
 
@@ -33,6 +36,7 @@ export class ConfigSource {
   readonly #warnings: Problem[] = []
   readonly #lines = new LineCounter()
   readonly #document: Document
+  #omitted = 0
 
   /** Parses `text`; syntax errors become problems. `file` is named in messages by its last part. */
   constructor(text: string, file: string) {
@@ -47,12 +51,32 @@ export class ConfigSource {
     for (const error of this.#document.warnings) {
       this.#add(this.#problems, error.pos[0], error.message)
     }
+    // No object of JavaScript can have it as an ordinary key: what stands there would vanish without a word.
+    visit(this.#document, {
+      Pair: (_, { key }) => {
+        if (!isScalar(key) || key.value !== '__proto__') return
+        this.#add(this.#problems, startOf(key) ?? 0, '"__proto__" cannot be a name or a key here')
+      },
+    })
     this.value = this.#problems.length === 0 ? this.#plainValue() : undefined
   }
 
-  /** Problems in the order of the text. */
+  /** Problems in the order of the text, {@link CONFIG_PROBLEMS} at most; the last one counts the others. */
   get problems(): readonly Problem[] {
-    return inOrder(this.#problems)
+    const described = inOrder(this.#problems)
+    if (this.#omitted === 0) return described
+    const message = `${this.#omitted} more problems are not listed; mend these first`
+    return [...described, { where: basename(this.file), line: 0, column: 0, message }]
+  }
+
+  /** No other problem is described, only counted: what costs time to say is not needed. */
+  get isFull(): boolean {
+    return this.#problems.length >= CONFIG_PROBLEMS
+  }
+
+  /** As suggest.ts has it, while problems are described. */
+  didYouMean(name: string, known: Iterable<string>): string {
+    return this.isFull ? '' : didYouMean(name, known)
   }
 
   get warnings(): readonly Problem[] {
@@ -61,12 +85,14 @@ export class ConfigSource {
 
   /** Adds a problem at the value at `path`, or at the nearest enclosing value that is in the text. */
   problem(path: ConfigPath, message: string): void {
-    this.#add(this.#problems, this.#offsetOf(path, 'value'), message)
+    if (this.isFull) this.#omitted++
+    else this.#add(this.#problems, this.#offsetOf(path, 'value'), message)
   }
 
   /** Adds a problem at the key that `path` ends with. */
   problemAtKey(path: ConfigPath, message: string): void {
-    this.#add(this.#problems, this.#offsetOf(path, 'key'), message)
+    if (this.isFull) this.#omitted++
+    else this.#add(this.#problems, this.#offsetOf(path, 'key'), message)
   }
 
   warning(path: ConfigPath, message: string): void {

@@ -15,6 +15,7 @@ import { normalizeIscsiName } from '../iscsi/names.ts'
 import type { DigestChoice } from '../iscsi/parameters.ts'
 import { checkAuth } from './config-auth.ts'
 import { checkConfig } from './config-checks.ts'
+import { openToAll } from './config-files.ts'
 import { reportIssue } from './config-issues.ts'
 import {
   type ConfigInput,
@@ -26,6 +27,7 @@ import {
 } from './config-schema.ts'
 import { readSecrets, type Secrets } from './config-secrets.ts'
 import { ConfigSource, type Problem } from './config-source.ts'
+import type { Origin } from './identity-draft.ts'
 
 export interface PortalConfig {
   readonly name: string
@@ -119,6 +121,8 @@ export interface Config {
   readonly engine: 'auto' | 'io_uring' | 'threads'
   /** Absolute. */
   readonly stateDir: string
+  /** The administrator's word on identities that another machine has made. */
+  readonly origin: Origin
   /** Absolute; undefined: where systemd says, or the usual place. */
   readonly controlDir: string | undefined
   /** Doubts that do not keep the daemon from running. */
@@ -166,6 +170,8 @@ export function parseConfig(text: string, file: string): Config {
   checkConfig(source)
   const secrets = readSecrets(source, dirname(file))
   checkAuth(source, secrets)
+  const open = openToAll(file)
+  if (open !== undefined) source.warning([], open)
   if (source.problems.length > 0 || !parsed.data) throw new ConfigError(file, source.problems)
   return { ...resolveConfig(parsed.data, secrets, file, source.warnings), text }
 }
@@ -289,6 +295,7 @@ function resolveConfig(
     log: data.log,
     engine: data.hal.engine,
     stateDir: resolve(base, data.state.dir),
+    origin: { movedFrom: data.state.movedFrom, copiedFrom: data.state.copiedFrom },
     controlDir: data.control.dir === undefined ? undefined : resolve(base, data.control.dir),
     warnings,
   }

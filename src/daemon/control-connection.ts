@@ -24,6 +24,7 @@ import {
   RpcFault,
   type RpcRequest,
 } from '../control/protocol.ts'
+import type { FairShare } from './fair-share.ts'
 import type { ControlContext, Method } from './methods/context.ts'
 
 const OUTPUT_MAJOR = 1
@@ -31,6 +32,7 @@ const OUTPUT_MINOR = 0
 
 export class ControlConnection {
   readonly methods: ReadonlyMap<string, Method>
+  readonly #share: FairShare
   readonly #socket: Socket
   readonly #context: ControlContext
   readonly #logLimit: LogLimit
@@ -43,7 +45,9 @@ export class ControlConnection {
     methods: ReadonlyMap<string, Method>,
     context: ControlContext,
     logLimit: LogLimit,
+    share: FairShare,
   ) {
+    this.#share = share
     this.#socket = socket
     this.methods = methods
     // Each request under way may listen.
@@ -55,8 +59,15 @@ export class ControlConnection {
     })
     // What fails here ends in 'close'; there is nobody to tell.
     socket.on('error', () => {})
-    socket.on('close', () => this.#aborter.abort())
-    socket.on('data', (chunk) => this.#receive(chunk))
+    socket.on('close', () => {
+      this.#aborter.abort()
+      share.forget(this)
+    })
+    socket.on('data', (chunk) => {
+      // Nothing more is read before this has been worked off: a client is not heard faster than it is served.
+      socket.pause()
+      this.#workOff(this.#splitter.push(chunk))
+    })
   }
 
   /** Ends the connection and what it has under way. */
@@ -65,14 +76,26 @@ export class ControlConnection {
     this.#socket.destroy()
   }
 
-  #receive(chunk: Buffer): void {
-    try {
-      for (const line of this.#splitter.push(chunk)) this.#take(line)
-    } catch (error) {
-      if (!(error instanceof RpcFault)) throw error
-      this.#sendFault(error)
-      this.#socket.destroySoon()
-    }
+  #workOff(lines: Iterator<string>): void {
+    this.#share.run(this, () => {
+      const socket = this.#socket
+      if (socket.destroyed) return
+      try {
+        const next = lines.next()
+        if (next.done) {
+          socket.resume()
+          return
+        }
+        this.#take(next.value)
+      } catch (error) {
+        if (!(error instanceof RpcFault)) throw error
+        this.#sendFault(error)
+        socket.destroySoon()
+        return
+      }
+      if (socket.writableNeedDrain) socket.once('drain', () => this.#workOff(lines))
+      else this.#workOff(lines)
+    })
   }
 
   #take(line: string): void {
@@ -120,7 +143,9 @@ export class ControlConnection {
       })
       const command = commandName(spec)
       const outputVersion = { command, major: OUTPUT_MAJOR, minor: OUTPUT_MINOR }
+      const beganMs = this.#context.clock.nowMs()
       this.#send(encodeMessage({ id, result: { outputVersion, ...answer } }))
+      this.#share.charge(this.#context.clock.nowMs() - beganMs)
     } catch (error) {
       const failure = toPlexusError(error, spec.name, methodName(spec))
       // Not one of ours: a defect, which must be seen, but does not end the service of all LUNs.

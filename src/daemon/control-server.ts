@@ -8,7 +8,12 @@ import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, unlinkSync } 
 import { createConnection, createServer, type Server } from 'node:net'
 import { dirname } from 'node:path'
 import { PlexusError, toPlexusError } from '../base/errors.ts'
-import { CONTROL_CLIENTS, STRANGER_LOG_LINES, STRANGER_LOG_PERIOD_MS } from '../base/limits.ts'
+import {
+  CONTROL_CLIENTS,
+  STATUS_SHARE,
+  STRANGER_LOG_LINES,
+  STRANGER_LOG_PERIOD_MS,
+} from '../base/limits.ts'
 import { LogLimit } from '../base/log-limit.ts'
 import { commandName, methodName } from '../control/daemon-verbs.ts'
 import {
@@ -20,16 +25,27 @@ import {
   socketPaths,
 } from '../control/protocol.ts'
 import { ControlConnection } from './control-connection.ts'
+import { FairShare } from './fair-share.ts'
 import type { ControlContext, Method } from './methods/context.ts'
 
 /** A probe of a socket file that nobody answers on ends after this time. */
 const PROBE_MS = 1_000
+/** So many clients too many are told so at the same time; the others are only closed. */
+const REFUSALS_AT_ONCE = 4
 /** Nobody but us may connect before the mode is set. */
 const UMASK_CLOSED = 0o177
 
 export interface ControlServerOptions {
   readonly context: ControlContext
   readonly methods: readonly Method[]
+}
+
+/** What the clients of one socket get. */
+interface Access {
+  readonly methods: ReadonlyMap<string, Method>
+  readonly context: ControlContext
+  /** Of the event loop's time. */
+  readonly share: number
 }
 
 export class ControlServer {
@@ -52,9 +68,18 @@ export class ControlServer {
   async listen(dir: string): Promise<void> {
     const paths = socketPaths(dir)
     const looking = new Map([...this.#methods].map(([name, method]) => [name, forLookers(method)]))
+    const context = this.#context
     try {
-      await this.#open(paths.control, CONTROL_SOCKET_MODE, this.#methods)
-      await this.#open(paths.status, STATUS_SOCKET_MODE, looking)
+      await this.#open(paths.control, CONTROL_SOCKET_MODE, {
+        methods: this.#methods,
+        context,
+        share: 1,
+      })
+      await this.#open(paths.status, STATUS_SOCKET_MODE, {
+        methods: looking,
+        context: withoutNames(context),
+        share: STATUS_SHARE,
+      })
       this.#giveToGroup(paths.control)
     } catch (error) {
       await this.close()
@@ -73,13 +98,14 @@ export class ControlServer {
     )
   }
 
-  async #open(path: string, mode: number, methods: ReadonlyMap<string, Method>): Promise<void> {
+  async #open(path: string, mode: number, { methods, context, share }: Access): Promise<void> {
     try {
       mkdirSync(dirname(path), { recursive: true, mode: 0o755 })
     } catch (error) {
       throw listenError(path, error as NodeJS.ErrnoException)
     }
     await removeStale(path)
+    const fairShare = new FairShare(context.clock, share)
     const server = createServer((socket) => {
       const ofServer = [...this.#connections].filter((one) => one.methods === methods)
       if (ofServer.length >= CONTROL_CLIENTS) {
@@ -93,10 +119,12 @@ export class ControlServer {
         socket.destroySoon()
         return
       }
-      const connection = new ControlConnection(socket, methods, this.#context, this.#limit)
+      const connection = new ControlConnection(socket, methods, context, this.#limit, fairShare)
       this.#connections.add(connection)
       socket.once('close', () => this.#connections.delete(connection))
     })
+    // Beyond the few that are told why, refusing must cost next to nothing.
+    server.maxConnections = CONTROL_CLIENTS + REFUSALS_AT_ONCE
     await new Promise<void>((resolve, reject) => {
       const onError = (error: NodeJS.ErrnoException): void => reject(listenError(path, error))
       server.once('error', onError)
@@ -180,15 +208,29 @@ function listenError(path: string, error: NodeJS.ErrnoException): PlexusError {
   })
 }
 
-/** What status.sock has under the name of a method: itself, or for one that changes something a refusal. */
+/** Who is logged in, from where and as whom is not for every user of the system. */
+function withoutNames(context: ControlContext): ControlContext {
+  return {
+    ...context,
+    sessions: () =>
+      context.sessions().map((one) => ({
+        ...one,
+        initiatorName: '(hidden)',
+        remoteAddress: '(hidden)',
+        authenticatedAs: undefined,
+      })),
+  }
+}
+
+/** What status.sock has under the name of a method: itself, or a refusal where it changes or tells too much. */
 function forLookers(method: Method): Method {
   const { spec } = method
-  if (spec.readOnly) return method
+  if (spec.readOnly && !spec.confidential) return method
   const refuse = async (): Promise<never> => {
     throw new PlexusError('permission', {
       op: spec.name,
       subject: methodName(spec),
-      message: `plexus ${commandName(spec)} changes something: status.sock does not take it, control.sock does`,
+      message: `plexus ${commandName(spec)} is not for everybody: status.sock does not take it, control.sock does`,
     })
   }
   // Nothing is done, so nothing is logged: anybody may ask.

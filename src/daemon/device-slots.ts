@@ -7,12 +7,14 @@ import { formatSize } from '../base/bytes.ts'
 import type { Clock, Timer } from '../base/clock.ts'
 import { withinTime } from '../base/deadline.ts'
 import { PlexusError, toPlexusError } from '../base/errors.ts'
-import { DEVICE_CLOSE_MS, DEVICE_RETRY_MS } from '../base/limits.ts'
+import { DEVICE_CLOSE_MS, DEVICE_RETRY_MS, DEVICES_AT_ONCE, LABEL_READ_MS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import { inLanes } from '../base/turns.ts'
 import type { Topology } from '../engine/geom/topology.ts'
 import type { BlockDevice } from '../hal/block-device.ts'
 import { deviceContents, formatContents } from '../hal/device-contents.ts'
-import { type DeviceWatch, watchDevices } from '../hal/device-watch.ts'
+import { wwidAt } from '../hal/device-identity.ts'
+import { ABSENT, type DeviceWatch, deviceAt, watchDevices } from '../hal/device-watch.ts'
 import { flush } from '../hal/io.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
 import { openDevice } from '../hal/open-device.ts'
@@ -24,8 +26,16 @@ interface Slot {
   device: BlockDevice | undefined
   /** Ends the subscription to the device's events. */
   unsubscribe: () => void
+  /** What was at the path when the device was opened ({@link deviceAt}). */
+  seen: string | undefined
+  /** The file that was served and that the path leads to no more: no other one takes its place by itself. */
+  lost: string | undefined
+  /** What is wrong with the path of a device that is served all the same. */
+  warning: string | undefined
   /** Why there is no device; said once, not at every attempt. */
   reason: string | undefined
+  /** It is somebody else's now. */
+  inUse: boolean
   /** An attempt is under way: slots change one step at a time. */
   opening: Promise<void> | undefined
   removed: boolean
@@ -46,24 +56,31 @@ export interface SlotReport {
   readonly ready: boolean
   /** Why it is not ready. */
   readonly reason: string | undefined
+  /** What is wrong although it is ready. */
+  readonly warning?: string | undefined
+  /** Another file is at its path than the one that was served: a reload takes it. */
+  readonly replaced?: boolean
 }
+
+/** Stands for a file that cannot come back. */
+const DELETED = 'deleted'
 
 export class DeviceSlots {
   readonly #options: DeviceSlotsOptions
   readonly #slots = new Map<string, Slot>()
+  readonly #byPath = new Map<string, Set<Slot>>()
+  #examined: Promise<void> = Promise.resolve()
   readonly #watch: DeviceWatch
   readonly #retry: Timer
 
   constructor(options: DeviceSlotsOptions) {
     this.#options = options
     this.#watch = watchDevices(
-      () => [...this.#slots.values()].map((slot) => slot.config.path),
+      () => [...this.#byPath.keys()],
       options.clock,
-      (path, event) => {
-        if (event === 'arrived') this.#retryWhere((slot) => slot.config.path === path)
-      },
+      (path, found) => this.#pathChanged(path, found),
     )
-    this.#retry = options.clock.every(DEVICE_RETRY_MS, () => this.#retryWhere(() => true))
+    this.#retry = options.clock.every(DEVICE_RETRY_MS, () => this.#openAgain(this.#slots.values()))
   }
 
   get total(): number {
@@ -72,12 +89,20 @@ export class DeviceSlots {
 
   /** All slots, in the order of the configuration. */
   report(): readonly SlotReport[] {
-    return [...this.#slots.values()].map(({ config, device, reason }) => ({
+    return [...this.#slots.values()].map(({ config, device, reason, warning, lost }) => ({
       name: config.name,
       path: config.path,
       ready: device !== undefined,
       reason: device ? undefined : (reason ?? 'being opened'),
+      warning,
+      replaced: lost !== undefined,
     }))
+  }
+
+  /** Devices whose file was deleted or replaced. */
+  get replaced(): ReadonlySet<string> {
+    const lost = [...this.#slots].filter(([, slot]) => slot.lost !== undefined)
+    return new Set(lost.map(([name]) => name))
   }
 
   /** The configuration of a slot; undefined: there is no slot of that name. */
@@ -106,19 +131,27 @@ export class DeviceSlots {
   /** Makes the slots of `configs` and tries each device once; one that cannot be opened is no error. */
   async add(configs: readonly DeviceConfig[]): Promise<void> {
     for (const config of configs) {
-      this.#slots.set(config.name, {
+      const slot: Slot = {
         config,
         device: undefined,
         unsubscribe: () => {},
+        seen: undefined,
+        lost: undefined,
+        warning: undefined,
         reason: undefined,
+        inUse: false,
         opening: undefined,
         removed: false,
-      })
+      }
+      this.#slots.set(config.name, slot)
+      const same = this.#byPath.get(config.path)
+      if (same) same.add(slot)
+      else this.#byPath.set(config.path, new Set([slot]))
     }
     // Those for LUNs come last: by then it is known which sets this machine has.
     for (const exported of [false, true]) {
       const now = configs.filter((config) => config.exported === exported)
-      await Promise.all(now.map((config) => this.#tryOpen(config.name)))
+      await inLanes(now, DEVICES_AT_ONCE, (config) => this.#tryOpen(config.name))
     }
   }
 
@@ -133,6 +166,9 @@ export class DeviceSlots {
       if (!slot) return
       this.#slots.delete(name)
       slot.removed = true
+      const same = this.#byPath.get(slot.config.path)
+      same?.delete(slot)
+      if (same?.size === 0) this.#byPath.delete(slot.config.path)
       await slot.opening
       const { device } = slot
       this.#detach(slot, 'removed from the configuration')
@@ -182,13 +218,48 @@ export class DeviceSlots {
     return failures
   }
 
-  #retryWhere(wanted: (slot: Slot) => boolean): void {
-    for (const [name, slot] of this.#slots) {
-      if (slot.device || slot.opening || !wanted(slot)) continue
-      this.#tryOpen(name).catch((error: unknown) => {
-        this.#options.log.error({ err: error, device: name }, 'opening failed unexpectedly')
-      })
+  #openAgain(slots: Iterable<Slot>): void {
+    const missing = [...slots].filter(({ device, opening }) => !device && !opening)
+    inLanes(missing, DEVICES_AT_ONCE, async ({ device, opening, config }) => {
+      if (!device && !opening) await this.#tryOpen(config.name)
+    }).catch((error: unknown) => {
+      this.#options.log.error({ err: error }, 'opening failed unexpectedly')
+    })
+  }
+
+  /** The path leads to `found` now: a device that is missing may have come, one that is open may have been replaced. */
+  #pathChanged(path: string, found: string): void {
+    const slots = [...(this.#byPath.get(path) ?? [])]
+    if (found !== ABSENT) this.#openAgain(slots)
+    for (const slot of slots) {
+      if (slot.device && slot.seen !== undefined && !slot.opening) this.#compare(slot, found)
     }
+  }
+
+  #compare(slot: Slot, found: string): void {
+    const { device, config } = slot
+    if (!device) return
+    const { topology } = this.#options
+    const { name, path } = config
+    slot.warning = undefined
+    if (found === slot.seen) return
+    if (slot.seen?.startsWith('file ')) {
+      slot.lost = device.deleted ? DELETED : slot.seen
+      const why =
+        found === ABSENT
+          ? `${path} was deleted or renamed`
+          : `another file has taken the place of ${path}`
+      void topology.removeDevice(name, removedError(name, why))
+      this.#lost(slot, device, why)
+      return
+    }
+    const wwid = device.identity.wwid
+    if (wwid !== undefined && found !== ABSENT && wwidAt(path) === wwid) return
+    slot.warning =
+      found === ABSENT
+        ? `nothing is at ${path} any more; the device that was there at the start is served on`
+        : `${path} leads to another device now; the one that was there at the start is served on`
+    topology.events.emit('warning', 'device-path', name, `device ${name}: ${slot.warning}`)
   }
 
   #tryOpen(name: string): Promise<void> {
@@ -203,14 +274,19 @@ export class DeviceSlots {
   async #open(slot: Slot): Promise<void> {
     const { queue, clock, log } = this.#options
     const { name, path, readOnly } = slot.config
+    const found = await deviceAt(path)
+    if (slot.lost !== undefined && found !== slot.lost) return this.#awaitReload(slot, found)
     let device: BlockDevice
     try {
-      device = await openDevice(path, { queue, clock, log, readOnly })
+      device = await openDevice(path, { queue, clock, log, readOnly, explain: !slot.inUse })
     } catch (error) {
       this.#notReady(slot, toPlexusError(error, 'open', path))
       return
     }
     try {
+      slot.lost = undefined
+      slot.seen = await deviceAt(path)
+      if (slot.seen !== found) throw changed(path)
       if (slot.removed) await device.close()
       else await this.#attach(slot, device)
     } catch (error) {
@@ -225,17 +301,20 @@ export class DeviceSlots {
     const { topology, guard, log } = this.#options
     const { name, exported } = slot.config
     const { logicalBlockBytes, sizeBytes } = device.geometry
-    if (!exported) guard.takeBack(slot.config, device.identity)
+    if (!exported) await guard.takeBack(slot.config, device.identity)
     const opaque = exported && !(await guard.belongsHere(slot.config, device))
     log.info(
       { event: 'device-ready', device: name },
       `device ${name} is ready: ${device.path}, ${formatSize(sizeBytes)}, blocks of ${logicalBlockBytes} bytes`,
     )
     slot.unsubscribe = device.onEvent((event) => {
-      if (event === 'gone' && slot.device === device) this.#lost(slot, device)
+      if (event !== 'gone' || slot.device !== device) return
+      if (device.deleted) slot.lost = DELETED
+      this.#lost(slot, device, device.deleted ? `${device.path} was deleted` : undefined)
     })
     slot.device = device
     slot.reason = undefined
+    slot.inUse = false
     await topology.addDevice(name, device, { opaque })
     this.#sayContents(name, device)
   }
@@ -245,7 +324,7 @@ export class DeviceSlots {
    * refused; but a member of this machine's own RAID or volume group, not started yet, is worth a warning.
    */
   #sayContents(name: string, device: BlockDevice): void {
-    const { log } = this.#options
+    const { log, clock } = this.#options
     const say = async (): Promise<void> => {
       const found = await deviceContents(device)
       if (found.length === 0) return
@@ -260,13 +339,23 @@ export class DeviceSlots {
         )
       }
     }
-    say().catch((error: unknown) => {
-      log.warn({ err: error, device: name }, `the contents of device ${name} could not be examined`)
-    })
+    // One after the other: each takes memory and a part of the event loop.
+    this.#examined = this.#examined
+      .then(() => withinTime(clock, say(), LABEL_READ_MS))
+      .then(
+        () => {},
+        (error: unknown) => {
+          const text = `the contents of device ${name} could not be examined`
+          log.warn({ err: error, device: name }, text)
+        },
+      )
   }
 
   #notReady(slot: Slot, error: PlexusError): void {
-    if (slot.reason === error.message) return
+    const isInUse = error.kind === 'in-use'
+    // Who holds it is found out once: that means a look at every process.
+    if (slot.reason === error.message || (slot.inUse && isInUse)) return
+    slot.inUse = isInUse
     slot.reason = error.message
     this.#options.log.warn(
       { event: 'device-not-ready', device: slot.config.name, kind: error.kind },
@@ -274,11 +363,25 @@ export class DeviceSlots {
     )
   }
 
-  #lost(slot: Slot, device: BlockDevice): void {
+  /** A file is there, and it is not the one that initiators know: its content would surprise them. */
+  #awaitReload(slot: Slot, found: string | undefined): void {
+    if (found === ABSENT || found === undefined) return
+    const { path } = slot.config
+    this.#notReady(
+      slot,
+      new PlexusError('foreign', {
+        op: 'open',
+        subject: path,
+        message: `${path} is another file than the one that was served; plexus config apply takes it`,
+      }),
+    )
+  }
+
+  #lost(slot: Slot, device: BlockDevice, why = `${device.path} is gone`): void {
     const { log, topology } = this.#options
     const { name } = slot.config
-    this.#detach(slot, `${device.path} is gone`)
-    log.error({ event: 'device-gone', device: name }, `device ${name} is gone: ${device.path}`)
+    this.#detach(slot, why)
+    topology.events.emit('critical', 'device-gone', name, `device ${name} is not served: ${why}`)
     const leave = async (): Promise<void> => {
       // A device that comes back under this name must find the old one out of the graph.
       await topology.quiet()
@@ -293,14 +396,23 @@ export class DeviceSlots {
     slot.unsubscribe()
     slot.unsubscribe = () => {}
     slot.device = undefined
+    slot.warning = undefined
     slot.reason = reason
   }
 }
 
-function removedError(name: string): PlexusError {
+function removedError(name: string, why = 'it was taken out of the configuration'): PlexusError {
   return new PlexusError('gone', {
     op: 'use',
     subject: name,
-    message: `device ${name} was taken out of the configuration`,
+    message: `device ${name} is not there: ${why}`,
+  })
+}
+
+function changed(path: string): PlexusError {
+  return new PlexusError('gone', {
+    op: 'open',
+    subject: path,
+    message: `${path} was replaced while it was opened`,
   })
 }

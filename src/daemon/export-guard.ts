@@ -19,7 +19,8 @@ import { type Label, readLabel } from '../engine/geom/label.ts'
 import type { GeomClass } from '../engine/geom/types.ts'
 import type { BlockDevice, DeviceIdentity } from '../hal/block-device.ts'
 import type { DeviceConfig } from './config.ts'
-import { type IdentityStore, markOf } from './identity-store.ts'
+import { type IdentityDraft, markOf } from './identity-draft.ts'
+import type { IdentityStore } from './identity-store.ts'
 
 /** A device that must not be served as it is: `message` says what is on it, `action` what to type. */
 export class ExportRefused extends PlexusError {
@@ -38,7 +39,7 @@ export class ExportRefused extends PlexusError {
 
 export interface ExportGuardOptions {
   readonly classes: readonly GeomClass[]
-  readonly identities: Pick<IdentityStore, 'isLent' | 'lend' | 'takeBack'>
+  readonly identities: Pick<IdentityStore, 'isLent' | 'change'>
   readonly clock: Clock
   readonly log: Logger
 }
@@ -65,9 +66,11 @@ export class ExportGuard {
   }
 
   /** A device that no LUN names is this machine's own: what is put on it from now on says nothing of initiators. */
-  takeBack(config: DeviceConfig, identity: DeviceIdentity): void {
+  async takeBack(config: DeviceConfig, identity: DeviceIdentity): Promise<void> {
+    const { identities } = this.#options
     const disk = evidenceOf(config.path, identity)
-    if (disk !== undefined) this.#options.identities.takeBack(disk)
+    if (disk === undefined || !identities.isLent(disk)) return
+    await identities.change((draft) => draft.takeBack(disk))
   }
 
   /** Throws {@link ExportRefused} when initiators must not have the device. True: it carries no label. */
@@ -90,18 +93,10 @@ export class ExportGuard {
     return false
   }
 
-  /** Remembers that the device, identified under its name, had no label when it was exported. */
-  lend(config: DeviceConfig, identity: DeviceIdentity): void {
+  /** Notes in the draft that the device, identified under its name, had no label when it was exported. */
+  lend(draft: IdentityDraft, config: DeviceConfig, identity: DeviceIdentity): void {
     const disk = evidenceOf(config.path, identity)
-    if (disk === undefined) return
-    try {
-      this.#options.identities.lend(config.name, disk)
-    } catch (error) {
-      // Without the note a label that an initiator writes is doubted at the next start; that is no reason not to serve.
-      if (!(error instanceof PlexusError)) throw error
-      const { name } = config
-      this.#options.log.warn({ err: error, device: name }, `device ${name}: ${error.message}`)
-    }
+    if (disk !== undefined && !this.#options.identities.isLent(disk)) draft.lend(config.name, disk)
   }
 
   /** One disk that hangs must not keep the others from being served. */

@@ -16,6 +16,7 @@ import { PlexusError } from '../base/errors.ts'
 import { assertLimits } from '../base/limits.ts'
 import { createLogger, type Logger } from '../base/log.ts'
 import { systemRandom } from '../base/random.ts'
+import { inTurns } from '../base/turns.ts'
 import { plexusVersion } from '../base/version.ts'
 import { CONTROL_DIR_DEFAULT } from '../control/protocol.ts'
 import { createEngine } from '../engine/engine.ts'
@@ -25,8 +26,10 @@ import { Appliance } from './appliance.ts'
 import { labelWarnings } from './check-labels.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
 import { configJsonSchema } from './config-schema.ts'
+import { readConfig } from './config-thread.ts'
 import { ControlServer } from './control-server.ts'
 import { IdentityStore } from './identity-store.ts'
+import { machineId } from './machine-id.ts'
 import { controlMethods } from './methods/table.ts'
 import { describePlan } from './reconcile.ts'
 import { SHUTDOWN_MS, shutDown } from './shutdown.ts'
@@ -124,6 +127,7 @@ class Daemon {
         dir: config.stateDir,
         revision: version.split('.').slice(0, 2).join('.'),
         log,
+        machine: machineId(),
       }),
       clock: realClock,
       log,
@@ -137,11 +141,11 @@ class Daemon {
         log: log.child({ part: 'control' }),
         now: () => new Date(),
         config: () => appliance.config,
+        plan: (next) => appliance.plan(next),
         devices: () => appliance.devices.report(),
         units: () => appliance.units.report(),
         sessions: () => appliance.server.sessions(),
         targetLoad: () => appliance.server.load(),
-        plan: (next) => appliance.plan(next),
         reload: () => this.reload(),
       },
     })
@@ -151,7 +155,7 @@ class Daemon {
   }
 
   async start(config: Config): Promise<void> {
-    this.#warnOf(config)
+    await this.#warnOf(config)
     await this.#appliance.apply(config)
     await this.#control.listen(controlDir(config))
     for (const { group, address, port } of this.#appliance.server.addresses()) {
@@ -181,10 +185,10 @@ class Daemon {
     if (this.#stoppingSinceMs !== undefined) return []
     this.#systemd.reloading()
     try {
-      const config = loadConfig(this.#file)
-      this.#warnOf(config)
+      const config = await readConfig(this.#file)
+      await this.#warnOf(config)
       const steps = describePlan(await this.#appliance.apply(config))
-      for (const step of steps) this.#log.info({ event: 'reload-step' }, step)
+      await inTurns(steps, (step) => this.#log.info({ event: 'reload-step' }, step))
       this.#log.info(
         { event: 'reloaded', steps: steps.length },
         steps.length > 0 ? 'the new configuration runs' : 'the configuration has not changed',
@@ -236,17 +240,17 @@ class Daemon {
     this.#ended(EXIT.DONE)
   }
 
-  #warnOf(config: Config): void {
-    for (const { where, message } of config.warnings) {
+  async #warnOf(config: Config): Promise<void> {
+    await inTurns(config.warnings, ({ where, message }) => {
       this.#log.warn({ event: 'config-warning', where }, `${where}: ${message}`)
-    }
-    for (const target of config.targets) {
-      if (!target.auth.includes('none')) continue
+    })
+    await inTurns(config.targets, (target) => {
+      if (!target.auth.includes('none')) return
       this.#log.warn(
         { event: 'open-target', target: target.name },
         `target ${target.name} admits anybody (auth: none)`,
       )
-    }
+    })
   }
 }
 

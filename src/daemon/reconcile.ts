@@ -4,6 +4,7 @@
  * configuration. appliance.ts carries a plan out; plexusd.ts makes one at start and at each SIGHUP.
  */
 import { isDeepStrictEqual } from 'node:util'
+import { inTurns } from '../base/turns.ts'
 import type {
   AuthConfig,
   Config,
@@ -26,7 +27,7 @@ export interface Plan {
   /** Portals that go on listening, with other digests or discovery authentication for later logins. */
   readonly portalsUpdated: readonly PortalConfig[]
   readonly auth: Difference<AuthConfig>
-  /** `changed` has devices with another path or mode: another medium. */
+  /** `changed` has devices with another path or mode, or with another file at the path: another medium. */
   readonly devices: Difference<DeviceConfig>
   /** `changed` has units with another block size: a new logical unit. */
   readonly units: Difference<UnitConfig>
@@ -43,20 +44,22 @@ export function emptyConfig(like: Config): Config {
   return { ...like, portals: [], auth: [], devices: [], units: [], targets: [] }
 }
 
-function difference<T extends { readonly name: string }>(
+async function difference<T extends { readonly name: string }>(
   before: readonly T[],
   after: readonly T[],
   differs: (a: T, b: T) => boolean = (a, b) => !isDeepStrictEqual(a, b),
-): Difference<T> {
+): Promise<Difference<T>> {
   const old = new Map(before.map((one) => [one.name, one]))
   const names = new Set(after.map((one) => one.name))
+  const changed: T[] = []
+  await inTurns(after, (one) => {
+    const was = old.get(one.name)
+    if (was !== undefined && differs(was, one)) changed.push(one)
+  })
   return {
     removed: before.filter((one) => !names.has(one.name)),
     added: after.filter((one) => !old.has(one.name)),
-    changed: after.filter((one) => {
-      const was = old.get(one.name)
-      return was !== undefined && differs(was, one)
-    }),
+    changed,
   }
 }
 
@@ -73,17 +76,33 @@ const RESTART_SETTINGS: readonly (readonly [string, (config: Config) => unknown]
   ['control', (config) => config.controlDir],
 ]
 
-/** The steps from `before` to `after`; `drops` are the sessions that end with them. */
-export function planChanges(before: Config, after: Config, drops: readonly string[] = []): Plan {
-  const portals = difference(
+/** What a plan depends on beside the two configurations. */
+export interface Circumstances {
+  /** Devices at whose path is another file than the one that was served. */
+  readonly replaced: ReadonlySet<string>
+  /** Sessions that end with the change, in words. */
+  readonly drops: readonly string[]
+}
+
+/** The steps from `before` to `after`. */
+export async function planChanges(
+  before: Config,
+  after: Config,
+  { replaced, drops }: Circumstances = { replaced: new Set(), drops: [] },
+): Promise<Plan> {
+  const portals = await difference(
     before.portals,
     after.portals,
     (a, b) => !isDeepStrictEqual(a.listen, b.listen),
   )
-  const auth = difference(before.auth, after.auth)
-  const devices = difference(before.devices, after.devices)
+  const auth = await difference(before.auth, after.auth)
+  const devices = await difference(
+    before.devices,
+    after.devices,
+    (a, b) => !isDeepStrictEqual(a, b) || replaced.has(b.name),
+  )
   const authTouched = namesOf(auth)
-  const units = difference(before.units, after.units)
+  const units = await difference(before.units, after.units)
   const touched = new Set([...namesOf(devices), ...namesOf(units)])
   const relistened = new Set(portals.changed.map((one) => one.name))
   const old = new Map(before.portals.map((one) => [one.name, one]))
@@ -97,7 +116,7 @@ export function planChanges(before: Config, after: Config, drops: readonly strin
     auth,
     devices,
     units,
-    targets: difference(
+    targets: await difference(
       before.targets,
       after.targets,
       (a, b) =>

@@ -108,6 +108,8 @@ export interface BlockDevice {
   readonly features: DeviceFeatures
   /** Requests that are submitted and not complete. */
   readonly inFlight: number
+  /** A file whose last name was removed: what it holds ends with its use. It counts as gone. */
+  readonly deleted?: boolean
   /** Queues one request. Range, alignment and closed state are checked; a violation completes with `invalid` or `gone`. */
   submit(request: IoRequest): void
   /**

@@ -3,8 +3,16 @@
  * not say, from udev's database. Called by device-probe.ts. Each source is a row; the first that answers
  * wins, the device's own words before derived ones.
  */
+import { statSync } from 'node:fs'
 import type { DeviceIdentity } from './block-device.ts'
-import { diskDirOf, readAttribute, readAttributeBytes } from './sysfs.ts'
+import {
+  diskDirOf,
+  readAttribute,
+  readAttributeBytes,
+  splitDeviceNumber,
+  sysfsDirOf,
+  udevProperties,
+} from './sysfs.ts'
 
 export const NO_IDENTITY: DeviceIdentity = {
   wwid: undefined,
@@ -114,4 +122,13 @@ export function readIdentity(
     vendor: vendor !== undefined && VENDOR_NUMBER.test(vendor) ? undefined : vendor,
     model: first('model'),
   }
+}
+
+/** The world-wide name of the block device at `path`, which need not be open; undefined where there is none. */
+export function wwidAt(path: string): string | undefined {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  if (!stats?.isBlockDevice()) return undefined
+  const { major, minor } = splitDeviceNumber(stats.rdev)
+  const dir = sysfsDirOf(major, minor)
+  return dir && readIdentity(dir, udevProperties(major, minor)).wwid
 }

@@ -125,6 +125,7 @@ export class DirectDevice implements BlockDevice {
   #geometry: Geometry
   #inFlight = 0
   #gone = false
+  #deleted = false
   #closed: Promise<void> | undefined = undefined
   #onIdle: (() => void) | undefined = undefined
   /** The last question after holes. */
@@ -153,6 +154,10 @@ export class DirectDevice implements BlockDevice {
 
   get inFlight(): number {
     return this.#inFlight
+  }
+
+  get deleted(): boolean {
+    return this.#deleted
   }
 
   submit(request: IoRequest): void {
@@ -366,8 +371,13 @@ export class DirectDevice implements BlockDevice {
     if (this.#gone || this.#closed) return
     let sizeBytes = 0
     try {
-      const there = sysfsDir === undefined || existsSync(sysfsDir)
-      if (there) sizeBytes = kind === 'block' ? ioctlU64(fd, BLKGETSIZE64) : fstatSync(fd).size
+      if (kind === 'file') {
+        const { size, nlink } = fstatSync(fd)
+        this.#deleted = nlink === 0
+        sizeBytes = this.#deleted ? 0 : size
+      } else if (sysfsDir === undefined || existsSync(sysfsDir)) {
+        sizeBytes = ioctlU64(fd, BLKGETSIZE64)
+      }
     } catch (error) {
       this.#init.log.warn({ device: this.path, err: error }, `${this.path}: cannot ask its size`)
     }

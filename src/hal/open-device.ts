@@ -31,6 +31,8 @@ export interface OpenOptions {
    * looking at devices only.
    */
   readonly exclusive?: boolean
+  /** Says who holds a device that is in use, which means a look at every process. Default true. */
+  readonly explain?: boolean
 }
 
 /**
@@ -38,13 +40,13 @@ export interface OpenOptions {
  * `permission`, `gone`, or `invalid` for any other kind of file and for one without a whole block.
  */
 export async function openDevice(path: string, options: OpenOptions): Promise<BlockDevice> {
-  const kind = kindOf(path, statPath(path))
+  const kind = kindOf(path, statPath(path, options))
   const fd = await openKind(path, kind, options)
   try {
     // What the path named a moment ago need not be what was opened.
     if (kindOf(path, fstatSync(fd)) !== kind) throw refuse('invalid', path, 'it has just changed')
     if (kind === 'file' && options.exclusive !== false && !flockExclusive(fd)) {
-      throw refuse('in-use', path, inUse(path, 'another process has locked it'))
+      throw refuse('in-use', path, inUse(path, 'another process has locked it', options))
     }
     const { geometry, identity, features, sysfsDir } = probeDevice(fd, path)
     if (geometry.sizeBytes < geometry.logicalBlockBytes) {
@@ -69,16 +71,17 @@ function refuse(kind: ErrorKind, path: string, why: string, cause?: unknown): Pl
   })
 }
 
-function inUse(path: string, otherwise: string): string {
-  return `${describeUse(path) ?? otherwise}; release it there first`
+function inUse(path: string, otherwise: string, { explain = true }: OpenOptions): string {
+  const user = explain ? describeUse(path) : undefined
+  return `${user ?? otherwise}; release it there first`
 }
 
 /** A failed open or stat as a PlexusError that says what to do. */
-function openError(path: string, error: unknown): PlexusError {
+function openError(path: string, error: unknown, options: OpenOptions): PlexusError {
   const { errno } = error as NodeJS.ErrnoException
   const number = Math.abs(errno ?? ERRNO.EIO)
   if (number === ERRNO.EBUSY) {
-    const why = inUse(path, 'somebody else holds it')
+    const why = inUse(path, 'somebody else holds it', options)
     return refuse('in-use', path, why, error)
   }
   const advice = ADVICE[number]
@@ -94,11 +97,11 @@ const ADVICE: Readonly<Record<number, string>> = {
   [ERRNO.ENXIO]: 'the device is gone; check its cabling and the kernel log',
 }
 
-function statPath(path: string): Stats {
+function statPath(path: string, options: OpenOptions): Stats {
   try {
     return statSync(path)
   } catch (error) {
-    throw openError(path, error)
+    throw openError(path, error, options)
   }
 }
 
@@ -121,7 +124,7 @@ async function openKind(
     await closeFd(fd)
   } catch (error) {
     const { errno } = error as NodeJS.ErrnoException
-    if (kind === 'block' || errno !== -ERRNO.EINVAL) throw openError(path, error)
+    if (kind === 'block' || errno !== -ERRNO.EINVAL) throw openError(path, error, options)
   }
   options.log.warn(
     { device: path },
@@ -130,7 +133,7 @@ async function openKind(
   try {
     return await openFd(path, access)
   } catch (error) {
-    throw openError(path, error)
+    throw openError(path, error, options)
   }
 }
 

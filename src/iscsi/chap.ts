@@ -173,7 +173,7 @@ export class ChapTarget {
       return { failure: `CHAP begins with CHAP_A alone, not with ${[...keys.keys()].join(', ')}` }
     }
     const algorithm = this.#firstPermitted(offer.split(',').map(parseNumber))
-    if (!algorithm) return { failure: `no CHAP algorithm in common: CHAP_A=${offer}` }
+    if (!algorithm) return { failure: `CHAP_A=${offer} has ${this.#wanted()}` }
     const identifier = this.#random(1).readUInt8(0)
     const challenge = this.#random(algorithm.digestBytes)
     this.#state = { name: 'response', algorithm, identifier, challenge }
@@ -199,6 +199,13 @@ export class ChapTarget {
       listed.find((one) => accounts.every(({ chap }) => permits(chap, one))) ??
       listed.find((one) => accounts.some(({ chap }) => permits(chap, one)))
     )
+  }
+
+  #wanted(): string {
+    const permitted = availableAlgorithms().filter((one) =>
+      this.#accounts.some(({ chap }) => permits(chap, one)),
+    )
+    return `no algorithm that is permitted: ${permitted.map(({ id, hash }) => `${id} (${hash})`).join(', ')}`
   }
 
   #checkResponse(

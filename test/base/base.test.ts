@@ -6,6 +6,7 @@ import { PlexusError, toPlexusError } from '../../src/base/errors.ts'
 import { assertLimits } from '../../src/base/limits.ts'
 import { createLogger, journalLine } from '../../src/base/log.ts'
 import { LogLimit } from '../../src/base/log-limit.ts'
+import { formatAddress, networkOf } from '../../src/base/network.ts'
 import { printable } from '../../src/base/printable.ts'
 
 t.test('sizes as people write them', async (t) => {
@@ -96,6 +97,24 @@ t.test('the journal gets one readable line with a priority', async (t) => {
   log.debug('not this one')
   t.same(lines, ['<6>session: esx1 logged in (tsih=3)\n', '<4>a device is slow: no answer\n'])
   t.equal(journalLine('no JSON'), 'no JSON')
+})
+
+t.test('a JSON line has each key once', async (t) => {
+  const lines: string[] = []
+  const log = createLogger('info', 'json', (text) => lines.push(text))
+  log.child({ part: 'engine' }).child({ part: 'vinum' }).info({ n: 1 }, 'up')
+  t.match(lines[0], /^\{"level":30,"time":"[^"]+","part":"vinum","n":1,"msg":"up"\}\n$/)
+})
+
+t.test('networks of strangers', async (t) => {
+  t.equal(networkOf('10.0.0.1'), '10.0.0.1')
+  t.equal(networkOf('::ffff:10.0.0.1'), '10.0.0.1')
+  t.equal(networkOf('2001:db8:1:2:3:4:5:6'), '2001:db8:1:2::/64')
+  t.equal(networkOf('2001:db8:1:2::9'), '2001:db8:1:2::/64')
+  t.equal(networkOf('2001:db8::9'), '2001:db8:0:0::/64')
+  t.equal(networkOf('::1'), '0:0:0:0::/64')
+  t.equal(networkOf('fe80::1%eth0'), 'fe80::1%eth0', 'the hosts of a link are not one')
+  t.equal(formatAddress('fd00::5', 1), '[fd00::5]:1')
 })
 
 t.test('nothing in the log steers a terminal', async (t) => {

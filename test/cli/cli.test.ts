@@ -51,6 +51,39 @@ t.test('what is typed becomes the parameters of the verb', async (t) => {
   t.match(await made.cli(['vinum', 'create', 'nofile']), { exit: 4, err: /nofile cannot be read/ })
 })
 
+t.test('nothing that the daemon says reaches the terminal raw', async (t) => {
+  const made = await rig(t)
+  // ESC, and CSI in one character, as a label on a disk may have them.
+  const evil = 'db\u001b[2J\u009b31m'
+  const job = aJob({ id: 'j1', object: evil, volume: evil, state: 'failed', error: evil })
+  made.fake.volumes = [aVolume({ name: evil, layout: evil, status: evil, process: job })]
+  made.fake.answer = {
+    dryRun: false,
+    steps: [{ text: evil, object: evil }],
+    warnings: [evil],
+    jobs: [job],
+  }
+  made.topology.events.emit('warning', 'drive-down', evil, evil)
+  made.units = [{ name: evil, ready: false, reason: evil, action: evil }]
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
+  const raw = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/
+  for (const command of [
+    'status',
+    'tree',
+    'events',
+    'volume create db --concat d1',
+    'volume list',
+    'lun list',
+  ]) {
+    const { out, err } = await made.cli(command.split(' '))
+    t.notMatch(out + err, raw, command)
+    t.match(out + err, /\S/)
+  }
+  const json = (await made.cli(['status', '--json'])).out
+  t.notMatch(json, raw, 'JSON escapes it')
+  t.equal(JSON.parse(json).volumes[0].name, evil, 'and loses nothing')
+})
+
 t.test('exit codes', async (t) => {
   const made = await rig(t)
   const kinds: [ErrorKind, number][] = [

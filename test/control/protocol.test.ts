@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { ERROR_KINDS, PlexusError } from '../../src/base/errors.ts'
+import { MIB } from '../../src/base/limits.ts'
 import { ALL_VERB_SPECS } from '../../src/control/all-verbs.ts'
 import { methodName } from '../../src/control/daemon-verbs.ts'
 import { formatDuration, parseDuration } from '../../src/control/duration.ts'
@@ -100,13 +101,37 @@ t.test('lines come out whole, however they were cut', async (t) => {
     { numRuns: 200 },
   )
   const splitter = new LineSplitter(4)
-  t.same(splitter.push(Buffer.from('abcd\n\r\nef')), ['abcd'])
+  t.same([...splitter.push(Buffer.from('abcd\n\r\nef'))], ['abcd'])
   t.throws(
-    () => splitter.push(Buffer.from('ghi')),
+    () => [...splitter.push(Buffer.from('ghi'))],
     { code: RPC_CODE.INVALID_REQUEST },
     'a fifth byte is one too many',
   )
 })
+
+t.test(
+  'a line that comes byte by byte takes no more memory than one that comes whole',
+  async (t) => {
+    const splitter = new LineSplitter(MIB)
+    const lines: string[] = []
+    const usedBytes = (): number => {
+      const { heapUsed, arrayBuffers } = process.memoryUsage()
+      return heapUsed + arrayBuffers
+    }
+    const beforeBytes = usedBytes()
+    for (let n = 0; n < MIB / 2; n++) lines.push(...splitter.push(Buffer.from('x')))
+    // 64 bytes and more for each part, were they kept.
+    t.ok(
+      usedBytes() - beforeBytes < 24 * MIB,
+      `${Math.round((usedBytes() - beforeBytes) / MIB)} MiB`,
+    )
+    lines.push(...splitter.push(Buffer.from('\n')))
+    t.strictSame(
+      lines.map(({ length }) => length),
+      [MIB / 2],
+    )
+  },
+)
 
 t.test('errors keep what they are over the wire', async (t) => {
   const error = new PlexusError('in-use', { op: 'destroy', subject: 'db', message: 'in use' })

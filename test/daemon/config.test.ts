@@ -1,9 +1,9 @@
 /** plexus.yaml: what is accepted, and every complaint with its place. src/daemon/config*.ts. */
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { MIB, POOL_BYTES_DEFAULT } from '../../src/base/limits.ts'
+import { CONFIG_PROBLEMS, MIB, POOL_BYTES_DEFAULT } from '../../src/base/limits.ts'
 import { type Config, ConfigError, loadConfig, parseConfig } from '../../src/daemon/config.ts'
 import {
   configJsonSchema,
@@ -155,9 +155,8 @@ t.test('defaults', async (t) => {
 t.test('the annotated example is good but for its secrets', async (t) => {
   const path = new URL('../../config/plexus.yaml', import.meta.url)
   const text = readFileSync(path, 'utf8').replaceAll('/etc/plexus/secrets/', `${dir}/`)
-  secret('initiator', 'initiator-secret\n')
-  secret('target', 'target-secret-2\n')
-  t.doesNotThrow(() => parsed(text))
+  for (const name of ['esx1', 'esx2', 'target']) secret(name, `the-secret-of-${name}\n`)
+  t.strictSame(parsed(text).warnings, [])
 })
 
 t.test('the editor schema on disk is the one of the code', async (t) => {
@@ -356,7 +355,7 @@ targets: [{ name: "iqn.2026-01.x:t", portals: [p], auth: ${auth} }]
   t.match(withAuth('[a, d]'), [/^8:.*"d" without CHAP and in "a" with it/])
   t.match(withAuth('[a, a]'), [/^8:.*"a" stands twice/])
   t.match(withAuth('[a, none]'), [/^8:.*stands alone/])
-  t.match(withAuth('[a, x]'), [/^8:63 .*there is no auth group "x"/])
+  t.match(withAuth('[a, x]'), [/^8:62 .*there is no auth group "x"/])
   t.match(withAuth('[]'), [/at least 1 entry/])
   t.match(withAuth('a', ', discoveryAuth: [a, b]'), [/^2:.*different secrets for user "u"/])
   const { auth, targets } = parsed(`version: 1
@@ -367,6 +366,136 @@ targets: [{ name: "iqn.2026-01.x:t", portals: [p], auth: a }]
 `)
   t.strictSame(auth[0]?.chap?.algorithms, [8, 5])
   t.strictSame(targets[0]?.auth, ['a'])
+})
+
+t.test('names that every object of JavaScript has', async (t) => {
+  const config = parsed(`version: 1
+portals: [{ name: constructor, listen: [127.0.0.1] }]
+auth: [{ name: toString, initiators: ["iqn.2026-01.x:*"] }]
+devices: { constructor: ./d, valueOf: ./e }
+targets:
+  - name: "iqn.2026-01.x:a"
+    portals: [constructor]
+    auth: toString
+    luns: [{ lun: 0, device: constructor }]
+`)
+  t.strictSame(
+    config.devices.map(({ name, exported }) => [name, exported]),
+    [
+      ['constructor', true],
+      ['valueOf', false],
+    ],
+  )
+  t.strictSame(
+    problemsOf('version: 1\nconstructor: 1\nlog: { toString: 1 }\nhasOwnProperty: {}\n'),
+    [
+      '2:1 unknown key "constructor" in the configuration',
+      '3:8 unknown key "toString" in "log"',
+      '4:1 unknown key "hasOwnProperty" in the configuration',
+    ],
+  )
+  t.strictSame(problemsOf('version: 1\ndevices:\n  __proto__: ./d\n'), [
+    '3:3 "__proto__" cannot be a name or a key here',
+  ])
+  const lun = 'luns: [{ lun: 0, device: hasOwnProperty, constructor: 1 }]'
+  t.match(
+    problemsOf(
+      `version: 1\nportals: [{ name: p, listen: [127.0.0.1] }]\ntargets:\n  - { name: "iqn.2026-01.x:a", portals: [p], auth: none, ${lun} }\n`,
+    ),
+    [/there is no device "hasOwnProperty"$/, /unknown key "constructor" in target .* lun 0/],
+  )
+})
+
+t.test('thousands of problems: a hundred are described, all are counted', async (t) => {
+  const count = 3000
+  const rows = (row: (at: number) => string) => Array.from({ length: count }, (_, at) => row(at))
+  const text = [
+    'version: 1',
+    'portals: [{ name: p, listen: [127.0.0.1] }]',
+    'devices:',
+    ...rows((at) => `  disk-of-the-cluster-${at}: ./${at}`),
+    'targets:',
+    ...rows(
+      (at) =>
+        `  - { name: "iqn.2026-01.x:${at}", portals: [p], auth: none, luns: [{ lun: 0, device: disk-of-teh-cluster-${at} }] }`,
+    ),
+  ].join('\n')
+  const startedMs = performance.now()
+  const problems = problemsOf(text)
+  const tookMs = performance.now() - startedMs
+  t.equal(problems.length, CONFIG_PROBLEMS + 1)
+  t.match(
+    problems[0],
+    /there is no device "disk-of-teh-cluster-0"; did you mean "disk-of-the-cluster-0"/,
+  )
+  t.equal(
+    problems.at(-1),
+    `0:0 ${count - CONFIG_PROBLEMS} more problems are not listed; mend these first`,
+  )
+  t.ok(tookMs < 10_000, `${Math.round(tookMs)} ms: before, each was compared with all names`)
+})
+
+t.test(
+  'a configuration with an auth group for each target is checked in linear time',
+  async (t) => {
+    const took = (count: number): number => {
+      const rows = (row: (at: number) => string) =>
+        Array.from({ length: count }, (_, at) => row(at))
+      const text = [
+        'version: 1',
+        'portals: [{ name: p, listen: [127.0.0.1] }]',
+        'auth:',
+        ...rows((at) => `  - { name: g${at}, initiators: ["iqn.2026-01.x:h${at}"] }`),
+        'devices:',
+        ...rows((at) => `  d${at}: ./${at}`),
+        'targets:',
+        ...rows(
+          (at) =>
+            `  - { name: "iqn.2026-01.x:${at}", portals: [p], auth: g${at}, luns: [{ lun: 0, device: d${at} }], access: { "iqn.2026-01.x:h${at}": [{ lun: 0 }] } }`,
+        ),
+      ].join('\n')
+      const startedMs = performance.now()
+      parsed(text)
+      return performance.now() - startedMs
+    }
+    took(100)
+    const [few, many] = [took(500), took(4000)]
+    t.ok(many < few * 20, `${Math.round(many / few)} times as long for 8 times as much`)
+  },
+)
+
+t.test('secrets that nobody could type, and files that anybody could change', async (t) => {
+  const group = (name: string) =>
+    `version: 1\nauth:\n  - { name: a, chap: { user: u, secretFile: ${name} } }\n`
+  const bytes = 'twelve bytes'
+  for (const [name, content] of [
+    ['bom', Buffer.from(`\ufeff${bytes}\n`)],
+    ['utf16', Buffer.from(`\ufeff${bytes}\n`, 'utf16le')],
+  ] as const) {
+    t.match(problemsOf(group(secret(name, content))), [/byte order mark/], name)
+  }
+  t.match(problemsOf(group(secret('wide', Buffer.from(bytes, 'utf16le')))), [/one line of text/])
+  t.match(parsed(group(secret('blank', `${bytes} \n`))).warnings, [
+    { message: /begins or ends with blanks/ },
+  ])
+  t.strictSame(parsed(group(secret('tidy', `${bytes}\n`))).warnings, [])
+
+  const open = join(dir, 'anybody')
+  mkdirSync(open)
+  chmodSync(open, 0o777)
+  secret('anybody/s', bytes)
+  t.match(parsed(group('anybody/s')).warnings, [{ message: /every user may write to .*anybody, / }])
+  const at = (mode: number, folder: string): Config['warnings'] => {
+    const path = join(folder, 'who.yaml')
+    writeFileSync(path, 'version: 1\n')
+    chmodSync(path, mode)
+    return loadConfig(path).warnings
+  }
+  t.strictSame(at(0o644, dir), [])
+  t.match(at(0o646, dir), [{ message: /every user may write to .*who\.yaml, .*chmod o-w/ }])
+  t.match(at(0o644, open), [{ message: /every user may write to .*anybody, / }])
+  chmodSync(open, 0o1777)
+  t.strictSame(at(0o644, open), [], 'as /tmp: nobody can replace the file of another user')
 })
 
 t.test('listen addresses', async (t) => {

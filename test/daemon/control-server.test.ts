@@ -1,8 +1,19 @@
 /** The control sockets: who may do what, hostile clients, the methods of the daemon. */
-import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { createConnection, createServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { ManualClock } from '../../src/base/clock.ts'
 import { PlexusError } from '../../src/base/errors.ts'
 import {
   CONTROL_CLIENTS,
@@ -14,6 +25,8 @@ import { RPC_CODE } from '../../src/control/protocol.ts'
 import { RpcClient } from '../../src/control/rpc-client.ts'
 import type { VerbSpec } from '../../src/control/verb-spec.ts'
 import { VOLUME_VERB_SPECS } from '../../src/control/volume-verbs.ts'
+import type { Config } from '../../src/daemon/config.ts'
+import { FairShare } from '../../src/daemon/fair-share.ts'
 import { AnchoredDevice, readAnchor } from '../../src/engine/geom/anchor.ts'
 import type { JobPlan } from '../../src/engine/geom/job.ts'
 import { aVolume, ControlRig } from '../support/control.ts'
@@ -70,6 +83,98 @@ t.test('the modes of the socket files are the policy', async (t) => {
     { name: 'PlexusError', kind: 'gone' },
     'the server has ended',
   )
+})
+
+t.test('who is logged in, from where and as whom is not for everybody', async (t) => {
+  const made = await rig(t)
+  made.fake.volumes = [aVolume()]
+  made.sessions = [
+    {
+      id: 1,
+      tsih: 1,
+      initiatorName: 'iqn.2026-01.secret:host7',
+      targetName: 'iqn.2026-01.lab.plexus:db',
+      portalGroup: 'san',
+      remoteAddress: '10.9.8.7',
+      authenticatedAs: 'alice',
+      commands: 5,
+      outstanding: 0,
+    },
+  ]
+  const names = /host7|10\.9\.8\.7|alice/
+  const doer = await client(t, made.paths.control)
+  t.match(JSON.stringify(await doer.call('session.list')), names)
+  t.match(await doer.call('lun.list'), { luns: [{ sessions: ['host7'] }] })
+  const looker = await client(t, made.paths.status)
+  for (const method of ['status', 'tree', 'stat', 'target.list', 'lun.list', 'volume.list']) {
+    t.notMatch(JSON.stringify(await looker.call(method)), names, method)
+  }
+  t.match(await looker.call('status'), {
+    sessions: 1,
+    volumes: [{ exported: [{ sessions: [/hidden/] }] }],
+  })
+  for (const method of ['session.list', 'config.dump', 'config.backups', 'config.diff']) {
+    await t.rejects(looker.call(method), { kind: 'permission', message: /status\.sock/ }, method)
+  }
+})
+
+t.test('clients take turns, and rest in proportion to what they cost', async (t) => {
+  const clock = new ManualClock()
+  const share = new FairShare(clock, 1 / 5)
+  const done: string[] = []
+  const [a, b] = [{}, {}]
+  const ask = (client: object, name: string): void =>
+    share.run(client, () => {
+      done.push(name)
+      clock.advance(10)
+    })
+  for (const name of ['a1', 'a2', 'a3']) ask(a, name)
+  ask(b, 'b1')
+  t.strictSame(done, [], 'nothing in the turn in which it was asked for')
+  const turn = () => new Promise((resolve) => setImmediate(resolve))
+  await turn()
+  t.strictSame(done, ['a1'])
+  await turn()
+  clock.advance(39)
+  t.strictSame(done, ['a1'], '10 ms of work, 40 ms of rest')
+  clock.advance(1)
+  t.strictSame(done, ['a1', 'b1'], 'who has waited goes first')
+  share.forget(a)
+  clock.advance(1000)
+  await turn()
+  t.strictSame(done, ['a1', 'b1'], 'who has left costs nothing')
+  ask(b, 'b2')
+  await turn()
+  t.strictSame(done, ['a1', 'b1', 'b2'], 'after a rest nobody waits')
+})
+
+t.test('many who ask without end leave the event loop to others', async (t) => {
+  const made = await rig(t)
+  const [target] = made.config.targets
+  const targets = Array.from({ length: 2000 }, (_, at) => ({
+    ...target,
+    name: `iqn.2026-01.x:${at}`,
+  }))
+  made.config = { ...made.config, targets: targets as Config['targets'] }
+  const request = `${JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'lun.list' })}\n`
+  let answers = 0
+  for (let n = 0; n < 20; n++) {
+    const socket = createConnection(made.paths.status)
+    t.teardown(() => socket.destroy())
+    socket.write(request)
+    socket.on('data', (chunk) => {
+      if (chunk.at(-1) !== 10) return
+      answers++
+      socket.write(request)
+    })
+  }
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  const before = performance.eventLoopUtilization()
+  await new Promise((resolve) => setTimeout(resolve, 1500))
+  const { utilization } = performance.eventLoopUtilization(before)
+  t.ok(answers > 0)
+  // A fifth, and what these clients themselves take in this process.
+  t.ok(utilization < 0.6, `${Math.round(utilization * 100)} % of the event loop`)
 })
 
 t.test('parameters are checked before a verb sees them, errors come as they are', async (t) => {
@@ -325,6 +430,16 @@ t.test(
     const { backups } = (await doer.call('config.backups')) as { backups: { path: string }[] }
     t.equal(backups.length, 1)
     t.equal(readFileSync(backups[0]?.path ?? '', 'utf8'), before)
+    if (process.getuid?.() === 0) {
+      const real = join(made.dir, 'real.yaml')
+      renameSync(made.configFile, real)
+      symlinkSync('real.yaml', made.configFile)
+      chownSync(real, 1234, 4321)
+      await doer.call('config.apply', { file: after })
+      t.ok(lstatSync(made.configFile).isSymbolicLink(), 'a link stays one')
+      t.match(statSync(real), { uid: 1234, gid: 4321, mode: 0o100640 }, 'owner and group stay')
+      chownSync(real, 0, 0)
+    }
 
     made.failReload = new PlexusError('in-use', {
       op: 'listen',
@@ -359,7 +474,7 @@ t.test('what there is', async (t) => {
   })
   t.match(await looker.call('target.list'), { targets: [{ auth: 'none', luns: 1, sessions: 0 }] })
   t.match(await looker.call('lun.list'), { luns: [{ lun: 0, volume: 'db', state: 'not ready' }] })
-  t.match(await looker.call('session.list'), { sessions: [] })
+  t.match(await (await client(t, made.paths.control)).call('session.list'), { sessions: [] })
   t.match(await looker.call('geom.list'), { geoms: [{ className: 'disk', name: 'd1' }] })
   t.match(await looker.call('stat'), {
     providers: [{ name: 'd1', rank: 0, operations: { read: { operations: Number } } }],
@@ -367,7 +482,9 @@ t.test('what there is', async (t) => {
   await t.rejects(looker.call('stat', { name: 'd9' }), { name: 'PlexusError', kind: 'not-found' })
   t.match(await looker.call('names', { kind: 'device' }), { names: ['d1', 'd2'] })
   t.match(await looker.call('names', { kind: 'volume' }), { names: ['db'] })
-  t.match(await looker.call('names', { kind: 'nonsense' }), { names: [] })
+  for (const kind of ['nonsense', 'constructor', '__proto__', 'toString']) {
+    t.match(await looker.call('names', { kind }), { names: [] }, kind)
+  }
 })
 
 t.test('the client knows a daemon from something else', async (t) => {

@@ -175,6 +175,51 @@ t.test('reload touches what changed and nothing else', async (t) => {
   await a.close()
 })
 
+t.test('initiators are served while a large configuration is read and applied', async (t) => {
+  const names = Array.from({ length: 2000 }, (_, at) => `iqn.2026-11.test.plexus:many${at}`)
+  const base = {
+    devices: { a: image('many.img') },
+    targets: [A, ...names].map((name) => target(name, [{ lun: 0, device: 'a' }])),
+  }
+  const daemon = await Daemon.start({ config: base, startTimeoutMs: 60_000 })
+  t.teardown(() => daemon.stop())
+  const session = await login(daemon, A)
+  let busy = true
+  let worstMs = 0
+  const load = (async () => {
+    while (busy) {
+      const startedMs = performance.now()
+      if ((await read(session, 0)).status !== 0) throw new Error('load broke')
+      worstMs = Math.max(worstMs, performance.now() - startedMs)
+    }
+  })()
+  const during = async (config: DaemonConfig): Promise<number> => {
+    worstMs = 0
+    await reload(daemon, config)
+    return Math.round(worstMs)
+  }
+  const unchanged = await during(base)
+  t.ok(unchanged < 250, `an unchanged file: ${unchanged} ms at most for a read`)
+  const more = Array.from({ length: 100 }, (_, at) => `more${at}`)
+  const larger = await during({
+    devices: {
+      ...base.devices,
+      ...Object.fromEntries(more.map((name) => [name, image(`${name}.img`)])),
+    },
+    targets: [
+      ...base.targets,
+      ...more.map((name) => target(`iqn.2026-11.test.plexus:${name}`, [{ lun: 0, device: name }])),
+    ],
+  })
+  t.ok(larger < 250, `100 new devices: ${larger} ms at most for a read`)
+  busy = false
+  await load
+  const fresh = await login(daemon, 'iqn.2026-11.test.plexus:more99')
+  t.equal((await read(fresh, 0)).status, 0)
+  await fresh.close()
+  await session.close()
+})
+
 t.test('secrets change by reload', async (t) => {
   const daemon = await Daemon.start({ config: { devices: { a: image('s.img') }, targets: [] } })
   t.teardown(() => daemon.stop())

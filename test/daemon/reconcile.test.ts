@@ -34,11 +34,11 @@ targets:
 const change = (config: Config, part: Partial<Config>): Config => ({ ...config, ...part })
 const targetsWith = (name: string, part: Partial<TargetConfig>) =>
   BASE.targets.map((one) => (one.name === name ? { ...one, ...part } : one))
-const steps = (after: Config, before = BASE) => describePlan(planChanges(before, after))
+const steps = async (after: Config, before = BASE) => describePlan(await planChanges(before, after))
 
 t.test('plans', async (t) => {
-  t.strictSame(steps(BASE), [], 'nothing to do')
-  t.strictSame(steps(BASE, emptyConfig(BASE)), [
+  t.strictSame(await steps(BASE), [], 'nothing to do')
+  t.strictSame(await steps(BASE, emptyConfig(BASE)), [
     'add portal p',
     'add portal q',
     'add auth group g',
@@ -49,11 +49,13 @@ t.test('plans', async (t) => {
     'add target iqn.2026-01.x:a',
     'add target iqn.2026-01.x:b',
   ])
-  t.strictSame(steps(change(BASE, { targets: BASE.targets.slice(1) })), [
+  t.strictSame(await steps(change(BASE, { targets: BASE.targets.slice(1) })), [
     'remove target iqn.2026-01.x:a',
   ])
   t.strictSame(
-    steps(change(BASE, { devices: BASE.devices.map((one) => ({ ...one, path: `${one.path}2` })) })),
+    await steps(
+      change(BASE, { devices: BASE.devices.map((one) => ({ ...one, path: `${one.path}2` })) }),
+    ),
     [
       'change device a',
       'change device b',
@@ -63,7 +65,7 @@ t.test('plans', async (t) => {
     'a target changes with its devices',
   )
   t.strictSame(
-    steps(
+    await steps(
       change(BASE, {
         auth: [{ ...BASE.auth[0], name: 'g', initiators: ['iqn.2027-01.y:z'] }] as Config['auth'],
       }),
@@ -74,16 +76,17 @@ t.test('plans', async (t) => {
   const moved = BASE.portals.map((one) =>
     one.name === 'p' ? { ...one, listen: [{ host: '127.0.0.1', port: 3263 }] } : one,
   )
-  t.strictSame(steps(change(BASE, { portals: moved })), ['change portal p'])
+  t.strictSame(await steps(change(BASE, { portals: moved })), ['change portal p'])
   const discovery = BASE.portals.map((one) => ({ ...one, discoveryAuth: ['g'] }))
-  t.strictSame(steps(change(BASE, { portals: discovery })), [
+  t.strictSame(await steps(change(BASE, { portals: discovery })), [
     'change portal p (stays open)',
     'change portal q (stays open)',
   ])
-  t.strictSame(steps(change(BASE, { targets: targetsWith('iqn.2026-01.x:b', { alias: 'B' }) })), [
-    'change target iqn.2026-01.x:b',
-  ])
-  t.strictSame(steps(change(BASE, { engine: 'threads', stateDir: '/elsewhere' })), [
+  t.strictSame(
+    await steps(change(BASE, { targets: targetsWith('iqn.2026-01.x:b', { alias: 'B' }) })),
+    ['change target iqn.2026-01.x:b'],
+  )
+  t.strictSame(await steps(change(BASE, { engine: 'threads', stateDir: '/elsewhere' })), [
     '"hal" changes at the next restart',
     '"state" changes at the next restart',
   ])
@@ -97,9 +100,9 @@ t.test('a changed secret is a change, and is not shown', async (t) => {
     initiators: undefined,
   })
   const before = change(BASE, { auth: [group('first-secret!')] })
-  const lines = steps(change(BASE, { auth: [group('other-secret!')] }), before)
+  const lines = await steps(change(BASE, { auth: [group('other-secret!')] }), before)
   t.strictSame(lines, ['change auth group g', 'change target iqn.2026-01.x:a'])
-  t.strictSame(steps(change(BASE, { auth: [group('first-secret!')] }), before), [])
+  t.strictSame(await steps(change(BASE, { auth: [group('first-secret!')] }), before), [])
 })
 
 const disk = (wwid?: string, serial?: string): DeviceIdentity => ({
@@ -109,20 +112,27 @@ const disk = (wwid?: string, serial?: string): DeviceIdentity => ({
   model: 'M',
 })
 
+const identify = (
+  store: IdentityStore,
+  name: string,
+  device?: DeviceIdentity,
+  configured: readonly string[] = [name],
+) => store.change((draft) => draft.identify(name, device, new Set(configured)))
+
 t.test('identities', async (t) => {
   const dir = t.testdir()
   let next = 0
   const random = (bytes: number) => Buffer.alloc(bytes, ++next)
   const open = () => IdentityStore.open({ dir, revision: '9.9', log, random })
-  const naaOf = (
+  const naaOf = async (
     store: IdentityStore,
     name: string,
     device?: DeviceIdentity,
     configured: string[] = [name],
-  ) => store.identify(name, device, new Set(configured)).naa.toString('hex')
+  ) => (await identify(store, name, device, configured)).naa.toString('hex')
 
   const store = open()
-  const first = store.identify('d1', disk('naa.1'), new Set(['d1']))
+  const first = await identify(store, 'd1', disk('naa.1'))
   t.strictSame(
     { ...first, naa: first.naa.toString('hex') },
     {
@@ -135,39 +145,48 @@ t.test('identities', async (t) => {
     'NAA 6h, a company id with the local bit set, random digits',
   )
   const d1 = first.naa.toString('hex')
-  t.equal(naaOf(store, 'd1', disk('naa.1')), d1, 'again')
-  t.equal(naaOf(store, 'd1'), d1, 'while it is missing')
-  t.equal(naaOf(open(), 'd1', disk('naa.1')), d1, 'after a restart')
-  t.equal(naaOf(store, 'renamed', disk('naa.1')), d1, 'under another name')
-  const other = naaOf(store, 'renamed', disk('naa.2'))
+  t.equal(await naaOf(store, 'd1', disk('naa.1')), d1, 'again')
+  t.equal(await naaOf(store, 'd1'), d1, 'while it is missing')
+  t.equal(await naaOf(open(), 'd1', disk('naa.1')), d1, 'after a restart')
+  t.equal(await naaOf(store, 'renamed', disk('naa.1')), d1, 'under another name')
+  const other = await naaOf(store, 'renamed', disk('naa.2'))
   t.not(other, d1, 'another disk under an old name is another unit')
-  t.equal(naaOf(store, 'back', disk('naa.1')), d1, 'the disk that lost its name is still known')
+  t.equal(
+    await naaOf(store, 'back', disk('naa.1')),
+    d1,
+    'the disk that lost its name is still known',
+  )
 
-  const provisional = naaOf(store, 'new')
+  const provisional = await naaOf(store, 'new')
   t.not(provisional, d1)
   t.equal(
-    naaOf(store, 'new', disk('naa.9')),
+    await naaOf(store, 'new', disk('naa.9')),
     provisional,
     'a missing disk keeps what was made for it',
   )
-  naaOf(store, 'moved')
-  t.equal(naaOf(store, 'moved', disk('naa.1')), d1, 'unless it turns out to be a known one')
+  await naaOf(store, 'moved')
+  t.equal(await naaOf(store, 'moved', disk('naa.1')), d1, 'unless it turns out to be a known one')
   t.not(
-    naaOf(store, 'twin', disk('naa.1'), ['moved', 'twin']),
+    await naaOf(store, 'twin', disk('naa.1'), ['moved', 'twin']),
     d1,
     'two configured devices never share an identity',
   )
 
-  const serial = naaOf(store, 'virtio', disk(undefined, 'S1'))
-  t.equal(naaOf(store, 'virtio2', disk(undefined, 'S1')), serial, 'a serial number marks, too')
-  const image = naaOf(store, 'image', disk())
-  t.equal(naaOf(store, 'image', disk()), image)
-  t.not(naaOf(store, 'image2', disk()), image, 'image files go by their names alone')
+  const serial = await naaOf(store, 'virtio', disk(undefined, 'S1'))
+  t.equal(
+    await naaOf(store, 'virtio2', disk(undefined, 'S1')),
+    serial,
+    'a serial number marks, too',
+  )
+  const image = await naaOf(store, 'image', disk())
+  t.equal(await naaOf(store, 'image', disk()), image)
+  t.not(await naaOf(store, 'image2', disk()), image, 'image files go by their names alone')
 
-  t.equal(store.portalTag('san'), 1)
-  t.equal(store.portalTag('lab'), 2)
-  t.equal(store.portalTag('san'), 1)
-  t.equal(open().portalTag('lab'), 2, 'tags survive a restart')
+  const tags = (from: IdentityStore, ...names: string[]) =>
+    from.change((draft) => names.map((one) => draft.portalTags(names).get(one)))
+  t.strictSame(await tags(store, 'san', 'lab'), [1, 2])
+  t.strictSame(await tags(store, 'wan', 'san'), [3, 1])
+  t.strictSame(await tags(open(), 'lab'), [2], 'tags survive a restart')
 })
 
 t.test('the identity file is never lost', async (t) => {
@@ -175,28 +194,20 @@ t.test('the identity file is never lost', async (t) => {
   const path = join(dir, 'identities.json')
   const open = () => IdentityStore.open({ dir, revision: '1', log })
   const store = open()
-  const one = store.identify('one', undefined, new Set(['one'])).serial
-  const two = store.identify('two', undefined, new Set(['one', 'two'])).serial
+  const one = (await identify(store, 'one')).serial
+  const two = (await identify(store, 'two')).serial
   t.ok(existsSync(`${path}.previous`), 'the copy before stays')
   t.notOk(existsSync(`${path}.new`), 'nothing is left half done')
 
   const good = readFileSync(path, 'utf8')
   writeFileSync(path, good.replace(two, two.replace(/./g, '0')))
   const restored = open()
-  t.equal(
-    restored.identify('one', undefined, new Set()).serial,
-    one,
-    'a flipped file: the copy before',
-  )
-  const changed = restored.identify('three', undefined, new Set()).serial
-  t.equal(
-    open().identify('three', undefined, new Set()).serial,
-    changed,
-    'and it goes on from there',
-  )
+  t.equal((await identify(restored, 'one')).serial, one, 'a flipped file: the copy before')
+  const changed = (await identify(restored, 'three')).serial
+  t.equal((await identify(open(), 'three')).serial, changed, 'and it goes on from there')
 
   rmSync(path)
-  t.equal(open().identify('one', undefined, new Set()).serial, one, 'a lost file: the copy before')
+  t.equal((await identify(open(), 'one')).serial, one, 'a lost file: the copy before')
   writeFileSync(path, '{}')
   writeFileSync(`${path}.previous`, 'rubbish')
   t.throws(open, { kind: 'corrupt', message: /restore/ }, 'never new identities over lost ones')

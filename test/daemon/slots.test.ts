@@ -1,10 +1,18 @@
 /** Units that follow providers, devices that follow paths: src/daemon/{unit-slots,device-slots}.ts. */
-import { mkdtempSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { type Clock, ManualClock } from '../../src/base/clock.ts'
-import { DEVICE_RETRY_MS, LABEL_READ_MS, LABEL_RETRY_MS, MIB } from '../../src/base/limits.ts'
+import { LABEL_READ_MS, LABEL_RETRY_MS, MIB } from '../../src/base/limits.ts'
 import { createLogger, silentLogger } from '../../src/base/log.ts'
 import type { DeviceConfig } from '../../src/daemon/config.ts'
 import { DeviceSlots } from '../../src/daemon/device-slots.ts'
@@ -43,11 +51,21 @@ function units(
     identities,
     guard,
     device: (name) => devices?.get(name),
+    origin: () => ({ movedFrom: undefined, copiedFrom: undefined }),
     onUnitReplaced,
   })
   const said = (event: string) =>
     lines.map((line) => JSON.parse(line)).filter((line) => line.event === event)
-  return { slots, replaced, said }
+  const add = async (names: readonly string[], blockBytes?: number): Promise<void> => {
+    const known = await identities.change((draft) =>
+      draft.identifyAll(names, new Set(names), { movedFrom: undefined, copiedFrom: undefined }),
+    )
+    await slots.add(
+      names.map((name) => ({ name, blockBytes })),
+      known,
+    )
+  }
+  return { add, slots, replaced, said }
 }
 
 const device = (name: string): DeviceConfig => ({
@@ -58,12 +76,10 @@ const device = (name: string): DeviceConfig => ({
   label: undefined,
 })
 
-const config = (name: string, blockBytes?: number) => ({ name, blockBytes })
-
 t.test('a LUN on a volume that appears later, goes, and comes back', async (t) => {
   const machine = await new Machine({ devices: 2 }).start()
-  const { slots, replaced } = units(machine, 'later')
-  await slots.add([config('db')], new Map())
+  const { add, slots, replaced } = units(machine, 'later')
+  await add(['db'])
   t.strictSame(slots.missing, ['db'])
   await machine.run('volume.create', { name: 'db', mirror: ['d1', 'd2'] })
   await machine.topology.quiet()
@@ -96,8 +112,8 @@ t.test('a LUN on a volume that appears later, goes, and comes back', async (t) =
 t.test('identity follows the volume, not its name', async (t) => {
   const machine = await new Machine({ devices: 3 }).start()
   await machine.run('volume.create', { name: 'a', concat: ['d1'] })
-  const { slots, replaced } = units(machine, 'identity')
-  await slots.add([config('a')], new Map())
+  const { add, slots, replaced } = units(machine, 'identity')
+  await add(['a'])
   const first = slots.unit('a')
   const naa = first?.identity.naa
   replaced.length = 0
@@ -118,8 +134,8 @@ t.test(
   async (t) => {
     const machine = await new Machine({ devices: 2 }).start()
     await machine.run('volume.create', { name: 'v', concat: ['d1'] })
-    const { slots, said } = units(machine, 'drive')
-    await slots.add([config('d1'), config('d2')], new Map())
+    const { add, slots, said } = units(machine, 'drive')
+    await add(['d1', 'd2'])
     t.strictSame(slots.missing, ['d1'])
     t.match(said('unit-not-ready'), [
       { unit: 'd1', kind: 'in-use', msg: /in use by vinum drive d1/ },
@@ -134,10 +150,10 @@ t.test(
 t.test('a LUN on a device that somebody holds takes it when it is let go', async (t) => {
   const machine = await new Machine({ devices: 1 }).start()
   const { topology } = machine
-  const { slots, said } = units(machine, 'held')
+  const { add, slots, said } = units(machine, 'held')
   const access = { read: 1, write: 1, exclusive: 0 }
   const holder = topology.attach(topology.find('d1'), undefined, 'somebody', access)
-  await slots.add([config('d1')], new Map())
+  await add(['d1'])
   t.match(slots.report(), [{ name: 'd1', ready: false, reason: /in use by somebody/ }])
   await holder.close()
   await topology.quiet()
@@ -151,10 +167,10 @@ t.test('a device that hangs while it is asked for its label', async (t) => {
   const machine = await new Machine({ devices: 1 }).start()
   const { topology } = machine
   const devices = new Map([['d1', device('d1')]])
-  const { slots } = units(machine, 'hangs', { clock, devices })
+  const { add, slots } = units(machine, 'hangs', { clock, devices })
   machine.device('d1').hold()
-  const added = slots.add([config('d1')], new Map())
-  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve))
+  const added = add(['d1'])
+  while (machine.device('d1').inFlight === 0) await new Promise((resolve) => setImmediate(resolve))
   clock.advance(LABEL_READ_MS)
   await added
   t.match(slots.report(), [
@@ -202,8 +218,12 @@ t.test('whose label it is', async (t) => {
   t.ok(await here.belongsHere(d1, disk('naa.1', media)))
   t.notOk(await elsewhere.belongsHere(d1, disk('naa.1', media)))
 
-  identities.identify('d1', disk('naa.1').identity, new Set(['d1']))
-  elsewhere.lend(d1, disk('naa.1').identity)
+  const lend = (config: DeviceConfig, { identity }: MemoryDevice) =>
+    identities.change((draft) => {
+      draft.identify(config.name, identity, new Set(['d1', 'd2']))
+      elsewhere.lend(draft, config, identity)
+    })
+  await lend(d1, disk('naa.1'))
   t.notOk(await elsewhere.check(d1, disk('naa.1', media)), 'labelled since it was exported')
   t.notOk(await elsewhere.check(d2, disk('naa.1', media)), 'whatever it is called')
   await t.rejects(elsewhere.check(d1, disk('naa.2', media)), doubtful, 'another disk')
@@ -216,13 +236,12 @@ t.test('whose label it is', async (t) => {
 
   const again = IdentityStore.open({ dir: state, revision: '1', log: silentLogger() })
   t.ok(again.isLent('naa.1'), 'it outlives the process')
-  elsewhere.takeBack(d1, disk('naa.1').identity)
+  await elsewhere.takeBack(d1, disk('naa.1').identity)
   await t.rejects(elsewhere.check(d1, disk('naa.1', media)), doubtful)
   broken.fail('read', 'io', Number.POSITIVE_INFINITY)
   await t.rejects(elsewhere.check(d1, broken), refused(/cannot be seen/))
 
-  identities.identify('d2', disk().identity, new Set(['d1', 'd2']))
-  elsewhere.lend(d2, disk().identity)
+  await lend(d2, disk())
   await t.rejects(elsewhere.check(d2, disk(undefined, media)), doubtful, 'a nameless disk')
   const said = { ...d2, label: 'initiator' } as const
   t.notOk(await elsewhere.check(said, disk(undefined, media)), 'the word of the configuration')
@@ -236,8 +255,8 @@ t.test('whose label it is', async (t) => {
 
 t.test('blocks that do not fit what initiators saw: not ready, nothing held', async (t) => {
   const machine = await new Machine({ devices: 1, blockBytes: 4096 }).start()
-  const { slots, said } = units(machine, 'blocks')
-  await slots.add([config('d1', 512)], new Map())
+  const { add, slots, said } = units(machine, 'blocks')
+  await add(['d1'], 512)
   t.strictSame(slots.missing, ['d1'])
   t.match(said('unit-not-ready'), [{ unit: 'd1', kind: 'invalid' }])
   t.equal(machine.topology.find('d1').consumers.size, 0)
@@ -246,8 +265,8 @@ t.test('blocks that do not fit what initiators saw: not ready, nothing held', as
 
 t.test('units let go with writes in flight: all have ended when it resolves', async (t) => {
   const machine = await new Machine({ devices: 1 }).start()
-  const { slots } = units(machine, 'flight')
-  await slots.add([config('d1')], new Map())
+  const { add, slots } = units(machine, 'flight')
+  await add(['d1'])
   const { device } = slots.unit('d1') ?? {}
   machine.device('d1').hold()
   let ended = false
@@ -266,22 +285,115 @@ t.test('units let go with writes in flight: all have ended when it resolves', as
   await write
 })
 
-t.test('devices: missing, appearing, refused a name, taken away', async (t) => {
-  const machine = await new Machine({ devices: 1 }).start()
+/** Slots of devices on files, and a clock for them. */
+function deviceSlots(t: Test, machine: Machine, state: string) {
   const { topology, pool } = machine
   const clock = new ManualClock()
   const log = silentLogger()
   const queue = createIoQueue({ engine: 'threads', pool, log, threads: 1 })
   t.teardown(() => queue.close())
-  const identities = IdentityStore.open({ dir: join(dir, 'devices'), revision: '1', log })
+  const identities = IdentityStore.open({ dir: join(dir, state), revision: '1', log })
   const guard = new ExportGuard({ classes: topology.classes, identities, clock, log })
   const slots = new DeviceSlots({ queue, topology, guard, clock, log })
+  t.teardown(() => slots.close(1000))
+  /** Lets time pass until the slot says so. */
+  const until = async (condition: () => boolean): Promise<void> => {
+    for (let tries = 0; !condition() && tries < 100; tries++) {
+      clock.advance(1000)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    await topology.quiet()
+  }
+  return { slots, topology, until }
+}
+
+function image(name: string, fill = 0): string {
+  const path = join(dir, name)
+  writeFileSync(path, Buffer.alloc(4 * MIB, fill))
+  return path
+}
+
+t.test('a file that is deleted or replaced is not served any longer', async (t) => {
+  const machine = await new Machine({ devices: 0 }).start()
+  const { slots, topology, until } = deviceSlots(t, machine, 'replaced')
+  const ready = (): boolean => slots.report()[0]?.ready === true
+  const take = async (path: string): Promise<void> => {
+    await slots.remove(['a'])
+    await slots.add([{ ...device('a'), path, exported: false }])
+  }
+  const first = async (): Promise<number | undefined> => {
+    const access = { read: 1, write: 0, exclusive: 0 }
+    const reader = topology.attach(topology.find('a'), undefined, 'test', access)
+    const byte = (await get(reader, 0, 4096))[0]
+    await reader.close()
+    return byte
+  }
+  const path = image('served.img', 1)
+  await take(path)
+  t.ok(ready())
+
+  // As an image is brought up to date: made beside it, and moved into its place.
+  renameSync(image('newer.img', 2), path)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false, replaced: true, reason: /another file|deleted/ }])
+  t.notOk(topology.providers.has('a'), 'its LUNs are not ready')
+  t.match(topology.events.history.at(-1), {
+    severity: 'critical',
+    event: 'device-gone',
+    object: 'a',
+  })
+  await until(ready)
+  t.notOk(ready(), 'other content under the same identity is not taken by itself')
+  t.match(slots.report(), [
+    { reason: /another file than the one that was served; plexus config apply/ },
+  ])
+  t.strictSame([...slots.replaced], ['a'])
+  await take(path)
+  t.equal(await first(), 2, 'a reload takes it')
+
+  unlinkSync(path)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false, reason: /deleted/ }])
+  image('served.img', 3)
+  await until(ready)
+  t.notOk(ready(), 'one that is made anew is another file, even with the same inode number')
+  await take(path)
+  t.equal(await first(), 3)
+
+  renameSync(path, `${path}.old`)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false, reason: /deleted or renamed/ }])
+  renameSync(`${path}.old`, path)
+  await until(ready)
+  t.equal(await first(), 3, 'the same file is back')
+  t.strictSame([...slots.replaced], [])
+
+  truncateSync(path, 0)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false }], 'nothing is left of it')
+  truncateSync(path, 4 * MIB)
+  await until(ready)
+  t.equal(await first(), 0, 'it is the same file')
+
+  const link = join(dir, 'link.img')
+  symlinkSync(image('one.img', 4), link)
+  await take(link)
+  t.equal(await first(), 4)
+  symlinkSync(image('two.img', 5), `${link}.new`)
+  renameSync(`${link}.new`, link)
+  await until(() => !ready())
+  t.match(slots.report(), [{ ready: false, replaced: true, reason: /taken the place/ }])
+})
+
+t.test('devices: missing, appearing, refused a name, taken away', async (t) => {
+  const machine = await new Machine({ devices: 1 }).start()
+  const { slots, topology, until } = deviceSlots(t, machine, 'devices')
   const path = join(dir, 'disk')
-  const image = (name: string, at: string) => ({ ...device(name), path: at, exported: false })
+  const at = (name: string, path: string) => ({ ...device(name), path, exported: false })
   await machine.run('volume.create', { name: 'v', concat: ['d1'] })
   writeFileSync(join(dir, 'other'), '')
   truncateSync(join(dir, 'other'), 4 * MIB)
-  await slots.add([image('a', path), image('v', join(dir, 'other'))])
+  await slots.add([at('a', path), at('v', join(dir, 'other'))])
   t.equal(slots.total, 2)
   t.match(slots.missing, [
     { name: 'a', reason: /disk/ },
@@ -293,11 +405,7 @@ t.test('devices: missing, appearing, refused a name, taken away', async (t) => {
   truncateSync(join(dir, 'new'), 4 * MIB)
   renameSync(join(dir, 'new'), path)
   await machine.run('volume.destroy', { name: 'v' })
-  clock.advance(DEVICE_RETRY_MS)
-  for (let tries = 0; slots.missing.length > 0 && tries < 200; tries++) {
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-  await topology.quiet()
+  await until(() => slots.missing.length === 0)
   t.strictSame(slots.missing, [], 'both have been tried again')
   t.strictSame(
     slots.report().map(({ name, ready }) => [name, ready]),

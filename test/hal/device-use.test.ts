@@ -195,6 +195,9 @@ async function until(condition: () => boolean): Promise<void> {
   for (let i = 0; i < 200 && !condition(); i++) await sleep(5)
 }
 
+/** What the watch says is at a path, by the kind of it. */
+const kind = (device: string): string => device.split(' ')[0] || 'nothing'
+
 t.test('the watch tells of files that come, go and are replaced', async (t) => {
   const clock = new ManualClock()
   const events: string[] = []
@@ -204,7 +207,7 @@ t.test('the watch tells of files that come, go and are replaced', async (t) => {
   const watch = watchDevices(
     () => paths,
     clock,
-    (path, event) => events.push(`${basename(path)} ${event}`),
+    (path, device) => events.push(`${basename(path)} ${kind(device)}`),
   )
   // Paths are looked at side by side; the events of one path keep their order.
   const byPath = (a: string, b: string) =>
@@ -213,7 +216,7 @@ t.test('the watch tells of files that come, go and are replaced', async (t) => {
     await until(() => events.length >= wanted.length)
     t.strictSame(events.splice(0).sort(byPath), wanted, text)
   }
-  await expect(['here.img arrived', 'later.img left'], 'the state when first seen')
+  await expect(['here.img file', 'later.img nothing'], 'the state when first seen')
   clock.advance(2000)
   await sleep(30)
   await expect([], 'no change, no event')
@@ -223,21 +226,21 @@ t.test('the watch tells of files that come, go and are replaced', async (t) => {
   await sleep(30)
   await expect([], 'not before the period is over')
   clock.advance(1)
-  await expect(['later.img arrived'], 'it came')
+  await expect(['later.img file'], 'it came')
 
   unlinkSync(here)
   clock.advance(2000)
-  await expect(['here.img left'], 'it went')
+  await expect(['here.img nothing'], 'it went')
 
   const other = makeFile('other.img', MIB)
   const replaced = spawnSync('mv', [other, later])
   t.equal(replaced.status, 0)
   clock.advance(2000)
-  await expect(['later.img left', 'later.img arrived'], 'another file of the same name')
+  await expect(['later.img file'], 'another file of the same name')
 
   paths.splice(0, 2, '/dev/null')
   clock.advance(2000)
-  await expect(['null left'], 'no device at all')
+  await expect(['null nothing'], 'no device at all')
 
   paths.splice(0, 1, later)
   clock.advance(2000)
@@ -258,7 +261,7 @@ t.test('the watch sees what is attached to a loop device', async (t) => {
   const watch = watchDevices(
     () => [loop],
     clock,
-    (_, event) => events.push(event),
+    (_, device) => events.push(kind(device)),
     500,
   )
   t.teardown(() => watch.stop())
@@ -268,13 +271,13 @@ t.test('the watch sees what is attached to a loop device', async (t) => {
     return events.splice(0)
   }
   await until(() => events.length > 0)
-  t.strictSame(events.splice(0), ['arrived'])
+  t.strictSame(events.splice(0), ['block'])
   run('losetup', '-d', loop)
-  t.strictSame(await look(1), ['left'], 'a detached loop device is empty')
+  t.strictSame(await look(1), ['nothing'], 'a detached loop device is empty')
   const reason = run('losetup', loop, path)
   if (reason) return t.pass(reason, { skip: true })
-  t.strictSame(await look(1), ['arrived'])
+  t.strictSame(await look(1), ['block'])
   const again = run('sh', '-c', 'losetup -d "$0" && losetup "$0" "$1"', loop, path)
   if (again) return t.pass(again, { skip: true })
-  t.strictSame(await look(2), ['left', 'arrived'], 'attached anew between two looks')
+  t.strictSame(await look(1), ['block'], 'attached anew between two looks')
 })

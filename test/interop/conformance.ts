@@ -179,6 +179,6 @@ for (const { setup, results } of runs) {
 }
 const everything = runs.flatMap((run) => run.results)
 console.log(
-  `\n${count(everything, 'passed')} passed, ${count(everything, 'failed')} failed, ${count(everything, 'skipped')} skipped`,
+  `\n${count(everything, 'passed')} passed, ${count(everything, 'failed')} failed, ${count(everything, 'skipped')} skipped: ${faults === 0 ? 'as expected' : `${faults} not as expected`}`,
 )
 process.exit(faults > 0 ? 1 : 0)

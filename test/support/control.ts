@@ -160,6 +160,7 @@ export class ControlRig {
       log,
       now: () => NOW,
       config: () => this.config,
+      plan: (next) => planChanges(this.config, next),
       devices: () => [
         { name: 'd1', path: '/dev/d1', ready: true, reason: undefined },
         { name: 'd2', path: '/dev/d2', ready: false, reason: 'no such file' },
@@ -172,7 +173,6 @@ export class ControlRig {
         sessions: this.sessions.length,
         sendQueueBytes: 0,
       }),
-      plan: (next) => planChanges(this.config, next),
       reload: async () => {
         if (this.failReload) throw this.failReload
         this.reloads++

@@ -67,6 +67,8 @@ export class ScsiHarness {
   readonly nexus: Nexus
   /** Tasks whose abort the transport has heard of. */
   readonly aborted: Task[] = []
+  /** Data-In of the pieces of a READ that have been sent. */
+  readonly #sent = new WeakMap<Task, Buffer>()
   #nextNexus = 1
   #nextTag = 1
   readonly #readOnly: boolean
@@ -141,7 +143,17 @@ export class ScsiHarness {
           aborted.dataOut = undefined
           resolve(aborted)
         },
-        onPiece() {},
+        // A READ goes on at once; what a WRITE gets next is the test's part.
+        onPiece: (paused) => {
+          if (!paused.dataIn) return
+          const before = this.#sent.get(paused) ?? Buffer.alloc(0)
+          const piece = paused.dataIn.bytes.subarray(0, paused.pieceBytes)
+          this.#sent.set(paused, Buffer.concat([before, piece]))
+          paused.dataIn.release()
+          paused.dataIn = undefined
+          paused.pieceBytes = 0
+          this.server.execute(paused)
+        },
       },
     })
     return { task, done: promise }
@@ -173,8 +185,9 @@ export class ScsiHarness {
   /** What the initiator would get, cut to what it expects; releases the task's buffers. */
   collect(task: Task): RunResult {
     const source = task.dataIn?.bytes ?? task.dataInBuffer ?? Buffer.alloc(0)
-    const length = Math.min(source.length, task.dataInBytes, task.expectedBytes)
-    const dataIn = Buffer.from(source.subarray(0, length))
+    const before = this.#sent.get(task) ?? Buffer.alloc(0)
+    const left = Math.min(task.dataInBytes, task.expectedBytes) - before.length
+    const dataIn = Buffer.concat([before, source.subarray(0, Math.max(0, left))])
     task.dataIn?.release()
     task.dataOut?.release()
     task.dataIn = undefined

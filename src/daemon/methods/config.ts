@@ -4,11 +4,15 @@
  */
 import {
   closeSync,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
   fsyncSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -24,7 +28,8 @@ import type {
   TextReport,
 } from '../../control/daemon-reports.ts'
 import { CONFIG_SPECS } from '../../control/daemon-verbs.ts'
-import { type Config, loadConfig, parseConfig } from '../config.ts'
+import type { Config } from '../config.ts'
+import { readConfig } from '../config-thread.ts'
 import { describePlan } from '../reconcile.ts'
 import type { ControlContext, Method } from './context.ts'
 
@@ -48,9 +53,8 @@ export function configDrift(context: ControlContext): readonly string[] {
 const diff: Method = {
   spec: CONFIG_SPECS.diff,
   async run(_parameters, { context }): Promise<DiffReport> {
-    const running = context.config()
-    const steps = describePlan(context.plan(loadConfig(running.file)))
-    return { file: running.file, steps }
+    const { file } = context.config()
+    return { file, steps: describePlan(await context.plan(await readConfig(file))) }
   },
 }
 
@@ -68,21 +72,33 @@ function fileError(op: string, path: string, error: unknown): PlexusError {
   })
 }
 
-/** Whole and durable, or as it was before. */
+/** Whole and durable, or as it was before; owner, group and mode stay, and a link leads to the new text. */
 function replaceFile(path: string, text: string): void {
-  const temporary = `${path}.new`
+  let temporary: string | undefined
   try {
-    const mode = statSync(path).mode & 0o777
-    writeFileSync(temporary, text, { mode, flush: true })
-    renameSync(temporary, path)
-    const folder = openSync(dirname(path), 'r')
+    const real = realpathSync(path)
+    temporary = `${real}.new`
+    const { mode, uid, gid } = statSync(real)
+    rmSync(temporary, { force: true })
+    const file = openSync(temporary, 'wx', 0o600)
+    try {
+      writeFileSync(file, text)
+      const made = fstatSync(file)
+      if (made.uid !== uid || made.gid !== gid) fchownSync(file, uid, gid)
+      fchmodSync(file, mode & 0o777)
+      fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+    renameSync(temporary, real)
+    const folder = openSync(dirname(real), 'r')
     try {
       fsyncSync(folder)
     } finally {
       closeSync(folder)
     }
   } catch (error) {
-    rmSync(temporary, { force: true })
+    if (temporary !== undefined) rmSync(temporary, { force: true })
     throw fileError('write', path, error)
   }
 }
@@ -151,9 +167,8 @@ const apply: Method = {
     const running = context.config()
     const given = parameters['file']
     const dryRun = parameters['dryRun'] === true
-    const next =
-      typeof given === 'string' ? parseConfig(given, running.file) : loadConfig(running.file)
-    if (dryRun) return planReport(true, describePlan(context.plan(next)), next)
+    const next = await readConfig(running.file, typeof given === 'string' ? given : undefined)
+    if (dryRun) return planReport(true, describePlan(await context.plan(next)), next)
     if (typeof given !== 'string') {
       const steps = await context.reload()
       return planReport(false, steps, next, await refusals(context))

@@ -22,6 +22,8 @@ export interface ControlContext {
   readonly now: () => Date
   /** The configuration that runs. */
   config(): Config
+  /** What a change from it to `next` would do, and to whom. */
+  plan(next: Config): Promise<Plan>
   /** Slots of the configured devices. */
   devices(): readonly SlotReport[]
   /** Slots of the providers that LUNs lead to. */
@@ -30,8 +32,6 @@ export interface ControlContext {
   sessions(): readonly SessionInfo[]
   /** What peers hold of the target's memory and places. */
   targetLoad(): TargetLoad
-  /** What a change to another configuration would do, and to whom. */
-  plan(next: Config): Plan
   /**
    * Reads the file of the configuration again and applies it, as SIGHUP does; one at a time. Resolves to what
    * was done, in words. Rejects with PlexusError, and the old configuration runs on.

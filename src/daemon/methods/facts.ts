@@ -15,13 +15,23 @@ export function shortInitiator(name: string): string {
   return at < 0 || at === name.length - 1 ? name : name.slice(at + 1)
 }
 
+/** The hosts that are logged in to each target, by its name. */
+export function hostsByTarget(context: ControlContext): ReadonlyMap<string, readonly string[]> {
+  const hosts = new Map<string, string[]>()
+  for (const { targetName, initiatorName } of context.sessions()) {
+    if (targetName === undefined) continue
+    const known = hosts.get(targetName)
+    if (known) known.push(shortInitiator(initiatorName))
+    else hosts.set(targetName, [shortInitiator(initiatorName)])
+  }
+  return hosts
+}
+
 /** All LUNs of the configuration that runs, with the hosts that are logged in to their targets. */
 export function exportFacts(context: ControlContext): readonly ExportFact[] {
-  const sessions = context.sessions()
+  const hosts = hostsByTarget(context)
   return context.config().targets.flatMap((target) => {
-    const names = sessions
-      .filter((one) => one.targetName === target.name)
-      .map((one) => shortInitiator(one.initiatorName))
+    const names = hosts.get(target.name) ?? []
     return target.luns.map(({ lun, unit, readOnly }) => ({
       target: target.name,
       lun,
@@ -35,12 +45,15 @@ export function exportFacts(context: ControlContext): readonly ExportFact[] {
 /** Volumes and drives of all classes, with the LUNs that lead to the volumes. */
 export function classReports(context: ControlContext): ClassReport {
   const reports = context.topology.classes.flatMap((one) => one.report?.() ?? [])
-  const facts = exportFacts(context)
+  const exports = new Map<string, ExportReport[]>()
+  for (const { provider, target, lun, sessions } of exportFacts(context)) {
+    const known = exports.get(provider)
+    if (known) known.push({ target, lun, sessions })
+    else exports.set(provider, [{ target, lun, sessions }])
+  }
   const withExports = (volume: VolumeReport): VolumeReport => ({
     ...volume,
-    exported: facts
-      .filter(({ provider }) => provider === volume.name)
-      .map(({ target, lun, sessions }) => ({ target, lun, sessions })),
+    exported: exports.get(volume.name) ?? [],
   })
   return {
     volumes: reports.flatMap(({ volumes }) => volumes).map(withExports),

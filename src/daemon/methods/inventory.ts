@@ -21,7 +21,7 @@ import type { ComponentReport } from '../../control/reports.ts'
 import type { Provider } from '../../engine/geom/provider.ts'
 import { IO_OPS, LATENCY_BUCKETS_US } from '../../engine/geom/statistics.ts'
 import type { Method } from './context.ts'
-import { classReports, exportFacts } from './facts.ts'
+import { classReports, exportFacts, hostsByTarget } from './facts.ts'
 
 /** The devices under a part of a volume; those that are missing have no name now. */
 function devicesOf(part: ComponentReport): string[] {
@@ -102,7 +102,7 @@ const stat: Method = {
 const targets: Method = {
   spec: TARGET_LIST,
   async run(_parameters, { context }): Promise<TargetList> {
-    const sessions = context.sessions()
+    const hosts = hostsByTarget(context)
     return {
       targets: context.config().targets.map(({ name, alias, portals, auth, luns }) => ({
         name,
@@ -110,7 +110,7 @@ const targets: Method = {
         portals,
         auth: auth.join(', ') || 'nobody',
         luns: luns.length,
-        sessions: sessions.filter((one) => one.targetName === name).length,
+        sessions: hosts.get(name)?.length ?? 0,
       })),
     }
   },

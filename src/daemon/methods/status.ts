@@ -6,6 +6,7 @@ import type { NameList, ProblemReport, StatusReport } from '../../control/daemon
 import { NAMES, STATUS } from '../../control/daemon-verbs.ts'
 import type { ComponentReport } from '../../control/reports.ts'
 import type { ArgumentKind } from '../../control/verb-spec.ts'
+import type { SlotReport } from '../device-slots.ts'
 import { configDrift } from './config.ts'
 import type { ControlContext, Method } from './context.ts'
 import { classReports, exportFacts, worstHealth } from './facts.ts'
@@ -13,18 +14,7 @@ import { classReports, exportFacts, worstHealth } from './facts.ts'
 /** Devices that are missing, and LUNs that lead to nothing or are not served: what no volume's report says. */
 function problems(context: ControlContext): readonly ProblemReport[] {
   const { providers } = context.topology
-  const missing = context.devices().flatMap(({ name, path, reason }): ProblemReport[] =>
-    reason === undefined
-      ? []
-      : [
-          {
-            object: name,
-            health: 'DEGRADED',
-            message: `Device ${name} (${path}) is not ready: ${reason}`,
-            action: `connect it again, or take it out of the configuration; plexus device show ${name}`,
-          },
-        ],
-  )
+  const missing = context.devices().flatMap(deviceProblem)
   const configured = new Set(context.devices().map(({ name }) => name))
   const leadingNowhere = exportFacts(context)
     .filter(({ provider }) => !providers.has(provider))
@@ -51,6 +41,19 @@ function problems(context: ControlContext): readonly ProblemReport[] {
         ],
   )
   return [...missing, ...leadingNowhere, ...refused]
+}
+
+function deviceProblem({ name, path, reason, warning, replaced }: SlotReport): ProblemReport[] {
+  const problem = { object: name, health: 'DEGRADED' } as const
+  if (reason !== undefined) {
+    const action = replaced
+      ? 'put the file back, or let plexus config apply take the one that is there'
+      : `connect it again, or take it out of the configuration; plexus device show ${name}`
+    return [{ ...problem, message: `Device ${name} (${path}) is not ready: ${reason}`, action }]
+  }
+  if (warning === undefined) return []
+  const action = 'correct the path in the configuration: the next start opens what it leads to'
+  return [{ ...problem, message: `Device ${name}: ${warning}`, action }]
 }
 
 const status: Method = {
@@ -124,7 +127,8 @@ const NAMES_OF: Readonly<Partial<Record<ArgumentKind, (context: ControlContext) 
 const names: Method = {
   spec: NAMES,
   async run(parameters, { context }): Promise<NameList> {
-    const list = NAMES_OF[parameters['kind'] as ArgumentKind]
+    const kind = parameters['kind'] as ArgumentKind
+    const list = Object.hasOwn(NAMES_OF, kind) ? NAMES_OF[kind] : undefined
     return { names: list ? [...new Set(list(context))] : [] }
   },
 }

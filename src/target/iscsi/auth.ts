@@ -80,9 +80,9 @@ const CLOSENESS = { NOT: 0, ANY: 1, PATTERN: 2, NAME: 3 } as const
 function closeness({ initiators }: AuthGroup, name: string): number {
   if (!initiators) return CLOSENESS.ANY
   if (initiators.includes(name)) return CLOSENESS.NAME
-  return initiators.some((pattern) => matchesInitiatorPattern(pattern, name))
-    ? CLOSENESS.PATTERN
-    : CLOSENESS.NOT
+  const fits = (entry: string): boolean =>
+    entry.includes('*') && matchesInitiatorPattern(entry, name)
+  return initiators.some(fits) ? CLOSENESS.PATTERN : CLOSENESS.NOT
 }
 
 /**

@@ -69,8 +69,6 @@ export class CommandTask extends Task {
   readBytes = 0
   /** R2T or Data-In PDUs sent: ExpDataSN of the response (RFC 7143, 11.4.8). */
   dataPdus = 0
-  /** Bytes sent of the present Data-In sequence, which MaxBurstLength bounds. */
-  burstBytes = 0
 
   constructor(
     connection: Connection,

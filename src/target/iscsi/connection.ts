@@ -129,7 +129,7 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
       {
         header: (bhs, ahs) => this.#onHeader(bhs, ahs),
         complete: (dataDigestOk) => this.#onComplete(dataDigestOk),
-        mayGoOn: () => !this.#slice.isOver() && this.#hasRoom(),
+        mayGoOn: () => !this.#slice.isOver(this.host.clock.nowMs()) && this.#hasRoom(),
         fault: (fault) => this.#onFault(fault),
       },
       LOGIN_BUFFER_BYTES,
@@ -163,24 +163,25 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
 
   /** The next turn, or room in the send queue: goes on with what has been received. */
   work(): void {
-    this.#slice.begin(this.host.clock.nowMs())
+    this.#slice.begin(this.host.clock.nowMs(), true)
     this.reader.work()
     if (this.#rest()) this.stream.resume()
   }
 
   /** After work: may more be read now? Otherwise the connection is over, or is called again. */
   #rest(): boolean {
-    const { turns, wakefulness } = this.host
+    const { turns, wakefulness, clock } = this.host
+    const nowMs = clock.nowMs()
     const isOver = this.#isOver()
     this.#paused = !isOver && !this.#hasRoom()
-    if (!isOver && !this.#paused && (this.reader.hasMore || this.#slice.isOver())) {
+    this.#slice.end(nowMs)
+    if (!isOver && !this.#paused && (this.reader.hasMore || this.#slice.isOver(nowMs))) {
       turns.wait(this)
       return false
     }
     turns.leave(this)
     const commands = this.session?.tasks.size ?? 0
-    if (commands > 0 && commands <= AWAKE_COMMANDS) wakefulness.stay(this.host.clock.nowMs())
-    this.#slice.end()
+    if (commands > 0 && commands <= AWAKE_COMMANDS) wakefulness.stay(nowMs)
     return this.#ending || !(isOver || this.#paused)
   }
 
@@ -396,6 +397,7 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
   }
 
   unansweredMs(nowMs: number): number | undefined {
+    if (this.phase === 'closing') return 0
     return this.#liveness.unansweredMs(nowMs)
   }
 

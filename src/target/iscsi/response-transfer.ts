@@ -130,12 +130,15 @@ function sendDataIn(
   const { maxBurstBytes } = session.parameters
   const lease = task.dataIn
   let copied = true
+  let burst = 0
   for (let at = 0; at < bytes; ) {
-    const length = Math.min(sendSegmentBytes, bytes - at, maxBurstBytes - task.burstBytes)
-    const last = difference !== undefined && at + length === bytes
-    task.burstBytes += length
-    const endsBurst = task.burstBytes === maxBurstBytes
-    if (endsBurst) task.burstBytes = 0
+    const length = Math.min(sendSegmentBytes, bytes - at, maxBurstBytes - burst)
+    const ends = at + length === bytes
+    const last = ends && difference !== undefined
+    burst += length
+    // The end of a piece ends the sequence, too: what comes next may be a response with sense data.
+    const endsBurst = ends || burst === maxBurstBytes
+    if (endsBurst) burst = 0
     const to = writer.begin()
     const header = writer.headerAt
     const flags = last

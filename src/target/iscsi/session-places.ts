@@ -14,7 +14,7 @@ export interface SessionLimits {
   readonly discoverySessions: number
 }
 
-/** What is needed of a connection in full feature phase. */
+/** What is needed of a connection with a session. */
 export interface PlaceHolder {
   readonly address: string
   /** As base/network.ts has it. */
@@ -24,7 +24,7 @@ export interface PlaceHolder {
   silentMs(nowMs: number): number
   /** Asks the initiator for a sign of life, unless it is being asked or has answers to take first. */
   ping(nowMs: number): void
-  /** Time since it was asked and has not answered; undefined: it is not being asked. */
+  /** Time since it was asked and has not answered, 0 where it is about to leave; undefined: neither. */
   unansweredMs(nowMs: number): number | undefined
 }
 

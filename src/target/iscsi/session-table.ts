@@ -106,7 +106,7 @@ export class SessionTable {
         address: connection.address,
         isDiscovery: outcome.target === undefined,
       }
-      const claim = claimPlace(newcomer, this.#holders(), this.#limits, nowMs)
+      const claim = claimPlace(newcomer, this.#live(), this.#limits, nowMs)
       if (claim === 'none' || (claim === 'later' && nowMs >= untilMs)) {
         done(LOGIN_STATUS.OUT_OF_RESOURCES)
       } else if (claim === 'later') {
@@ -122,11 +122,6 @@ export class SessionTable {
   /** Connections with a session that lives, oldest first. */
   #live(): Connection[] {
     return [...this.#connections].filter(({ session }) => session && !session.ended)
-  }
-
-  /** Those that hold places: one that logs out leaves in a moment. */
-  #holders(): Connection[] {
-    return this.#live().filter(({ phase }) => phase === 'full-feature')
   }
 
   #newSession(
@@ -217,6 +212,8 @@ export class SessionTable {
 
   #drop(connection: Connection, reason: string): void {
     connection.fail(reason)
+    // One that is leaving by itself must not take its time either.
+    connection.stream.destroy()
     this.end(connection)
   }
 

@@ -50,10 +50,13 @@ export interface TargetInit {
   readonly portalGroups: readonly PortalGroup[]
   readonly auth: Auth
   readonly luns: ReadonlyMap<number, LunMapping>
-  /** Relative port identifiers by portal group name, unique among all targets. Absent: the group's tag. */
-  readonly portIds?: ReadonlyMap<string, number>
   /** LUN mask by initiator name: who is not in it sees none. Absent: all see all. */
   readonly access?: ReadonlyMap<string, readonly LunAccess[]>
+  /**
+   * Relative target port identifier (SPC-5, 4.3.5.2) of the target's port on each portal group, by the group's name: 1 to
+   * 65535, unique over all targets of the machine, so that a unit which several targets share has it once for each port.
+   */
+  readonly portIds?: ReadonlyMap<string, number>
 }
 
 /** A SCSI target port: this target on one of its portal groups (RFC 7143, 4.4.1). */

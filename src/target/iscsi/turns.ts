@@ -4,7 +4,6 @@
  * the others that have more. Without this one socket full of small requests, which libuv reads up to 32 times before it looks
  * at the next socket, is a turn of a second. Owned by portal.ts, used by connection.ts.
  */
-import type { Clock } from '../../base/clock.ts'
 import { TURN_MS } from '../../base/limits.ts'
 
 /** Who has more to do. */
@@ -14,17 +13,10 @@ export interface Worker {
 }
 
 export class Turns {
-  readonly clock: Clock
-  /** Counts the turns in which anybody worked. */
-  number = 0
-  #waiting = new Set<Worker>()
+  readonly #waiting = new Set<Worker>()
   #planned = false
 
-  constructor(clock: Clock) {
-    this.clock = clock
-  }
-
-  /** What one worker may take of this turn, milliseconds. */
+  /** What one worker may take of a turn, milliseconds. */
   get sliceMs(): number {
     return TURN_MS / Math.max(1, this.#waiting.size)
   }
@@ -32,23 +24,17 @@ export class Turns {
   /** Puts a worker in line for the next turn. */
   wait(worker: Worker): void {
     this.#waiting.add(worker)
-    this.plan()
+    if (this.#planned) return
+    this.#planned = true
+    setImmediate(nextTurn, this)
   }
 
   leave(worker: Worker): void {
     this.#waiting.delete(worker)
   }
 
-  /** This turn is used: it ends when the event loop has looked at all sockets. */
-  plan(): void {
-    if (this.#planned) return
-    this.#planned = true
-    setImmediate(nextTurn, this)
-  }
-
   next(): void {
     this.#planned = false
-    this.number++
     // All keep their places in line until they have no more to do: that says how the turn is cut.
     for (const worker of [...this.#waiting]) worker.work()
   }
@@ -58,34 +44,35 @@ function nextTurn(turns: Turns): void {
   turns.next()
 }
 
-/** One worker's part of each turn. */
+/**
+ * One worker's part of the event loop. Work makes a debt, rest pays it back: who is called again and again without a rest, as libuv
+ * does where a socket has more, comes to the end of its slice, and no turn has to be told from the next for that.
+ */
 export class Slice {
   readonly #turns: Turns
-  #turn = -1
-  #leftMs = 0
+  #debtMs = 0
+  #beganMs = 0
+  #endedMs = 0
   #untilMs = 0
 
   constructor(turns: Turns) {
     this.#turns = turns
   }
 
-  /** Work begins at `nowMs`, perhaps again within the same turn. */
-  begin(nowMs: number): void {
-    const turns = this.#turns
-    if (this.#turn !== turns.number) {
-      this.#turn = turns.number
-      this.#leftMs = turns.sliceMs
-    }
-    turns.plan()
-    this.#untilMs = nowMs + this.#leftMs
+  /** Work begins. `isTurn`: as the worker's part of a new turn, with the whole slice. */
+  begin(nowMs: number, isTurn = false): void {
+    this.#debtMs = isTurn ? 0 : Math.max(0, this.#debtMs - (nowMs - this.#endedMs))
+    this.#beganMs = nowMs
+    this.#untilMs = nowMs + this.#turns.sliceMs - this.#debtMs
   }
 
-  isOver(): boolean {
-    return this.#turns.clock.nowMs() >= this.#untilMs
+  isOver(nowMs: number): boolean {
+    return nowMs >= this.#untilMs
   }
 
-  /** Work rests: what has not been used may be used in the same turn. */
-  end(): void {
-    this.#leftMs = this.#untilMs - this.#turns.clock.nowMs()
+  /** Work rests. */
+  end(nowMs: number): void {
+    this.#debtMs += nowMs - this.#beganMs
+    this.#endedMs = nowMs
   }
 }

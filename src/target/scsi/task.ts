@@ -106,6 +106,9 @@ export class Task {
   movedBytes = 0
   pieceBytes = 0
 
+  /** Sense data with which the next piece ends the task: what comes before it is good and has been sent. */
+  failsNext: Buffer | undefined = undefined
+
   status: number = STATUS.GOOD
   sense: Buffer | undefined = undefined
   /** Data-In as a lease (media data) or a small heap buffer (parameter data). */

@@ -552,6 +552,9 @@ t.test('text without bound', async (t) => {
   t.equal(status(send([], part)), '0000')
   t.equal(status(send([], part)), '0200')
 
+  const empty = site()
+  t.equal(status(empty.send([], { transit: false, continued: true })), '0200', 'more of nothing')
+
   const keys = site()
   const many = Array.from({ length: 100 }, (_, i) => `X-key${i}=1`)
   t.equal(status(keys.send([...who(OPEN), ...many], STAY)), '0000')

@@ -1,7 +1,9 @@
 /** Who gets a place: logins that wait, sessions, discovery; and what the log says of it. In one process. */
 import t, { type Test } from 'tap'
 import { ManualClock } from '../../../src/base/clock.ts'
+import { MIB } from '../../../src/base/limits.ts'
 import { createLogger } from '../../../src/base/log.ts'
+import type { Lease } from '../../../src/hal/block-device.ts'
 import { Initiator } from '../../support/initiator.ts'
 import { INITIATOR_NAME } from '../../support/initiator-login.ts'
 import { AT, CONTINUE, NO_TAG, newHeader, OP } from '../../support/initiator-pdu.ts'
@@ -116,11 +118,28 @@ t.test('a dead session makes room, a living one never does', async (t) => {
   t.same(names(portal).sort(), ['-5', '-idle', '-late'])
 })
 
+t.test('the place of one that leaves is free when it has left', async (t) => {
+  const portal = await openPortal(t, { limits: { sessions: 1 } })
+  const leaving = await enter(t, portal.port, { initiatorName: `${INITIATOR_NAME}-leaving` })
+  // An initiator that logs out and keeps its side of the connection open.
+  leaving.wire.socket.allowHalfOpen = true
+  leaving.logout().catch(() => {})
+  await enter(t, portal.port)
+  t.same(names(portal), [''], 'after a second at most')
+})
+
 t.test('MaxCmdSN never goes back, from the first login response on', async (t) => {
   const narrow = await openPortal(t, { limits: { commandsPerSession: 4 } })
   const initiator = await enter(t, narrow.port)
   t.equal(initiator.maxCmdSn - initiator.expCmdSn, 3)
   await initiator.close()
+  const busy = await openPortal(t)
+  const leases: Lease[] = []
+  for (let lease = busy.pool.lease(MIB); lease; lease = busy.pool.lease(MIB)) leases.push(lease)
+  const late = await enter(t, busy.port)
+  t.ok(late.maxCmdSn - late.expCmdSn < 16, 'a session of a target that is short of memory')
+  await late.close()
+  for (const lease of leases) lease.release()
 })
 
 t.test('text that is continued without text is refused, and the session goes on', async (t) => {

@@ -372,20 +372,20 @@ t.test('descriptor sense data also where the transport says what is wrong', asyn
 
 t.test('one connection full of requests takes its slice of a turn, and no more', async (t) => {
   const clock = new ManualClock()
-  const turns = new Turns(clock)
+  const turns = new Turns()
   const order: string[] = []
   const worker = (name: string, units: number) => {
     const slice = new Slice(turns)
     let left = units
     const one = {
       work() {
-        slice.begin(clock.nowMs())
+        slice.begin(clock.nowMs(), true)
         do {
           clock.advance(TURN_MS / 8)
           order.push(name)
           left--
-        } while (left > 0 && !slice.isOver())
-        slice.end()
+        } while (left > 0 && !slice.isOver(clock.nowMs()))
+        slice.end(clock.nowMs())
         if (left > 0) turns.wait(one)
         else turns.leave(one)
       },
@@ -403,6 +403,26 @@ t.test('one connection full of requests takes its slice of a turn, and no more',
   order.length = 0
   await new Promise((resolve) => setImmediate(resolve))
   t.same(order.join(''), 'aaaaaaaa', 'who is alone has all of it')
+})
+
+t.test('work without a rest comes to the end of a slice, work with rests does not', async (t) => {
+  let nowMs = 0
+  let slice = new Slice(new Turns())
+  const work = (restMs: number) => {
+    nowMs += restMs
+    slice.begin(nowMs)
+    nowMs += TURN_MS / 4
+    const isOver = slice.isOver(nowMs)
+    slice.end(nowMs)
+    return isOver
+  }
+  t.same(
+    [work(10), work(0), work(0), work(0)],
+    [false, false, false, true],
+    'one call after the other',
+  )
+  slice = new Slice(new Turns())
+  for (let i = 0; i < 20; i++) t.notOk(work(TURN_MS / 4), 'as much rest as work')
 })
 
 t.test('what is queued is bounded before and between the PDUs of one read', async (t) => {

@@ -430,6 +430,40 @@ t.test(
   },
 )
 
+t.test('a READ over a bad block brings what is before it, and says so', async (t) => {
+  const portal = await openPortal(t)
+  const { device } = portal
+  for (let at = 0; at < 4 * 1024 * KIB; at++) device.media[at] = at % 251
+  const submit = device.submit.bind(device)
+  const bad = 5000
+  device.submit = (request) => {
+    const { op, offset, length } = request
+    const hit = offset <= bad * 512 && offset + length > bad * 512
+    if (op === 'read' && hit) device.fail('read', 'io')
+    submit(request)
+  }
+  const initiator = await login(portal.port)
+  for (const [lba, blocks] of [
+    [4990, 20],
+    [5000, 8],
+    [0, 8192],
+  ] as const) {
+    const { status, sense, data, residual } = await initiator.scsi({
+      cdb: read10(lba, blocks),
+      read: blocks * 512,
+    })
+    t.equal(status, 2)
+    t.match(sense, { key: 3, code: 0x1100 })
+    t.equal(sense?.raw.readUInt32BE(3), bad, 'INFORMATION')
+    const good = (bad - lba) * 512
+    t.ok(data.subarray(0, good).equals(device.media.subarray(lba * 512, bad * 512)))
+    t.equal(residual, blocks * 512 - good, 'the rest has not come')
+  }
+  t.equal((await initiator.scsi({ cdb: read10(5001, 8), read: 4096 })).status, 0)
+  await initiator.close()
+  await settled(portal, t)
+})
+
 t.test('a session tells the ports of its target as the configuration has them', async (t) => {
   const portal = await openPortal(t)
   const target = defined(portal.server.registry.get(TARGET), 'the target')

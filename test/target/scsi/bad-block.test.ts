@@ -1,6 +1,7 @@
 /** MEDIUM ERROR names the first bad block (commands/bad-block.ts): for every command that reads, bounded, and stopped by aborts. */
 import { randomFillSync } from 'node:crypto'
 import t from 'tap'
+import { defined } from '../../../src/base/assert.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
 import { BAD_BLOCK_MS, BAD_BLOCK_READS, MAX_TRANSFER_BYTES } from '../../../src/base/limits.ts'
 import { LinearPlex } from '../../../src/engine/vinum/io/plex-linear.ts'
@@ -64,15 +65,43 @@ t.test('a READ names the first block that cannot be read', async (t) => {
     for (const block of bad) device.badBlocks.add(block)
     device.requests.length = 0
     const expectedBytes = blocks * BLOCK
-    const sense = await told(harness, read(lba, blocks), { expectedBytes })
-    t.equal(sense, `03/11/00 ${Math.min(...bad)}`)
-    t.ok(device.requests.length <= 1 + BAD_BLOCK_READS, `${device.requests.length} reads`)
+    const result = await harness.run(read(lba, blocks), { expectedBytes })
+    const first = Math.min(...bad)
+    t.equal(textOf(defined(result.sense, 'sense data')), `03/11/00 ${first}`)
+    const good = device.bytes.subarray(lba * BLOCK, first * BLOCK)
+    t.ok(result.dataIn.equals(good), 'the blocks before it come, and no more')
+    t.equal(result.task.movedBytes, good.length, 'for the residual count')
+    t.ok(device.requests.length <= 2 + BAD_BLOCK_READS, `${device.requests.length} reads`)
   }
   t.equal(MAX_TRANSFER_BYTES, 8192 * BLOCK, 'the longest was among them')
   t.equal(await told(harness, read(4000, 16)), 'status 0', 'beside them all is well')
   unit.mode.descriptorSense = true
   t.equal(await told(harness, read(4990, 20)), '03/11/00 5000')
+  const few = await harness.run(read(4990, 20), { expectedBytes: 11 * BLOCK - 100 })
+  t.equal(few.dataIn.length, 10 * BLOCK, 'where less is expected, too')
+  const none = await harness.run(read(4990, 20), { expectedBytes: 10 * BLOCK })
+  t.equal(none.status, 0, 'and what ends before it is no error')
   t.equal(harness.pool.leased, 0)
+})
+
+t.test('the error comes alone where the blocks before it cannot be had', async (t) => {
+  const harness = filled()
+  const { device, pool } = harness
+  device.badBlocks.add(20)
+  device.holding = true
+  const { task, done } = harness.start(read(0, 32))
+  // The request, and the search: blocks 0 to 31, 0 to 15, 16 to 23, 16 to 19, 20 and 21, 20.
+  for (let reads = 0; reads < 7; reads++) {
+    device.release()
+    await turn()
+  }
+  t.equal(device.held[0]?.request.length, 20 * BLOCK, 'now what is before the bad block')
+  device.badBlocks.add(3)
+  device.release()
+  await done
+  t.equal(textOf(defined(task.sense, 'sense data')), '03/11/00 20')
+  t.equal(harness.collect(task).dataIn.length, 0)
+  t.equal(pool.leased, 0)
 })
 
 t.test('the block that is named is one of the unit', async (t) => {
@@ -208,20 +237,20 @@ t.test('the search ends with its time, its task and its device', async (t) => {
     t.equal(harness.device.held.length, 1, 'a read of the search is under way')
     return started
   }
-  const end = async (harness: ScsiHarness, done: Promise<unknown>) => {
+  const end = async (harness: ScsiHarness, done: Promise<unknown>, more = 0) => {
     harness.device.holding = false
     const { length } = harness.device.requests
     harness.device.release()
     await done
-    t.equal(harness.device.requests.length, length, 'and it is the last')
+    t.equal(harness.device.requests.length, length + more, 'and it is the last')
     t.equal(harness.pool.leased, 0)
   }
 
   const slow = filled()
   const first = await begin(slow)
   slow.clock.advance(BAD_BLOCK_MS + 1)
-  await end(slow, first.done)
-  // Read: 0 to 31 well, 32 to 63 not; what is before the block named is good for certain.
+  await end(slow, first.done, 1)
+  // Read: 0 to 31 well, 32 to 63 not; what is before the block named is good for certain, and is read once more to be sent.
   t.equal(textOf(first.task.sense ?? Buffer.alloc(18)), '03/11/00 32')
 
   const aborted = filled()

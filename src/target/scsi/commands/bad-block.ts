@@ -7,9 +7,9 @@
 import { alignUp, type ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { BAD_BLOCK_MS, BAD_BLOCK_READS } from '../../../base/limits.ts'
-import type { AlignedBuffer } from '../../../hal/block-device.ts'
+import type { AlignedBuffer, Lease } from '../../../hal/block-device.ts'
 import { readAt } from '../../../hal/io.ts'
-import { failTask, isMediumError } from '../sense.ts'
+import { failTask, isMediumError, senseForError, usesDescriptorSense } from '../sense.ts'
 import type { Task } from '../task.ts'
 import type { LogicalUnit } from '../types.ts'
 import {
@@ -22,23 +22,61 @@ import {
 } from './medium.ts'
 
 /**
- * Ends a task whose reading of `range` (default: all of its range) failed with `error`, at once or, after an error of the medium,
- * when the first bad block is known. The task must not hold a buffer any more that others may wait for.
+ * Ends a READ, or goes on with it up to the bad block, after its request for `failed` came back with `error`. What lies before
+ * that block is sent, as disks do: Linux takes no more for good than has come and lies before the block that is named. The
+ * request's buffer has been given back.
  */
-export function failRead(task: Task, lu: LogicalUnit, error: PlexusError, range?: ByteRange): void {
+export function failRead(task: Task, lu: LogicalUnit, error: PlexusError, failed: ByteRange): void {
   if (!isMediumError(error)) {
     failTask(task, error, 'read')
     return
   }
-  const failed = range ?? { offset: task.rangeOffset, length: task.rangeBytes }
   runSteps(task, 'read', async () => {
-    const scratch = await leaseChunkSoon(lu, failed.length)
-    try {
-      failTask(task, error, 'read', await findBadBlock(task, lu, failed, scratch))
-    } finally {
-      scratch.release()
+    const lba = await findInChunk(task, lu, failed)
+    const goodBytes = lba === undefined ? 0 : lba * lu.blockBytes - failed.offset
+    const good = goodBytes > 0 ? await readAgain(task, lu, failed.offset, goodBytes) : undefined
+    if (lba === undefined || !good) {
+      failTask(task, error, 'read', lba)
+      return
     }
+    const descriptor = usesDescriptorSense(task)
+    task.failsNext = senseForError(error, 'read', { descriptor, information: lba })
+    task.dataIn = good
+    task.dataInBytes = task.rangeBytes
+    task.pieceBytes = goodBytes
+    task.endPiece()
   })
+}
+
+async function findInChunk(
+  task: Task,
+  lu: LogicalUnit,
+  range: ByteRange,
+): Promise<number | undefined> {
+  const scratch = await leaseChunkSoon(lu, range.length)
+  try {
+    return await findBadBlock(task, lu, range, scratch)
+  } finally {
+    scratch.release()
+  }
+}
+
+/** Blocks that could be read a moment ago; undefined where there is no buffer for them, or they cannot be read any more. */
+async function readAgain(
+  task: Task,
+  lu: LogicalUnit,
+  offset: number,
+  length: number,
+): Promise<Lease | undefined> {
+  const lease = lu.pool.lease(length)
+  if (!lease) return undefined
+  let isGood = false
+  try {
+    isGood = await canRead(task, lu, lease, offset)
+    return isGood ? lease : undefined
+  } finally {
+    if (!isGood) lease.release()
+  }
 }
 
 /**

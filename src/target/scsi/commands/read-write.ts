@@ -117,6 +117,10 @@ function wantedBytes(task: Task): number {
  * for, only the blocks that it can get are read.
  */
 function executeRead(task: Task, lu: LogicalUnit): void {
+  if (task.failsNext) {
+    task.check(task.failsNext)
+    return
+  }
   const left = wantedBytes(task) - task.movedBytes
   if (left === 0) {
     task.dataInBytes = task.rangeBytes

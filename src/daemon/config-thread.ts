@@ -1,0 +1,58 @@
+/**
+ * Reads and checks a configuration in a thread of its own: parsing one with thousands of targets takes seconds, during
+ * which initiators must be served. For everything that a running daemon reads; the start and `--check`, which serve
+ * nobody yet, call config.ts themselves.
+ */
+import { Worker } from 'node:worker_threads'
+import { type ErrorKind, PlexusError } from '../base/errors.ts'
+import { type Config, ConfigError, type CredentialsConfig } from './config.ts'
+import type { Problem } from './config-source.ts'
+
+export interface ConfigQuestion {
+  /** Absolute. */
+  readonly file: string
+  /** What is checked in place of the file's content. */
+  readonly text: string | undefined
+}
+
+export type ConfigAnswer =
+  | { readonly config: Config }
+  | { readonly problems: readonly Problem[] }
+  | { readonly error: { kind: ErrorKind; op: string; subject: string; message: string } }
+
+/** The worker's file beside this one: `.ts` under a loader (tests), `.js` when compiled. */
+const WORKER_URL = new URL(
+  import.meta.url.endsWith('.ts') ? './config-worker.ts' : './config-worker.js',
+  import.meta.url,
+)
+
+/** As `loadConfig`, or, with a text, as `parseConfig`. */
+export async function readConfig(file: string, text?: string): Promise<Config> {
+  const question: ConfigQuestion = { file, text }
+  const answer = await new Promise<ConfigAnswer>((resolve, reject) => {
+    const worker = new Worker(WORKER_URL, { name: 'plexus-config', workerData: question })
+    worker.once('message', resolve)
+    worker.once('error', reject)
+    // After an answer this does nothing.
+    worker.once('exit', (code) =>
+      reject(new Error(`the thread that reads ${file} ended with ${code}`)),
+    )
+  })
+  if ('config' in answer) return withBuffers(answer.config)
+  if ('problems' in answer) throw new ConfigError(file, answer.problems)
+  throw new PlexusError(answer.error.kind, answer.error)
+}
+
+/** A Buffer comes out of a thread as a plain Uint8Array. */
+function withBuffers(config: Config): Config {
+  const credentials = (one: CredentialsConfig | undefined): CredentialsConfig | undefined =>
+    one && { user: one.user, secret: Buffer.from(one.secret) }
+  return {
+    ...config,
+    auth: config.auth.map((group) => ({
+      ...group,
+      chap: credentials(group.chap),
+      mutual: credentials(group.mutual),
+    })),
+  }
+}
