@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * `npm run bench`: compares Plexus with the bare device, tgt and istgt on one device of this machine,
- * in interleaved rounds; `npm run bench -- engine` is the benchmark of engine.ts. See bench/README.md for the
+ * in interleaved rounds; `npm run bench -- engine`, `fairness` and `reload` are the benchmarks of the files of those names. See bench/README.md for the
  * options and docs/performance.md for the method.
  */
 import { loadavg } from 'node:os'
@@ -22,8 +22,10 @@ import {
   temporaryDirectory,
   useDevice,
 } from './environment.ts'
+import { benchFairness } from './fairness.ts'
 import { GATE_TARGETS, GRADES, type Grade, gateCases, judge, renderVerdicts } from './gate.ts'
 import { memoryOf, PEERS, type Server } from './peers.ts'
+import { benchReload } from './reload.ts'
 import {
   type CaseResult,
   clientWarnings,
@@ -241,6 +243,11 @@ async function bench(options: Options, teardown: Teardown, signal: AbortSignal):
   return verdicts.length > 0 && verdicts.every((verdict) => verdict.passed) ? 0 : 1
 }
 
+/** Benchmarks of their own: `npm run bench -- NAME`. */
+const COMMANDS: Readonly<
+  Record<string, (argv: readonly string[], signal: AbortSignal) => Promise<number>>
+> = { engine: benchEngine, fairness: benchFairness, reload: benchReload }
+
 const teardown = new Teardown()
 const interrupt = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -248,10 +255,10 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 }
 try {
   const [first, ...rest] = process.argv.slice(2)
-  process.exitCode =
-    first === 'engine'
-      ? await benchEngine(rest, interrupt.signal)
-      : await bench(parseOptions(process.argv), teardown, interrupt.signal)
+  const command = COMMANDS[first ?? '']
+  process.exitCode = command
+    ? await command(rest, interrupt.signal)
+    : await bench(parseOptions(process.argv), teardown, interrupt.signal)
 } catch (error) {
   note(`bench: ${interrupt.signal.aborted ? 'interrupted' : (error as Error).message}`)
   process.exitCode = interrupt.signal.aborted ? 130 : 1

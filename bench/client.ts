@@ -17,6 +17,8 @@ export interface Sample {
   readonly p50Us: number
   readonly p99Us: number
   readonly maxUs: number
+  /** The longest time without any completion. */
+  readonly gapUs: number
   readonly serverCpuUsPerOp: number
   readonly serverCpuSPerGib: number
   /** Cores that the client used: 1 is one core, all that its single thread can use. */
@@ -51,9 +53,6 @@ const RUN_SLACK_MS = 30_000
 
 /** Compiles the load generator when its sources are newer; returns the path of the program. */
 export async function buildLoad(): Promise<string> {
-  const root = projectRoot()
-  const program = join(root, 'build', 'bench', 'load')
-  const sources = SOURCES.map((name) => join(root, 'bench', name))
   const library = await findLibiscsi()
   if (library === undefined) {
     throw new PlexusError('not-found', {
@@ -62,6 +61,22 @@ export async function buildLoad(): Promise<string> {
       message: 'libiscsi.so is missing; install it with: apt-get install libiscsi-bin',
     })
   }
+  return await compile('load', SOURCES, [library])
+}
+
+/** The same of the program that floods a target (flood.c). */
+export function buildFlood(): Promise<string> {
+  return compile('flood', ['flood.c', 'load-raw-login.c'], [])
+}
+
+async function compile(
+  name: string,
+  files: readonly string[],
+  libraries: readonly string[],
+): Promise<string> {
+  const root = projectRoot()
+  const program = join(root, 'build', 'bench', name)
+  const sources = files.map((file) => join(root, 'bench', file))
   const inputs = await Promise.all(
     [...sources, join(root, 'bench', 'load.h'), join(root, 'bench', 'load-raw.h')].map((path) =>
       stat(path),
@@ -78,10 +93,33 @@ export async function buildLoad(): Promise<string> {
       '-o',
       program,
       ...sources,
-      library,
+      ...libraries,
     ])
   }
   return program
+}
+
+export type FloodKind = 'nop' | 'inquiry' | 'text' | 'sendtargets'
+
+export interface FloodOptions {
+  readonly url: string
+  readonly kind: FloodKind
+  readonly sessions: number
+  /** Requests outstanding of each session; one where the RFC allows no more. */
+  readonly depth: number
+  readonly seconds: number
+  readonly signal: AbortSignal
+}
+
+/** Floods a target; the answers that all flooders together got in a second. */
+export async function runFlood(program: string, options: FloodOptions): Promise<number> {
+  const { url, kind, sessions, depth, seconds, signal } = options
+  const args = [
+    ...['--url', url, '--kind', kind, '--sessions', `${sessions}`],
+    ...['--depth', `${depth}`, '--seconds', `${seconds}`],
+  ]
+  const output = await run(program, args, { signal, timeoutMs: seconds * 1000 + RUN_SLACK_MS })
+  return (JSON.parse(output) as { answersPerSecond: number }).answersPerSecond
 }
 
 interface LoadReport {
@@ -92,6 +130,7 @@ interface LoadReport {
   readonly p50Us: number
   readonly p99Us: number
   readonly maxUs: number
+  readonly gapUs: number
   readonly seconds: number
   readonly clientCpuS: number
   readonly serverCpuS: number
@@ -125,6 +164,7 @@ export async function runLoad(program: string, options: LoadOptions): Promise<Sa
     p50Us: report.p50Us,
     p99Us: report.p99Us,
     maxUs: report.maxUs,
+    gapUs: report.gapUs,
     serverCpuUsPerOp: (report.serverCpuS * 1e6) / ops,
     serverCpuSPerGib: (report.serverCpuS * GIB) / (ops * test.bytes),
     clientCores: report.clientCpuS / report.seconds,
@@ -239,6 +279,7 @@ export async function runFio(
     p50Us: percentileUs('50.000000'),
     p99Us: percentileUs('99.000000'),
     maxUs: Math.max(...sides.map((side) => side.lat_ns.max)) / 1e3,
+    gapUs: 0,
     serverCpuUsPerOp: (cores * 1e6) / Math.max(iops, 1),
     serverCpuSPerGib: (cores * GIB) / Math.max(iops * test.bytes, 1),
     clientCores: 0,

@@ -1,6 +1,7 @@
 /*
  * The connection, the login and the digest of our own initiator. Login goes straight to operational
- * negotiation (RFC 7143, 6.3.1: no authentication). Called by load-raw.c.
+ * negotiation (RFC 7143, 6.3.1: no authentication). Called by load-raw.c and
+ * flood.c.
  */
 #define _GNU_SOURCE
 #include "load-raw.h"
@@ -101,8 +102,7 @@ bool raw_login(struct raw_session *s, const struct options *o, int index) {
   /* A key per line; InitialR2T=Yes wins over whatever the target says (13.10). */
   int text_bytes = snprintf(text, sizeof text,
                             "InitiatorName=iqn.2026-01.io.plexus.bench:raw%d\n"
-                            "TargetName=%s\n"
-                            "SessionType=Normal\n"
+                            "%s%s\n"
                             "HeaderDigest=%s\n"
                             "DataDigest=%s\n"
                             "MaxRecvDataSegmentLength=%u\n"
@@ -117,7 +117,8 @@ bool raw_login(struct raw_session *s, const struct options *o, int index) {
                             "DataSequenceInOrder=Yes\n"
                             "DefaultTime2Wait=2\n"
                             "DefaultTime2Retain=0\n",
-                            index, o->target, digest_of_header, digest_of_data, RECEIVE_SEGMENT);
+                            index, o->discovery ? "SessionType=Discovery" : "SessionType=Normal\nTargetName=",
+                            o->discovery ? "" : o->target, digest_of_header, digest_of_data, RECEIVE_SEGMENT);
   for (int i = 0; i < text_bytes; i++) {
     if (text[i] == '\n') text[i] = 0; /* on the wire each key ends with a null */
   }

@@ -28,6 +28,7 @@ struct workload {
   uint32_t block_bytes;
   int in_flight;
   uint64_t ops, sum_ns, max_ns, errors, last_ns;
+  uint64_t gap_ns; /* the longest time without any completion */
   uint64_t buckets[BUCKETS];
 };
 
@@ -68,6 +69,7 @@ static void done(struct request *r, int status) {
   struct workload *w = r->owner;
   uint64_t now = now_ns(), ns = now - r->started_ns;
   w->in_flight--;
+  if (w->phase == MEASURE && now - w->last_ns > w->gap_ns) w->gap_ns = now - w->last_ns;
   w->last_ns = now;
   if (status != 0) w->errors++;
   else if (w->phase == MEASURE) {
@@ -165,12 +167,12 @@ int run_workload(const struct options *o, struct session **sessions) {
   }
   double seconds = (double)(end.at_ns - start.at_ns) / 1e9;
   printf("{\"seconds\":%.6f,\"ops\":%llu,\"iops\":%.1f,\"bytesPerSecond\":%.0f,\"meanUs\":%.2f,"
-         "\"p50Us\":%.2f,\"p99Us\":%.2f,\"p999Us\":%.2f,\"maxUs\":%.2f,\"clientCpuS\":%.6f,"
+         "\"p50Us\":%.2f,\"p99Us\":%.2f,\"p999Us\":%.2f,\"maxUs\":%.2f,\"gapUs\":%.2f,\"clientCpuS\":%.6f,"
          "\"serverCpuS\":%.6f,\"errors\":%llu}\n",
          seconds, (unsigned long long)w->ops, (double)w->ops / seconds,
          (double)w->ops * o->bytes / seconds, w->ops ? (double)w->sum_ns / 1e3 / (double)w->ops : 0,
          percentile_us(w, 0.5), percentile_us(w, 0.99), percentile_us(w, 0.999),
-         (double)w->max_ns / 1e3, end.client - start.client, end.server - start.server,
+         (double)w->max_ns / 1e3, (double)w->gap_ns / 1e3, end.client - start.client, end.server - start.server,
          (unsigned long long)w->errors);
   return w->errors ? 1 : 0;
 }

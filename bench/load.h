@@ -6,7 +6,8 @@
  *   load-verify.c     a pattern that knows its place: fill, check, verify
  *   load-libiscsi.c   transport over libiscsi, the one all targets are compared with
  *   load-raw.c        transport of our own over a TCP socket, because the libiscsi of today's
- *                     distributions (1.19) has no data digest; its login is in load-raw-login.c
+ *                     distributions (1.19) has no data digest; its login is in load-raw-login.c, which
+ *                     flood.c, a program of its own, uses, too
  *
  * One thread, any number of sessions. A request belongs to the workload; the transport borrows it
  * from submit() until it calls done().
@@ -35,6 +36,7 @@ struct options {
   int server_pid;     /* whose CPU time is measured, 0: nobody's */
   enum digests digests;
   bool raw;           /* load-raw.c instead of load-libiscsi.c */
+  bool discovery;     /* raw_login: a discovery session, without a target */
   const char *user, *secret;               /* CHAP of the initiator, from the environment */
   const char *target_user, *target_secret; /* CHAP of the target */
 };

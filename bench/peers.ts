@@ -20,6 +20,9 @@ export interface Server {
   readonly url: string
   readonly pid: number
   readonly version: string
+  /** Of Plexus: its configuration, which is JSON, and the directory of its sockets. */
+  readonly configPath?: string
+  readonly controlDir?: string
 }
 
 export interface ServerOptions {
@@ -30,10 +33,29 @@ export interface ServerOptions {
   readonly signal: AbortSignal
   /** I/O engine of Plexus; absent: its own choice. */
   readonly engine?: string
+  /** Targets that Plexus has beside the one that is measured. */
+  readonly moreTargets?: readonly PlexusTarget[]
+}
+
+/** A target without authentication in the configuration of Plexus. */
+export interface PlexusTarget {
+  readonly name: string
+  readonly luns: readonly { readonly lun: number; readonly device: string }[]
+}
+
+/** The configuration of Plexus, as far as a benchmark changes it while it runs. */
+export interface PlexusConfig {
+  readonly devices: Readonly<Record<string, string>>
+  readonly targets: readonly object[]
+}
+
+/** {@link PlexusTarget} as the file has it. */
+export function targetConfig({ name, luns }: PlexusTarget): object {
+  return { name: `${IQN}:${name}`, portals: ['bench'], auth: 'none', luns }
 }
 
 const IQN = 'iqn.2026-01.io.plexus.bench'
-const START_TIMEOUT_MS = 15_000
+const START_TIMEOUT_MS = 60_000
 const STOP_TIMEOUT_MS = 10_000
 /** Threads of tgtd's rdwr store: as many as requests of the deepest usual case can use. */
 const TGT_IO_THREADS = 16
@@ -139,13 +161,9 @@ async function startPlexus(options: ServerOptions): Promise<Server> {
     portals: [{ name: 'bench', listen: [`127.0.0.1:${port}`] }],
     devices: { disk: options.device },
     targets: [
-      {
-        name: `${IQN}:plexus`,
-        portals: ['bench'],
-        auth: 'none',
-        luns: [{ lun: 0, device: 'disk' }],
-      },
-    ],
+      { name: 'plexus', luns: [{ lun: 0, device: 'disk' }] },
+      ...(options.moreTargets ?? []),
+    ].map(targetConfig),
     hal: { engine: options.engine ?? 'auto' },
     log: { level: 'info', format: 'json' },
     state: { dir: state },
@@ -172,6 +190,8 @@ async function startPlexus(options: ServerOptions): Promise<Server> {
     url: `iscsi://127.0.0.1:${port}/${IQN}:plexus/0`,
     pid: child.pid ?? 0,
     version: `Plexus ${version}${commit}, engine ${options.engine ?? 'auto'}`,
+    configPath: path,
+    controlDir: state,
   }
 }
 

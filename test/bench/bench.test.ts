@@ -2,7 +2,9 @@ import t from 'tap'
 import { describeCase, parseCase, parseCases } from '../../bench/cases.ts'
 import type { Sample } from '../../bench/client.ts'
 import { requirePrograms, Teardown } from '../../bench/environment.ts'
+import { type FairnessRow, renderFairness, SHARE_MIN, unfairRows } from '../../bench/fairness.ts'
 import { gateCases, judge, renderVerdicts } from '../../bench/gate.ts'
+import { longPauses, PAUSE_MAX_MS, renderReloads } from '../../bench/reload.ts'
 import {
   type CaseResult,
   clientWarnings,
@@ -82,6 +84,7 @@ function sample(iops: number, serverCpuUsPerOp: number, clientCores = 0.3): Samp
     p50Us: 1,
     p99Us: 2,
     maxUs: 3,
+    gapUs: 0,
     serverCpuUsPerOp,
     serverCpuSPerGib: 1,
     clientCores,
@@ -202,3 +205,40 @@ t.test(
     t.same(done, ['last', 'first'])
   },
 )
+
+t.test('fairness: Plexus is judged by the share that is left, its peers are not', async (t) => {
+  const row = (target: string, flood: string, share: number): FairnessRow => ({
+    target,
+    flood,
+    aloneIops: 1000,
+    besideIops: 1000 * share,
+    share,
+    slowestMs: 12.34,
+    floodPerSecond: 5000,
+  })
+  const rows = [
+    row('plexus', 'INQUIRY', SHARE_MIN),
+    row('plexus', 'Text', SHARE_MIN - 0.01),
+    row('plexus', 'NOP-Out', Number.NaN),
+    row('istgt', 'INQUIRY', 0.01),
+  ]
+  t.same(
+    unfairRows(rows).map(({ flood }) => flood),
+    ['Text', 'NOP-Out'],
+    'no figure misses the goal, too',
+  )
+  t.match(renderFairness(rows), /plexus Text +1000 +190 +19\.0 % +12\.3 +5000\n/)
+})
+
+t.test('reload: a pause above the goal is named, unless it was without a reload', async (t) => {
+  const rows = [
+    { reload: 'none', tookMs: 0, pausesMs: [200] },
+    { reload: 'unchanged', tookMs: 900, pausesMs: [20, PAUSE_MAX_MS, 400] },
+    { reload: 'more', tookMs: 6400, pausesMs: [40, 6401, 51] },
+  ]
+  t.same(
+    longPauses(rows).map(({ reload }) => reload),
+    ['more'],
+  )
+  t.match(renderReloads(rows), /unchanged +900 +50\.0 +400\.0\n/)
+})

@@ -16,23 +16,17 @@ import {
   OP,
 } from '../support/initiator-pdu.ts'
 import { Wire } from '../support/initiator-wire.ts'
+import { type AttackContext, sleep } from './attack-context.ts'
+import { SEQUENCES } from './disturb.ts'
 import { type Draft, goldenLogin, goldenSequence, mutate, mutateBytes, wildText } from './mutate.ts'
-import type { Random } from './random.ts'
-
-export interface AttackContext {
-  readonly port: number
-  readonly targetName: string
-  readonly random: Random
-  /** Source address: limits count by it. */
-  readonly address: string
-}
 
 type Attack = (context: AttackContext, wire: Wire) => Promise<void>
 
 const STEP_MS = 100
 const LOGIN_MS = 5000
-
-export const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+/** Task attributes (RFC 7143, 11.3.1). */
+const ORDERED = 2
+const HEAD_OF_QUEUE = 3
 
 function wireForm(wire: Wire, { header, data, ahs }: Draft): Buffer {
   return encodePdu(header, data, wire.cutter.digests, ahs)
@@ -247,6 +241,35 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
     await swallow(wire)
   },
 
+  // On the unit of the honest sessions: what cannot run must not hold them up.
+  async 'ordered writes without their data'({ random, sharedTargetName, spareBlock }, wire) {
+    const { cmdSn } = await login(wire, {
+      targetName: sharedTargetName,
+      keys: { InitialR2T: 'Yes', ImmediateData: 'No' },
+      timeoutMs: LOGIN_MS,
+    })
+    for (let i = 0; i < random.between(1, 4); i++) {
+      const header = writeCommand(cmdSn + i, 0x100 + i, 64, spareBlock)
+      header[AT.FLAGS] = FINAL | 0x20 | random.pick([ORDERED, HEAD_OF_QUEUE])
+      wire.send(header)
+    }
+    await sleep(random.between(500, 5000))
+  },
+
+  async 'ordered reads that are not taken'({ random, sharedTargetName, spareBlock }, wire) {
+    const { cmdSn } = await login(wire, { targetName: sharedTargetName, timeoutMs: LOGIN_MS })
+    wire.socket.pause()
+    const attribute = random.pick([ORDERED, HEAD_OF_QUEUE])
+    for (let i = 0; i < 48; i++) {
+      const header = newHeader(OP.SCSI_COMMAND, FINAL | 0x40 | attribute, 0x100 + i)
+      header.writeUInt32BE(2048 * 512, AT.EXPECTED_BYTES)
+      header.writeUInt32BE((cmdSn + i) >>> 0, AT.CMD_SN)
+      read10(spareBlock, 2048).copy(header, AT.CDB)
+      wire.send(header)
+    }
+    await sleep(random.between(500, 5000))
+  },
+
   async 'wrong digests'(context, wire) {
     const { random } = context
     const result = await enter(context, wire)
@@ -282,6 +305,8 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
     }
     await swallow(wire)
   },
+
+  ...SEQUENCES,
 }
 
 /** Runs one case: connects, attacks, and leaves in one of the ways in which peers leave. */

@@ -9,8 +9,32 @@ import { Random } from './random.ts'
 const BLOCK = 512
 const BLOCKS_MAX = 256
 const BUSY: ReadonlySet<number> = new Set([0x08, 0x28])
+const DELAY_LOOK_MS = 20
+/** The fuzzer ends with a fault sooner. */
+const COMMAND_TIMEOUT_MS = 60_000
+
+/** How far the fuzzer's own event loop is behind: that time is not the target's. */
+export class OwnDelay {
+  /** All delays so far. */
+  totalMs = 0
+  readonly #timer: NodeJS.Timeout
+
+  constructor() {
+    let lastMs = performance.now()
+    this.#timer = setInterval(() => {
+      const nowMs = performance.now()
+      this.totalMs += Math.max(0, nowMs - lastMs - 2 * DELAY_LOOK_MS)
+      lastMs = nowMs
+    }, DELAY_LOOK_MS)
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+}
 
 export interface HonestOptions {
+  readonly ownDelay: OwnDelay
   readonly port: number
   readonly targetName: string
   readonly keys: Readonly<Record<string, string>>
@@ -20,6 +44,7 @@ export interface HonestOptions {
 }
 
 export class HonestSession {
+  /** How long each command has waited for its good end, repetitions included. */
   readonly latenciesMs: number[] = []
   /** Commands that were answered with BUSY or TASK SET FULL and sent again. */
   retries = 0
@@ -28,6 +53,10 @@ export class HonestSession {
   readonly #random: Random
   /** What each block holds: a number that its content is made from; 0 was never written. */
   readonly #held: Uint32Array
+  #started: { readonly atMs: number; readonly ownDelayMs: number } | undefined
+  #resting: { readonly promise: Promise<void>; readonly end: () => void } | undefined
+  #rested: () => void = () => {}
+  #working = true
 
   private constructor(session: Initiator, options: HonestOptions) {
     this.#session = session
@@ -44,9 +73,49 @@ export class HonestSession {
     return new HonestSession(session, options)
   }
 
+  /** How long the command under way has waited so far; 0 without one. */
+  get waitingMs(): number {
+    if (!this.#started) return 0
+    const { atMs, ownDelayMs } = this.#started
+    const delayMs = this.#options.ownDelay.totalMs - ownDelayMs
+    return Math.max(0, performance.now() - atMs - delayMs)
+  }
+
+  /** Resolves when the command under way has ended; no other one begins before {@link resume}. */
+  async rest(): Promise<void> {
+    if (!this.#working) return
+    let end = (): void => {}
+    const promise = new Promise<void>((resolve) => {
+      end = resolve
+    })
+    this.#resting = { promise, end }
+    await new Promise<void>((resolve) => {
+      this.#rested = resolve
+    })
+  }
+
+  resume(): void {
+    this.#resting?.end()
+    this.#resting = undefined
+  }
+
   /** Works until `isOver`; throws at the first wrong byte, wrong status or breach of the protocol. */
   async work(isOver: () => boolean): Promise<void> {
+    try {
+      await this.#workOn(isOver)
+    } finally {
+      this.#working = false
+      this.#rested()
+    }
+  }
+
+  async #workOn(isOver: () => boolean): Promise<void> {
     while (!isOver()) {
+      if (this.#resting) {
+        this.#rested()
+        await this.#resting.promise
+        continue
+      }
       const length = this.#random.between(1, BLOCKS_MAX)
       const at = this.#random.below(this.#options.blocks - length)
       const kind = this.#random.below(16)
@@ -86,16 +155,22 @@ export class HonestSession {
   }
 
   async #run(options: Parameters<Initiator['scsi']>[0]) {
-    for (let tries = 0; ; tries++) {
-      const startedMs = performance.now()
-      const result = await this.#session.scsi(options)
-      this.latenciesMs.push(performance.now() - startedMs)
-      if (result.status === 0) return result
-      if (!BUSY.has(result.status) || tries > 200) {
-        throw new Error(`status ${result.status}, sense ${result.sense?.raw.toString('hex')}`)
+    this.#started = { atMs: performance.now(), ownDelayMs: this.#options.ownDelay.totalMs }
+    try {
+      for (let tries = 0; ; tries++) {
+        const result = await this.#session.scsi({ timeoutMs: COMMAND_TIMEOUT_MS, ...options })
+        if (result.status === 0) {
+          this.latenciesMs.push(this.waitingMs)
+          return result
+        }
+        if (!BUSY.has(result.status) || tries > 1000) {
+          throw new Error(`status ${result.status}, sense ${result.sense?.raw.toString('hex')}`)
+        }
+        this.retries++
+        await new Promise((resolve) => setTimeout(resolve, 20))
       }
-      this.retries++
-      await new Promise((resolve) => setTimeout(resolve, 20))
+    } finally {
+      this.#started = undefined
     }
   }
 }
