@@ -136,10 +136,12 @@ export const SEND_QUEUE_BYTES_MIN = 64 * KIB
 export const SEND_QUEUES_BYTES = 64 * MIB
 
 /**
- * Work on what connections have sent, for each turn of the event loop, shared by those that have more than their part:
- * each gets at least one PDU.
+ * Work on what connections have sent, for each turn of the event loop, shared by those that have worked within ACTIVE_MS: each
+ * gets one PDU at least, and as many as fit its slice.
  */
 export const TURN_MS = 0.5
+export const SLICE_MS_MIN = 0.03125
+export const ACTIVE_MS = 5
 
 /** The event loop stays awake that long after a command of a session with at most so many commands under way. */
 export const AWAKE_MS = 0.1

@@ -124,7 +124,7 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
     this.host = host
     this.group = group
     this.#liveness = new Liveness(host.clock.nowMs())
-    this.#slice = new Slice(host.turns)
+    this.#slice = new Slice(host.turns, this)
     this.reader = new PduReader(
       {
         header: (bhs, ahs) => this.#onHeader(bhs, ahs),
@@ -174,8 +174,8 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
     const nowMs = clock.nowMs()
     const isOver = this.#isOver()
     this.#paused = !isOver && !this.#hasRoom()
-    this.#slice.end(nowMs)
-    if (!isOver && !this.#paused && (this.reader.hasMore || this.#slice.isOver(nowMs))) {
+    const isSpent = this.#slice.end(nowMs)
+    if (!isOver && !this.#paused && (this.reader.hasMore || isSpent)) {
       turns.wait(this)
       return false
     }
@@ -199,7 +199,7 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
 
   closed(error: Error | undefined): void {
     this.phase = 'closing'
-    this.host.turns.leave(this)
+    this.host.turns.forget(this)
     if (error) this.endReason = error.message
     // What was on its way into a buffer, or out of one, comes to nothing.
     this.writer.flush()
@@ -241,6 +241,8 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
   #onComplete(dataDigestOk: boolean): boolean {
     if (this.phase === 'login') this.#login.complete()
     else if (this.phase === 'full-feature') this.#handler?.complete(this, this.bhs, dataDigestOk)
+    // The connection ends, and this was the last of what its task waited for.
+    else this.task?.releaseTransfer()
     this.data = undefined
     this.task = undefined
     return !this.#isOver()

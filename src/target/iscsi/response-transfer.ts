@@ -54,8 +54,12 @@ export function abortTask(task: CommandTask): void {
     connection.planFlush()
   }
   // Before and between pieces nobody but the transport has the buffer.
-  if (task.state === TASK_STATE.RUNNING) session.fences.add(task)
-  else task.releaseTransfer()
+  if (task.state === TASK_STATE.RUNNING) {
+    session.fences.add(task)
+    return
+  }
+  task.releaseTransfer()
+  if (task.readBytes > 0) returnRead(session, task)
 }
 
 /** The device has read a piece of a long READ: it is sent, and the next one starts when there is room. */

@@ -169,9 +169,11 @@ export class Session implements Sequence {
   /** The bytes of a read have left, or there were none: `start` gets the reads that there is room for now. */
   returnRead(bytes: number, start: (task: CommandTask) => void): void {
     this.reads.giveBack(bytes)
-    for (let next = this.#deferred[0]; next && this.#grant(next); next = this.#deferred[0]) {
+    for (let next = this.#deferred[0]; next; next = this.#deferred[0]) {
+      // Of several tasks that are aborted together, one may give back before the next is forgotten.
+      if (!next.aborted && !this.#grant(next)) return
       this.#deferred.shift()
-      start(next)
+      if (!next.aborted) start(next)
     }
   }
 

@@ -72,7 +72,7 @@ async function halfWrite(initiator: Initiator, attribute = 1) {
   header.writeUInt32BE(transferTag ?? 0, AT.TRANSFER_TAG)
   const pdu = encodePdu(header, pattern(length, 1), { header: false, data: false })
   initiator.wire.write(pdu.subarray(0, 48 + length / 2))
-  return command
+  return { command, rest: pdu.subarray(48 + length / 2) }
 }
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -309,6 +309,21 @@ t.test('a cold reset ends all sessions of the target', async (t) => {
   await settled(portal, t)
 })
 
+t.test('a cold reset in the middle of the data of a write costs no buffer', async (t) => {
+  const portal = await openPortal(t)
+  const victim = await login(portal, '-victim', { keys: SOLICITED })
+  const other = await login(portal, '-other')
+  const { rest } = await halfWrite(victim)
+  await portal.until(() => portal.pool.leased === 1)
+  await pause(50)
+  t.equal(await other.tmf({ fn: TMF.COLD_RESET }), 0)
+  victim.wire.write(rest)
+  await portal.until(() => portal.server.load().connections === 0)
+  await settled(portal, t)
+  victim.destroy()
+  other.destroy()
+})
+
 t.test('Data-Out for another R2T, or none, ends the command at once', async (t) => {
   const portal = await openPortal(t)
   for (const transferTag of [0x7ffffff0, NO_TAG]) {
@@ -371,58 +386,73 @@ t.test('descriptor sense data also where the transport says what is wrong', asyn
 })
 
 t.test('one connection full of requests takes its slice of a turn, and no more', async (t) => {
-  const clock = new ManualClock()
+  let nowMs = 0
   const turns = new Turns()
   const order: string[] = []
   const worker = (name: string, units: number) => {
-    const slice = new Slice(turns)
     let left = units
     const one = {
       work() {
-        slice.begin(clock.nowMs(), true)
+        slice.begin(nowMs, true)
         do {
-          clock.advance(TURN_MS / 8)
+          nowMs += TURN_MS / 8
           order.push(name)
           left--
-        } while (left > 0 && !slice.isOver(clock.nowMs()))
-        slice.end(clock.nowMs())
+        } while (left > 0 && !slice.isOver(nowMs))
+        slice.end(nowMs)
         if (left > 0) turns.wait(one)
-        else turns.leave(one)
+        else turns.forget(one)
       },
     }
+    const slice = new Slice(turns, one)
     return one
   }
+  const turn = async () => {
+    order.length = 0
+    await new Promise((resolve) => setImmediate(resolve))
+    return order.join('')
+  }
   turns.wait(worker('a', 1000))
+  t.equal(await turn(), 'aaaaaaaa', 'who is alone has all of it')
   turns.wait(worker('b', 12))
-  await new Promise((resolve) => setImmediate(resolve))
-  t.same(order.join(''), 'aaaabbbb', 'two share a turn')
-  order.length = 0
-  await new Promise((resolve) => setImmediate(resolve))
-  await new Promise((resolve) => setImmediate(resolve))
-  t.same(order.join(''), 'aaaabbbbaaaabbbb')
-  order.length = 0
-  await new Promise((resolve) => setImmediate(resolve))
-  t.same(order.join(''), 'aaaaaaaa', 'who is alone has all of it')
+  t.equal(await turn(), 'aaaaaaaabbbb', 'and gives up half of it')
+  t.equal(await turn(), 'aaaabbbb', 'as soon as there is another')
+  t.equal(await turn(), 'aaaabbbb')
+  nowMs += 10
+  await turn()
+  nowMs += 10
+  t.equal(await turn(), 'aaaaaaaa', 'until that one has no more')
 })
 
-t.test('work without a rest comes to the end of a slice, work with rests does not', async (t) => {
+t.test('work without a rest comes to the end of a turn, work with rests does not', async (t) => {
   let nowMs = 0
-  let slice = new Slice(new Turns())
+  const make = () => new Slice(new Turns(), { work() {} })
+  let slice = make()
   const work = (restMs: number) => {
     nowMs += restMs
     slice.begin(nowMs)
     nowMs += TURN_MS / 4
-    const isOver = slice.isOver(nowMs)
-    slice.end(nowMs)
-    return isOver
+    return slice.end(nowMs)
   }
-  t.same(
-    [work(10), work(0), work(0), work(0)],
-    [false, false, false, true],
-    'one call after the other',
-  )
-  slice = new Slice(new Turns())
+  t.same([work(10), work(0), work(0), work(0)], [false, false, false, true], 'call after call')
+  slice = make()
   for (let i = 0; i < 20; i++) t.notOk(work(TURN_MS / 4), 'as much rest as work')
+})
+
+t.test('reads that wait in the task set give back their share when they are aborted', async (t) => {
+  const portal = await openPortal(t)
+  const initiator = await login(portal)
+  portal.device.hold()
+  for (const attribute of [ORDERED, 1, 1, ORDERED, 1]) {
+    await initiator.start({ cdb: read10(0, 2048), read: MIB, attribute })
+  }
+  for (let n = 0; n < 30; n++) await initiator.start({ cdb: read10(0, 8192), read: 4 * MIB })
+  await portal.until(() => portal.device.inFlight > 0)
+  await initiator.nop()
+  initiator.destroy()
+  await portal.until(() => portal.server.sessions().length === 0)
+  portal.device.release()
+  await settled(portal, t)
 })
 
 t.test('what is queued is bounded before and between the PDUs of one read', async (t) => {
