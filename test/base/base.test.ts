@@ -3,9 +3,10 @@ import { AssertionError, assert, defined } from '../../src/base/assert.ts'
 import { alignDown, alignUp, formatSize, parseSize } from '../../src/base/bytes.ts'
 import { ManualClock } from '../../src/base/clock.ts'
 import { PlexusError, toPlexusError } from '../../src/base/errors.ts'
-import { assertLimits } from '../../src/base/limits.ts'
+import { assertLimits, TURN_MS } from '../../src/base/limits.ts'
 import { createLogger, journalLine } from '../../src/base/log.ts'
 import { LogLimit } from '../../src/base/log-limit.ts'
+import { inLanes, inTurns } from '../../src/base/turns.ts'
 
 t.test('sizes as people write them', async (t) => {
   const cases = [
@@ -83,4 +84,35 @@ t.test('the journal gets one readable line with a priority', async (t) => {
   log.debug('not this one')
   t.same(lines, ['<6>session: esx1 logged in (tsih=3)\n', '<4>a device is slow: no answer\n'])
   t.equal(journalLine('no JSON'), 'no JSON')
+})
+
+t.test('long work in turns of the event loop', async (t) => {
+  const done: number[] = []
+  let turns = 0
+  const beat = setInterval(() => turns++, 1)
+  t.teardown(() => clearInterval(beat))
+  await inTurns([1, 2, 3, 4, 5], (item) => {
+    const untilMs = performance.now() + TURN_MS
+    while (performance.now() < untilMs);
+    done.push(item)
+  })
+  t.strictSame(done, [1, 2, 3, 4, 5])
+  t.ok(turns >= 4, 'others have had their turns in between')
+
+  let busy = 0
+  let most = 0
+  await inLanes(new Set([1, 2, 3, 4, 5, 6, 7]), 3, async (item) => {
+    most = Math.max(most, ++busy)
+    await new Promise((resolve) => setTimeout(resolve, item % 3))
+    busy--
+    done.push(item)
+  })
+  t.equal(most, 3)
+  t.equal(done.length, 12)
+  await t.rejects(
+    inLanes([1, 2], 2, async (item) => {
+      if (item === 2) throw new Error('two')
+    }),
+    /two/,
+  )
 })
