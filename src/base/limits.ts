@@ -248,6 +248,8 @@ export const EVENT_HISTORY = 1000
 export const LONG_WORK_MS = 8
 /** Devices that are opened, and labels that are read, at once: each takes a part of a turn. */
 export const DEVICES_AT_ONCE = 8
+/** Rows of a configuration in one message between threads. */
+export const CONFIG_PIECE_ROWS = 250
 /** Problems of a configuration that are described; the rest is counted. */
 export const CONFIG_PROBLEMS = 100
 

@@ -78,6 +78,7 @@ export const DEVICE_SPECS = {
     options: [],
     readOnly: true,
   },
+  // Reads the disk, and tells what initiators keep there.
   show: {
     noun: 'device',
     name: 'show',
@@ -85,6 +86,7 @@ export const DEVICE_SPECS = {
     arguments: [device],
     options: [],
     readOnly: true,
+    confidential: true,
   },
   probe: {
     noun: 'device',

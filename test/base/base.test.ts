@@ -3,11 +3,12 @@ import { AssertionError, assert, defined } from '../../src/base/assert.ts'
 import { alignDown, alignUp, formatSize, parseSize } from '../../src/base/bytes.ts'
 import { ManualClock } from '../../src/base/clock.ts'
 import { PlexusError, toPlexusError } from '../../src/base/errors.ts'
-import { assertLimits } from '../../src/base/limits.ts'
+import { assertLimits, LONG_WORK_MS } from '../../src/base/limits.ts'
 import { createLogger, journalLine } from '../../src/base/log.ts'
 import { LogLimit } from '../../src/base/log-limit.ts'
 import { formatAddress, networkOf } from '../../src/base/network.ts'
 import { printable } from '../../src/base/printable.ts'
+import { inLanes, inTurns } from '../../src/base/turns.ts'
 
 t.test('sizes as people write them', async (t) => {
   const cases = [
@@ -131,5 +132,36 @@ t.test('nothing in the log steers a terminal', async (t) => {
     JSON.parse(lines[1] ?? ''),
     { name: `${hostile}\n`, msg: hostile },
     'the same for programs',
+  )
+})
+
+t.test('long work in turns of the event loop', async (t) => {
+  const done: number[] = []
+  let turns = 0
+  const beat = setInterval(() => turns++, 1)
+  t.teardown(() => clearInterval(beat))
+  await inTurns([1, 2, 3, 4, 5], (item) => {
+    const untilMs = performance.now() + LONG_WORK_MS
+    while (performance.now() < untilMs);
+    done.push(item)
+  })
+  t.strictSame(done, [1, 2, 3, 4, 5])
+  t.ok(turns >= 4, 'others have had their turns in between')
+
+  let busy = 0
+  let most = 0
+  await inLanes(new Set([1, 2, 3, 4, 5, 6, 7]), 3, async (item) => {
+    most = Math.max(most, ++busy)
+    await new Promise((resolve) => setTimeout(resolve, item % 3))
+    busy--
+    done.push(item)
+  })
+  t.equal(most, 3)
+  t.equal(done.length, 12)
+  await t.rejects(
+    inLanes([1, 2], 2, async (item) => {
+      if (item === 2) throw new Error('two')
+    }),
+    /two/,
   )
 })

@@ -113,8 +113,11 @@ t.test('who is logged in, from where and as whom is not for everybody', async (t
     sessions: 1,
     volumes: [{ exported: [{ sessions: [/hidden/] }] }],
   })
-  for (const method of ['session.list', 'config.dump', 'config.backups', 'config.diff']) {
-    await t.rejects(looker.call(method), { kind: 'permission', message: /status\.sock/ }, method)
+  const kept = ['session.list', 'device.show', 'config.dump', 'config.backups', 'config.diff']
+  for (const method of kept) {
+    const parameters = method === 'device.show' ? { name: 'd1' } : {}
+    const refused = { kind: 'permission', message: /status\.sock/ } as const
+    await t.rejects(looker.call(method, parameters), refused, method)
   }
 })
 
