@@ -135,12 +135,11 @@ export const SEND_QUEUE_BYTES_MIN = 64 * KIB
 /** Heap memory in all send queues: the fuller it is the less one connection may have, down to the minimum above. */
 export const SEND_QUEUES_BYTES = 64 * MIB
 
-/**
- * Work on what connections have sent, for each turn of the event loop, shared by those that have worked within ACTIVE_MS: each
- * gets one PDU at least, and as many as fit its slice.
- */
-export const TURN_MS = 0.5
-export const SLICE_MS_MIN = 0.03125
+/** Time in each turn of the event loop for connections that have sent more than they could get processed at once. */
+export const TURN_MS = 0.125
+/** Time of one of them before the next one is served; at least one PDU is processed. */
+export const SLICE_MS = 0.0625
+/** A connection counts among those that share the event loop for about so long. */
 export const ACTIVE_MS = 5
 
 /** The event loop stays awake that long after a command of a session with at most so many commands under way. */

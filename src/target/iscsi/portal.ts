@@ -109,7 +109,7 @@ export class IscsiServer implements ConnectionHost {
       STRANGER_LOG_PERIOD_MS,
       STRANGER_LOG_PEERS,
     )
-    this.turns = new Turns()
+    this.turns = new Turns(this.clock)
     this.wakefulness = new Wakefulness(() => this.clock.nowMs())
     this.#keepAlive = this.clock.every(1000, () => {
       const nowMs = this.clock.nowMs()

@@ -1,18 +1,22 @@
 /**
- * Shares the turns of the event loop among connections: nobody's requests keep the others' waiting. A connection works off
- * what it has received for as long as its slice of the turn lasts; with the rest it waits for the next turn, in line with
- * the others that have more. Without this one socket full of small requests, which libuv reads up to 32 times before it looks
- * at the next socket, is a turn of a second. Owned by portal.ts, used by connection.ts.
+ * Divides the turns of the event loop among connections, so that nobody's requests keep the others' waiting. A connection processes
+ * what it has received for a slice of time; with the rest it waits, and nothing more is read from its socket. In each turn those
+ * that wait are served round robin for a bounded time, so that a turn is short however many they are. Without this one socket
+ * full of small requests, which libuv reads up to 32 times before it looks at the next socket, is a turn of a second. Owned by
+ * portal.ts, used by connection.ts.
  */
-import { ACTIVE_MS, SLICE_MS_MIN, TURN_MS } from '../../base/limits.ts'
+import type { Clock } from '../../base/clock.ts'
+import { ACTIVE_MS, SLICE_MS, TURN_MS } from '../../base/limits.ts'
 
-/** Who has more to do. */
+/** A connection with PDUs that are not processed yet. */
 export interface Worker {
-  /** Goes on, within its slice of a new turn. */
+  /** Goes on with a new slice; calls `wait` again if that is not enough. */
   work(): void
 }
 
 export class Turns {
+  readonly #clock: Clock
+  /** Who waits, the next one first. */
   readonly #waiting = new Set<Worker>()
   #planned = false
   /** Who has worked since `#sinceMs`, and how many did in the time before. */
@@ -20,24 +24,25 @@ export class Turns {
   #activeBefore = 0
   #sinceMs = 0
 
-  /** What one worker may take of a turn, milliseconds: who works is counted. */
-  sliceMs(worker: Worker, nowMs: number): number {
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** How many have worked of late, `worker` among them. */
+  workers(worker: Worker, nowMs: number): number {
     if (nowMs - this.#sinceMs > ACTIVE_MS) {
       this.#activeBefore = this.#active.size
       this.#active.clear()
       this.#sinceMs = nowMs
     }
     this.#active.add(worker)
-    const workers = Math.max(this.#active.size, this.#activeBefore)
-    return Math.max(SLICE_MS_MIN, TURN_MS / workers)
+    return Math.max(this.#active.size, this.#activeBefore)
   }
 
-  /** Puts a worker in line for the next turn. */
+  /** Puts a worker at the end of the line, unless it is in it. */
   wait(worker: Worker): void {
     this.#waiting.add(worker)
-    if (this.#planned) return
-    this.#planned = true
-    setImmediate(nextTurn, this)
+    this.#plan()
   }
 
   leave(worker: Worker): void {
@@ -50,9 +55,25 @@ export class Turns {
     this.#active.delete(worker)
   }
 
+  /** The event loop has looked at all sockets: now those are served that wait. */
   next(): void {
     this.#planned = false
-    for (const worker of [...this.#waiting]) worker.work()
+    const untilMs = this.#clock.nowMs() + TURN_MS
+    let left = this.#waiting.size
+    for (const worker of this.#waiting) {
+      // Whoever waits again is at the end, behind those that were there.
+      if (left-- === 0) break
+      this.#waiting.delete(worker)
+      worker.work()
+      if (this.#clock.nowMs() >= untilMs) break
+    }
+    if (this.#waiting.size > 0) this.#plan()
+  }
+
+  #plan(): void {
+    if (this.#planned) return
+    this.#planned = true
+    setImmediate(nextTurn, this)
   }
 }
 
@@ -61,13 +82,13 @@ function nextTurn(turns: Turns): void {
 }
 
 /**
- * One worker's part of the event loop. Work makes a debt, rest pays it back: who is called again and again without a rest, as libuv
- * does where a socket has more, comes to the end of its part, and no turn has to be told from the next for that.
+ * One worker's use of the event loop. Time used is added up, and time without work is taken off: a connection that is called again
+ * and again without a pause comes to the end of its slice without a mark for each turn.
  */
 export class Slice {
   readonly #turns: Turns
   readonly #worker: Worker
-  #debtMs = 0
+  #usedMs = 0
   #beganMs = 0
   #endedMs = 0
   #untilMs = 0
@@ -77,22 +98,24 @@ export class Slice {
     this.#worker = worker
   }
 
-  /** Work begins. `isTurn`: as the worker's part of a new turn, with the whole slice. */
-  begin(nowMs: number, isTurn = false): void {
-    this.#debtMs = isTurn ? 0 : Math.max(0, this.#debtMs - (nowMs - this.#endedMs))
+  /** Work begins. `isNew`: with a new slice. */
+  begin(nowMs: number, isNew = false): void {
+    // The time in which others work is not a pause: each gets its own part of it back.
+    const pauseMs = (nowMs - this.#endedMs) / this.#turns.workers(this.#worker, nowMs)
+    this.#usedMs = isNew ? 0 : Math.max(0, this.#usedMs - pauseMs)
     this.#beganMs = nowMs
-    this.#untilMs = nowMs + this.#turns.sliceMs(this.#worker, nowMs) - this.#debtMs
+    this.#untilMs = nowMs + SLICE_MS - this.#usedMs
   }
 
-  /** The slice is used up: what has been received waits for the next turn. */
+  /** The slice is used up: what has been received waits. */
   isOver(nowMs: number): boolean {
     return nowMs >= this.#untilMs
   }
 
-  /** Work rests. True: a whole turn is used up without a rest, and no more shall be received before the next one. */
+  /** Work rests. True: a whole turn is used up without a pause, and nothing more shall be received before the next one. */
   end(nowMs: number): boolean {
-    this.#debtMs += nowMs - this.#beganMs
+    this.#usedMs += nowMs - this.#beganMs
     this.#endedMs = nowMs
-    return this.#debtMs >= TURN_MS
+    return this.#usedMs >= TURN_MS
   }
 }

@@ -5,7 +5,7 @@
 import net from 'node:net'
 import t from 'tap'
 import { ManualClock } from '../../../src/base/clock.ts'
-import { POOL_CHUNK_BYTES, SEND_QUEUE_BYTES, TURN_MS } from '../../../src/base/limits.ts'
+import { POOL_CHUNK_BYTES, SEND_QUEUE_BYTES, SLICE_MS, TURN_MS } from '../../../src/base/limits.ts'
 import { Slice, Turns } from '../../../src/target/iscsi/turns.ts'
 import { Initiator } from '../../support/initiator.ts'
 import { INITIATOR_NAME } from '../../support/initiator-login.ts'
@@ -385,21 +385,21 @@ t.test('descriptor sense data also where the transport says what is wrong', asyn
   await settled(portal, t)
 })
 
-t.test('one connection full of requests takes its slice of a turn, and no more', async (t) => {
-  let nowMs = 0
-  const turns = new Turns()
+t.test('one connection full of requests takes its slice, and a turn stays short', async (t) => {
+  const clock = new ManualClock()
+  const turns = new Turns(clock)
   const order: string[] = []
   const worker = (name: string, units: number) => {
     let left = units
     const one = {
       work() {
-        slice.begin(nowMs, true)
+        slice.begin(clock.nowMs(), true)
         do {
-          nowMs += TURN_MS / 8
+          clock.advance(SLICE_MS / 4)
           order.push(name)
           left--
-        } while (left > 0 && !slice.isOver(nowMs))
-        slice.end(nowMs)
+        } while (left > 0 && !slice.isOver(clock.nowMs()))
+        slice.end(clock.nowMs())
         if (left > 0) turns.wait(one)
         else turns.forget(one)
       },
@@ -413,30 +413,36 @@ t.test('one connection full of requests takes its slice of a turn, and no more',
     return order.join('')
   }
   turns.wait(worker('a', 1000))
-  t.equal(await turn(), 'aaaaaaaa', 'who is alone has all of it')
-  turns.wait(worker('b', 12))
-  t.equal(await turn(), 'aaaaaaaabbbb', 'and gives up half of it')
-  t.equal(await turn(), 'aaaabbbb', 'as soon as there is another')
+  t.equal(await turn(), 'aaaa', 'who is alone has a slice in each turn')
+  for (const name of ['b', 'c', 'd']) turns.wait(worker(name, 8))
+  t.equal(await turn(), 'aaaabbbb', 'a turn is two slices long, however many wait')
+  t.equal(await turn(), 'ccccdddd', 'round robin')
   t.equal(await turn(), 'aaaabbbb')
-  nowMs += 10
-  await turn()
-  nowMs += 10
-  t.equal(await turn(), 'aaaaaaaa', 'until that one has no more')
+  t.equal(await turn(), 'ccccdddd')
+  t.equal(await turn(), 'aaaa', 'the others have no more')
 })
 
-t.test('work without a rest comes to the end of a turn, work with rests does not', async (t) => {
-  let nowMs = 0
-  const make = () => new Slice(new Turns(), { work() {} })
-  let slice = make()
-  const work = (restMs: number) => {
-    nowMs += restMs
-    slice.begin(nowMs)
-    nowMs += TURN_MS / 4
-    return slice.end(nowMs)
+t.test('work without a pause uses up a turn, work with pauses does not', async (t) => {
+  const clock = new ManualClock()
+  const make = (turns = new Turns(clock)) => new Slice(turns, { work() {} })
+  const work = (slice: Slice, pauseMs: number) => {
+    clock.advance(pauseMs)
+    slice.begin(clock.nowMs())
+    clock.advance(TURN_MS / 4)
+    return slice.end(clock.nowMs())
   }
-  t.same([work(10), work(0), work(0), work(0)], [false, false, false, true], 'call after call')
-  slice = make()
-  for (let i = 0; i < 20; i++) t.notOk(work(TURN_MS / 4), 'as much rest as work')
+  const busy = make()
+  t.same(
+    [0, 0, 0, 0].map(() => work(busy, 0)),
+    [false, false, false, true],
+    'call after call',
+  )
+  const calm = make()
+  for (let i = 0; i < 20; i++) t.notOk(work(calm, TURN_MS / 4), 'as much pause as work')
+  const turns = new Turns(clock)
+  const two = [make(turns), make(turns)]
+  const spent = Array.from({ length: 8 }, () => two.map((slice) => work(slice, 0)).includes(true))
+  t.ok(spent.includes(true), 'the work of another is no pause')
 })
 
 t.test('reads that wait in the task set give back their share when they are aborted', async (t) => {
