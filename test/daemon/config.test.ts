@@ -11,6 +11,7 @@ import {
   parseAdvertise,
   parseListen,
 } from '../../src/daemon/config-schema.ts'
+import { readConfig } from '../../src/daemon/config-thread.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'plexus-config-'))
 t.teardown(() => rmSync(dir, { recursive: true, force: true }))
@@ -138,6 +139,26 @@ t.test('a whole configuration', async (t) => {
   t.equal(config.engine, 'threads')
   t.equal(config.stateDir, join(dir, 'state'))
   t.strictSame(config.warnings, [])
+})
+
+t.test('a running daemon reads the same configuration in its thread', async (t) => {
+  secret('one', 'initiator-secret\n')
+  secret('two', 'target-secret-2\n')
+  const every = GOOD.replace('user: esx,', 'user: esx, algorithms: [sha3-256, sha256],')
+    .replace('digests:', 'advertise: ["san.lab:3261"]\n    digests:')
+    .replace('["127.0.0.1:3262"]', '["[::]:3262"]')
+    .replace(
+      '{ lun: 7, device: d2, readOnly: true }',
+      '{ lun: 7, volume: v, blockSize: 512, readOnly: true }',
+    )
+    .replace('luns:', 'luns:\n      - { lun: 8, device: d2 }')
+    .replace('dir: state', 'dir: state, movedFrom: "0123456789ab"')
+  const path = join(dir, 'every.yaml')
+  writeFileSync(path, every)
+  chmodSync(path, 0o600)
+  const config = loadConfig(path)
+  t.strictSame(config.auth[0]?.chap?.algorithms, [8, 7])
+  t.strictSame(await readConfig(path), config)
 })
 
 t.test('defaults', async (t) => {
