@@ -169,9 +169,12 @@ class TargetDevice implements DeviceServer {
   }
 
   #resetTarget(nexus: Nexus): number {
-    if ([...nexus.luns.values()].some(({ readOnly }) => readOnly)) return NOT_AUTHORIZED
+    const { luns } = nexus
+    // After a cold reset the sessions of all initiators end: not for a nexus that no unit would be reset for.
+    if (luns.size === 0 || [...luns.values()].some(({ readOnly }) => readOnly))
+      return NOT_AUTHORIZED
     this.#say({ initiator: nexus.initiatorName, target: nexus.targetName }, 'target reset')
-    for (const unit of unitsOf(nexus.luns)) unit.reset(ASC.SCSI_BUS_RESET, nexus)
+    for (const unit of unitsOf(luns)) unit.reset(ASC.SCSI_BUS_RESET, nexus)
     return COMPLETE
   }
 

@@ -388,6 +388,17 @@ t.test('a nexus that may only read cannot touch the tasks of others', async (t) 
   t.equal(server.manage(TASK_MANAGEMENT.ABORT_TASK_SET, nexus, LUN_0, 0), COMPLETE)
 })
 
+t.test('a nexus that sees no LUN has nothing to reset', async (t) => {
+  const { server, nexus } = createHarness()
+  const previous = nexus.luns
+  nexus.luns = new Map()
+  server.lunsChanged(nexus, previous)
+  const { TARGET_WARM_RESET, TARGET_COLD_RESET } = TASK_MANAGEMENT
+  for (const fn of [TARGET_WARM_RESET, TARGET_COLD_RESET]) {
+    t.equal(server.manage(fn, nexus, LUN_0, 0), NOT_AUTHORIZED, 'a cold reset would end sessions')
+  }
+})
+
 t.test('tasks on a unit that a nexus loses end with 05/25/00', async (t) => {
   const harness = createHarness()
   const { server, nexus } = harness
