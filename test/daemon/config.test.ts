@@ -303,8 +303,23 @@ targets:
   t.strictSame(listen('127.0.0.1', '[::]', '[::1]:3261', '10.0.0.1'), [])
   t.match(listen('[::]', '[::1]'), [/is taken/])
   t.match(listen('10.0.0.1', '0.0.0.0'), [/is taken/])
+  t.match(listen('0.0.0.0', '10.0.0.2'), [/is taken/])
+  t.match(listen('10.0.0.1', '10.0.0.1'), [/is taken/])
   t.match(listen('[fd00::5]', '[FD00:0::5]'), [/is taken/], 'one address written in two ways')
   t.match(listen('[fe80::1]'), [/link-local one with its interface/])
+})
+
+t.test('thousands of addresses are compared in linear time', async (t) => {
+  const took = (count: number): number => {
+    const listen = Array.from({ length: count }, (_, at) => `10.0.${at >> 8}.${at & 255}`)
+    const text = `version: 1\nportals: [{ name: p, listen: ${JSON.stringify(listen)} }]\n`
+    const startedMs = performance.now()
+    parsed(text)
+    return performance.now() - startedMs
+  }
+  took(100)
+  const [few, many] = [took(1000), took(8000)]
+  t.ok(many < few * 20, `${Math.round(many / few)} times as long for 8 times as much`)
 })
 
 t.test('[::] takes IPv4 unless a portal listens on IPv4 with its port', async (t) => {
