@@ -141,7 +141,7 @@ function contradiction(a: AuthGroup, b: AuthGroup): string | undefined {
   return undefined
 }
 
-/** A LUN mask goes by names: what does the proof say of them? */
+/** Warns where a LUN mask depends on names that CHAP does not prove. */
 function checkMask(source: ConfigSource, target: Entry, uses: readonly Use[]): void {
   const access = target.value['access']
   const auth = target.value['auth']
