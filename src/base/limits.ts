@@ -101,7 +101,7 @@ export const STRANGER_LOG_PERIOD_MS = 10_000
 export const LOGIN_TIMEOUT_MS = 15_000
 export const NOP_INTERVAL_MS = 15_000
 export const NOP_TIMEOUT_MS = 15_000
-/** Data-Out that was asked for has this long for its next byte, and an answer for the next byte that is taken of it. */
+/** After this time without a byte a connection ends: of Data-Out that was asked for; of answers that the initiator takes. */
 export const DATA_OUT_TIMEOUT_MS = 30_000
 export const SEND_TIMEOUT_MS = 30_000
 /** Connections that have not logged in yet. Each holds 8 KiB, and 40 KiB at most while its text comes and goes. */
@@ -113,7 +113,7 @@ export const LISTEN_BACKLOG = 1024
 /** Sessions of all initiators, and of one address unless the configuration says otherwise. */
 export const SESSIONS_DEFAULT = 256
 export const SESSIONS_MAX = 1024
-/** A discovery session lists targets and leaves: it has places of its own, and so long from its login. */
+/** Discovery sessions have places of their own, and end this long after their login. */
 export const DISCOVERY_SESSIONS_DEFAULT = 32
 export const DISCOVERY_SESSIONS_MAX = 256
 export const DISCOVERY_LIFETIME_MS = 60_000
@@ -124,7 +124,10 @@ export const DISCOVERY_LIFETIME_MS = 60_000
 export const SILENT_SESSION_MS = 1_000
 export const DEAD_SESSION_MS = 3_000
 export const PLACE_RETRY_MS = 250
-/** Two hosts with one name throw each other out: told after so many takeovers, each soon after the one before. */
+/**
+ * Two hosts with one initiator name and ISID reinstate each other's session. The log says so after this many times in a row,
+ * each within TAKEOVER_MS of the one before.
+ */
 export const TAKEOVERS_TOLD = 3
 export const TAKEOVER_MS = 60_000
 /** File descriptors that connections leave to disks, the log and the control sockets. */

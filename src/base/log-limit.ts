@@ -1,7 +1,7 @@
 /**
  * Keeps peers from filling the log: so many lines in a period for each of them, and the number of those left out with
- * the first line of a later one. For events that a stranger can cause at will. Peers are told apart by a key, so that a
- * noisy one does not hide another; when too many are noisy at once, the rest shares one allowance.
+ * the first line of a later one. For events that a stranger can cause at will. Each peer, named by a key, has its own
+ * allowance; peers beyond `peersMax` share one.
  */
 import type { Clock } from './clock.ts'
 

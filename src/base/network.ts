@@ -8,8 +8,8 @@ export function plainAddress(address: string): string {
 }
 
 /**
- * What one stranger has of its own: an IPv4 address, or the /64 of an IPv6 address, within which it can take as many
- * addresses as it likes. A link-local address stands for itself: the hosts of a link share its /64.
+ * The part of an address that one host controls: an IPv4 address, or the /64 of an IPv6 address, within which it can take
+ * as many addresses as it likes. A link-local address stands for itself: the hosts of a link share its /64.
  */
 export function networkOf(address: string): string {
   const plain = plainAddress(address)

@@ -109,7 +109,7 @@ export function printableAnswer(value: unknown): unknown {
   )
 }
 
-/** JSON in which every character that is not printable is escaped: no text is lost, no terminal is driven. */
+/** JSON in which every character that is not printable is escaped. */
 export function jsonText(value: unknown, indent?: number): string {
   const text = JSON.stringify(value, undefined, indent)
   if (printable(text) === text) return text

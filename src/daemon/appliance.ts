@@ -14,7 +14,8 @@ import type { Topology } from '../engine/geom/topology.ts'
 import type { BufferPool } from '../hal/block-device.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
 import { openFilesMax } from '../hal/open-files.ts'
-import { type Auth, type AuthGroup, normalizedGroup } from '../target/iscsi/auth.ts'
+import { InitiatorNames } from '../iscsi/names.ts'
+import { type Auth, type AuthGroup, checkedGroup } from '../target/iscsi/auth.ts'
 import { tryListener } from '../target/iscsi/listen.ts'
 import { IscsiServer } from '../target/iscsi/portal.ts'
 import {
@@ -377,11 +378,11 @@ function count(number: number, noun: string): string {
 }
 
 function authGroup(group: AuthConfig): AuthGroup {
-  return normalizedGroup({
+  return checkedGroup({
     name: group.name,
     ...(group.chap === undefined ? {} : { chap: group.chap }),
     ...(group.mutual === undefined ? {} : { mutual: group.mutual }),
-    ...(group.initiators === undefined ? {} : { initiators: group.initiators }),
+    ...(group.initiators === undefined ? {} : { initiators: new InitiatorNames(group.initiators) }),
   })
 }
 

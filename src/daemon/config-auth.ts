@@ -3,7 +3,7 @@
  * what a LUN mask is worth with them (docs/adr/0009-auth-groups-and-names.md). Looks at the plain YAML values, as
  * config-checks.ts does. Called by config.ts once the secrets are read.
  */
-import { normalizeInitiatorPattern, normalizeIscsiName } from '../iscsi/names.ts'
+import { InitiatorNames, normalizeInitiatorPattern, normalizeIscsiName } from '../iscsi/names.ts'
 import { type AuthGroup, groupsFor } from '../target/iscsi/auth.ts'
 import {
   AUTH_NONE,
@@ -85,8 +85,10 @@ function authGroup(entry: Entry, secret: Buffer | undefined): AuthGroup {
     ...(initiators === undefined
       ? {}
       : {
-          initiators: textsOf(entry, 'initiators').flatMap(
-            ({ text }) => normalizeInitiatorPattern(text) ?? [],
+          initiators: new InitiatorNames(
+            textsOf(entry, 'initiators').flatMap(
+              ({ text }) => normalizeInitiatorPattern(text) ?? [],
+            ),
           ),
         }),
   }
@@ -130,7 +132,8 @@ function contradiction(a: AuthGroup, b: AuthGroup): string | undefined {
   if (a.chap && b.chap && a.chap.user === b.chap.user && !a.chap.secret.equals(b.chap.secret)) {
     return `auth groups "${a.name}" and "${b.name}" have different secrets for user "${a.chap.user}"; choose two users`
   }
-  const shared = a.initiators?.find((name) => b.initiators?.includes(name))
+  const listed = b.initiators?.entries
+  const shared = [...(a.initiators?.entries ?? [])].find((name) => listed?.has(name))
   if (shared !== undefined && !a.chap !== !b.chap) {
     const [open, closed] = a.chap ? [b, a] : [a, b]
     return `"${shared}" is in auth group "${open.name}" without CHAP and in "${closed.name}" with it; take it out of one`
@@ -138,7 +141,7 @@ function contradiction(a: AuthGroup, b: AuthGroup): string | undefined {
   return undefined
 }
 
-/** A LUN mask goes by names: what does the proof say of them? */
+/** Warns where a LUN mask depends on names that CHAP does not prove. */
 function checkMask(source: ConfigSource, target: Entry, uses: readonly Use[]): void {
   const access = target.value['access']
   const auth = target.value['auth']

@@ -6,7 +6,7 @@
  */
 import { normalizeIscsiName } from '../iscsi/names.ts'
 import { describePlace } from './config-issues.ts'
-import { parseListen } from './config-schema.ts'
+import { type ListenAddress, parseListen } from './config-schema.ts'
 import type { ConfigPath, ConfigSource } from './config-source.ts'
 
 export interface Entry {
@@ -68,25 +68,30 @@ export function reportDuplicates(
 function checkPortals(source: ConfigSource): void {
   const portals = entriesOf(source.value, 'portals')
   reportDuplicates(source, portals, 'name')
-  const taken: { host: string; port: number; portal: string }[] = []
+  /** The portal that was the first to listen at a place. */
+  const taken = new Map<string, string>()
   for (const portal of portals) {
     const place = describePlace(source.value, portal.path)
     for (const { path, text } of textsOf(portal, 'listen')) {
       const address = parseListen(text)
       if (!address) continue
-      const other = taken.find(
-        (one) => one.port === address.port && collides(one.host, address.host),
-      )
-      if (other) source.problem(path, `${place}: ${text} is taken by ${other.portal} already`)
-      taken.push({ ...address, portal: place })
+      const { places, rivals } = listenPlaces(address)
+      const other = rivals.map((one) => taken.get(one)).find(Boolean)
+      if (other) source.problem(path, `${place}: ${text} is taken by ${other} already`)
+      for (const one of places) if (!taken.has(one)) taken.set(one, place)
     }
   }
 }
 
-/** Two addresses of one port that cannot both be listened on: equal, or one means all of its family. */
-function collides(a: string, b: string): boolean {
-  const everything = a.includes(':') ? '::' : '0.0.0.0'
-  return a.includes(':') === b.includes(':') && (a === b || a === everything || b === everything)
+/**
+ * The places that an address takes, and those of which none may be taken: two addresses of one port collide when they are
+ * equal, or when one means all of its family.
+ */
+function listenPlaces({ host, port }: ListenAddress): { places: string[]; rivals: string[] } {
+  const all = host.includes(':') ? '::' : '0.0.0.0'
+  const own = `${host} ${port}`
+  const family = `${all} ${port} or one of its family`
+  return { places: [own, family], rivals: host === all ? [family] : [own, `${all} ${port}`] }
 }
 
 export function notAName(text: string): string {

@@ -1,4 +1,4 @@
-/** Who may change what the configuration consists of: called by config.ts and config-secrets.ts. */
+/** Finds configuration files that every user may change. Called by config.ts and config-secrets.ts. */
 import { lstatSync, realpathSync } from 'node:fs'
 import { dirname } from 'node:path'
 

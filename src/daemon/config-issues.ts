@@ -13,7 +13,8 @@ type Issue = z.core.$ZodIssue
 /** Keys of the design that this version does not have: named honestly instead of as a typing error. */
 const NOT_YET: ReadonlyMap<string, string> = new Map(
   Object.entries({
-    volumes: 'volumes are made with "plexus volume create"; the labels on the disks are the truth',
+    volumes:
+      'volumes are made with "plexus volume create"; the labels on the disks hold the configuration',
     role: 'spares are not available in this version; write the device as NAME: PATH',
     profile: 'profiles are not available in this version; one behaviour suits all initiators',
     metrics: 'metrics are not available in this version',

@@ -51,7 +51,7 @@ export class ConfigSource {
     for (const error of this.#document.warnings) {
       this.#add(this.#problems, error.pos[0], error.message)
     }
-    // No object of JavaScript can have it as an ordinary key: what stands there would vanish without a word.
+    // It would be lost without a message: no JavaScript object has it as an ordinary key.
     visit(this.#document, {
       Pair: (_, { key }) => {
         if (!isScalar(key) || key.value !== '__proto__') return

@@ -81,7 +81,7 @@ function receive(pieces: MessagePort): ConfigPiece | undefined {
 /** A Buffer comes out of a thread as a plain Uint8Array. */
 function withBuffers(config: Config): Config {
   const credentials = (one: CredentialsConfig | undefined): CredentialsConfig | undefined =>
-    one && { user: one.user, secret: Buffer.from(one.secret) }
+    one && { ...one, secret: Buffer.from(one.secret) }
   return {
     ...config,
     auth: config.auth.map((group) => ({

@@ -121,7 +121,7 @@ export interface Config {
   readonly engine: 'auto' | 'io_uring' | 'threads'
   /** Absolute. */
   readonly stateDir: string
-  /** The administrator's word on identities that another machine has made. */
+  /** `state.movedFrom` and `copiedFrom`: what to do with identities that another machine has made. */
   readonly origin: Origin
   /** Absolute; undefined: where systemd says, or the usual place. */
   readonly controlDir: string | undefined

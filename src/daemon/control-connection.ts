@@ -64,7 +64,7 @@ export class ControlConnection {
       share.forget(this)
     })
     socket.on('data', (chunk) => {
-      // Nothing more is read before this has been worked off: a client is not heard faster than it is served.
+      // Reading stops until the requests so far are carried out.
       socket.pause()
       this.#workOff(this.#splitter.push(chunk))
     })

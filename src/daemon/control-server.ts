@@ -30,7 +30,7 @@ import type { ControlContext, Method } from './methods/context.ts'
 
 /** A probe of a socket file that nobody answers on ends after this time. */
 const PROBE_MS = 1_000
-/** So many clients too many are told so at the same time; the others are only closed. */
+/** Clients above CONTROL_CLIENTS that get an error message at the same time; further ones are only closed. */
 const REFUSALS_AT_ONCE = 4
 /** Nobody but us may connect before the mode is set. */
 const UMASK_CLOSED = 0o177
@@ -230,7 +230,7 @@ function forLookers(method: Method): Method {
     throw new PlexusError('permission', {
       op: spec.name,
       subject: methodName(spec),
-      message: `plexus ${commandName(spec)} is not for everybody: status.sock does not take it, control.sock does`,
+      message: `plexus ${commandName(spec)} needs control.sock (root or the group ${CONTROL_GROUP}); status.sock is open to every user`,
     })
   }
   // Nothing is done, so nothing is logged: anybody may ask.

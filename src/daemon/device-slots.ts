@@ -34,7 +34,7 @@ interface Slot {
   warning: string | undefined
   /** Why there is no device; said once, not at every attempt. */
   reason: string | undefined
-  /** It is somebody else's now. */
+  /** The device is in use elsewhere. */
   inUse: boolean
   /** An attempt is under way: slots change one step at a time. */
   opening: Promise<void> | undefined
@@ -363,7 +363,7 @@ export class DeviceSlots {
     )
   }
 
-  /** A file is there, and it is not the one that initiators know: its content would surprise them. */
+  /** The file at the path is not the one that was served: initiators would find other data. */
   #awaitReload(slot: Slot, found: string | undefined): void {
     if (found === ABSENT || found === undefined) return
     const { path } = slot.config

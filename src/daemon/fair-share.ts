@@ -7,7 +7,7 @@ import type { Clock } from '../base/clock.ts'
 export class FairShare {
   readonly #clock: Clock
   readonly #restFactor: number
-  /** What each client wants done; who was served last stands last. */
+  /** Work by client; the client served last is at the end. */
   readonly #waiting = new Map<object, (() => void)[]>()
   #isScheduled = false
   #freeAtMs = Number.NEGATIVE_INFINITY

@@ -45,7 +45,10 @@ export const contentSchema = z.strictObject({
 export type IdentityContent = z.infer<typeof contentSchema>
 export type DeviceRecord = IdentityContent['devices'][number]
 
-/** The administrator's word on records of another machine (docs/adr/0010-state-of-another-machine.md). */
+/**
+ * `state.movedFrom` and `copiedFrom`: what to do with identities that another machine has made
+ * (docs/adr/0010-state-of-another-machine.md).
+ */
 export interface Origin {
   /** The disks of that machine are here now: they keep their identities. */
   readonly movedFrom: string | undefined

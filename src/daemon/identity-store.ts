@@ -69,7 +69,7 @@ export class IdentityStore {
 
   /**
    * Opens the store in `dir`, which is made if absent. Throws `corrupt` when neither the file nor the copy before it can
-   * be trusted: going on with new identities would swap the disks under the initiators' feet.
+   * be trusted: with new identities, initiators would take every LUN for another disk.
    */
   static open(options: IdentityStoreOptions): IdentityStore {
     const store = new IdentityStore(options)
@@ -146,7 +146,7 @@ export class IdentityStore {
     for (const resolve of done) resolve()
   }
 
-  /** Who asked for what is on disk already gets it, whatever others wanted in the same write. */
+  /** A change whose content is on disk already succeeds, even if the others of the same write fail. */
   #failed(changes: readonly Change[], error: unknown): void {
     let draft = this.#draft()
     for (const { run, reject } of changes) {

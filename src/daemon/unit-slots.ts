@@ -35,7 +35,7 @@ interface Held {
   readonly slot: Slot
   readonly provider: Provider
   readonly consumer: Consumer
-  /** The configuration of a device that carries no label: it is lent to initiators from now on. */
+  /** The configuration of a device that is exported without a label from now on. */
   readonly blank: DeviceConfig | undefined
 }
 
@@ -58,7 +58,7 @@ export interface UnitSlotsOptions {
   readonly guard: Pick<ExportGuard, 'check' | 'lend'>
   /** The configuration of a device; undefined for the name of a volume. */
   readonly device: (name: string) => DeviceConfig | undefined
-  /** The administrator's word on identities of other machines. */
+  /** `state.movedFrom` and `copiedFrom`: what to do with identities that another machine has made. */
   readonly origin: () => Origin
   /** The unit behind a name is another object now: LUN maps must be made anew. */
   readonly onUnitReplaced: (name: string) => void
@@ -220,7 +220,7 @@ export class UnitSlots {
       })
     } catch (error) {
       // Those whose identity is on disk can be served all the same. Without the note that a disk was blank, a label that
-      // an initiator writes is doubted at the next start.
+      // an initiator writes keeps the LUN from being served after a restart.
       const failure = toPlexusError(error, 'write', 'identities')
       log.warn({ err: failure, event: 'identities-failed' }, failure.message)
       const alone = held.map(async (one) => {

@@ -4,6 +4,7 @@
  * group tag. Called by login, discovery, configuration and session code; pure functions.
  */
 import { assert } from '../base/assert.ts'
+import { PlexusError } from '../base/errors.ts'
 import { ISCSI_NAME_BYTES } from '../base/limits.ts'
 
 /** Length of an ISID in the login PDU. */
@@ -44,17 +45,56 @@ export function normalizeInitiatorPattern(text: string): string | undefined {
   return PATTERN.test(pattern) ? pattern : undefined
 }
 
-/** Does a normalized name fit a normalized pattern? Linear in the name for each piece between two `*`. */
-export function matchesInitiatorPattern(pattern: string, name: string): boolean {
-  const pieces = pattern.split('*')
-  const first = pieces[0] ?? ''
-  if (pieces.length === 1) return name === first
-  const last = pieces[pieces.length - 1] ?? ''
+/** A pattern in the comparison form, taken apart at its `*`. */
+interface Pattern {
+  readonly first: string
+  readonly between: readonly string[]
+  readonly last: string
+}
+
+/**
+ * The entries of an access list, brought into their comparison form once: every login and every change of the configuration
+ * asks for each session and target.
+ */
+export class InitiatorNames {
+  /** Names and patterns. */
+  readonly entries: ReadonlySet<string>
+  readonly #patterns: readonly Pattern[]
+
+  /** Throws `invalid` where an entry is neither a name nor a pattern. */
+  constructor(entries: readonly string[]) {
+    this.entries = new Set(entries.map(normalizedEntry))
+    this.#patterns = [...this.entries].filter((entry) => entry.includes('*')).map(patternOf)
+  }
+
+  /** Does a normalized name fit a pattern? Linear in the name for each piece between two `*`. */
+  fitsPattern(name: string): boolean {
+    return this.#patterns.some((pattern) => fits(pattern, name))
+  }
+}
+
+function normalizedEntry(entry: string): string {
+  const normal = normalizeInitiatorPattern(entry)
+  if (normal !== undefined) return normal
+  throw new PlexusError('invalid', {
+    op: 'configure auth',
+    subject: entry,
+    message: `"${entry}" is neither an iSCSI name nor a pattern of one`,
+  })
+}
+
+function patternOf(entry: string): Pattern {
+  const [first = '', ...between] = entry.split('*')
+  const last = between.pop() ?? ''
+  return { first, between, last }
+}
+
+function fits({ first, between, last }: Pattern, name: string): boolean {
   if (!name.startsWith(first) || !name.endsWith(last)) return false
   if (name.length < first.length + last.length) return false
   let at = first.length
   const end = name.length - last.length
-  for (const piece of pieces.slice(1, -1)) {
+  for (const piece of between) {
     const found = name.indexOf(piece, at)
     if (found < 0 || found + piece.length > end) return false
     at = found + piece.length

@@ -11,6 +11,7 @@ import {
   parseAdvertise,
   parseListen,
 } from '../../src/daemon/config-schema.ts'
+import { readConfig } from '../../src/daemon/config-thread.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'plexus-config-'))
 t.teardown(() => rmSync(dir, { recursive: true, force: true }))
@@ -140,6 +141,26 @@ t.test('a whole configuration', async (t) => {
   t.strictSame(config.warnings, [])
 })
 
+t.test('a running daemon reads the same configuration in its thread', async (t) => {
+  secret('one', 'initiator-secret\n')
+  secret('two', 'target-secret-2\n')
+  const every = GOOD.replace('user: esx,', 'user: esx, algorithms: [sha3-256, sha256],')
+    .replace('digests:', 'advertise: ["san.lab:3261"]\n    digests:')
+    .replace('["127.0.0.1:3262"]', '["[::]:3262"]')
+    .replace(
+      '{ lun: 7, device: d2, readOnly: true }',
+      '{ lun: 7, volume: v, blockSize: 512, readOnly: true }',
+    )
+    .replace('luns:', 'luns:\n      - { lun: 8, device: d2 }')
+    .replace('dir: state', 'dir: state, movedFrom: "0123456789ab"')
+  const path = join(dir, 'every.yaml')
+  writeFileSync(path, every)
+  chmodSync(path, 0o600)
+  const config = loadConfig(path)
+  t.strictSame(config.auth[0]?.chap?.algorithms, [8, 7])
+  t.strictSame(await readConfig(path), config)
+})
+
 t.test('defaults', async (t) => {
   const config = parsed('version: 1\n')
   t.strictSame(
@@ -225,7 +246,7 @@ volumes: []
     '24:21 "sessions" in "limits": must be at least 1, found number 0',
     '24:36 "bufferPool" in "limits": a size from 32MiB to 2GiB, a multiple of 4MiB',
     '25:15 "level" in "log": expected debug or info or warn or error, found "inof"; did you mean "info"?',
-    '26:1 volumes are made with "plexus volume create"; the labels on the disks are the truth',
+    '26:1 volumes are made with "plexus volume create"; the labels on the disks hold the configuration',
   ])
 })
 
@@ -282,8 +303,23 @@ targets:
   t.strictSame(listen('127.0.0.1', '[::]', '[::1]:3261', '10.0.0.1'), [])
   t.match(listen('[::]', '[::1]'), [/is taken/])
   t.match(listen('10.0.0.1', '0.0.0.0'), [/is taken/])
+  t.match(listen('0.0.0.0', '10.0.0.2'), [/is taken/])
+  t.match(listen('10.0.0.1', '10.0.0.1'), [/is taken/])
   t.match(listen('[fd00::5]', '[FD00:0::5]'), [/is taken/], 'one address written in two ways')
   t.match(listen('[fe80::1]'), [/link-local one with its interface/])
+})
+
+t.test('thousands of addresses are compared in linear time', async (t) => {
+  const took = (count: number): number => {
+    const listen = Array.from({ length: count }, (_, at) => `10.0.${at >> 8}.${at & 255}`)
+    const text = `version: 1\nportals: [{ name: p, listen: ${JSON.stringify(listen)} }]\n`
+    const startedMs = performance.now()
+    parsed(text)
+    return performance.now() - startedMs
+  }
+  took(100)
+  const [few, many] = [took(1000), took(8000)]
+  t.ok(many < few * 20, `${Math.round(many / few)} times as long for 8 times as much`)
 })
 
 t.test('[::] takes IPv4 unless a portal listens on IPv4 with its port', async (t) => {

@@ -52,7 +52,7 @@ const LOGIN_MS = 10_000
 /** Requests that a flooder sends at once; twice as many may be without an answer. */
 const BATCH = 64
 const SMALL_BATCH = 4096
-/** Clients that log in at the same moment: few enough for the limit of each address. */
+/** Clients that log in at the same moment. */
 const LOGINS_AT_ONCE = 32
 /** Reads of a client that takes nothing: the first few MiB still go into the buffers of its socket. */
 const UNREAD_COMMANDS = 8

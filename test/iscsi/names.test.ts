@@ -1,8 +1,8 @@
 import t from 'tap'
 import {
   formatIsid,
+  InitiatorNames,
   initiatorPortName,
-  matchesInitiatorPattern,
   normalizeInitiatorPattern,
   normalizeIscsiName,
   targetPortName,
@@ -80,15 +80,17 @@ t.test('patterns', async (t) => {
     ['a*bb*a', 'aba', false],
     ['iqn.2026-01.lab.plexus:db', 'iqn.2026-01.lab.plexus:db', true],
     ['iqn.2026-01.lab.plexus:db', 'iqn.2026-01.lab.plexus:db2', false],
-    ['a.c', 'abc', false],
+    ['a.c*', 'abc', false],
   ]
   for (const [pattern, name, fits] of cases) {
-    t.equal(matchesInitiatorPattern(pattern, name), fits, `${pattern} on ${name}`)
+    const listed = new InitiatorNames([pattern])
+    t.equal(listed.entries.has(name) || listed.fitsPattern(name), fits, `${pattern} on ${name}`)
   }
   t.equal(normalizeInitiatorPattern('IQN.1998-01.*'), 'iqn.1998-01.*')
   t.equal(normalizeInitiatorPattern('nonsense'), undefined, 'without * it is a name')
   t.equal(normalizeInitiatorPattern('iqn.1998-01.com x*'), undefined)
   t.equal(normalizeInitiatorPattern('*'.repeat(300)), undefined)
+  t.throws(() => new InitiatorNames(['esx1']), { kind: 'invalid', message: /"esx1" is neither/ })
 })
 
 t.test('SCSI port names', async (t) => {

@@ -10,7 +10,7 @@ import {
   chapCredentialsProblem,
   sameSecret,
 } from '../../iscsi/chap.ts'
-import { matchesInitiatorPattern, normalizeInitiatorPattern } from '../../iscsi/names.ts'
+import type { InitiatorNames } from '../../iscsi/names.ts'
 
 /** Who is let in. Every condition that is given must hold. */
 export interface AuthGroup {
@@ -19,8 +19,8 @@ export interface AuthGroup {
   readonly chap?: ChapCredentials
   /** The target proves this to an initiator that asks (mutual CHAP). */
   readonly mutual?: ChapCredentials
-  /** Initiator names, exact or with `*`. Absent: any name that no other group of the target lists. */
-  readonly initiators?: readonly string[]
+  /** Absent: any name that no other group of the target lists. */
+  readonly initiators?: InitiatorNames
 }
 
 /** Groups, one of which must let an initiator in: with none of them nobody may log in. `none` lets anybody in. */
@@ -45,10 +45,6 @@ export function authGroupProblem(group: AuthGroup): string | undefined {
   if (!group.chap && !group.initiators) {
     return `auth group "${group.name}" has neither chap nor initiators; write "auth: none" on a target to admit anybody`
   }
-  const badPattern = group.initiators?.find((name) => normalizeInitiatorPattern(name) === undefined)
-  if (badPattern !== undefined) {
-    return `auth group "${group.name}": "${badPattern}" is neither an iSCSI name nor a pattern of one`
-  }
   for (const credentials of [group.chap, group.mutual]) {
     const problem = credentials && chapCredentialsProblem(credentials)
     if (problem) return `auth group "${group.name}": ${problem}`
@@ -59,19 +55,11 @@ export function authGroupProblem(group: AuthGroup): string | undefined {
   return undefined
 }
 
-/** The group with its names in their comparison form, as all functions below expect it. Throws `invalid`. */
-export function normalizedGroup(group: AuthGroup): AuthGroup {
-  const problem = authGroupProblem(group)
-  if (problem) {
-    throw new PlexusError('invalid', {
-      op: 'configure auth',
-      subject: group.name,
-      message: problem,
-    })
-  }
-  if (!group.initiators) return group
-  const initiators = group.initiators.flatMap((entry) => normalizeInitiatorPattern(entry) ?? [])
-  return { ...group, initiators }
+/** The group itself. Throws `invalid` where {@link authGroupProblem} has something to say. */
+export function checkedGroup(group: AuthGroup): AuthGroup {
+  const message = authGroupProblem(group)
+  if (!message) return group
+  throw new PlexusError('invalid', { op: 'configure auth', subject: group.name, message })
 }
 
 /** How closely a group names an initiator: not at all, as any that nobody lists, by a pattern, or by its name. */
@@ -79,10 +67,8 @@ const CLOSENESS = { NOT: 0, ANY: 1, PATTERN: 2, NAME: 3 } as const
 
 function closeness({ initiators }: AuthGroup, name: string): number {
   if (!initiators) return CLOSENESS.ANY
-  if (initiators.includes(name)) return CLOSENESS.NAME
-  const fits = (entry: string): boolean =>
-    entry.includes('*') && matchesInitiatorPattern(entry, name)
-  return initiators.some(fits) ? CLOSENESS.PATTERN : CLOSENESS.NOT
+  if (initiators.entries.has(name)) return CLOSENESS.NAME
+  return initiators.fitsPattern(name) ? CLOSENESS.PATTERN : CLOSENESS.NOT
 }
 
 /**
@@ -112,14 +98,14 @@ export function accountsFor(auth: Auth, initiatorName: string): readonly ChapAcc
 
 /** Would an initiator of this name with this proof be admitted? */
 export function admits(auth: Auth, initiatorName: string, proof: Proof | undefined): boolean {
-  const accounts = accountsFor(auth, initiatorName)
-  if (accounts.length === 0) return admitsName(auth, initiatorName)
-  return accounts.some(
+  if (auth === 'none') return true
+  return groupsFor(auth, initiatorName).some(
     ({ chap }) =>
-      proof !== undefined &&
-      chap.user === proof.user &&
-      sameSecret(chap, proof) &&
-      (chap.algorithms?.includes(proof.algorithm) ?? true),
+      !chap ||
+      (proof !== undefined &&
+        chap.user === proof.user &&
+        sameSecret(chap, proof) &&
+        (chap.algorithms?.includes(proof.algorithm) ?? true)),
   )
 }
 

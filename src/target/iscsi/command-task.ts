@@ -18,7 +18,7 @@ export interface OutstandingR2t {
 }
 
 /**
- * The way of Data-Out into one lease, which holds the bytes [base, end) of the transfer: all of it, or one piece after the
+ * Receives Data-Out into one lease, which holds the bytes [base, end) of the transfer: all of it, or one piece after the
  * other. All offsets are bytes within the transfer.
  */
 export class WriteTransfer {

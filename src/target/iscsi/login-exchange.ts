@@ -19,7 +19,7 @@ import {
 import type { Connection } from './connection.ts'
 import { LOGIN_STATUS, LoginNegotiation, type LoginReply } from './login.ts'
 
-/** Why a login that was right has no session, by its status. */
+/** Why a login that passed all checks got no session, by its status. */
 const REFUSALS: ReadonlyMap<number, string> = new Map([
   [
     LOGIN_STATUS.OUT_OF_RESOURCES,

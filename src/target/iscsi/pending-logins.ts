@@ -1,6 +1,6 @@
 /**
- * Connections that have not logged in yet. They are few, and each has a deadline. When their places are taken a newcomer
- * gets that of the oldest from the network that has most of them: a flood from some networks costs only their own
+ * Connections that have not logged in yet. Their number is bounded, and each has a deadline. When their places are taken a
+ * newcomer gets that of the oldest from the network that has most of them: a flood from some networks costs only their own
  * connections, and an honest login takes too little time to become the oldest. Owned by portal.ts.
  */
 import type { Clock, Timer } from '../../base/clock.ts'

@@ -1,7 +1,7 @@
 /**
  * Places for sessions: how many there may be in all, from one address and for discovery, and who makes room when they are
- * taken. The dead sessions of a host that has started again must not keep it out, and no living one ever gives way to
- * another: only a session that was asked and does not answer. Owned by portal.ts.
+ * taken. The dead sessions of a host that has started again must not keep it out. Only a session that does not answer a
+ * NOP-In gives up its place. Owned by portal.ts.
  */
 import { DEAD_SESSION_MS, SILENT_SESSION_MS } from '../../base/limits.ts'
 import { oldestOfLargest } from './pending-logins.ts'
@@ -28,7 +28,7 @@ export interface PlaceHolder {
   unansweredMs(nowMs: number): number | undefined
 }
 
-/** What a login finds: a place, one that `evict` makes, hope that one comes free soon, or neither. */
+/** What a login finds: a place, or one that `evict` makes. 'later': a place may become free. */
 export type Claim<T> = 'free' | { readonly evict: T } | 'later' | 'none'
 
 /** Looks for a place for one more session from `address`. `holders` are the others, oldest first. */
@@ -40,16 +40,16 @@ export function claimPlace<T extends PlaceHolder>(
 ): Claim<T> {
   const rivals = holders.filter((one) => one.isDiscovery === newcomer.isDiscovery)
   if (newcomer.isDiscovery) {
-    // It has said what it wanted in a moment, and is held open by mistake or malice.
+    // A discovery session needs its place only for a moment.
     const isFull = rivals.length >= limits.discoverySessions
     return isFull ? { evict: oldestOfLargest(rivals) } : 'free'
   }
   const neighbours = rivals.filter((one) => one.address === newcomer.address)
-  if (neighbours.length >= limits.sessionsPerAddress) return placeOfTheDead(neighbours, nowMs)
-  return rivals.length >= limits.sessions ? placeOfTheDead(rivals, nowMs) : 'free'
+  if (neighbours.length >= limits.sessionsPerAddress) return placeOfUnanswering(neighbours, nowMs)
+  return rivals.length >= limits.sessions ? placeOfUnanswering(rivals, nowMs) : 'free'
 }
 
-function placeOfTheDead<T extends PlaceHolder>(holders: readonly T[], nowMs: number): Claim<T> {
+function placeOfUnanswering<T extends PlaceHolder>(holders: readonly T[], nowMs: number): Claim<T> {
   const unanswered = (one: T): number => one.unansweredMs(nowMs) ?? 0
   const [longest] = holders.toSorted((a, b) => unanswered(b) - unanswered(a))
   if (longest && unanswered(longest) >= DEAD_SESSION_MS) return { evict: longest }

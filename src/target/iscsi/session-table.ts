@@ -190,7 +190,7 @@ export class SessionTable {
 
   /**
    * A new session replaces the old one at once (RFC 7143, 6.3.5). Returns how often that has come from another address in a
-   * row: two hosts with one name and ISID, copies of one machine, end each other's session for ever.
+   * row: two hosts with one name and ISID, copies of one machine, reinstate each other's session again and again.
    */
   #reinstate(rival: Connection, connection: Connection): number {
     const { origin, initiatorName } = rival.session as Session
@@ -212,7 +212,7 @@ export class SessionTable {
 
   #drop(connection: Connection, reason: string): void {
     connection.fail(reason)
-    // One that is leaving by itself must not take its time either.
+    // A session that is ending is closed at once.
     connection.stream.destroy()
     this.end(connection)
   }

@@ -10,7 +10,7 @@ import { normalizeIscsiName } from '../../iscsi/names.ts'
 import type { DigestChoice } from '../../iscsi/parameters.ts'
 import { hasControlCharacter } from '../../iscsi/text.ts'
 import type { LunMapping } from '../scsi/types.ts'
-import { type Auth, admitsName, normalizedGroup } from './auth.ts'
+import { type Auth, admitsName, checkedGroup } from './auth.ts'
 import { KeptAnswers } from './send-targets.ts'
 
 export interface PortalAddress {
@@ -215,7 +215,7 @@ function checked(name: string, init: TargetInit): TargetInit {
       `the alias has more than ${TEXT_VALUE_BYTES} bytes or control characters`,
     )
   }
-  const auth = init.auth === 'none' ? init.auth : init.auth.map(normalizedGroup)
+  const auth = init.auth === 'none' ? init.auth : init.auth.map(checkedGroup)
   if (!init.access) return { ...init, auth }
   const access = new Map<string, readonly LunAccess[]>()
   for (const [initiator, luns] of init.access) {

@@ -4,7 +4,11 @@
  */
 import { assert } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
-import { STRANGER_LOG_LINES, STRANGER_LOG_PERIOD_MS } from '../../base/limits.ts'
+import {
+  STRANGER_LOG_LINES,
+  STRANGER_LOG_PEERS,
+  STRANGER_LOG_PERIOD_MS,
+} from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import { LogLimit } from '../../base/log-limit.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
@@ -98,7 +102,12 @@ class TargetDevice implements DeviceServer {
   constructor(options: DeviceServerOptions) {
     this.#clock = options.clock
     this.#log = options.log
-    this.#logLimit = new LogLimit(options.clock, STRANGER_LOG_LINES, STRANGER_LOG_PERIOD_MS)
+    this.#logLimit = new LogLimit(
+      options.clock,
+      STRANGER_LOG_LINES,
+      STRANGER_LOG_PERIOD_MS,
+      STRANGER_LOG_PEERS,
+    )
     this.#absentUnit = new BlockUnit({
       name: 'absent',
       identity: { naa: Buffer.alloc(0), serial: '', vendor: '', product: '', revision: '' },
@@ -137,14 +146,14 @@ class TargetDevice implements DeviceServer {
     const mapping = lun === undefined ? undefined : nexus.luns.get(lun)
     if (!mapping) return NO_LUN
     if (row.disturbs && mapping.readOnly) return NOT_AUTHORIZED
-    this.#say({ fn, unit: mapping.unit.name, initiator: nexus.initiatorName }, 'task management')
+    this.#say(nexus, { fn, unit: mapping.unit.name }, 'task management')
     return row.act(mapping.unit, nexus, tag)
   }
 
-  /** Initiators may send as many functions as they like: the log has only so many lines for them. */
-  #say(fields: object, message: string): void {
-    const allowed = this.#logLimit.take()
-    if (allowed) this.#log.info({ ...fields, ...allowed }, message)
+  /** Initiators may send as many functions as they like: the log has only so many lines for each. */
+  #say({ initiatorName: initiator }: Nexus, fields: object, message: string): void {
+    const allowed = this.#logLimit.take(initiator)
+    if (allowed) this.#log.info({ ...fields, initiator, ...allowed }, message)
   }
 
   nexusEstablished(nexus: Nexus): void {
@@ -169,9 +178,12 @@ class TargetDevice implements DeviceServer {
   }
 
   #resetTarget(nexus: Nexus): number {
-    if ([...nexus.luns.values()].some(({ readOnly }) => readOnly)) return NOT_AUTHORIZED
-    this.#say({ initiator: nexus.initiatorName, target: nexus.targetName }, 'target reset')
-    for (const unit of unitsOf(nexus.luns)) unit.reset(ASC.SCSI_BUS_RESET, nexus)
+    const { luns } = nexus
+    // After a cold reset the sessions of all initiators end: not for a nexus that no unit would be reset for.
+    if (luns.size === 0 || [...luns.values()].some(({ readOnly }) => readOnly))
+      return NOT_AUTHORIZED
+    this.#say(nexus, { target: nexus.targetName }, 'target reset')
+    for (const unit of unitsOf(luns)) unit.reset(ASC.SCSI_BUS_RESET, nexus)
     return COMPLETE
   }
 

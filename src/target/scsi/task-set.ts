@@ -15,7 +15,8 @@
  *   4. overlapping ranges: everything for a fence. A fence is an aborted task whose I/O is still with the disk and may change
  *      the medium: the abort is answered at once, and yet no old write lands after a newer one.
  * A task that waits for its initiator (COLLECTING), or by rule 1 behind such a one of its own nexus, is not enabled: other
- * nexuses do not wait for it, whatever the rules say. An initiator that stops in the middle of a write holds up itself alone.
+ * nexuses do not wait for it, whatever the rules say. An initiator that stops in the middle of a write delays only its own
+ * tasks.
  * Rules 2 and 3 hold against waiting tasks, too, if they are older; thus the order is first in, first out among those in conflict,
  * nobody starves, and as waiting is only for older or running ones there is no deadlock.
  *
@@ -273,7 +274,7 @@ export class TaskSet implements TaskOwner {
   }
 }
 
-/** TAS = 1 (SAM-5, 5.6; control mode page): whom another nexus' function has robbed of a task is told, at once. */
+/** TAS = 1 (SAM-5, 5.6; control mode page): a task that another nexus' function aborts ends with TASK ABORTED at once. */
 export function tellOthers(nexus: Nexus): (task: Task) => AbortAnswer | undefined {
   return (task) =>
     task.nexus === nexus ? undefined : { status: STATUS.TASK_ABORTED, sense: undefined }

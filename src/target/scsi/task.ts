@@ -198,8 +198,8 @@ export class Task {
   }
 
   /**
-   * The handler has moved the present piece, and more follow: until the transport executes the task again it is in no
-   * other's way. An aborted task ends here.
+   * The handler has moved the present piece, and more follow: until it is executed again, no other task waits for
+   * it. An aborted task ends here.
    */
   endPiece(): void {
     if (this.aborted) {

@@ -1,6 +1,7 @@
 /** Who may be in a session: auth groups and names, reinstatement, and what a changed configuration ends. In one process. */
 import { networkInterfaces } from 'node:os'
 import t, { type Test } from 'tap'
+import { InitiatorNames } from '../../../src/iscsi/names.ts'
 import type { Auth, AuthGroup } from '../../../src/target/iscsi/auth.ts'
 import { Initiator } from '../../support/initiator.ts'
 import { INITIATOR_NAME } from '../../support/initiator-login.ts'
@@ -19,7 +20,7 @@ const BOBS: Credentials = { user: 'bob', secret: 'bobs-own-secret' }
 
 function group(name: string, { user, secret }: Credentials, initiators?: string[]): AuthGroup {
   const chap = { user, secret: Buffer.from(secret) }
-  return { name, chap, ...(initiators ? { initiators } : {}) }
+  return { name, chap, ...(initiators ? { initiators: new InitiatorNames(initiators) } : {}) }
 }
 const APART = [group('a', ALICES, [ALICE]), group('b', BOBS, [BOB])]
 
@@ -61,7 +62,10 @@ t.test('a name goes with the secret of its own group', async (t) => {
 t.test('a closer group speaks for a name', async (t) => {
   const anyBob = [group('a', ALICES, [ALICE]), group('b', BOBS)]
   const somehow = [group('a', ALICES, [ALICE]), group('b', BOBS, ['iqn.2026-11.test.plexus:*'])]
-  const open: Auth = [group('a', ALICES, [ALICE]), { name: 'names', initiators: ['iqn.*'] }]
+  const open: Auth = [
+    group('a', ALICES, [ALICE]),
+    { name: 'names', initiators: new InitiatorNames(['iqn.*']) },
+  ]
   for (const auth of [anyBob, somehow]) {
     const portal = await openPortal(t, { auth })
     await t.rejects(enter(t, portal, { initiatorName: ALICE, chap: BOBS }), /0201/)
@@ -101,7 +105,7 @@ t.test('a reload ends the sessions that would not be admitted now', async (t) =>
   t.ok(await bob.wire.closedWithin(1000), 'his secret was changed')
   t.equal((await alice.nop(Buffer.from('here'))).toString(), 'here')
   const chap = { user: 'alice', secret: Buffer.from(ALICES.secret), algorithms: [8] }
-  reload(portal, [{ name: 'a', chap, initiators: [ALICE] }])
+  reload(portal, [{ name: 'a', chap, initiators: new InitiatorNames([ALICE]) }])
   t.ok(await alice.wire.closedWithin(1000), 'her proof was SHA-256, which is not permitted now')
   const sha3 = await enter(t, portal, { initiatorName: ALICE, chap: ALICES, algorithms: '8' })
   reload(portal, 'none')

@@ -9,6 +9,7 @@ import {
   decodeBinary,
   encodeBinary,
 } from '../../../src/iscsi/chap.ts'
+import { InitiatorNames } from '../../../src/iscsi/names.ts'
 import { assertSessionParameters, DEFAULT_PARAMETERS } from '../../../src/iscsi/parameters.ts'
 import { decodeText } from '../../../src/iscsi/text.ts'
 import type { Auth } from '../../../src/target/iscsi/auth.ts'
@@ -54,7 +55,9 @@ function site(more: Partial<LoginContext> = {}) {
   registry.set(new TargetNode(targetInit(OPEN, 'none', { alias: 'Database disks' })))
   registry.set(new TargetNode(targetInit(LOCKED, [{ name: 'h', chap: CHAP, mutual: MUTUAL }])))
   registry.set(new TargetNode(targetInit(DENIED, [])))
-  registry.set(new TargetNode(targetInit(LISTED, [{ name: 'l', initiators: [DEBIAN] }])))
+  registry.set(
+    new TargetNode(targetInit(LISTED, [{ name: 'l', initiators: new InitiatorNames([DEBIAN]) }])),
+  )
   registry.set(new TargetNode(targetInit(ELSEWHERE, 'none', { portalGroups: [lab] })))
   let seed = 0
   const login = new LoginNegotiation({
@@ -582,7 +585,11 @@ t.test('an answer over several replies', async (t) => {
 })
 
 t.test('discovery with its own authentication', async (t) => {
-  const auth = { name: 'd', chap: CHAP, initiators: ['iqn.1993-08.org.debian:*'] }
+  const auth = {
+    name: 'd',
+    chap: CHAP,
+    initiators: new InitiatorNames(['iqn.1993-08.org.debian:*']),
+  }
   const portalGroup = { ...SAN, discoveryAuth: [auth] }
   const discovery = (name = DEBIAN): string[] => [`InitiatorName=${name}`, 'SessionType=Discovery']
   const skipped = site({ portalGroup })

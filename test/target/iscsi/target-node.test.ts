@@ -2,8 +2,9 @@ import t from 'tap'
 import { defined } from '../../../src/base/assert.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
 import { SEND_TARGETS_KEPT_BYTES } from '../../../src/base/limits.ts'
+import { InitiatorNames } from '../../../src/iscsi/names.ts'
 import { decodeText, encodeText, type TextPair } from '../../../src/iscsi/text.ts'
-import { type AuthGroup, authGroupProblem } from '../../../src/target/iscsi/auth.ts'
+import { type AuthGroup, admits, authGroupProblem } from '../../../src/target/iscsi/auth.ts'
 import {
   type PortalGroup,
   type TargetInit,
@@ -45,7 +46,10 @@ const mapping = (lun: number, readOnly = false): [number, LunMapping] => [
 
 const SAN = portal('san', 1, ['10.0.10.5', 3260], ['fd00::5', 3260])
 const LAB = portal('lab', 2, ['0.0.0.0', 3261])
-const VMWARE: AuthGroup = { name: 'hypervisors', initiators: ['iqn.1998-01.com.vmware:*'] }
+const VMWARE: AuthGroup = {
+  name: 'hypervisors',
+  initiators: new InitiatorNames(['iqn.1998-01.com.vmware:*']),
+}
 const CHAP = { user: 'esx', secret: Buffer.from('initiator-secret') }
 const MUTUAL = { user: 'plexus', secret: Buffer.from('target-secret-1') }
 
@@ -67,9 +71,25 @@ t.test('who is admitted', async (t) => {
   const chap = new TargetNode(init('a', { auth: [{ name: 'c', chap: CHAP }] }))
   t.equal(chap.admits(WIN), true, 'any name; the proof is another matter')
   const upper = new TargetNode(
-    init('a', { auth: [{ name: 'u', initiators: [ESX1.toUpperCase()] }] }),
+    init('a', { auth: [{ name: 'u', initiators: new InitiatorNames([ESX1.toUpperCase()]) }] }),
   )
   t.equal(upper.admits(ESX1), true, 'names compare without case')
+})
+
+t.test('a thousand patterns for a thousand targets and sessions', async (t) => {
+  const rows = (row: (at: number) => string) => Array.from({ length: 1000 }, (_, at) => row(at))
+  const group = {
+    name: 'g',
+    initiators: new InitiatorNames(rows((at) => `iqn.2026-01.x:*r${at}-*`)),
+  }
+  const names = rows((at) => `iqn.2026-01.x:host-r999-${at}`)
+  const startedMs = performance.now()
+  for (const name of names) new TargetNode(init(name.slice(-4), { auth: [group] }))
+  const targetsMs = performance.now() - startedMs
+  t.ok(targetsMs < 200, `${targetsMs} ms: names are normalized once for all targets`)
+  t.ok(names.every((name) => admits([group], name, undefined)))
+  const sessionsMs = performance.now() - startedMs - targetsMs
+  t.ok(sessionsMs < 500, `${sessionsMs} ms: and patterns taken apart once for all sessions`)
 })
 
 t.test('ports have identifiers', async (t) => {
@@ -109,7 +129,6 @@ t.test('auth groups that would let in more than meant are refused', async (t) =>
     authGroupProblem({ name: 'g', chap: { user: 'u', secret: Buffer.from('short') } }),
     /5 bytes/,
   )
-  t.match(authGroupProblem({ name: 'g', initiators: ['esx1'] }), /"esx1" is neither/)
   t.equal(
     thrownKind(() => new TargetNode(init('a', { auth: [{ name: 'g' }] }))),
     'invalid',

@@ -1,6 +1,9 @@
 /** Order in the task set, fences after aborts, and task management. */
 import fc from 'fast-check'
 import t from 'tap'
+import { STRANGER_LOG_LINES } from '../../../src/base/limits.ts'
+import { createLogger } from '../../../src/base/log.ts'
+import { createDeviceServer } from '../../../src/target/scsi/device-server.ts'
 import { ASC } from '../../../src/target/scsi/sense.ts'
 import { STATUS, TASK_ATTRIBUTE, TASK_STATE, type Task } from '../../../src/target/scsi/task.ts'
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../../../src/target/scsi/types.ts'
@@ -386,6 +389,34 @@ t.test('a nexus that may only read cannot touch the tasks of others', async (t) 
   for (const fn of [4, 5, 6, 7]) t.equal(server.manage(fn, nexus, LUN_0, 0), NOT_AUTHORIZED)
   t.notOk(foreign.task.aborted)
   t.equal(server.manage(TASK_MANAGEMENT.ABORT_TASK_SET, nexus, LUN_0, 0), COMPLETE)
+})
+
+t.test('a nexus that sees no LUN has nothing to reset', async (t) => {
+  const { server, nexus } = createHarness()
+  const previous = nexus.luns
+  nexus.luns = new Map()
+  server.lunsChanged(nexus, previous)
+  const { TARGET_WARM_RESET, TARGET_COLD_RESET } = TASK_MANAGEMENT
+  for (const fn of [TARGET_WARM_RESET, TARGET_COLD_RESET]) {
+    t.equal(server.manage(fn, nexus, LUN_0, 0), NOT_AUTHORIZED, 'a cold reset would end sessions')
+  }
+})
+
+t.test('an initiator with many functions does not hide those of another in the log', async (t) => {
+  const lines: string[] = []
+  const harness = createHarness()
+  const { clock, pool, nexus } = harness
+  const log = createLogger('info', 'json', (line) => lines.push(line))
+  const server = createDeviceServer({ clock, log, pool })
+  const other = harness.newNexus()
+  for (let count = 0; count < 5 * STRANGER_LOG_LINES; count++) {
+    server.manage(TASK_MANAGEMENT.ABORT_TASK_SET, nexus, LUN_0, 0)
+    server.manage(TASK_MANAGEMENT.TARGET_WARM_RESET, nexus, LUN_0, 0)
+  }
+  server.manage(TASK_MANAGEMENT.LOGICAL_UNIT_RESET, other, LUN_0, 0)
+  const of = (name: string) => lines.filter((line) => JSON.parse(line).initiator === name).length
+  t.equal(of(nexus.initiatorName), STRANGER_LOG_LINES)
+  t.equal(of(other.initiatorName), 1)
 })
 
 t.test('tasks on a unit that a nexus loses end with 05/25/00', async (t) => {

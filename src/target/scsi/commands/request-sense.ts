@@ -1,6 +1,6 @@
 /**
- * REQUEST SENSE (SPC-5, 6.39): with autosense there is nothing left to fetch but what is pending: a deferred error or a
- * unit attention, which is taken, or the reason why the unit is not ready. Always GOOD, also for a LUN that is
+ * REQUEST SENSE (SPC-5, 6.39). Sense data comes with each status (autosense), so only a deferred error or a unit attention
+ * can be pending, which is taken; otherwise the reason why the unit is not ready. Always GOOD, also for a LUN that is
  * not there. A row of the command table. DESC in the CDB selects the format, not the control page.
  */
 import { ASC, SENSE_KEY, sense, senseForError } from '../sense.ts'
