@@ -142,6 +142,9 @@ export const SEND_QUEUES_BYTES = 64 * MIB
 export const TURN_MS = 0.125
 /** Time of one of them before the next one is served; at least one PDU is processed. */
 export const SLICE_MS = 0.0625
+/** Time for requests that are answered without a device is owed so many times, and so much of it at most. */
+export const OWED_TIMES = 4
+export const OWED_MS_MAX = 5
 /** A connection counts among those that share the event loop for about so long. */
 export const ACTIVE_MS = 5
 

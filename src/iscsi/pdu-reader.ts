@@ -110,7 +110,9 @@ export class PduReader {
   /** Where the next bytes of the stream belong. */
   nextBuffer(): Buffer {
     const missing = this.#need - this.#have
+    // Bytes that wait for `work` come first, and may belong to the segment.
     this.#direct =
+      !this.hasMore &&
       this.#state === 'data' &&
       missing >= DIRECT_BYTES_MIN &&
       this.#sink !== undefined &&
@@ -130,7 +132,7 @@ export class PduReader {
     return this.#at < this.#end && this.#state !== 'stopped'
   }
 
-  /** `count` bytes were put at the start of the last `nextBuffer`. */
+  /** `count` bytes were put at the start of the last `nextBuffer`. They are worked off by `work`, unless a segment took them. */
   received(count: number): void {
     if (!this.#direct) {
       this.push(this.#receive, 0, count)
@@ -141,13 +143,12 @@ export class PduReader {
     if (this.#have === this.#need) this.#dataDone()
   }
 
-  /** Bytes from elsewhere: `from[start..end)`, which stays as it is until it has been worked off, continues the stream. */
+  /** Bytes from elsewhere, for `work`: `from[start..end)`, which stays as it is until then, continues the stream. */
   push(from: Buffer, start: number, end: number): void {
     assert(!this.hasMore, 'what was received before has been worked off')
     this.#from = from
     this.#at = start
     this.#end = end
-    this.work()
   }
 
   /** Works off what has been received, as far as the handler permits. */

@@ -34,6 +34,7 @@ import { type Batch, PduWriter } from '../../iscsi/pdu-writer.ts'
 import { TextAssembler } from '../../iscsi/text.ts'
 import type { DeviceServer } from '../scsi/types.ts'
 import type { CommandTask } from './command-task.ts'
+import { dataOut } from './command-transfer.ts'
 import { Liveness } from './liveness.ts'
 import type { LoginOutcome } from './login.ts'
 import { LoginExchange } from './login-exchange.ts'
@@ -112,6 +113,10 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
   readonly #login: LoginExchange
   readonly #slice: Slice
   #handler: OpcodeHandler | undefined
+  /** PDUs since work began, those of them that were answered without a device, and tasks before the present PDU. */
+  #pdus = 0
+  #answered = 0
+  #tasksBefore = 0
   #flushPlanned = false
   /** Nothing is read until the send queue has become shorter. */
   #paused = false
@@ -150,14 +155,27 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
   }
 
   received(count: number): boolean {
-    this.#hear()
+    const nowMs = this.#hear()
     this.reader.received(count)
-    return this.#rest()
+    return this.#process(nowMs)
   }
 
   push(from: Buffer, start: number, end: number): boolean {
-    this.#hear()
+    const nowMs = this.#hear()
     this.reader.push(from, start, end)
+    return this.#process(nowMs)
+  }
+
+  #hear(): number {
+    const nowMs = this.host.clock.nowMs()
+    this.#liveness.hear(nowMs)
+    this.#slice.begin(nowMs)
+    return nowMs
+  }
+
+  #process(nowMs: number): boolean {
+    // Who has used up its slice waits for its turn, even with the first PDU.
+    if (!this.#slice.isOver(nowMs)) this.reader.work()
     return this.#rest()
   }
 
@@ -171,10 +189,14 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
   /** After work: may more be read now? Otherwise the connection is over, or is called again. */
   #rest(): boolean {
     const { turns, wakefulness, clock } = this.host
+    // Sending is a part of the work.
+    if (this.#flushPlanned) this.flush()
     const nowMs = clock.nowMs()
     const isOver = this.#isOver()
     this.#paused = !isOver && !this.#hasRoom()
-    const isSpent = this.#slice.end(nowMs)
+    const isSpent = this.#slice.end(nowMs, this.#pdus === 0 ? 0 : this.#answered / this.#pdus)
+    this.#pdus = 0
+    this.#answered = 0
     if (!isOver && !this.#paused && (this.reader.hasMore || isSpent)) {
       turns.wait(this)
       return false
@@ -183,12 +205,6 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
     const commands = this.session?.tasks.size ?? 0
     if (commands > 0 && commands <= AWAKE_COMMANDS) wakefulness.stay(nowMs)
     return this.#ending || !(isOver || this.#paused)
-  }
-
-  #hear(): void {
-    const nowMs = this.host.clock.nowMs()
-    this.#liveness.hear(nowMs)
-    this.#slice.begin(nowMs)
   }
 
   drained(): void {
@@ -234,6 +250,7 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
     }
     const handler = OPCODE_TABLE[opcodeOf(bhs)] as OpcodeHandler
     this.#handler = handler
+    this.#tasksBefore = this.session?.tasks.size ?? 0
     handler.header(this, bhs, ahs)
     return !this.#isOver()
   }
@@ -243,6 +260,10 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
     else if (this.phase === 'full-feature') this.#handler?.complete(this, this.bhs, dataDigestOk)
     // The connection ends, and this was the last of what its task waited for.
     else this.task?.releaseTransfer()
+    const servesTask =
+      this.#handler === dataOut || this.#tasksBefore < (this.session?.tasks.size ?? 0)
+    this.#pdus++
+    if (!servesTask) this.#answered++
     this.data = undefined
     this.task = undefined
     return !this.#isOver()

@@ -6,7 +6,7 @@
  * portal.ts, used by connection.ts.
  */
 import type { Clock } from '../../base/clock.ts'
-import { ACTIVE_MS, SLICE_MS, TURN_MS } from '../../base/limits.ts'
+import { ACTIVE_MS, OWED_MS_MAX, OWED_TIMES, SLICE_MS, TURN_MS } from '../../base/limits.ts'
 
 /** A connection with PDUs that are not processed yet. */
 export interface Worker {
@@ -89,6 +89,7 @@ export class Slice {
   readonly #turns: Turns
   readonly #worker: Worker
   #usedMs = 0
+  #owedMs = 0
   #beganMs = 0
   #endedMs = 0
   #untilMs = 0
@@ -98,13 +99,14 @@ export class Slice {
     this.#worker = worker
   }
 
-  /** Work begins. `isNew`: with a new slice. */
+  /** Work begins. `isNew`: with a new slice, since it is the worker's turn. */
   begin(nowMs: number, isNew = false): void {
     // The time in which others work is not a pause: each gets its own part of it back.
     const pauseMs = (nowMs - this.#endedMs) / this.#turns.workers(this.#worker, nowMs)
     this.#usedMs = isNew ? 0 : Math.max(0, this.#usedMs - pauseMs)
+    this.#owedMs = Math.max(0, this.#owedMs - pauseMs)
     this.#beganMs = nowMs
-    this.#untilMs = nowMs + SLICE_MS - this.#usedMs
+    this.#untilMs = nowMs + SLICE_MS - (isNew ? 0 : this.#usedMs + this.#owedMs)
   }
 
   /** The slice is used up: what has been received waits. */
@@ -112,9 +114,15 @@ export class Slice {
     return nowMs >= this.#untilMs
   }
 
-  /** Work rests. True: a whole turn is used up without a pause, and nothing more shall be received before the next one. */
-  end(nowMs: number): boolean {
-    this.#usedMs += nowMs - this.#beganMs
+  /**
+   * Work rests. `answered`: the part (0 to 1) of the requests that were answered without a device. An initiator can send them
+   * without end, so their time is owed once more: outside of the worker's turns there is less for it. True: a whole turn is used
+   * up without a pause, and nothing more shall be received before the worker's next turn.
+   */
+  end(nowMs: number, answered = 0): boolean {
+    const workedMs = nowMs - this.#beganMs
+    this.#usedMs += workedMs
+    this.#owedMs = Math.min(OWED_MS_MAX, this.#owedMs + workedMs * answered * OWED_TIMES)
     this.#endedMs = nowMs
     return this.#usedMs >= TURN_MS
   }

@@ -185,7 +185,7 @@ t.test('a reset from another session frees the buffers of a half-sent write', as
   })
   await victim.until(() => asked > 0, 'an R2T')
   t.equal(await other.tmf({ fn: 5 }), 0)
-  victim.abandon(command)
+  t.equal((await command.done).status, 0x40, 'TASK ABORTED')
   t.equal(portal.pool.leased, 0)
   const attention = await victim.scsi({ cdb: Buffer.alloc(6) })
   t.equal(attention.sense?.key, 6, 'unit attention')
