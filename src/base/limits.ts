@@ -139,9 +139,11 @@ export const SEND_QUEUE_BYTES_MIN = 64 * KIB
 export const SEND_QUEUES_BYTES = 64 * MIB
 
 /** Time in each turn of the event loop for connections that have sent more than they could get processed at once. */
-export const TURN_MS = 0.125
+export const TURN_MS = 0.09375
 /** Time of one of them before the next one is served; at least one PDU is processed. */
-export const SLICE_MS = 0.0625
+export const SLICE_MS = 0.09375
+/** Work of one connection without a pause after which nothing more is read from it before its next turn. */
+export const SPENT_MS = 0.25
 /** Time for requests that are answered without a device is owed so many times, and so much of it at most. */
 export const OWED_TIMES = 4
 export const OWED_MS_MAX = 5

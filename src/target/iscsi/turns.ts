@@ -6,7 +6,14 @@
  * portal.ts, used by connection.ts.
  */
 import type { Clock } from '../../base/clock.ts'
-import { ACTIVE_MS, OWED_MS_MAX, OWED_TIMES, SLICE_MS, TURN_MS } from '../../base/limits.ts'
+import {
+  ACTIVE_MS,
+  OWED_MS_MAX,
+  OWED_TIMES,
+  SLICE_MS,
+  SPENT_MS,
+  TURN_MS,
+} from '../../base/limits.ts'
 
 /** A connection with PDUs that are not processed yet. */
 export interface Worker {
@@ -116,14 +123,14 @@ export class Slice {
 
   /**
    * Work rests. `answered`: the part (0 to 1) of the requests that were answered without a device. An initiator can send them
-   * without end, so their time is owed once more: outside of the worker's turns there is less for it. True: a whole turn is used
-   * up without a pause, and nothing more shall be received before the worker's next turn.
+   * without end, so their time is owed once more: outside of the worker's turns there is less for it. True: so much work
+   * without a pause that nothing more shall be received before the worker's next turn.
    */
   end(nowMs: number, answered = 0): boolean {
     const workedMs = nowMs - this.#beganMs
     this.#usedMs += workedMs
     this.#owedMs = Math.min(OWED_MS_MAX, this.#owedMs + workedMs * answered * OWED_TIMES)
     this.#endedMs = nowMs
-    return this.#usedMs >= TURN_MS
+    return this.#usedMs >= SPENT_MS
   }
 }
