@@ -113,9 +113,7 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
   readonly #login: LoginExchange
   readonly #slice: Slice
   #handler: OpcodeHandler | undefined
-  /** PDUs since work began, those of them that were answered without a device, and tasks before the present PDU. */
-  #pdus = 0
-  #answered = 0
+  /** Tasks before the present PDU. */
   #tasksBefore = 0
   #flushPlanned = false
   /** Nothing is read until the send queue has become shorter. */
@@ -194,9 +192,7 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
     const nowMs = clock.nowMs()
     const isOver = this.#isOver()
     this.#paused = !isOver && !this.#hasRoom()
-    const isSpent = this.#slice.end(nowMs, this.#pdus === 0 ? 0 : this.#answered / this.#pdus)
-    this.#pdus = 0
-    this.#answered = 0
+    const isSpent = this.#slice.end(nowMs)
     if (!isOver && !this.#paused && (this.reader.hasMore || isSpent)) {
       turns.wait(this)
       return false
@@ -260,10 +256,8 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
     else if (this.phase === 'full-feature') this.#handler?.complete(this, this.bhs, dataDigestOk)
     // The connection ends, and this was the last of what its task waited for.
     else this.task?.releaseTransfer()
-    const servesTask =
-      this.#handler === dataOut || this.#tasksBefore < (this.session?.tasks.size ?? 0)
-    this.#pdus++
-    if (!servesTask) this.#answered++
+    const hasTask = this.#handler === dataOut || this.#tasksBefore < (this.session?.tasks.size ?? 0)
+    this.#slice.count(!hasTask)
     this.data = undefined
     this.task = undefined
     return !this.#isOver()

@@ -97,6 +97,9 @@ export class Slice {
   readonly #worker: Worker
   #usedMs = 0
   #owedMs = 0
+  /** Since work began. */
+  #requests = 0
+  #answered = 0
   #beganMs = 0
   #endedMs = 0
   #untilMs = 0
@@ -121,15 +124,26 @@ export class Slice {
     return nowMs >= this.#untilMs
   }
 
+  /** A request has been processed; `answered`: without a device. */
+  count(answered: boolean): void {
+    this.#requests++
+    if (answered) this.#answered++
+  }
+
   /**
-   * Work rests. `answered`: the part (0 to 1) of the requests that were answered without a device. An initiator can send them
-   * without end, so their time is owed once more: outside of the worker's turns there is less for it. True: so much work
-   * without a pause that nothing more shall be received before the worker's next turn.
+   * Work rests. An initiator can send requests that are answered without a device without end, so their time is owed once
+   * more: outside of the worker's turns there is less for it. True: so much work without a pause that nothing more shall be
+   * received before the worker's next turn.
    */
-  end(nowMs: number, answered = 0): boolean {
+  end(nowMs: number): boolean {
     const workedMs = nowMs - this.#beganMs
     this.#usedMs += workedMs
-    this.#owedMs = Math.min(OWED_MS_MAX, this.#owedMs + workedMs * answered * OWED_TIMES)
+    if (this.#answered > 0) {
+      const answeredMs = (workedMs * this.#answered) / this.#requests
+      this.#owedMs = Math.min(OWED_MS_MAX, this.#owedMs + answeredMs * OWED_TIMES)
+    }
+    this.#requests = 0
+    this.#answered = 0
     this.#endedMs = nowMs
     return this.#usedMs >= SPENT_MS
   }

@@ -447,6 +447,20 @@ t.test('work without a pause uses up a turn, work with pauses does not', async (
   )
   const calm = make()
   for (let i = 0; i < 20; i++) t.notOk(work(calm, SPENT_MS / 4), 'as much pause as work')
+  const talker = make()
+  clock.advance(1)
+  for (let i = 0; i < 3; i++) {
+    talker.begin(clock.nowMs(), true)
+    talker.count(true)
+    clock.advance(SLICE_MS)
+    talker.end(clock.nowMs())
+  }
+  clock.advance(SLICE_MS)
+  talker.begin(clock.nowMs())
+  t.ok(talker.isOver(clock.nowMs()), 'what was answered without a device is owed')
+  clock.advance(20 * SLICE_MS)
+  talker.begin(clock.nowMs())
+  t.notOk(talker.isOver(clock.nowMs()), 'until it is paid back')
   const turns = new Turns(clock)
   const two = [make(turns), make(turns)]
   const spent = Array.from({ length: 8 }, () => two.map((slice) => work(slice, 0)).includes(true))
