@@ -393,6 +393,7 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
     const inPlace = new Set<string>()
     let serial = 0
     let hasRotted = false
+    let isLeft = false
     /** What the newest configuration of a disk followed, where the disk still has it. */
     const olderOf = (uuid: string): AnchorCopy | undefined => {
       const other = others.get(uuid)
@@ -464,7 +465,7 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
       if (choice.kind !== 'complete') {
         if (here.length === all.length) {
           if (hasRotted) leftByRot++
-          else left++
+          else isLeft = true
         }
         refused++
         continue
@@ -539,10 +540,13 @@ t.test('nothing that was relied upon is ever lost', async (t) => {
         recorded = voters
       }
     }
+    if (isLeft) left++
     return true
   })
-  fc.assert(property, { numRuns: Number(process.env['RUNS'] ?? 4000) })
-  t.ok(left * 20_000 < assembled, `${left} left to an operator`)
+  const numRuns = Number(process.env['RUNS'] ?? 4000)
+  fc.assert(property, { numRuns })
+  // One history in some 70,000 is (adr 0005): a run of chance may meet one, which fails its start several times.
+  t.ok(left <= 2 + numRuns / 20_000, `${left} histories of ${numRuns} left to an operator`)
   t.ok(leftByRot * 4 < rots, `${leftByRot} left, of ${rots} histories in which a slot rots`)
   t.ok(assembled > 1000 && refused > 100, `${assembled} assembled, ${refused} refused`)
 })
