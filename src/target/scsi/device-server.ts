@@ -178,12 +178,11 @@ class TargetDevice implements DeviceServer {
   }
 
   #resetTarget(nexus: Nexus): number {
-    const { luns } = nexus
+    const writable = new Map([...nexus.luns].filter(([, { readOnly }]) => !readOnly))
     // After a cold reset the sessions of all initiators end: not for a nexus that no unit would be reset for.
-    if (luns.size === 0 || [...luns.values()].some(({ readOnly }) => readOnly))
-      return NOT_AUTHORIZED
+    if (writable.size === 0) return NOT_AUTHORIZED
     this.#say(nexus, { target: nexus.targetName }, 'target reset')
-    for (const unit of unitsOf(luns)) unit.reset(ASC.SCSI_BUS_RESET, nexus)
+    for (const unit of unitsOf(writable)) unit.reset(ASC.SCSI_BUS_RESET, nexus)
     return COMPLETE
   }
 

@@ -402,6 +402,17 @@ t.test('a nexus that sees no LUN has nothing to reset', async (t) => {
   }
 })
 
+t.test('a target reset leaves alone what the nexus may only read', async (t) => {
+  const harness = createHarness()
+  const { server, nexus, unit } = harness
+  const other = createHarness()
+  nexus.luns = new Map([...nexus.luns, [1, { lun: 1, unit: other.unit, readOnly: true }]])
+  unit.stopped = true
+  other.unit.stopped = true
+  t.equal(server.manage(TASK_MANAGEMENT.TARGET_WARM_RESET, nexus, LUN_0, 0), COMPLETE)
+  t.same([unit.stopped, other.unit.stopped], [false, true])
+})
+
 t.test('an initiator with many functions does not hide those of another in the log', async (t) => {
   const lines: string[] = []
   const harness = createHarness()
