@@ -172,8 +172,8 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
   }
 
   #process(nowMs: number): boolean {
-    // Who has used up its slice waits for its turn, even with the first PDU.
-    if (!this.#slice.isOver(nowMs)) this.reader.work()
+    // Who has used up its slice waits for its turn, even with the first PDU. At the end all is thrown away as it comes.
+    if (this.#isOver() || !this.#slice.isOver(nowMs)) this.reader.work()
     return this.#rest()
   }
 

@@ -4,7 +4,7 @@
  */
 import net from 'node:net'
 import t from 'tap'
-import { ManualClock } from '../../../src/base/clock.ts'
+import { ManualClock, realClock } from '../../../src/base/clock.ts'
 import {
   POOL_CHUNK_BYTES,
   SEND_QUEUE_BYTES,
@@ -328,6 +328,35 @@ t.test('a cold reset in the middle of the data of a write costs no buffer', asyn
   await settled(portal, t)
   victim.destroy()
   other.destroy()
+})
+
+t.test('a cold reset ends a session that goes on sending without a pause', async (t) => {
+  // Each look at the clock is a whole slice later: every connection waits for its turns.
+  let nowMs = 0
+  const clock = { ...realClock, nowMs: () => (nowMs += SLICE_MS) }
+  const portal = await openPortal(t, { clock })
+  for (let round = 0; round < 4; round++) {
+    const talker = await login(portal, '-talker')
+    const other = await login(portal, '-other')
+    const header = newHeader(OP.NOP_OUT | IMMEDIATE, FINAL, 7)
+    header.writeUInt32BE(NO_TAG, AT.TRANSFER_TAG)
+    header.writeUInt32BE(talker.cmdSn, AT.CMD_SN)
+    const pdus = Buffer.concat(
+      Array.from({ length: 4000 }, () =>
+        encodePdu(header, Buffer.alloc(0), { header: false, data: false }),
+      ),
+    )
+    talker.wire.socket.on('error', () => {})
+    const sending = setInterval(() => talker.wire.write(pdus), 1)
+    await pause(20)
+    t.equal(await other.tmf({ fn: TMF.COLD_RESET }), 0)
+    await pause(30)
+    clearInterval(sending)
+    talker.destroy()
+    other.destroy()
+    await portal.until(() => portal.server.load().connections === 0)
+  }
+  await settled(portal, t)
 })
 
 t.test('Data-Out for another R2T, or none, ends the command at once', async (t) => {
