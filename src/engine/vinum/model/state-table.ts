@@ -1,7 +1,7 @@
 /**
  * The state rules of vinum as one table: how states follow from what lies below (spec/vinum.md, 5.1), and which
  * states may be set by hand (5.2). The first row that fits decides. state-rules.ts applies the rows;
- * test/engine/vinum/state-rules.test.ts has a test for every one, and fails for one without.
+ * test/engine/vinum/model/state-rules.test.ts has a test for every one, and fails for one without.
  *
  * What differs from the original has its reason beside it. Two things differ throughout:
  * - `down` of a subdisk means: out of reach, and it has missed nothing, because no copy went on without it. One
