@@ -12,9 +12,7 @@ import { decodeAnchor, decodeSlotHeader, hasAnchorMagic, type SlotHeader } from 
 import { type Anchor, SLOT_HEADER_ROOM_BYTES, slotPlaces } from './anchor-layout.ts'
 import type { AnchorTarget } from './anchored-device.ts'
 
-export type { CommitId } from './anchor-codec.ts'
 export { type Anchor, type AnchorLayout, planAnchor } from './anchor-layout.ts'
-export { type AnchorCopy, type Choice, chooseMajority, commitAllowed } from './anchor-quorum.ts'
 export { AnchoredDevice, type AnchorTarget, type CommittedSlot } from './anchored-device.ts'
 
 /**

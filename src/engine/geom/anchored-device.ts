@@ -1,21 +1,20 @@
 /**
  * A device with an anchor: formatting, committing and reading the configuration of its class, and the areas
  * beside it (docs/on-disk-format.md). A commit is atomic: a slot is written and flushed, then the anchor names it,
- * and that is flushed too; whatever is cut off in between, the device has a whole configuration. The slot is the older
- * one, unless the newest is known to be good for nothing (rule K of anchor-quorum.ts). What counts is then repeated in
- * the other slot, so that one that cannot be read later costs nothing. Used by the sets of the classes;
- * anchor-quorum.ts chooses among the devices of a set.
+ * and that is flushed too; whatever is cut off in between, the device has a whole configuration. Which slot, rule K of
+ * anchor-quorum.ts says. A commit that counts gets a second copy in the other slot, which says so: a slot that cannot
+ * be read later costs nothing. Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
  */
-import { assert } from '../../base/assert.ts'
+import { assert, defined } from '../../base/assert.ts'
 import { alignUp, type ByteRange } from '../../base/bytes.ts'
 import { crc32c } from '../../base/crc32c.ts'
 import { PlexusError } from '../../base/errors.ts'
+import { uuidText } from '../../base/random.ts'
 import { allocateAligned } from '../../hal/aligned-pool.ts'
 import type { AlignedBuffer, BlockDevice } from '../../hal/block-device.ts'
 import { flush, readAt, writeAt, writeZeroes } from '../../hal/io.ts'
 import {
   ANCHOR_VERSION,
-  type CommitId,
   decodeSlotHeader,
   encodeAnchor,
   encodeSlotHeader,
@@ -30,14 +29,17 @@ import {
   planAnchor,
   SLOT_HEADER_ROOM_BYTES,
 } from './anchor-layout.ts'
+import { type CommitId, isSameCommit, placeOf } from './anchor-quorum.ts'
 
 /** What an anchor can be on: a device, a consumer. */
 export type AnchorTarget = Pick<BlockDevice, 'submit' | 'geometry' | 'path'>
 
 export interface Slot extends CommitId {
   readonly payload: Buffer
-  /** What this commit followed. */
-  readonly previous: CommitId | undefined
+  /** What this commit is built on. */
+  readonly follows: CommitId | undefined
+  /** The last commit that was relied upon for certain when this was written. */
+  readonly relied: CommitId | undefined
 }
 
 /** What a device carries. */
@@ -52,10 +54,11 @@ export interface CommittedSlot extends Slot {
 }
 
 export interface CommitOptions {
-  /** The newest configuration goes, and not the older one, where there is one (anchor-quorum.ts, rule K). */
-  readonly overNewest?: boolean
-  /** What the set carries until then, whatever this device does. Default: what the device carries. */
+  /** Default: the UUID of the set, which is that of its first line. */
+  readonly line?: string | undefined
+  /** What the commit is built on: it stays in its slot. */
   readonly follows?: CommitId | undefined
+  readonly relied?: CommitId | undefined
 }
 
 export interface FormatOptions {
@@ -70,6 +73,8 @@ export interface FormatOptions {
    */
   readonly keepSlots?: boolean
 }
+
+const NO_COMMIT: CommitId = { line: uuidText(Buffer.alloc(16)), generation: 0, payloadCrc: 0 }
 
 export class AnchoredDevice {
   readonly device: AnchorTarget
@@ -109,7 +114,7 @@ export class AnchoredDevice {
     )
     const { setUuid, className, deviceUuid } = options
     const identity = { version: ANCHOR_VERSION, deviceUuid, setUuid, className }
-    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, generation: 0, payloadCrc: 0 }
+    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, ...NO_COMMIT }
     const made = new AnchoredDevice(device, anchor, true)
     await made.#wipeAnchor()
     const slots = options.keepSlots ? [] : layout.slots
@@ -153,7 +158,11 @@ export class AnchoredDevice {
    */
   async read(): Promise<CommittedSlot | undefined> {
     const { generation } = this.#anchor
-    const { newest, older } = await this.#readSlots()
+    const { newest, older, other } = await this.#readSlots()
+    // The second copy of a commit says that it counts.
+    if (newest && other && isSameCommit(newest, other)) {
+      return { ...newest, relied: other.relied, older: undefined, damaged: false }
+    }
     if (newest) return { ...newest, older, damaged: false }
     if (generation === 0) return undefined
     if (older) return { ...older, older: undefined, damaged: true }
@@ -169,17 +178,19 @@ export class AnchoredDevice {
   async #readSlots(): Promise<{
     readonly newest: Slot | undefined
     readonly older: Slot | undefined
+    /** In the slot that the anchor does not name. */
+    readonly other: Slot | undefined
   }> {
     const { generation, newestSlot } = this.#anchor
     const named = await this.#readSlot(newestSlot)
     const other = await this.#readSlot(newestSlot === 0 ? 1 : 0)
-    const newest = [named, other].find((slot) => slot?.generation === generation)
+    const newest = [named, other].find((slot) => slot && isSameCommit(slot, this.#anchor))
     const older = other && other.generation < generation ? other : undefined
     this.#newest = newest
     this.#namedHolds = newest !== undefined && newest === named
     this.#older = older
     this.#knowsSlots = true
-    return { newest, older }
+    return { newest, older, other }
   }
 
   /**
@@ -196,18 +207,25 @@ export class AnchoredDevice {
     this.#busy = true
     try {
       if (!this.#knowsSlots) await this.#readSlots()
-      if (options.overNewest && this.#namedHolds && this.#older) await this.#retreat(this.#older)
-      await this.#commit(generation, payload, options.follows)
+      const named = this.#namedHolds ? this.#newest : undefined
+      const place = placeOf(
+        named,
+        this.#namedHolds ? this.#older : (this.#newest ?? this.#older),
+        options.follows,
+      )
+      if (place === 'retreat') await this.#retreat(defined(this.#older, 'what the other slot has'))
+      const { newestSlot } = this.#anchor
+      const index = place === 'named' ? newestSlot : this.#otherSlot
+      await this.#commit(index, generation, payload, options)
     } finally {
       this.#busy = false
     }
   }
 
   /** The older configuration is the committed one again, so that the newest may be written over. */
-  async #retreat(older: CommitId): Promise<void> {
+  async #retreat({ line, generation, payloadCrc }: CommitId): Promise<void> {
     const newestSlot = this.#otherSlot
-    const { generation, payloadCrc } = older
-    const anchor: Anchor = { ...this.#anchor, newestSlot, generation, payloadCrc }
+    const anchor: Anchor = { ...this.#anchor, newestSlot, line, generation, payloadCrc }
     this.#knowsSlots = false
     try {
       await this.#writeAnchor(anchor)
@@ -222,17 +240,17 @@ export class AnchoredDevice {
     return this.#anchor.newestSlot === 0 ? 1 : 0
   }
 
-  async #commit(generation: number, payload: Buffer, follows?: CommitId): Promise<void> {
-    const { newestSlot } = this.#anchor
-    // A damaged slot is good for nothing, and the other one must not be risked.
-    const isDamaged = !this.#namedHolds && (this.#newest ?? this.#older) !== undefined
-    const index = isDamaged ? newestSlot : this.#otherSlot
-    const previous = follows ?? this.#newest ?? this.#older
+  async #commit(
+    index: 0 | 1,
+    generation: number,
+    payload: Buffer,
+    { line = this.#anchor.setUuid, follows, relied }: CommitOptions,
+  ): Promise<void> {
     const place = this.#anchor.slots[index]
     if (payload.length > payloadRoom(place)) throw this.#tooLarge(payload.length, place)
-    const payloadCrc = crc32c(payload)
-    const anchor: Anchor = { ...this.#anchor, newestSlot: index, generation, payloadCrc }
-    const commit = { generation, payloadCrc, previous }
+    const id: CommitId = { line, generation, payloadCrc: crc32c(payload) }
+    const anchor: Anchor = { ...this.#anchor, newestSlot: index, ...id }
+    const commit = { ...id, follows, relied }
     try {
       await this.#writeSlot(anchor, commit, payload)
       await flush(this.device)
@@ -248,8 +266,8 @@ export class AnchoredDevice {
   }
 
   /**
-   * Writes the committed configuration to the other slot too, once nobody needs what that has; nothing where `payload`
-   * is not what the device carries. Not flushed: whatever becomes of it, the slot that the anchor names has it. Throws as the device does.
+   * The commit counts: writes it to the other slot too, which says so; nothing where `payload` is not what the device
+   * carries. Not flushed: whatever becomes of it, the slot that the anchor names has it. Throws as the device does.
    */
   async repeat(payload: Buffer): Promise<void> {
     assert(!this.#busy, `${this.device.path}: one commit at a time`)
@@ -261,7 +279,9 @@ export class AnchoredDevice {
     this.#knowsSlots = false
     try {
       const anchor: Anchor = { ...this.#anchor, newestSlot: this.#otherSlot }
-      await this.#writeSlot(anchor, newest, payload)
+      const { line, generation, payloadCrc, follows } = newest
+      const relied = { line, generation, payloadCrc }
+      await this.#writeSlot(anchor, { ...relied, follows, relied }, payload)
       this.#older = undefined
       this.#knowsSlots = true
     } finally {
@@ -378,8 +398,8 @@ export class AnchoredDevice {
       await readAt(device, buffer, place.offset + SLOT_HEADER_ROOM_BYTES)
       const payload = buffer.bytes.subarray(0, header.payloadBytes)
       if (crc32c(payload) !== header.payloadCrc) return undefined
-      const { generation, payloadCrc, previous } = header
-      return { generation, payloadCrc, payload, previous }
+      const { line, generation, payloadCrc, follows, relied } = header
+      return { line, generation, payloadCrc, payload, follows, relied }
     } catch (error) {
       // A bad sector: the other slot may do. Anything else is no matter of this slot.
       if (error instanceof PlexusError && (error.kind === 'io' || error.kind === 'corrupt')) {

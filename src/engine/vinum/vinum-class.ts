@@ -20,13 +20,20 @@ import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
 import { freeProviders, SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
+import type { WitnessStore } from './set/witness.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
 
-/** `intentRegionBytes`: the least region of intent maps (io/intent-bits.ts), for the simulator's small volumes. */
-export function createVinumClass(intentRegionBytes?: number): GeomClass {
-  return new VinumClass(intentRegionBytes)
+/**
+ * `intentRegionBytes`: the least region of intent maps (io/intent-bits.ts), for the simulator's small volumes;
+ * `witness`: where sets keep their vote on this machine (set/witness.ts).
+ */
+export function createVinumClass(intentRegionBytes?: number, witness?: WitnessStore): GeomClass {
+  return new VinumClass({ intentRegionBytes, witness })
 }
+
+/** Verbs leave room for the changes of state that may follow. */
+const VERB = { keepsRoom: true }
 
 type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
 
@@ -35,8 +42,8 @@ class VinumClass implements GeomClass {
   readonly verbs: readonly Verb[]
   readonly #sets: SetRegistry
 
-  constructor(intentRegionBytes: number | undefined) {
-    this.#sets = new SetRegistry(intentRegionBytes)
+  constructor(options: ConstructorParameters<typeof SetRegistry>[0]) {
+    this.#sets = new SetRegistry(options)
     this.verbs = [
       ...VINUM_VERBS.map((verb) => ({
         spec: verb.spec,
@@ -113,7 +120,7 @@ class VinumClass implements GeomClass {
       await set.commit((model) => {
         plan = planOn(model)
         return { ...plan.model, setUuid: set.uuid }
-      })
+      }, VERB)
     } catch (error) {
       for (const { record } of plan.newDrives) await set.unlabel(record)
       if (existing) set.objects.startJobs(set.model)
@@ -179,7 +186,10 @@ class VinumClass implements GeomClass {
     return reportOf(plan, dryRun)
   }
 
-  /** `vinum assemble`: looks again at what nobody holds; with `--force` sets go on without what they miss. */
+  /**
+   * `vinum assemble`: looks again at what nobody holds; with `--force` sets go on without what they miss; with `--from` one
+   * goes on as a drive has it.
+   */
   async #assemble(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const dryRun = parameters['dryRun'] === true
     const known = new Set(this.#assembledNames())
@@ -191,6 +201,14 @@ class VinumClass implements GeomClass {
       steps.push({ text: `look at ${free.length} devices that nobody holds`, object: 'vinum' })
     }
     const waiting = this.#sets.native.filter((set) => !set.assembled)
+    const { from } = parameters
+    if (typeof from === 'string') {
+      const { set, uuid } = this.#sets.holderOf(from)
+      steps.push({ text: `assemble ${set.name} as ${from} has it`, object: set.name })
+      if (!dryRun) await set.assembleFrom(uuid)
+      if (!dryRun) await topology.tastePending()
+      return { dryRun, steps, warnings: [], jobs: [] }
+    }
     const force = parameters['force'] === true
     if (steps.length === 0 && !(force && waiting.length > 0)) throw nothingToAssemble(waiting)
     if (force) {

@@ -14,6 +14,7 @@ import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
 import { FreebsdSet } from '../freebsd/set.ts'
+import { byUuid } from '../model/model.ts'
 import { type SetOptions, VinumSet } from './vinum-set.ts'
 
 export class SetRegistry {
@@ -32,9 +33,8 @@ export class SetRegistry {
   /** Sets that verbs have made. */
   readonly #made = new Set<string>()
 
-  /** `intentRegionBytes`: see {@link SetOptions}. */
-  constructor(intentRegionBytes: number | undefined) {
-    this.#options = { intentRegionBytes, onFailed: (failed) => this.#failed(failed) }
+  constructor(options: Omit<SetOptions, 'onFailed'>) {
+    this.#options = { ...options, onFailed: (failed) => this.#failed(failed) }
   }
 
   get native(): readonly VinumSet[] {
@@ -59,6 +59,27 @@ export class SetRegistry {
     this.#add(set)
     this.#made.add(set.uuid)
     return set
+  }
+
+  /** The set that a device, or a drive by its name, belongs to. Throws `not-found`. */
+  holderOf(name: string): { readonly set: VinumSet; readonly uuid: string } {
+    for (const set of this.native) {
+      for (const { uuid, consumer, model } of set.assembled ? [] : set.members.values()) {
+        if (consumer.provider.name === name || byUuid(model?.drives ?? [], uuid)?.name === name) {
+          return { set, uuid }
+        }
+      }
+      for (const [uuid, drive] of set.drives) {
+        if (drive.present && (drive.device === name || drive.record.name === name)) {
+          return { set, uuid }
+        }
+      }
+    }
+    throw new PlexusError('not-found', {
+      op: 'assemble',
+      subject: name,
+      message: `${name} is no drive of a set that is in operation or waits; plexus vinum ld shows the drives`,
+    })
   }
 
   // Devices.

@@ -14,39 +14,33 @@ import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
 import type { Logger } from '../../../base/log.ts'
+import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../geom/anchor.ts'
-import type { Choice } from '../../geom/anchor-quorum.ts'
+import { type Base, baseOf, type Choice, type Chosen, choose } from '../../geom/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
-import { demoteSubdisks, loseDrives, returnDrives, withoutAbsent } from '../model/membership.ts'
-import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from '../model/model.ts'
+import { demoteSubdisks, loseDrives, returnDrives } from '../model/membership.ts'
+import { byUuid, type DriveRecord, emptyModel, type VinumModel } from '../model/model.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
-import { loseDevice, openMember, returnMember, tellFailed } from './arrivals.ts'
-import { type Change, ConfigStore, type StoreStart } from './config-store.ts'
+import { loseDevice, openMember, returnMember, tellFailed, tellWitnessLost } from './arrivals.ts'
+import { type Change, ConfigStore, type Voter } from './config-store.ts'
 import { Demotions } from './demotions.ts'
 import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
-import {
-  type Assembled,
-  adviceOn,
-  chooseMember,
-  currentMembers,
-  describeChoice,
-  hopeless,
-  isEmpty,
-  modelOf,
-  startAfter,
-} from './members.ts'
+import { adviceOn, copyOf, describeChoice, hopeless, isEmpty, modelOf } from './members.ts'
 import { SetObjects } from './objects.ts'
 import { noteError, noteRepair } from './trouble.ts'
+import { SetWitness, type WitnessStore } from './witness.ts'
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
   /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
   readonly intentRegionBytes: number | undefined
+  /** undefined: sets have no witness. */
+  readonly witness: WitnessStore | undefined
 }
 
 export class VinumSet implements Geom, VinumHost {
@@ -61,6 +55,7 @@ export class VinumSet implements Geom, VinumHost {
   #store: ConfigStore | undefined
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
+  #witness: SetWitness | undefined
   /** Why nothing can be committed any more. */
   #failure: PlexusError | undefined
   /** Before it is assembled: never. */
@@ -113,6 +108,11 @@ export class VinumSet implements Geom, VinumHost {
     return this.#drives
   }
 
+  /** Generations up to this one are never used: a drive has it, of a commit that failed. */
+  skipTo(generation: number): void {
+    this.#store?.skipTo(generation)
+  }
+
   /** The newest durable configuration. Only of an assembled set. */
   get model(): VinumModel {
     return defined(this.#store, 'the configuration of an assembled set').model
@@ -143,6 +143,7 @@ export class VinumSet implements Geom, VinumHost {
   async join(provider: Provider, anchor: Anchor): Promise<boolean> {
     const member = await openMember(this, provider, anchor)
     if (!member) return false
+    await this.#openWitness()
     if (this.#store) await returnMember(this, member)
     else {
       this.members.set(member.uuid, member)
@@ -154,29 +155,60 @@ export class VinumSet implements Geom, VinumHost {
   /** Assembles as soon as the quorum allows it, and everything is there or is known not to come. */
   async tryAssemble(): Promise<void> {
     if (this.#store) return
-    const choice = chooseMember(this.members)
-    if (choice.kind === 'complete') {
-      const model = modelOf(this.members, choice)
-      const isMissing = votersOf(model).some((uuid) => !this.members.has(uuid))
+    const choice = this.#choice
+    if (choice.kind === 'serve') {
+      const model = modelOf(this.members, choice.commit)
+      const isMissing = model?.drives.some(
+        ({ uuid, state }) => state === 'up' && !this.members.has(uuid),
+      )
       // What a damaged copy has lost may have named others, who have it and are still to come.
       const isDamaged = [...this.members.values()].some(({ slot }) => slot?.damaged)
       if ((isMissing || isDamaged) && !this.topology.complete) return
-      await this.#assemble(model, choice)
+      await this.#assemble(choice)
     } else if (this.topology.complete) this.#sayIncomplete(choice)
   }
 
   /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
   async assembleByForce(): Promise<void> {
     assert(!this.#store, 'only a set that gathers is assembled')
-    const choice = chooseMember(this.members)
-    if (choice.kind === 'none' || choice.kind === 'split') throw hopeless(choice, this.name)
-    const model = modelOf(this.members, choice)
-    await this.#assemble(model, choice)
+    const choice = this.#choice
+    if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
+      throw hopeless(choice, this.name, this.describeIncomplete())
+    }
+    await this.#assemble(
+      choice,
+      choice.kind === 'serve' ? undefined : newUuid(this.topology.random),
+    )
+  }
+
+  /**
+   * An operator's word that the set is right as this drive has it, whatever the others have: they are filled from it.
+   * Where the set runs from that drive already, drives that were used apart from it come back that way.
+   */
+  async assembleFrom(uuid: string): Promise<void> {
+    if (!this.#store) {
+      const member = defined(this.members.get(uuid), 'the drive that the operator has named')
+      const choice = choose([copyOf(member)])
+      if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
+        throw hopeless({ kind: 'none' }, this.name, '')
+      }
+      await this.#assemble(choice, newUuid(this.topology.random))
+    }
+    for (const member of [...this.members.values()]) {
+      if (!this.#drives.has(member.uuid) || !reclaim(member)) continue
+      this.members.delete(member.uuid)
+      await returnMember(this, member, { isWord: true })
+    }
+  }
+
+  get #choice(): Choice {
+    const copies = [...this.members.values()].map(copyOf)
+    return choose([...copies, ...(this.#witness?.copies ?? [])])
   }
 
   /** In words, why it is not assembled. */
   describeIncomplete(): string {
-    return describeChoice(chooseMember(this.members), this.members)
+    return describeChoice(this.#choice, this.members)
   }
 
   #sayIncomplete(choice: Choice): void {
@@ -190,15 +222,14 @@ export class VinumSet implements Geom, VinumHost {
       'critical',
       'set-incomplete',
       this.name,
-      `${this.name} is not served: ${why}. ${adviceOn(choice)}: plexus vinum assemble --force`,
+      `${this.name} is not served: ${why}. ${adviceOn(choice, this.members)}`,
     )
   }
 
-  async #assemble(chosen: VinumModel, choice: Assembled): Promise<void> {
-    const current = currentMembers(this.members, choice, chosen)
-    const settled = choice.kind === 'complete' && choice.settled
-    // By force: who is missing has no vote from here on, or nothing could ever be committed.
-    const start = choice.kind === 'incomplete' ? withoutAbsent(chosen, current) : chosen
+  /** `newLine`: by an operator's word. */
+  async #assemble(choice: Chosen, newLine?: string): Promise<void> {
+    const { current, nextGeneration } = choice
+    const chosen = defined(modelOf(this.members, choice.commit), 'the model of a chosen member')
     const here = [...this.members.values()].filter((member) => this.#takeBack(member))
     this.members.clear()
     for (const record of chosen.drives) this.#drives.set(record.uuid, new SetDrive(record))
@@ -208,13 +239,13 @@ export class VinumSet implements Geom, VinumHost {
       if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
       else late.push(member)
     }
-    this.#openStore(start, startAfter(choice, here))
+    this.#openStore(chosen, baseOf(choice, newLine), nextGeneration)
     this.#objects = new SetObjects(this)
-    await this.#objects.loadMaps(start)
-    // Who is missing is out of service durably before anything is served.
+    await this.#objects.loadMaps(chosen)
+    // Who is missing is out of service durably before anything is served. There is a commit in any case, so that a copy
+    // of a drive from before is older from now on (geom/anchor-quorum.ts, rule S).
     await this.commit((model) => {
-      // What a crash has cut off is committed again before it counts (geom/anchor-quorum.ts, rule S).
-      const next = settled ? model : { ...model }
+      const next = { ...model }
       const present = [...this.#drives.values()].filter((drive) => drive.present)
       const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
       return returnDrives(this.withLosses(next), devices)
@@ -239,23 +270,56 @@ export class VinumSet implements Geom, VinumHost {
     return isOurs
   }
 
-  #openStore(model: VinumModel, start: StoreStart = { nextGeneration: 1 }): void {
+  #openStore(model: VinumModel, base: Base, nextGeneration: number): void {
     this.#store = new ConfigStore({
       model,
-      ...start,
-      label: (uuid) => {
-        const drive = this.#drives.get(uuid)
-        return drive?.present ? drive.label : undefined
-      },
+      base,
+      nextGeneration,
+      voter: (uuid) => this.#voter(uuid),
+      witness: () => (this.#witness?.failure ? undefined : this.#witness?.id),
       loseDrives,
+      loseWitness: (error) => tellWitnessLost(this, error),
       onCommit: (next, failed) => this.#committed(next, failed),
     })
+  }
+
+  #voter(uuid: string): Voter | undefined {
+    if (uuid === this.#witness?.id) return this.#witness.failure ? undefined : this.#witness
+    const drive = this.#drives.get(uuid)
+    return drive?.present ? drive.label : undefined
+  }
+
+  async #openWitness(): Promise<void> {
+    const { witness } = this.options
+    if (witness) this.#witness ??= await SetWitness.open(witness, this.uuid, this.topology.random)
+  }
+
+  /**
+   * Looks, now and then, whether the witness can be written, before it is needed. One that comes back votes from the next
+   * commit on, which is made.
+   */
+  async probeWitness(): Promise<void> {
+    const witness = this.#witness
+    if (!witness || !this.#store || this.#failure) return
+    await this.#store.idle()
+    const had = witness.failure
+    try {
+      await witness.probe()
+      if (had) await this.commit((model) => ({ ...model }))
+    } catch (error) {
+      if (!(error instanceof PlexusError)) throw error
+      if (had || this.model.witness === undefined) return
+      tellWitnessLost(this, error)
+      await this.commit((model) => ({ ...model }))
+    }
   }
 
   /** A new set, for the first drive that a verb labels. */
   begin(): void {
     assert(!this.#store && this.members.size === 0, 'a new set has nothing')
-    this.#openStore(emptyModel(this.uuid))
+    const { uuid: line } = this
+    const base = { line, ancestors: [], before: [], follows: undefined, relied: undefined }
+    this.#openStore(emptyModel(this.uuid), base, 1)
     this.#objects = new SetObjects(this)
     this.#assembledMs = this.clock.nowMs()
   }
@@ -292,13 +356,14 @@ export class VinumSet implements Geom, VinumHost {
 
   /**
    * Queues a change of the configuration; resolves to it when it is durable and known to all running objects.
-   * Only states and cursors may change here: what changes the shape calls `objects.reshape` after it.
+   * Only states and cursors may change here: what changes the shape calls `objects.reshape` after it. `keepsRoom`: see
+   * ConfigStore.
    */
-  async commit(change: Change): Promise<VinumModel> {
+  async commit(change: Change, options?: { readonly keepsRoom: boolean }): Promise<VinumModel> {
     if (this.#failure) throw this.#failure
     const store = defined(this.#store, 'the configuration of an assembled set')
     try {
-      return await store.commit(change)
+      return await store.commit(change, options)
     } catch (error) {
       if (error instanceof PlexusError && error.op === 'commit' && error.kind === 'io') {
         this.#fail(error)
@@ -331,6 +396,7 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Labels a new drive; it takes part from the commit of the plan that makes it. */
   async label({ record, candidate }: NewDrive): Promise<void> {
+    await this.#openWitness()
     const drive = new SetDrive(record)
     await drive.format(this, this.topology.find(candidate.name))
     this.#drives.set(record.uuid, drive)
