@@ -112,7 +112,7 @@ class Creation {
     const volumes = this.#each(ofType(this.#fresh, 'volume'), (one) => this.#createVolume(one))
     const added = this.#each(ofType(this.#fresh, 'plex'), (one) => this.#createPlex(one))
     this.#createDetached()
-    for (const volume of volumes) this.#finishVolume(volume)
+    this.#each(ofType(this.#fresh, 'volume'), (one) => this.#finishVolume(one))
     const known = new Set([undefined, ...volumes.map((one) => one.uuid)])
     const copies = added.filter((one) => !known.has(one.volumeUuid))
     const filled = volumes.filter((one) => this.#draft.plexesOf(one).length > 0)
@@ -166,9 +166,7 @@ class Creation {
     const draft = this.#draft
     const members = ofType(this.#objects, 'subdisk').filter((two) => two.plex === one.name)
     const volume =
-      one.volume === undefined
-        ? undefined
-        : findTyped(draft.model, 'volume', one.volume, `${ORIGIN}:${one.line}`)
+      one.volume === undefined ? undefined : findTyped(draft.model, 'volume', one.volume, draft.op)
     if (volume) checkPlexCount(draft, volume)
     const parts = this.#each(members, (two) => this.#part(two))
     this.#checkMembers(one, parts)
@@ -311,7 +309,7 @@ class Creation {
     this.#each(ofType(this.#fresh, 'subdisk'), (one) => {
       if (one.plex === undefined) this.#place(this.#part(one), undefined, 0, 'up')
       else if (!lookUp(this.#draft.model, one.name)) {
-        findTyped(this.#draft.model, 'plex', one.plex, `${ORIGIN}:${one.line}`)
+        findTyped(this.#draft.model, 'plex', one.plex, this.#draft.op)
         this.#fail(
           one.line,
           one.name,
@@ -321,14 +319,14 @@ class Creation {
     })
   }
 
-  #finishVolume({ uuid, name }: VolumeRecord): void {
+  #finishVolume(one: TextVolume): void {
     const draft = this.#draft
-    const volume = findTyped(draft.model, 'volume', name, draft.op)
+    const volume = findTyped(draft.model, 'volume', one.name, draft.op)
     const plexes = draft.plexesOf(volume)
-    const sizes = plexes.map((one) => draft.plexBytes(one))
+    const sizes = plexes.map((plex) => draft.plexBytes(plex))
     const sizeBytes = sizes.length === 0 ? 0 : Math.min(...sizes)
     for (const plex of plexes) trimPlex(draft, plex, sizeBytes)
-    const preferred = this.#preferred(uuid, name)
+    const preferred = this.#preferred(one, volume)
     draft.putVolume({
       ...volume,
       sizeBytes,
@@ -337,15 +335,10 @@ class Creation {
     })
   }
 
-  #preferred(volumeUuid: string, volumeName: string): PlexRecord | undefined {
-    const one = ofType(this.#fresh, 'volume').find((two) => two.name === volumeName)
-    if (one?.preferredPlex === undefined) return undefined
-    const plex = findTyped(this.#draft.model, 'plex', one.preferredPlex, `${ORIGIN}:${one.line}`)
-    if (plex.volumeUuid === volumeUuid) return plex
-    return this.#fail(
-      one.line,
-      volumeName,
-      `plex ${plex.name} does not belong to volume ${volumeName}`,
-    )
+  #preferred(one: TextVolume, volume: VolumeRecord): PlexRecord | undefined {
+    if (one.preferredPlex === undefined) return undefined
+    const plex = findTyped(this.#draft.model, 'plex', one.preferredPlex, this.#draft.op)
+    if (plex.volumeUuid === volume.uuid) return plex
+    return this.#fail(one.line, one.name, `plex ${plex.name} does not belong to volume ${one.name}`)
   }
 }

@@ -224,9 +224,9 @@ volume tinyvol setupstate
 `,
   })
   t.strictSame(plan.warnings.slice(0, 3), [
-    'configuration:2:23: hotspare has no effect: this is an ordinary drive without subdisks',
+    'configuration:2:24: hotspare has no effect: this is an ordinary drive without subdisks',
     'configuration:4:16: setupstate has no effect: new copies are always synchronised',
-    'configuration:6:26: retryerrors has no effect: a failed request goes to the other copy',
+    'configuration:6:25: retryerrors has no effect: a failed request goes to the other copy',
   ])
   const column = Math.floor((64 * MIB) / (279 * KIB)) * 279 * KIB
   t.equal(bench.plex('tinyvol.p0').stripeBytes, 279 * KIB)
