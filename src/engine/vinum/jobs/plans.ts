@@ -291,8 +291,8 @@ function needOfSync(
   const tooFew = plex.organization === 'raid5' && out.length - fills.length > 1
   if (fills.length === 0 || tooFew) {
     const hint = here.some((one) => one.state === 'down')
-      ? `setstate up ${plex.name} lets it serve again`
-      : `connect the missing drives; setstate --force up ${plex.name} takes its content as it is`
+      ? `plexus vinum setstate up ${plex.name} lets it serve again`
+      : `connect the missing drives, which have newer data; if they are lost: plexus vinum setstate --force up ${plex.name} serves it as it was when it went out`
     return refuse(
       'invalid',
       `plex ${plex.name}`,
