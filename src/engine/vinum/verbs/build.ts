@@ -270,7 +270,7 @@ function buildPlex(
   sizes: readonly number[],
   state: SubdiskState,
 ): PlexRecord {
-  checkPlexCount(draft, volume)
+  checkOneMore(draft, volume, layout.organization)
   const name = childName(draft, 'plex', `${volume.name}.p`, draft.plexesOf(volume).length)
   const { organization, stripeBytes, parityLayout, drives } = layout
   const plex = newPlex(
@@ -294,12 +294,28 @@ function buildPlex(
   return plex
 }
 
-export function checkPlexCount(draft: Draft, volume: VolumeRecord): void {
-  if (draft.plexesOf(volume).length < PLEXES_PER_VOLUME) return
+/** May the volume have one more plex, of this organisation? Throws `exhausted` or `unsupported`, naming `where`. */
+export function checkOneMore(
+  draft: Draft,
+  volume: VolumeRecord,
+  organization: Organization,
+  where = draft.op,
+): void {
+  const plexes = draft.plexesOf(volume)
+  if (plexes.length >= PLEXES_PER_VOLUME) {
+    draft.fail(
+      'exhausted',
+      volume.name,
+      `${where}: volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
+    )
+  }
+  const isRaid5 = [organization, ...plexes.map((one) => one.organization)].includes('raid5')
+  if (plexes.length === 0 || !isRaid5) return
   draft.fail(
-    'exhausted',
+    'unsupported',
     volume.name,
-    `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
+    `${where}: volume ${volume.name} cannot have ${plexes.map(({ name }) => name).join(', ')} and a ${organization} plex: ` +
+      'a raid5 plex is the only plex of its volume; for copies use mirrors (--mirror), for parity one raid5 plex',
   )
 }
 

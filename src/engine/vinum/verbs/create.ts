@@ -16,7 +16,7 @@ import {
 } from '../text/config.ts'
 import {
   COLUMNS_MIN,
-  checkPlexCount,
+  checkOneMore,
   checkStripe,
   checkSubdiskCount,
   largestFree,
@@ -151,7 +151,7 @@ class Creation {
       one.volume === undefined
         ? undefined
         : findTyped(draft.model, 'volume', one.volume, `${ORIGIN}:${one.line}`)
-    if (volume) checkPlexCount(draft, volume)
+    if (volume) checkOneMore(draft, volume, one.organization, `${ORIGIN}:${one.line}`)
     const parts = members.map((two) => this.#part(two))
     this.#checkMembers(one, parts)
     this.#trim(one, parts)
