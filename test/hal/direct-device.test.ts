@@ -388,6 +388,7 @@ function scripted(
         operations.push({ kind, flags, offset, length })
         setImmediate(() => done(operation, results.shift() ?? 0))
       },
+      cancel() {},
       close() {},
     }),
     close: async () => {},
