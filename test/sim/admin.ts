@@ -14,6 +14,13 @@ import type { Machine, World } from './world.ts'
 const KIB = 1024
 const UNITS_MAX = 4
 
+interface AdminOptions {
+  /** Many columns, and stripes of all sizes. */
+  readonly isWide: boolean
+  /** Takes volumes under the oracle that are new. */
+  readonly adopt: (machine: Machine) => Promise<void>
+}
+
 export class Admin {
   readonly #world: World
   readonly #random: SimRandom
@@ -24,20 +31,14 @@ export class Admin {
   creating = false
   #named = 0
 
-  readonly #adopt: (machine: Machine) => Promise<void>
+  readonly #options: AdminOptions
 
-  /** `adopt` takes volumes under the oracle that are new. */
-  constructor(
-    world: World,
-    random: SimRandom,
-    faults: Faults,
-    adopt: (machine: Machine) => Promise<void>,
-  ) {
+  constructor(world: World, random: SimRandom, faults: Faults, options: AdminOptions) {
     this.#world = world
     this.#random = random
     this.#later = random.fork('later verbs')
     this.#faults = faults
-    this.#adopt = adopt
+    this.#options = options
   }
 
   /** One verb, chosen by chance. Resolves when it has ended. */
@@ -146,7 +147,9 @@ export class Admin {
       [1, 'concat'],
       [1, 'striped mirror'],
     ] as const)
-    const stripeSize = String(random.pick([4, 16, 64, 128]) * KIB)
+    const { isWide } = this.#options
+    const stripes = isWide ? [4, 16, 64, 128, 256, 512, 1024, 1536] : [4, 16, 64, 128]
+    const stripeSize = String(random.pick(stripes) * KIB)
     const size = String(random.between(4, 40) * 64 * KIB)
     const wipeSignatures = true
     this.creating = true
@@ -155,7 +158,7 @@ export class Admin {
       await this.#verb('vinum', 'mirror', { devices, striped: true, name, wipeSignatures })
     } else {
       const least = { mirror: 2, raid5: 3, stripe: 2, concat: 1 }[kind]
-      const devices = this.#some(random.between(least, kind === 'mirror' ? 3 : 5))
+      const devices = this.#some(random.between(least, kind === 'mirror' ? 3 : isWide ? 16 : 5))
       const parity = random.pick(['left-symmetric', 'left-asymmetric'])
       const layout = {
         mirror: { mirror: devices },
@@ -167,7 +170,7 @@ export class Admin {
     }
     if (world.machine !== machine) return
     this.creating = false
-    await this.#adopt(machine)
+    await this.#options.adopt(machine)
   }
 
   /** As the world carries it out; at times it is only said first what would happen. */
