@@ -34,10 +34,12 @@ export const PIECE_STEP_BYTES = 64 * KIB
 /** A task whose handler finds the pool empty waits so long, and is then TASK SET FULL. */
 export const POOL_WAIT_MS = 10_000
 
-/** Operations of one device that are with the kernel at once; the rest waits in order. */
+/** Operations of one device that are with the kernel at once, fewer where many share the ring; the rest waits in order. */
 export const DEVICE_QUEUE_DEPTH = 256
-/** Submission entries of the io_uring of one process. */
-export const RING_ENTRIES = 1024
+/** Discards and write-zeroes of one device that are with the kernel at once: each may hold a thread for long. */
+export const DEVICE_RANGE_DEPTH = 2
+/** Submission entries of the io_uring of one process: seven devices have their whole depth within half of it. */
+export const RING_ENTRIES = 4096
 /** Submission entries handed over in one io_uring_enter, so that the event loop stays fair. */
 export const RING_BATCH = 64
 /** Wait after the kernel took no submission for lack of memory. */

@@ -70,12 +70,12 @@ async function runTyped(
 
 /** Runs one command line, without the program's own name. Resolves to the exit code. */
 export async function runCli(argv: readonly string[], terminal: Terminal): Promise<number> {
-  let exit: number | Promise<number> = EXIT.USAGE
+  let run = (): number | Promise<number> => EXIT.USAGE
   const program = makeProgram(terminal, (typed) => {
-    exit = runTyped(typed, terminal)
+    run = () => runTyped(typed, terminal)
   })
-  addLocalCommands(program, terminal, (value) => {
-    exit = value
+  addLocalCommands(program, terminal, (typed) => {
+    run = typed
   })
   try {
     program.parse(argv, { from: 'user' })
@@ -83,7 +83,7 @@ export async function runCli(argv: readonly string[], terminal: Terminal): Promi
     if (!(error instanceof CommanderError)) throw error
     return error.exitCode === 0 ? EXIT.DONE : EXIT.USAGE
   }
-  return exit
+  return run()
 }
 
 function isMain(): boolean {

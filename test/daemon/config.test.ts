@@ -246,7 +246,7 @@ volumes: []
     '24:21 "sessions" in "limits": must be at least 1, found number 0',
     '24:36 "bufferPool" in "limits": a size from 32MiB to 2GiB, a multiple of 4MiB',
     '25:15 "level" in "log": expected debug or info or warn or error, found "inof"; did you mean "info"?',
-    '26:1 volumes are made with "plexus volume create"; the labels on the disks hold the configuration',
+    '26:1 volumes are made with plexus volume create NAME --mirror DEVICE DEVICE; the labels on the disks hold the configuration',
   ])
 })
 

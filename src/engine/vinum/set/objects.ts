@@ -201,7 +201,7 @@ export class SetObjects {
       'critical',
       'name-taken',
       name,
-      `volume ${name} is not served: ${name} is something else's name; rename the device, then restart`,
+      `volume ${name} is not served: something else has its name; to give it another one: plexus volume rename ${name} NEW-NAME`,
     )
     return true
   }

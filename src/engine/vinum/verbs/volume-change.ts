@@ -46,7 +46,7 @@ export const VOLUME_GROW: PlanningVerb = {
       return draft.fail(
         'invalid',
         volume.name,
-        `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach`,
+        `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`,
       )
     }
     const drives = resolveDrives(draft, parameters)
@@ -106,7 +106,7 @@ export const VOLUME_ADD_MIRROR: PlanningVerb = {
       return draft.fail(
         'invalid',
         volume.name,
-        `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach`,
+        `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`,
       )
     }
     checkPlexCount(draft, volume)
