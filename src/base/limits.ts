@@ -303,6 +303,9 @@ export const RAID5_SLICE_MIN_BYTES = 64 * KIB
 /** After a read error in a check, a unit is read in pieces of this size, and only bad ones are written again. */
 export const RAID5_REPAIR_BYTES = 64 * KIB
 
+/** A resize of a drive copies its map and journal in pieces of this size. */
+export const RESIZE_COPY_BYTES = 1 * MIB
+
 /** Checks the relations between limits; called at start and by a test. */
 export function assertLimits(): void {
   assert(POOL_CLASS_BYTES.at(-1) === POOL_CHUNK_BYTES, 'the largest size class is the chunk')
