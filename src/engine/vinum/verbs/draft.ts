@@ -7,6 +7,7 @@ import { formatSize } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { PlanStep } from '../../../control/reports.ts'
 import { jobsNeeded } from '../jobs/plans.ts'
+import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -213,7 +214,10 @@ export class Draft {
 
   /** The plan. The model stays the same object where nothing changed, so that nothing is written. */
   finish(): Plan {
-    if (this.model !== this.context.model) this.derive()
+    if (this.model !== this.context.model) {
+      this.derive()
+      this.model = allotMapSlots(this.model)
+    }
     return {
       model: this.model,
       steps: this.#steps,
