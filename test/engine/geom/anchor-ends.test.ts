@@ -132,7 +132,7 @@ t.test('a disk whose blocks have another size now is named', async (t) => {
 
 t.test('a partition table over either end is named; the label is written again', async (t) => {
   for (const blockBytes of [512, 4096]) {
-    for (const ends of [['front'], ['end'], ['front', 'end']] as const) {
+    for (const ends of [['front'], ['end'], ['front', 'end']] as ('front' | 'end')[][]) {
       const device = await drive(blockBytes)
       const whole = Buffer.from(device.media)
       writeGpt(device, ends)

@@ -305,7 +305,7 @@ export function checkPlexCount(draft: Draft, volume: VolumeRecord): void {
 /** The name that the default rule gives, or the next free number where that one is taken. */
 export function childName(
   draft: Draft,
-  type: 'plex' | 'subdisk',
+  type: 'drive' | 'plex' | 'subdisk',
   prefix: string,
   first: number,
 ): string {
