@@ -40,7 +40,19 @@ function problems(context: ControlContext): readonly ProblemReport[] {
           },
         ],
   )
-  return [...missing, ...leadingNowhere, ...refused]
+  const labelled = [...providers.values()].flatMap(({ name, label }): ProblemReport[] =>
+    label?.problem
+      ? [
+          {
+            object: name,
+            health: 'DEGRADED',
+            message: `Device ${name} ${label.problem.text}`,
+            action: label.problem.action,
+          },
+        ]
+      : [],
+  )
+  return [...missing, ...labelled, ...leadingNowhere, ...refused]
 }
 
 function deviceProblem({ name, path, reason, warning, replaced }: SlotReport): ProblemReport[] {

@@ -19,6 +19,7 @@ import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
 import { freeProviders, SetRegistry } from './set/registry.ts'
+import { resizeDrive } from './set/sizes.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
@@ -63,6 +64,15 @@ class VinumClass implements GeomClass {
     return readVinumLabel(device, anchor, (uuid) =>
       this.#sets.native.some((set) => set.uuid === uuid),
     )
+  }
+
+  async resize(provider: Provider, dryRun: boolean): Promise<string | undefined> {
+    for (const set of this.#sets.native) {
+      const drives = [...set.drives.values()]
+      const drive = drives.find(({ consumer }) => consumer?.provider === provider)
+      if (drive) return resizeDrive(set, drive, dryRun)
+    }
+    return undefined
   }
 
   settled(topology: Topology): Promise<void> {

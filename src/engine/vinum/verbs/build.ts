@@ -318,7 +318,7 @@ export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: O
 /** The name that the default rule gives, or the next free number where that one is taken. */
 export function childName(
   draft: Draft,
-  type: 'plex' | 'subdisk',
+  type: 'drive' | 'plex' | 'subdisk',
   prefix: string,
   first: number,
 ): string {
