@@ -82,6 +82,8 @@ export interface VolumeReport {
   readonly name: string
   readonly uuid: string
   readonly className: string
+  /** Name of the set of drives that it is on. */
+  readonly set: string
   /** UP, DEGRADED, SYNCING, DOWN …; health is the sum of it. */
   readonly state: string
   readonly health: Health
@@ -118,6 +120,7 @@ export interface DriveReport {
   readonly freeList: readonly { readonly offset: number; readonly length: number }[]
   readonly errors: ErrorCounts
   readonly format: 'native' | 'freebsd'
+  readonly set: string
   readonly note: string
 }
 

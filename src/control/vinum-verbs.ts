@@ -46,6 +46,13 @@ const restart: OptionSpec = {
   summary: 'begin again from the start where a paused check stands in the way',
 }
 
+const set: ArgumentSpec = {
+  name: 'set',
+  kind: 'set',
+  optional: true,
+  summary: 'which set, where there are several',
+}
+
 const changes = { noun: 'vinum', readOnly: false, dryRun: true } as const
 const shows = { noun: 'vinum', readOnly: true } as const
 
@@ -197,8 +204,8 @@ export const VINUM_SPECS = {
   resetconfig: {
     ...changes,
     name: 'resetconfig',
-    summary: 'remove every object, and clear the labels of all drives',
-    arguments: [],
+    summary: 'remove every object of a set, and clear the labels of its drives',
+    arguments: [set],
     options: [{ name: 'force', short: 'f', summary: 'even while jobs run' }],
     destructive: true,
   },
@@ -206,7 +213,7 @@ export const VINUM_SPECS = {
     ...changes,
     name: 'saveconfig',
     summary: 'write the configuration to all drives again',
-    arguments: [],
+    arguments: [set],
     options: [],
   },
   printconfig: {
@@ -214,7 +221,7 @@ export const VINUM_SPECS = {
     name: 'printconfig',
     aliases: ['getconfig'],
     summary: 'print the configuration in the form that create reads',
-    arguments: [],
+    arguments: [set],
     options: [],
   },
   list: {

@@ -109,6 +109,8 @@ const NAMES_OF: Readonly<Partial<Record<ArgumentKind, (context: ControlContext) 
     classReports(context).volumes.flatMap((one) => componentNames(one.components, 'subdisk')),
   drive: (context) => classReports(context).drives.map(({ name }) => name),
   device: (context) => context.devices().map(({ name }) => name),
+  set: ({ topology }) =>
+    [...topology.geoms].flatMap(({ className, name }) => (className === 'vinum' ? [name] : [])),
   provider: (context) => [...context.topology.providers.keys()],
   job: (context) => context.topology.jobs.list().map(({ id }) => id),
   object(context) {

@@ -5,6 +5,7 @@
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
 import type { PlanReport } from '../../control/reports.ts'
+import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
 import type { Anchor } from '../geom/anchor.ts'
 import type { AnchorTarget } from '../geom/anchored-device.ts'
@@ -13,19 +14,20 @@ import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
 import { prepareConversion, writeConversion } from './freebsd/conversion.ts'
+import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
 import { emptyModel, type VinumModel } from './model/model.ts'
+import { address, objectsOf, shownNames, withBareNames, withShownNames } from './naming.ts'
 import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
-import { freeProviders, SetRegistry } from './set/registry.ts'
+import { freeProviders, type RegistryOptions, SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
 
-/** `intentRegionBytes`: the least region of intent maps (io/intent-bits.ts), for the simulator's small volumes. */
-export function createVinumClass(intentRegionBytes?: number): GeomClass {
-  return new VinumClass(intentRegionBytes)
+export function createVinumClass(options: RegistryOptions): GeomClass {
+  return new VinumClass(options)
 }
 
 type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
@@ -35,8 +37,8 @@ class VinumClass implements GeomClass {
   readonly verbs: readonly Verb[]
   readonly #sets: SetRegistry
 
-  constructor(intentRegionBytes: number | undefined) {
-    this.#sets = new SetRegistry(intentRegionBytes)
+  constructor(options: RegistryOptions) {
+    this.#sets = new SetRegistry(options)
     this.verbs = [
       ...VINUM_VERBS.map((verb) => ({
         spec: verb.spec,
@@ -74,27 +76,43 @@ class VinumClass implements GeomClass {
   }
 
   report(): ClassReport {
-    return reportSets(this.#sets.native, this.#sets.imported)
+    return reportSets(this.#sets)
   }
 
   // Verbs.
 
-  async #run(verb: VinumVerb, parameters: VerbParameters, topology: Topology): Promise<unknown> {
-    if (!('plan' in verb)) return verb.show(this.#wholeContext(topology), parameters)
-    const set = this.#sets.home
+  async #run(verb: VinumVerb, given: VerbParameters, topology: Topology): Promise<unknown> {
+    const shown = shownNames(this.#sets.served)
+    if (!('plan' in verb)) {
+      const { set, parameters } = address(verb.spec, given, this.#sets.served, shown)
+      const isOfOne = parameters['set'] !== undefined
+      return verb.show(this.#wholeContext(topology, isOfOne ? set : undefined), parameters)
+    }
+    const { set: named, parameters } = address(verb.spec, given, this.#sets.assembled, shown)
+    const set = named ?? this.#defaultFor(verb)
     const tape = new RandomTape(topology.random)
     const candidates = await examine(topology, verb.devices?.(parameters) ?? [])
     const drives = set?.drives ?? new Map()
     const inDoubt = this.#inDoubt
-    const planOn = (model: VinumModel): Plan => {
+    const planOn = (stored: VinumModel): Plan => {
       const random = tape.rewound()
+      const model = withShownNames(stored, shown)
       const context = contextOf({ topology, model, drives, candidates, inDoubt, random })
       const plan = verb.plan(context, parameters)
-      checkNames(plan.model, model, topology)
-      return plan
+      const next = plan.model === model ? stored : withBareNames(plan.model)
+      checkNames(next, stored, topology)
+      return { ...plan, model: next }
     }
     if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
     return this.#carryOut(verb, planOn, set, topology)
+  }
+
+  /** The set of a verb that names nothing. Throws `invalid` where it is about one of several sets as a whole. */
+  #defaultFor({ spec }: PlanningVerb): VinumSet | undefined {
+    const sets = this.#sets.assembled
+    const isOfOne = spec.arguments.some(({ kind }) => kind === 'set')
+    if (sets.length < 2 || !isOfOne) return sets[0]
+    throw severalSets(spec, sets)
   }
 
   async #carryOut(
@@ -145,28 +163,31 @@ class VinumClass implements GeomClass {
     return report
   }
 
-  /** Everything that is served, as one model: for what only looks, and for `stop`. */
-  #wholeContext(topology: Topology): PlanContext {
-    const home = this.#sets.home
-    const others = this.#sets.native.filter((set) => set !== home)
-    const sets = [home, ...others, this.#sets.imported].filter((set) => set?.assembled === true)
-    const models = sets.flatMap((set) => set?.model ?? [])
+  /** Everything that is served, or one set, as one model: for what only looks, and for `stop`. */
+  #wholeContext(topology: Topology, only?: VinumSet | FreebsdSet): PlanContext {
+    const sets = only ? [only] : this.#sets.served
+    const shown = shownNames(only ? [] : sets)
+    const models = sets.map((set) => withShownNames(set.model, shown))
     const model: VinumModel = {
-      ...emptyModel(home?.uuid ?? ''),
+      ...emptyModel(sets[0]?.model.setUuid ?? ''),
       volumes: models.flatMap(({ volumes }) => volumes),
       plexes: models.flatMap(({ plexes }) => plexes),
       subdisks: models.flatMap(({ subdisks }) => subdisks),
       drives: models.flatMap((one) => one.drives),
       jobs: models.flatMap(({ jobs }) => jobs),
     }
-    const drives = new Map(sets.flatMap((set) => [...(set?.drives ?? [])]))
+    const drives = new Map(sets.flatMap((set) => [...set.drives]))
     const random = topology.random
     const inDoubt = this.#inDoubt
-    return contextOf({ topology, model, drives, candidates: new Map(), inDoubt, random })
+    const owners = new Map(
+      sets.flatMap(({ name, model }) => objectsOf(model).map(({ uuid }) => [uuid, name])),
+    )
+    const setOf = (uuid: string): string => owners.get(uuid) ?? ''
+    return contextOf({ topology, model, drives, candidates: new Map(), inDoubt, setOf, random })
   }
 
   readonly #inDoubt = (volumeUuid: string): boolean =>
-    this.#sets.native.some((set) => set.assembled && set.objects.jobs.doubtOf(volumeUuid))
+    this.#sets.assembled.some((set) => set.objects.jobs.doubtOf(volumeUuid))
 
   /** `vinum stop`: every set rests, until `vinum assemble` or the next start. */
   async #halt(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
@@ -214,10 +235,7 @@ class VinumClass implements GeomClass {
       .map(({ name }) => name)
   }
 
-  /**
-   * `vinum convert`. Verbs work on one set, so it is refused beside a native one: its volumes are copied into that
-   * one instead.
-   */
+  /** `vinum convert`: the drives of FreeBSD become one more set. */
   async #convert(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const set = this.#sets.imported
     if (!set?.assembled) {
@@ -226,16 +244,6 @@ class VinumClass implements GeomClass {
         subject: 'vinum',
         message:
           'there are no drives of FreeBSD that could be assembled; plexus vinum ld shows the drives',
-      })
-    }
-    const home = this.#sets.home
-    if (home) {
-      throw new PlexusError('unsupported', {
-        op: 'convert',
-        subject: home.name,
-        message:
-          `${home.name} is in operation here, and there is one native set in one place: copy the volumes of ` +
-          'FreeBSD into new volumes of it, or convert where no native set is',
       })
     }
     const conversion = prepareConversion(set, newUuid(topology.random))
@@ -266,6 +274,15 @@ class VinumClass implements GeomClass {
     const jobs = reports.filter(({ state }) => state === 'running')
     return { dryRun: false, steps, warnings: [...warnings, ...trouble], jobs }
   }
+}
+
+function severalSets(spec: VerbSpec, sets: readonly VinumSet[]): PlexusError {
+  const names = sets.map(({ name }) => name)
+  return new PlexusError('invalid', {
+    op: spec.name,
+    subject: spec.noun,
+    message: `there are several sets: ${names.join(', ')}; name one: plexus ${spec.noun} ${spec.name} ${names[0]}`,
+  })
 }
 
 function inTurn(action: Action): Action {

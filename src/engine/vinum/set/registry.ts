@@ -14,7 +14,13 @@ import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
 import { FreebsdSet } from '../freebsd/set.ts'
+import type { VolumeRecord } from '../model/model.ts'
+import { holderOf, type SetMemory } from './memory.ts'
 import { type SetOptions, VinumSet } from './vinum-set.ts'
+
+export interface RegistryOptions extends Pick<SetOptions, 'intentRegionBytes'> {
+  readonly memory: SetMemory | undefined
+}
 
 export class SetRegistry {
   readonly #options: SetOptions
@@ -32,9 +38,15 @@ export class SetRegistry {
   /** Sets that verbs have made. */
   readonly #made = new Set<string>()
 
-  /** `intentRegionBytes`: see {@link SetOptions}. */
-  constructor(intentRegionBytes: number | undefined) {
-    this.#options = { intentRegionBytes, onFailed: (failed) => this.#failed(failed) }
+  readonly #memory: SetMemory | undefined
+
+  constructor({ intentRegionBytes, memory }: RegistryOptions) {
+    this.#memory = memory
+    this.#options = {
+      intentRegionBytes,
+      onFailed: (failed) => this.#failed(failed),
+      nameFor: (set, volume) => this.#nameFor(set, volume),
+    }
   }
 
   get native(): readonly VinumSet[] {
@@ -46,10 +58,30 @@ export class SetRegistry {
     return this.#imported
   }
 
-  /** The set that verbs work on: the one with most drives. */
-  get home(): VinumSet | undefined {
+  /**
+   * The sets that verbs work on, in the order in which a bare name is looked for: as this machine came to know them. The
+   * first one is the default set, to which new drives go.
+   */
+  get assembled(): readonly VinumSet[] {
+    const known = (this.#memory?.known ?? []).map(({ model }) => model.setUuid)
     const sets = this.native.filter((set) => set.assembled && !set.failure)
-    return sets.sort((a, b) => b.model.drives.length - a.model.drives.length)[0]
+    const rank = ({ uuid }: VinumSet): number => known.indexOf(uuid) + 1 || Number.MAX_VALUE
+    return sets.sort((a, b) => rank(a) - rank(b))
+  }
+
+  /** The sets that are served, in that order. */
+  get served(): readonly (VinumSet | FreebsdSet)[] {
+    return [...this.assembled, ...(this.#imported?.assembled ? [this.#imported] : [])]
+  }
+
+  #nameFor(set: VinumSet, { uuid, name }: VolumeRecord): string {
+    const holder = holderOf(this.#memory, name)
+    const isElsewhere = holder !== undefined && holder !== uuid && !this.isServed(holder)
+    return isElsewhere || set.topology.providers.has(name) ? `${set.name}/${name}` : name
+  }
+
+  isServed(volumeUuid: string): boolean {
+    return this.served.some((set) => set.offeredAs(volumeUuid) !== undefined)
   }
 
   /** A new set, for a verb that labels the first drives. */
