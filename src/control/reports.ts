@@ -103,6 +103,17 @@ export interface VolumeReport {
   readonly exported: readonly ExportReport[]
 }
 
+/** Something beside the volumes that wants attention. */
+export interface ProblemReport {
+  readonly object: string
+  readonly health: Health
+  readonly message: string
+  /** What to type next. */
+  readonly action: string
+  /** Volumes that are not there because of it. */
+  readonly volumes?: readonly string[]
+}
+
 export interface ExportReport {
   readonly target: string
   readonly lun: number

@@ -15,6 +15,7 @@ import type {
 } from '../../control/reports.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
+import type { ClassReport } from '../geom/types.ts'
 import { adviceOf, clockTime, importedAdvice } from './advice.ts'
 import { FreebsdSet } from './freebsd/set.ts'
 import { freeExtents } from './model/allocation.ts'
@@ -30,16 +31,12 @@ import {
 } from './model/model.ts'
 import { healthOf } from './model/state-rules.ts'
 import { shownNames, withShownNames } from './naming.ts'
+import { absentProblems } from './set/absent.ts'
 import type { SetDrive } from './set/drive.ts'
 import type { SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 
 const ORGANIZATION_TEXT = { concat: 'concat', striped: 'striped', raid5: 'raid5' } as const
-
-export interface SetsReport {
-  readonly volumes: readonly VolumeReport[]
-  readonly drives: readonly DriveReport[]
-}
 
 /** What is said of a set that is assembled, whatever its format. */
 interface View {
@@ -56,13 +53,14 @@ interface View {
   readonly faults: ReadonlyMap<string, string>
 }
 
-export function reportSets(registry: SetRegistry): SetsReport {
+export function reportSets(registry: SetRegistry): ClassReport {
   const { native, imported, served } = registry
   const shown = shownNames(served)
   const views = served.map((set) =>
     set instanceof FreebsdSet ? viewOfImported(set) : viewOfNative(set, shown),
   )
   return {
+    problems: absentProblems(registry),
     volumes: views.flatMap((view) =>
       view.model.volumes.map((volume) => volumeReport(view, view.present, volume)),
     ),

@@ -17,10 +17,11 @@ import { prepareConversion, writeConversion } from './freebsd/conversion.ts'
 import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
 import { emptyModel, type VinumModel } from './model/model.ts'
-import { address, objectsOf, shownNames, withBareNames, withShownNames } from './naming.ts'
+import { address, objectsOf, setName, shownNames, withBareNames, withShownNames } from './naming.ts'
 import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
+import { checkNameFree } from './set/absent.ts'
 import { freeProviders, type RegistryOptions, SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
@@ -49,6 +50,10 @@ class VinumClass implements GeomClass {
       {
         spec: VINUM_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
+      },
+      {
+        spec: VINUM_SPECS.forget,
+        run: inTurn((parameters) => this.#forget(parameters, options)),
       },
       {
         spec: VINUM_SPECS.convert,
@@ -100,7 +105,7 @@ class VinumClass implements GeomClass {
       const context = contextOf({ topology, model, drives, candidates, inDoubt, random })
       const plan = verb.plan(context, parameters)
       const next = plan.model === model ? stored : withBareNames(plan.model)
-      checkNames(next, stored, topology)
+      checkNames(next, stored, topology, this.#sets)
       return { ...plan, model: next }
     }
     if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
@@ -125,6 +130,8 @@ class VinumClass implements GeomClass {
     let plan = planOn(existing?.model ?? emptyModel(''))
     const set = existing ?? this.#sets.create(topology)
     const before = new Set(set.model.jobs.map(({ id }) => id))
+    // With the states of this moment, for who wants it back.
+    if (existing) await this.#sets.remember(set)
     try {
       await set.objects.jobs.endBefore(plan.model)
       for (const drive of plan.newDrives) await set.label(drive)
@@ -149,10 +156,11 @@ class VinumClass implements GeomClass {
       objectOf(plan) ?? set.name,
       plan.steps.map(({ text }) => text.replace(/ \(.*\)$/, '')).join('; '),
     )
+    const unkept = await this.#sets.remember(set)
     const report = {
       dryRun: false,
       steps: plan.steps,
-      warnings: [...plan.warnings, ...trouble],
+      warnings: [...plan.warnings, ...trouble, ...unkept],
       jobs: jobs.map(({ id }) => topology.jobs.get(id).report()),
     }
     if (set.model.drives.length === 0) {
@@ -211,14 +219,20 @@ class VinumClass implements GeomClass {
     if (dryRun) {
       steps.push({ text: `look at ${free.length} devices that nobody holds`, object: 'vinum' })
     }
-    const waiting = this.#sets.native.filter((set) => !set.assembled)
+    const only = parameters['set']
+    const waiting = this.#sets.native.filter(
+      ({ assembled, name }) => !assembled && (only === undefined || only === name),
+    )
     const force = parameters['force'] === true
+    if (force && waiting.length > 1) throw severalSets(VINUM_SPECS.assemble, waiting)
     if (steps.length === 0 && !(force && waiting.length > 0)) throw nothingToAssemble(waiting)
     if (force) {
       for (const set of waiting) {
         const text = `assemble ${set.name} although ${set.describeIncomplete()}`
         steps.push({ text, object: set.name })
-        if (!dryRun) await set.assembleByForce()
+        if (dryRun) continue
+        await set.assembleByForce()
+        await this.#sets.remember(set)
       }
       if (!dryRun) await topology.tastePending()
     }
@@ -228,11 +242,31 @@ class VinumClass implements GeomClass {
     return { dryRun, steps, warnings, jobs: [] }
   }
 
+  /** `vinum forget`: a set that is not here, or what LUNs of a name have led to, will not come back. */
+  async #forget(parameters: VerbParameters, { memory }: RegistryOptions): Promise<PlanReport> {
+    const name = String(parameters['name'])
+    const dryRun = parameters['dryRun'] === true
+    const kept = this.#sets.known.find(({ model }) => setName(model.setUuid) === name)
+    const holder = this.#sets.exportedAs(name)
+    const refuse = (kind: 'in-use' | 'not-found', message: string): PlexusError =>
+      new PlexusError(kind, { op: 'forget', subject: name, message })
+    if (this.#sets.native.some((set) => set.name === name)) {
+      throw refuse('in-use', `${name} is here, or drives of it are; plexus vinum ld shows them`)
+    }
+    if (!kept && (holder === undefined || this.#sets.isServed(holder))) {
+      throw refuse('not-found', `no set that is away is named "${name}"; plexus status shows them`)
+    }
+    const what = kept ? { setUuid: kept.model.setUuid } : { name }
+    if (!dryRun) await memory?.forget(what)
+    const volumes = kept?.model.volumes.map((one) => one.name).join(', ') ?? name
+    const steps = [
+      { text: `forget ${name}: the names of ${volumes || 'no volume'} are free`, object: name },
+    ]
+    return { dryRun, steps, warnings: [], jobs: [] }
+  }
+
   #assembledNames(): readonly string[] {
-    const { native, imported } = this.#sets
-    return [...native, ...(imported ? [imported] : [])]
-      .filter(({ assembled }) => assembled)
-      .map(({ name }) => name)
+    return this.#sets.served.map(({ name }) => name)
   }
 
   /** `vinum convert`: the drives of FreeBSD become one more set. */
@@ -313,10 +347,16 @@ async function unlabel(set: VinumSet, { retired }: Plan): Promise<readonly strin
   return warnings
 }
 
-/** Throws `exists` when a volume of the plan would need a name that something else in the graph has. */
-function checkNames(next: VinumModel, now: VinumModel, topology: Topology): void {
+/** Throws `exists` when a volume of the plan would need a name that something else has. */
+function checkNames(
+  next: VinumModel,
+  now: VinumModel,
+  topology: Topology,
+  sets: SetRegistry,
+): void {
   for (const { uuid, name } of next.volumes) {
     if (now.volumes.some((one) => one.uuid === uuid && one.name === name)) continue
+    checkNameFree(sets, name)
     const holder = topology.providers.get(name)
     // A name that this very plan sets free is free.
     if (!holder || now.volumes.some((one) => one.name === name)) continue
@@ -340,7 +380,7 @@ function nothingToAssemble(waiting: readonly VinumSet[]): PlexusError {
     op: 'assemble',
     subject: 'vinum',
     message:
-      `${waiting.map((set) => `${set.name}: ${set.describeIncomplete()}`).join('; ')}. Connect the drives; ` +
-      'or, if they are lost, assemble without them with --force: what only they have is lost then',
+      `${waiting.map((set) => `${set.name}: ${set.describeIncomplete()}`).join('; ')}. Connect the drives; or, if they ` +
+      `are lost: plexus vinum assemble --force ${waiting[0]?.name}; what only they have is lost then`,
   })
 }

@@ -6,7 +6,7 @@
  * A drive with both a label and a valid header of FreeBSD's comes from a conversion that was cut off. It is FreeBSD's
  * unless another drive of its native set carries the removed header: the rule at the head of freebsd/convert.ts.
  */
-import { PlexusError } from '../../../base/errors.ts'
+import { PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
 import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../geom/anchor.ts'
@@ -15,7 +15,7 @@ import type { Topology } from '../../geom/topology.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
 import { FreebsdSet } from '../freebsd/set.ts'
 import type { VolumeRecord } from '../model/model.ts'
-import { holderOf, type SetMemory } from './memory.ts'
+import { holderOf, type KeptConfiguration, type SetMemory } from './memory.ts'
 import { type SetOptions, VinumSet } from './vinum-set.ts'
 
 export interface RegistryOptions extends Pick<SetOptions, 'intentRegionBytes'> {
@@ -63,7 +63,7 @@ export class SetRegistry {
    * first one is the default set, to which new drives go.
    */
   get assembled(): readonly VinumSet[] {
-    const known = (this.#memory?.known ?? []).map(({ model }) => model.setUuid)
+    const known = this.known.map(({ model }) => model.setUuid)
     const sets = this.native.filter((set) => set.assembled && !set.failure)
     const rank = ({ uuid }: VinumSet): number => known.indexOf(uuid) + 1 || Number.MAX_VALUE
     return sets.sort((a, b) => rank(a) - rank(b))
@@ -72,6 +72,32 @@ export class SetRegistry {
   /** The sets that are served, in that order. */
   get served(): readonly (VinumSet | FreebsdSet)[] {
     return [...this.assembled, ...(this.#imported?.assembled ? [this.#imported] : [])]
+  }
+
+  /** Configurations that are remembered, in that order, too. */
+  get known(): readonly KeptConfiguration[] {
+    return this.#memory?.known ?? []
+  }
+
+  /** `vinum stop` was the last word. */
+  get resting(): boolean {
+    return this.#resting
+  }
+
+  exportedAs(name: string): string | undefined {
+    return this.#memory?.exportedAs(name)
+  }
+
+  /** Keeps the configuration of a set beside its drives. Returns a warning where that fails: they have it. */
+  async remember(set: VinumSet): Promise<readonly string[]> {
+    try {
+      if (set.assembled) await this.#memory?.keep(set.model, describeDrives(set))
+      return []
+    } catch (error) {
+      const { message } = toPlexusError(error, 'keep', set.name)
+      set.log.warn({ err: error }, 'a configuration could not be kept')
+      return [`the configuration could not be kept in the state folder: ${message}`]
+    }
   }
 
   #nameFor(set: VinumSet, { uuid, name }: VolumeRecord): string {
@@ -113,7 +139,10 @@ export class SetRegistry {
       this.#undecided.set(provider, { anchor, drive })
       return true
     } else if (drive && !(await endConversion(provider, topology))) return false
-    return this.#setOf(setUuid, topology).join(provider, anchor)
+    const set = this.#setOf(setUuid, topology)
+    const isTaken = await set.join(provider, anchor)
+    await this.remember(set)
+    return isTaken
   }
 
   async #import(
@@ -207,7 +236,10 @@ export class SetRegistry {
       if (provider.error) continue
       await tolerate(topology, () => this.#import(provider, drive, anchor.setUuid, topology))
     }
-    for (const set of this.native) await tolerate(topology, () => set.tryAssemble())
+    for (const set of this.native) {
+      await tolerate(topology, () => set.tryAssemble())
+      await this.remember(set)
+    }
     await this.#imported?.assemble()
   }
 
@@ -236,6 +268,19 @@ export class SetRegistry {
     for (const provider of freeProviders(topology)) topology.tasteAgain(provider)
     await topology.tastePending()
   }
+}
+
+/** What each drive is, for people: by its UUID. */
+function describeDrives({ drives, topology }: VinumSet): Readonly<Record<string, string>> {
+  const texts = [...drives].flatMap(([uuid, { consumer }]) => {
+    if (!consumer) return []
+    const { name, identity } = consumer.provider
+    const { vendor, model, serial } = identity
+    const make = [vendor, model].filter(Boolean).join(' ')
+    const text = serial ? `${make} serial ${serial}`.trim() : (topology.device(name)?.path ?? name)
+    return [[uuid, text] as const]
+  })
+  return Object.fromEntries(texts)
 }
 
 /** One set, or one drive, that cannot be used is no reason not to serve the others. It has said so itself. */
