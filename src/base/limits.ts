@@ -294,6 +294,9 @@ export const CONTROL_IDLE_MS = 60_000
 export const CONTROL_WAIT_MS = 30_000
 /** A client gives the daemon this long for an answer; verbs that label many devices take a while. */
 export const CONTROL_ANSWER_MS = 120_000
+/** Configurations of a set of drives that are kept in the state folder, and sets of which some are. */
+export const SET_CONFIGURATIONS_KEPT = 20
+export const SETS_KEPT = 32
 /** Backups of the configuration that are kept. */
 export const CONFIG_BACKUPS = 20
 

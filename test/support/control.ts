@@ -56,6 +56,7 @@ export function aVolume(over: Partial<VolumeReport> = {}): VolumeReport {
     name: 'db',
     uuid: '00000000-0000-4000-8000-000000000001',
     className: 'vinum',
+    set: 'vinum-00000000',
     state: 'up',
     health: 'HEALTHY',
     sizeBytes: 6001196802048,

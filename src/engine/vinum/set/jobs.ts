@@ -66,7 +66,7 @@ export class SetJobs {
       const job = this.#running.get(record.id)
       const target = job && this.#target(record)
       if (!job) this.#startRecord(record)
-      else if (target) job.setNames(target.name, target.volume?.record.name)
+      else if (target) job.setNames(target.name, target.volume?.name)
     }
     for (const volume of this.#set.objects.volumes.values()) this.#startResync(volume)
   }
@@ -138,7 +138,7 @@ export class SetJobs {
     const { objects, model } = this.#set
     const volume = objects.volumes.get(record.targetUuid)
     if (volume) {
-      return { name: volume.record.name, volume, totalBytes: volume.record.sizeBytes }
+      return { name: volume.name, volume, totalBytes: volume.record.sizeBytes }
     }
     const plex = objects.plexes.get(record.targetUuid)
     const subdisk = objects.subdisks.get(record.targetUuid)
@@ -155,7 +155,7 @@ export class SetJobs {
     return {
       record,
       object: target.name,
-      volume: target.volume?.record.name,
+      volume: target.volume?.name,
       totalBytes: target.totalBytes,
       commits: this.#commits(record),
     }
@@ -277,7 +277,7 @@ export class SetJobs {
     this.#resyncs.set(volume, this.#set.clock.nowMs() + RESYNC_RETRY_MS)
     this.#set.clock.after(RESYNC_RETRY_MS, () => {
       this.#resyncs.delete(volume)
-      this.#set.soon(`the resync of ${volume.record.name}`, async () => {
+      this.#set.soon(`the resync of ${volume.name}`, async () => {
         if (this.#set.objects.volumes.get(volume.record.uuid) === volume) this.#startResync(volume)
       })
     })
@@ -364,8 +364,8 @@ export class SetJobs {
         limitBytesPerSecond: undefined,
         mismatches: 0,
       },
-      object: record.name,
-      volume: record.name,
+      object: volume.name,
+      volume: volume.name,
       totalBytes: map.sizeBytes,
       // The map is its record.
       commits: {
