@@ -18,6 +18,7 @@ import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
 import type { JobManager } from './job.ts'
 import { Provider, type ProviderInit } from './provider.ts'
+import { RequestWatch } from './request-watch.ts'
 import type { AccessCounts, Geom, GeomClass } from './types.ts'
 
 export interface TopologyOptions {
@@ -94,25 +95,38 @@ export class Topology {
 
   /**
    * A device that opened: becomes a disk geom, and every class tastes it, unless it is `opaque`: its content is
-   * somebody else's.
-   * The device stays the caller's to close.
+   * somebody else's. One that does not answer a request within `timeoutMs` is taken away; undefined: never.
+   * The device stays the caller's to close. Throws `exists`, and `gone` when the device went before its turn came.
    */
   addDevice(
     name: string,
     device: BlockDevice,
-    { opaque }: { readonly opaque: boolean } = { opaque: false },
+    { opaque = false, timeoutMs }: { readonly opaque?: boolean; readonly timeoutMs?: number } = {},
   ): Promise<Provider> {
+    const geom = new DiskGeom(name, device)
+    const watch = RequestWatch.make(timeoutMs, name, this, (reason) => {
+      void this.#removeDisk(geom, reason)
+      watch?.giveUp(reason)
+      device.abandon?.()
+    })
+    // From now on, not from its turn on: a device may come and go while other changes run.
+    geom.unsubscribe = device.onEvent((event) => {
+      if (event === 'gone') void this.#removeDisk(geom, goneError(device.path))
+      else void this.change(async () => geom.resized())
+    })
+    if (!this.#disks.has(name) || this.#disks.get(name)?.removed) this.#disks.set(name, geom)
     return this.change(async () => {
-      this.#checkFree(name)
-      const geom = new DiskGeom(name, device)
+      try {
+        if (geom.removed) throw geom.removed
+        const { geometry, identity, features } = device
+        const form = { name, geometry, identity, features, opaque, watch }
+        geom.provider = this.makeProvider(geom, form)
+      } catch (error) {
+        this.#forgetDisk(geom)
+        throw error
+      }
       this.#disks.set(name, geom)
       this.#geoms.add(geom)
-      const { geometry, identity, features } = device
-      geom.provider = this.makeProvider(geom, { name, geometry, identity, features, opaque })
-      geom.unsubscribe = device.onEvent((event) => {
-        if (event === 'gone') void this.removeDevice(name, goneError(device.path))
-        else void this.change(async () => geom.provider.update({ geometry: device.geometry }))
-      })
       await this.tastePending()
       return geom.provider
     })
@@ -121,16 +135,24 @@ export class Topology {
   /** The device is gone, or is taken away on purpose: whatever stands on it is orphaned. Resolves when done. */
   removeDevice(name: string, reason: PlexusError): Promise<void> {
     const geom = this.#disks.get(name)
+    return geom ? this.#removeDisk(geom, reason) : this.quiet()
+  }
+
+  #removeDisk(geom: DiskGeom, reason: PlexusError): Promise<void> {
     // What is in flight and what comes must fail now, not when other changes have ended.
-    if (geom && !geom.provider.error) geom.provider.error = reason
+    geom.remove(reason)
     return this.change(async () => {
-      if (!geom || this.#disks.get(name) !== geom) return
-      this.#disks.delete(name)
-      // What the device tells later is about nobody: another one may have the name by then.
-      geom.unsubscribe()
+      this.#forgetDisk(geom)
+      if (!this.#geoms.has(geom)) return
       await this.orphan(geom.provider, reason)
       this.removeGeom(geom)
     })
+  }
+
+  /** What the device tells later is about nobody: another one may have the name by then. */
+  #forgetDisk(geom: DiskGeom): void {
+    geom.unsubscribe()
+    if (this.#disks.get(geom.name) === geom) this.#disks.delete(geom.name)
   }
 
   /** The device behind a disk provider, for probing. */
@@ -288,7 +310,7 @@ export class Topology {
         message: `${holder} cannot use ${provider.name}: it would stand on itself, or on what is above it`,
       })
     }
-    const consumer = new Consumer(provider, owner, holder, this.clock)
+    const consumer = new Consumer(provider, owner, holder, this)
     try {
       consumer.changeAccess(access)
     } catch (error) {
