@@ -292,6 +292,10 @@ export const CONTROL_QUEUE_BYTES = 4 * MIB
 export const CONTROL_IDLE_MS = 60_000
 /** The longest that `wait` holds a request open; the client asks again. */
 export const CONTROL_WAIT_MS = 30_000
+/** A command that only looks gives up after this time: the daemon hangs. */
+export const CONTROL_LOOK_MS = 5_000
+/** How often a command that follows something looks for a daemon that has ended. */
+export const CONTROL_RECONNECT_MS = 1_000
 /** A client gives the daemon this long for an answer; verbs that label many devices take a while. */
 export const CONTROL_ANSWER_MS = 120_000
 /** Configurations of a set of drives that are kept in the state folder, and sets of which some are. */
