@@ -96,6 +96,11 @@ export class SimDisk {
     return this.device
   }
 
+  /** Nobody has taken its device. */
+  release(): void {
+    this.#abandon()
+  }
+
   /** The machine has lost its power: nothing completes any more. */
   powerCut(): void {
     const pending = this.#abandon()

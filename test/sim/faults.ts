@@ -7,6 +7,7 @@ import { defined } from '../../src/base/assert.ts'
 import type { Timer } from '../../src/base/clock.ts'
 import type { SimDisk } from './disk.ts'
 import { DATA_FAULTS, type Fault, QUIET_FAULTS } from './harm.ts'
+import type { Mixture } from './mixture.ts'
 import type { SimRandom } from './random.ts'
 import {
   drivesIn,
@@ -104,6 +105,17 @@ const FAULTS: readonly (readonly [number, string, Fault])[] = [
   ],
 ]
 
+const FLAPS: typeof FAULTS = [
+  [
+    12,
+    'flaps',
+    (disk, random, world) => {
+      void world.flap(disk, random)
+      return undefined
+    },
+  ],
+]
+
 export class Faults {
   readonly #world: World
   readonly #wounds: Wounds
@@ -118,7 +130,10 @@ export class Faults {
   /** The second disk, where there are more in trouble than redundancy bears. */
   #second: SimDisk | undefined
 
-  constructor(world: World, random: SimRandom) {
+  readonly #mixture: Mixture
+
+  constructor(world: World, random: SimRandom, mixture: Mixture) {
+    this.#mixture = mixture
     this.#world = world
     this.#wounds = new Wounds(world)
     this.#random = random
@@ -168,7 +183,8 @@ export class Faults {
     const kind = this.#quietly.weighted(KINDS)
     if (kind === 'beyond' && this.#pullTwo(machine, disk)) return
     const random = kind === 'quiet' ? this.#quietly : this.#random
-    const rows = kind === 'quiet' ? this.#quietFaults(machine) : FAULTS
+    const loud = this.#mixture.has('flapping') ? [...FAULTS, ...FLAPS] : FAULTS
+    const rows = kind === 'quiet' ? this.#quietFaults(machine) : loud
     const [name, fault] = random.weighted(rows.map((row) => [row[0], [row[1], row[2]]] as const))
     this.#world.counts.faults++
     this.#world.note('fault', `${disk.name}: ${name}`)
@@ -259,7 +275,7 @@ export class Faults {
     if (this.#isDiscarded) faulty.media.renew(this.#quietly)
     this.#isDiscarded = false
     if (this.#second) this.#rowsInDoubt()
-    for (const disk of this.#quietly.shuffle([faulty, this.#second ?? faulty])) {
+    for (const disk of this.#quietly.shuffle([...this.#world.disks])) {
       if (!disk.device) await this.#world.plug(disk)
     }
     if (this.#world.machine !== machine) return

@@ -11,6 +11,7 @@
  *   after cut = writes that no durable write hides; also those that were under way
  */
 import { assert, defined } from '../../src/base/assert.ts'
+import type { ByteRange } from '../../src/base/bytes.ts'
 import { fillPattern, isZero, matchesPattern } from './pattern.ts'
 
 /** Content of a block: the number of a write, or one of these; below PINNED: bytes that were found. */
@@ -54,6 +55,9 @@ export interface OracleRead {
 export interface OracleFlush {
   readonly begin: number
 }
+
+/** By block, the writes that it may show. */
+export type Contents = readonly (readonly Write[])[]
 
 /** A read that returned what it must not. */
 export interface Mismatch {
@@ -265,8 +269,32 @@ export class Oracle {
     return this.#clock.tick()
   }
 
+  /** What may be there now; disks that leave now may keep it. */
+  contents(): Contents {
+    return [...this.#lists]
+  }
+
+  /**
+   * Disks that were used apart from each other are together: each block has what it had in one of them, and the same
+   * for ever after. Returns the blocks that may have changed.
+   */
+  join(all: readonly Contents[]): readonly ByteRange[] {
+    const now = this.#interrupt(false)
+    const changed: ByteRange[] = []
+    const clones = new Map<Write, Write>()
+    for (const [block, list] of this.#lists.entries()) {
+      const others = all.flatMap((lists) => lists[block] ?? [])
+      if (list.length === 1 && others.every((write) => write === list[0])) continue
+      changed.push({ offset: block * this.blockBytes, length: this.blockBytes })
+      this.#lists[block] = [...new Set([...list, ...others])].map((write) =>
+        memo(clones, write, { value: write.value, begin: 0, end: now, ok: true, durable: true }),
+      )
+    }
+    return changed
+  }
+
   /** What these blocks read as is not judged until {@link mend}. */
-  damage({ offset, length }: { readonly offset: number; readonly length: number }): void {
+  damage({ offset, length }: ByteRange): void {
     const end = Math.min(offset + length, this.sizeBytes)
     for (let at = offset; at < end; at += this.blockBytes) {
       this.#damaged.add(Math.floor(at / this.blockBytes))
@@ -285,7 +313,7 @@ export class Oracle {
   }
 
   /** Ranges with writes that a power cut could take back, or that are under way. */
-  *unsettledRanges(): Generator<{ offset: number; length: number }> {
+  *unsettledRanges(): Generator<ByteRange> {
     const isUnsettled = shared((list: readonly Write[]) =>
       visible(list, 'durable', NEVER).some((write) => !write.durable),
     )

@@ -3,6 +3,7 @@
  * judges what comes back. Made by scenario.ts; workload.ts sends the requests.
  */
 import { defined } from '../../src/base/assert.ts'
+import type { ByteRange } from '../../src/base/bytes.ts'
 import type { PlexusError } from '../../src/base/errors.ts'
 import type { Consumer } from '../../src/engine/geom/consumer.ts'
 import type { Provider } from '../../src/engine/geom/provider.ts'
@@ -124,14 +125,14 @@ export class Unit {
   }
 
   /**
-   * Rows of these sizes with writes that are not durable have unknown content until all is whole: not even always the
+   * Rows of these sizes with writes that are not durable, or with one of `ranges`, have unknown content until all is whole: not even always the
    * same one, as parity tells another than the column that it stands for when that one is lost.
    */
-  damageRows(rowSizes: readonly number[]): void {
+  damageRows(rowSizes: readonly number[], ranges?: Iterable<ByteRange>): void {
     const { oracle } = this
     if (rowSizes.length === 0) return
-    const rows = new Map<string, { offset: number; length: number }>()
-    for (const { offset } of oracle.unsettledRanges()) {
+    const rows = new Map<string, ByteRange>()
+    for (const { offset } of ranges ?? oracle.unsettledRanges()) {
       for (const rowBytes of rowSizes) {
         const start = Math.floor(offset / rowBytes) * rowBytes
         const length = Math.min(rowBytes, oracle.sizeBytes - start)

@@ -46,6 +46,9 @@ export interface Machine {
 
 /** Nothing that somebody waits for may take longer. */
 export const HANG_MS = 3_600_000
+/** The daemon tries a device that the engine has not taken again and again; so often it must not be needed. */
+const PLUG_TRIES = 10
+const PLUG_RETRY_MS = 1000
 /** 2026-01-01: wall-clock time of the start of every run. */
 const START_MS = Date.UTC(2026, 0, 1)
 
@@ -203,7 +206,7 @@ export class World {
     // The HAL's `gone` event takes it out of the graph.
   }
 
-  /** And comes back with what it had. */
+  /** And comes back with what it had. Resolves when the engine has taken it, or it has left again. */
   async plug(disk: SimDisk): Promise<void> {
     const { machine } = this
     this.note('plug', disk.name)
@@ -211,7 +214,30 @@ export class World {
     if (!machine) return
     // The daemon opens a device again when the old one has left the graph.
     await machine.topology.quiet()
-    if (this.machine === machine && !disk.device) await this.#plug(machine, disk)
+    for (let tries = 0; this.machine === machine && disk.present && !disk.device; tries++) {
+      try {
+        await this.#plug(machine, disk)
+      } catch (error) {
+        if (!(error instanceof PlexusError)) throw error
+        if (tries === PLUG_TRIES) this.fail(`${disk.name} is never taken: ${error.message}`)
+        // As the daemon does.
+        disk.release()
+        await this.pause(PLUG_RETRY_MS)
+      }
+    }
+  }
+
+  /** A disk leaves and comes back, several times, whatever the engine is at: seldom with its power. */
+  async flap(disk: SimDisk, random: SimRandom): Promise<void> {
+    const { machine } = this
+    for (let times = random.between(1, 4); times > 0 && this.machine === machine; times--) {
+      if (disk.device) this.unplug(disk, random.chance(0.2))
+      await this.pause(random.exponential(random.pick([0.1, 2, 20])))
+      if (this.machine !== machine) return
+      // Before it is taken, in the middle of it, or after.
+      void this.plug(disk)
+      await this.pause(random.exponential(random.pick([0.5, 2, 20])))
+    }
   }
 
   #plug(machine: Machine, disk: SimDisk): Promise<unknown> {

@@ -144,7 +144,7 @@ export class NopGeom implements Geom {
     return new PlexusError('gone', {
       op: 'use',
       subject: this.name,
-      message: `${this.name} was destroyed; create it again with plexus nop create`,
+      message: `${this.name} was destroyed; create it again with plexus nop create PROVIDER`,
     })
   }
 

@@ -46,7 +46,7 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
   if (kind === 'serve') return 'its drives are being looked at'
   const model = modelOf(members, commit)
   if (model?.drives.length === 0) {
-    return 'its configuration was removed, and its drives still carry labels; plexus device clear-label frees them'
+    return 'its configuration was removed, and its drives still carry labels; plexus device clear-label DEVICE frees each'
   }
   const missing = driveNames(choice.missing, model)
   const are = missing.length === 1 ? 'drive is' : 'drives are'

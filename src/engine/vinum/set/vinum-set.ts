@@ -12,7 +12,7 @@
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { SET_RETRY_MS } from '../../../base/limits.ts'
+import { SET_RETRY_MS, WITNESS_PROBE_MS } from '../../../base/limits.ts'
 import type { Logger } from '../../../base/log.ts'
 import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../geom/anchor.ts'
@@ -23,20 +23,38 @@ import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
 import { demoteSubdisks, loseDrives, returnDrives } from '../model/membership.ts'
-import { byUuid, type DriveRecord, emptyModel, type VinumModel } from '../model/model.ts'
+import {
+  byUuid,
+  type DriveRecord,
+  emptyModel,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model/model.ts'
+import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
-import { loseDevice, openMember, returnMember, tellFailed, tellWitnessLost } from './arrivals.ts'
+import {
+  loseDevice,
+  openMember,
+  returnMember,
+  tellFailed,
+  tellIncomplete,
+  tellWitnessLost,
+} from './arrivals.ts'
 import { type Change, ConfigStore, type Voter } from './config-store.ts'
+import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
-import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
-import { adviceOn, copyOf, describeChoice, hopeless, isEmpty, modelOf } from './members.ts'
+import { type Member, reclaim, SetDrive, settleLabel } from './drive.ts'
+import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
 import { SetObjects } from './objects.ts'
+import { fitDrives, sizeChanged } from './sizes.ts'
 import { noteError, noteRepair } from './trouble.ts'
 import { SetWitness, type WitnessStore } from './witness.ts'
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
+  /** The name under which a volume is offered: its own, or SET/NAME where that is somebody else's. */
+  readonly nameFor: (set: VinumSet, volume: VolumeRecord) => string
   /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
   readonly intentRegionBytes: number | undefined
   /** undefined: sets have no witness. */
@@ -56,6 +74,8 @@ export class VinumSet implements Geom, VinumHost {
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
   #witness: SetWitness | undefined
+  /** Devices that carry the label of one drive together. */
+  readonly copies = new Copies(this)
   /** Why nothing can be committed any more. */
   #failure: PlexusError | undefined
   /** Before it is assembled: never. */
@@ -74,7 +94,7 @@ export class VinumSet implements Geom, VinumHost {
   }
 
   get name(): string {
-    return `vinum-${this.uuid.slice(0, 8)}`
+    return setName(this.uuid)
   }
 
   get pool() {
@@ -97,6 +117,7 @@ export class VinumSet implements Geom, VinumHost {
     return [
       ...[...this.#drives.values()].flatMap(({ consumer }) => consumer ?? []),
       ...[...this.members.values()].map(({ consumer }) => consumer),
+      ...this.copies.consumers,
     ]
   }
 
@@ -121,6 +142,10 @@ export class VinumSet implements Geom, VinumHost {
   /** What runs. Only of an assembled set. */
   get objects(): SetObjects {
     return defined(this.#objects, 'the objects of an assembled set')
+  }
+
+  offeredAs(volumeUuid: string): string | undefined {
+    return this.#objects?.volumes.get(volumeUuid)?.provider.name
   }
 
   /** As the configuration will be when what memory knows already is durable. */
@@ -154,18 +179,11 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Assembles as soon as the quorum allows it, and everything is there or is known not to come. */
   async tryAssemble(): Promise<void> {
-    if (this.#store) return
+    // A copy of a drive may still come.
+    if (this.#store || !this.topology.complete) return
     const choice = this.#choice
-    if (choice.kind === 'serve') {
-      const model = modelOf(this.members, choice.commit)
-      const isMissing = model?.drives.some(
-        ({ uuid, state }) => state === 'up' && !this.members.has(uuid),
-      )
-      // What a damaged copy has lost may have named others, who have it and are still to come.
-      const isDamaged = [...this.members.values()].some(({ slot }) => slot?.damaged)
-      if ((isMissing || isDamaged) && !this.topology.complete) return
-      await this.#assemble(choice)
-    } else if (this.topology.complete) this.#sayIncomplete(choice)
+    if (choice.kind === 'serve') await this.#assemble(choice)
+    else this.#said = tellIncomplete(this, choice, this.#said)
   }
 
   /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
@@ -211,27 +229,16 @@ export class VinumSet implements Geom, VinumHost {
     return describeChoice(this.#choice, this.members)
   }
 
-  #sayIncomplete(choice: Choice): void {
-    const why = this.describeIncomplete()
-    // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
-    // labels or uses the devices otherwise is welcome.
-    if (isEmpty(choice, this.members)) for (const one of this.members.values()) relinquish(one)
-    if (choice.kind === 'none' || this.#said === why) return
-    this.#said = why
-    this.topology.events.emit(
-      'critical',
-      'set-incomplete',
-      this.name,
-      `${this.name} is not served: ${why}. ${adviceOn(choice, this.members)}`,
-    )
-  }
-
   /** `newLine`: by an operator's word. */
   async #assemble(choice: Chosen, newLine?: string): Promise<void> {
     const { current, nextGeneration } = choice
     const chosen = defined(modelOf(this.members, choice.commit), 'the model of a chosen member')
-    const here = [...this.members.values()].filter((member) => this.#takeBack(member))
+    // Somebody else may have one by now.
+    const here = [...this.members.values()].filter(
+      (member) => reclaim(member) || this.closeSoon(member.consumer),
+    )
     this.members.clear()
+    for (const member of here) await settleLabel(this.log, member)
     for (const record of chosen.drives) this.#drives.set(record.uuid, new SetDrive(record))
     const late: Member[] = []
     for (const member of here) {
@@ -255,6 +262,8 @@ export class VinumSet implements Geom, VinumHost {
     // What assembling has written may have failed on too many drives, without its having thrown.
     if (this.#failure) throw this.#failure
     this.objects.startJobs(this.model)
+    await fitDrives(this)
+    await this.probeWitness()
     this.#assembledMs = this.clock.nowMs()
     this.topology.events.emit(
       'info',
@@ -262,12 +271,6 @@ export class VinumSet implements Geom, VinumHost {
       this.name,
       `${this.name} is assembled: ${this.model.volumes.length} volumes on ${this.model.drives.length} drives`,
     )
-  }
-
-  #takeBack(member: Member): boolean {
-    const isOurs = reclaim(member)
-    if (!isOurs) this.closeSoon(member.consumer)
-    return isOurs
   }
 
   #openStore(model: VinumModel, base: Base, nextGeneration: number): void {
@@ -301,16 +304,19 @@ export class VinumSet implements Geom, VinumHost {
   async probeWitness(): Promise<void> {
     const witness = this.#witness
     if (!witness || !this.#store || this.#failure) return
-    await this.#store.idle()
+    this.clock.after(WITNESS_PROBE_MS, () => {
+      this.probeWitness().catch((error: unknown) => {
+        this.log.error({ err: error }, 'the witness could not be looked at')
+      })
+    })
     const had = witness.failure
     try {
       await witness.probe()
       if (had) await this.commit((model) => ({ ...model }))
     } catch (error) {
       if (!(error instanceof PlexusError)) throw error
-      if (had || this.model.witness === undefined) return
-      tellWitnessLost(this, error)
-      await this.commit((model) => ({ ...model }))
+      if (!had) tellWitnessLost(this, error)
+      if (this.model.witness !== undefined) await this.commit((model) => ({ ...model }))
     }
   }
 
@@ -326,11 +332,8 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: the provider below one of the drives serves no more. */
   async orphan(consumer: Consumer, reason: PlexusError): Promise<void> {
-    for (const [uuid, member] of this.members) {
-      if (member.consumer !== consumer) continue
-      this.members.delete(uuid)
-      this.closeSoon(consumer)
-    }
+    if (this.forget(consumer)) this.closeSoon(consumer)
+    await this.copies.leave(consumer)
     for (const drive of this.#drives.values()) {
       if (drive.consumer === consumer) await loseDevice(this, drive, reason)
     }
@@ -338,11 +341,27 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: somebody writes on a former drive, which is not opened here any more: to clear its label, or to use it. */
   spoil(consumer: Consumer): void {
-    for (const [uuid, member] of this.members) {
-      if (member.consumer !== consumer) continue
-      this.members.delete(uuid)
-      this.closeSoon(consumer)
-    }
+    if (this.forget(consumer)) this.closeSoon(consumer)
+    void this.copies.leave(consumer)
+  }
+
+  /** Geom: a member that waits for others, or a former drive, may be used otherwise. */
+  async release(consumer: Consumer, dryRun: boolean): Promise<boolean> {
+    const isMember = this.forget(consumer, dryRun)
+    if (isMember && !dryRun) await consumer.close()
+    return isMember
+  }
+
+  /** True: it is that of a member, which is none any more. */
+  forget(consumer: Consumer, dryRun = false): boolean {
+    const member = [...this.members.values()].find((one) => one.consumer === consumer)
+    if (member && !dryRun) this.members.delete(member.uuid)
+    return member !== undefined
+  }
+
+  /** Geom: the disk below one of the drives has grown or shrunk. */
+  resized(consumer: Consumer): void {
+    this.soon('a change of size', () => sizeChanged(this, consumer))
   }
 
   /** Waits for what is in flight on a device that is gone; nobody else has to. */
@@ -396,7 +415,10 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Labels a new drive; it takes part from the commit of the plan that makes it. */
   async label({ record, candidate }: NewDrive): Promise<void> {
-    await this.#openWitness()
+    if (!this.#witness) {
+      await this.#openWitness()
+      await this.probeWitness()
+    }
     const drive = new SetDrive(record)
     await drive.format(this, this.topology.find(candidate.name))
     this.#drives.set(record.uuid, drive)
@@ -474,16 +496,19 @@ export class VinumSet implements Geom, VinumHost {
   async stop(): Promise<void> {
     if (this.#objects && !this.#failure) await this.#objects.stop()
     await this.#store?.idle()
+    await this.#letGo()
+  }
+
+  async #letGo(): Promise<void> {
     for (const drive of this.#drives.values()) await drive.drop()?.close()
     for (const member of this.members.values()) await member.consumer.close()
+    await this.copies.close()
     this.members.clear()
   }
 
   /** An operator wants it to rest: as {@link stop}, with its jobs at a checkpoint and its volumes gone. */
   async halt(): Promise<void> {
-    const reason = witherError(this.name)
-    for (const provider of this.providers) await this.topology.orphan(provider, reason)
-    await this.#objects?.abandonJobs()
+    await this.#orphanVolumes(witherError(this.name))
     await this.stop()
     this.#objects = undefined
     this.#store = undefined
@@ -491,15 +516,16 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: orphans the volumes and lets the devices go. */
   async wither(): Promise<void> {
-    const reason = this.#failure ?? witherError(this.name)
-    for (const provider of this.providers) await this.topology.orphan(provider, reason)
-    await this.#objects?.abandonJobs()
-    for (const drive of this.#drives.values()) await drive.drop()?.close()
-    for (const member of this.members.values()) await member.consumer.close()
-    this.members.clear()
+    await this.#orphanVolumes(this.#failure ?? witherError(this.name))
+    await this.#letGo()
     this.#drives.clear()
     this.#objects = undefined
     this.#store = undefined
+  }
+
+  async #orphanVolumes(reason: PlexusError): Promise<void> {
+    for (const provider of this.providers) await this.topology.orphan(provider, reason)
+    await this.#objects?.abandonJobs()
   }
 }
 

@@ -39,6 +39,8 @@ export class SetWitness implements Voter {
   readonly #store: WitnessStore
   readonly #setUuid: string
   #note: Note
+  /** One write after the other. */
+  #writing: Promise<unknown> = Promise.resolve()
   /** Why it could not be written last. */
   failure: PlexusError | undefined
 
@@ -75,9 +77,10 @@ export class SetWitness implements Voter {
     const { line = this.#setUuid, follows, relied } = options
     const id: CommitId = { line, generation, payloadCrc: crc32c(payload) }
     const made = commitOf({ ...id, follows, relied }, decodeModel(payload))
-    const { commits } = this.#note
-    const kept = commits.find((one) => follows && isSameCommit(one, follows)) ?? commits[0]
-    await this.#write({ id: this.id, commits: kept ? [made, kept] : [made] })
+    await this.#write(({ commits }) => {
+      const kept = commits.find((one) => follows && isSameCommit(one, follows)) ?? commits[0]
+      return { id: this.id, commits: kept ? [made, kept] : [made] }
+    })
   }
 
   /** Nothing is lost without: the drives say that it counts. */
@@ -85,10 +88,16 @@ export class SetWitness implements Voter {
 
   /** Can it be written? Finds out before it is needed. */
   async probe(): Promise<void> {
-    await this.#write(this.#note)
+    await this.#write((note) => note)
   }
 
-  async #write(note: Note): Promise<void> {
+  #write(next: (note: Note) => Note): Promise<void> {
+    const done = this.#writing.then(() => this.#writeNow(next(this.#note)))
+    this.#writing = done.catch(() => {})
+    return done
+  }
+
+  async #writeNow(note: Note): Promise<void> {
     try {
       await this.#store.write(this.#setUuid, JSON.stringify(note))
       this.#note = note
