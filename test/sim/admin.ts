@@ -13,6 +13,9 @@ import type { Machine, World } from './world.ts'
 
 const KIB = 1024
 const UNITS_MAX = 4
+const STRIPES = [4, 16, 64, 128] as const
+const WIDE_STRIPES = [4, 16, 64, 128, 256, 512, 1024, 1536] as const
+const WIDE_COLUMN_BYTES = 1536 * KIB
 
 interface AdminOptions {
   /** Many columns, and stripes of all sizes. */
@@ -140,17 +143,25 @@ export class Admin {
     const random = this.#random
     if (world.units.size >= UNITS_MAX) return
     const name = `v${this.#named++}`
+    const { isWide } = this.#options
     const kind = random.weighted([
       [4, 'mirror'],
-      [4, 'raid5'],
+      [isWide ? 8 : 4, 'raid5'],
       [1, 'stripe'],
       [1, 'concat'],
       [1, 'striped mirror'],
     ] as const)
-    const { isWide } = this.#options
-    const stripes = isWide ? [4, 16, 64, 128, 256, 512, 1024, 1536] : [4, 16, 64, 128]
-    const stripeSize = String(random.pick(stripes) * KIB)
-    const size = String(random.between(4, 40) * 64 * KIB)
+    const most = { mirror: 3, raid5: isWide ? 16 : 5, stripe: isWide ? 16 : 5, concat: 5 }
+    const stripeBytes = random.pick(isWide ? WIDE_STRIPES : STRIPES) * KIB
+    const stripeSize = String(stripeBytes)
+    // Wide rows count only where whole ones fit.
+    const rows = Math.max(1, Math.floor(random.below(WIDE_COLUMN_BYTES) / stripeBytes))
+    const sizeOf = (columns: number): string =>
+      String(
+        isWide && kind === 'raid5'
+          ? rows * (columns - 1) * stripeBytes
+          : random.between(4, 40) * 64 * KIB,
+      )
     const wipeSignatures = true
     this.creating = true
     if (kind === 'striped mirror') {
@@ -158,7 +169,7 @@ export class Admin {
       await this.#verb('vinum', 'mirror', { devices, striped: true, name, wipeSignatures })
     } else {
       const least = { mirror: 2, raid5: 3, stripe: 2, concat: 1 }[kind]
-      const devices = this.#some(random.between(least, kind === 'mirror' ? 3 : isWide ? 16 : 5))
+      const devices = this.#some(random.between(least, most[kind]))
       const parity = random.pick(['left-symmetric', 'left-asymmetric'])
       const layout = {
         mirror: { mirror: devices },
@@ -166,7 +177,12 @@ export class Admin {
         stripe: { stripe: devices, stripeSize },
         raid5: { raid5: devices, stripeSize, parity },
       }[kind]
-      await this.#verb('volume', 'create', { name, size, ...layout, wipeSignatures })
+      await this.#verb('volume', 'create', {
+        name,
+        size: sizeOf(devices.length),
+        ...layout,
+        wipeSignatures,
+      })
     }
     if (world.machine !== machine) return
     this.creating = false

@@ -4,7 +4,7 @@
  */
 import type { SimRandom } from './random.ts'
 
-/** In percent of the runs. */
+/** In percent of the runs; 0: only by the command line. */
 const FEATURES = {
   /** Operators change volumes while users work. */
   verbs: 60,
@@ -17,9 +17,9 @@ const FEATURES = {
   /** Disks that leave and come back before the engine has taken notice. */
   flapping: 25,
   /** episodes/hole.ts */
-  hole: 20,
+  hole: 0,
   /** episodes/apart.ts */
-  apart: 20,
+  apart: 0,
 } as const
 
 export type Feature = keyof typeof FEATURES

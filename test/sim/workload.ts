@@ -65,7 +65,7 @@ export class Workload {
       ops: random.pick([MIXED, MIXED, WRITING, READING]),
       hot: random.pick([1, 0.3, 0.05]),
       fua: random.pick([0, 0.1, 0.1, 1]),
-      burst: random.pick([0, 0, 0.03]),
+      burst: random.pick([0, 0.01, 0.1]),
     }
     this.#operations = operations
   }
@@ -134,7 +134,7 @@ export class Workload {
     const random = this.#random
     const { sizeBytes } = unit.oracle
     const pages = Math.floor(sizeBytes / BURST_BYTES)
-    const span = Math.min(pages, random.pick([16, 64, 256, 1024]))
+    const span = Math.min(pages, random.pick([16, 64, 256, 1024, 4096]))
     const first = random.below(pages - span + 1)
     const places = Array.from({ length: random.between(8, 40) }, () => first + random.below(span))
     for (const page of new Set(places)) {

@@ -4,7 +4,7 @@
  * copy src/engine/nop and add a row to class-list.ts.
  */
 import type { PlexusError } from '../../base/errors.ts'
-import type { DriveReport, VolumeReport } from '../../control/reports.ts'
+import type { DriveReport, ProblemReport, VolumeReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { Extent } from '../../hal/block-device.ts'
 import type { Anchor } from './anchor.ts'
@@ -64,6 +64,8 @@ export type VerbParameters = Readonly<Record<string, string | boolean | readonly
 export interface ClassReport {
   readonly volumes: readonly VolumeReport[]
   readonly drives: readonly DriveReport[]
+  /** What is not served at all. Absent: nothing. */
+  readonly problems?: readonly ProblemReport[]
 }
 
 export interface GeomClass {

@@ -13,6 +13,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model/model.ts'
+import { nameTaken } from './naming.ts'
 import type { SetDrive } from './set/drive.ts'
 
 /** All that is known of a volume. */
@@ -50,11 +51,12 @@ export function adviceOf(situation: Situation): Advice {
   const told = [statusText(situation), doubtText(situation)].filter(Boolean).join(' ')
   const action = actionText(situation)
   const stopped = process ? undefined : stoppedText(situation)
-  if (stopped === undefined) return { status: told, action }
-  return {
-    status: told || stopped,
-    action: action || `To go on: plexus vinum start ${volume.name}`,
-  }
+  const status = told || (stopped ?? '')
+  const next =
+    stopped === undefined ? action : action || `To go on: plexus vinum start ${volume.name}`
+  if (!volume.name.includes('/')) return { status, action: next }
+  const taken = nameTaken(volume.name)
+  return { status: `${status} ${taken.status}`.trim(), action: next || taken.action }
 }
 
 /** Of a volume in FreeBSD's format; `fault`: why it is not offered. */

@@ -37,6 +37,8 @@ export interface PlanContext {
   isPresent(driveUuid: string): boolean
   /** May copies of the volume, or its data and parity, not agree (control/reports.ts, DoubtReport)? */
   inDoubt(volumeUuid: string): boolean
+  /** Name of the set that an object of the model belongs to. */
+  setOf(uuid: string): string
   readonly random: Random
 }
 

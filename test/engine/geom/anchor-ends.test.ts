@@ -53,7 +53,9 @@ function copied(device: MemoryDevice, sizeBytes: number): MemoryDevice {
 }
 
 /** A partition table as Linux writes one: 34 sectors at the front, 33 at the end. */
-function writeGpt({ media }: MemoryDevice, ends: readonly ('front' | 'end')[]): void {
+type Ends = readonly ('front' | 'end')[]
+
+function writeGpt({ media }: MemoryDevice, ends: Ends): void {
   if (ends.includes('front')) {
     media.fill(0, 0, 34 * 512)
     media.write('EFI PART', 512)
@@ -132,7 +134,8 @@ t.test('a disk whose blocks have another size now is named', async (t) => {
 
 t.test('a partition table over either end is named; the label is written again', async (t) => {
   for (const blockBytes of [512, 4096]) {
-    for (const ends of [['front'], ['end'], ['front', 'end']] as ('front' | 'end')[][]) {
+    const cases: readonly Ends[] = [['front'], ['end'], ['front', 'end']]
+    for (const ends of cases) {
       const device = await drive(blockBytes)
       const whole = Buffer.from(device.media)
       writeGpt(device, ends)

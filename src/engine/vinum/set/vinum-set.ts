@@ -21,7 +21,14 @@ import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
 import { demoteSubdisks, loseDrives, returnDrives, withoutAbsent } from '../model/membership.ts'
-import { byUuid, type DriveRecord, emptyModel, type VinumModel } from '../model/model.ts'
+import {
+  byUuid,
+  type DriveRecord,
+  emptyModel,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model/model.ts'
+import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
 import { loseDevice, openMember, returnMember, tellFailed, tellIncomplete } from './arrivals.ts'
@@ -44,6 +51,8 @@ import { noteError, noteRepair } from './trouble.ts'
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
+  /** The name under which a volume is offered: its own, or SET/NAME where that is somebody else's. */
+  readonly nameFor: (set: VinumSet, volume: VolumeRecord) => string
   /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
   readonly intentRegionBytes: number | undefined
 }
@@ -80,7 +89,7 @@ export class VinumSet implements Geom, VinumHost {
   }
 
   get name(): string {
-    return `vinum-${this.uuid.slice(0, 8)}`
+    return setName(this.uuid)
   }
 
   get pool() {
@@ -123,6 +132,10 @@ export class VinumSet implements Geom, VinumHost {
   /** What runs. Only of an assembled set. */
   get objects(): SetObjects {
     return defined(this.#objects, 'the objects of an assembled set')
+  }
+
+  offeredAs(volumeUuid: string): string | undefined {
+    return this.#objects?.volumes.get(volumeUuid)?.provider.name
   }
 
   /** As the configuration will be when what memory knows already is durable. */

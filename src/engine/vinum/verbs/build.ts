@@ -16,6 +16,7 @@ import { newUuid } from '../../../base/random.ts'
 import { planAnchor } from '../../geom/anchor.ts'
 import { MAP_PAIR_BYTES } from '../../geom/anchor-layout.ts'
 import { alignmentOf, allocate, freeExtents } from '../model/allocation.ts'
+import { mapSlotsOf } from '../model/map-slots.ts'
 import type {
   DriveRecord,
   Organization,
@@ -213,7 +214,7 @@ function bytesOf(plex: PlexLayout, sizes: readonly number[] | undefined): number
 
 /** Adds the record of a volume without plexes; `sizeBytes` when it is known already. */
 export function newVolume(draft: Draft, name: string, sizeBytes: number | undefined): VolumeRecord {
-  const taken = new Set(draft.model.volumes.map((one) => one.mapSlot))
+  const taken = new Set(draft.model.volumes.flatMap(mapSlotsOf))
   let mapSlot = 0
   while (taken.has(mapSlot)) mapSlot++
   const volume: VolumeRecord = {
@@ -224,6 +225,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
     readPolicy: 'round-robin',
     preferredPlexUuid: undefined,
     mapSlot,
+    moreMapSlots: undefined,
   }
   draft.addVolume(volume)
   const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
@@ -269,7 +271,7 @@ function buildPlex(
   sizes: readonly number[],
   state: SubdiskState,
 ): PlexRecord {
-  checkPlexCount(draft, volume)
+  checkOneMore(draft, volume, layout.organization)
   const name = childName(draft, 'plex', `${volume.name}.p`, draft.plexesOf(volume).length)
   const { organization, stripeBytes, parityLayout, drives } = layout
   const plex = newPlex(
@@ -293,12 +295,23 @@ function buildPlex(
   return plex
 }
 
-export function checkPlexCount(draft: Draft, volume: VolumeRecord): void {
-  if (draft.plexesOf(volume).length < PLEXES_PER_VOLUME) return
+/** May the volume have one more plex, of this organisation? Throws `exhausted` or `unsupported`. */
+export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: Organization): void {
+  const plexes = draft.plexesOf(volume)
+  if (plexes.length >= PLEXES_PER_VOLUME) {
+    draft.fail(
+      'exhausted',
+      volume.name,
+      `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
+    )
+  }
+  const isRaid5 = [organization, ...plexes.map((one) => one.organization)].includes('raid5')
+  if (plexes.length === 0 || !isRaid5) return
   draft.fail(
-    'exhausted',
+    'unsupported',
     volume.name,
-    `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
+    `volume ${volume.name} cannot have ${plexes.map(({ name }) => name).join(', ')} and a ${organization} plex: ` +
+      'a raid5 plex is the only plex of its volume; for copies use mirrors (--mirror), for parity one raid5 plex',
   )
 }
 
