@@ -241,6 +241,8 @@ class VinumPlay {
       const machine =
         failMs > 0 ? await Promise.race([booting, this.#timer(failMs)]) : await booting
       if (machine) {
+        // Which of the disks that were used apart is right depends on which of them are there.
+        this.#faults.parts?.join()
         await this.#census(machine)
         return machine
       }
