@@ -50,6 +50,12 @@ export const IO_THREADS = 8
 export const IO_RETRIES = 16
 /** How often an open device is looked at for a change of size or for its loss. */
 export const DEVICE_POLL_MS = 3_000
+/** A disk that does not answer a request within this time is called down, unless its configuration says otherwise. */
+export const DEVICE_TIMEOUT_MS = 30_000
+export const DEVICE_TIMEOUT_MS_MIN = 1_000
+export const DEVICE_TIMEOUT_MS_MAX = 3_600_000
+/** How often the requests under way to a disk are looked at: a request is overdue up to so much later. */
+export const ANSWER_LOOK_MS = 1_000
 /** Zeroes written at once where a device cannot zero a range by itself. */
 export const ZERO_WRITE_BYTES = 1 * MIB
 /** Bytes of one discard or write-zeroes call to the kernel, so that none lasts too long. */
@@ -296,6 +302,9 @@ export const RAID5_JOB_BYTES = 4 * MIB
 export const RAID5_SLICE_MIN_BYTES = 64 * KIB
 /** After a read error in a check, a unit is read in pieces of this size, and only bad ones are written again. */
 export const RAID5_REPAIR_BYTES = 64 * KIB
+
+/** A resize of a drive copies its map and journal in pieces of this size. */
+export const RESIZE_COPY_BYTES = 1 * MIB
 
 /** Checks the relations between limits; called at start and by a test. */
 export function assertLimits(): void {

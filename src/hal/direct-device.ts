@@ -198,6 +198,12 @@ export class DirectDevice implements BlockDevice {
     return () => this.#listeners.delete(listener)
   }
 
+  abandon(): void {
+    this.#setGone('the device does not answer, and counts as gone')
+    this.#transfers.cancel()
+    this.#ranges.cancel()
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close()
     return this.#closed
@@ -291,7 +297,7 @@ export class DirectDevice implements BlockDevice {
       else this.#finishJob(job, this.#unsupported(job.request))
       return
     }
-    if (result !== 0) {
+    if (result !== 0 || this.#gone) {
       this.#finishJob(job, this.#failed(job.request, result))
       return
     }
@@ -399,11 +405,11 @@ export class DirectDevice implements BlockDevice {
     }
   }
 
-  #setGone(): void {
+  #setGone(why = 'the device is gone'): void {
     if (this.#gone) return
     this.#gone = true
     this.#poll.cancel()
-    this.#init.log.error({ device: this.path, event: 'gone' }, `${this.path}: the device is gone`)
+    this.#init.log.error({ device: this.path, event: 'gone' }, `${this.path}: ${why}`)
     this.#emit('gone')
   }
 

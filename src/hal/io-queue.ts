@@ -44,6 +44,8 @@ export interface IoChannel {
   take(): IoOperation
   /** Starts the operation, or puts it in line. `done` is never called from within. */
   submit(operation: IoOperation): void
+  /** Ends what waits in line, with ECANCELED; what is with the kernel goes on. */
+  cancel(): void
   /** Gives the share of the slots back, when nothing is in flight. */
   close(): void
 }
@@ -113,6 +115,10 @@ class Channel implements IoChannel {
     this.#queue.submit(this, operation)
   }
 
+  cancel(): void {
+    this.#queue.cancel(this)
+  }
+
   close(): void {
     assert(this.active === 0 && this.line.empty, 'a channel is closed when it is idle')
     this.#queue.closeChannel(this)
@@ -171,6 +177,15 @@ export class OperationQueue implements IoQueue {
     this.#open.add(channel)
     this.#share()
     return channel
+  }
+
+  cancel(channel: Channel): void {
+    if (channel.listed) this.#starved.splice(this.#starved.indexOf(channel), 1)
+    channel.listed = false
+    while (!channel.line.empty) {
+      this.#waiting--
+      this.#end(channel, channel.line.shift(), -ERRNO.ECANCELED)
+    }
   }
 
   closeChannel(channel: Channel): void {
@@ -260,7 +275,11 @@ export class OperationQueue implements IoQueue {
     this.#finished++
     this.#list(channel)
     this.#pump()
-    channel.done(operation, left)
+    this.#end(channel, operation, left)
+  }
+
+  #end(channel: Channel, operation: IoOperation, result: number): void {
+    channel.done(operation, result)
     operation.request = undefined
     operation.next = this.#spare
     this.#spare = operation

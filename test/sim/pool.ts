@@ -4,7 +4,7 @@
  * not given back are a leak. Used by world.ts.
  */
 import { type AlignedPool, createAlignedPool } from '../../src/hal/aligned-pool.ts'
-import type { BufferPool, Lease } from '../../src/hal/block-device.ts'
+import type { AlignedBuffer, BufferPool, Lease } from '../../src/hal/block-device.ts'
 
 const POOL_BYTES = 64 * 1024 * 1024
 
@@ -21,6 +21,8 @@ export class EpochPool implements BufferPool {
   readonly #pool: AlignedPool
   readonly #out = new Set<Lease>()
   readonly #waiting = new Set<() => void>()
+  /** What disks keep, by the way to let it go. */
+  readonly #kept = new Set<() => void>()
   #dead = false
 
   constructor(pool: AlignedPool) {
@@ -37,6 +39,10 @@ export class EpochPool implements BufferPool {
 
   get leased(): number {
     return this.#out.size
+  }
+
+  get keptBytes(): number {
+    return this.#pool.keptBytes
   }
 
   /** The slab, for code that computes in place. */
@@ -70,9 +76,23 @@ export class EpochPool implements BufferPool {
     return cancel
   }
 
+  keep(data: AlignedBuffer): () => void {
+    const letGo = this.#pool.keep(data)
+    const once = (): void => {
+      if (this.#kept.delete(once)) letGo()
+    }
+    this.#kept.add(once)
+    return once
+  }
+
+  isKept(data: AlignedBuffer): boolean {
+    return this.#pool.isKept(data)
+  }
+
   /** The power is gone. */
   abandon(): void {
     this.#dead = true
+    for (const letGo of [...this.#kept]) letGo()
     for (const cancel of this.#waiting) cancel()
     for (const lease of [...this.#out]) lease.release()
   }

@@ -168,7 +168,7 @@ export class ControlRig {
       units: () => this.units,
       sessions: () => this.sessions,
       targetLoad: () => ({
-        pool: { totalBytes: 0, freeBytes: 0, leased: 0 },
+        pool: { totalBytes: 0, freeBytes: 0, keptBytes: 0, leased: 0 },
         connections: 0,
         sessions: this.sessions.length,
         sendQueueBytes: 0,

@@ -3,7 +3,7 @@
  * this machine. Only reads, and takes nothing. The daemon asks before it lets initiators write to a device as it is.
  */
 import { readAnchor } from './anchor.ts'
-import type { AnchorTarget } from './anchored-device.ts'
+import type { AnchorTarget } from './anchor-ends.ts'
 import type { GeomClass } from './types.ts'
 
 /** What a label says. */

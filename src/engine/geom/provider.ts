@@ -5,6 +5,7 @@
 import type { PlexusError } from '../../base/errors.ts'
 import type { DeviceFeatures, DeviceIdentity, Geometry } from '../../hal/block-device.ts'
 import type { Consumer } from './consumer.ts'
+import type { RequestWatch } from './request-watch.ts'
 import { ProviderStatistics } from './statistics.ts'
 import type { Geom } from './types.ts'
 
@@ -16,12 +17,15 @@ export interface ProviderInit {
   readonly features: DeviceFeatures
   /** What is on it is somebody else's: no class tastes it. Default: false. */
   readonly opaque?: boolean
+  /** Of a disk, and of what stands for one: its requests are given up when they are not answered in time. */
+  readonly watch?: RequestWatch | undefined
 }
 
 export class Provider {
   name: string
   readonly geom: Geom
   readonly opaque: boolean
+  readonly watch: RequestWatch | undefined
   readonly statistics = new ProviderStatistics()
   /** Who has attached. */
   readonly consumers = new Set<Consumer>()
@@ -38,6 +42,7 @@ export class Provider {
     this.name = init.name
     this.geom = geom
     this.opaque = init.opaque ?? false
+    this.watch = init.watch
     this.#geometry = init.geometry
     this.#identity = init.identity
     this.#features = init.features

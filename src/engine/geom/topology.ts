@@ -18,6 +18,7 @@ import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
 import type { JobManager } from './job.ts'
 import { Provider, type ProviderInit } from './provider.ts'
+import { RequestWatch } from './request-watch.ts'
 import type { AccessCounts, Geom, GeomClass } from './types.ts'
 
 export interface TopologyOptions {
@@ -94,15 +95,20 @@ export class Topology {
 
   /**
    * A device that opened: becomes a disk geom, and every class tastes it, unless it is `opaque`: its content is
-   * somebody else's.
+   * somebody else's. One that does not answer a request within `timeoutMs` is taken away; undefined: never.
    * The device stays the caller's to close. Throws `exists`, and `gone` when the device went before its turn came.
    */
   addDevice(
     name: string,
     device: BlockDevice,
-    { opaque }: { readonly opaque: boolean } = { opaque: false },
+    { opaque = false, timeoutMs }: { readonly opaque?: boolean; readonly timeoutMs?: number } = {},
   ): Promise<Provider> {
     const geom = new DiskGeom(name, device)
+    const watch = RequestWatch.make(timeoutMs, name, this, (reason) => {
+      void this.#removeDisk(geom, reason)
+      watch?.giveUp(reason)
+      device.abandon?.()
+    })
     // From now on, not from its turn on: a device may come and go while other changes run.
     geom.unsubscribe = device.onEvent((event) => {
       if (event === 'gone') void this.#removeDisk(geom, goneError(device.path))
@@ -113,7 +119,8 @@ export class Topology {
       try {
         if (geom.removed) throw geom.removed
         const { geometry, identity, features } = device
-        geom.provider = this.makeProvider(geom, { name, geometry, identity, features, opaque })
+        const form = { name, geometry, identity, features, opaque, watch }
+        geom.provider = this.makeProvider(geom, form)
       } catch (error) {
         this.#forgetDisk(geom)
         throw error
@@ -303,7 +310,7 @@ export class Topology {
         message: `${holder} cannot use ${provider.name}: it would stand on itself, or on what is above it`,
       })
     }
-    const consumer = new Consumer(provider, owner, holder, this.clock)
+    const consumer = new Consumer(provider, owner, holder, this)
     try {
       consumer.changeAccess(access)
     } catch (error) {

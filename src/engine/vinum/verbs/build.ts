@@ -269,7 +269,7 @@ function buildPlex(
   sizes: readonly number[],
   state: SubdiskState,
 ): PlexRecord {
-  checkPlexCount(draft, volume)
+  checkOneMore(draft, volume, layout.organization)
   const name = childName(draft, 'plex', `${volume.name}.p`, draft.plexesOf(volume).length)
   const { organization, stripeBytes, parityLayout, drives } = layout
   const plex = newPlex(
@@ -293,12 +293,23 @@ function buildPlex(
   return plex
 }
 
-export function checkPlexCount(draft: Draft, volume: VolumeRecord): void {
-  if (draft.plexesOf(volume).length < PLEXES_PER_VOLUME) return
+/** May the volume have one more plex, of this organisation? Throws `exhausted` or `unsupported`. */
+export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: Organization): void {
+  const plexes = draft.plexesOf(volume)
+  if (plexes.length >= PLEXES_PER_VOLUME) {
+    draft.fail(
+      'exhausted',
+      volume.name,
+      `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
+    )
+  }
+  const isRaid5 = [organization, ...plexes.map((one) => one.organization)].includes('raid5')
+  if (plexes.length === 0 || !isRaid5) return
   draft.fail(
-    'exhausted',
+    'unsupported',
     volume.name,
-    `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
+    `volume ${volume.name} cannot have ${plexes.map(({ name }) => name).join(', ')} and a ${organization} plex: ` +
+      'a raid5 plex is the only plex of its volume; for copies use mirrors (--mirror), for parity one raid5 plex',
   )
 }
 

@@ -17,7 +17,7 @@ import {
 } from '../text/config.ts'
 import {
   COLUMNS_MIN,
-  checkPlexCount,
+  checkOneMore,
   checkStripe,
   checkSubdiskCount,
   largestFree,
@@ -167,7 +167,7 @@ class Creation {
     const members = ofType(this.#objects, 'subdisk').filter((two) => two.plex === one.name)
     const volume =
       one.volume === undefined ? undefined : findTyped(draft.model, 'volume', one.volume, draft.op)
-    if (volume) checkPlexCount(draft, volume)
+    if (volume) checkOneMore(draft, volume, one.organization)
     const parts = this.#each(members, (two) => this.#part(two))
     this.#checkMembers(one, parts)
     this.#trim(one, parts)

@@ -12,7 +12,7 @@ import type {
   VolumeRecord,
 } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
-import { buildCopy, checkPlexCount, type PlexLayout } from './build.ts'
+import { buildCopy, checkOneMore, type PlexLayout } from './build.ts'
 import { Draft, isPlaceholder } from './draft.ts'
 import { resolveDrive, resolveDrives } from './drives.ts'
 import {
@@ -109,7 +109,7 @@ export const VOLUME_ADD_MIRROR: PlanningVerb = {
         `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`,
       )
     }
-    checkPlexCount(draft, volume)
+    checkOneMore(draft, volume, 'concat')
     for (const plex of draft.plexesOf(volume)) if (plex.growth) draft.checkIdle(plex, 'add-mirror')
     const drives = resolveDrives(draft, parameters)
     for (const drive of drives) {

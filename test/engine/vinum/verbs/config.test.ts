@@ -98,6 +98,26 @@ t.test('create into a configuration that exists', async (t) => {
   t.match(refusal('drive x device d1'), /^in-use: .*in use by vinum drive d1/)
 })
 
+t.test('a raid5 plex is the only plex of its volume', async (t) => {
+  const bench = new VerbBench()
+  const only = /a raid5 plex is the only plex of its volume/
+  const raid5 = 'plex org raid5 256k\nsd len 4m drive d1\nsd len 4m drive d2\nsd len 4m drive d3'
+  for (const second of ['plex org concat\nsd len 8m drive d4', raid5]) {
+    const message = bench.refusal('vinum create', { file: `volume v\n${raid5}\n${second}` })
+    t.match(message, /^unsupported: configuration:6: volume v cannot have v\.p0 and a/)
+    t.match(message, only)
+  }
+  bench.run('vinum create', {
+    file: `volume v\n${raid5}\nvolume m\nplex org concat\nsd len 8m drive d4`,
+  })
+  bench.settle()
+  t.match(bench.refusal('volume add-mirror', { name: 'v', devices: ['d5'] }), only)
+  bench.run('vinum detach', { object: 'v.p0', force: true })
+  t.match(bench.refusal('vinum attach', { object: 'v.p0', parent: 'm' }), only)
+  bench.run('vinum attach', { object: 'v.p0', parent: 'v' })
+  t.strictSame(bench.volume('v').state, 'up')
+})
+
 t.test('configurations that cannot be', async (t) => {
   const bench = new VerbBench()
   bench.device('ext', { contents: 'xfs' })
