@@ -38,7 +38,8 @@ const FAULTS: readonly (readonly [number, string, Fault])[] = [
     4,
     'unreadable sectors',
     (disk, random) => {
-      const { blockBytes, sizeBytes } = disk.options
+      const { sizeBytes } = disk
+      const { blockBytes } = disk.options
       for (let count = random.between(1, 20); count > 0; count--) {
         const length = random.pick([blockBytes, 4096, 65536])
         const offset = Math.floor(random.below(sizeBytes - length) / 4096) * 4096
@@ -205,18 +206,18 @@ export class Faults {
     world.counts.faults++
     world.note('fault', `${disk.name}, ${second.name}: pulled out`)
     for (const unit of world.units) unit.mayFail = true
-    this.#rowsInDoubt()
+    this.rowsInDoubt()
     world.unplug(disk, random.chance(0.5))
     this.#later = world.scheduler.after(random.pick([0, random.exponential(5), 100]), () => {
       if (world.machine !== machine || !second.present) return
-      this.#rowsInDoubt()
+      this.rowsInDoubt()
       world.unplug(second, random.chance(0.5))
     })
     return true
   }
 
   /** Where a column is computed, what is under way in its row counts, also when it has failed. */
-  #rowsInDoubt(): void {
+  rowsInDoubt(): void {
     const { machine } = this.#world
     for (const unit of this.#world.units) {
       const volume = machine && volumeOf(machine, unit.uuid)
@@ -270,7 +271,7 @@ export class Faults {
     }
     if (this.#isDiscarded) faulty.media.renew(this.#quietly)
     this.#isDiscarded = false
-    if (this.#second) this.#rowsInDoubt()
+    if (this.#second) this.rowsInDoubt()
     for (const disk of this.#quietly.shuffle([...world.disks])) {
       if (!disk.device) await world.plug(disk)
     }

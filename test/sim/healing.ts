@@ -5,15 +5,7 @@
 import { defined } from '../../src/base/assert.ts'
 import type { Parts } from './parts.ts'
 import type { SimRandom } from './random.ts'
-import {
-  drivesIn,
-  drivesOf,
-  isPlain,
-  isUp,
-  jobsOf,
-  volumeOf,
-  volumesOf,
-} from './view.ts'
+import { drivesIn, drivesOf, isPlain, isUp, jobsOf, volumeOf, volumesOf } from './view.ts'
 import type { Machine, World } from './world.ts'
 
 /** After the trouble everything must be whole again by then. */

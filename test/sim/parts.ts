@@ -9,6 +9,8 @@ import type { World } from './world.ts'
 
 export class Parts {
   readonly #world: World
+  /** By an operator's word: what one part had may be lost. */
+  isForced = false
   readonly #known = new Map<Unit, Contents[]>()
 
   constructor(world: World) {
@@ -27,6 +29,7 @@ export class Parts {
 
   /** Any of it may be there now; in rows of RAID5 that changed, what was computed from a mixture. */
   join(): void {
+    this.isForced = true
     this.note()
     for (const [unit, known] of this.#known) {
       const changed = unit.oracle.join(known)
