@@ -303,7 +303,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     if (this.#intends) {
       assert(map, 'a map stays while somebody is inside')
       if (agree) map.leave(request.offset, request.length)
-      else map.keep(request.offset, request.length)
+      else map.leaveUnsynced(request.offset, request.length)
     }
     for (let index = 0; index < this.#used; index++) this.#leg(index).clear()
     this.#used = 0

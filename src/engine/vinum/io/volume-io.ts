@@ -13,7 +13,7 @@ import { PlexusError } from '../../../base/errors.ts'
 import type { AlignedBuffer, IoOp, IoRequest } from '../../../hal/block-device.ts'
 import type { ReadPolicy, SubdiskRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
-import type { IntentMap } from './dirty-regions.ts'
+import type { WriteIntentBitmap } from './dirty-regions.ts'
 import { type LockEntry, type LockMode, RangeLock } from './range-lock.ts'
 import { ChangeTask } from './volume-change.ts'
 import { DirectTask } from './volume-direct.ts'
@@ -27,7 +27,7 @@ export interface VolumeForm {
   /** For `prefer`. */
   readonly preferredPlexUuid: string | undefined
   /** undefined: no redundancy, so no copies that could differ. */
-  readonly map: IntentMap | undefined
+  readonly map: WriteIntentBitmap | undefined
 }
 
 export interface VolumeIoOptions extends VolumeForm {
@@ -84,7 +84,7 @@ export class VolumeIo {
     return this.#slots
   }
 
-  get map(): IntentMap | undefined {
+  get map(): WriteIntentBitmap | undefined {
     return this.#form.map
   }
 
@@ -194,18 +194,18 @@ export class VolumeIo {
       const only = slots[0]
       return only?.plex.readable(offset, length) ? only : undefined
     }
-    const policy = this.isHeld(offset, length) ? firstInService : POLICY[this.#form.readPolicy]
+    const policy = this.isUnsynced(offset, length) ? firstInService : POLICY[this.#form.readPolicy]
     return policy(slots, this.#turn++, offset, length, this.#form.preferredPlexUuid)
   }
 
   /** May the copies differ there? Then one of them is the truth, block by block, until a job has made them equal. */
-  isHeld(offset: number, length: number): boolean {
-    return this.#form.map?.isHeld(offset, length) ?? false
+  isUnsynced(offset: number, length: number): boolean {
+    return this.#form.map?.isUnsynced(offset, length) ?? false
   }
 
   /** Has nobody read a part of the range yet since the copies may differ there? */
-  isUntold(offset: number, length: number): boolean {
-    return this.#slots.length > 1 && (this.#form.map?.isUntold(offset, length) ?? false)
+  isUnpropagated(offset: number, length: number): boolean {
+    return this.#slots.length > 1 && (this.#form.map?.isUnpropagated(offset, length) ?? false)
   }
 
   /** Bytes of the largest block among the drives: what can be read or lost alone. */
