@@ -34,7 +34,11 @@ export class SetRegistry {
 
   /** `intentRegionBytes`: see {@link SetOptions}. */
   constructor(intentRegionBytes: number | undefined) {
-    this.#options = { intentRegionBytes, onFailed: (failed) => this.#failed(failed) }
+    this.#options = {
+      intentRegionBytes,
+      owed: new Map(),
+      onFailed: (failed) => this.#failed(failed),
+    }
   }
 
   get native(): readonly VinumSet[] {
