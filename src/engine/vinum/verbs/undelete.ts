@@ -60,7 +60,11 @@ export const VOLUME_UNDELETE: PlanningVerb = {
       `bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`,
       name,
     )
-    draft.addVolume({ ...volume, mapSlot: freeMapSlot(draft.model, volume.mapSlot) })
+    draft.addVolume({
+      ...volume,
+      mapSlot: freeMapSlot(draft.model, volume.mapSlot),
+      moreMapSlots: undefined,
+    })
     const later = kept.slice(0, at).map(({ model }) => model)
     const plexes = plexesOf(found.model, volume.uuid)
     const truth = plexes.find((one) => isWhole(found.model, one))
