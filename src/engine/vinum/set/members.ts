@@ -44,7 +44,9 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
   }
   const { kind, commit } = choice
   if (kind === 'serve') return 'its drives are being looked at'
-  const model = modelOf(members, commit)
+  // What only the witness has tells no names.
+  const model =
+    modelOf(members, commit) ?? [...members.values()].find((one) => one.model !== undefined)?.model
   if (model?.drives.length === 0) {
     return 'its configuration was removed, and its drives still carry labels; plexus device clear-label DEVICE frees each'
   }

@@ -59,6 +59,8 @@ export interface SetOptions {
   readonly intentRegionBytes: number | undefined
   /** undefined: sets have no witness. */
   readonly witness: WitnessStore | undefined
+  /** Flushes that volumes of sets that have failed owe (VolumeIo.owed), by UUID: paid when they are assembled again. */
+  readonly owed: Map<string, PlexusError>
 }
 
 export class VinumSet implements Geom, VinumHost {
@@ -480,6 +482,11 @@ export class VinumSet implements Geom, VinumHost {
       `${this.name} is not served any more: ${error.message}`,
     )
     for (const provider of this.providers) provider.error ??= error
+    // Nobody knows what becomes of the drives' caches from here on.
+    for (const [uuid, { io }] of this.#objects?.volumes ?? []) {
+      io.loseCache()
+      if (io.owed) this.options.owed.set(uuid, io.owed)
+    }
     this.options.onFailed(this)
   }
 
