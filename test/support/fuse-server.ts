@@ -1,15 +1,14 @@
 /**
- * A FUSE file system of one file of 8 MiB, `disk.img`, that can be told to answer nothing for a while: a process of
- * its own, since who waits for it must not be it. Started by fuse-file.ts; messages: `stall`, `go`.
+ * A FUSE file system of one file in memory, `disk.img`, that can be told to answer nothing for a while: a process of
+ * its own, since who waits for it must not be it. Started by fuse-file.ts with the directory, the size in bytes and the
+ * longest time of a stall in milliseconds (so that a test which waits for it within one system call fails, and does not
+ * hang); messages: `stall`, `go`.
  * Layouts: linux/fuse.h, protocol 7.31.
  */
 import { openSync, read, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
 import koffi from 'koffi'
 
-const SIZE_BYTES = 8 * 1024 * 1024
-/** So that a test which waits for it within one system call fails, and does not hang. */
-const STALL_MS_MAX = 4_000
 const OP = { lookup: 1, forget: 2, getattr: 3, setattr: 4, open: 14, read: 15, write: 16 } as const
 const SILENT: ReadonlySet<number> = new Set([OP.forget, 36, 42])
 const EMPTY: ReadonlySet<number> = new Set([18, 20, 25, 29, 38])
@@ -19,8 +18,8 @@ const OPENDIR = 27
 const ENOENT = -2
 const ENOSYS = -38
 
-const directory = process.argv[2] as string
-const media = Buffer.alloc(SIZE_BYTES)
+const [directory = '', size, stallMsMax] = process.argv.slice(2)
+const media = Buffer.alloc(Number(size))
 const fd = openSync('/dev/fuse', 'r+')
 const mount = koffi.load('libc.so.6').func('mount', 'int', ['str', 'str', 'str', 'ulong', 'str'])
 const options = `fd=${fd},rootmode=40000,user_id=0,group_id=0`
@@ -29,7 +28,7 @@ if (mount('plexus-test', directory, 'fuse', 0, options) !== 0) process.exit(2)
 function attributes(node: number): Buffer {
   const out = Buffer.alloc(88)
   out.writeBigUInt64LE(BigInt(node), 0)
-  out.writeBigUInt64LE(node === 1 ? 0n : BigInt(SIZE_BYTES), 8)
+  out.writeBigUInt64LE(node === 1 ? 0n : BigInt(media.length), 8)
   out.writeUInt32LE(node === 1 ? 0o040755 : 0o100644, 60)
   out.writeUInt32LE(1, 64)
   out.writeUInt32LE(4096, 80)
@@ -88,7 +87,7 @@ process.on('message', (message) => {
   if (message === 'go') go()
   else {
     held = []
-    setTimeout(go, STALL_MS_MAX)
+    setTimeout(go, Number(stallMsMax))
     process.send?.('stalled')
   }
 })
