@@ -16,6 +16,7 @@ import { newUuid } from '../../../base/random.ts'
 import { planAnchor } from '../../geom/anchor.ts'
 import { MAP_PAIR_BYTES } from '../../geom/anchor-layout.ts'
 import { alignmentOf, allocate, freeExtents } from '../model/allocation.ts'
+import { mapSlotsOf } from '../model/map-slots.ts'
 import type {
   DriveRecord,
   Organization,
@@ -211,11 +212,17 @@ function bytesOf(plex: PlexLayout, sizes: readonly number[] | undefined): number
   return dataColumns(plex.organization, parts.length) * (parts[0] ?? 0)
 }
 
+/** The lowest place in the map areas that no volume has, from `wanted` on. */
+export function freeMapSlot({ volumes }: VinumModel, wanted = 0): number {
+  const taken = new Set(volumes.flatMap(mapSlotsOf))
+  let slot = wanted
+  while (taken.has(slot)) slot++
+  return slot
+}
+
 /** Adds the record of a volume without plexes; `sizeBytes` when it is known already. */
 export function newVolume(draft: Draft, name: string, sizeBytes: number | undefined): VolumeRecord {
-  const taken = new Set(draft.model.volumes.map((one) => one.mapSlot))
-  let mapSlot = 0
-  while (taken.has(mapSlot)) mapSlot++
+  const mapSlot = freeMapSlot(draft.model)
   const volume: VolumeRecord = {
     uuid: newUuid(draft.context.random),
     name,
@@ -224,6 +231,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
     readPolicy: 'round-robin',
     preferredPlexUuid: undefined,
     mapSlot,
+    moreMapSlots: undefined,
   }
   draft.addVolume(volume)
   const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
@@ -316,7 +324,7 @@ export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: O
 /** The name that the default rule gives, or the next free number where that one is taken. */
 export function childName(
   draft: Draft,
-  type: 'plex' | 'subdisk',
+  type: 'drive' | 'plex' | 'subdisk',
   prefix: string,
   first: number,
 ): string {
