@@ -31,7 +31,15 @@ import {
 import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
-import { loseDevice, openMember, returnMember, tellFailed, tellIncomplete } from './arrivals.ts'
+import {
+  loseDevice,
+  openMember,
+  returnMember,
+  tellAssembled,
+  tellFailed,
+  tellIncomplete,
+  witherError,
+} from './arrivals.ts'
 import { type Change, ConfigStore, type StoreStart } from './config-store.ts'
 import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
@@ -166,14 +174,12 @@ export class VinumSet implements Geom, VinumHost {
     return true
   }
 
-  /** Assembles as soon as the quorum allows it, and everything is there or is known not to come. */
+  /** Assembles when everything is there that will come, copies of drives too, and the quorum allows it. */
   async tryAssemble(): Promise<void> {
-    // A copy of a drive may still come.
     if (this.#store || !this.topology.complete) return
     const choice = chooseMember(this.members)
-    if (choice.kind === 'complete') {
-      await this.#assemble(modelOf(this.members, choice), choice)
-    } else this.#said = tellIncomplete(this, choice, this.#said)
+    if (choice.kind !== 'complete') this.#said = tellIncomplete(this, choice, this.#said)
+    else await this.#assemble(modelOf(this.members, choice), choice)
   }
 
   /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
@@ -181,8 +187,7 @@ export class VinumSet implements Geom, VinumHost {
     assert(!this.#store, 'only a set that gathers is assembled')
     const choice = chooseMember(this.members)
     if (choice.kind === 'none' || choice.kind === 'split') throw hopeless(choice, this.name)
-    const model = modelOf(this.members, choice)
-    await this.#assemble(model, choice)
+    await this.#assemble(modelOf(this.members, choice), choice)
   }
 
   /** In words, why it is not assembled. */
@@ -226,12 +231,7 @@ export class VinumSet implements Geom, VinumHost {
     this.objects.startJobs(this.model)
     await fitDrives(this)
     this.#assembledMs = this.clock.nowMs()
-    this.topology.events.emit(
-      'info',
-      'set-assembled',
-      this.name,
-      `${this.name} is assembled: ${this.model.volumes.length} volumes on ${this.model.drives.length} drives`,
-    )
+    tellAssembled(this)
   }
 
   #openStore(model: VinumModel, start: StoreStart = { nextGeneration: 1 }): void {
@@ -257,8 +257,7 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: the provider below one of the drives serves no more. */
   async orphan(consumer: Consumer, reason: PlexusError): Promise<void> {
-    if (this.forget(consumer)) this.closeSoon(consumer)
-    await this.copies.leave(consumer)
+    this.spoil(consumer)
     for (const drive of this.#drives.values()) {
       if (drive.consumer === consumer) await loseDevice(this, drive, reason)
     }
@@ -267,7 +266,7 @@ export class VinumSet implements Geom, VinumHost {
   /** Geom: somebody writes on a former drive, which is not opened here any more: to clear its label, or to use it. */
   spoil(consumer: Consumer): void {
     if (this.forget(consumer)) this.closeSoon(consumer)
-    void this.copies.leave(consumer)
+    this.copies.leave(consumer)
   }
 
   /** Geom: a member that waits for others, or a former drive, may be used otherwise. */
@@ -447,12 +446,4 @@ export class VinumSet implements Geom, VinumHost {
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
     await this.#objects?.abandonJobs()
   }
-}
-
-function witherError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'use',
-    subject: name,
-    message: `${name} is taken apart; it is back when its drives are`,
-  })
 }
