@@ -68,6 +68,11 @@ export function tellIncomplete(
   return why
 }
 
+export function tellAssembled({ name, model, topology }: VinumSet): void {
+  const text = `${name} is assembled: ${model.volumes.length} volumes on ${model.drives.length} drives`
+  topology.events.emit('info', 'set-assembled', name, text)
+}
+
 /** Says that a commit has taken a drive out of service, because it could not be written. */
 export function tellFailed(set: VinumSet, driveUuid: string, error: PlexusError): void {
   const name = set.drives.get(driveUuid)?.record.name
@@ -176,4 +181,12 @@ export async function loseDevice(
   } catch (error) {
     set.log.error({ err: error, drive: name }, 'the loss of a drive could not be written down')
   }
+}
+
+export function witherError(name: string): PlexusError {
+  return new PlexusError('gone', {
+    op: 'use',
+    subject: name,
+    message: `${name} is taken apart; it is back when its drives are`,
+  })
 }

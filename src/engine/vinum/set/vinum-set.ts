@@ -37,9 +37,11 @@ import {
   loseDevice,
   openMember,
   returnMember,
+  tellAssembled,
   tellFailed,
   tellIncomplete,
   tellWitnessLost,
+  witherError,
 } from './arrivals.ts'
 import { type Change, ConfigStore, type Voter } from './config-store.ts'
 import { Copies } from './copies.ts'
@@ -179,9 +181,8 @@ export class VinumSet implements Geom, VinumHost {
     return true
   }
 
-  /** Assembles as soon as the quorum allows it, and everything is there or is known not to come. */
+  /** Assembles when everything is there that will come, copies of drives too, and the quorum allows it. */
   async tryAssemble(): Promise<void> {
-    // A copy of a drive may still come.
     if (this.#store || !this.topology.complete) return
     const choice = this.#choice
     if (choice.kind === 'serve') await this.#assemble(choice)
@@ -267,12 +268,7 @@ export class VinumSet implements Geom, VinumHost {
     await fitDrives(this)
     await this.probeWitness()
     this.#assembledMs = this.clock.nowMs()
-    this.topology.events.emit(
-      'info',
-      'set-assembled',
-      this.name,
-      `${this.name} is assembled: ${this.model.volumes.length} volumes on ${this.model.drives.length} drives`,
-    )
+    tellAssembled(this)
   }
 
   #openStore(model: VinumModel, base: Base, nextGeneration: number): void {
@@ -334,8 +330,7 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: the provider below one of the drives serves no more. */
   async orphan(consumer: Consumer, reason: PlexusError): Promise<void> {
-    if (this.forget(consumer)) this.closeSoon(consumer)
-    await this.copies.leave(consumer)
+    this.spoil(consumer)
     for (const drive of this.#drives.values()) {
       if (drive.consumer === consumer) await loseDevice(this, drive, reason)
     }
@@ -344,7 +339,7 @@ export class VinumSet implements Geom, VinumHost {
   /** Geom: somebody writes on a former drive, which is not opened here any more: to clear its label, or to use it. */
   spoil(consumer: Consumer): void {
     if (this.forget(consumer)) this.closeSoon(consumer)
-    void this.copies.leave(consumer)
+    this.copies.leave(consumer)
   }
 
   /** Geom: a member that waits for others, or a former drive, may be used otherwise. */
@@ -534,12 +529,4 @@ export class VinumSet implements Geom, VinumHost {
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
     await this.#objects?.abandonJobs()
   }
-}
-
-function witherError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'use',
-    subject: name,
-    message: `${name} is taken apart; it is back when its drives are`,
-  })
 }
