@@ -116,7 +116,7 @@ export function renderStatus(report: StatusReport, options: StatusOptions): stri
   }
   if (parts.length > 0) return parts.join('\n')
   if (options.badOnly || report.volumes.length > 0) return '  all is healthy\n'
-  return '  no volumes; plexus volume create makes one, plexus device list shows the devices\n'
+  return '  no volumes; plexus volume create NAME --mirror DEVICE DEVICE makes one, plexus device list shows the devices\n'
 }
 
 const EXIT_OF_HEALTH: Readonly<Record<Health, number>> = {

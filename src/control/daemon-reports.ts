@@ -134,6 +134,8 @@ export interface TargetLoad {
   readonly pool: {
     readonly totalBytes: number
     readonly freeBytes: number
+    /** What disks that do not answer have not returned. */
+    readonly keptBytes: number
     /** Leases that are out: data of commands in flight, answers on their way. */
     readonly leased: number
   }

@@ -13,15 +13,17 @@ export interface OutputVersion {
 
 export type Health = 'HEALTHY' | 'DEGRADED' | 'FAULTED'
 
-export type JobKind =
-  | 'sync'
-  | 'resync'
-  | 'rebuild'
-  | 'initialise'
-  | 'check'
-  | 'repair'
-  | 'grow'
-  | 'move'
+export const JOB_KINDS = [
+  'sync',
+  'resync',
+  'rebuild',
+  'initialise',
+  'check',
+  'repair',
+  'grow',
+  'move',
+] as const
+export type JobKind = (typeof JOB_KINDS)[number]
 export type JobState = 'running' | 'paused' | 'done' | 'failed' | 'cancelled'
 
 export interface JobReport {

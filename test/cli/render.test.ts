@@ -357,7 +357,7 @@ t.test('rates between two snapshots', async (t) => {
   })
   const snapshot = (atMs: number, read: OpCounters, name = 'd1'): StatReport => ({
     target: {
-      pool: { totalBytes: 0, freeBytes: 0, leased: 0 },
+      pool: { totalBytes: 0, freeBytes: 0, keptBytes: 0, leased: 0 },
       connections: 0,
       sessions: 0,
       sendQueueBytes: 0,
@@ -374,7 +374,12 @@ t.test('rates between two snapshots', async (t) => {
     renderLoad({
       ...after,
       target: {
-        pool: { totalBytes: 64 * 1024 * 1024, freeBytes: 60 * 1024 * 1024, leased: 3 },
+        pool: {
+          totalBytes: 64 * 1024 * 1024,
+          freeBytes: 60 * 1024 * 1024,
+          keptBytes: 0,
+          leased: 3,
+        },
         connections: 2,
         sessions: 1,
         sendQueueBytes: 4096,

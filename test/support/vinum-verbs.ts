@@ -73,6 +73,7 @@ export class VerbBench {
       blockBytes: 512,
       readOnly: false,
       inUse: undefined,
+      twin: undefined,
       contents: '',
       ...facts,
     })

@@ -45,7 +45,19 @@ function problems(
           },
         ],
   )
-  return [...absent, ...missing, ...leadingNowhere, ...refused]
+  const labelled = [...providers.values()].flatMap(({ name, label }): ProblemReport[] =>
+    label?.problem
+      ? [
+          {
+            object: name,
+            health: 'DEGRADED',
+            message: `Device ${name} ${label.problem.text}`,
+            action: label.problem.action,
+          },
+        ]
+      : [],
+  )
+  return [...absent, ...missing, ...labelled, ...leadingNowhere, ...refused]
 }
 
 /** What keeps a volume from being there. */

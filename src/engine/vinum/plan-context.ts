@@ -4,7 +4,7 @@
  */
 import type { Random } from '../../base/random.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
-import type { Provider } from '../geom/provider.ts'
+import { isSameMedium, type Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import { byUuid, type VinumModel } from './model/model.ts'
 import { setName } from './naming.ts'
@@ -61,6 +61,9 @@ export async function examine(
       blockBytes,
       readOnly: features.readOnly,
       inUse,
+      twin: [...topology.providers.values()].find(
+        (other) => other !== provider && isSameMedium(other, provider),
+      )?.name,
       contents: inUse ? '' : await contentsOf(topology, provider),
     })
   }

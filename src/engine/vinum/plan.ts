@@ -22,6 +22,8 @@ export interface Candidate {
   readonly readOnly: boolean
   /** Who holds it, if somebody does: `lun`, `vinum drive d1`. */
   readonly inUse: string | undefined
+  /** Another provider that is a path to the same disk. */
+  readonly twin: string | undefined
   /** Foreign data that was found, in words: `ext4 "home"`. Empty: blank. */
   readonly contents: string
 }

@@ -16,7 +16,7 @@ import type {
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport } from '../geom/types.ts'
-import { adviceOf, clockTime, importedAdvice } from './advice.ts'
+import { adviceOf, clockTime, type DeviceProblem, importedAdvice } from './advice.ts'
 import { FreebsdSet } from './freebsd/set.ts'
 import { freeExtents } from './model/allocation.ts'
 import {
@@ -163,7 +163,24 @@ function volumeReport(set: View, model: VinumModel, volume: VolumeRecord): Volum
     .filter((subdisk) => subdisk.state !== 'up')
   const { drives } = set
   const resyncError = failed?.error
-  const situation = { model, volume, plexes, drives, health, bad, process, doubt, resyncError }
+  const problemOf = (driveUuid: string): DeviceProblem | undefined => {
+    const found = [...set.topology.providers.values()].find(
+      ({ label }) => label?.driveUuid === driveUuid && label.problem,
+    )
+    return found?.label?.problem && { device: found.name, ...found.label.problem }
+  }
+  const situation = {
+    model,
+    volume,
+    plexes,
+    drives,
+    health,
+    bad,
+    process,
+    doubt,
+    problemOf,
+    resyncError,
+  }
   const isImported = set.format === 'freebsd'
   const { status, action } = isImported ? importedAdvice(situation, fault) : adviceOf(situation)
   return {

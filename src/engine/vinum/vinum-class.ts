@@ -8,7 +8,7 @@ import type { PlanReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
 import type { Anchor } from '../geom/anchor.ts'
-import type { AnchorTarget } from '../geom/anchored-device.ts'
+import type { AnchorTarget } from '../geom/anchor-ends.ts'
 import type { Label } from '../geom/label.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
@@ -23,6 +23,7 @@ import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
 import { checkNameFree } from './set/absent.ts'
 import { freeProviders, type RegistryOptions, SetRegistry } from './set/registry.ts'
+import { resizeDrive } from './set/sizes.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
@@ -71,6 +72,15 @@ class VinumClass implements GeomClass {
     return readVinumLabel(device, anchor, (uuid) =>
       this.#sets.native.some((set) => set.uuid === uuid),
     )
+  }
+
+  async resize(provider: Provider, dryRun: boolean): Promise<string | undefined> {
+    for (const set of this.#sets.native) {
+      const drives = [...set.drives.values()]
+      const drive = drives.find(({ consumer }) => consumer?.provider === provider)
+      if (drive) return resizeDrive(set, drive, dryRun)
+    }
+    return undefined
   }
 
   settled(topology: Topology): Promise<void> {

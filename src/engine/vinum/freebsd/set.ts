@@ -256,6 +256,11 @@ export class FreebsdSet implements Geom, VinumHost {
   }
 
   #tellStrangers(): void {
+    for (const { info } of this.#known) {
+      for (const text of info.warnings) {
+        this.topology.events.emit('warning', 'foreign-text', info.driveName, text)
+      }
+    }
     for (const name of this.strangers) {
       this.topology.events.emit(
         'warning',

@@ -44,6 +44,7 @@ export class SetRegistry {
     this.#memory = memory
     this.#options = {
       intentRegionBytes,
+      owed: new Map(),
       onFailed: (failed) => this.#failed(failed),
       nameFor: (set, volume) => this.#nameFor(set, volume),
     }

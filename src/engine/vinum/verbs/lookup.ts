@@ -4,6 +4,7 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { didYouMean } from '../../../base/suggest.ts'
+import { byName } from '../model/lists.ts'
 import type {
   DriveRecord,
   PlexRecord,
@@ -38,13 +39,13 @@ export function allNames(model: VinumModel): readonly string[] {
 
 /** The object of a name, whatever its type, or undefined. */
 export function lookUp(model: VinumModel, name: string): FoundObject | undefined {
-  const volume = model.volumes.find((one) => one.name === name)
+  const volume = byName(model.volumes, name)
   if (volume) return { type: 'volume', record: volume }
-  const plex = model.plexes.find((one) => one.name === name)
+  const plex = byName(model.plexes, name)
   if (plex) return { type: 'plex', record: plex }
-  const subdisk = model.subdisks.find((one) => one.name === name)
+  const subdisk = byName(model.subdisks, name)
   if (subdisk) return { type: 'subdisk', record: subdisk }
-  const drive = model.drives.find((one) => one.name === name)
+  const drive = byName(model.drives, name)
   return drive && { type: 'drive', record: drive }
 }
 

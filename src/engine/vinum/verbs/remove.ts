@@ -262,7 +262,7 @@ export function retireDrive(draft: Draft, drive: DriveRecord): void {
   }
   draft.step(`forget drive ${drive.name}, which is not here`, drive.name)
   draft.warn(
-    `the label on drive ${drive.name} stays: its device is not here; if it comes back: plexus device clear-label`,
+    `the label on drive ${drive.name} stays: its device is not here; if it comes back: plexus device clear-label ${drive.device}`,
   )
 }
 
