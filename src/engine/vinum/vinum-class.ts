@@ -184,8 +184,7 @@ class VinumClass implements GeomClass {
     )
     const unkept = await this.#sets.remember(set)
     const report = {
-      dryRun: false,
-      steps: plan.steps,
+      ...reportOf(plan, false),
       warnings: [...plan.warnings, ...trouble, ...unkept],
       jobs: jobs.map(({ id }) => topology.jobs.get(id).report()),
     }
@@ -365,8 +364,11 @@ function objectOf({ steps }: Plan): string | undefined {
   return step?.object
 }
 
-function reportOf({ steps, warnings }: Plan, dryRun: boolean): PlanReport {
-  return { dryRun, steps, warnings, jobs: [] }
+function reportOf({ steps, warnings, newDrives }: Plan, dryRun: boolean): PlanReport {
+  const wipes = newDrives.flatMap(({ candidate: { contents, name, path } }) =>
+    contents === '' ? [] : { text: `${contents} on ${name} (${path})`, object: name },
+  )
+  return { dryRun, steps, warnings, wipes, jobs: [] }
 }
 
 /** Takes the labels off the drives that the plan retires. The configuration knows them no more: trouble is told. */
