@@ -105,6 +105,7 @@ export class Appliance {
       clock,
       log,
       limits: { ...config.limits, descriptors: openFilesMax() },
+      onEvent: (...event) => topology.events.emit(...event),
     })
   }
 
@@ -133,6 +134,19 @@ export class Appliance {
           `drop the session of ${initiatorName} from ${address}: ${why}`,
       ),
     })
+  }
+
+  /** What {@link apply} would do. Rejects with PlexusError where apply would refuse it, before anything is touched. */
+  async check(next: Config): Promise<Plan> {
+    const plan = await this.plan(next)
+    this.#checkDevices(this.#moving(plan))
+    await this.#tryAddresses(plan)
+    return plan
+  }
+
+  /** Without the devices that stay open. */
+  #moving({ devices }: Plan): Plan['devices'] {
+    return { ...devices, changed: devices.changed.filter((one) => !this.#staysOpen(one)) }
   }
 
   /**
@@ -176,12 +190,10 @@ export class Appliance {
   }
 
   async #apply(next: Config): Promise<Plan> {
-    const plan = await this.plan(next)
+    const plan = await this.check(next)
     const kept = new Set(plan.devices.changed.filter((one) => this.#staysOpen(one)))
-    const changed = plan.devices.changed.filter((one) => !kept.has(one))
-    const moving = { ...plan.devices, changed }
-    this.#checkDevicesLeave(moving)
-    // What can fail: identities, tags and port numbers reach the disk, then the addresses are opened.
+    const moving = this.#moving(plan)
+    // What can fail: identities, tags and port numbers reach the disk, then the portals are opened.
     const names = new Set(next.units.map((one) => one.name))
     this.#origin = next.origin
     const newUnits = [...plan.units.changed, ...plan.units.added].map((one) => one.name)
@@ -194,7 +206,6 @@ export class Appliance {
     const parts = partsOf(next, portIds)
     const groupOf = (portal: PortalConfig): PortalGroup =>
       portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), parts.auth)
-    await this.#tryAddresses(plan)
     // New targets stand before new portals open: an initiator that comes back at once must find its disk.
     const { early, late, leaving } = this.#deviceOrder(moving)
     await this.devices.add(early)
@@ -264,17 +275,33 @@ export class Appliance {
   }
 
   /** A device on which a volume stands does not leave by an edit of a file: its data would be torn out. */
-  #checkDevicesLeave({ removed, changed }: Plan['devices']): void {
-    for (const { name } of [...removed, ...changed]) {
+  #checkDevices({ removed, changed }: Plan['devices']): void {
+    for (const next of [...removed.map(({ name }) => ({ name })), ...changed]) {
+      const { name } = next
       const provider = this.topology.providers.get(name)
       const user = [...(provider?.consumers ?? [])].find((one) => one.owner)
       if (!user) continue
+      const why =
+        'path' in next
+          ? this.#whyNot(next)
+          : 'it must be taken out of its volumes before it leaves the configuration'
       throw new PlexusError('in-use', {
         op: 'reload',
         subject: name,
-        message: `device ${name} is in use as ${user.holder}; take it out of its volumes before it leaves the configuration`,
+        message: `device ${name} is in use as ${user.holder}: ${why}`,
       })
     }
+  }
+
+  /** Why a device that volumes stand on cannot become what the new configuration says. */
+  #whyNot({ name, path, exported }: DeviceConfig): string {
+    const now = this.devices.config(name)
+    if (now && now.path !== path) {
+      return `its path cannot change from ${now.path} to ${path}; replace it by another device (plexus volume replace VOLUME ${name} NEW-DEVICE)`
+    }
+    return exported
+      ? 'a LUN would let initiators write over its volumes; map a volume instead (volume: NAME)'
+      : 'it must be taken out of its volumes before it changes'
   }
 
   /** Fails before anything is touched when a new address cannot be had. */

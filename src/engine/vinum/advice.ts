@@ -3,6 +3,7 @@
  * `plexus status`. Made from what reports.ts, its only caller, knows of the volume.
  */
 import { formatSize } from '../../base/bytes.ts'
+import { formatTime } from '../../control/duration.ts'
 import type { DoubtReport, Health, JobReport } from '../../control/reports.ts'
 import {
   byUuid,
@@ -130,7 +131,7 @@ function trouble({ drives, model }: Situation, subdisk: SubdiskRecord): string {
   const record = byUuid(model.drives, subdisk.driveUuid)
   const name = record?.name ?? subdisk.driveUuid
   if (!drive?.present) {
-    const since = drive?.goneSince === undefined ? '' : ` since ${clockTime(drive.goneSince)}`
+    const since = drive?.goneSince === undefined ? '' : ` since ${formatTime(drive.goneSince)}`
     const device = record?.device === name ? '' : ` (${record?.device ?? '?'})`
     return `Drive ${name}${device} is missing${since}.`
   }
@@ -203,9 +204,4 @@ function missingDrive({ bad, drives }: Situation): SetDrive | undefined {
     if (drive && !drive.present) return drive
   }
   return undefined
-}
-
-/** Time of day of an ISO text, as the logs show it. */
-export function clockTime(iso: string): string {
-  return iso.slice(11, 19)
 }
