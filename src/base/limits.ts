@@ -251,8 +251,17 @@ export const JOB_REST_MAX_MS = 100
 export const GROWTH_TURN_MS = 20
 /** A region of a mirror or raid5 volume without writes for so long may lose its mark in the intent map. */
 export const INTENT_CLEAR_MS = 5_000
-/** Ranges in doubt that were told to readers are remembered in so many pieces; beyond, each read tells again. */
-export const INTENT_TOLD_PIECES = 4096
+/**
+ * Parts of regions whose copies may differ are remembered in so many pieces for each volume, beyond that whole regions;
+ * and as many ranges of them that all copies have got because a reader has: beyond that they get them with each read.
+ */
+export const INTENT_PIECES = 4096
+/** A volume has as many blocks of intent map as let a region be no larger, where its drives have room for them. */
+export const INTENT_REGION_BYTES_WANTED = 64 * MIB
+/** Blocks of one intent map that are written to a drive at once. */
+export const INTENT_BLOCKS_AT_ONCE = 32
+/** So many bits of the intent map are cleared at once: the others 5 s later. */
+export const INTENT_CLEAR_REGIONS = 65_536
 /** A set of drives that fails sooner than this after its assembly is assembled again only after this time. */
 export const SET_RETRY_MS = 10_000
 /** Name of a vinum object or job. */
@@ -294,6 +303,9 @@ export const CONTROL_LOOK_MS = 5_000
 export const CONTROL_RECONNECT_MS = 1_000
 /** A client gives the daemon this long for an answer; verbs that label many devices take a while. */
 export const CONTROL_ANSWER_MS = 120_000
+/** Configurations of a set of drives that are kept in the state folder, and sets of which some are. */
+export const SET_CONFIGURATIONS_KEPT = 20
+export const SETS_KEPT = 32
 /** Backups of the configuration that are kept. */
 export const CONFIG_BACKUPS = 20
 

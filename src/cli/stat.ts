@@ -112,7 +112,9 @@ export function renderLoad({ target }: StatReport): string {
   const held = pool.totalBytes - pool.freeBytes
   const buffers = `${formatSize(held)} of ${formatSize(pool.totalBytes)} in ${pool.leased} leases`
   const queues = formatSize(sendQueueBytes)
-  return `sessions: ${sessions} on ${connections} connections, buffers: ${buffers}, answers waiting: ${queues}\n`
+  const kept =
+    pool.keptBytes === 0 ? '' : `, ${formatSize(pool.keptBytes)} kept by disks that do not answer`
+  return `sessions: ${sessions} on ${connections} connections, buffers: ${buffers}${kept}, answers waiting: ${queues}\n`
 }
 
 interface ConsumerRow {

@@ -115,6 +115,25 @@ export const DEVICE_SPECS = {
     destructive: true,
     dryRun: true,
   },
+  'restore-label': {
+    noun: 'device',
+    name: 'restore-label',
+    summary: "write Plexus' label again, where a partition table or file system was put over it",
+    arguments: [device],
+    options: [],
+    readOnly: false,
+    destructive: true,
+    dryRun: true,
+  },
+  resize: {
+    noun: 'device',
+    name: 'resize',
+    summary: 'use the room that the disk of a drive has gained',
+    arguments: [device],
+    options: [],
+    readOnly: false,
+    dryRun: true,
+  },
 } as const satisfies Readonly<Record<string, VerbSpec>>
 
 const job: ArgumentSpec = { name: 'job', kind: 'job', summary: 'id of the job' }

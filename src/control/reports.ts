@@ -84,6 +84,8 @@ export interface VolumeReport {
   readonly name: string
   readonly uuid: string
   readonly className: string
+  /** Name of the set of drives that it is on. */
+  readonly set: string
   /** UP, DEGRADED, SYNCING, DOWN …; health is the sum of it. */
   readonly state: string
   readonly health: Health
@@ -101,6 +103,17 @@ export interface VolumeReport {
   readonly components: readonly ComponentReport[]
   /** LUNs that lead here: filled by the daemon. */
   readonly exported: readonly ExportReport[]
+}
+
+/** Something beside the volumes that wants attention. */
+export interface ProblemReport {
+  readonly object: string
+  readonly health: Health
+  readonly message: string
+  /** What to type next. */
+  readonly action: string
+  /** Volumes that are not there because of it. */
+  readonly volumes?: readonly string[]
 }
 
 export interface ExportReport {
@@ -122,6 +135,7 @@ export interface DriveReport {
   readonly freeList: readonly { readonly offset: number; readonly length: number }[]
   readonly errors: ErrorCounts
   readonly format: 'native' | 'freebsd'
+  readonly set: string
   readonly note: string
 }
 

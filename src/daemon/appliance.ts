@@ -14,21 +14,21 @@ import type { Topology } from '../engine/geom/topology.ts'
 import type { BufferPool } from '../hal/block-device.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
 import { openFilesMax } from '../hal/open-files.ts'
-import { InitiatorNames } from '../iscsi/names.ts'
-import { type Auth, type AuthGroup, checkedGroup } from '../target/iscsi/auth.ts'
 import { tryListener } from '../target/iscsi/listen.ts'
 import { IscsiServer } from '../target/iscsi/portal.ts'
-import {
-  type PortalGroup,
-  type TargetInit,
-  TargetNode,
-  TargetRegistry,
-} from '../target/iscsi/target-node.ts'
+import { type PortalGroup, TargetNode, TargetRegistry } from '../target/iscsi/target-node.ts'
 import { createDeviceServer } from '../target/scsi/device-server.ts'
 import type { LunMapping } from '../target/scsi/types.ts'
-import type { AuthConfig, Config, DeviceConfig, PortalConfig, TargetConfig } from './config.ts'
-import { AUTH_NONE } from './config-checks.ts'
-import type { ListenAddress } from './config-schema.ts'
+import {
+  count,
+  overlaps,
+  type Parts,
+  partsOf,
+  portalGroup,
+  portsOf,
+  targetInit,
+} from './appliance-parts.ts'
+import type { Config, DeviceConfig, PortalConfig, TargetConfig } from './config.ts'
 import { DeviceSlots } from './device-slots.ts'
 import { ExportGuard } from './export-guard.ts'
 import type { Origin } from './identity-draft.ts'
@@ -44,15 +44,6 @@ export interface ApplianceOptions {
   readonly identities: IdentityStore
   readonly clock: Clock
   readonly log: Logger
-}
-
-/** What targets are made of, beside their own rows. */
-interface Parts {
-  readonly config: Config
-  readonly auth: ReadonlyMap<string, AuthGroup>
-  /** Relative target port identifiers, by target name and portal name with a blank between. */
-  readonly portIds: ReadonlyMap<string, number>
-  readonly readOnlyDevices: ReadonlySet<string>
 }
 
 export class Appliance {
@@ -262,14 +253,15 @@ export class Appliance {
   }
 
   /**
-   * Is a changed device the same one for the same users: another word on its label, or a drive of a volume that a LUN named
-   * by mistake and names no more?
+   * Is a changed device the same one for the same users: another timeout, another word on its label, or a drive of a
+   * volume that a LUN named by mistake and names no more?
    */
   #staysOpen(next: DeviceConfig): boolean {
     const { name, path, readOnly, exported } = next
     const now = this.devices.config(name)
     const provider = this.topology.providers.get(name)
     if (!provider || now?.path !== path || now.readOnly !== readOnly) return false
+    if (now.exported === exported && now.label === next.label) return true
     if (provider.opaque) return exported
     return now.exported && [...provider.consumers].some((one) => one.owner)
   }
@@ -378,86 +370,4 @@ export class Appliance {
     }
     this.server.refresh()
   }
-}
-
-function partsOf(config: Config, portIds: ReadonlyMap<string, number>): Parts {
-  return {
-    config,
-    auth: new Map(config.auth.map((group) => [group.name, authGroup(group)])),
-    portIds,
-    readOnlyDevices: new Set(
-      config.devices.flatMap(({ name, readOnly }) => (readOnly ? [name] : [])),
-    ),
-  }
-}
-
-/** How the identity store names the port of a target on a portal. */
-function portOf({ name }: Pick<TargetConfig, 'name'>, portal: string): string {
-  return `${name} ${portal}`
-}
-
-function portsOf(target: TargetConfig): string[] {
-  return target.portals.map((portal) => portOf(target, portal))
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`
-}
-
-function authGroup(group: AuthConfig): AuthGroup {
-  return checkedGroup({
-    name: group.name,
-    ...(group.chap === undefined ? {} : { chap: group.chap }),
-    ...(group.mutual === undefined ? {} : { mutual: group.mutual }),
-    ...(group.initiators === undefined ? {} : { initiators: new InitiatorNames(group.initiators) }),
-  })
-}
-
-function authOf(names: readonly string[], groups: ReadonlyMap<string, AuthGroup>): Auth {
-  if (names.includes(AUTH_NONE)) return AUTH_NONE
-  return names.map((name) => defined(groups.get(name), `auth group ${name}`))
-}
-
-function targetInit(
-  target: TargetConfig,
-  portals: ReadonlyMap<string, PortalGroup>,
-  auth: ReadonlyMap<string, AuthGroup>,
-  luns: ReadonlyMap<number, LunMapping>,
-  portIds: ReadonlyMap<string, number> = new Map(),
-): TargetInit {
-  return {
-    name: target.name,
-    alias: target.alias,
-    portalGroups: target.portals.flatMap((name) => portals.get(name) ?? []),
-    auth: authOf(target.auth, auth),
-    luns,
-    ...(target.access === undefined ? {} : { access: target.access }),
-    portIds: new Map(
-      target.portals.flatMap((name) => {
-        const id = portIds.get(portOf(target, name))
-        return id === undefined ? [] : [[name, id] as const]
-      }),
-    ),
-  }
-}
-
-function portalGroup(
-  portal: PortalConfig,
-  tag: number,
-  groups: ReadonlyMap<string, AuthGroup>,
-): PortalGroup {
-  return {
-    name: portal.name,
-    tag,
-    listen: portal.listen,
-    advertise: portal.advertise,
-    digests: portal.digests,
-    discoveryAuth: authOf(portal.discoveryAuth, groups),
-  }
-}
-
-/** Could two listening sockets be in each other's way? `::` may take IPv4 as well. */
-function overlaps(a: ListenAddress, b: ListenAddress): boolean {
-  const isEvery = ({ host }: ListenAddress): boolean => host === '0.0.0.0' || host === '::'
-  return a.port === b.port && (a.host === b.host || isEvery(a) || isEvery(b))
 }

@@ -58,6 +58,7 @@ export function aVolume(over: Partial<VolumeReport> = {}): VolumeReport {
     name: 'db',
     uuid: '00000000-0000-4000-8000-000000000001',
     className: 'vinum',
+    set: 'vinum-00000000',
     state: 'up',
     health: 'HEALTHY',
     sizeBytes: 6001196802048,
@@ -182,7 +183,7 @@ export class ControlRig {
       sessions: () => this.sessions,
       initiatorsOf: (target, lun) => initiatorsOf(this.sessions, target, lun),
       targetLoad: () => ({
-        pool: { totalBytes: 0, freeBytes: 0, leased: 0 },
+        pool: { totalBytes: 0, freeBytes: 0, keptBytes: 0, leased: 0 },
         connections: 0,
         sessions: this.sessions.length,
         sendQueueBytes: 0,

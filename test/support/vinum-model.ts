@@ -104,6 +104,7 @@ export function buildModel(spec: ModelSpec): VinumModel {
       readPolicy: 'round-robin',
       preferredPlexUuid: undefined,
       mapSlot: model.volumes.length,
+      moreMapSlots: undefined,
     }
     model = { ...model, volumes: [...model.volumes, volume] }
     for (const [index, text] of plexes.entries()) model = addPlex(model, volume, index, text)
@@ -321,6 +322,7 @@ export const modelArbitrary: fc.Arbitrary<VinumModel> = fc
         readPolicy: 'round-robin',
         preferredPlexUuid: undefined,
         mapSlot: index,
+        moreMapSlots: undefined,
       })),
     }
     for (const [index, seed] of plexes.entries()) model = growModel(model, index, seed, jobs)

@@ -32,7 +32,7 @@ export interface FoundLabel {
 }
 
 export interface LabelProblem {
-  /** As in "sdb carries …". */
+  /** As in `sdb …`: `carries a Plexus label for 1 GiB; the disk is 512 MiB now`. */
   readonly text: string
   /** A sentence for people; `NAME` stands for the device. */
   readonly action: string
@@ -158,6 +158,7 @@ async function tryRead(
 
 // What is the matter.
 
+const REPLACE = 'replace the drive: plexus volume replace VOLUME DRIVE NEW-DEVICE'
 const CLEAR = 'to give up what is on it: plexus device clear-label NAME'
 
 /**
@@ -169,28 +170,30 @@ async function overwritten(
   end: 'front' | 'end',
 ): Promise<LabelProblem | undefined> {
   const found = await deviceContents(device).catch(() => [])
-  const foreign = found.filter(({ kind }) => kind !== 'plexus')
+  // A header of FreeBSD's is that of a conversion that was cut off.
+  const foreign = found.filter(({ kind, name }) => kind !== 'plexus' && name !== 'vinum')
   if (foreign.length === 0) return undefined
   return {
-    text: `a Plexus label whose ${end} was overwritten (${formatContents(foreign)})`,
+    text: `carries a Plexus label whose ${end} was overwritten (${formatContents(foreign)})`,
     action: `If the disk is still the drive that it was: plexus device restore-label NAME; ${CLEAR}`,
     restorable: true,
   }
 }
 
-function labelFor({ mediaBytes }: Anchor): string {
+/** `a Plexus label for 1 GiB`. */
+export function labelFor({ mediaBytes }: Pick<Anchor, 'mediaBytes'>): string {
   return `a Plexus label for ${formatSize(mediaBytes)}`
 }
 
 const NO_SLOT: LabelProblem = {
-  text: 'a Plexus label whose end was overwritten, with all that its slots held',
-  action: `Replace the drive: plexus volume replace; ${CLEAR}`,
+  text: 'carries a Plexus label whose end was overwritten, with all that its slots held',
+  action: `${REPLACE}; ${CLEAR}`,
   restorable: false,
 }
 
 function otherBlocks(front: Anchor): LabelProblem {
   return {
-    text: `${labelFor(front)} with blocks of ${front.blockBytes} bytes, which this disk does not have`,
+    text: `carries ${labelFor(front)} with blocks of ${front.blockBytes} bytes, which this disk does not have`,
     action: `Connect it so that its blocks have ${front.blockBytes} bytes, as before; ${CLEAR}`,
     restorable: false,
   }
@@ -198,10 +201,8 @@ function otherBlocks(front: Anchor): LabelProblem {
 
 function shrunk(front: Anchor, sizeBytes: number): LabelProblem {
   return {
-    text: `${labelFor(front)}; the disk is ${formatSize(sizeBytes)} now, and what lay behind that is lost`,
-    action:
-      `Give it back its size of at least ${front.mediaBytes} bytes if that brings the data back, or replace the drive: ` +
-      `plexus volume replace; ${CLEAR}`,
+    text: `carries ${labelFor(front)}; the disk is ${formatSize(sizeBytes)} now, and what lay behind that is lost`,
+    action: `Give it back its size of at least ${front.mediaBytes} bytes if that brings the data back, or ${REPLACE}; ${CLEAR}`,
     restorable: false,
   }
 }
@@ -210,7 +211,7 @@ function twoLabels(front: Anchor, end: Anchor, restorable: boolean): LabelProble
   const restore = restorable ? 'plexus device restore-label NAME goes by the front; ' : ''
   return {
     text:
-      `two Plexus labels: at the front that of drive ${front.deviceUuid} for ${formatSize(front.mediaBytes)}, at the ` +
+      `carries two Plexus labels: at the front that of drive ${front.deviceUuid} for ${formatSize(front.mediaBytes)}, at the ` +
       `end that of drive ${end.deviceUuid} for ${formatSize(end.mediaBytes)}; one disk was copied over another one`,
     action: `If the front is what counts, ${restore}${CLEAR}`,
     restorable,

@@ -41,7 +41,7 @@ export const FRONT_PLACES: readonly [number, number] = [60 * KIB, 132 * KIB]
 
 const ROUND_BYTES = 64 * KIB
 const SLOT_BYTES = { min: 64 * KIB, max: 1 * MIB, share: 1024 }
-const MAP_BYTES = { min: 128 * KIB, max: 4 * MIB, share: 512 }
+const MAP_BYTES = { min: 128 * KIB, max: 16 * MIB, share: 512 }
 const JOURNAL_BYTES = { min: 256 * KIB, max: 64 * MIB, share: 256 }
 /** From this size on the data begins at 1 MiB, as partitions do; before it 64 KiB must do. */
 const LARGE_MEDIA_BYTES = 64 * MIB

@@ -20,6 +20,9 @@ import { Bio } from './bio.ts'
 import type { Provider } from './provider.ts'
 import type { AccessCounts, Geom } from './types.ts'
 
+/** Attached, but not opened. */
+export const NO_ACCESS: AccessCounts = { read: 0, write: 0, exclusive: 0 }
+
 export class Consumer implements BlockDevice {
   readonly provider: Provider
   /** The geom above, or undefined for a logical unit or a tool. */

@@ -21,6 +21,13 @@ export interface ProviderInit {
   readonly watch?: RequestWatch | undefined
 }
 
+/** Whose a provider is, by its label. */
+export interface ProviderLabel {
+  readonly driveUuid: string
+  /** Why it takes no part in its set, or not as it should: what is the matter, and what to do. */
+  readonly problem?: { readonly text: string; readonly action: string } | undefined
+}
+
 export class Provider {
   name: string
   readonly geom: Geom
@@ -31,6 +38,8 @@ export class Provider {
   readonly consumers = new Set<Consumer>()
   /** Sums over the consumers (GEOM's acr, acw, ace). */
   readonly access = { read: 0, write: 0, exclusive: 0 }
+  /** The label that was found on it when it was last tasted. */
+  label: ProviderLabel | undefined
   /** Why it serves no more; set once, when it is orphaned. */
   error: PlexusError | undefined
   readonly #onReleased = new Set<() => void>()
@@ -101,4 +110,12 @@ export class Provider {
     if (this.#geometry.sizeBytes === before) return
     for (const consumer of [...this.consumers]) consumer.tell('resized')
   }
+}
+
+/** Are these two paths of one disk? undefined: what the kernel knows of them does not tell. */
+export function isSameMedium(one: Provider, two: Provider): boolean | undefined {
+  const [a, b] = [one.identity, two.identity]
+  if (a.wwid !== undefined && b.wwid !== undefined) return a.wwid === b.wwid
+  if (a.serial === undefined || b.serial === undefined) return undefined
+  return a.serial === b.serial && a.vendor === b.vendor && a.model === b.model
 }

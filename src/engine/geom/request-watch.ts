@@ -37,7 +37,7 @@ interface Surroundings {
 }
 
 export class RequestWatch {
-  readonly limitMs: number
+  limitMs: number
   readonly #name: string
   readonly #around: Surroundings
   readonly #onOverdue: (reason: PlexusError) => void

@@ -4,6 +4,7 @@
  * classes and logical units attach to what it offers.
  */
 import { assert } from '../../base/assert.ts'
+import { formatSize } from '../../base/bytes.ts'
 import type { Clock } from '../../base/clock.ts'
 import { PlexusError } from '../../base/errors.ts'
 import type { Kernels } from '../../base/kernels.ts'
@@ -12,7 +13,7 @@ import type { Random } from '../../base/random.ts'
 import { didYouMean } from '../../base/suggest.ts'
 import type { GeomReport } from '../../control/reports.ts'
 import type { BlockDevice, BufferPool } from '../../hal/block-device.ts'
-import { type Anchor, readAnchor } from './anchor.ts'
+import { type Anchor, type FoundLabel, findLabel, type LabelProblem } from './anchor.ts'
 import { Consumer } from './consumer.ts'
 import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
@@ -112,7 +113,7 @@ export class Topology {
     // From now on, not from its turn on: a device may come and go while other changes run.
     geom.unsubscribe = device.onEvent((event) => {
       if (event === 'gone') void this.#removeDisk(geom, goneError(device.path))
-      else void this.change(async () => geom.resized())
+      else void this.change(() => this.#resized(geom))
     })
     if (!this.#disks.has(name) || this.#disks.get(name)?.removed) this.#disks.set(name, geom)
     return this.change(async () => {
@@ -130,6 +131,20 @@ export class Topology {
       await this.tastePending()
       return geom.provider
     })
+  }
+
+  /** A disk has another size: who holds it hears of it; what nobody holds may carry a label that can be used now. */
+  async #resized(geom: DiskGeom): Promise<void> {
+    if (!this.#geoms.has(geom)) return
+    const { name, sizeBytes: before, consumers } = geom.provider
+    geom.resized()
+    const { sizeBytes } = geom.provider
+    if (sizeBytes === before) return
+    const sizes = `${formatSize(before)} before, ${formatSize(sizeBytes)} now`
+    this.events.emit('warning', 'device-resized', name, `device ${name} has another size: ${sizes}`)
+    if (consumers.size > 0) return
+    this.tasteAgain(geom.provider)
+    await this.tastePending()
   }
 
   /** The device is gone, or is taken away on purpose: whatever stands on it is orphaned. Resolves when done. */
@@ -254,7 +269,10 @@ export class Topology {
   async #taste(provider: Provider): Promise<void> {
     if (provider.opaque) return
     try {
-      const anchor = await this.#readAnchor(provider)
+      const found = await this.#findLabel(provider)
+      provider.label = found && { driveUuid: found.anchor.deviceUuid }
+      if (found?.problem) return this.labelProblem(provider, found.anchor, found.problem)
+      const anchor = found?.anchor
       for (const one of this.classes) {
         if (one.name === provider.geom.className) continue
         if (anchor && anchor.className !== one.name) continue
@@ -284,10 +302,27 @@ export class Topology {
     )
   }
 
-  async #readAnchor(provider: Provider): Promise<Anchor | undefined> {
+  /** Says that a provider with a label is not used; `NAME` in the action stands for it. Kept until it is tasted again. */
+  labelProblem(
+    provider: Provider,
+    { deviceUuid: driveUuid }: Anchor,
+    { text, action }: Pick<LabelProblem, 'text' | 'action'>,
+  ): void {
+    const { name } = provider
+    const problem = { text, action: action.replaceAll('NAME', name) }
+    provider.label = { driveUuid, problem }
+    this.events.emit(
+      'critical',
+      'label-problem',
+      name,
+      `${name} is not used: it ${text}. ${problem.action}`,
+    )
+  }
+
+  async #findLabel(provider: Provider): Promise<FoundLabel | undefined> {
     const consumer = this.attach(provider, undefined, 'taste', { read: 1, write: 0, exclusive: 0 })
     try {
-      return await readAnchor(consumer)
+      return await findLabel(consumer)
     } finally {
       await consumer.close()
     }

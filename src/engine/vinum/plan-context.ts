@@ -4,9 +4,10 @@
  */
 import type { Random } from '../../base/random.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
-import type { Provider } from '../geom/provider.ts'
+import { isSameMedium, type Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import { byUuid, type VinumModel } from './model/model.ts'
+import { setName } from './naming.ts'
 import type { Candidate, PlanContext } from './plan.ts'
 import type { SetDrive } from './set/drive.ts'
 
@@ -17,6 +18,7 @@ export interface ContextParts {
   readonly drives: ReadonlyMap<string, SetDrive>
   readonly candidates: ReadonlyMap<string, Candidate>
   readonly inDoubt: PlanContext['inDoubt']
+  readonly setOf?: PlanContext['setOf']
   readonly random: Random
 }
 
@@ -32,6 +34,7 @@ export function contextOf(parts: ContextParts): PlanContext {
     },
     isPresent: (driveUuid) => drives.get(driveUuid)?.present ?? false,
     inDoubt,
+    setOf: parts.setOf ?? (() => setName(model.setUuid)),
     random,
   }
 }
@@ -56,6 +59,9 @@ export async function examine(
       blockBytes,
       readOnly: features.readOnly,
       inUse,
+      twin: [...topology.providers.values()].find(
+        (other) => other !== provider && isSameMedium(other, provider),
+      )?.name,
       contents: inUse ? '' : await contentsOf(topology, provider),
     })
   }

@@ -21,6 +21,8 @@ export interface Candidate {
   readonly readOnly: boolean
   /** Who holds it, if somebody does: `lun`, `vinum drive d1`. */
   readonly inUse: string | undefined
+  /** Another provider that is a path to the same disk. */
+  readonly twin: string | undefined
   /** Foreign data that was found, in words: `ext4 "home"`. Empty: blank. */
   readonly contents: string
 }
@@ -35,6 +37,8 @@ export interface PlanContext {
   isPresent(driveUuid: string): boolean
   /** May copies of the volume, or its data and parity, not agree (control/reports.ts, DoubtReport)? */
   inDoubt(volumeUuid: string): boolean
+  /** Name of the set that an object of the model belongs to. */
+  setOf(uuid: string): string
   readonly random: Random
 }
 

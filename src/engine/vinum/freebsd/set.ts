@@ -95,6 +95,10 @@ export class FreebsdSet implements Geom, VinumHost {
     return defined(this.#model, 'the configuration of an assembled set')
   }
 
+  offeredAs(volumeUuid: string): string | undefined {
+    return this.#volumes.get(volumeUuid)?.provider.name
+  }
+
   // Devices that come and go: inside a topology change.
 
   /** A device with a valid header of FreeBSD's. True when the set holds it; {@link assemble} takes it into account. */

@@ -6,6 +6,7 @@ import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { JobPlan } from '../../geom/job.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { RegionValidity } from '../io/validity.ts'
+import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
   type JobRecord,
@@ -55,7 +56,7 @@ function reviving(plex: Plex): readonly PlacedSubdisk[] {
 
 /** What the subdisks that a job fills lack: what the map marks, and for a full copy all that it has not reached. */
 function missingOf(setup: JobSetup, { volume, totalBytes }: JobTarget) {
-  return missingRanges(setup.record, totalBytes, volume?.map?.snapshot().ranges() ?? [])
+  return missingRanges(setup.record, totalBytes, volume?.map?.marked ?? [])
 }
 
 export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
@@ -226,7 +227,7 @@ export const FINISH: Partial<
     const grown = { ...plex, growth: undefined }
     const size = sizeOfPlex(grown, subdisksOf(next, plex.uuid))
     const plexes = replaceRecord(next.plexes, { ...grown, parityValidBytes: size })
-    return derive(withVolumeSize({ ...next, plexes }, plex.volumeUuid))
+    return allotMapSlots(derive(withVolumeSize({ ...next, plexes }, plex.volumeUuid)))
   },
   move(model, record) {
     const subdisk = byUuid(model.subdisks, record.targetUuid)

@@ -106,8 +106,10 @@ export interface VolumeRecord {
   readonly readPolicy: ReadPolicy
   /** For `prefer`. */
   readonly preferredPlexUuid: string | undefined
-  /** Its pair of 4 KiB blocks in the map area of each of its drives (dirty-regions.ts); unique in the set. */
+  /** Its pair of 4 KiB blocks in the map area of each of its drives (map-slots.ts); unique in the set. */
   readonly mapSlot: number
+  /** Pairs for the further blocks of a large volume. */
+  readonly moreMapSlots: readonly number[] | undefined
 }
 
 export interface JobRecord {

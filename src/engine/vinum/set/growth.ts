@@ -4,7 +4,7 @@
 import { PlexusError } from '../../../base/errors.ts'
 import { GROWTH_TURN_MS } from '../../../base/limits.ts'
 import type { Job } from '../../geom/job.ts'
-import type { IntentMap } from '../io/dirty-regions.ts'
+import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { GrowOptions, Window } from '../jobs/grow.ts'
 import type { BackupArea } from '../jobs/grow-backup.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'
@@ -94,7 +94,7 @@ export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
 
 /** A window is a write as far as the map goes, which ends with the content of the volume. */
 async function announce(
-  map: IntentMap | undefined,
+  map: WriteIntentBitmap | undefined,
   { offsetBytes, lengthBytes }: Window,
 ): Promise<(whole: boolean) => void> {
   const bytes = Math.min(lengthBytes, (map?.sizeBytes ?? 0) - offsetBytes)
@@ -104,7 +104,7 @@ async function announce(
   })
   if (error) map.leave(offsetBytes, bytes)
   if (error) throw error
-  return (whole) => (whole ? map.leave(offsetBytes, bytes) : map.keep(offsetBytes, bytes))
+  return (whole) => (whole ? map.leave(offsetBytes, bytes) : map.leaveUnsynced(offsetBytes, bytes))
 }
 
 /** Journal areas of the drives that are there, the largest first. */

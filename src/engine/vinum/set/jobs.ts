@@ -14,6 +14,7 @@ import { resyncPlan } from '../jobs/mirror-jobs.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
 import { type JobCommits, type JobSetup, outOfService } from '../jobs/setup.ts'
 import { FINISH, type JobTarget, PLANS, PROGRESS, withoutMove } from '../jobs/table.ts'
+import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
   type JobRecord,
@@ -27,7 +28,7 @@ import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex, Subdisk } from '../runtime.ts'
 import { GrowthTurns, growthCommits } from './growth.ts'
 import type { VinumSet } from './vinum-set.ts'
-import { isRedundant, type RunningVolume } from './volume.ts'
+import type { RunningVolume } from './volume.ts'
 
 /**
  * Adds the jobs that bring every volume up to date. What a subdisk missed is in the volume's intent map: whoever
@@ -65,7 +66,7 @@ export class SetJobs {
       const job = this.#running.get(record.id)
       const target = job && this.#target(record)
       if (!job) this.#startRecord(record)
-      else if (target) job.setNames(target.name, target.volume?.record.name)
+      else if (target) job.setNames(target.name, target.volume?.name)
     }
     for (const volume of this.#set.objects.volumes.values()) this.#startResync(volume)
   }
@@ -81,7 +82,7 @@ export class SetJobs {
       const after = plexesOf(next, record.uuid)
       // Where copies may differ the first one is the truth: another one must not take its place unseen.
       const truthLeaves = after.length > 0 && after[0]?.uuid !== plexes[0]?.record.uuid
-      if (truthLeaves && map && map.held.length > 0) throw inDoubt(record.name)
+      if (truthLeaves && map && !map.isSynced) throw inDoubt(record.name)
       const isSame =
         after.length === plexes.length &&
         after.every(({ uuid }, index) => isSamePlex(next, uuid, plexes[index]))
@@ -137,7 +138,7 @@ export class SetJobs {
     const { objects, model } = this.#set
     const volume = objects.volumes.get(record.targetUuid)
     if (volume) {
-      return { name: volume.record.name, volume, totalBytes: volume.record.sizeBytes }
+      return { name: volume.name, volume, totalBytes: volume.record.sizeBytes }
     }
     const plex = objects.plexes.get(record.targetUuid)
     const subdisk = objects.subdisks.get(record.targetUuid)
@@ -154,7 +155,7 @@ export class SetJobs {
     return {
       record,
       object: target.name,
-      volume: target.volume?.record.name,
+      volume: target.volume?.name,
       totalBytes: target.totalBytes,
       commits: this.#commits(record),
     }
@@ -263,7 +264,7 @@ export class SetJobs {
   /** What of a volume is in doubt: see {@link DoubtReport}. */
   doubtOf(volumeUuid: string): DoubtReport | undefined {
     const volume = this.#set.objects.volumes.get(volumeUuid)
-    const bytes = volume?.map?.held.reduce((sum, { length }) => sum + length, 0) ?? 0
+    const bytes = volume?.map?.unsyncedBytes ?? 0
     if (!volume || bytes === 0) return undefined
     const dueMs = this.#resyncs.get(volume)
     const leftMs = dueMs === undefined ? undefined : Math.max(0, dueMs - this.#set.clock.nowMs())
@@ -276,7 +277,7 @@ export class SetJobs {
     this.#resyncs.set(volume, this.#set.clock.nowMs() + RESYNC_RETRY_MS)
     this.#set.clock.after(RESYNC_RETRY_MS, () => {
       this.#resyncs.delete(volume)
-      this.#set.soon(`the resync of ${volume.record.name}`, async () => {
+      this.#set.soon(`the resync of ${volume.name}`, async () => {
         if (this.#set.objects.volumes.get(volume.record.uuid) === volume) this.#startResync(volume)
       })
     })
@@ -340,13 +341,13 @@ export class SetJobs {
   #startResync(volume: RunningVolume): void {
     const { map, record } = volume
     const id = resyncId(record)
-    if (!map || map.held.length === 0 || this.#running.has(id)) return
+    if (!map || map.isSynced || this.#running.has(id)) return
     if (volume.plexes.some(awaitedColumn)) return
     for (const plex of volume.plexes) {
       // With a column missing, what parity says is the best that there is, unless another plex has all. The prewrite
       // log will close this hole (spec/vinum.md, 8.1).
       if (!(plex instanceof Raid5Plex)) continue
-      plex.doubt = new RegionValidity(map.held)
+      plex.doubt = new RegionValidity(map.unsynced)
       // By the operator's word, perhaps.
       if (plex.subdisks.every(({ record }) => record.state === 'up')) {
         this.#left.delete(plex.record.uuid)
@@ -363,8 +364,8 @@ export class SetJobs {
         limitBytesPerSecond: undefined,
         mismatches: 0,
       },
-      object: record.name,
-      volume: record.name,
+      object: volume.name,
+      volume: volume.name,
       totalBytes: map.sizeBytes,
       // The map is its record.
       commits: {
@@ -380,9 +381,9 @@ export class SetJobs {
         ...setup,
         host: this.#set,
         plexes: volume.plexes,
-        regions: map.held,
+        nextUnsynced: (offset, mostBytes) => map.nextUnsynced(offset, mostBytes),
         fixParity: (plex, offset, length) => this.#fixParity(plex, offset, length),
-        onEqual: (offset, length) => map.agree(offset, length),
+        onEqual: (offset, length) => map.markSynced(offset, length),
       }),
     )
   }

@@ -16,6 +16,7 @@ import { newUuid } from '../../../base/random.ts'
 import { planAnchor } from '../../geom/anchor.ts'
 import { MAP_PAIR_BYTES } from '../../geom/anchor-layout.ts'
 import { alignmentOf, allocate, freeExtents } from '../model/allocation.ts'
+import { mapSlotsOf } from '../model/map-slots.ts'
 import type {
   DriveRecord,
   Organization,
@@ -213,7 +214,7 @@ function bytesOf(plex: PlexLayout, sizes: readonly number[] | undefined): number
 
 /** Adds the record of a volume without plexes; `sizeBytes` when it is known already. */
 export function newVolume(draft: Draft, name: string, sizeBytes: number | undefined): VolumeRecord {
-  const taken = new Set(draft.model.volumes.map((one) => one.mapSlot))
+  const taken = new Set(draft.model.volumes.flatMap(mapSlotsOf))
   let mapSlot = 0
   while (taken.has(mapSlot)) mapSlot++
   const volume: VolumeRecord = {
@@ -224,6 +225,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
     readPolicy: 'round-robin',
     preferredPlexUuid: undefined,
     mapSlot,
+    moreMapSlots: undefined,
   }
   draft.addVolume(volume)
   const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
@@ -316,7 +318,7 @@ export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: O
 /** The name that the default rule gives, or the next free number where that one is taken. */
 export function childName(
   draft: Draft,
-  type: 'plex' | 'subdisk',
+  type: 'drive' | 'plex' | 'subdisk',
   prefix: string,
   first: number,
 ): string {

@@ -8,6 +8,7 @@ import { PlexusError } from '../../../base/errors.ts'
 import type { PlanStep } from '../../../control/reports.ts'
 import { jobsForAll } from '../jobs/plans.ts'
 import { appended } from '../model/lists.ts'
+import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -214,7 +215,10 @@ export class Draft {
 
   /** The plan. The model stays the same object where nothing changed, so that nothing is written. */
   finish(): Plan {
-    if (this.model !== this.context.model) this.derive()
+    if (this.model !== this.context.model) {
+      this.derive()
+      this.model = allotMapSlots(this.model)
+    }
     return {
       model: this.model,
       steps: this.#steps,

@@ -12,6 +12,7 @@ import type {
   VinumModel,
   VolumeRecord,
 } from '../model/model.ts'
+import { setName } from '../naming.ts'
 
 export type ObjectType = 'volume' | 'plex' | 'subdisk' | 'drive'
 
@@ -92,7 +93,9 @@ export function checkNewName(model: VinumModel, type: ObjectType, name: string, 
   const refuse = (kind: 'invalid' | 'exists', message: string): never => {
     throw new PlexusError(kind, { op, subject: name, message })
   }
-  if (!NAME.test(name)) {
+  // Of another set, where there are several (naming.ts).
+  const own = `${setName(model.setUuid)}/`
+  if (!NAME.test(name.startsWith(own) ? name.slice(own.length) : name)) {
     refuse(
       'invalid',
       `"${name}" cannot be the name of a ${type}; use letters, digits and . _ + : @ -, a letter or digit first`,

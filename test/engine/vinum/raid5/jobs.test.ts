@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { CursorValidity, RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
+import { RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
 import { PARITY_LAYOUTS } from '../../../../src/engine/vinum/model/model.ts'
 import {
   checkStep,
@@ -8,6 +8,7 @@ import {
   rebuildStep,
   resyncStep,
 } from '../../../../src/engine/vinum/raid5/jobs.ts'
+import { CursorValidity } from '../../../support/cursor-validity.ts'
 import { pattern, Raid5Rig } from '../../../support/raid5-rig.ts'
 import { setState, settle } from '../../../support/vinum-host.ts'
 
