@@ -153,7 +153,7 @@ const resize: Method = {
         if (text === undefined) continue
         return { dryRun, steps: [{ text, object: name }], warnings: [], jobs: [] }
       }
-      const text = 'is no drive of a set that is in operation; plexus device show tells what it is'
+      const text = `is no drive of a set that is in operation; plexus device show ${name} tells what it is`
       throw refusal('invalid', 'resize', name, text)
     })
   },

@@ -158,6 +158,7 @@ async function tryRead(
 
 // What is the matter.
 
+const REPLACE = 'replace the drive: plexus volume replace VOLUME DRIVE NEW-DEVICE'
 const CLEAR = 'to give up what is on it: plexus device clear-label NAME'
 
 /**
@@ -186,7 +187,7 @@ export function labelFor({ mediaBytes }: Pick<Anchor, 'mediaBytes'>): string {
 
 const NO_SLOT: LabelProblem = {
   text: 'carries a Plexus label whose end was overwritten, with all that its slots held',
-  action: `Replace the drive: plexus volume replace; ${CLEAR}`,
+  action: `${REPLACE}; ${CLEAR}`,
   restorable: false,
 }
 
@@ -201,9 +202,7 @@ function otherBlocks(front: Anchor): LabelProblem {
 function shrunk(front: Anchor, sizeBytes: number): LabelProblem {
   return {
     text: `carries ${labelFor(front)}; the disk is ${formatSize(sizeBytes)} now, and what lay behind that is lost`,
-    action:
-      `Give it back its size of at least ${front.mediaBytes} bytes if that brings the data back, or replace the drive: ` +
-      `plexus volume replace; ${CLEAR}`,
+    action: `Give it back its size of at least ${front.mediaBytes} bytes if that brings the data back, or ${REPLACE}; ${CLEAR}`,
     restorable: false,
   }
 }

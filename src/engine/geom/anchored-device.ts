@@ -11,7 +11,6 @@ import { alignUp, type ByteRange } from '../../base/bytes.ts'
 import { crc32c } from '../../base/crc32c.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { allocateAligned } from '../../hal/aligned-pool.ts'
-import type { AlignedBuffer } from '../../hal/block-device.ts'
 import { flush, readAt, writeAt, writeZeroes } from '../../hal/io.ts'
 import { AnchorAreas } from './anchor-areas.ts'
 import {
@@ -77,7 +76,6 @@ export class AnchoredDevice extends AnchorAreas {
   /** The slots are read before the first commit after opening. */
   #knowsSlots: boolean
   #busy = false
-  #slot: AlignedBuffer | undefined
 
   private constructor(device: AnchorTarget, anchor: Anchor, isNew: boolean) {
     super(device, anchor)
@@ -261,10 +259,10 @@ export class AnchoredDevice extends AnchorAreas {
     assert(payload.length <= payloadRoom(place), 'a configuration fits its place')
     const header: SlotHeader = { ...commit, anchor, payloadBytes: payload.length }
     const length = alignUp(SLOT_HEADER_ROOM_BYTES + payload.length, anchor.blockBytes)
-    const buffer = this.#slotBuffer(length)
+    // Of its own: a disk that does not answer may still have that of an earlier write.
+    const buffer = allocateAligned(length)
     encodeSlotHeader(header, buffer.bytes.subarray(0, SLOT_HEADER_ROOM_BYTES))
     payload.copy(buffer.bytes, SLOT_HEADER_ROOM_BYTES)
-    buffer.bytes.fill(0, SLOT_HEADER_ROOM_BYTES + payload.length)
     await writeAt(this.device, buffer, place.offset)
   }
 
@@ -321,11 +319,5 @@ export class AnchoredDevice extends AnchorAreas {
     return (
       anchor.deviceUuid === deviceUuid && anchor.setUuid === setUuid && anchor.newestSlot === index
     )
-  }
-
-  #slotBuffer(length: number): AlignedBuffer {
-    if (!this.#slot || this.#slot.bytes.length < length) this.#slot = allocateAligned(length)
-    const { bytes, address } = this.#slot
-    return { bytes: bytes.subarray(0, length), address }
   }
 }

@@ -27,6 +27,7 @@ import { resizeDrive } from './set/sizes.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
+import { destroyedVolumes } from './verbs/undelete.ts'
 
 export function createVinumClass(options: RegistryOptions): GeomClass {
   return new VinumClass(options)
@@ -104,15 +105,16 @@ class VinumClass implements GeomClass {
       return verb.show(this.#wholeContext(topology, isOfOne ? set : undefined), parameters)
     }
     const { set: named, parameters } = address(verb.spec, given, this.#sets.assembled, shown)
-    const set = named ?? this.#defaultFor(verb)
+    const set = named ?? (await this.#owner(verb, parameters)) ?? this.#defaultFor(verb)
     const tape = new RandomTape(topology.random)
     const candidates = await examine(topology, verb.devices?.(parameters) ?? [])
     const drives = set?.drives ?? new Map()
     const inDoubt = this.#inDoubt
+    const kept = verb.needsKept && set ? await this.#sets.history(set) : this.#sets.keeps
     const planOn = (stored: VinumModel): Plan => {
       const random = tape.rewound()
       const model = withShownNames(stored, shown)
-      const context = contextOf({ topology, model, drives, candidates, inDoubt, random })
+      const context = contextOf({ topology, model, drives, candidates, inDoubt, kept, random })
       const plan = verb.plan(context, parameters)
       const next = plan.model === model ? stored : withBareNames(plan.model)
       checkNames(next, stored, topology, this.#sets)
@@ -120,6 +122,17 @@ class VinumClass implements GeomClass {
     }
     if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
     return this.#carryOut(verb, planOn, set, topology)
+  }
+
+  /** The set that had a destroyed volume which the verb looks for. */
+  async #owner(verb: PlanningVerb, parameters: VerbParameters): Promise<VinumSet | undefined> {
+    const wanted = verb.needsKept?.(parameters)
+    if (wanted === undefined) return undefined
+    for (const set of this.#sets.assembled) {
+      const destroyed = destroyedVolumes((await this.#sets.history(set)) ?? [], set.model)
+      if (destroyed.some(({ name }) => name === wanted)) return set
+    }
+    return undefined
   }
 
   /** The set of a verb that names nothing. Throws `invalid` where it is about one of several sets as a whole. */

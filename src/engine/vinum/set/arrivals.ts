@@ -124,6 +124,7 @@ export async function loseDevice(
   const consumer = drive.drop()
   if (consumer) set.closeSoon(consumer)
   set.refresh()
+  if (consumer?.features.volatileWriteCache) set.objects.loseCache(drive)
   const { name } = drive.record
   const text = `drive ${name} is gone: ${reason.message}`
   drive.goneSince = set.topology.events.emit('critical', 'drive-down', name, text).time

@@ -73,7 +73,7 @@ export class Copies {
 
 const NEXT =
   'Disconnect the one that is not wanted, or take it out of the configuration; if it is a copy, plexus device clear-label ' +
-  'frees it. Several paths to one disk cannot be used together yet'
+  'NAME frees it. Several paths to one disk cannot be used together yet'
 
 function inUse(drive: string, device: string): { text: string; action: string } {
   return {

@@ -44,6 +44,7 @@ export class SetRegistry {
     this.#memory = memory
     this.#options = {
       intentRegionBytes,
+      owed: new Map(),
       onFailed: (failed) => this.#failed(failed),
       nameFor: (set, volume) => this.#nameFor(set, volume),
     }
@@ -86,6 +87,16 @@ export class SetRegistry {
 
   exportedAs(name: string): string | undefined {
     return this.#memory?.exportedAs(name)
+  }
+
+  /** Nothing yet of what is kept; undefined where nothing is. */
+  get keeps(): readonly KeptConfiguration[] | undefined {
+    return this.#memory && []
+  }
+
+  /** All that is kept of a set, the newest first; undefined where nothing is remembered. */
+  async history({ uuid }: VinumSet): Promise<readonly KeptConfiguration[] | undefined> {
+    return this.#memory?.history(uuid)
   }
 
   /** Keeps the configuration of a set beside its drives. Returns a warning where that fails: they have it. */

@@ -75,7 +75,7 @@ export async function resizeDrive(
 }
 
 /** Throws `in-use` while a growth may have its only copy of a window in the journal that would move. */
-function checkResize({ model }: VinumSet, { record }: SetDrive): void {
+function checkResize({ model }: VinumSet, { record, device }: SetDrive): void {
   const growing = model.plexes.find(({ growth }) => growth !== undefined)
   if (!growing) return
   throw new PlexusError('in-use', {
@@ -83,7 +83,8 @@ function checkResize({ model }: VinumSet, { record }: SetDrive): void {
     subject: record.name,
     message:
       `drive ${record.name}: its disk has grown; that cannot be used while plex ${growing.name} grows, which keeps data ` +
-      'in the journals of the drives. When it has ended: plexus device resize',
+      'in the journals of the drives. When it has ended: ' +
+      `plexus device resize ${device}`,
   })
 }
 

@@ -55,6 +55,8 @@ export interface SetOptions {
   readonly nameFor: (set: VinumSet, volume: VolumeRecord) => string
   /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
   readonly intentRegionBytes: number | undefined
+  /** Flushes that volumes of sets that have failed owe (VolumeIo.owed), by UUID: paid when they are assembled again. */
+  readonly owed: Map<string, PlexusError>
 }
 
 export class VinumSet implements Geom, VinumHost {
@@ -400,6 +402,11 @@ export class VinumSet implements Geom, VinumHost {
       `${this.name} is not served any more: ${error.message}`,
     )
     for (const provider of this.providers) provider.error ??= error
+    // Nobody knows what becomes of the drives' caches from here on.
+    for (const [uuid, { io }] of this.#objects?.volumes ?? []) {
+      io.loseCache()
+      if (io.owed) this.options.owed.set(uuid, io.owed)
+    }
     this.options.onFailed(this)
   }
 
