@@ -4,6 +4,7 @@
  * waits. `BOOTS=1` in the environment adds one start to each history, and takes an hour.
  */
 import t from 'tap'
+import type { VoterCopy } from '../../src/engine/geom/anchor-quorum.ts'
 import * as quorum from '../../src/engine/geom/anchor-quorum.ts'
 import { explore, type ModelOptions, type Rules } from './quorum-model.ts'
 
@@ -40,22 +41,27 @@ for (const [what, world] of WORLDS) {
   })
 }
 
+/** Each copy as `change` makes it. */
+function changed(change: (copy: VoterCopy) => VoterCopy): Pick<Rules, 'choose'> {
+  return { choose: (copies) => quorum.choose(copies.map(change)) }
+}
+
 /** Rules that are broken, and a world in which the model finds it. */
 const BROKEN: readonly [string, Partial<Rules>, Partial<ModelOptions>][] = [
   [
     'W without half of the voters before',
     { counts: ({ voters }, has) => voters.every(has) },
-    { drives: 3, boots: 3 },
+    { drives: 3, failures: true, boots: 2 },
   ],
   [
-    'K forgotten: always the slot that the anchor does not name',
-    { placeOf: (named, other) => (!named && other ? 'named' : 'other') },
-    { drives: 3, boots: 4 },
+    'N and R without the voters before',
+    changed((copy) => ({ ...copy, commits: copy.commits.map((one) => ({ ...one, before: [] })) })),
+    { witness: true, failures: true, boots: 2 },
   ],
   [
-    'what was chosen is said to be relied upon although nobody knows',
-    { baseOf: (choice, line) => quorum.baseOf({ ...choice, isCertain: true }, line) },
-    { boots: 4, drives: 3, failures: true },
+    'a slot that cannot be read had nothing',
+    changed((copy) => ({ ...copy, claimed: undefined })),
+    { rot: true },
   ],
   [
     'a set that waits is served',
@@ -68,9 +74,15 @@ const BROKEN: readonly [string, Partial<Rules>, Partial<ModelOptions>][] = [
     {},
   ],
   [
-    'every drive that comes back is one whose misses are known',
-    { standingOf: () => 'behind' },
-    { failures: true, force: 1 },
+    'every drive that is here is current',
+    {
+      choose: (copies) => {
+        const choice = quorum.choose(copies)
+        const current = new Set(copies.map(({ uuid }) => uuid))
+        return choice.kind === 'serve' ? { ...choice, current } : choice
+      },
+    },
+    { failures: true },
   ],
 ]
 
