@@ -19,6 +19,7 @@ import {
   byUuid,
   type JobRecord,
   plexesOf,
+  type SubdiskRecord,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
@@ -32,10 +33,15 @@ import type { RunningVolume } from './volume.ts'
 
 /**
  * Adds the jobs that bring every volume up to date. What a subdisk missed is in the volume's intent map: whoever
- * makes a copy that the map knows nothing of has marked all of it.
+ * makes a copy that the map knows nothing of has marked all of it. `outdated`: UUIDs of those that lack other writes.
  */
-export function startNeededJobs(model: VinumModel, random: Random): VinumModel {
-  const isTracked = ({ plexUuid }: { readonly plexUuid: string | undefined }): boolean => {
+export function startNeededJobs(
+  model: VinumModel,
+  random: Random,
+  outdated: readonly string[] = [],
+): VinumModel {
+  const isTracked = ({ plexUuid, uuid }: SubdiskRecord): boolean => {
+    if (outdated.includes(uuid)) return false
     const volumeUuid = byUuid(model.plexes, plexUuid)?.volumeUuid
     return volumeUuid !== undefined && isRedundant(model, volumeUuid)
   }

@@ -25,7 +25,7 @@ import { demoteSubdisks, loseDrives, returnDrives, withoutAbsent } from '../mode
 import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from '../model/model.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
-import { loseDevice, openMember, returnMember, tellFailed } from './arrivals.ts'
+import { fillOutdated, loseDevice, openMember, returnMember, tellFailed } from './arrivals.ts'
 import { type Change, ConfigStore, type StoreStart } from './config-store.ts'
 import { Demotions } from './demotions.ts'
 import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
@@ -212,14 +212,14 @@ export class VinumSet implements Geom, VinumHost {
     }
     this.#openStore(start, startAfter(choice, here))
     this.#objects = new SetObjects(this)
-    await this.#objects.loadMaps(start)
+    const outdated = await this.#objects.loadMaps(start)
     // Who is missing is out of service durably before anything is served.
     await this.commit((model) => {
       // What a crash has cut off is committed again before it counts (geom/anchor-quorum.ts, rule S).
       const next = settled ? model : { ...model }
       const present = [...this.#drives.values()].filter((drive) => drive.present)
       const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
-      return returnDrives(this.withLosses(next), devices)
+      return fillOutdated(this, returnDrives(this.withLosses(next), devices), outdated)
     })
     await this.objects.reshape()
     for (const member of late) await returnMember(this, member)
