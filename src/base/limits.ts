@@ -34,10 +34,12 @@ export const PIECE_STEP_BYTES = 64 * KIB
 /** A task whose handler finds the pool empty waits so long, and is then TASK SET FULL. */
 export const POOL_WAIT_MS = 10_000
 
-/** Operations of one device that are with the kernel at once; the rest waits in order. */
+/** Operations of one device that are with the kernel at once, fewer where many share the ring; the rest waits in order. */
 export const DEVICE_QUEUE_DEPTH = 256
-/** Submission entries of the io_uring of one process. */
-export const RING_ENTRIES = 1024
+/** Discards and write-zeroes of one device that are with the kernel at once: each may hold a thread for long. */
+export const DEVICE_RANGE_DEPTH = 2
+/** Submission entries of the io_uring of one process: seven devices have their whole depth within half of it. */
+export const RING_ENTRIES = 4096
 /** Submission entries handed over in one io_uring_enter, so that the event loop stays fair. */
 export const RING_BATCH = 64
 /** Wait after the kernel took no submission for lack of memory. */
@@ -48,6 +50,12 @@ export const IO_THREADS = 8
 export const IO_RETRIES = 16
 /** How often an open device is looked at for a change of size or for its loss. */
 export const DEVICE_POLL_MS = 3_000
+/** A disk that does not answer a request within this time is called down, unless its configuration says otherwise. */
+export const DEVICE_TIMEOUT_MS = 30_000
+export const DEVICE_TIMEOUT_MS_MIN = 1_000
+export const DEVICE_TIMEOUT_MS_MAX = 3_600_000
+/** How often the requests under way to a disk are looked at: a request is overdue up to so much later. */
+export const ANSWER_LOOK_MS = 1_000
 /** Zeroes written at once where a device cannot zero a range by itself. */
 export const ZERO_WRITE_BYTES = 1 * MIB
 /** Bytes of one discard or write-zeroes call to the kernel, so that none lasts too long. */
@@ -97,6 +105,11 @@ export const STRANGER_LOG_LINES = 10
 /** Peers that have an allowance of their own; those beyond share one. */
 export const STRANGER_LOG_PEERS = 32
 export const STRANGER_LOG_PERIOD_MS = 10_000
+/** Events of logins and ends of sessions that one initiator can cause at one target in a period. */
+export const SESSION_EVENTS = 6
+export const SESSION_EVENT_PERIOD_MS = 600_000
+/** The same refused login is one event in this time, however often it is tried. */
+export const REFUSED_EVENT_PERIOD_MS = 3_600_000
 /** From accept to full feature phase. */
 export const LOGIN_TIMEOUT_MS = 15_000
 export const NOP_INTERVAL_MS = 15_000
@@ -251,6 +264,9 @@ export const INTENT_BLOCKS_AT_ONCE = 32
 export const INTENT_CLEAR_REGIONS = 65_536
 /** A set of drives that fails sooner than this after its assembly is assembled again only after this time. */
 export const SET_RETRY_MS = 10_000
+
+/** How often a set looks whether its witness can be written, so that a read-only folder is noticed before a disk fails. */
+export const WITNESS_PROBE_MS = 5 * 60_000
 /** Name of a vinum object or job. */
 export const NAME_BYTES = 63
 /** Units looked at to tell whether a piece of a volume has a valid copy; odd geometries beyond it count as without. */
@@ -284,8 +300,15 @@ export const CONTROL_QUEUE_BYTES = 4 * MIB
 export const CONTROL_IDLE_MS = 60_000
 /** The longest that `wait` holds a request open; the client asks again. */
 export const CONTROL_WAIT_MS = 30_000
+/** A command that only looks gives up after this time: the daemon hangs. */
+export const CONTROL_LOOK_MS = 5_000
+/** How often a command that follows something looks for a daemon that has ended. */
+export const CONTROL_RECONNECT_MS = 1_000
 /** A client gives the daemon this long for an answer; verbs that label many devices take a while. */
 export const CONTROL_ANSWER_MS = 120_000
+/** Configurations of a set of drives that are kept in the state folder, and sets of which some are. */
+export const SET_CONFIGURATIONS_KEPT = 20
+export const SETS_KEPT = 32
 /** Backups of the configuration that are kept. */
 export const CONFIG_BACKUPS = 20
 
@@ -303,6 +326,9 @@ export const RAID5_JOB_BYTES = 4 * MIB
 export const RAID5_SLICE_MIN_BYTES = 64 * KIB
 /** After a read error in a check, a unit is read in pieces of this size, and only bad ones are written again. */
 export const RAID5_REPAIR_BYTES = 64 * KIB
+
+/** A resize of a drive copies its map and journal in pieces of this size. */
+export const RESIZE_COPY_BYTES = 1 * MIB
 
 /** Checks the relations between limits; called at start and by a test. */
 export function assertLimits(): void {

@@ -1,14 +1,19 @@
 /** The columns of every list, by method: what -o can name, and what is shown when it says nothing. */
+import { formatSize } from '../base/bytes.ts'
 import type {
   BackupReport,
   DeviceContents,
   DeviceReport,
+  JobList,
   LunReport,
   SessionReport,
   TargetReport,
 } from '../control/daemon-reports.ts'
+import { methodName, STAT } from '../control/daemon-verbs.ts'
 import { formatDuration } from '../control/duration.ts'
+import type { NopRow } from '../control/nop-verbs.ts'
 import type { EventReport, GeomReport, JobReport } from '../control/reports.ts'
+import type { VerbSpec } from '../control/verb-spec.ts'
 import type { Column } from './render.ts'
 import { DRIVE_COLUMNS, PLEX_COLUMNS, SUBDISK_COLUMNS, VOLUME_COLUMNS } from './vinum.ts'
 
@@ -18,13 +23,15 @@ export interface ListView {
   readonly columns: readonly Column<never>[]
   /** Said instead of a table without lines. */
   readonly empty: string
+  /** A line below the table. */
+  readonly footer?: (answer: never) => string
 }
 
 function view<T>(key: string, empty: string, columns: readonly Column<T>[]): ListView {
   return { key, empty, columns: columns as readonly Column<never>[] }
 }
 
-const JOBS = view<JobReport>('jobs', 'no job runs', [
+const JOB_TABLE = view<JobReport>('jobs', 'no job runs', [
   { name: 'id', value: (job) => job.id },
   { name: 'kind', value: (job) => job.kind },
   { name: 'object', value: (job) => job.object },
@@ -42,6 +49,12 @@ const JOBS = view<JobReport>('jobs', 'no job runs', [
   { name: 'error', value: (job) => job.error, extra: true },
 ])
 
+const JOBS: ListView = {
+  ...JOB_TABLE,
+  footer: ({ limitBytesPerSecond: limit }: JobList) =>
+    limit === undefined ? '' : `  all jobs together: at most ${formatSize(limit)}/s\n`,
+}
+
 export const EVENT_COLUMNS: readonly Column<EventReport>[] = [
   { name: 'time', value: (event) => event.time },
   { name: 'severity', value: (event) => event.severity, kind: 'state' },
@@ -50,6 +63,11 @@ export const EVENT_COLUMNS: readonly Column<EventReport>[] = [
   { name: 'message', value: (event) => event.message },
   { name: 'sequence', value: (event) => event.sequence, kind: 'number', extra: true },
 ]
+
+function faultText({ op, kind, probability, left }: NopRow['faults'][number]): string {
+  const how = probability < 1 ? ` with probability ${probability}` : ''
+  return `${op} ${kind}${how}${left === undefined ? '' : `, ${left} left`}`
+}
 
 export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
   'device.list': view<DeviceReport>('devices', 'the configuration has no devices', [
@@ -98,6 +116,8 @@ export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
     { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
     { name: 'block', value: (one) => one.blockBytes, kind: 'number' },
     { name: 'read-only', value: (one) => one.readOnly },
+    { name: 'naa', value: (one) => one.naa, extra: true },
+    { name: 'serial', value: (one) => one.serial, extra: true },
     { name: 'sessions', value: (one) => one.sessions.join(', ') },
   ]),
   'session.list': view<SessionReport>('sessions', 'nobody is logged in', [
@@ -116,9 +136,29 @@ export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
     { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
     { name: 'path', value: (one) => one.path },
   ]),
+  'nop.list': view<NopRow>(
+    'nops',
+    'there are no nop providers; plexus nop create PROVIDER makes one',
+    [
+      { name: 'name', value: (one) => one.name },
+      { name: 'provider', value: (one) => one.provider },
+      { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
+      { name: 'read-delay-ms', value: (one) => one.readDelayMs, kind: 'number' },
+      { name: 'write-delay-ms', value: (one) => one.writeDelayMs, kind: 'number' },
+      { name: 'faults', value: (one) => one.faults.map(faultText).join(', ') },
+      { name: 'tears', value: (one) => one.tears, kind: 'number' },
+      { name: 'failed', value: (one) => one.failed, kind: 'number' },
+      { name: 'torn', value: (one) => one.torn, kind: 'number' },
+    ],
+  ),
   'volume.list': view('volumes', 'there are no volumes', VOLUME_COLUMNS),
   'vinum.ld': view('drives', 'there are no drives', DRIVE_COLUMNS),
   'vinum.lv': view('volumes', 'there are no volumes', VOLUME_COLUMNS),
   'vinum.lp': view('plexes', 'there are no plexes', PLEX_COLUMNS),
   'vinum.ls': view('subdisks', 'there are no subdisks', SUBDISK_COLUMNS),
+}
+
+/** Is the answer of a verb one table, with columns to choose and to sort by? */
+export function isTable(spec: VerbSpec): boolean {
+  return spec === STAT || methodName(spec) in LIST_VIEWS
 }

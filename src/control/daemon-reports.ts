@@ -11,21 +11,13 @@ import type {
   JobReport,
   OutputVersion,
   PlanReport,
+  ProblemReport,
   VolumeReport,
 } from './reports.ts'
 
 /** What every answer begins with; the server puts it there. */
 export interface Answer {
   readonly outputVersion: OutputVersion
-}
-
-/** Something beside the volumes that wants attention. */
-export interface ProblemReport {
-  readonly object: string
-  readonly health: Health
-  readonly message: string
-  /** What to type next. */
-  readonly action: string
 }
 
 export interface StatusReport {
@@ -101,6 +93,10 @@ export interface LunReport {
   readonly sizeBytes: number | undefined
   readonly blockBytes: number | undefined
   readonly readOnly: boolean
+  /** By which initiators know it, whatever it is called: hexadecimal digits, and the unit serial number. */
+  readonly naa: string | undefined
+  readonly serial: string | undefined
+  /** Hosts that are logged in and see it. */
   readonly sessions: readonly string[]
 }
 
@@ -142,6 +138,8 @@ export interface TargetLoad {
   readonly pool: {
     readonly totalBytes: number
     readonly freeBytes: number
+    /** What disks that do not answer have not returned. */
+    readonly keptBytes: number
     /** Leases that are out: data of commands in flight, answers on their way. */
     readonly leased: number
   }
@@ -194,7 +192,11 @@ export interface BackupReport {
 export type VolumeList = { readonly volumes: readonly VolumeReport[] }
 export type DeviceList = { readonly devices: readonly DeviceReport[] }
 export type ProbeList = { readonly devices: readonly DeviceContents[] }
-export type JobList = { readonly jobs: readonly JobReport[] }
+export type JobList = {
+  readonly jobs: readonly JobReport[]
+  /** Of all jobs together; undefined: none. */
+  readonly limitBytesPerSecond?: number | undefined
+}
 export type EventList = { readonly events: readonly EventReport[] }
 export type GeomList = { readonly geoms: readonly GeomReport[] }
 export type TargetList = { readonly targets: readonly TargetReport[] }
@@ -204,4 +206,4 @@ export type BackupList = { readonly backups: readonly BackupReport[] }
 export type DiffReport = { readonly steps: readonly string[]; readonly file: string }
 export type NameList = { readonly names: readonly string[] }
 export type TextReport = { readonly text: string }
-export type { PlanReport }
+export type { PlanReport, ProblemReport }

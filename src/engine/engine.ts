@@ -12,10 +12,13 @@ import { JobManager } from './geom/job.ts'
 import { Topology } from './geom/topology.ts'
 import type { GeomClass } from './geom/types.ts'
 import { createNopClass } from './nop/nop-class.ts'
+import type { SetMemory } from './vinum/set/memory.ts'
+import type { WitnessStore } from './vinum/set/witness.ts'
 import { createVinumClass } from './vinum/vinum-class.ts'
 
 const CLASSES: readonly ((options: EngineOptions) => GeomClass)[] = [
-  ({ intentRegionBytes }) => createVinumClass(intentRegionBytes),
+  ({ intentRegionBytes, memory, witness }) =>
+    createVinumClass({ intentRegionBytes, memory, witness }),
   createNopClass,
 ]
 
@@ -29,6 +32,10 @@ export interface EngineOptions {
   readonly now: () => Date
   /** The least region of vinum's intent maps, bytes; the simulator's volumes are small. Undefined: 1 MiB. */
   readonly intentRegionBytes?: number
+  /** Of sets that were here before; undefined: nothing is remembered. */
+  readonly memory?: SetMemory
+  /** Where vinum's sets keep a vote on this machine; undefined: they have no witness. */
+  readonly witness?: WitnessStore
 }
 
 /** An empty graph with all classes. */

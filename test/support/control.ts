@@ -19,7 +19,9 @@ import { socketPaths } from '../../src/control/protocol.ts'
 import type { DriveReport, JobReport, VolumeReport } from '../../src/control/reports.ts'
 import { type Config, parseConfig } from '../../src/daemon/config.ts'
 import { ControlServer } from '../../src/daemon/control-server.ts'
+import type { DeviceFacts } from '../../src/daemon/device-memory.ts'
 import type { ControlContext } from '../../src/daemon/methods/context.ts'
+import { initiatorsOf } from '../../src/daemon/methods/facts.ts'
 import { controlMethods } from '../../src/daemon/methods/table.ts'
 import { planChanges } from '../../src/daemon/reconcile.ts'
 import type { UnitReport } from '../../src/daemon/unit-slots.ts'
@@ -56,6 +58,7 @@ export function aVolume(over: Partial<VolumeReport> = {}): VolumeReport {
     name: 'db',
     uuid: '00000000-0000-4000-8000-000000000001',
     className: 'vinum',
+    set: 'vinum-00000000',
     state: 'up',
     health: 'HEALTHY',
     sizeBytes: 6001196802048,
@@ -126,12 +129,14 @@ export class ControlRig {
   readonly dir = mkdtempSync(join(tmpdir(), 'plexus-control-'))
   readonly fake: FakeClass
   readonly topology: Topology
-  readonly server: ControlServer
+  server: ControlServer
+  readonly #context: ControlContext
   readonly device = new MemoryDevice({ sizeBytes: 16 * MIB, path: '/dev/d1' })
   readonly configFile = join(this.dir, 'plexus.yaml')
   sessions: SessionInfo[] = []
   units: readonly UnitReport[] = []
   reloads = 0
+  readonly remembered = new Map<string, DeviceFacts>()
   failReload: PlexusError | undefined
   config: Config
   readonly #sockets: Socket[] = []
@@ -161,14 +166,24 @@ export class ControlRig {
       now: () => NOW,
       config: () => this.config,
       plan: (next) => planChanges(this.config, next),
+      check: async (next) => {
+        if (this.failReload) throw this.failReload
+        return planChanges(this.config, next)
+      },
+      namesPeers: true,
+      remembered: (name) => this.remembered.get(name),
+      limitJobs: async (bytesPerSecond) => {
+        this.topology.jobs.limitBytesPerSecond = bytesPerSecond
+      },
       devices: () => [
         { name: 'd1', path: '/dev/d1', ready: true, reason: undefined },
         { name: 'd2', path: '/dev/d2', ready: false, reason: 'no such file' },
       ],
       units: () => this.units,
       sessions: () => this.sessions,
+      initiatorsOf: (target, lun) => initiatorsOf(this.sessions, target, lun),
       targetLoad: () => ({
-        pool: { totalBytes: 0, freeBytes: 0, leased: 0 },
+        pool: { totalBytes: 0, freeBytes: 0, keptBytes: 0, leased: 0 },
         connections: 0,
         sessions: this.sessions.length,
         sendQueueBytes: 0,
@@ -179,13 +194,28 @@ export class ControlRig {
         return ['change target iqn.2026-01.lab.plexus:db']
       },
     }
-    this.server = new ControlServer({ context, methods: controlMethods(this.topology) })
+    this.#context = context
+    this.server = this.#newServer()
   }
 
   async start(): Promise<this> {
     await this.topology.addDevice('d1', this.device)
     await this.server.listen(this.dir)
     return this
+  }
+
+  #newServer(): ControlServer {
+    return new ControlServer({
+      context: this.#context,
+      methods: controlMethods(this.topology),
+    })
+  }
+
+  /** The daemon ends and comes again, as clients see it. */
+  async restart(): Promise<void> {
+    await this.server.close()
+    this.server = this.#newServer()
+    await this.server.listen(this.dir)
   }
 
   async stop(): Promise<void> {
@@ -273,6 +303,9 @@ export class TestTerminal implements Terminal {
   /** `answers`: what is typed when it is asked; none: nobody can be asked. */
   constructor(answers?: readonly string[]) {
     this.#answers = answers && [...answers]
+    this.rested = new Promise((resolve) => {
+      this.#rest = resolve
+    })
   }
 
   get canAsk(): boolean {
@@ -298,9 +331,18 @@ export class TestTerminal implements Terminal {
     throw Object.assign(new Error('no such file'), { code: 'ENOENT' })
   }
 
+  /** Resolves when a command rests for the first time, having asked the daemon. */
+  readonly rested: Promise<void>
+  #rest: () => void = () => {}
+
   sleep(): Promise<void> {
-    return new Promise((resolve) => setImmediate(resolve))
+    this.#rest()
+    if (this.interrupted) throw new Error('interrupted')
+    return new Promise((resolve) => setTimeout(resolve, 5))
   }
+
+  /** As Ctrl-C: a command that goes on for ever ends at its next rest. */
+  interrupted = false
 
   nowMs(): number {
     return performance.now()

@@ -10,13 +10,14 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { assert, defined } from '../../src/base/assert.ts'
-import { alignDown, parseSize } from '../../src/base/bytes.ts'
+import { alignDown, alignUp, type ByteRange, parseSize } from '../../src/base/bytes.ts'
 import { KIB, MIB } from '../../src/base/limits.ts'
 import { type Random, uuidText } from '../../src/base/random.ts'
 import { planAnchor } from '../../src/engine/geom/anchor.ts'
-import { alignmentOf, allocate, largestExtent } from '../../src/engine/vinum/model/allocation.ts'
+import { alignmentOf, allocate, freeExtents } from '../../src/engine/vinum/model/allocation.ts'
 import {
   type DriveRecord,
+  emptyModel,
   type JobRecord,
   ORGANIZATIONS,
   type Organization,
@@ -56,14 +57,8 @@ export function seededRandom(seed = 'seed'): Random {
 }
 
 export const EMPTY_MODEL: VinumModel = {
-  setUuid: uuidOf('set'),
+  ...emptyModel(uuidOf('set')),
   generation: 1,
-  votersBefore: [],
-  drives: [],
-  subdisks: [],
-  plexes: [],
-  volumes: [],
-  jobs: [],
 }
 
 export function driveRecord(name: string, mediaBytes: number, blockBytes = 512): DriveRecord {
@@ -77,6 +72,7 @@ export function driveRecord(name: string, mediaBytes: number, blockBytes = 512):
     blockBytes,
     dataStartBytes,
     dataEndBytes,
+    last: undefined,
   }
 }
 
@@ -386,4 +382,15 @@ function growModel(model: VinumModel, index: number, seed: PlexSeed, jobs: boole
     if (jobs) next = withJob(next, 'move', first.name, { cursorBytes: 4096 })
   }
   return next
+}
+
+/** The largest free extent in whole multiples of the drive's alignment. Length 0: none. */
+export function largestExtent(model: VinumModel, drive: DriveRecord): ByteRange {
+  let best: ByteRange = { offset: 0, length: 0 }
+  for (const one of freeExtents(model, drive)) {
+    const offset = alignUp(one.offset, alignmentOf(drive))
+    const length = alignDown(one.offset + one.length, alignmentOf(drive)) - offset
+    if (length > best.length) best = { offset, length }
+  }
+  return best
 }

@@ -1,43 +1,40 @@
 /**
  * A device with an anchor: formatting, committing and reading the configuration of its class, and the areas
  * beside it (docs/on-disk-format.md). A commit is atomic: a slot is written and flushed, then the anchor names it,
- * and that is flushed too; whatever is cut off in between, the device has a whole configuration. The slot is the older
- * one, unless the newest is known to be good for nothing (rule K of anchor-quorum.ts). What counts is then repeated in
- * the other slot, so that one that cannot be read later costs nothing. Used by the sets of the classes;
- * anchor-quorum.ts chooses among the devices of a set.
+ * and that is flushed too; whatever is cut off in between, the device has a whole configuration. Which slot, rule K of
+ * anchor-quorum.ts says. A commit that counts gets a second copy in the other slot, which says so: a slot that cannot
+ * be read later costs nothing. Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
  */
-import { assert } from '../../base/assert.ts'
+import { assert, defined } from '../../base/assert.ts'
 import { alignUp, type ByteRange } from '../../base/bytes.ts'
 import { crc32c } from '../../base/crc32c.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { allocateAligned } from '../../hal/aligned-pool.ts'
-import type { AlignedBuffer, BlockDevice } from '../../hal/block-device.ts'
 import { flush, readAt, writeAt, writeZeroes } from '../../hal/io.ts'
+import { AnchorAreas } from './anchor-areas.ts'
 import {
   ANCHOR_VERSION,
-  type CommitId,
   decodeSlotHeader,
-  encodeAnchor,
   encodeSlotHeader,
+  NO_COMMIT,
   type SlotHeader,
 } from './anchor-codec.ts'
+import { type AnchorTarget, wipeEnds, wipeLabel, writeFront } from './anchor-ends.ts'
 import {
   type Anchor,
   type AnchorLayout,
-  MAP_BLOCK_BYTES,
-  MAP_PAIR_BYTES,
   payloadRoom,
   planAnchor,
   SLOT_HEADER_ROOM_BYTES,
 } from './anchor-layout.ts'
-
-/** What an anchor can be on: a device, a consumer. */
-export type AnchorTarget = Pick<BlockDevice, 'submit' | 'geometry' | 'path'>
+import { type CommitId, isSameCommit, placeOf } from './anchor-quorum.ts'
 
 export interface Slot extends CommitId {
   readonly payload: Buffer
-  /** What this commit followed. */
-  readonly previous: CommitId | undefined
+  /** What this commit is built on. */
+  readonly follows: CommitId | undefined
+  /** The last commit that was relied upon for certain when this was written. */
+  readonly relied: CommitId | undefined
 }
 
 /** What a device carries. */
@@ -52,10 +49,11 @@ export interface CommittedSlot extends Slot {
 }
 
 export interface CommitOptions {
-  /** The newest configuration goes, and not the older one, where there is one (anchor-quorum.ts, rule K). */
-  readonly overNewest?: boolean
-  /** What the set carries until then, whatever this device does. Default: what the device carries. */
+  /** Default: the UUID of the set, which is that of its first line. */
+  readonly line?: string | undefined
+  /** What the commit is built on: it stays in its slot. */
   readonly follows?: CommitId | undefined
+  readonly relied?: CommitId | undefined
 }
 
 export interface FormatOptions {
@@ -71,9 +69,7 @@ export interface FormatOptions {
   readonly keepSlots?: boolean
 }
 
-export class AnchoredDevice {
-  readonly device: AnchorTarget
-  #anchor: Anchor
+export class AnchoredDevice extends AnchorAreas {
   /** The commit that `anchor` names, if a slot has it whole. */
   #newest: Omit<Slot, 'payload'> | undefined
   /** Is that the slot which `anchor` names? */
@@ -83,16 +79,10 @@ export class AnchoredDevice {
   /** The slots are read before the first commit after opening. */
   #knowsSlots: boolean
   #busy = false
-  readonly #block: AlignedBuffer
-  #slot: AlignedBuffer | undefined
-  /** Blocks for the map that no write uses now. */
-  readonly #mapBuffers: AlignedBuffer[] = []
 
   private constructor(device: AnchorTarget, anchor: Anchor, isNew: boolean) {
-    this.device = device
-    this.#anchor = anchor
+    super(device, anchor)
     this.#knowsSlots = isNew
-    this.#block = allocateAligned(anchor.blockBytes)
   }
 
   /**
@@ -109,15 +99,16 @@ export class AnchoredDevice {
     )
     const { setUuid, className, deviceUuid } = options
     const identity = { version: ANCHOR_VERSION, deviceUuid, setUuid, className }
-    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, generation: 0, payloadCrc: 0 }
+    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, ...NO_COMMIT }
     const made = new AnchoredDevice(device, anchor, true)
-    await made.#wipeAnchor()
+    await wipeEnds(device, layout)
     const slots = options.keepSlots ? [] : layout.slots
     for (const range of [...slots, layout.map, layout.journal]) {
       if (range.length > 0) await writeZeroes(device, range)
     }
     await flush(device)
-    await made.#writeAnchor(anchor)
+    await made.writeAnchor(anchor)
+    await writeFront(device, anchor)
     return made
   }
 
@@ -126,23 +117,17 @@ export class AnchoredDevice {
     return new AnchoredDevice(device, anchor, false)
   }
 
-  /** As it is on the device now. */
-  get anchor(): Anchor {
-    return this.#anchor
+  get #anchor(): Anchor {
+    return this.current
+  }
+
+  set #anchor(anchor: Anchor) {
+    this.current = anchor
   }
 
   /** Bytes of configuration that fit. */
   get payloadRoom(): number {
     return Math.min(...this.#anchor.slots.map(payloadRoom))
-  }
-
-  /** Pairs of blocks in the map area; 0: the device has none. */
-  get mapSlots(): number {
-    return Math.floor(this.#anchor.map.length / MAP_PAIR_BYTES)
-  }
-
-  get journalBytes(): number {
-    return this.#anchor.journal.length
   }
 
   /**
@@ -153,7 +138,11 @@ export class AnchoredDevice {
    */
   async read(): Promise<CommittedSlot | undefined> {
     const { generation } = this.#anchor
-    const { newest, older } = await this.#readSlots()
+    const { newest, older, other } = await this.#readSlots()
+    // The second copy of a commit says that it counts.
+    if (newest && other && isSameCommit(newest, other)) {
+      return { ...newest, relied: other.relied, older: undefined, damaged: false }
+    }
     if (newest) return { ...newest, older, damaged: false }
     if (generation === 0) return undefined
     if (older) return { ...older, older: undefined, damaged: true }
@@ -169,17 +158,19 @@ export class AnchoredDevice {
   async #readSlots(): Promise<{
     readonly newest: Slot | undefined
     readonly older: Slot | undefined
+    /** In the slot that the anchor does not name. */
+    readonly other: Slot | undefined
   }> {
     const { generation, newestSlot } = this.#anchor
     const named = await this.#readSlot(newestSlot)
     const other = await this.#readSlot(newestSlot === 0 ? 1 : 0)
-    const newest = [named, other].find((slot) => slot?.generation === generation)
+    const newest = [named, other].find((slot) => slot && isSameCommit(slot, this.#anchor))
     const older = other && other.generation < generation ? other : undefined
     this.#newest = newest
     this.#namedHolds = newest !== undefined && newest === named
     this.#older = older
     this.#knowsSlots = true
-    return { newest, older }
+    return { newest, older, other }
   }
 
   /**
@@ -195,22 +186,27 @@ export class AnchoredDevice {
     )
     this.#busy = true
     try {
-      if (!this.#knowsSlots) await this.#readSlots()
-      if (options.overNewest && this.#namedHolds && this.#older) await this.#retreat(this.#older)
-      await this.#commit(generation, payload, options.follows)
+      await this.inPlace(async () => {
+        if (!this.#knowsSlots) await this.#readSlots()
+        const named = this.#namedHolds ? this.#newest : undefined
+        const other = this.#namedHolds ? this.#older : (this.#newest ?? this.#older)
+        const place = placeOf(named, other, options.follows)
+        if (place === 'retreat') await this.#retreat(defined(other, 'what the other slot has'))
+        const index = place === 'named' ? this.#anchor.newestSlot : this.#otherSlot
+        await this.#commit(index, generation, payload, options)
+      })
     } finally {
       this.#busy = false
     }
   }
 
   /** The older configuration is the committed one again, so that the newest may be written over. */
-  async #retreat(older: CommitId): Promise<void> {
+  async #retreat({ line, generation, payloadCrc }: CommitId): Promise<void> {
     const newestSlot = this.#otherSlot
-    const { generation, payloadCrc } = older
-    const anchor: Anchor = { ...this.#anchor, newestSlot, generation, payloadCrc }
+    const anchor: Anchor = { ...this.#anchor, newestSlot, line, generation, payloadCrc }
     this.#knowsSlots = false
     try {
-      await this.#writeAnchor(anchor)
+      await this.writeAnchor(anchor)
     } catch (error) {
       throw this.#commitError(error)
     }
@@ -222,21 +218,21 @@ export class AnchoredDevice {
     return this.#anchor.newestSlot === 0 ? 1 : 0
   }
 
-  async #commit(generation: number, payload: Buffer, follows?: CommitId): Promise<void> {
-    const { newestSlot } = this.#anchor
-    // A damaged slot is good for nothing, and the other one must not be risked.
-    const isDamaged = !this.#namedHolds && (this.#newest ?? this.#older) !== undefined
-    const index = isDamaged ? newestSlot : this.#otherSlot
-    const previous = follows ?? this.#newest ?? this.#older
+  async #commit(
+    index: 0 | 1,
+    generation: number,
+    payload: Buffer,
+    { line = this.#anchor.setUuid, follows, relied }: CommitOptions,
+  ): Promise<void> {
     const place = this.#anchor.slots[index]
     if (payload.length > payloadRoom(place)) throw this.#tooLarge(payload.length, place)
-    const payloadCrc = crc32c(payload)
-    const anchor: Anchor = { ...this.#anchor, newestSlot: index, generation, payloadCrc }
-    const commit = { generation, payloadCrc, previous }
+    const id: CommitId = { line, generation, payloadCrc: crc32c(payload) }
+    const anchor: Anchor = { ...this.#anchor, newestSlot: index, ...id }
+    const commit = { ...id, follows, relied }
     try {
       await this.#writeSlot(anchor, commit, payload)
       await flush(this.device)
-      await this.#writeAnchor(anchor)
+      await this.writeAnchor(anchor)
     } catch (error) {
       this.#knowsSlots = false
       throw this.#commitError(error)
@@ -248,8 +244,8 @@ export class AnchoredDevice {
   }
 
   /**
-   * Writes the committed configuration to the other slot too, once nobody needs what that has; nothing where `payload`
-   * is not what the device carries. Not flushed: whatever becomes of it, the slot that the anchor names has it. Throws as the device does.
+   * The commit counts: writes it to the other slot too, which says so; nothing where `payload` is not what the device
+   * carries. Not flushed: whatever becomes of it, the slot that the anchor names has it. Throws as the device does.
    */
   async repeat(payload: Buffer): Promise<void> {
     assert(!this.#busy, `${this.device.path}: one commit at a time`)
@@ -261,7 +257,10 @@ export class AnchoredDevice {
     this.#knowsSlots = false
     try {
       const anchor: Anchor = { ...this.#anchor, newestSlot: this.#otherSlot }
-      await this.#writeSlot(anchor, newest, payload)
+      const { line, generation, payloadCrc, follows } = newest
+      const relied = { line, generation, payloadCrc }
+      const commit = { ...relied, follows, relied }
+      await this.inPlace(() => this.#writeSlot(anchor, commit, payload))
       this.#older = undefined
       this.#knowsSlots = true
     } finally {
@@ -275,10 +274,10 @@ export class AnchoredDevice {
     assert(payload.length <= payloadRoom(place), 'a configuration fits its place')
     const header: SlotHeader = { ...commit, anchor, payloadBytes: payload.length }
     const length = alignUp(SLOT_HEADER_ROOM_BYTES + payload.length, anchor.blockBytes)
-    const buffer = this.#slotBuffer(length)
+    // Of its own: a disk that does not answer may still have that of an earlier write.
+    const buffer = allocateAligned(length)
     encodeSlotHeader(header, buffer.bytes.subarray(0, SLOT_HEADER_ROOM_BYTES))
     payload.copy(buffer.bytes, SLOT_HEADER_ROOM_BYTES)
-    buffer.bytes.fill(0, SLOT_HEADER_ROOM_BYTES + payload.length)
     await writeAt(this.device, buffer, place.offset)
   }
 
@@ -299,70 +298,10 @@ export class AnchoredDevice {
     })
   }
 
-  /** Makes the device nobody's, durably: after it readAnchor finds nothing. */
+  /** Makes the device nobody's, durably: after it findLabel finds nothing. */
   async clear(): Promise<void> {
     assert(!this.#busy, `${this.device.path}: clear outside commits`)
-    // The anchor first: slots without one mean nothing, an anchor without slots would be a damaged device.
-    await this.#wipeAnchor()
-    for (const slot of this.#anchor.slots) await writeZeroes(this.device, slot)
-    await flush(this.device)
-  }
-
-  /**
-   * The two blocks of a pair, as they are. Throws when one of them cannot be read: it may be the newer one, and
-   * the other one alone would hide what it says.
-   */
-  async readMapPair(index: number): Promise<[Buffer, Buffer]> {
-    const pair = allocateAligned(MAP_PAIR_BYTES)
-    await readAt(this.device, pair, this.#mapOffset(index))
-    return [pair.bytes.subarray(0, MAP_BLOCK_BYTES), pair.bytes.subarray(MAP_BLOCK_BYTES)]
-  }
-
-  /** Writes one block (4096 bytes) of a pair; with `fua` it is durable when this resolves. */
-  async writeMapBlock(
-    index: number,
-    which: 0 | 1,
-    block: Buffer,
-    options: { readonly fua?: boolean } = {},
-  ): Promise<void> {
-    assert(block.length === MAP_BLOCK_BYTES, 'a block of the map is whole')
-    const buffer = this.#mapBuffers.pop() ?? allocateAligned(MAP_BLOCK_BYTES)
-    try {
-      block.copy(buffer.bytes)
-      await writeAt(this.device, buffer, this.#mapOffset(index) + which * MAP_BLOCK_BYTES, options)
-    } finally {
-      this.#mapBuffers.push(buffer)
-    }
-  }
-
-  #mapOffset(index: number): number {
-    assert(index >= 0 && index < this.mapSlots, `${this.device.path}: has map slot ${index}`)
-    return this.#anchor.map.offset + index * MAP_PAIR_BYTES
-  }
-
-  /** `length` bytes of the journal area from `offset` in it, both whole blocks. */
-  async readJournal(offset: number, length: number): Promise<AlignedBuffer> {
-    const into = allocateAligned(length)
-    await readAt(this.device, into, this.#journalOffset(offset, length))
-    return into
-  }
-
-  /** Writes the whole of `from` to byte `offset` of the journal area; with `fua` durable when this resolves. */
-  async writeJournal(
-    offset: number,
-    from: AlignedBuffer,
-    options: { readonly fua?: boolean } = {},
-  ): Promise<void> {
-    await writeAt(this.device, from, this.#journalOffset(offset, from.bytes.length), options)
-  }
-
-  #journalOffset(offset: number, length: number): number {
-    const { journal } = this.#anchor
-    assert(
-      offset >= 0 && offset + length <= journal.length,
-      `${this.device.path}: bytes ${offset} to ${offset + length} lie in its journal`,
-    )
-    return journal.offset + offset
+    await wipeLabel(this.device, this.#anchor)
   }
 
   async #readSlot(index: 0 | 1): Promise<Slot | undefined> {
@@ -378,8 +317,8 @@ export class AnchoredDevice {
       await readAt(device, buffer, place.offset + SLOT_HEADER_ROOM_BYTES)
       const payload = buffer.bytes.subarray(0, header.payloadBytes)
       if (crc32c(payload) !== header.payloadCrc) return undefined
-      const { generation, payloadCrc, previous } = header
-      return { generation, payloadCrc, payload, previous }
+      const { line, generation, payloadCrc, follows, relied } = header
+      return { line, generation, payloadCrc, payload, follows, relied }
     } catch (error) {
       // A bad sector: the other slot may do. Anything else is no matter of this slot.
       if (error instanceof PlexusError && (error.kind === 'io' || error.kind === 'corrupt')) {
@@ -395,24 +334,5 @@ export class AnchoredDevice {
     return (
       anchor.deviceUuid === deviceUuid && anchor.setUuid === setUuid && anchor.newestSlot === index
     )
-  }
-
-  #slotBuffer(length: number): AlignedBuffer {
-    if (!this.#slot || this.#slot.bytes.length < length) this.#slot = allocateAligned(length)
-    const { bytes, address } = this.#slot
-    return { bytes: bytes.subarray(0, length), address }
-  }
-
-  async #writeAnchor(anchor: Anchor): Promise<void> {
-    encodeAnchor(anchor, this.#block.bytes)
-    await writeAt(this.device, this.#block, anchor.mediaBytes - anchor.blockBytes)
-    await flush(this.device)
-  }
-
-  async #wipeAnchor(): Promise<void> {
-    const { mediaBytes, blockBytes } = this.#anchor
-    this.#block.bytes.fill(0)
-    await writeAt(this.device, this.#block, mediaBytes - blockBytes)
-    await flush(this.device)
   }
 }

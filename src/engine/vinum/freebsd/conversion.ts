@@ -8,7 +8,7 @@ import { payloadRoom } from '../../geom/anchor-layout.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import { encodeModel } from '../model/codec.ts'
-import { plexesOf, subdisksOf, type VinumModel } from '../model/model.ts'
+import { type PlexRecord, plexesOf, subdisksOf, type VinumModel } from '../model/model.ts'
 import { checkModel } from '../model/model-check.ts'
 import { type ConversionPlan, planConversion } from './convert.ts'
 import { markFreebsdRemoved } from './format.ts'
@@ -41,7 +41,7 @@ export function prepareConversion(set: FreebsdSet, setUuid: string): Conversion 
     if (consumers.size === 0) continue
     throw refusal('in-use', name, `volume ${name} is in use; take its LUNs away first`)
   }
-  const model = { ...plan.model, setUuid, generation: 1, votersBefore: [] }
+  const model = { ...plan.model, setUuid, line: setUuid, generation: 1 }
   checkModel(model)
   const payload = encodeModel(model)
   for (const [uuid, { slots }] of plan.layouts) {
@@ -56,9 +56,22 @@ export function prepareConversion(set: FreebsdSet, setUuid: string): Conversion 
   return { plan, model, payload }
 }
 
+/** raid5 first. */
+const byParity = (a: PlexRecord, b: PlexRecord): number =>
+  Number(b.organization === 'raid5') - Number(a.organization === 'raid5')
+
 /** A copy that is not up now would become a native one that is not; FreeBSD can still mend it, or it is copied off. */
 function checkClean(model: VinumModel): void {
   for (const volume of model.volumes) {
+    const [raid5, other] = [...plexesOf(model, volume.uuid)].sort(byParity)
+    if (raid5?.organization === 'raid5' && other) {
+      throw refusal(
+        'unsupported',
+        volume.name,
+        `volume ${volume.name} has the raid5 plex ${raid5.name} and other plexes, which no native volume has; let FreeBSD remove ` +
+          'them, or copy the volume to a new one',
+      )
+    }
     const parts = plexesOf(model, volume.uuid).flatMap((plex) => [
       { type: 'plex', ...plex },
       ...subdisksOf(model, plex.uuid).map((one) => ({ type: 'subdisk', ...one })),

@@ -122,18 +122,17 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     }
     const state = this.#plex.rowState(this.#layout, this.#row, this.#readFailed)
     this.#state = state
-    const whole = planRow(state, clip(this.#sources, this.#position, this.#end))
-    const lanes = whole ? lanesOf(whole).length : 0
-    const bytes = this.#end - this.#position
-    // The plan of a slice may need one place more than that of the whole.
-    const room =
-      lanes * bytes > RAID5_SCRATCH_BYTES
-        ? alignDown(RAID5_SCRATCH_BYTES / (lanes + 1), PAGE_BYTES)
-        : bytes
-    this.#sliceEnd = this.#position + Math.min(room, bytes)
-    this.#slice = clip(this.#sources, this.#position, this.#sliceEnd)
-    // A gap between the parts may fill the whole slice: then its plan is empty.
-    const plan = this.#sliceEnd === this.#end ? whole : planRow(state, this.#slice)
+    let bytes = this.#end - this.#position
+    let plan: RowPlan | undefined
+    for (;;) {
+      this.#sliceEnd = this.#position + bytes
+      this.#slice = clip(this.#sources, this.#position, this.#sliceEnd)
+      plan = planRow(state, this.#slice)
+      this.#lanes = plan ? lanesOf(plan) : []
+      // Each slice has a plan of its own, which may need more columns than that of a longer one.
+      if (this.#lanes.length * bytes <= RAID5_SCRATCH_BYTES) break
+      bytes = alignDown(RAID5_SCRATCH_BYTES / this.#lanes.length, PAGE_BYTES)
+    }
     if (!plan) {
       const error = this.#plex.cannotStore(this.#layout, this.#row, this.#readError)
       // Nothing of it is stored in this row: whatever column it was for has missed it.
@@ -142,7 +141,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       return
     }
     this.#plan = plan
-    this.#lanes = lanesOf(plan)
     const bytesNeeded = this.#lanes.length * this.#sliceBytes
     if (bytesNeeded === 0) this.#writeColumns()
     else this.#plex.scratch.take(bytesNeeded, (lease) => this.#read(lease))

@@ -33,15 +33,16 @@ import type { RunningVolume } from './volume.ts'
 
 /**
  * Adds the jobs that bring every volume up to date. What a subdisk missed is in the volume's intent map: whoever
- * makes a copy that the map knows nothing of has marked all of it. `outdated`: UUIDs of those that lack other writes.
+ * makes a copy that the map knows nothing of has marked all of it. `unknown`: subdisks, by UUID, that are filled as a
+ * whole.
  */
 export function startNeededJobs(
   model: VinumModel,
   random: Random,
-  outdated: readonly string[] = [],
+  unknown: ReadonlySet<string> = new Set(),
 ): VinumModel {
-  const isTracked = ({ plexUuid, uuid }: SubdiskRecord): boolean => {
-    if (outdated.includes(uuid)) return false
+  const isTracked = ({ uuid, plexUuid }: Pick<SubdiskRecord, 'uuid' | 'plexUuid'>): boolean => {
+    if (unknown.has(uuid)) return false
     const volumeUuid = byUuid(model.plexes, plexUuid)?.volumeUuid
     return volumeUuid !== undefined && isRedundant(model, volumeUuid)
   }
@@ -72,7 +73,7 @@ export class SetJobs {
       const job = this.#running.get(record.id)
       const target = job && this.#target(record)
       if (!job) this.#startRecord(record)
-      else if (target) job.setNames(target.name, target.volume?.record.name)
+      else if (target) job.setNames(target.name, target.volume?.name)
     }
     for (const volume of this.#set.objects.volumes.values()) this.#startResync(volume)
   }
@@ -144,7 +145,7 @@ export class SetJobs {
     const { objects, model } = this.#set
     const volume = objects.volumes.get(record.targetUuid)
     if (volume) {
-      return { name: volume.record.name, volume, totalBytes: volume.record.sizeBytes }
+      return { name: volume.name, volume, totalBytes: volume.record.sizeBytes }
     }
     const plex = objects.plexes.get(record.targetUuid)
     const subdisk = objects.subdisks.get(record.targetUuid)
@@ -161,7 +162,7 @@ export class SetJobs {
     return {
       record,
       object: target.name,
-      volume: target.volume?.record.name,
+      volume: target.volume?.name,
       totalBytes: target.totalBytes,
       commits: this.#commits(record),
     }
@@ -283,7 +284,7 @@ export class SetJobs {
     this.#resyncs.set(volume, this.#set.clock.nowMs() + RESYNC_RETRY_MS)
     this.#set.clock.after(RESYNC_RETRY_MS, () => {
       this.#resyncs.delete(volume)
-      this.#set.soon(`the resync of ${volume.record.name}`, async () => {
+      this.#set.soon(`the resync of ${volume.name}`, async () => {
         if (this.#set.objects.volumes.get(volume.record.uuid) === volume) this.#startResync(volume)
       })
     })
@@ -370,8 +371,8 @@ export class SetJobs {
         limitBytesPerSecond: undefined,
         mismatches: 0,
       },
-      object: record.name,
-      volume: record.name,
+      object: volume.name,
+      volume: volume.name,
       totalBytes: map.sizeBytes,
       // The map is its record.
       commits: {

@@ -11,8 +11,16 @@ import type { RememberedIntent } from '../io/dirty-regions.ts'
 import { LinearPlex } from '../io/plex-linear.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
 import { isRedundant } from '../model/map-slots.ts'
-import { byUuid, type PlexRecord, plexesOf, subdisksOf, type VinumModel } from '../model/model.ts'
+import {
+  byUuid,
+  type PlexRecord,
+  plexesOf,
+  subdisksOf,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
+import { bareName, nameTaken } from '../naming.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import type { SetDrive } from './drive.ts'
@@ -206,12 +214,11 @@ export class SetObjects {
     const isNew = !volume
     if (!volume) {
       if (plexes.some((plex) => this.#torn.has(plex.record.uuid))) return
-      if (this.#isNameTaken(record.name)) return
-      volume = new RunningVolume(this.#set, record, plexes)
+      volume = new RunningVolume(this.#set, record, plexes, this.#nameFor(record))
       this.volumes.set(uuid, volume)
       this.#byProvider.set(volume.provider, volume)
-    } else if (volume.provider.name !== record.name) {
-      this.#set.topology.renameProvider(volume.provider, record.name)
+    } else if (bareName(volume.provider.name) !== record.name) {
+      this.#set.topology.renameProvider(volume.provider, this.#nameFor(record))
     }
     const redundant = isRedundant(model, uuid)
     if (!isNew && volume.isShaped(record, plexes, redundant)) return
@@ -219,17 +226,14 @@ export class SetObjects {
     this.#remembered.delete(uuid)
   }
 
-  /** A device of the configuration may have been given the name of a volume that is on the disks. */
-  #isNameTaken(name: string): boolean {
-    const { topology } = this.#set
-    if (!topology.providers.has(name)) return false
-    topology.events.emit(
-      'critical',
-      'name-taken',
-      name,
-      `volume ${name} is not served: ${name} is something else's name; rename the device, then restart`,
-    )
-    return true
+  #nameFor(record: VolumeRecord): string {
+    const name = this.#set.options.nameFor(this.#set, record)
+    if (name !== record.name) {
+      const { status, action } = nameTaken(name)
+      const text = `volume ${name}: ${status} ${action}`
+      this.#set.topology.events.emit('warning', 'name-taken', name, text)
+    }
+    return name
   }
 
   async #endVolume(uuid: string, volume: RunningVolume): Promise<void> {

@@ -12,41 +12,56 @@
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { SET_RETRY_MS } from '../../../base/limits.ts'
+import { SET_RETRY_MS, WITNESS_PROBE_MS } from '../../../base/limits.ts'
 import type { Logger } from '../../../base/log.ts'
+import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../geom/anchor.ts'
-import type { Choice } from '../../geom/anchor-quorum.ts'
+import { type Base, baseOf, type Choice, type Chosen, choose } from '../../geom/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
-import { demoteSubdisks, loseDrives, returnDrives, withoutAbsent } from '../model/membership.ts'
-import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from '../model/model.ts'
+import { demoteSubdisks, loseDrives, returnDrives } from '../model/membership.ts'
+import {
+  byUuid,
+  type DriveRecord,
+  emptyModel,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model/model.ts'
+import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
-import { fillOutdated, loseDevice, openMember, returnMember, tellFailed } from './arrivals.ts'
-import { type Change, ConfigStore, type StoreStart } from './config-store.ts'
-import { Demotions } from './demotions.ts'
-import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
 import {
-  type Assembled,
-  adviceOn,
-  chooseMember,
-  currentMembers,
-  describeChoice,
-  hopeless,
-  isEmpty,
-  modelOf,
-  startAfter,
-} from './members.ts'
+  fillOutdated,
+  loseDevice,
+  openMember,
+  returnMember,
+  tellAssembled,
+  tellFailed,
+  tellIncomplete,
+  tellWitnessLost,
+  witherError,
+} from './arrivals.ts'
+import { type Change, ConfigStore, type Voter } from './config-store.ts'
+import { Copies } from './copies.ts'
+import { Demotions } from './demotions.ts'
+import { type Member, reclaim, SetDrive, settleLabel } from './drive.ts'
+import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
 import { SetObjects } from './objects.ts'
+import { fitDrives, sizeChanged } from './sizes.ts'
 import { noteError, noteRepair } from './trouble.ts'
+import { SetWitness, type WitnessStore } from './witness.ts'
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
+  /** The name under which a volume is offered: its own, or SET/NAME where that is somebody else's. */
+  readonly nameFor: (set: VinumSet, volume: VolumeRecord) => string
   /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
   readonly intentRegionBytes: number | undefined
+  /** undefined: sets have no witness. */
+  readonly witness: WitnessStore | undefined
   /** Flushes that volumes of sets that have failed owe (VolumeIo.owed), by UUID: paid when they are assembled again. */
   readonly owed: Map<string, PlexusError>
 }
@@ -63,6 +78,9 @@ export class VinumSet implements Geom, VinumHost {
   #store: ConfigStore | undefined
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
+  #witness: SetWitness | undefined
+  /** Devices that carry the label of one drive together. */
+  readonly copies = new Copies(this)
   /** Why nothing can be committed any more. */
   #failure: PlexusError | undefined
   /** Before it is assembled: never. */
@@ -81,7 +99,7 @@ export class VinumSet implements Geom, VinumHost {
   }
 
   get name(): string {
-    return `vinum-${this.uuid.slice(0, 8)}`
+    return setName(this.uuid)
   }
 
   get pool() {
@@ -104,6 +122,7 @@ export class VinumSet implements Geom, VinumHost {
     return [
       ...[...this.#drives.values()].flatMap(({ consumer }) => consumer ?? []),
       ...[...this.members.values()].map(({ consumer }) => consumer),
+      ...this.copies.consumers,
     ]
   }
 
@@ -115,6 +134,11 @@ export class VinumSet implements Geom, VinumHost {
     return this.#drives
   }
 
+  /** Generations up to this one are never used: a drive has it, of a commit that failed. */
+  skipTo(generation: number): void {
+    this.#store?.skipTo(generation)
+  }
+
   /** The newest durable configuration. Only of an assembled set. */
   get model(): VinumModel {
     return defined(this.#store, 'the configuration of an assembled set').model
@@ -123,6 +147,10 @@ export class VinumSet implements Geom, VinumHost {
   /** What runs. Only of an assembled set. */
   get objects(): SetObjects {
     return defined(this.#objects, 'the objects of an assembled set')
+  }
+
+  offeredAs(volumeUuid: string): string | undefined {
+    return this.#objects?.volumes.get(volumeUuid)?.provider.name
   }
 
   /** As the configuration will be when what memory knows already is durable. */
@@ -145,6 +173,7 @@ export class VinumSet implements Geom, VinumHost {
   async join(provider: Provider, anchor: Anchor): Promise<boolean> {
     const member = await openMember(this, provider, anchor)
     if (!member) return false
+    await this.#openWitness()
     if (this.#store) await returnMember(this, member)
     else {
       this.members.set(member.uuid, member)
@@ -153,56 +182,67 @@ export class VinumSet implements Geom, VinumHost {
     return true
   }
 
-  /** Assembles as soon as the quorum allows it, and everything is there or is known not to come. */
+  /** Assembles when everything is there that will come, copies of drives too, and the quorum allows it. */
   async tryAssemble(): Promise<void> {
-    if (this.#store) return
-    const choice = chooseMember(this.members)
-    if (choice.kind === 'complete') {
-      const model = modelOf(this.members, choice)
-      const isMissing = votersOf(model).some((uuid) => !this.members.has(uuid))
-      // What a damaged copy has lost may have named others, who have it and are still to come.
-      const isDamaged = [...this.members.values()].some(({ slot }) => slot?.damaged)
-      if ((isMissing || isDamaged) && !this.topology.complete) return
-      await this.#assemble(model, choice)
-    } else if (this.topology.complete) this.#sayIncomplete(choice)
+    if (this.#store || !this.topology.complete) return
+    const choice = this.#choice
+    if (choice.kind === 'serve') await this.#assemble(choice)
+    else this.#said = tellIncomplete(this, choice, this.#said)
   }
 
   /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
   async assembleByForce(): Promise<void> {
     assert(!this.#store, 'only a set that gathers is assembled')
-    const choice = chooseMember(this.members)
-    if (choice.kind === 'none' || choice.kind === 'split') throw hopeless(choice, this.name)
-    const model = modelOf(this.members, choice)
-    await this.#assemble(model, choice)
+    const choice = this.#choice
+    if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
+      throw hopeless(choice, this.name, this.describeIncomplete())
+    }
+    await this.#assemble(
+      choice,
+      choice.kind === 'serve' ? undefined : newUuid(this.topology.random),
+    )
+  }
+
+  /**
+   * An operator's word that the set is right as this drive has it, whatever the others have: they are filled from it.
+   * Where the set runs from that drive already, drives that were used apart from it come back that way.
+   */
+  async assembleFrom(uuid: string): Promise<void> {
+    if (!this.#store) {
+      const member = defined(this.members.get(uuid), 'the drive that the operator has named')
+      const choice = choose([copyOf(member)])
+      if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
+        throw hopeless({ kind: 'none' }, this.name, '')
+      }
+      await this.#assemble(choice, newUuid(this.topology.random))
+    }
+    for (const member of [...this.members.values()]) {
+      if (!this.#drives.has(member.uuid) || !reclaim(member)) continue
+      this.members.delete(member.uuid)
+      await returnMember(this, member, { isWord: true })
+    }
+  }
+
+  get #choice(): Choice {
+    const copies = [...this.members.values()].map(copyOf)
+    return choose([...copies, ...(this.#witness?.copies ?? [])])
   }
 
   /** In words, why it is not assembled. */
   describeIncomplete(): string {
-    return describeChoice(chooseMember(this.members), this.members)
+    return describeChoice(this.#choice, this.members)
   }
 
-  #sayIncomplete(choice: Choice): void {
-    const why = this.describeIncomplete()
-    // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
-    // labels or uses the devices otherwise is welcome.
-    if (isEmpty(choice, this.members)) for (const one of this.members.values()) relinquish(one)
-    if (choice.kind === 'none' || this.#said === why) return
-    this.#said = why
-    this.topology.events.emit(
-      'critical',
-      'set-incomplete',
-      this.name,
-      `${this.name} is not served: ${why}. ${adviceOn(choice)}: plexus vinum assemble --force`,
+  /** `newLine`: by an operator's word. */
+  async #assemble(choice: Chosen, newLine?: string): Promise<void> {
+    const { current, nextGeneration } = choice
+    const chosen = defined(modelOf(this.members, choice.commit), 'the model of a chosen member')
+    // Somebody else may have one by now.
+    const here = [...this.members.values()].filter(
+      (member) => reclaim(member) || this.closeSoon(member.consumer),
     )
-  }
-
-  async #assemble(chosen: VinumModel, choice: Assembled): Promise<void> {
-    const current = currentMembers(this.members, choice, chosen)
-    const settled = choice.kind === 'complete' && choice.settled
-    // By force: who is missing has no vote from here on, or nothing could ever be committed.
-    const start = choice.kind === 'incomplete' ? withoutAbsent(chosen, current) : chosen
-    const here = [...this.members.values()].filter((member) => this.#takeBack(member))
     this.members.clear()
+    for (const member of here) await settleLabel(this.log, member)
     for (const record of chosen.drives) this.#drives.set(record.uuid, new SetDrive(record))
     const late: Member[] = []
     for (const member of here) {
@@ -210,13 +250,13 @@ export class VinumSet implements Geom, VinumHost {
       if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
       else late.push(member)
     }
-    this.#openStore(start, startAfter(choice, here))
+    this.#openStore(chosen, baseOf(choice, newLine), nextGeneration)
     this.#objects = new SetObjects(this)
-    const outdated = await this.#objects.loadMaps(start)
-    // Who is missing is out of service durably before anything is served.
+    const outdated = await this.#objects.loadMaps(chosen)
+    // Who is missing is out of service durably before anything is served. There is a commit in any case, so that a copy
+    // of a drive from before is older from now on (geom/anchor-quorum.ts, rule S).
     await this.commit((model) => {
-      // What a crash has cut off is committed again before it counts (geom/anchor-quorum.ts, rule S).
-      const next = settled ? model : { ...model }
+      const next = { ...model }
       const present = [...this.#drives.values()].filter((drive) => drive.present)
       const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
       return fillOutdated(this, returnDrives(this.withLosses(next), devices), outdated)
@@ -226,49 +266,72 @@ export class VinumSet implements Geom, VinumHost {
     // What assembling has written may have failed on too many drives, without its having thrown.
     if (this.#failure) throw this.#failure
     this.objects.startJobs(this.model)
+    await fitDrives(this)
+    await this.probeWitness()
     this.#assembledMs = this.clock.nowMs()
-    this.topology.events.emit(
-      'info',
-      'set-assembled',
-      this.name,
-      `${this.name} is assembled: ${this.model.volumes.length} volumes on ${this.model.drives.length} drives`,
-    )
+    tellAssembled(this)
   }
 
-  #takeBack(member: Member): boolean {
-    const isOurs = reclaim(member)
-    if (!isOurs) this.closeSoon(member.consumer)
-    return isOurs
-  }
-
-  #openStore(model: VinumModel, start: StoreStart = { nextGeneration: 1 }): void {
+  #openStore(model: VinumModel, base: Base, nextGeneration: number): void {
     this.#store = new ConfigStore({
       model,
-      ...start,
-      label: (uuid) => {
-        const drive = this.#drives.get(uuid)
-        return drive?.present ? drive.label : undefined
-      },
+      base,
+      nextGeneration,
+      voter: (uuid) => this.#voter(uuid),
+      witness: () => (this.#witness?.failure ? undefined : this.#witness?.id),
       loseDrives,
+      loseWitness: (error) => tellWitnessLost(this, error),
       onCommit: (next, failed) => this.#committed(next, failed),
     })
+  }
+
+  #voter(uuid: string): Voter | undefined {
+    if (uuid === this.#witness?.id) return this.#witness.failure ? undefined : this.#witness
+    const drive = this.#drives.get(uuid)
+    return drive?.present ? drive.label : undefined
+  }
+
+  async #openWitness(): Promise<void> {
+    const { witness } = this.options
+    if (witness) this.#witness ??= await SetWitness.open(witness, this.uuid, this.topology.random)
+  }
+
+  /**
+   * Looks, now and then, whether the witness can be written, before it is needed. One that comes back votes from the next
+   * commit on, which is made.
+   */
+  async probeWitness(): Promise<void> {
+    const witness = this.#witness
+    if (!witness || !this.#store || this.#failure) return
+    this.clock.after(WITNESS_PROBE_MS, () => {
+      this.probeWitness().catch((error: unknown) => {
+        this.log.error({ err: error }, 'the witness could not be looked at')
+      })
+    })
+    const had = witness.failure
+    try {
+      await witness.probe()
+      if (had) await this.commit((model) => ({ ...model }))
+    } catch (error) {
+      if (!(error instanceof PlexusError)) throw error
+      if (!had) tellWitnessLost(this, error)
+      if (this.model.witness !== undefined) await this.commit((model) => ({ ...model }))
+    }
   }
 
   /** A new set, for the first drive that a verb labels. */
   begin(): void {
     assert(!this.#store && this.members.size === 0, 'a new set has nothing')
-    this.#openStore(emptyModel(this.uuid))
+    const { uuid: line } = this
+    const base = { line, ancestors: [], before: [], follows: undefined, relied: undefined }
+    this.#openStore(emptyModel(this.uuid), base, 1)
     this.#objects = new SetObjects(this)
     this.#assembledMs = this.clock.nowMs()
   }
 
   /** Geom: the provider below one of the drives serves no more. */
   async orphan(consumer: Consumer, reason: PlexusError): Promise<void> {
-    for (const [uuid, member] of this.members) {
-      if (member.consumer !== consumer) continue
-      this.members.delete(uuid)
-      this.closeSoon(consumer)
-    }
+    this.spoil(consumer)
     for (const drive of this.#drives.values()) {
       if (drive.consumer === consumer) await loseDevice(this, drive, reason)
     }
@@ -276,11 +339,27 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: somebody writes on a former drive, which is not opened here any more: to clear its label, or to use it. */
   spoil(consumer: Consumer): void {
-    for (const [uuid, member] of this.members) {
-      if (member.consumer !== consumer) continue
-      this.members.delete(uuid)
-      this.closeSoon(consumer)
-    }
+    if (this.forget(consumer)) this.closeSoon(consumer)
+    this.copies.leave(consumer)
+  }
+
+  /** Geom: a member that waits for others, or a former drive, may be used otherwise. */
+  async release(consumer: Consumer, dryRun: boolean): Promise<boolean> {
+    const isMember = this.forget(consumer, dryRun)
+    if (isMember && !dryRun) await consumer.close()
+    return isMember
+  }
+
+  /** True: it is that of a member, which is none any more. */
+  forget(consumer: Consumer, dryRun = false): boolean {
+    const member = [...this.members.values()].find((one) => one.consumer === consumer)
+    if (member && !dryRun) this.members.delete(member.uuid)
+    return member !== undefined
+  }
+
+  /** Geom: the disk below one of the drives has grown or shrunk. */
+  resized(consumer: Consumer): void {
+    this.soon('a change of size', () => sizeChanged(this, consumer))
   }
 
   /** Waits for what is in flight on a device that is gone; nobody else has to. */
@@ -294,13 +373,14 @@ export class VinumSet implements Geom, VinumHost {
 
   /**
    * Queues a change of the configuration; resolves to it when it is durable and known to all running objects.
-   * Only states and cursors may change here: what changes the shape calls `objects.reshape` after it.
+   * Only states and cursors may change here: what changes the shape calls `objects.reshape` after it. `keepsRoom`: see
+   * ConfigStore.
    */
-  async commit(change: Change): Promise<VinumModel> {
+  async commit(change: Change, options?: { readonly keepsRoom: boolean }): Promise<VinumModel> {
     if (this.#failure) throw this.#failure
     const store = defined(this.#store, 'the configuration of an assembled set')
     try {
-      return await store.commit(change)
+      return await store.commit(change, options)
     } catch (error) {
       if (error instanceof PlexusError && error.op === 'commit' && error.kind === 'io') {
         this.#fail(error)
@@ -333,6 +413,10 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Labels a new drive; it takes part from the commit of the plan that makes it. */
   async label({ record, candidate }: NewDrive): Promise<void> {
+    if (!this.#witness) {
+      await this.#openWitness()
+      await this.probeWitness()
+    }
     const drive = new SetDrive(record)
     await drive.format(this, this.topology.find(candidate.name))
     this.#drives.set(record.uuid, drive)
@@ -415,16 +499,19 @@ export class VinumSet implements Geom, VinumHost {
   async stop(): Promise<void> {
     if (this.#objects && !this.#failure) await this.#objects.stop()
     await this.#store?.idle()
+    await this.#letGo()
+  }
+
+  async #letGo(): Promise<void> {
     for (const drive of this.#drives.values()) await drive.drop()?.close()
     for (const member of this.members.values()) await member.consumer.close()
+    await this.copies.close()
     this.members.clear()
   }
 
   /** An operator wants it to rest: as {@link stop}, with its jobs at a checkpoint and its volumes gone. */
   async halt(): Promise<void> {
-    const reason = witherError(this.name)
-    for (const provider of this.providers) await this.topology.orphan(provider, reason)
-    await this.#objects?.abandonJobs()
+    await this.#orphanVolumes(witherError(this.name))
     await this.stop()
     this.#objects = undefined
     this.#store = undefined
@@ -432,22 +519,15 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: orphans the volumes and lets the devices go. */
   async wither(): Promise<void> {
-    const reason = this.#failure ?? witherError(this.name)
-    for (const provider of this.providers) await this.topology.orphan(provider, reason)
-    await this.#objects?.abandonJobs()
-    for (const drive of this.#drives.values()) await drive.drop()?.close()
-    for (const member of this.members.values()) await member.consumer.close()
-    this.members.clear()
+    await this.#orphanVolumes(this.#failure ?? witherError(this.name))
+    await this.#letGo()
     this.#drives.clear()
     this.#objects = undefined
     this.#store = undefined
   }
-}
 
-function witherError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'use',
-    subject: name,
-    message: `${name} is taken apart; it is back when its drives are`,
-  })
+  async #orphanVolumes(reason: PlexusError): Promise<void> {
+    for (const provider of this.providers) await this.topology.orphan(provider, reason)
+    await this.#objects?.abandonJobs()
+  }
 }

@@ -27,7 +27,7 @@ export class RunningVolume {
   #readPolicy: ReadPolicy
   #preferred: string | undefined
 
-  constructor(set: VinumSet, record: VolumeRecord, plexes: readonly Plex[]) {
+  constructor(set: VinumSet, record: VolumeRecord, plexes: readonly Plex[], name: string) {
     this.#set = set
     this.record = record
     this.#readPolicy = record.readPolicy
@@ -45,7 +45,7 @@ export class RunningVolume {
     introduce(plexes)
     const drives = drivesOf(plexes)
     this.provider = set.topology.makeProvider(set, {
-      name: record.name,
+      name,
       geometry: geometryOf(record, drives, plexes),
       identity: {
         wwid: `uuid.${record.uuid}`,
@@ -55,6 +55,11 @@ export class RunningVolume {
       },
       features: featuresOf(drives),
     })
+  }
+
+  /** As it is offered. */
+  get name(): string {
+    return this.provider.name
   }
 
   get map(): WriteIntentBitmap | undefined {

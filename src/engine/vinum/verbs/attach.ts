@@ -6,7 +6,7 @@ import { alignDown, formatSize, parseSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
-import { COLUMNS_MIN, checkPlexCount, checkStripe, checkSubdiskCount, childName } from './build.ts'
+import { COLUMNS_MIN, checkOneMore, checkStripe, checkSubdiskCount, childName } from './build.ts'
 import { Draft, isPlaceholder } from './draft.ts'
 import { usableDrive } from './drives.ts'
 import {
@@ -88,7 +88,7 @@ function attachPlex(
     draft.fail('invalid', plex.name, `plex ${plex.name} has no subdisks; attach some to it first`)
   }
   draft.checkIdle(plex, 'attach')
-  checkPlexCount(draft, volume)
+  checkOneMore(draft, volume, plex.organization)
   for (const { driveUuid } of subdisks) {
     const drive = draft.drive(driveUuid)
     if (drive && !isPlaceholder(drive)) checkFits(draft, volume, drive)

@@ -96,6 +96,7 @@ export function newDrive(draft: Draft, device: string, choice: DriveChoice): Dri
     blockBytes: candidate.blockBytes,
     dataStartBytes: layout.dataStartBytes,
     dataEndBytes: layout.dataEndBytes,
+    last: undefined,
   }
   draft.addDrive({ candidate, record })
   const found = candidate.contents === '' ? 'blank' : `overwrites ${candidate.contents}`
@@ -124,6 +125,14 @@ function checkCandidate(draft: Draft, candidate: Candidate, choice: DriveChoice)
       'in-use',
       name,
       `${path}: in use by ${candidate.inUse}; free it there first, or choose another device`,
+    )
+  }
+  if (candidate.twin !== undefined) {
+    draft.fail(
+      'in-use',
+      name,
+      `${path}: the same disk as ${candidate.twin}, by another path; several paths cannot be used together yet: take one of ` +
+        'them out of the configuration',
     )
   }
   if (candidate.readOnly) {

@@ -12,7 +12,7 @@ import type {
   VolumeRecord,
 } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
-import { buildCopy, checkPlexCount, type PlexLayout } from './build.ts'
+import { buildCopy, checkOneMore, childName, type PlexLayout } from './build.ts'
 import { Draft, isPlaceholder } from './draft.ts'
 import { resolveDrive, resolveDrives } from './drives.ts'
 import {
@@ -46,7 +46,7 @@ export const VOLUME_GROW: PlanningVerb = {
       return draft.fail(
         'invalid',
         volume.name,
-        `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach`,
+        `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`,
       )
     }
     const drives = resolveDrives(draft, parameters)
@@ -106,10 +106,10 @@ export const VOLUME_ADD_MIRROR: PlanningVerb = {
       return draft.fail(
         'invalid',
         volume.name,
-        `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach`,
+        `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`,
       )
     }
-    checkPlexCount(draft, volume)
+    checkOneMore(draft, volume, 'concat')
     for (const plex of draft.plexesOf(volume)) if (plex.growth) draft.checkIdle(plex, 'add-mirror')
     const drives = resolveDrives(draft, parameters)
     for (const drive of drives) {
@@ -168,7 +168,9 @@ export const VOLUME_REPLACE: PlanningVerb = {
   plan(context, parameters) {
     const draft = new Draft(context, 'volume replace')
     const volume = volumeOfName(draft, parameters)
-    const old = findTyped(draft.model, 'drive', text(parameters, 'oldDrive', draft.op), draft.op)
+    const target = text(parameters, 'newDevice', draft.op)
+    const named = findTyped(draft.model, 'drive', text(parameters, 'oldDrive', draft.op), draft.op)
+    const old = target === named.name ? leaveName(draft, named) : named
     const leaving = draft
       .plexesOf(volume)
       .flatMap((plex) => draft.subdisksOf(plex))
@@ -180,7 +182,6 @@ export const VOLUME_REPLACE: PlanningVerb = {
         `drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`,
       )
     }
-    const target = text(parameters, 'newDevice', draft.op)
     const found = lookUp(draft.model, target)
     if (found && found.type !== 'drive') {
       draft.fail('invalid', target, `${target} is a ${found.type}; name a device or a drive`)
@@ -192,10 +193,47 @@ export const VOLUME_REPLACE: PlanningVerb = {
       draft.fail('invalid', target, `drive ${old.name} cannot take its own place; name another one`)
     }
     checkNotCarrying(draft, volume, drive)
+    if (!flag(parameters, 'force')) checkRightDrive(draft, volume, old, leaving)
     for (const subdisk of leaving) replaceSubdisk(draft, subdisk, old, drive)
     releaseDrive(draft, old)
     return draft.finish()
   },
+}
+
+/**
+ * Throws when the drive is healthy and another one of the volume is not: that one was meant, or the healthy one has the
+ * only copy of something, and a read error on it while it is copied would lose that.
+ */
+function checkRightDrive(
+  draft: Draft,
+  volume: VolumeRecord,
+  old: DriveRecord,
+  leaving: readonly SubdiskRecord[],
+): void {
+  if (!leaving.every((one) => isGood(draft, one, old))) return
+  const others = draft.plexesOf(volume).flatMap((plex) => draft.subdisksOf(plex))
+  const bad = others
+    .map(({ driveUuid }) => draft.drive(driveUuid))
+    .find((drive) => drive && (drive.state !== 'up' || !draft.isPresent(drive.uuid)))
+  if (!bad) return
+  draft.fail(
+    'in-use',
+    old.name,
+    `drive ${old.name} is healthy, and ${bad.name} is missing: while ${old.name} is read to be copied, an error on it would lose ` +
+      `data. Replace ${bad.name} first (plexus volume replace ${volume.name} ${bad.name} NEW-DEVICE), or repeat with --force`,
+  )
+}
+
+function isGood(draft: Draft, subdisk: SubdiskRecord, { uuid, state }: DriveRecord): boolean {
+  return subdisk.state === 'up' && state === 'up' && draft.isPresent(uuid)
+}
+
+/** A new disk in the bay of a drive that is gone has its name: the drive that leaves gives it up. */
+function leaveName(draft: Draft, old: DriveRecord): DriveRecord {
+  if (draft.isPresent(old.uuid) || !draft.context.candidate(old.name)) return old
+  const renamed = { ...old, name: childName(draft, 'drive', `${old.name}.old`, 1) }
+  draft.putDrive(renamed)
+  return renamed
 }
 
 /** A good subdisk is copied while it serves, so that redundancy never suffers; any other one is rebuilt. */
@@ -205,8 +243,7 @@ function replaceSubdisk(
   old: DriveRecord,
   drive: DriveRecord,
 ): void {
-  const good = subdisk.state === 'up' && old.state === 'up' && draft.isPresent(old.uuid)
-  if (good) moveTo(draft, subdisk, drive)
+  if (isGood(draft, subdisk, old)) moveTo(draft, subdisk, drive)
   else rebuildOn(draft, subdisk, drive)
 }
 

@@ -42,7 +42,6 @@ const raid5 = buildModel({ drives, volumes: { v: ['raid5 64KiB d1 d2 d3'] } })
 const mirror = buildModel({ drives, volumes: { v: ['concat d1 d2', 'concat d3 d4'] } })
 const concat = buildModel({ drives, volumes: { v: ['concat d1 d2'] } })
 const striped = buildModel({ drives, volumes: { v: ['striped 64KiB d1 d2 d3'] } })
-const both = buildModel({ drives, volumes: { v: ['raid5 64KiB d1 d2 d3', 'concat d4:8MiB'] } })
 const growth = (model: VinumModel, columnsBefore: number, cursorBytes = 0) =>
   derive(edit(model, 'v.p0', { growth: { columnsBefore, cursorBytes, backup: undefined } }))
 const refusal = (model: VinumModel, name: string, kind: string, message: RegExp) =>
@@ -154,18 +153,6 @@ t.test('5.3 parts of mirrors help each other', async (t) => {
   refusal(set(raid10, 'stale', 'v.p0.s0', 'v.p1.s0'), 'v', 'invalid', /no good copy/)
 })
 
-t.test('5.3 a raid5 plex beside another one', async (t) => {
-  const two = set(both, 'stale', 'v.p0.s0', 'v.p0.s1')
-  t.strictSame(shown(two, 'v'), ['sync v.p0 all 0'], 'filled from the other plex')
-  const noParity = set(edit(both, 'v.p0', { parityValidBytes: 0 }), 'stale', 'v.p0.s0')
-  t.strictSame(shown(noParity, 'v'), ['sync v.p0 all 0'])
-  const gone = derive(two, (uuid) => uuid !== uuidOf('d1') && uuid !== uuidOf('d2'))
-  refusal(gone, 'v.p0', 'invalid', /drive d1, d2 is down/)
-  const all = set(both, 'stale', 'v.p0.s0', 'v.p0.s1', 'v.p0.s2')
-  const one = derive(all, (uuid) => uuid !== uuidOf('d1') && uuid !== uuidOf('d2'))
-  refusal(one, 'v.p0', 'invalid', /no good copy/)
-})
-
 t.test('5.3 volumes and other objects', async (t) => {
   const empty = derive({ ...concat, plexes: [], subdisks: [] })
   refusal(empty, 'v', 'invalid', /has no plexes/)
@@ -255,18 +242,6 @@ t.test('the end of a job', async (t) => {
   t.equal(stateOf(end(initialising, 'done'), 'v.p0'), 'up')
   t.equal(find<PlexRecord>(end(initialising, 'done'), 'v.p0').parityValidBytes, 8 * MIB)
   t.equal(stateOf(end(initialising, 'failed'), 'v.p0'), 'initializing')
-  const part = set(edit(both, 'v.p0', { parityValidBytes: MIB }), 'stale', 'v.p0.s0')
-  const dirty = start(part, 'v', ['v.p0.s0']).model
-  t.equal(dirty.jobs[0]?.scope, 'dirty')
-  const after = end(dirty, 'done')
-  t.equal(
-    find<PlexRecord>(after, 'v.p0').parityValidBytes,
-    MIB,
-    'dirty regions say nothing of other rows',
-  )
-  t.equal(stateOf(after, 'v.p0'), 'initializing')
-  const filled = end(start(set(both, 'stale', 'v.p0.s0', 'v.p0.s1'), 'v').model, 'done')
-  t.equal(stateOf(filled, 'v.p0'), 'up')
 })
 
 t.test('vinum.md 8.2: a second plex is copied before it is up', async (t) => {

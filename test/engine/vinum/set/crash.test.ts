@@ -2,7 +2,7 @@
  * Sets in trouble: failing drives, power cuts in the middle of writes and jobs, verbs while jobs run. Whatever was
  * acknowledged is there afterwards, on every copy; work goes on where it was.
  */
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { ManualClock } from '../../../../src/base/clock.ts'
 import { GROWTH_TURN_MS, KIB, MIB } from '../../../../src/base/limits.ts'
 import type { Job } from '../../../../src/engine/geom/job.ts'
@@ -262,42 +262,6 @@ t.test(
   },
 )
 
-t.test(
-  'vinum.md 8.1: parity in doubt does not answer for a missing column that another plex has',
-  async (t) => {
-    const machine = await machineWith(4, {
-      raid5: ['d1', 'd2', 'd3'],
-      stripeSize: '64KiB',
-      size: '8MiB',
-    })
-    await machine.run('volume.add-mirror', { name: 'v', devices: ['d4'] })
-    await machine.jobsDone()
-    const volume = machine.open('v')
-    await put(volume, 0, pattern(1, MIB))
-    await flush(volume)
-    await machine.pull('d2')
-    await put(volume, 0, pattern(1, 64 * KIB))
-    const column = machine.volume('v').components[0]?.children[0]
-    machine.cut()
-    // The write that was under way reached the first unit of row 0, not its parity: that tells nothing of d2 now.
-    pattern(2, 64 * KIB).copy(machine.device('d1').media, column?.driveOffsetBytes)
-    await machine.start(['d1', 'd3', 'd4'])
-    const again = machine.open('v')
-    const expected = pattern(1, MIB).subarray(64 * KIB)
-    t.ok((await get(again, 64 * KIB, MIB - 64 * KIB)).equals(expected), 'before the resync')
-    await machine.jobsDone()
-    t.ok((await get(again, 64 * KIB, MIB - 64 * KIB)).equals(expected), 'after it')
-    t.match(machine.volume('v').health, 'DEGRADED')
-    await machine.plug('d2')
-    await machine.jobsDone()
-    t.match(machine.volume('v').health, 'HEALTHY')
-    await machine.run('volume.scrub', { name: 'v' })
-    for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
-    await machine.pull('d4')
-    t.ok((await get(again, 64 * KIB, MIB - 64 * KIB)).equals(expected), 'from the raid5 plex alone')
-  },
-)
-
 const JOBS: Readonly<
   Record<
     string,
@@ -476,30 +440,28 @@ t.test('a drive goes and comes back while it is being filled', async (t) => {
   }
 })
 
-for (const layout of ['stripe', 'raid5']) {
-  t.test(`a drive that comes back while another one of its ${layout} plex is filled`, async (t) => {
-    const columns = { [layout]: ['d1', 'd2', 'd3'], stripeSize: '64KiB', size: '8MiB' }
-    const machine = await machineWith(4, columns)
-    await machine.run('volume.add-mirror', { name: 'v', devices: ['d4'] })
+t.test('a drive that comes back while another one of its striped plex is filled', async (t) => {
+  const columns = { stripe: ['d1', 'd2', 'd3'], stripeSize: '64KiB', size: '8MiB' }
+  const machine = await machineWith(4, columns)
+  await machine.run('volume.add-mirror', { name: 'v', devices: ['d4'] })
+  await machine.jobsDone()
+  await machine.pull('d2')
+  await machine.pull('d3')
+  await put(machine.open('v'), 0, pattern(1, 4 * MIB))
+  machine.topology.jobs.limitBytesPerSecond = 1
+  await machine.replug('d2')
+  await machine.replug('d3')
+  t.equal(jobOf(machine, 'sync').state, 'running')
+  t.equal(states(machine)[2], 'STALE')
+  machine.topology.jobs.limitBytesPerSecond = undefined
+  for (let round = 0; round < 3; round++) {
     await machine.jobsDone()
-    await machine.pull('d2')
-    await machine.pull('d3')
-    await put(machine.open('v'), 0, pattern(1, 4 * MIB))
-    machine.topology.jobs.limitBytesPerSecond = 1
-    await machine.replug('d2')
-    await machine.replug('d3')
-    t.equal(jobOf(machine, 'sync').state, 'running')
-    t.equal(states(machine)[2], 'STALE')
-    machine.topology.jobs.limitBytesPerSecond = undefined
-    for (let round = 0; round < 3; round++) {
-      await machine.jobsDone()
-      await machine.topology.quiet()
-    }
-    t.equal(machine.volume('v').health, 'HEALTHY', 'without a word')
-    await machine.pull('d4')
-    t.ok((await get(machine.open('v'), 0, 4 * MIB)).equals(pattern(1, 4 * MIB)))
-  })
-}
+    await machine.topology.quiet()
+  }
+  t.equal(machine.volume('v').health, 'HEALTHY', 'without a word')
+  await machine.pull('d4')
+  t.ok((await get(machine.open('v'), 0, 4 * MIB)).equals(pattern(1, 4 * MIB)))
+})
 
 t.test('destroyed while a job works and writes wait for each other: all of them end', async (t) => {
   const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
@@ -607,117 +569,6 @@ t.test(
     for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
   },
 )
-
-/** The content of a volume with a RAID5 plex and, on d4, another one. */
-const CONTENT = pattern(1, MIB)
-
-async function withParity(): Promise<Machine> {
-  const layout = { raid5: ['d1', 'd2', 'd3'], stripeSize: '64KiB', size: '8MiB' }
-  const machine = await machineWith(4, layout)
-  await machine.run('volume.add-mirror', { name: 'v', devices: ['d4'] })
-  await machine.jobsDone()
-  await put(machine.open('v'), 0, CONTENT, true)
-  return machine
-}
-
-/** The power goes in a write that has reached the first unit of row 0, not its parity. */
-function cutInWrite(machine: Machine): void {
-  const column = machine.volume('v').components[0]?.children[0]
-  machine.cut()
-  pattern(2, 64 * KIB).copy(machine.device('d1').media, column?.driveOffsetBytes)
-}
-
-/** Without a word from anybody; and the RAID5 plex alone has the content. */
-async function becomesWhole(t: Test, machine: Machine): Promise<void> {
-  for (let round = 0; round < 4; round++) {
-    await machine.jobsDone()
-    await machine.topology.quiet()
-  }
-  t.equal(machine.volume('v').health, 'HEALTHY')
-  await machine.run('volume.scrub', { name: 'v' })
-  for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
-  await machine.pull('d4')
-  const volume = machine.open('v')
-  t.ok((await get(volume, 64 * KIB, 960 * KIB)).equals(CONTENT.subarray(64 * KIB)))
-}
-
-t.test(
-  'a plex that leaves in the middle of its rebuild, since parity is in doubt, is filled without a word',
-  async (t) => {
-    const machine = await withParity()
-    await machine.pull('d2')
-    await put(machine.open('v'), 0, CONTENT.subarray(0, 64 * KIB))
-    cutInWrite(machine)
-    // Rebuild and resync begin together.
-    await machine.start()
-    await becomesWhole(t, machine)
-  },
-)
-
-t.test(
-  'a plex that leaves while its rebuild rests is filled when that has ended (sim seed 339)',
-  async (t) => {
-    const machine = await withParity()
-    await machine.pull('d2')
-    await put(machine.open('v'), 0, CONTENT.subarray(0, 64 * KIB))
-    machine.topology.jobs.limitBytesPerSecond = 1
-    await machine.replug('d2')
-    await jobOf(machine, 'rebuild').pause()
-    cutInWrite(machine)
-    await machine.start()
-    const rebuild = jobOf(machine, 'rebuild')
-    t.equal(rebuild.state, 'paused')
-    await machine.jobsDone()
-    t.strictSame(states(machine), ['STALE', 'STALE', 'STALE', 'UP'])
-    t.equal(jobOf(machine, 'resync').state, 'done', 'what is out of service cannot differ')
-    rebuild.resume()
-    await rebuild.ended
-    await becomesWhole(t, machine)
-  },
-)
-
-/** Its RAID5 plex is out of service, which a resync that rests does not know yet. */
-async function withPlexOut(t: Test): Promise<{ machine: Machine; resync: Job }> {
-  const machine = await withParity()
-  cutInWrite(machine)
-  machine.topology.jobs.limitBytesPerSecond = 1
-  await machine.start()
-  const resync = jobOf(machine, 'resync')
-  await resync.pause()
-  // One column fails once; then what belongs on it would be in parity alone, which is in doubt.
-  machine.device('d2').fail('write', 'io', 1)
-  const volume = machine.open('v')
-  for (let at = 256 * KIB; at < MIB; at += 64 * KIB) {
-    await put(volume, at, CONTENT.subarray(at, at + 64 * KIB))
-  }
-  await volume.close()
-  t.strictSame(states(machine), ['STALE', 'STALE', 'STALE', 'UP'])
-  return { machine, resync }
-}
-
-t.test(
-  'a plex that cannot store a write, since parity is in doubt, is filled without a word (sim seed 82)',
-  async (t) => {
-    const { machine, resync } = await withPlexOut(t)
-    machine.topology.jobs.limitBytesPerSecond = undefined
-    resync.resume()
-    t.equal(await resync.ended, 'done')
-    await becomesWhole(t, machine)
-  },
-)
-
-t.test('a sync that was given up is not begun again by a resync', async (t) => {
-  const { machine, resync } = await withPlexOut(t)
-  await machine.run('vinum.start', { objects: ['v.p0'] })
-  await jobOf(machine, 'sync').cancel()
-  machine.topology.jobs.limitBytesPerSecond = undefined
-  resync.resume()
-  t.equal(await resync.ended, 'done')
-  await machine.topology.quiet()
-  t.strictSame(states(machine), ['STALE', 'STALE', 'STALE', 'UP'])
-  await machine.run('vinum.start', { objects: ['v'] })
-  await becomesWhole(t, machine)
-})
 
 t.test("two growths at once do not spoil each other's backups", async (t) => {
   const machine = await new Machine({ devices: 4 }).start()

@@ -163,6 +163,14 @@ t.test('any sequence of verbs keeps the configuration sound', async (t) => {
             // Checks what was planned by writing and reading it as on disk.
             bench.run(words, parameters)
             effects.set(words, (effects.get(words) ?? 0) + 1)
+            const { plexes } = bench.model
+            const raid5 = plexes.filter((one) => one.organization === 'raid5' && one.volumeUuid)
+            for (const { uuid, volumeUuid } of raid5) {
+              const beside = plexes.find(
+                (one) => one.volumeUuid === volumeUuid && one.uuid !== uuid,
+              )
+              if (beside) throw new Error(`${beside.name} beside raid5`)
+            }
           } catch (error) {
             if (!(error instanceof PlexusError) || error.kind === 'corrupt') {
               throw new Error(`${words} ${JSON.stringify(parameters)}`, { cause: error })

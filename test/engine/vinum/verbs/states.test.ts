@@ -104,11 +104,11 @@ t.test('scrub: parity and copies', async (t) => {
     /^unsupported: volume c has one copy and no parity/,
   )
   bench.settle()
-  bench.run('volume add-mirror', { name: 'r', devices: ['d7'] })
-  t.match(bench.refusal('volume scrub', { name: 'r' }), /^invalid: plex r.p1 is /)
+  bench.run('volume add-mirror', { name: 'c', devices: ['d7'] })
+  t.match(bench.refusal('volume scrub', { name: 'c' }), /^invalid: plex c.p1 is /)
   bench.settle()
-  bench.run('volume scrub', { name: 'r' })
-  t.strictSame(bench.jobs(), ['check on r.p0', 'check on r'])
+  bench.run('volume scrub', { name: 'c' })
+  t.strictSame(bench.jobs(), ['check on c'])
 })
 
 t.test('saveconfig, stop', async (t) => {
