@@ -39,6 +39,8 @@ export class Unit {
   #mayFail = false
   /** Times of trouble so far. */
   #troubles = 0
+  /** Drives may have left with what was not flushed: one flush, or write with FUA, may say so later. */
+  #mayOwe = false
   /** A verb that destroys it has begun. */
   doomed = false
   /** Rows that a cut now may damage as a whole: raid5 without all columns; bytes of data in a row. */
@@ -64,6 +66,7 @@ export class Unit {
 
   set mayFail(value: boolean) {
     if (value !== this.#mayFail) this.#troubles++
+    this.#mayOwe ||= value
     this.#mayFail = value
   }
 
@@ -221,7 +224,9 @@ export class Unit {
         const wrong = finish(error)
         lease?.release()
         this.#end(entry, wrong ?? (error ? `${error.kind}: ${error.message}` : 'ok'))
-        if (error && !this.#mayEnd(error) && entry.troubles === this.#troubles) {
+        const isOwed = this.#mayOwe && error?.message.includes('may be lost') === true
+        if (isOwed) this.#mayOwe = false
+        if (error && !isOwed && !this.#mayEnd(error) && entry.troubles === this.#troubles) {
           world.fail(`${this.name}: an error reached the user: ${describe(entry)}`)
         }
         this.inFlight--

@@ -35,6 +35,8 @@ export interface RememberedIntent {
   readonly sequence: number
   /** By block: the place of the newest. */
   readonly which: readonly (0 | 1)[]
+  /** Subdisks, out of service by now, that have missed writes of which no bit tells. */
+  readonly outdated: readonly string[]
 }
 
 export interface WriteIntentOptions extends IntentLayout {
@@ -94,10 +96,11 @@ export class WriteIntentBitmap {
     const { initial } = options
     this.#options = options
     this.#bits = new IntentBits(options)
-    this.#unsynced = new UnsyncedRanges(this.#bits.fresh())
-    for (const { offset, length } of initial?.bits.ranges() ?? []) this.#addUnsynced(offset, length)
     // What was read is on some drive; whether it is on all that are up now is not known.
     this.#durable = this.#bits.fresh()
+    this.#unsynced = new UnsyncedRanges(this.#bits.fresh())
+    for (const { offset, length } of initial?.bits.ranges() ?? []) this.#addUnsynced(offset, length)
+    if (initial && initial.outdated.length > 0) this.#markRange(0, this.sizeBytes)
     this.#sequence = initial?.sequence ?? 0
     this.#next = Array.from({ length: this.#bits.blocks }, (_, block) =>
       initial?.which[block] === 0 ? 1 : 0,
@@ -375,11 +378,19 @@ export class WriteIntentBitmap {
   #look(): void {
     if (this.#clearing) return
     const idle = this.#idleRegions()
+    let wasWritten: number | undefined
     for (const [block, words] of this.#uses.entries()) {
-      if (!words) continue
       // Nobody is in a region that is not marked.
       if (this.#bits.countIn(block) === 0) this.#uses[block] = undefined
-      else for (let at = 0; at < words.length; at++) if (words[at] === RECENT) words[at] = 0
+      for (let at = 0; words && at < words.length; at++) {
+        if (words[at] !== 0) wasWritten = block
+        if (words[at] === RECENT) words[at] = 0
+      }
+    }
+    if (wasWritten !== undefined) {
+      // Writes to marked regions alone change no bit: the sequence tells of them (intent-store.ts, outdatedSubdisks).
+      this.#changed.add(wasWritten)
+      void this.#store()
     }
     if (idle.length === 0) return
     this.#clearing = this.#clear(idle).finally(() => {

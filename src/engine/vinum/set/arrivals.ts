@@ -2,6 +2,7 @@
  * Drives of an assembled set that come back and that go: what becomes durable, which jobs begin, what is said.
  * Inside a topology change; called by vinum-set.ts.
  */
+import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { Anchor } from '../../geom/anchor.ts'
 import { type Choice, standingOf } from '../../geom/anchor-quorum.ts'
@@ -9,7 +10,7 @@ import { AnchoredDevice } from '../../geom/anchored-device.ts'
 import type { EventLog } from '../../geom/events.ts'
 import type { Provider } from '../../geom/provider.ts'
 import { demoteSubdisks, returnDrives } from '../model/membership.ts'
-import type { VinumModel } from '../model/model.ts'
+import { byUuid, type VinumModel } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import { type Member, readMember, relinquish, type SetDrive, settleLabel } from './drive.ts'
 import { startNeededJobs } from './jobs.ts'
@@ -181,6 +182,30 @@ export async function loseDevice(
   } catch (error) {
     set.log.error({ err: error, drive: name }, 'the loss of a drive could not be written down')
   }
+}
+
+/**
+ * The model with these subdisks out of service, and filled anew in full: their drives were copied, or put back from a
+ * copy, and have missed writes. Where another good copy is lacking they stay, and the event says so.
+ */
+export function fillOutdated(
+  set: VinumSet,
+  model: VinumModel,
+  outdated: readonly string[],
+): VinumModel {
+  const out = outdated.filter((uuid, index) => {
+    const isOut = lastCopyLost(model, outdated.slice(0, index + 1)) === undefined
+    const subdisk = defined(byUuid(model.subdisks, uuid), `subdisk ${uuid}`)
+    const drive = set.drives.get(subdisk.driveUuid)?.record.name ?? subdisk.name
+    const what = `drive ${drive} has an older state of subdisk ${subdisk.name} than the other drives, as a copy or a restored image has`
+    const next = isOut
+      ? 'it is filled anew from them'
+      : 'no other copy is good: put back the right disk, or check the data'
+    set.topology.events.emit('critical', 'drive-outdated', drive, `${what}: ${next}`)
+    return isOut
+  })
+  if (out.length === 0) return model
+  return startNeededJobs(demoteSubdisks(model, out), set.topology.random, new Set(out))
 }
 
 export function witherError(name: string): PlexusError {

@@ -152,13 +152,13 @@ function isServing({ present, record }: SetDrive): boolean {
 /**
  * Reads the bitmap of a volume from the drives that carry its good subdisks: one that has missed writes does not know
  * which. All that any of them remembers counts: a write was allowed when its bit was on the drives that were up. What no
- * drive tells of counts as dirty. `sequences`: the newest write of the bitmap that each drive has, by UUID.
+ * drive tells of counts as dirty.
  */
 export async function readIntent(
   set: VinumSet,
   model: VinumModel,
   volume: VolumeRecord,
-): Promise<RememberedIntent & { readonly sequences: ReadonlyMap<string, number> }> {
+): Promise<RememberedIntent> {
   const bits = new IntentBits(intentLayoutOf(set, volume))
   const unknown = new RangeSet([{ offset: 0, length: volume.sizeBytes }])
   const newest: (IntentCopy | undefined)[] = []
@@ -184,7 +184,7 @@ export async function readIntent(
     bits,
     sequence: Math.max(0, ...sequences.values()),
     which: slots.map((_, block) => newest[block]?.which ?? 1),
-    sequences,
+    outdated: outdatedSubdisks(model, volume, sequences),
   }
 }
 
@@ -217,9 +217,10 @@ function goodDrives(model: VinumModel, volume: VolumeRecord): readonly string[] 
  * Subdisks that count as up, and yet lack writes: their drives have the configuration of the others, but a bitmap of an
  * older time. They were copied, or put back from a copy, meanwhile. A crash may cut off the last write alone.
  */
-export function outdatedSubdisks(
+function outdatedSubdisks(
   model: VinumModel,
   volume: VolumeRecord,
+  /** The newest write of the bitmap that each drive has, by UUID. */
   sequences: ReadonlyMap<string, number>,
 ): readonly string[] {
   const isUp = (uuid: string): boolean => byUuid(model.drives, uuid)?.state === 'up'

@@ -61,12 +61,16 @@ export class SetObjects {
     else queueMicrotask(() => request.complete(provider.error ?? endedError(provider.name)))
   }
 
-  /** What the drives remember of writes under way when the set was last served. */
-  async loadMaps(model: VinumModel): Promise<void> {
+  /**
+   * What the drives remember of writes under way when the set was last served. Resolves to the subdisks that are of an
+   * older time than the others, by UUID.
+   */
+  async loadMaps(model: VinumModel): Promise<readonly string[]> {
     for (const volume of model.volumes) {
       if (!isRedundant(model, volume.uuid)) continue
       this.#remembered.set(volume.uuid, await readIntent(this.#set, model, volume))
     }
+    return [...this.#remembered.values()].flatMap(({ outdated }) => outdated)
   }
 
   /** New records for what is there; nothing is made or ended. */

@@ -34,6 +34,7 @@ import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
 import {
+  fillOutdated,
   loseDevice,
   openMember,
   returnMember,
@@ -251,14 +252,14 @@ export class VinumSet implements Geom, VinumHost {
     }
     this.#openStore(chosen, baseOf(choice, newLine), nextGeneration)
     this.#objects = new SetObjects(this)
-    await this.#objects.loadMaps(chosen)
+    const outdated = await this.#objects.loadMaps(chosen)
     // Who is missing is out of service durably before anything is served. There is a commit in any case, so that a copy
     // of a drive from before is older from now on (geom/anchor-quorum.ts, rule S).
     await this.commit((model) => {
       const next = { ...model }
       const present = [...this.#drives.values()].filter((drive) => drive.present)
       const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
-      return returnDrives(this.withLosses(next), devices)
+      return fillOutdated(this, returnDrives(this.withLosses(next), devices), outdated)
     })
     await this.objects.reshape()
     for (const member of late) await returnMember(this, member)

@@ -324,6 +324,7 @@ function harness(options: { sizeBytes?: number; blocks?: number; initial?: Inten
     bits: options.initial,
     sequence: 41,
     which: [1 as const],
+    outdated: [],
   }
   const map = new WriteIntentBitmap({
     sizeBytes: options.sizeBytes ?? 64 * MIB,
@@ -492,6 +493,9 @@ t.test('intent map', async (t) => {
       map.leave(0, 512)
       map.leave(MIB, 512)
       clock.advance(INTENT_CLEAR_MS)
+      await settle(1)
+      pending.shift()?.()
+      await settle(1)
       state.onFlush = () => {
         enter(0, 512)
       }
@@ -556,6 +560,21 @@ t.test('intent map', async (t) => {
     const pieces = map.unsynced.filter(({ length }) => length < map.regionBytes)
     t.ok(pieces.length <= INTENT_PIECES, `${pieces.length} pieces smaller than a region`)
     t.ok(places.every((offset) => map.isUnsynced(offset, 4096)))
+  })
+
+  t.test('writes to marked regions alone move the sequence on, once in a while', async (t) => {
+    const { clock, enter, map, state, stored } = harness()
+    state.automatic = true
+    enter(0, 512)
+    await settle(1)
+    map.leave(0, 512)
+    for (const sequence of [2, 3]) {
+      enter(0, 512)
+      map.leave(0, 512)
+      clock.advance(INTENT_CLEAR_MS)
+      await settle(1)
+      t.match(stored.at(-1), { sequence, ranges: [{ offset: 0, length: MIB }] })
+    }
   })
 
   t.test('at the end all marks go that may', async (t) => {

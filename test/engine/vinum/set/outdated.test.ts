@@ -1,0 +1,45 @@
+/** A drive that comes with the configuration of the others, but with data of an older time: a copy, or put back from one. */
+import t from 'tap'
+import { MIB } from '../../../../src/base/limits.ts'
+import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
+
+const LAYOUTS = {
+  mirror: { mirror: ['d1', 'd2', 'd3'] },
+  raid5: { raid5: ['d1', 'd2', 'd3'] },
+}
+
+for (const [name, layout] of Object.entries(LAYOUTS)) {
+  for (const end of ['a cut', 'an orderly end']) {
+    t.test(`${name}: an image of d1 from before ${end} is filled anew`, async (t) => {
+      const machine = await new Machine({ devices: 3 }).start()
+      await machine.run('volume.create', { name: 'v', ...layout })
+      await machine.jobsDone()
+      const volume = machine.open('v')
+      await put(volume, 0, pattern(1, 4 * MIB), true)
+      await flush(volume)
+      const image = Buffer.from(machine.device('d1').media)
+      // The regions before are marked still; these are new ones.
+      for (const at of [4, 5, 6, 7]) await put(volume, at * MIB, pattern(at, MIB))
+      await flush(volume)
+      await volume.close()
+      if (end === 'a cut') machine.cut()
+      else await machine.shutDown()
+      image.copy(machine.device('d1').media)
+      await machine.start()
+      const events = machine.topology.events.history.filter(
+        ({ event }) => event === 'drive-outdated',
+      )
+      t.match(events, [{ object: 'd1', message: /older/ }])
+      const again = machine.open('v')
+      for (let round = 0; round < 3; round++) {
+        for (const at of [4, 5, 6, 7]) {
+          t.ok((await get(again, at * MIB, MIB)).equals(pattern(at, MIB)))
+        }
+      }
+      await machine.jobsDone()
+      t.match(machine.volume('v').health, 'HEALTHY')
+      await machine.run('volume.scrub', { name: 'v' })
+      for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
+    })
+  }
+}
