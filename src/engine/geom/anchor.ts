@@ -5,7 +5,13 @@
  */
 export type { CommitId } from './anchor-codec.ts'
 export type { AnchorTarget } from './anchor-ends.ts'
-export { type FoundLabel, findLabel, type LabelProblem, readAnchor } from './anchor-find.ts'
+export {
+  type FoundLabel,
+  findLabel,
+  grownNote,
+  type LabelProblem,
+  readAnchor,
+} from './anchor-find.ts'
 export { type Anchor, type AnchorLayout, planAnchor } from './anchor-layout.ts'
 export { type AnchorCopy, type Choice, chooseMajority, commitAllowed } from './anchor-quorum.ts'
 export { AnchoredDevice, type CommittedSlot } from './anchored-device.ts'
