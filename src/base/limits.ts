@@ -259,6 +259,9 @@ export const INTENT_BLOCKS_AT_ONCE = 32
 export const INTENT_CLEAR_REGIONS = 65_536
 /** A set of drives that fails sooner than this after its assembly is assembled again only after this time. */
 export const SET_RETRY_MS = 10_000
+
+/** How often a set looks whether its witness can be written, so that a read-only folder is noticed before a disk fails. */
+export const WITNESS_PROBE_MS = 5 * 60_000
 /** Name of a vinum object or job. */
 export const NAME_BYTES = 63
 /** Units looked at to tell whether a piece of a volume has a valid copy; odd geometries beyond it count as without. */

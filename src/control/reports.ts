@@ -170,6 +170,8 @@ export interface PlanReport {
   readonly dryRun: boolean
   readonly steps: readonly PlanStep[]
   readonly warnings: readonly string[]
+  /** Foreign data that is overwritten: `ext4 "home" on d6 (/dev/sdg)`. */
+  readonly wipes?: readonly PlanStep[]
   /** Jobs that were started. */
   readonly jobs: readonly JobReport[]
 }

@@ -193,11 +193,11 @@ export class KeptSets implements SetMemory {
   }
 }
 
-/** What a person has configured: names and places, without states and the progress of jobs. */
+/** Names and places, without states and the progress of jobs. A place that is moved to counts: it is written to. */
 function shapeOf({ drives, subdisks, plexes, volumes }: VinumModel): string {
   return JSON.stringify([
     drives.map(({ uuid, name }) => [uuid, name]),
-    subdisks.map(({ state: _, move: __, ...place }) => place),
+    subdisks.map(({ state: _, ...place }) => place),
     plexes.map(({ state: _, parityValidBytes: __, growth: ___, ...plex }) => plex),
     volumes.map(({ state: _, ...volume }) => volume),
   ])

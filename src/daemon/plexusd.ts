@@ -35,6 +35,7 @@ import { controlMethods } from './methods/table.ts'
 import { describePlan } from './reconcile.ts'
 import { SHUTDOWN_MS, shutDown } from './shutdown.ts'
 import { SystemdNotifier } from './systemd.ts'
+import { WitnessFiles } from './witness-files.ts'
 
 export const EXIT = { DONE: 0, FAILED: 1, USAGE: 2, DEFECT: 70 } as const
 
@@ -126,6 +127,7 @@ class Daemon {
       log: log.child({ part: 'engine' }),
       now,
       memory: new KeptSets({ dir: config.stateDir, identities, log, now }),
+      witness: new WitnessFiles(config.stateDir),
     })
     this.#appliance = new Appliance({
       config,

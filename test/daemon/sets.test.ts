@@ -5,6 +5,7 @@
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import type { StatusReport } from '../../src/control/daemon-reports.ts'
 import { type CliResult, runTerminal, TestTerminal } from '../support/control.ts'
@@ -169,4 +170,52 @@ t.test('of two sets with a volume db the LUN keeps the one that it had', async (
   await restart(daemon, { ...foreignFirst, ...ours })
   t.match((await statusOf(daemon)).volumes, [{ name: 'db' }, { name: 'archive' }])
   t.same(await lunOf(daemon), before)
+})
+
+t.test('a destroyed volume comes back, with its data and the identity of its LUN', async (t) => {
+  const daemon = await start(t, images('undo', 'd1', 'd2', 'd3'))
+  await run(t, daemon, 'volume create db --mirror d1 d2 --size 8MiB --wait', 0)
+  await write(daemon, 7)
+  const before = await lunOf(daemon)
+  await run(t, daemon, 'volume undelete db --yes', 4, /has a destroyed volume "db"/)
+  await run(t, daemon, 'volume destroy db --yes --force', 0, /plexus volume undelete db/)
+  await run(t, daemon, 'status --check', 11, /leads to "db"/)
+
+  await daemon.kill()
+  await daemon.spawn()
+  await run(
+    t,
+    daemon,
+    'volume undelete db --dry-run',
+    0,
+    /would bring back volume db: 8 MiB, as it was on 20/,
+  )
+  await run(t, daemon, 'volume undelete db', 2, /--yes/)
+  await run(t, daemon, 'volume undelete db --yes --wait', 0, /sync of db\.p1 is done/)
+  t.same(await lunOf(daemon), before)
+  await run(t, daemon, 'status --check', 0)
+  await run(t, daemon, 'volume scrub db --wait', 0, /check of db is done/)
+
+  // Another volume had its place for a while, and may have written there.
+  await run(t, daemon, 'volume destroy db --yes --force', 0)
+  await run(t, daemon, 'volume create tmp --concat d2', 0)
+  await run(
+    t,
+    daemon,
+    'volume undelete db --yes',
+    5,
+    /place of db\.p1\.s0 on drive d2 was given to tmp/,
+  )
+  await run(t, daemon, 'volume destroy tmp --yes', 0)
+  await run(
+    t,
+    daemon,
+    'volume undelete db --yes',
+    5,
+    /place of db\.p1\.s0 on drive d2 was given to tmp/,
+  )
+  await run(t, daemon, 'volume create db --concat d3', 0)
+  while (!/db +ready/.test((await plexus(daemon, 'lun list')).out)) await setTimeout(20)
+  t.not((await lunOf(daemon)).naa, before.naa, 'a new volume is another disk')
+  await run(t, daemon, 'volume undelete db --yes', 5, /db exists/)
 })

@@ -30,7 +30,7 @@ interface Scar {
 
 export class SimMedia {
   /** As reads see it. */
-  readonly content: Buffer
+  content: Buffer
   readonly #sectorBytes: number
   /** By sector, oldest first; the first one is durable. Sectors that are wholly durable have no entry. */
   readonly #versions = new Map<number, Version[]>()
@@ -41,6 +41,13 @@ export class SimMedia {
     this.content = Buffer.alloc(sizeBytes)
     this.#sectorBytes = sectorBytes
     random.fill(this.content)
+  }
+
+  /** Room for so many bytes; new ones hold noise. */
+  reserve(sizeBytes: number, random: SimRandom): void {
+    const { length } = this.content
+    if (sizeBytes <= length) return
+    this.content = Buffer.concat([this.content, random.bytes(sizeBytes - length)])
   }
 
   /** Another disk, as it comes from its maker. */

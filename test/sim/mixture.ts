@@ -16,10 +16,14 @@ const FEATURES = {
   wide: 25,
   /** Disks that leave and come back before the engine has taken notice. */
   flapping: 25,
-  /** episodes/hole.ts */
+  // From here on: episodes, each with a file of its name.
   hole: 0,
-  /** episodes/apart.ts */
   apart: 0,
+  hang: 0,
+  caches: 0,
+  resize: 0,
+  copies: 0,
+  selections: 0,
 } as const
 
 export type Feature = keyof typeof FEATURES

@@ -99,18 +99,22 @@ export class EpochPool implements BufferPool {
 
   #track(lease: Lease): Lease {
     const out = this.#out
+    const isKept = (data: AlignedBuffer): boolean => this.isKept(data)
     const tracked: Lease = {
       bytes: lease.bytes,
       address: lease.address,
       release() {
         if (!out.delete(tracked)) throw new Error('a lease was released twice')
-        const { bytes } = lease
-        bytes.fill(POISON, 0, Math.min(POISONED_BYTES, bytes.length))
-        bytes.fill(POISON, Math.max(0, bytes.length - POISONED_BYTES))
+        if (!isKept(lease)) poison(lease.bytes)
         lease.release()
       },
     }
     out.add(tracked)
     return tracked
   }
+}
+
+function poison(bytes: Buffer): void {
+  bytes.fill(POISON, 0, Math.min(POISONED_BYTES, bytes.length))
+  bytes.fill(POISON, Math.max(0, bytes.length - POISONED_BYTES))
 }

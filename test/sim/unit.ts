@@ -35,6 +35,7 @@ export class Unit {
   readonly world: World
   consumer: Consumer | undefined
   inFlight = 0
+  flushesFailed = 0
   #mayFail = false
   /** Times of trouble so far. */
   #troubles = 0
@@ -176,6 +177,7 @@ export class Unit {
     const finish = (error: PlexusError | undefined): string | undefined => {
       if (change) oracle.endWrite(change, !error, fua)
       if (flush) oracle.endFlush(flush, !error)
+      if (flush && error) this.flushesFailed++
       if (!read) return undefined
       const wrong = oracle.endRead(read, error ? undefined : lease?.bytes)
       if (!wrong) return undefined
@@ -219,7 +221,7 @@ export class Unit {
         const wrong = finish(error)
         lease?.release()
         this.#end(entry, wrong ?? (error ? `${error.kind}: ${error.message}` : 'ok'))
-        if (error && !this.mayFail && entry.troubles === this.#troubles) {
+        if (error && !this.#mayEnd(error) && entry.troubles === this.#troubles) {
           world.fail(`${this.name}: an error reached the user: ${describe(entry)}`)
         }
         this.inFlight--
@@ -227,6 +229,12 @@ export class Unit {
       },
     })
     within = false
+  }
+
+  /** Is this error right? An initiator repeats a read whose buffer a disk that hangs may still write to. */
+  #mayEnd(error: PlexusError): boolean {
+    const mustRepeat = error.kind === 'aborted' && this.world.disks.some(({ hangs }) => hangs)
+    return this.mayFail || mustRepeat
   }
 
   #begin(op: IoOp, offset: number, length: number, fua: boolean, value: number): Operation {

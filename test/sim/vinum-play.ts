@@ -8,7 +8,12 @@ import type { AlignedPool } from '../../src/hal/aligned-pool.ts'
 import { Admin } from './admin.ts'
 import type { SimDiskOptions } from './disk.ts'
 import { apart } from './episodes/apart.ts'
+import { caches } from './episodes/caches.ts'
+import { copies } from './episodes/copies.ts'
+import { hang } from './episodes/hang.ts'
 import { hole } from './episodes/hole.ts'
+import { resize } from './episodes/resize.ts'
+import { selections } from './episodes/selections.ts'
 import { Faults } from './faults.ts'
 import { finalCheck, readAll } from './final-check.ts'
 import { chooseMixture, type Feature, type Mixture } from './mixture.ts'
@@ -72,6 +77,11 @@ type Episode = (stage: Stage) => Promise<void>
 const EPISODES: readonly (readonly [Feature, Episode])[] = [
   ['hole', hole],
   ['apart', apart],
+  ['hang', hang],
+  ['caches', caches],
+  ['resize', resize],
+  ['copies', copies],
+  ['selections', selections],
 ]
 
 class VinumPlay {
@@ -241,6 +251,8 @@ class VinumPlay {
       const machine =
         failMs > 0 ? await Promise.race([booting, this.#timer(failMs)]) : await booting
       if (machine) {
+        // Which of the disks that were used apart is right depends on which of them are there.
+        if (this.#faults.parts?.isForced) this.#faults.parts.join()
         await this.#census(machine)
         return machine
       }

@@ -21,7 +21,6 @@ import {
 export class AnchorAreas {
   readonly device: AnchorTarget
   protected current: Anchor
-  readonly #block: AlignedBuffer
   /** Blocks for the map that no write uses now. */
   readonly #mapBuffers: AlignedBuffer[] = []
   /** Writes to areas and slots under way: a resize, which moves them, waits for these. */
@@ -32,7 +31,6 @@ export class AnchorAreas {
   protected constructor(device: AnchorTarget, anchor: Anchor) {
     this.device = device
     this.current = anchor
-    this.#block = allocateAligned(anchor.blockBytes)
   }
 
   /** As it is on the device now. */
@@ -118,15 +116,13 @@ export class AnchorAreas {
   ): Promise<void> {
     assert(block.length === MAP_BLOCK_BYTES, 'a block of the map is whole')
     const buffer = this.#mapBuffers.pop() ?? allocateAligned(MAP_BLOCK_BYTES)
-    try {
-      block.copy(buffer.bytes)
-      await this.inPlace(() => {
-        const at = this.#mapOffset(index) + which * MAP_BLOCK_BYTES
-        return writeAt(this.device, buffer, at, options)
-      })
-    } finally {
-      this.#mapBuffers.push(buffer)
-    }
+    block.copy(buffer.bytes)
+    await this.inPlace(() => {
+      const at = this.#mapOffset(index) + which * MAP_BLOCK_BYTES
+      return writeAt(this.device, buffer, at, options)
+    })
+    // Not after a failure: a disk that does not answer may still have it.
+    this.#mapBuffers.push(buffer)
   }
 
   #mapOffset(index: number): number {
@@ -162,8 +158,9 @@ export class AnchorAreas {
   }
 
   protected async writeAnchor(anchor: Anchor): Promise<void> {
-    encodeAnchor(anchor, this.#block.bytes)
-    await writeAt(this.device, this.#block, endOf(anchor).offset)
+    const block = allocateAligned(anchor.blockBytes)
+    encodeAnchor(anchor, block.bytes)
+    await writeAt(this.device, block, endOf(anchor).offset)
     await flush(this.device)
   }
 }

@@ -18,6 +18,7 @@ export interface ContextParts {
   readonly drives: ReadonlyMap<string, SetDrive>
   readonly candidates: ReadonlyMap<string, Candidate>
   readonly inDoubt: PlanContext['inDoubt']
+  readonly kept?: PlanContext['kept']
   readonly setOf?: PlanContext['setOf']
   readonly random: Random
 }
@@ -34,6 +35,7 @@ export function contextOf(parts: ContextParts): PlanContext {
     },
     isPresent: (driveUuid) => drives.get(driveUuid)?.present ?? false,
     inDoubt,
+    kept: parts.kept,
     setOf: parts.setOf ?? (() => setName(model.setUuid)),
     random,
   }

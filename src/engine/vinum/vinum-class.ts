@@ -27,10 +27,14 @@ import { resizeDrive } from './set/sizes.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
+import { destroyedVolumes } from './verbs/undelete.ts'
 
 export function createVinumClass(options: RegistryOptions): GeomClass {
   return new VinumClass(options)
 }
+
+/** Verbs leave room for the changes of state that may follow. */
+const VERB = { keepsRoom: true }
 
 type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
 
@@ -104,15 +108,16 @@ class VinumClass implements GeomClass {
       return verb.show(this.#wholeContext(topology, isOfOne ? set : undefined), parameters)
     }
     const { set: named, parameters } = address(verb.spec, given, this.#sets.assembled, shown)
-    const set = named ?? this.#defaultFor(verb)
+    const set = named ?? (await this.#owner(verb, parameters)) ?? this.#defaultFor(verb)
     const tape = new RandomTape(topology.random)
     const candidates = await examine(topology, verb.devices?.(parameters) ?? [])
     const drives = set?.drives ?? new Map()
     const inDoubt = this.#inDoubt
+    const kept = verb.needsKept && set ? await this.#sets.history(set) : this.#sets.keeps
     const planOn = (stored: VinumModel): Plan => {
       const random = tape.rewound()
       const model = withShownNames(stored, shown)
-      const context = contextOf({ topology, model, drives, candidates, inDoubt, random })
+      const context = contextOf({ topology, model, drives, candidates, inDoubt, kept, random })
       const plan = verb.plan(context, parameters)
       const next = plan.model === model ? stored : withBareNames(plan.model)
       checkNames(next, stored, topology, this.#sets)
@@ -120,6 +125,17 @@ class VinumClass implements GeomClass {
     }
     if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
     return this.#carryOut(verb, planOn, set, topology)
+  }
+
+  /** The set that had a destroyed volume which the verb looks for. */
+  async #owner(verb: PlanningVerb, parameters: VerbParameters): Promise<VinumSet | undefined> {
+    const wanted = verb.needsKept?.(parameters)
+    if (wanted === undefined) return undefined
+    for (const set of this.#sets.assembled) {
+      const destroyed = destroyedVolumes((await this.#sets.history(set)) ?? [], set.model)
+      if (destroyed.some(({ name }) => name === wanted)) return set
+    }
+    return undefined
   }
 
   /** The set of a verb that names nothing. Throws `invalid` where it is about one of several sets as a whole. */
@@ -148,7 +164,7 @@ class VinumClass implements GeomClass {
       await set.commit((model) => {
         plan = planOn(model)
         return { ...plan.model, setUuid: set.uuid }
-      })
+      }, VERB)
     } catch (error) {
       for (const { record } of plan.newDrives) await set.unlabel(record)
       if (existing) set.objects.startJobs(set.model)
@@ -168,8 +184,7 @@ class VinumClass implements GeomClass {
     )
     const unkept = await this.#sets.remember(set)
     const report = {
-      dryRun: false,
-      steps: plan.steps,
+      ...reportOf(plan, false),
       warnings: [...plan.warnings, ...trouble, ...unkept],
       jobs: jobs.map(({ id }) => topology.jobs.get(id).report()),
     }
@@ -218,7 +233,10 @@ class VinumClass implements GeomClass {
     return reportOf(plan, dryRun)
   }
 
-  /** `vinum assemble`: looks again at what nobody holds; with `--force` sets go on without what they miss. */
+  /**
+   * `vinum assemble`: looks again at what nobody holds; with `--force` sets go on without what they miss; with `--from` one
+   * goes on as a drive has it.
+   */
   async #assemble(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const dryRun = parameters['dryRun'] === true
     const known = new Set(this.#assembledNames())
@@ -229,7 +247,14 @@ class VinumClass implements GeomClass {
     if (dryRun) {
       steps.push({ text: `look at ${free.length} devices that nobody holds`, object: 'vinum' })
     }
-    const only = parameters['set']
+    const { from, set: only } = parameters
+    if (typeof from === 'string') {
+      const { set, uuid } = this.#sets.driveNamed(from)
+      steps.push({ text: `assemble ${set.name} as ${from} has it`, object: set.name })
+      if (!dryRun) await set.assembleFrom(uuid)
+      if (!dryRun) await topology.tastePending()
+      return { dryRun, steps, warnings: [], jobs: [] }
+    }
     const waiting = this.#sets.native.filter(
       ({ assembled, name }) => !assembled && (only === undefined || only === name),
     )
@@ -339,8 +364,11 @@ function objectOf({ steps }: Plan): string | undefined {
   return step?.object
 }
 
-function reportOf({ steps, warnings }: Plan, dryRun: boolean): PlanReport {
-  return { dryRun, steps, warnings, jobs: [] }
+function reportOf({ steps, warnings, newDrives }: Plan, dryRun: boolean): PlanReport {
+  const wipes = newDrives.flatMap(({ candidate: { contents, name, path } }) =>
+    contents === '' ? [] : { text: `${contents} on ${name} (${path})`, object: name },
+  )
+  return { dryRun, steps, warnings, wipes, jobs: [] }
 }
 
 /** Takes the labels off the drives that the plan retires. The configuration knows them no more: trouble is told. */

@@ -5,10 +5,9 @@
  * all copies agree.
  */
 import type { SimDisk } from '../disk.ts'
-import type { Contents } from '../oracle.ts'
+import { Parts } from '../parts.ts'
 import type { Stage } from '../stage.ts'
-import type { Unit } from '../unit.ts'
-import { rowSizes, volumeOf } from '../view.ts'
+import { volumeOf } from '../view.ts'
 import type { Machine, World } from '../world.ts'
 
 export async function apart({ world, random, faults, ...stage }: Stage): Promise<void> {
@@ -17,6 +16,7 @@ export async function apart({ world, random, faults, ...stage }: Stage): Promise
   if (!first || !left) return
   faults.mark(first, left)
   const parts = new Parts(world)
+  faults.parts = parts
   parts.note()
   world.note('apart', `${left.name} leaves`)
   world.unplug(left, random.chance(0.5))
@@ -50,33 +50,4 @@ async function force(world: World, machine: Machine, parts: Parts): Promise<void
   if ([...world.units].every(({ uuid }) => volumeOf(machine, uuid))) return
   const error = await world.verb('vinum', 'assemble', { force: true })
   if (!error && world.machine === machine) parts.join()
-}
-
-/** What the volumes held when one part of the disks was left behind. */
-class Parts {
-  readonly #world: World
-  readonly #known = new Map<Unit, Contents[]>()
-
-  constructor(world: World) {
-    this.#world = world
-  }
-
-  /** From now on some disks may keep what there is now. */
-  note(): void {
-    const { machine, units } = this.#world
-    for (const unit of units) {
-      const volume = machine && volumeOf(machine, unit.uuid)
-      if (volume) unit.rowSizes = rowSizes(volume)
-      this.#known.set(unit, [...(this.#known.get(unit) ?? []), unit.oracle.contents()])
-    }
-  }
-
-  /** Any of it may be there now; in rows of RAID5 that changed, what was computed from a mixture. */
-  join(): void {
-    this.note()
-    for (const [unit, known] of this.#known) {
-      const changed = unit.oracle.join(known)
-      unit.damageRows(unit.rowSizes, changed)
-    }
-  }
 }

@@ -217,6 +217,11 @@ export class WriteIntentBitmap {
     await this.#storeOrThrow()
   }
 
+  /** Copies are back that may have lost what was marked since they were flushed. */
+  markAllUnsynced(): void {
+    for (const { offset, length } of this.marked) this.#addUnsynced(offset, length)
+  }
+
   /** A job has made the copies equal there, while it kept writes off. */
   markSynced(offset: number, length: number): void {
     this.#unsynced.remove(offset, length)

@@ -99,6 +99,8 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
   #used = 0
   #pending = 0
   #request: IoRequest | undefined = undefined
+  /** For a flush: what it covers. */
+  #covered = 0
   /** Has entered the map. */
   #intends = false
 
@@ -109,6 +111,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
 
   take(request: IoRequest): void {
     this.#request = request
+    this.#covered = this.#volume.changes
   }
 
   granted(): void {
@@ -308,8 +311,9 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     for (let index = 0; index < this.#used; index++) this.#leg(index).clear()
     this.#used = 0
     this.#request = undefined
+    const answer = this.#volume.answer(request, this.#covered, error)
     this.#volume.endChange(this)
-    request.complete(error)
+    request.complete(answer)
   }
 }
 

@@ -49,6 +49,8 @@ export interface Admitted {
 export class VolumeIo {
   readonly name: string
   readonly host: VinumHost
+  /** The next flush fails with this error: acknowledged changes may be lost. */
+  owed: PlexusError | undefined
   /** Only for the tasks. */
   readonly locks = new RangeLock()
   #slots: readonly PlexSlot[] = []
@@ -67,6 +69,9 @@ export class VolumeIo {
   #looseReads = 0
   #looseChanges = 0
   #onDrained: (() => void)[] = []
+  /** Changes that were acknowledged, and how many of them a flush has covered. */
+  #changed = 0
+  #flushed = 0
   /** Records of subdisks that are out of service for certain: the host has said so, durably. */
   readonly #confirmedOut = new WeakSet<SubdiskRecord>()
   readonly #reads: ReadTask[] = []
@@ -284,6 +289,37 @@ export class VolumeIo {
     this.leaveWork()
   }
 
+  /** Drives have lost their caches, and no copy of what was on them is left. False: all of it was flushed. */
+  loseCache(): boolean {
+    if (this.#changed <= this.#flushed) return false
+    this.owed ??= lostError(this.name)
+    return true
+  }
+
+  /** Changes that a flush covers which begins now. */
+  get changes(): number {
+    return this.#changed
+  }
+
+  /**
+   * A request has ended: what it is answered with. A flush, and a change with FUA, fails once after acknowledged changes
+   * may have been lost, as fsync does. One that fails because drives are away has not told of it.
+   */
+  answer(request: IoRequest, covered: number, error: PlexusError | undefined): typeof error {
+    const { op, fua } = request
+    const tells = op === 'flush' || fua
+    if (error) {
+      if (tells && error.kind !== 'gone') this.owed = undefined
+      return error
+    }
+    if (op === 'flush') this.#flushed = Math.max(this.#flushed, covered)
+    else if (!fua) this.#changed++
+    if (!tells || !this.owed) return undefined
+    const owed = this.owed
+    this.owed = undefined
+    return owed
+  }
+
   noCopy(op: IoOp, offset: number, length: number): PlexusError {
     return new PlexusError('io', {
       op,
@@ -316,6 +352,14 @@ export class VolumeIo {
   #comeIn(): Promise<void> {
     return new Promise((resolve) => this.admit({ run: resolve }))
   }
+}
+
+function lostError(name: string): PlexusError {
+  return new PlexusError('io', {
+    op: 'flush',
+    subject: name,
+    message: `volume ${name}: writes that were acknowledged before the last flush may be lost: its drives went away with them in their caches; check what is on it`,
+  })
 }
 
 type Policy = (

@@ -144,7 +144,8 @@ export class SetObjects {
 
   /**
    * A drive that fails a flush may have lost what any subdisk on it had acknowledged, of whatever volume: those with
-   * another copy leave at once, before an old content of theirs is read. For the others whoever flushes has the error.
+   * another copy leave at once, before an old content of theirs is read. For the others the next flush of their volume
+   * has the error, whoever has asked for this one.
    */
   #flushFailed(drive: SetDrive, error: PlexusError): void {
     // The loss of a drive is told of by its device.
@@ -155,11 +156,29 @@ export class SetObjects {
       if (subdisk.drive !== drive || plexUuid === undefined || !subdisk.writable) continue
       const together = [...leaving.map(({ record }) => record.uuid), uuid]
       if (lastCopyLost(this.present, together) === undefined) leaving.push(subdisk)
+      else this.#volumeOf(subdisk)?.io.loseCache()
     }
     if (leaving.length === 0) return
     this.#set.demote(leaving, error).catch((failure: unknown) => {
       this.#set.log.error({ err: failure, drive: drive.record.name }, 'a demotion failed')
     })
+  }
+
+  /**
+   * A drive is gone, with its cache. Where that took the last copy, acknowledged writes may be lost; and when it is
+   * back, what was not flushed may be in one copy or column and not in another.
+   */
+  loseCache(drive: SetDrive): void {
+    for (const subdisk of this.subdisks.values()) {
+      if (subdisk.drive !== drive || subdisk.record.state !== 'down') continue
+      const volume = this.#volumeOf(subdisk)
+      if (volume?.io.loseCache()) volume.map?.markAllUnsynced()
+    }
+  }
+
+  #volumeOf({ record: { plexUuid } }: PlacedSubdisk): RunningVolume | undefined {
+    const volumeUuid = byUuid(this.present.plexes, plexUuid)?.volumeUuid
+    return volumeUuid === undefined ? undefined : this.volumes.get(volumeUuid)
   }
 
   #shapePlex(model: VinumModel, record: PlexRecord): void {

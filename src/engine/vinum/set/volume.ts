@@ -40,6 +40,8 @@ export class RunningVolume {
       map: undefined,
       host: set,
     })
+    this.io.owed = set.options.owed.get(record.uuid)
+    set.options.owed.delete(record.uuid)
     introduce(plexes)
     const drives = drivesOf(plexes)
     this.provider = set.topology.makeProvider(set, {

@@ -212,11 +212,17 @@ function bytesOf(plex: PlexLayout, sizes: readonly number[] | undefined): number
   return dataColumns(plex.organization, parts.length) * (parts[0] ?? 0)
 }
 
+/** The lowest place in the map areas that no volume has, from `wanted` on. */
+export function freeMapSlot({ volumes }: VinumModel, wanted = 0): number {
+  const taken = new Set(volumes.flatMap(mapSlotsOf))
+  let slot = wanted
+  while (taken.has(slot)) slot++
+  return slot
+}
+
 /** Adds the record of a volume without plexes; `sizeBytes` when it is known already. */
 export function newVolume(draft: Draft, name: string, sizeBytes: number | undefined): VolumeRecord {
-  const taken = new Set(draft.model.volumes.flatMap(mapSlotsOf))
-  let mapSlot = 0
-  while (taken.has(mapSlot)) mapSlot++
+  const mapSlot = freeMapSlot(draft.model)
   const volume: VolumeRecord = {
     uuid: newUuid(draft.context.random),
     name,

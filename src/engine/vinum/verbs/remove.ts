@@ -88,7 +88,9 @@ export function dropVolume(draft: Draft, volume: VolumeRecord): void {
   for (const plex of draft.plexesOf(volume)) dropPlex(draft, plex)
   draft.drop(new Set([volume.uuid]))
   draft.step(`remove volume ${volume.name}: ${formatSize(volume.sizeBytes)}`, volume.name)
-  if (volume.sizeBytes > 0) draft.warn(`all data of volume ${volume.name} is lost`)
+  const undo = `unless it is brought back before its place is used again: plexus volume undelete ${volume.name}`
+  const suffix = draft.context.kept ? `, ${undo}` : ''
+  if (volume.sizeBytes > 0) draft.warn(`all data of volume ${volume.name} is lost${suffix}`)
 }
 
 /** Takes a plex out, with its subdisks. */
