@@ -128,6 +128,8 @@ export interface DriveReport {
   readonly state: string
   /** Device of the configuration that carries it now. */
   readonly device: string | undefined
+  /** The one that carried it last. */
+  readonly lastDevice?: string
   readonly sizeBytes: number
   readonly freeBytes: number
   readonly freeList: readonly { readonly offset: number; readonly length: number }[]

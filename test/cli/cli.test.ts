@@ -64,7 +64,15 @@ t.test('nothing that the daemon says reaches the terminal raw', async (t) => {
     jobs: [job],
   }
   made.topology.events.emit('warning', 'drive-down', evil, evil)
-  made.units = [{ name: evil, ready: false, reason: evil, action: evil }]
+  made.units = [
+    {
+      name: evil,
+      ready: false,
+      reason: evil,
+      action: evil,
+      identity: { naa: Buffer.alloc(16), serial: evil },
+    },
+  ]
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
   const raw = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/
   for (const command of [

@@ -3,6 +3,7 @@
  * `plexus status`. Made from what reports.ts, its only caller, knows of the volume.
  */
 import { formatSize } from '../../base/bytes.ts'
+import { formatTime } from '../../control/duration.ts'
 import type { DoubtReport, Health, JobReport } from '../../control/reports.ts'
 import { returnDrives } from './model/membership.ts'
 import {
@@ -146,7 +147,7 @@ function trouble({ drives, model, problemOf }: Situation, subdisk: SubdiskRecord
   const problem = drive?.present ? undefined : problemOf(subdisk.driveUuid)
   if (problem) return `Drive ${name} is not used: ${problem.device} ${problem.text}.`
   if (!drive?.present) {
-    const since = drive?.goneSince === undefined ? '' : ` since ${clockTime(drive.goneSince)}`
+    const since = drive?.goneSince === undefined ? '' : ` since ${formatTime(drive.goneSince)}`
     const device = record?.device === name ? '' : ` (${record?.device ?? '?'})`
     return `Drive ${name}${device} is missing${since}.`
   }
@@ -228,9 +229,4 @@ function missingDrive({ model, volume, bad, drives }: Situation): DriveRecord | 
     healthOf(returnDrives(model, new Map([[uuid, device]])), volume.uuid) !== 'FAULTED'
   const first = away.find(({ record }) => helps(record)) ?? away.find((one) => one.state === 'down')
   return (first ?? away[0])?.record
-}
-
-/** Time of day of an ISO text, as the logs show it. */
-export function clockTime(iso: string): string {
-  return iso.slice(11, 19)
 }
