@@ -136,17 +136,20 @@ t.test('all disks of a RAID5 grow while plexusd is off', async (t) => {
 })
 
 t.test('disks of a set that waits have grown: named, and never blank', async (t) => {
-  const devices = images('waits', 'd1', 'd2')
-  const daemon = await served(t, devices, '--mirror d1 d2')
+  const devices = images('waits', 'd1', 'd2', 'd3')
+  const daemon = await served(t, devices, '--raid5 d1 d2 d3')
   await daemon.kill()
   for (const path of Object.values(devices)) truncateSync(path, 24 * MIB)
-  const { d1 = '', d2 = '' } = devices
+  const { d1 = '' } = devices
   await restart(daemon, configOf({ d1 }))
   await run(t, daemon, 'device probe d1', 0, /d1 +no .*label for 16 MiB \(the disk is 24 MiB now\)/)
+  for (const line of ['device list', 'device show d1', 'status']) {
+    await run(t, daemon, line, 0, /carries a Plexus label for 16 MiB; the disk is 24 MiB now/)
+  }
   const create = 'volume create x --concat d1'
   await run(t, daemon, create, 5, /d1/)
   await daemon.kill()
-  await restart(daemon, configOf({ d1, d2 }))
+  await restart(daemon, configOf(devices))
   await checkData(t, daemon)
 })
 
@@ -196,7 +199,7 @@ t.test('a copy of a drive beside it: both are left alone, one may be cleared', a
   const copy = `${d1}.copy`
   copyFileSync(d1, copy)
   await restart(daemon, configOf({ ...devices, copy }))
-  await run(t, daemon, 'status', 0, /Device d1 carries the label of drive .*, and so does copy/)
+  await run(t, daemon, 'status', 0, /Device d1 carries the label of drive d1, and so does copy/)
   await run(t, daemon, 'status', 0, /Device copy carries the label of drive .*, and so does d1/)
   await run(t, daemon, 'device list', 0, /copy +ready .*None of them is used/)
   await checkData(t, daemon)

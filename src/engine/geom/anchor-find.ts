@@ -175,8 +175,20 @@ async function overwritten(
   }
 }
 
+/** Of a label that is used as it is, on a medium that has grown; undefined: it has not. */
+export function grownNote(
+  anchor: Anchor,
+  sizeBytes: number,
+): Omit<LabelProblem, 'restorable'> | undefined {
+  if (anchor.mediaBytes >= sizeBytes) return undefined
+  return {
+    text: `carries ${labelFor(anchor)}; the disk is ${formatSize(sizeBytes)} now`,
+    action: 'Its set uses the rest when it is in operation, or: plexus device resize NAME',
+  }
+}
+
 /** `a Plexus label for 1 GiB`. */
-export function labelFor({ mediaBytes }: Pick<Anchor, 'mediaBytes'>): string {
+function labelFor({ mediaBytes }: Pick<Anchor, 'mediaBytes'>): string {
   return `a Plexus label for ${formatSize(mediaBytes)}`
 }
 

@@ -4,6 +4,12 @@
  * anchor-quorum.ts to choose among copies.
  */
 export type { AnchorTarget } from './anchor-ends.ts'
-export { type FoundLabel, findLabel, type LabelProblem, readAnchor } from './anchor-find.ts'
+export {
+  type FoundLabel,
+  findLabel,
+  grownNote,
+  type LabelProblem,
+  readAnchor,
+} from './anchor-find.ts'
 export { type Anchor, type AnchorLayout, planAnchor } from './anchor-layout.ts'
 export { AnchoredDevice, type CommittedSlot } from './anchored-device.ts'

@@ -2,8 +2,10 @@
  * A provider: a named linear range of blocks that a geom offers (GEOM). Disks, volumes and everything between
  * look the same from above. Made and taken away by topology.ts; used through consumers (consumer.ts).
  */
+
 import type { PlexusError } from '../../base/errors.ts'
 import type { DeviceFeatures, DeviceIdentity, Geometry } from '../../hal/block-device.ts'
+import { type Anchor, grownNote } from './anchor.ts'
 import type { Consumer } from './consumer.ts'
 import type { RequestWatch } from './request-watch.ts'
 import { ProviderStatistics } from './statistics.ts'
@@ -109,6 +111,19 @@ export class Provider {
     if (form.identity) this.#identity = form.identity
     if (this.#geometry.sizeBytes === before) return
     for (const consumer of [...this.consumers]) consumer.tell('resized')
+  }
+}
+
+/** Keeps what was found on a provider: its label, and what is the matter with it, where `NAME` stands for the provider. */
+export function noteLabel(
+  provider: Provider,
+  anchor: Anchor | undefined,
+  problem?: { readonly text: string; readonly action: string },
+): void {
+  const told = problem ?? (anchor && grownNote(anchor, provider.sizeBytes))
+  provider.label = anchor && {
+    driveUuid: anchor.deviceUuid,
+    problem: told && { text: told.text, action: told.action.replaceAll('NAME', provider.name) },
   }
 }
 

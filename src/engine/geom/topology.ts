@@ -18,7 +18,7 @@ import { Consumer } from './consumer.ts'
 import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
 import type { JobManager } from './job.ts'
-import { Provider, type ProviderInit } from './provider.ts'
+import { noteLabel, Provider, type ProviderInit } from './provider.ts'
 import { RequestWatch } from './request-watch.ts'
 import type { AccessCounts, Geom, GeomClass } from './types.ts'
 
@@ -270,7 +270,7 @@ export class Topology {
     if (provider.opaque) return
     try {
       const found = await this.#findLabel(provider)
-      provider.label = found && { driveUuid: found.anchor.deviceUuid }
+      noteLabel(provider, found?.anchor, found?.problem)
       if (found?.problem) return this.labelProblem(provider, found.anchor, found.problem)
       const anchor = found?.anchor
       for (const one of this.classes) {
@@ -305,18 +305,13 @@ export class Topology {
   /** Says that a provider with a label is not used; `NAME` in the action stands for it. Kept until it is tasted again. */
   labelProblem(
     provider: Provider,
-    { deviceUuid: driveUuid }: Anchor,
-    { text, action }: Pick<LabelProblem, 'text' | 'action'>,
+    anchor: Anchor,
+    problem: Pick<LabelProblem, 'text' | 'action'>,
   ): void {
     const { name } = provider
-    const problem = { text, action: action.replaceAll('NAME', name) }
-    provider.label = { driveUuid, problem }
-    this.events.emit(
-      'critical',
-      'label-problem',
-      name,
-      `${name} is not used: it ${text}. ${problem.action}`,
-    )
+    noteLabel(provider, anchor, problem)
+    const message = `${name} is not used: it ${problem.text}. ${provider.label?.problem?.action}`
+    this.events.emit('critical', 'label-problem', name, message)
   }
 
   async #findLabel(provider: Provider): Promise<FoundLabel | undefined> {

@@ -61,13 +61,19 @@ export async function examine(
       blockBytes,
       readOnly: features.readOnly,
       inUse,
-      twin: [...topology.providers.values()].find(
-        (other) => other !== provider && isSameMedium(other, provider),
-      )?.name,
+      twin: [...topology.providers.values()].find((other) => isTwin(other, provider))?.name,
       contents: inUse ? '' : await contentsOf(topology, provider),
     })
   }
   return found
+}
+
+/** Another path to the same disk; where the disks do not tell, also one with the same label. */
+function isTwin(other: Provider, provider: Provider): boolean {
+  if (other === provider) return false
+  const isSameLabel =
+    other.label !== undefined && other.label.driveUuid === provider.label?.driveUuid
+  return isSameMedium(other, provider) ?? isSameLabel
 }
 
 async function contentsOf(topology: Topology, provider: Provider): Promise<string> {

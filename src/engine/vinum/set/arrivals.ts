@@ -38,7 +38,7 @@ export async function openMember(
     topology.labelProblem(provider, anchor, { text, action: READ_ONLY_ACTION })
     return undefined
   }
-  if (await set.copies.sort(provider, anchor, name)) return undefined
+  if (await set.copies.sort(provider, anchor)) return undefined
   const holder = `vinum drive ${drive?.record.name ?? provider.name}`
   const access = { read: 1, write: 1, exclusive: 1 }
   const consumer = topology.attach(provider, set, holder, access)

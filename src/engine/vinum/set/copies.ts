@@ -5,6 +5,7 @@
 import type { Anchor } from '../../geom/anchor.ts'
 import { type Consumer, NO_ACCESS } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
+import { byUuid } from '../model/model.ts'
 import type { VinumSet } from './vinum-set.ts'
 
 export class Copies {
@@ -22,19 +23,21 @@ export class Copies {
 
   /**
    * Is the label on `provider` that of a drive which another device carries, too? One that is in use stays so; one that
-   * is not is given up as well. `name` is the drive's.
+   * is not is given up as well.
    */
-  async sort(provider: Provider, anchor: Anchor, name: string): Promise<boolean> {
+  async sort(provider: Provider, anchor: Anchor): Promise<boolean> {
     const { topology, members, drives } = this.#set
     const uuid = anchor.deviceUuid
     const drive = drives.get(uuid)
     if (drive?.present) {
-      topology.labelProblem(provider, anchor, inUse(name, drive.device))
+      topology.labelProblem(provider, anchor, inUse(drive.record.name, drive.device))
       return true
     }
     const member = members.get(uuid)
     const others = this.#known.filter((one) => one.uuid === uuid)
     if (!member && others.length === 0) return false
+    const record = drive?.record ?? (member?.model && byUuid(member.model.drives, uuid))
+    const name = record?.name ?? uuid
     members.delete(uuid)
     await member?.consumer.close()
     const fresh = member ? [member.consumer.provider, provider] : [provider]

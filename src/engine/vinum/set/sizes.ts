@@ -5,8 +5,8 @@
  */
 import { formatSize } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { labelFor } from '../../geom/anchor-find.ts'
 import type { Consumer } from '../../geom/consumer.ts'
+import { noteLabel } from '../../geom/provider.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'
 import { loseDevice } from './arrivals.ts'
 import type { SetDrive } from './drive.ts'
@@ -30,15 +30,11 @@ async function fitDrive(set: VinumSet, drive: SetDrive): Promise<void> {
   const { label, consumer, present, record } = drive
   if (!label || !consumer || !present) return
   const { provider } = consumer
-  const now = provider.sizeBytes
-  if (label.anchor.mediaBytes < now) {
-    const { deviceUuid: driveUuid } = label.anchor
-    const text = `carries ${labelFor(label.anchor)}; the disk is ${formatSize(now)} now`
-    const action = `To use the rest of it: plexus device resize ${provider.name}`
-    provider.label = { driveUuid, problem: { text, action } }
+  if (label.anchor.mediaBytes < provider.sizeBytes) {
+    noteLabel(provider, label.anchor)
     checkResize(set, drive)
     await label.resize()
-    provider.label = { driveUuid }
+    noteLabel(provider, label.anchor)
   }
   const { mediaBytes, dataEndBytes } = label.anchor
   if (dataEndBytes <= record.dataEndBytes) return

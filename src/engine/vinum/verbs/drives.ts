@@ -131,7 +131,7 @@ function checkCandidate(draft: Draft, candidate: Candidate, choice: DriveChoice)
     draft.fail(
       'in-use',
       name,
-      `${path}: the same disk as ${candidate.twin}, by another path; several paths cannot be used together yet: take one of ` +
+      `${path}: the same disk as ${candidate.twin}, by another path, or a copy of it; several paths cannot be used together yet: take one of ` +
         'them out of the configuration',
     )
   }

@@ -197,6 +197,9 @@ t.test('two devices with one label: neither is used when both are there', async 
   t.match(problemOf(machine, 'd3'), /label of drive d1, which is in use on d1: it is a copy, or/)
   t.equal(problemOf(machine, 'd1'), '')
   t.equal(machine.volume('v').health, 'HEALTHY')
+  const wipe = { name: 'w', concat: ['d3'], wipeSignatures: true }
+  const refused = await failureOf(machine.run('volume.create', wipe))
+  t.match(refused, { kind: 'in-use', message: /the same disk as d1, by another path, or a copy/ })
 })
 
 t.test('two paths of one disk make no mirror', async (t) => {
