@@ -25,6 +25,7 @@ import type { Provider } from '../engine/geom/provider.ts'
 import { createAlignedPool } from '../hal/aligned-pool.ts'
 import { createIoQueue } from '../hal/io-queue.ts'
 import { Appliance } from './appliance.ts'
+import { deviceWarnings } from './check-devices.ts'
 import { labelWarnings } from './check-labels.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
 import { configJsonSchema } from './config-schema.ts'
@@ -79,7 +80,7 @@ async function check(file: string): Promise<number> {
   const config = loadOrExplain(file)
   if (!config) return EXIT.USAGE
   try {
-    for (const warning of await labelWarnings(config)) {
+    for (const warning of [...(await deviceWarnings(config)), ...(await labelWarnings(config))]) {
       process.stderr.write(`${config.file}: warning: ${warning}\n`)
     }
   } catch (error) {

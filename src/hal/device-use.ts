@@ -81,7 +81,10 @@ function statOf(path: string): { readonly real: string; readonly stats: Stats } 
  * swap, holders (md, LVM, bcache …) of it or of a partition of it, a loop device over it; where there is
  * no such thing, the processes that have it open. Undefined: nobody is known, or the path leads nowhere.
  */
-export function describeUse(path: string): string | undefined {
+export function describeUse(
+  path: string,
+  { processes }: { readonly processes: boolean } = { processes: true },
+): string | undefined {
   let device: ResolvedDevice
   try {
     device = resolveDevice(path)
@@ -89,7 +92,7 @@ export function describeUse(path: string): string | undefined {
     return undefined
   }
   const reasons = [...(device.kind === 'block' ? blockUses(device) : []), ...fileUses(device.path)]
-  if (reasons.length === 0) reasons.push(...processUses(device))
+  if (processes && reasons.length === 0) reasons.push(...processUses(device))
   return reasons.length > 0 ? reasons.join('; ') : undefined
 }
 

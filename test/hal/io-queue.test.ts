@@ -225,7 +225,11 @@ t.test('auto falls back and says why; a forced engine that is refused is an erro
     [IO_THREADS, 3],
     'threads for ioctls, made when the first one comes, and three for I/O',
   )
-  t.match(lines.join(''), /io_uring is refused \(io_uring_setup: EPERM\)/)
+  t.match(lines.join(''), /io_uring is refused \(io_uring_setup: EPERM\).*sandbox/)
+  lines.length = 0
+  const small = makers(new SysError('io_uring_setup', ERRNO.ENOMEM))
+  await chooseEngine({ engine: 'auto', log, threads: 3 }, small).close()
+  t.match(lines.join(''), /io_uring_setup: ENOMEM\).*raise LimitMEMLOCK= .*or ulimit -l/)
   const forced = (async () => chooseEngine({ engine: 'io_uring', log }, refused))()
   t.equal((await failureOf(forced)).kind, 'unsupported')
   t.throws(() => chooseEngine({ engine: 'auto', log }, makers(new TypeError('x'))), TypeError)

@@ -15,7 +15,7 @@ sleep 10
 say "a disk is pulled and returns"
 equal "d1 is pulled" "$(ask pull d1)" pulled
 shows "status: degraded" 'state: DEGRADED' plexus status db
-shows "status: since when" 'd1 +STALE .*gone since [0-9:]{8}' plexus status db
+shows "status: since when" 'd1 +STALE .*gone since [0-9-]{10} [0-9:]{8}' plexus status db
 refused "status --check says degraded" 10 plexus status --check
 loaded "the load goes on"
 check "jobs are limited" plexus job limit all 12MiB

@@ -14,7 +14,7 @@ sleep 1
 say "a disk is pulled and returns"
 equal "d2 is pulled" "$(ask pull d2)" pulled
 shows "status: degraded" 'state: DEGRADED' plexus status db
-shows "status: since when" 'd2 +STALE .*gone since [0-9:]{8}' plexus status db
+shows "status: since when" 'd2 +STALE .*gone since [0-9-]{10} [0-9:]{8}' plexus status db
 loaded "the load goes on"
 check "jobs are limited" plexus job limit all 8MiB
 equal "d2 returns" "$(ask plug d2)" plugged
