@@ -4,12 +4,13 @@
  * ioctl. The one central check of state, range and alignment is here; nobody above checks again.
  * Made by open-device.ts only.
  */
-import { existsSync, fstatSync } from 'node:fs'
+import { existsSync, fstat, fstatSync } from 'node:fs'
 import { assert } from '../base/assert.ts'
 import type { Clock, Timer } from '../base/clock.ts'
 import { type ErrorKind, PlexusError } from '../base/errors.ts'
 import {
   DEVICE_POLL_MS,
+  DEVICE_QUEUE_DEPTH,
   DEVICE_RANGE_DEPTH,
   RANGE_STEP_BYTES,
   ZERO_WRITE_BYTES,
@@ -47,6 +48,8 @@ export interface DirectDeviceInit {
   /** An open descriptor; the device owns and closes it. */
   readonly fd: number
   readonly kind: 'block' | 'file'
+  /** A file on a network or of another process: the kernel may wait for somebody in any call. */
+  readonly mayStall: boolean
   readonly readOnly: boolean
   readonly geometry: Geometry
   readonly identity: DeviceIdentity
@@ -128,6 +131,7 @@ export class DirectDevice implements BlockDevice {
   #inFlight = 0
   #gone = false
   #deleted = false
+  #looking = false
   #closed: Promise<void> | undefined = undefined
   #onIdle: (() => void) | undefined = undefined
   /** The last question after holes. */
@@ -139,11 +143,17 @@ export class DirectDevice implements BlockDevice {
     this.identity = init.identity
     this.features = init.features
     this.#geometry = init.geometry
-    this.#transfers = init.queue.openChannel(init.fd, (op, result) => this.#onDone(op, result))
+    this.#transfers = init.queue.openChannel(
+      init.fd,
+      (op, result) => this.#onDone(op, result),
+      DEVICE_QUEUE_DEPTH,
+      init.mayStall,
+    )
     this.#ranges = init.queue.openChannel(
       init.fd,
       (op, result) => this.#onRangeDone(op, result),
       DEVICE_RANGE_DEPTH,
+      init.mayStall,
     )
     this.#discardMethods = discardMethods(init)
     this.#zeroMethods = zeroMethods(init)
@@ -377,21 +387,45 @@ export class DirectDevice implements BlockDevice {
 
   /** Looks whether the device is still there and how large it is; cheap, every few seconds. */
   #look(): void {
-    const { fd, kind, sysfsDir } = this.#init
-    if (this.#gone || this.#closed) return
-    let sizeBytes = 0
+    const { fd, kind, sysfsDir, mayStall } = this.#init
+    if (this.#gone || this.#closed || this.#looking) return
+    if (mayStall) {
+      // Each question that waits holds a thread of the process; while requests are under way they tell.
+      if (this.#inFlight === 0) this.#lookLater()
+      return
+    }
     try {
-      if (kind === 'file') {
-        const { size, nlink } = fstatSync(fd)
-        this.#deleted = nlink === 0
-        sizeBytes = this.#deleted ? 0 : size
-      } else if (sysfsDir === undefined || existsSync(sysfsDir)) {
-        sizeBytes = ioctlU64(fd, BLKGETSIZE64)
+      if (kind === 'file') this.#seen(fstatSync(fd))
+      else {
+        const isThere = sysfsDir === undefined || existsSync(sysfsDir)
+        this.#seen({ size: isThere ? ioctlU64(fd, BLKGETSIZE64) : 0, nlink: 1 })
       }
     } catch (error) {
-      this.#init.log.warn({ device: this.path, err: error }, `${this.path}: cannot ask its size`)
+      this.#cannotAsk(error)
     }
-    sizeBytes -= sizeBytes % this.#geometry.logicalBlockBytes
+  }
+
+  /** Where the question may wait for an answer. Counted, so that the descriptor is not another file's meanwhile. */
+  #lookLater(): void {
+    this.#looking = true
+    this.#inFlight++
+    fstat(this.#init.fd, (error, stats) => {
+      this.#looking = false
+      if (error) this.#cannotAsk(error)
+      else if (!this.#gone && !this.#closed) this.#seen(stats)
+      this.#inFlight--
+      if (this.#inFlight === 0) this.#onIdle?.()
+    })
+  }
+
+  #cannotAsk(error: unknown): void {
+    this.#init.log.warn({ device: this.path, err: error }, `${this.path}: cannot ask its size`)
+    this.#setGone()
+  }
+
+  #seen({ size, nlink }: { readonly size: number; readonly nlink: number }): void {
+    this.#deleted = nlink === 0
+    const sizeBytes = this.#deleted ? 0 : size - (size % this.#geometry.logicalBlockBytes)
     if (sizeBytes === 0) {
       this.#setGone()
     } else if (sizeBytes !== this.#geometry.sizeBytes) {

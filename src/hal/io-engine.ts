@@ -28,6 +28,8 @@ export class IoOperation {
   offset = 0
   /** WRITE: RWF_ flags; ALLOCATE: mode; RANGE_IOCTL: request number. */
   flags = 0
+  /** Starting it may wait, as for a file on a network: a kernel thread of its own starts it. */
+  mayStall = false
   /** The request that it works for; the queue only keeps it. */
   request: IoRequest | undefined = undefined
   /** Bytes that earlier, shorter transfers of this operation have moved. */

@@ -53,8 +53,11 @@ export interface IoChannel {
 export interface IoQueue {
   readonly engine: 'io_uring' | 'threads'
   readonly stats: IoQueueStats
-  /** A channel for one open file; at most `depth` operations at once are with the kernel. */
-  openChannel(fd: number, done: OperationDone, depth?: number): IoChannel
+  /**
+   * A channel for one open file; at most `depth` operations at once are with the kernel. `mayStall`: the kernel may
+   * wait for somebody while it starts one.
+   */
+  openChannel(fd: number, done: OperationDone, depth?: number, mayStall?: boolean): IoChannel
   /** Waits for what is in flight, then stops the engine. Devices are closed before. */
   close(): Promise<void>
 }
@@ -96,9 +99,17 @@ class Channel implements IoChannel {
   /** Waits in the queue for a slot. */
   listed = false
   readonly #queue: OperationQueue
+  readonly #mayStall: boolean
 
-  constructor(queue: OperationQueue, fd: number, done: OperationDone, depth: number) {
+  constructor(
+    queue: OperationQueue,
+    fd: number,
+    done: OperationDone,
+    depth: number,
+    mayStall: boolean,
+  ) {
     this.#queue = queue
+    this.#mayStall = mayStall
     this.fd = fd
     this.done = done
     this.depth = depth
@@ -108,6 +119,7 @@ class Channel implements IoChannel {
   take(): IoOperation {
     const operation = this.#queue.takeOperation()
     operation.fd = this.fd
+    operation.mayStall = this.#mayStall
     return operation
   }
 
@@ -172,8 +184,13 @@ export class OperationQueue implements IoQueue {
     }
   }
 
-  openChannel(fd: number, done: OperationDone, depth = DEVICE_QUEUE_DEPTH): IoChannel {
-    const channel = new Channel(this, fd, done, depth)
+  openChannel(
+    fd: number,
+    done: OperationDone,
+    depth = DEVICE_QUEUE_DEPTH,
+    mayStall = false,
+  ): IoChannel {
+    const channel = new Channel(this, fd, done, depth, mayStall)
     this.#open.add(channel)
     this.#share()
     return channel
@@ -345,6 +362,13 @@ function makeUring(pool: AlignedPool, sink: IoSink, log: Logger): IoEngine {
   return engine
 }
 
+/** Before Linux 5.12 the memory of a ring counts against the limit of locked memory, which then is ENOMEM. */
+function ringAdvice({ errno }: SysError): string {
+  return errno === ERRNO.ENOMEM
+    ? 'the limit of locked memory is too small: raise LimitMEMLOCK= of the service, or ulimit -l'
+    : 'look at kernel.io_uring_disabled and at the sandbox of the service'
+}
+
 /** {@link createIoQueue} over the given engines. */
 export function chooseEngine(
   options: Omit<IoQueueOptions, 'pool'>,
@@ -359,7 +383,7 @@ export function chooseEngine(
       return new OperationQueue(RING_ENTRIES, makers.ioUring, helper)
     } catch (error) {
       if (!(error instanceof SysError)) throw error
-      const why = `io_uring is refused (${error.message}); look at kernel.io_uring_disabled and at the sandbox of the service`
+      const why = `io_uring is refused (${error.message}); ${ringAdvice(error)}`
       if (options.engine === 'io_uring') {
         throw new PlexusError('unsupported', {
           op: 'start I/O',

@@ -41,6 +41,8 @@ const OP_FALLOCATE = 17
 const OP_READ = 22
 const OP_WRITE = 23
 const FSYNC_DATASYNC = 1
+/** IOSQE_ASYNC, in the second byte: never started within io_uring_enter, where FUSE would wait for its server. */
+const SQE_ASYNC = (1 << 4) << 8
 const SQE_WORDS = 16
 const CQE_WORDS = 4
 /** The kernel takes at most 1 GiB per registered buffer. A pool's chunks never cross its pieces. */
@@ -165,6 +167,7 @@ export class UringEngine implements IoEngine {
     const sqes = this.#sqes
     const at = (this.#tail & this.#sqMask) * SQE_WORDS
     PREPARE[operation.kind](this, sqes, at, operation)
+    if (operation.mayStall) sqes[at] = (sqes[at] as number) | SQE_ASYNC
     sqes[at + 1] = operation.fd
     sqes[at + 8] = operation.slot
     this.#tail = (this.#tail + 1) | 0

@@ -3,7 +3,8 @@
  * swapped on or held by another volume manager is ever written to; a regular file with O_DIRECT where
  * its file system takes that, and an exclusive lock. Called by the engine and the daemon.
  */
-import { close, constants, fstatSync, open, type Stats, statSync } from 'node:fs'
+import { close, constants, fstatSync, open, read, type Stats } from 'node:fs'
+import { stat, statfs } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import type { Clock } from '../base/clock.ts'
 import { type ErrorKind, PlexusError } from '../base/errors.ts'
@@ -15,10 +16,11 @@ import { describeUse } from './device-use.ts'
 import { DirectDevice } from './direct-device.ts'
 import { errorKindOf } from './io-errors.ts'
 import type { IoQueue } from './io-queue.ts'
-import { ERRNO, errnoText, flockExclusive, pread } from './libc.ts'
+import { ERRNO, errnoText, flockExclusive } from './libc.ts'
 
 const openFd = promisify(open)
 const closeFd = promisify(close)
+const readFd = promisify(read)
 
 export interface OpenOptions {
   readonly queue: IoQueue
@@ -40,7 +42,7 @@ export interface OpenOptions {
  * `permission`, `gone`, or `invalid` for any other kind of file and for one without a whole block.
  */
 export async function openDevice(path: string, options: OpenOptions): Promise<BlockDevice> {
-  const kind = kindOf(path, statPath(path, options))
+  const kind = kindOf(path, await statPath(path, options))
   const fd = await openKind(path, kind, options)
   try {
     // What the path named a moment ago need not be what was opened.
@@ -54,7 +56,8 @@ export async function openDevice(path: string, options: OpenOptions): Promise<Bl
     }
     const { queue, clock, log } = options
     const readOnly = options.readOnly ?? false
-    const init = { path, fd, kind, readOnly, geometry, identity, features, sysfsDir }
+    const mayStall = kind === 'file' && !LOCAL_FILE_SYSTEMS.has((await statfs(path)).type)
+    const init = { path, fd, kind, mayStall, readOnly, geometry, identity, features, sysfsDir }
     return new DirectDevice({ ...init, queue, clock, log, closeFd })
   } catch (error) {
     await closeFd(fd)
@@ -97,9 +100,9 @@ const ADVICE: Readonly<Record<number, string>> = {
   [ERRNO.ENXIO]: 'the device is gone; check its cabling and the kernel log',
 }
 
-function statPath(path: string, options: OpenOptions): Stats {
+async function statPath(path: string, options: OpenOptions): Promise<Stats> {
   try {
-    return statSync(path)
+    return await stat(path)
   } catch (error) {
     throw openError(path, error, options)
   }
@@ -120,7 +123,7 @@ async function openKind(
   const exclusive = kind === 'block' && options.exclusive !== false ? constants.O_EXCL : 0
   try {
     const fd = await openFd(path, access | exclusive | constants.O_DIRECT)
-    if (kind === 'block' || takesBlocks(fd)) return fd
+    if (kind === 'block' || (await takesBlocks(fd))) return fd
     await closeFd(fd)
   } catch (error) {
     const { errno } = error as NodeJS.ErrnoException
@@ -140,8 +143,24 @@ async function openKind(
 /** Files are served in blocks of 512 bytes; a file system on 4096-byte blocks refuses those directly. */
 const FILE_BLOCK_BYTES = 512
 
-function takesBlocks(fd: number): boolean {
-  const buffer = allocateAligned(FILE_BLOCK_BYTES)
-  const result = pread(fd, buffer.address, buffer.bytes.length, FILE_BLOCK_BYTES)
-  return result !== -ERRNO.EINVAL
+async function takesBlocks(fd: number): Promise<boolean> {
+  const { bytes } = allocateAligned(FILE_BLOCK_BYTES)
+  try {
+    await readFd(fd, bytes, 0, bytes.length, FILE_BLOCK_BYTES)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).errno !== -ERRNO.EINVAL
+  }
+  return true
 }
+
+/** linux/magic.h. Any other one may wait for a server, on a network or in a process (NFS, CIFS, Ceph, 9P, FUSE). */
+const LOCAL_FILE_SYSTEMS: ReadonlySet<number> = new Set([
+  0xef53, // ext2 to ext4
+  0x58465342, // XFS
+  0x9123683e, // Btrfs
+  0xf2f52010, // F2FS
+  0xca451a4e, // bcachefs
+  0x2fc12fc1, // ZFS
+  0x01021994, // tmpfs
+  0x794c7630, // overlayfs, of containers
+])

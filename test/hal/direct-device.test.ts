@@ -15,6 +15,7 @@ import { createIoQueue, type IoQueue, type OperationDone } from '../../src/hal/i
 import { ERRNO } from '../../src/hal/libc.ts'
 import { type OpenOptions, openDevice } from '../../src/hal/open-device.ts'
 import { failureOf } from '../support/failure.ts'
+import { fuseFile, noFuse } from '../support/fuse-file.ts'
 import { loopDevice, noLoopDevices, tempDirectory } from '../support/loop-device.ts'
 
 const SIZE_BYTES = 32 * MIB
@@ -400,6 +401,7 @@ function scripted(
     path: '/dev/scripted',
     fd: openSync(file, 'r+'),
     kind,
+    mayStall: false,
     readOnly: false,
     geometry: {
       sizeBytes: 8 * MIB,
@@ -494,3 +496,33 @@ t.test('a discard that promised zeroes writes them where the kernel goes back on
     [ALLOCATE, RANGE_IOCTL, RANGE_IOCTL],
   )
 })
+
+for (const engine of ['io_uring', 'threads'] as const) {
+  t.test(`by ${engine}: a file whose server stalls keeps nobody`, { skip: noFuse() }, async (t) => {
+    const the = rig(engine)
+    const { path, stall, go } = await fuseFile(t)
+    const local = join(tempDirectory(t), 'local')
+    writeFileSync(local, Buffer.alloc(MIB))
+    const [slow, fast] = [await the.open(path), await the.open(local)]
+    const data = the.lease(4096)
+    pattern(data.bytes, 3)
+    await writeAt(slow, data, 8192)
+    await stall()
+    let ended = false
+    const write = writeAt(slow, data, 0).then(() => {
+      ended = true
+    })
+    the.clock.advance(DEVICE_POLL_MS)
+    await writeAt(fast, data, 0)
+    await flush(fast)
+    t.notOk(ended, 'the other file had its turn meanwhile')
+    go()
+    await write
+    const back = the.lease(4096)
+    await readAt(slow, back, 8192)
+    t.ok(back.bytes.equals(data.bytes))
+    for (const one of [data, back]) one.release()
+    await Promise.all([slow.close(), fast.close()])
+    await the.queue.close()
+  })
+}

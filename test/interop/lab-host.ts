@@ -20,6 +20,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Daemon, type DaemonConfig } from '../support/daemon.ts'
+import { startFuse } from '../support/fuse-file.ts'
 import { LabDisks } from './lab-disks.ts'
 
 const ADDRESS = '10.77.0.1'
@@ -31,6 +32,8 @@ const SMALL_BYTES = 32 * MIB
 const POLL_MS = 50
 /** The lab gives its host command three seconds to end; loop devices have to be detached within them. */
 const STOP_MS = 1500
+/** Longer than a scenario: only the request `go` ends a stall. */
+const STALL_MS_MAX = 300_000
 /** What initiators may notice of a crash: the time between the end and the next start. */
 const DOWN_MS = 1500
 
@@ -43,6 +46,10 @@ const settings = JSON.parse(settingsText) as {
   readonly diskMiB?: string
   /** Volumes that LUN 0, 1 and so on of the target "volumes" lead to, comma between them. */
   readonly volumes?: string
+  /** `hal.timeout` of the configuration. */
+  readonly timeout?: string
+  /** A disk f1 of so many MiB, in a file system that can be told to answer nothing. */
+  readonly fuseMiB?: string
 }
 const images = mkdtempSync(join(tmpdir(), 'plexus-lab-images-'))
 const loops: string[] = []
@@ -77,6 +84,13 @@ const disks = new LabDisks(
   Number(settings.disks ?? 0),
   Number(settings.diskMiB ?? 0) * MIB,
 )
+const fuse = settings.fuseMiB
+  ? await startFuse(
+      mkdtempSync(join(images, 'fuse-')),
+      Number(settings.fuseMiB) * MIB,
+      STALL_MS_MAX,
+    )
+  : undefined
 const volumes = settings.volumes?.split(',') ?? []
 
 function target(name: keyof typeof devices, auth: string): object {
@@ -111,7 +125,13 @@ function config(withSecond: boolean): DaemonConfig {
       { name: 'one-way', chap: alice },
       { name: 'both-ways', chap: alice, mutual: plexus },
     ],
-    devices: { ...always, ...(withSecond ? { second } : {}), ...disks.devices },
+    devices: {
+      ...always,
+      ...(withSecond ? { second } : {}),
+      ...disks.devices,
+      ...(fuse ? { f1: fuse.path } : {}),
+    },
+    ...(settings.timeout ? { hal: { timeout: settings.timeout } } : {}),
     targets: [
       target('disk', 'none'),
       target('chap', 'one-way'),
@@ -176,6 +196,15 @@ const REQUESTS: Readonly<Record<string, (args: readonly string[]) => string | Pr
     disks.pull(disk)
     return 'pulled'
   },
+  /** f1 answers nothing until `go`. */
+  stall: async () => {
+    await fuse?.stall()
+    return 'stalled'
+  },
+  go: () => {
+    fuse?.go()
+    return 'goes on'
+  },
   plug: async ([disk = '']) => {
     await disks.plug(disk)
     return 'plugged'
@@ -186,7 +215,9 @@ let stopping = false
 async function stop(): Promise<void> {
   if (stopping) return
   stopping = true
+  fuse?.go()
   await daemon.stop(STOP_MS)
+  await fuse?.stop()
   for (const loop of loops) execFileSync('losetup', ['-d', loop])
   disks.release()
   rmSync(diskDir, { recursive: true, force: true })
