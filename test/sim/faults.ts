@@ -280,6 +280,7 @@ export class Faults {
     await this.#healing.heal(machine)
     if (world.machine !== machine) return
     await this.#wounds.mend(machine)
+    await this.#healing.flush(machine)
     if (world.machine !== machine) return
     this.faulty = undefined
     this.#second = undefined

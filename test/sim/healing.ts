@@ -40,6 +40,15 @@ export class Healing {
     }
   }
 
+  /** Where caches were lost one flush fails, and users know. */
+  async flush(machine: Machine): Promise<void> {
+    for (const unit of this.#world.units) {
+      if (this.#world.machine !== machine) return
+      unit.send('flush', 0, 0, false)
+      await unit.idle()
+    }
+  }
+
   /** Resolves when every volume is healthy and no job is left. */
   async heal(machine: Machine): Promise<void> {
     const world = this.#world

@@ -20,7 +20,7 @@ const FEATURES = {
   hole: 0,
   apart: 0,
   hang: 20,
-  caches: 0,
+  caches: 20,
   resize: 20,
   copies: 0,
   selections: 20,

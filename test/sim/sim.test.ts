@@ -3,6 +3,7 @@
  * the same run. `npm run sim` plays more seeds.
  */
 import t from 'tap'
+import { Topology } from '../../src/engine/geom/topology.ts'
 import { VinumSet } from '../../src/engine/vinum/set/vinum-set.ts'
 import { CHEATS, cheating } from './broken.ts'
 import { createSimPool } from './pool.ts'
@@ -19,6 +20,7 @@ const RUNS_MIN = 8
 const RUNS_MAX = 32
 /** Data that is wrong, or gone; requests that are left behind would be found sooner, and prove less. */
 const DATA_LOST = /found .*; allowed|is lost|is down/
+const STANDSTILL = /takes more than|never ends|nothing happens/
 const pool = createSimPool()
 
 t.test('a disk that keeps its promises passes', async (t) => {
@@ -83,6 +85,24 @@ t.test('a build of vinum that acknowledges before the demotion is durable is fou
     const mixture = new Set(['faults', 'cuts'] as const)
     const { violation } = await simulate(vinumPlay({ seed, operations: 1000, pool, mixture }))
     if (!violation || !DATA_LOST.test(violation.message)) continue
+    t.pass(`at seed ${seed}: ${violation.message}`)
+    return
+  }
+  t.fail(`not found in ${CAUGHT_WITHIN} seeds`)
+})
+
+t.test('a build that waits for disks that hang is found', async (t) => {
+  const { addDevice } = Topology.prototype
+  t.teardown(() => {
+    Topology.prototype.addDevice = addDevice
+  })
+  Topology.prototype.addDevice = function (name, device) {
+    return addDevice.call(this, name, device)
+  }
+  for (let seed = 1; seed <= CAUGHT_WITHIN; seed++) {
+    const mixture = new Set(['hang'] as const)
+    const { violation } = await simulate(vinumPlay({ seed, operations: 600, pool, mixture }))
+    if (!violation || !STANDSTILL.test(violation.message)) continue
     t.pass(`at seed ${seed}: ${violation.message}`)
     return
   }

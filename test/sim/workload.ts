@@ -43,8 +43,11 @@ const READING: Mood['ops'] = [
 ]
 
 const BURST_BYTES = 4096
+const FULL_MS_MAX = 100
 
 export class Workload {
+  /** The next pause while the queue is full. */
+  #fullMs = 0
   readonly #world: World
   readonly #random: SimRandom
   readonly #mood: Mood
@@ -100,8 +103,9 @@ export class Workload {
     if (units.length > 0 && busy < this.#mood.depth) this.#send(this.#random.pick(units))
     // Where nothing can be sent, time passes all the same, and counts as work: a phase has an end.
     else if (units.length === 0) this.#sent++
-    // With the queue full there is nothing to do before one of the disks has answered.
-    const pauseMs = Math.max(this.#mood.thinkMs, busy < this.#mood.depth ? 0 : 0.2)
+    // With the queue full there is nothing to do before one of the disks has answered, which may be never.
+    this.#fullMs = busy < this.#mood.depth ? 0 : Math.min(FULL_MS_MAX, this.#fullMs * 1.5 + 0.2)
+    const pauseMs = Math.max(this.#mood.thinkMs, this.#fullMs)
     this.#world.scheduler.after(this.#random.exponential(pauseMs), () => this.#turn())
   }
 

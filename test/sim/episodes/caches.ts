@@ -36,12 +36,8 @@ export async function caches({ world, random, faults, ...stage }: Stage): Promis
   if (world.machine !== machine || world.violation) return
   await unit.open(machine)
   if (!unit.consumer) return
-  unit.mayFail = true
-  unit.send('flush', 0, 0, false)
-  await unit.idle()
   await stage.readAll()
   if (world.machine !== machine) return
-  unit.mayFail = false
   const lost = unit.oracle.lost(acknowledged)
   if (lost.length === 0 || unit.flushesFailed > failedBefore) return
   const blocks = `${lost.length} blocks, the first one ${lost[0]}`
