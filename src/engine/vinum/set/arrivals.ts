@@ -8,7 +8,7 @@ import type { Choice } from '../../geom/anchor-quorum.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
 import type { Provider } from '../../geom/provider.ts'
 import { returnDrives } from '../model/membership.ts'
-import { type Member, readMember, relinquish, type SetDrive, settleLabel } from './drive.ts'
+import { type Member, readMember, releaseAccess, type SetDrive, settleLabel } from './drive.ts'
 import { startNeededJobs } from './jobs.ts'
 import { adviceOn, isEmpty } from './members.ts'
 import { fitDrives } from './sizes.ts'
@@ -58,7 +58,7 @@ export function tellIncomplete(
   const why = set.describeIncomplete()
   // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
   // labels or uses the devices otherwise is welcome.
-  if (isEmpty(choice, members)) for (const one of members.values()) relinquish(one)
+  if (isEmpty(choice, members)) for (const one of members.values()) releaseAccess(one)
   if (choice.kind === 'none' || said === why) return said
   const text = `${name} is not served: ${why}. ${adviceOn(choice)}: plexus vinum assemble --force`
   topology.events.emit('critical', 'set-incomplete', name, text)
@@ -81,7 +81,7 @@ export async function returnMember(set: VinumSet, member: Member): Promise<void>
   const generation = member.slot?.generation ?? 0
   if (!drive || generation > set.model.generation) {
     set.members.set(member.uuid, member)
-    relinquish(member)
+    releaseAccess(member)
     const why = drive
       ? 'it carries a newer configuration than the one that runs'
       : 'it was taken out of its set while it was away'

@@ -35,7 +35,7 @@ import { loseDevice, openMember, returnMember, tellFailed, tellIncomplete } from
 import { type Change, ConfigStore, type StoreStart } from './config-store.ts'
 import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
-import { type Member, reclaim, SetDrive, settleLabel } from './drive.ts'
+import { type Member, reacquireAccess, SetDrive, settleLabel } from './drive.ts'
 import {
   type Assembled,
   chooseMember,
@@ -199,7 +199,7 @@ export class VinumSet implements Geom, VinumHost {
     const start = choice.kind === 'incomplete' ? withoutAbsent(chosen, current) : chosen
     // Somebody else may have one by now.
     const here = [...this.members.values()].filter(
-      (member) => reclaim(member) || this.closeSoon(member.consumer),
+      (member) => reacquireAccess(member) || this.closeSoon(member.consumer),
     )
     this.members.clear()
     for (const member of here) await settleLabel(this.log, member)
@@ -460,6 +460,6 @@ function witherError(name: string): PlexusError {
   return new PlexusError('gone', {
     op: 'use',
     subject: name,
-    message: `${name} is taken apart; it is back when its drives are`,
+    message: `${name} is stopped; it is back when its drives are`,
   })
 }
