@@ -215,10 +215,14 @@ class SlabPool implements AlignedPool {
     }
   }
 
-  isKept({ address, bytes: { length } }: AlignedBuffer): boolean {
+  isKept(data: AlignedBuffer): boolean {
+    // Asked for each read.
     if (this.#keptSlots === 0 && this.#foreign.size === 0) return false
+    const { address, bytes } = data
     for (const one of this.#foreign) {
-      if (address < one.address + one.bytes.length && one.address < address + length) return true
+      const overlaps =
+        address < one.address + one.bytes.length && one.address < address + bytes.length
+      if (overlaps) return true
     }
     return this.#slotAt(address)?.kept ?? false
   }

@@ -1,7 +1,7 @@
 /** Promises over {@link BlockDevice.submit}, for start-up, metadata and tests: everything but the hot path. */
 import type { ByteRange } from '../base/bytes.ts'
 import type { PlexusError } from '../base/errors.ts'
-import type { AlignedBuffer, BlockDevice, IoCause, IoOp } from './block-device.ts'
+import type { AlignedBuffer, BlockDevice, IoCause, IoOp, IoRequest } from './block-device.ts'
 
 interface IoOptions {
   readonly fua?: boolean
@@ -11,15 +11,16 @@ interface IoOptions {
 /** Anything that takes requests: a device, later a provider or a consumer. */
 export type Submitter = Pick<BlockDevice, 'submit'>
 
-function run(
-  target: Submitter,
+/** A request as a promise: `send` gets it once and sees to its completion. */
+export function requested(
   op: IoOp,
   range: ByteRange,
   data: AlignedBuffer | undefined,
   options: IoOptions,
+  send: (request: IoRequest) => void,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    target.submit({
+    send({
       op,
       offset: range.offset,
       length: range.length,
@@ -33,6 +34,16 @@ function run(
       },
     })
   })
+}
+
+function run(
+  target: Submitter,
+  op: IoOp,
+  range: ByteRange,
+  data: AlignedBuffer | undefined,
+  options: IoOptions,
+): Promise<void> {
+  return requested(op, range, data, options, (request) => target.submit(request))
 }
 
 /** Fills the whole of `into` from byte `offset`. */

@@ -241,7 +241,7 @@ class VinumClass implements GeomClass {
     const dryRun = parameters['dryRun'] === true
     const known = new Set(this.#assembledNames())
     const free = freeProviders(topology)
-    if (!dryRun) await this.#sets.lookAgain(topology)
+    if (!dryRun) await this.#sets.retaste(topology)
     const found = this.#assembledNames().filter((name) => !known.has(name))
     const steps = found.map((name) => ({ text: `assemble ${name}`, object: name }))
     if (dryRun) {

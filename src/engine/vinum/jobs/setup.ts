@@ -11,6 +11,7 @@ import type {
   IoRequest,
   Lease,
 } from '../../../hal/block-device.ts'
+import { requested } from '../../../hal/io.ts'
 import type { Job, JobPlan } from '../../geom/job.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk } from '../runtime.ts'
@@ -88,28 +89,14 @@ export function planOf(setup: JobSetup, work: JobWork): JobPlan {
   }
 }
 
-/** A request as a promise: `send` gets it once and sees to its completion. */
+/** A request of a job as a promise: `send` gets it once and sees to its completion. */
 export function asPromise(
   op: IoOp,
   offset: number,
   data: AlignedBuffer | undefined,
   send: (request: IoRequest) => void,
 ): Promise<void> {
-  return new Promise((resolve, reject) => {
-    send({
-      op,
-      offset,
-      length: data?.bytes.length ?? 0,
-      data,
-      dataOffset: 0,
-      fua: false,
-      cause: 'sync',
-      complete(error: PlexusError | undefined) {
-        if (error) reject(error)
-        else resolve()
-      },
-    })
-  })
+  return requested(op, { offset, length: data?.bytes.length ?? 0 }, data, { cause: 'sync' }, send)
 }
 
 /** Reads or writes all of `data` at `offset` of a subdisk. */

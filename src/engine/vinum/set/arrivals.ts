@@ -12,7 +12,7 @@ import type { Provider } from '../../geom/provider.ts'
 import { demoteSubdisks, returnDrives } from '../model/membership.ts'
 import { byUuid, type VinumModel } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
-import { type Member, readMember, relinquish, type SetDrive, settleLabel } from './drive.ts'
+import { type Member, readMember, releaseAccess, type SetDrive, settleLabel } from './drive.ts'
 import { startNeededJobs } from './jobs.ts'
 import { adviceOn, copyOf, isEmpty } from './members.ts'
 import { fitDrives } from './sizes.ts'
@@ -62,7 +62,7 @@ export function tellIncomplete(
   const why = set.describeIncomplete()
   // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
   // labels or uses the devices otherwise is welcome.
-  if (isEmpty(choice, members)) for (const one of members.values()) relinquish(one)
+  if (isEmpty(choice, members)) for (const one of members.values()) releaseAccess(one)
   if (choice.kind === 'none' || said === why) return said
   const text = `${name} is not served: ${why}. ${adviceOn(choice, members)}`
   topology.events.emit('critical', 'set-incomplete', name, text)
@@ -105,7 +105,7 @@ export async function returnMember(
   const standing = drive && standingOf(copyOf(member), set.model, drive.record.last)
   if (!drive || (standing === 'apart' && !isWord)) {
     set.members.set(uuid, member)
-    relinquish(member)
+    releaseAccess(member)
     if (drive) tellApart(set, drive, name)
     else tellFormer(set, name)
     return

@@ -148,13 +148,13 @@ export async function settleLabel(log: Logger, { label }: Member): Promise<void>
 }
 
 /** From now on the device of a member is known, but free for whoever takes it (VinumSet.spoil). */
-export function relinquish({ consumer }: Member): void {
+export function releaseAccess({ consumer }: Member): void {
   const { read, write, exclusive } = consumer.access
   consumer.changeAccess({ read: -read, write: -write, exclusive: -exclusive })
 }
 
-/** Takes a device that was relinquished back. False: somebody else has it by now. */
-export function reclaim({ consumer }: Member): boolean {
+/** Takes a device whose access was released. False: somebody else has it by now. */
+export function reacquireAccess({ consumer }: Member): boolean {
   if (consumer.access.exclusive > 0) return true
   try {
     consumer.changeAccess({ read: 1, write: 1, exclusive: 1 })

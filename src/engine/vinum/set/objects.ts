@@ -249,7 +249,7 @@ export class SetObjects {
     this.jobs.start(model)
   }
 
-  /** Before a failed set is taken apart: its jobs end where they are, and nothing is written down. */
+  /** Before a failed set is stopped: its jobs end where they are, and nothing is written down. */
   async abandonJobs(): Promise<void> {
     await this.jobs.park()
   }

@@ -242,7 +242,7 @@ export class SetRegistry {
     const { lasted } = set
     const change = (work: () => Promise<void>): void => {
       topology.change(work).catch((error: unknown) => {
-        set.log.error({ err: error }, 'a failed set could not be taken apart')
+        set.log.error({ err: error }, 'a failed set could not be stopped')
       })
     }
     change(async () => {
@@ -282,7 +282,7 @@ export class SetRegistry {
     await this.#imported?.wither()
   }
 
-  /** All sets rest and let their devices go, until {@link lookAgain} or the next start. */
+  /** All sets rest and let their devices go, until {@link retaste} or the next start. */
   async halt(topology: Topology): Promise<void> {
     this.#resting = true
     this.#made.clear()
@@ -296,7 +296,7 @@ export class SetRegistry {
   }
 
   /** Tastes what nobody holds once more. */
-  async lookAgain(topology: Topology): Promise<void> {
+  async retaste(topology: Topology): Promise<void> {
     this.#resting = false
     for (const provider of freeProviders(topology)) topology.tasteAgain(provider)
     await topology.tastePending()

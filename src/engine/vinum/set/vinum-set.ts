@@ -47,7 +47,7 @@ import {
 import { type Change, ConfigStore, type Voter } from './config-store.ts'
 import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
-import { type Member, reclaim, SetDrive, settleLabel } from './drive.ts'
+import { type Member, reacquireAccess, SetDrive, settleLabel } from './drive.ts'
 import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
 import { SetObjects } from './objects.ts'
 import { fitDrives, sizeChanged } from './sizes.ts'
@@ -217,7 +217,7 @@ export class VinumSet implements Geom, VinumHost {
       await this.#assemble(choice, newUuid(this.topology.random))
     }
     for (const member of [...this.members.values()]) {
-      if (!this.#drives.has(member.uuid) || !reclaim(member)) continue
+      if (!this.#drives.has(member.uuid) || !reacquireAccess(member)) continue
       this.members.delete(member.uuid)
       await returnMember(this, member, { isWord: true })
     }
@@ -239,7 +239,7 @@ export class VinumSet implements Geom, VinumHost {
     const chosen = defined(modelOf(this.members, choice.commit), 'the model of a chosen member')
     // Somebody else may have one by now.
     const here = [...this.members.values()].filter(
-      (member) => reclaim(member) || this.closeSoon(member.consumer),
+      (member) => reacquireAccess(member) || this.closeSoon(member.consumer),
     )
     this.members.clear()
     for (const member of here) await settleLabel(this.log, member)

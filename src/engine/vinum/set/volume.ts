@@ -176,7 +176,7 @@ export class RunningVolume {
       flushDrives: () => store.flushDrives(),
       mayClear: () => this.subdisks.every(({ record }) => record.state === 'up'),
       onUnsynced: () => {
-        // A write that hung on a lost drive may end after its set has failed and was taken apart.
+        // A write that hung on a lost drive may end after its set has failed and was stopped.
         if (this.#set.assembled) this.#set.objects.jobs.resyncLater(this)
       },
       initial: remembered,
