@@ -105,6 +105,11 @@ export const STRANGER_LOG_LINES = 10
 /** Peers that have an allowance of their own; those beyond share one. */
 export const STRANGER_LOG_PEERS = 32
 export const STRANGER_LOG_PERIOD_MS = 10_000
+/** Events of logins and ends of sessions that one initiator can cause at one target in a period. */
+export const SESSION_EVENTS = 6
+export const SESSION_EVENT_PERIOD_MS = 600_000
+/** The same refused login is one event in this time, however often it is tried. */
+export const REFUSED_EVENT_PERIOD_MS = 3_600_000
 /** From accept to full feature phase. */
 export const LOGIN_TIMEOUT_MS = 15_000
 export const NOP_INTERVAL_MS = 15_000
@@ -259,6 +264,9 @@ export const INTENT_BLOCKS_AT_ONCE = 32
 export const INTENT_CLEAR_REGIONS = 65_536
 /** A set of drives that fails sooner than this after its assembly is assembled again only after this time. */
 export const SET_RETRY_MS = 10_000
+
+/** How often a set looks whether its witness can be written, so that a read-only folder is noticed before a disk fails. */
+export const WITNESS_PROBE_MS = 5 * 60_000
 /** Name of a vinum object or job. */
 export const NAME_BYTES = 63
 /** Units looked at to tell whether a piece of a volume has a valid copy; odd geometries beyond it count as without. */

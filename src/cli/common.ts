@@ -48,7 +48,8 @@ function renderList(answer: object, invocation: Invocation): string | undefined 
   const rows = (answer as Readonly<Record<string, readonly never[]>>)[view.key] ?? []
   // Made even where it is not shown: a column that does not exist is an error in any case.
   const table = renderTable(view.columns, rows, invocation.tableOptions)
-  return rows.length === 0 && invocation.flags.headings ? `  ${view.empty}\n` : table
+  if (!invocation.flags.headings) return table
+  return (rows.length === 0 ? `  ${view.empty}\n` : table) + (view.footer?.(answer as never) ?? '')
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -37,21 +37,33 @@ export function commandLine(spec: VerbSpec, parameters: Readonly<Record<string, 
  */
 export async function confirm(invocation: Invocation): Promise<void> {
   const { spec, parameters, terminal, flags } = invocation
-  if (!spec.destructive || flags.yes || flags.dryRun) return
-  const expected = confirmationOf(spec, parameters)
+  const mayWipe = parameters['wipeSignatures'] === true
+  if ((!spec.destructive && !mayWipe) || flags.yes || flags.dryRun) return
+  const isPlanned = spec.dryRun === true && (terminal.canAsk || mayWipe)
+  const answer = isPlanned ? await invocation.call<PlanReport>({ dryRun: true }) : undefined
+  const plan = answer && isPlan(answer) ? answer : undefined
+  const wipes = plan?.wipes ?? []
+  if (!spec.destructive && wipes.length === 0) return
+  const expected =
+    wipes.length > 0
+      ? wipes.map(({ object }) => object).join(' ')
+      : confirmationOf(spec, parameters)
   if (!terminal.canAsk) {
+    const what = wipes.map(({ text }) => text).join(', ')
+    const line = `${commandLine(spec, parameters)} --yes`
+    const seen = spec.dryRun ? '; to see what it would do: --dry-run' : ''
     throw new PlexusError('invalid', {
       op: spec.name,
       subject: expected,
-      message: `this is destructive and nobody can be asked; to do it: ${commandLine(spec, parameters)} --yes${spec.dryRun ? '; to see what it would do: --dry-run' : ''}`,
+      message:
+        wipes.length > 0
+          ? `this overwrites ${what}, and nobody can be asked; to do it, repeat with --yes${seen}`
+          : `this is destructive and nobody can be asked; to do it: ${line}${seen}`,
     })
   }
-  if (spec.dryRun) {
-    const plan = await invocation.call<PlanReport>({ dryRun: true })
-    if (isPlan(plan)) terminal.err(renderPlan(plan) + renderWarnings(plan))
-  }
-  const answer = await terminal.ask(`  To go on, type ${expected}: `)
-  if (answer.trim() === expected) return
+  if (plan) terminal.err(renderPlan(plan) + renderWarnings(plan))
+  const typed = await terminal.ask(`  To go on, type ${expected}: `)
+  if (typed.trim() === expected) return
   throw new PlexusError('aborted', {
     op: spec.name,
     subject: expected,

@@ -1,8 +1,10 @@
 /** The columns of every list, by method: what -o can name, and what is shown when it says nothing. */
+import { formatSize } from '../base/bytes.ts'
 import type {
   BackupReport,
   DeviceContents,
   DeviceReport,
+  JobList,
   LunReport,
   SessionReport,
   TargetReport,
@@ -21,13 +23,15 @@ export interface ListView {
   readonly columns: readonly Column<never>[]
   /** Said instead of a table without lines. */
   readonly empty: string
+  /** A line below the table. */
+  readonly footer?: (answer: never) => string
 }
 
 function view<T>(key: string, empty: string, columns: readonly Column<T>[]): ListView {
   return { key, empty, columns: columns as readonly Column<never>[] }
 }
 
-const JOBS = view<JobReport>('jobs', 'no job runs', [
+const JOB_TABLE = view<JobReport>('jobs', 'no job runs', [
   { name: 'id', value: (job) => job.id },
   { name: 'kind', value: (job) => job.kind },
   { name: 'object', value: (job) => job.object },
@@ -44,6 +48,12 @@ const JOBS = view<JobReport>('jobs', 'no job runs', [
   { name: 'mismatches', value: (job) => job.mismatches, kind: 'number', extra: true },
   { name: 'error', value: (job) => job.error, extra: true },
 ])
+
+const JOBS: ListView = {
+  ...JOB_TABLE,
+  footer: ({ limitBytesPerSecond: limit }: JobList) =>
+    limit === undefined ? '' : `  all jobs together: at most ${formatSize(limit)}/s\n`,
+}
 
 export const EVENT_COLUMNS: readonly Column<EventReport>[] = [
   { name: 'time', value: (event) => event.time },
@@ -106,6 +116,8 @@ export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
     { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
     { name: 'block', value: (one) => one.blockBytes, kind: 'number' },
     { name: 'read-only', value: (one) => one.readOnly },
+    { name: 'naa', value: (one) => one.naa, extra: true },
+    { name: 'serial', value: (one) => one.serial, extra: true },
     { name: 'sessions', value: (one) => one.sessions.join(', ') },
   ]),
   'session.list': view<SessionReport>('sessions', 'nobody is logged in', [

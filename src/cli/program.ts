@@ -41,12 +41,17 @@ function optionOf(spec: OptionSpec): Option {
   return spec.choices ? made.choices([...spec.choices]) : made
 }
 
+/** May the command ask before it does what was typed (confirm.ts)? */
+function asks({ destructive, options }: VerbSpec): boolean {
+  return destructive === true || options.some(({ name }) => name === 'wipeSignatures')
+}
+
 /** Those of the common options that mean something for the verb. */
 function commonOptions(spec: VerbSpec): Option[] {
   const table = spec.readOnly && isTable(spec)
   const all: [boolean, string, string][] = [
     [spec.dryRun === true, '--dry-run', 'say what would be done, and do nothing'],
-    [spec.destructive === true, '--yes', 'do not ask'],
+    [asks(spec), '--yes', 'do not ask'],
     [spec.dryRun === true, '--wait', 'wait for the jobs that it starts'],
     [true, '--json', 'print the answer as JSON'],
     [table, '-o, --output <columns>', 'columns, comma between them; +name adds to the usual'],

@@ -93,6 +93,10 @@ export interface LunReport {
   readonly sizeBytes: number | undefined
   readonly blockBytes: number | undefined
   readonly readOnly: boolean
+  /** By which initiators know it, whatever it is called: hexadecimal digits, and the unit serial number. */
+  readonly naa: string | undefined
+  readonly serial: string | undefined
+  /** Hosts that are logged in and see it. */
   readonly sessions: readonly string[]
 }
 
@@ -188,7 +192,11 @@ export interface BackupReport {
 export type VolumeList = { readonly volumes: readonly VolumeReport[] }
 export type DeviceList = { readonly devices: readonly DeviceReport[] }
 export type ProbeList = { readonly devices: readonly DeviceContents[] }
-export type JobList = { readonly jobs: readonly JobReport[] }
+export type JobList = {
+  readonly jobs: readonly JobReport[]
+  /** Of all jobs together; undefined: none. */
+  readonly limitBytesPerSecond?: number | undefined
+}
 export type EventList = { readonly events: readonly EventReport[] }
 export type GeomList = { readonly geoms: readonly GeomReport[] }
 export type TargetList = { readonly targets: readonly TargetReport[] }

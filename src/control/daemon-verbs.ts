@@ -226,7 +226,13 @@ export const CONFIG_SPECS = {
         summary: 'a new configuration; default: the file that the daemon was started with',
       },
     ],
-    options: [],
+    options: [
+      {
+        name: 'force',
+        short: 'f',
+        summary: 'even where it takes LUNs from initiators that are logged in',
+      },
+    ],
     readOnly: false,
     dryRun: true,
   },

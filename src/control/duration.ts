@@ -1,4 +1,4 @@
-/** Durations as people write and read them: `30s`, `5m`, `1h`, `2d`. Used by both ends of the control socket. */
+/** Durations and times as people write and read them: `30s`, `1h 28m`, `2026-11-29 21:13:12 +01:00`. Used by the daemon and the command line. */
 import { PlexusError } from '../base/errors.ts'
 
 const UNIT_MS: Readonly<Record<string, number>> = {
@@ -42,4 +42,14 @@ export function formatDuration(seconds: number): string {
     .filter(([value]) => value > 0)
     .map(([value, unit]) => `${value}${unit}`)
     .join(' ')
+}
+
+/** The time of an ISO 8601 text in the zone of this machine, with the zone: `2026-11-29 21:13:12 +01:00`. */
+export function formatTime(iso: string): string {
+  const time = new Date(iso)
+  const offset = -time.getTimezoneOffset()
+  const local = new Date(time.getTime() + offset * 60_000).toISOString()
+  const two = (value: number): string => String(Math.floor(Math.abs(value))).padStart(2, '0')
+  const zone = `${offset < 0 ? '-' : '+'}${two(offset / 60)}:${two(offset % 60)}`
+  return `${local.slice(0, 10)} ${local.slice(11, 19)} ${zone}`
 }

@@ -108,3 +108,26 @@ function checkChoices(
     )
   }
 }
+
+/** A value that must not be in a log, by the name of its parameter. */
+const SECRET = /secret|password/i
+
+/**
+ * A call as it would be typed, for the log: `plexus volume grow db d4 --wipe-signatures`. Of a file there is its length,
+ * of a secret nothing.
+ */
+export function commandText(spec: VerbSpec, parameters: Readonly<Record<string, unknown>>): string {
+  const wordsOf = (name: string, kind: string | undefined): readonly string[] => {
+    const value = parameters[name]
+    if (value === undefined || typeof value === 'boolean') return []
+    const texts = (Array.isArray(value) ? value : [value]).map(String)
+    if (SECRET.test(name)) return ['(secret)']
+    return kind === 'file' ? [`(a file of ${texts.join('').length} characters)`] : texts
+  }
+  const words = spec.arguments.flatMap(({ name, kind }) => wordsOf(name, kind))
+  const options = [...spec.options, { name: 'dryRun', value: undefined }].flatMap(
+    ({ name, value }) =>
+      parameters[name] === undefined ? [] : [optionFlag(name), ...wordsOf(name, value)],
+  )
+  return ['plexus', commandName(spec), ...words, ...options].join(' ')
+}

@@ -128,6 +128,8 @@ export interface DriveReport {
   readonly state: string
   /** Device of the configuration that carries it now. */
   readonly device: string | undefined
+  /** The one that carried it last. */
+  readonly lastDevice?: string
   readonly sizeBytes: number
   readonly freeBytes: number
   readonly freeList: readonly { readonly offset: number; readonly length: number }[]
@@ -170,6 +172,8 @@ export interface PlanReport {
   readonly dryRun: boolean
   readonly steps: readonly PlanStep[]
   readonly warnings: readonly string[]
+  /** Foreign data that is overwritten: `ext4 "home" on d6 (/dev/sdg)`. */
+  readonly wipes?: readonly PlanStep[]
   /** Jobs that were started. */
   readonly jobs: readonly JobReport[]
 }

@@ -310,6 +310,12 @@ export const VINUM_SPECS = {
         summary:
           'without a majority: the missing drives are given up, and their newer data with them',
       },
+      {
+        name: 'from',
+        value: 'text',
+        summary:
+          'drives were used apart: the set is right as this drive has it; the others are filled from it as a whole',
+      },
     ],
     destructive: true,
   },

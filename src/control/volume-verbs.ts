@@ -115,7 +115,14 @@ export const VOLUME_SPECS = {
       { name: 'oldDrive', kind: 'drive', summary: 'drive that leaves' },
       { name: 'newDevice', kind: 'device', summary: 'device or drive that takes its place' },
     ],
-    options: [WIPE_SIGNATURES],
+    options: [
+      {
+        name: 'force',
+        short: 'f',
+        summary: 'a healthy drive, even while another one of the volume is missing',
+      },
+      WIPE_SIGNATURES,
+    ],
   },
   'add-mirror': {
     ...changes,

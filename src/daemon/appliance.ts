@@ -14,21 +14,21 @@ import type { Topology } from '../engine/geom/topology.ts'
 import type { BufferPool } from '../hal/block-device.ts'
 import type { IoQueue } from '../hal/io-queue.ts'
 import { openFilesMax } from '../hal/open-files.ts'
-import { InitiatorNames } from '../iscsi/names.ts'
-import { type Auth, type AuthGroup, checkedGroup } from '../target/iscsi/auth.ts'
 import { tryListener } from '../target/iscsi/listen.ts'
 import { IscsiServer } from '../target/iscsi/portal.ts'
-import {
-  type PortalGroup,
-  type TargetInit,
-  TargetNode,
-  TargetRegistry,
-} from '../target/iscsi/target-node.ts'
+import { type PortalGroup, TargetNode, TargetRegistry } from '../target/iscsi/target-node.ts'
 import { createDeviceServer } from '../target/scsi/device-server.ts'
 import type { LunMapping } from '../target/scsi/types.ts'
-import type { AuthConfig, Config, DeviceConfig, PortalConfig, TargetConfig } from './config.ts'
-import { AUTH_NONE } from './config-checks.ts'
-import type { ListenAddress } from './config-schema.ts'
+import {
+  count,
+  overlaps,
+  type Parts,
+  partsOf,
+  portalGroup,
+  portsOf,
+  targetInit,
+} from './appliance-parts.ts'
+import type { Config, DeviceConfig, PortalConfig, TargetConfig } from './config.ts'
 import { DeviceSlots } from './device-slots.ts'
 import { ExportGuard } from './export-guard.ts'
 import type { Origin } from './identity-draft.ts'
@@ -44,15 +44,6 @@ export interface ApplianceOptions {
   readonly identities: IdentityStore
   readonly clock: Clock
   readonly log: Logger
-}
-
-/** What targets are made of, beside their own rows. */
-interface Parts {
-  readonly config: Config
-  readonly auth: ReadonlyMap<string, AuthGroup>
-  /** Relative target port identifiers, by target name and portal name with a blank between. */
-  readonly portIds: ReadonlyMap<string, number>
-  readonly readOnlyDevices: ReadonlySet<string>
 }
 
 export class Appliance {
@@ -105,6 +96,7 @@ export class Appliance {
       clock,
       log,
       limits: { ...config.limits, descriptors: openFilesMax() },
+      onEvent: (...event) => topology.events.emit(...event),
     })
   }
 
@@ -133,6 +125,19 @@ export class Appliance {
           `drop the session of ${initiatorName} from ${address}: ${why}`,
       ),
     })
+  }
+
+  /** What {@link apply} would do. Rejects with PlexusError where apply would refuse it, before anything is touched. */
+  async check(next: Config): Promise<Plan> {
+    const plan = await this.plan(next)
+    this.#checkDevices(this.#moving(plan))
+    await this.#tryAddresses(plan)
+    return plan
+  }
+
+  /** Without the devices that stay open. */
+  #moving({ devices }: Plan): Plan['devices'] {
+    return { ...devices, changed: devices.changed.filter((one) => !this.#staysOpen(one)) }
   }
 
   /**
@@ -176,12 +181,10 @@ export class Appliance {
   }
 
   async #apply(next: Config): Promise<Plan> {
-    const plan = await this.plan(next)
+    const plan = await this.check(next)
     const kept = new Set(plan.devices.changed.filter((one) => this.#staysOpen(one)))
-    const changed = plan.devices.changed.filter((one) => !kept.has(one))
-    const moving = { ...plan.devices, changed }
-    this.#checkDevicesLeave(moving)
-    // What can fail: identities, tags and port numbers reach the disk, then the addresses are opened.
+    const moving = this.#moving(plan)
+    // What can fail: identities, tags and port numbers reach the disk, then the portals are opened.
     const names = new Set(next.units.map((one) => one.name))
     this.#origin = next.origin
     const newUnits = [...plan.units.changed, ...plan.units.added].map((one) => one.name)
@@ -194,7 +197,6 @@ export class Appliance {
     const parts = partsOf(next, portIds)
     const groupOf = (portal: PortalConfig): PortalGroup =>
       portalGroup(portal, defined(tags.get(portal.name), `the tag of ${portal.name}`), parts.auth)
-    await this.#tryAddresses(plan)
     // New targets stand before new portals open: an initiator that comes back at once must find its disk.
     const { early, late, leaving } = this.#deviceOrder(moving)
     await this.devices.add(early)
@@ -265,17 +267,33 @@ export class Appliance {
   }
 
   /** A device on which a volume stands does not leave by an edit of a file: its data would be torn out. */
-  #checkDevicesLeave({ removed, changed }: Plan['devices']): void {
-    for (const { name } of [...removed, ...changed]) {
+  #checkDevices({ removed, changed }: Plan['devices']): void {
+    for (const next of [...removed.map(({ name }) => ({ name })), ...changed]) {
+      const { name } = next
       const provider = this.topology.providers.get(name)
       const user = [...(provider?.consumers ?? [])].find((one) => one.owner)
       if (!user) continue
+      const why =
+        'path' in next
+          ? this.#whyNot(next)
+          : 'it must be taken out of its volumes before it leaves the configuration'
       throw new PlexusError('in-use', {
         op: 'reload',
         subject: name,
-        message: `device ${name} is in use as ${user.holder}; take it out of its volumes before it leaves the configuration`,
+        message: `device ${name} is in use as ${user.holder}: ${why}`,
       })
     }
+  }
+
+  /** Why a device that volumes stand on cannot become what the new configuration says. */
+  #whyNot({ name, path, exported }: DeviceConfig): string {
+    const now = this.devices.config(name)
+    if (now && now.path !== path) {
+      return `its path cannot change from ${now.path} to ${path}; replace it by another device (plexus volume replace VOLUME ${name} NEW-DEVICE)`
+    }
+    return exported
+      ? 'a LUN would let initiators write over its volumes; map a volume instead (volume: NAME)'
+      : 'it must be taken out of its volumes before it changes'
   }
 
   /** Fails before anything is touched when a new address cannot be had. */
@@ -352,86 +370,4 @@ export class Appliance {
     }
     this.server.refresh()
   }
-}
-
-function partsOf(config: Config, portIds: ReadonlyMap<string, number>): Parts {
-  return {
-    config,
-    auth: new Map(config.auth.map((group) => [group.name, authGroup(group)])),
-    portIds,
-    readOnlyDevices: new Set(
-      config.devices.flatMap(({ name, readOnly }) => (readOnly ? [name] : [])),
-    ),
-  }
-}
-
-/** How the identity store names the port of a target on a portal. */
-function portOf({ name }: Pick<TargetConfig, 'name'>, portal: string): string {
-  return `${name} ${portal}`
-}
-
-function portsOf(target: TargetConfig): string[] {
-  return target.portals.map((portal) => portOf(target, portal))
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`
-}
-
-function authGroup(group: AuthConfig): AuthGroup {
-  return checkedGroup({
-    name: group.name,
-    ...(group.chap === undefined ? {} : { chap: group.chap }),
-    ...(group.mutual === undefined ? {} : { mutual: group.mutual }),
-    ...(group.initiators === undefined ? {} : { initiators: new InitiatorNames(group.initiators) }),
-  })
-}
-
-function authOf(names: readonly string[], groups: ReadonlyMap<string, AuthGroup>): Auth {
-  if (names.includes(AUTH_NONE)) return AUTH_NONE
-  return names.map((name) => defined(groups.get(name), `auth group ${name}`))
-}
-
-function targetInit(
-  target: TargetConfig,
-  portals: ReadonlyMap<string, PortalGroup>,
-  auth: ReadonlyMap<string, AuthGroup>,
-  luns: ReadonlyMap<number, LunMapping>,
-  portIds: ReadonlyMap<string, number> = new Map(),
-): TargetInit {
-  return {
-    name: target.name,
-    alias: target.alias,
-    portalGroups: target.portals.flatMap((name) => portals.get(name) ?? []),
-    auth: authOf(target.auth, auth),
-    luns,
-    ...(target.access === undefined ? {} : { access: target.access }),
-    portIds: new Map(
-      target.portals.flatMap((name) => {
-        const id = portIds.get(portOf(target, name))
-        return id === undefined ? [] : [[name, id] as const]
-      }),
-    ),
-  }
-}
-
-function portalGroup(
-  portal: PortalConfig,
-  tag: number,
-  groups: ReadonlyMap<string, AuthGroup>,
-): PortalGroup {
-  return {
-    name: portal.name,
-    tag,
-    listen: portal.listen,
-    advertise: portal.advertise,
-    digests: portal.digests,
-    discoveryAuth: authOf(portal.discoveryAuth, groups),
-  }
-}
-
-/** Could two listening sockets be in each other's way? `::` may take IPv4 as well. */
-function overlaps(a: ListenAddress, b: ListenAddress): boolean {
-  const isEvery = ({ host }: ListenAddress): boolean => host === '0.0.0.0' || host === '::'
-  return a.port === b.port && (a.host === b.host || isEvery(a) || isEvery(b))
 }

@@ -14,7 +14,7 @@ import {
 import type { LogLimit } from '../base/log-limit.ts'
 import { didYouMean } from '../base/suggest.ts'
 import { commandName, methodName } from '../control/daemon-verbs.ts'
-import { checkParameters } from '../control/parameters.ts'
+import { checkParameters, commandText } from '../control/parameters.ts'
 import {
   encodeMessage,
   errorObject,
@@ -28,6 +28,7 @@ import {
 } from '../control/protocol.ts'
 import type { FairShare } from './fair-share.ts'
 import type { ControlContext, Method } from './methods/context.ts'
+import { peerUser } from './peer-user.ts'
 
 export class ControlConnection {
   readonly methods: ReadonlyMap<string, Method>
@@ -130,9 +131,10 @@ export class ControlConnection {
     try {
       const parameters = checkParameters(spec, request.params)
       if (!spec.readOnly) {
+        const user = peerUser(this.#socket)
         this.#context.log.info(
-          { event: 'verb', method: methodName(spec), dryRun: parameters['dryRun'] === true },
-          `plexus ${commandName(spec)}`,
+          { event: 'verb', method: methodName(spec), dryRun: parameters['dryRun'] === true, user },
+          `${commandText(spec, parameters)}${user === undefined ? '' : ` (by ${user})`}`,
         )
       }
       const answer = await method.run(parameters, {

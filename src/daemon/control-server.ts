@@ -208,6 +208,8 @@ function listenError(path: string, error: NodeJS.ErrnoException): PlexusError {
   })
 }
 
+const HIDDEN = '(hidden)'
+
 /** Who is logged in, from where and as whom is not for every user of the system. */
 function withoutNames(context: ControlContext): ControlContext {
   return {
@@ -215,10 +217,12 @@ function withoutNames(context: ControlContext): ControlContext {
     sessions: () =>
       context.sessions().map((one) => ({
         ...one,
-        initiatorName: '(hidden)',
-        remoteAddress: '(hidden)',
+        initiatorName: HIDDEN,
+        remoteAddress: HIDDEN,
         authenticatedAs: undefined,
       })),
+    namesPeers: false,
+    initiatorsOf: (target, lun) => context.initiatorsOf(target, lun).map(() => HIDDEN),
   }
 }
 

@@ -19,7 +19,9 @@ import { systemRandom } from '../base/random.ts'
 import { inTurns } from '../base/turns.ts'
 import { plexusVersion } from '../base/version.ts'
 import { CONTROL_DIR_DEFAULT } from '../control/protocol.ts'
+import type { VolumeReport } from '../control/reports.ts'
 import { createEngine } from '../engine/engine.ts'
+import type { Provider } from '../engine/geom/provider.ts'
 import { createAlignedPool } from '../hal/aligned-pool.ts'
 import { createIoQueue } from '../hal/io-queue.ts'
 import { Appliance } from './appliance.ts'
@@ -28,19 +30,27 @@ import { type Config, ConfigError, loadConfig } from './config.ts'
 import { configJsonSchema } from './config-schema.ts'
 import { readConfig } from './config-thread.ts'
 import { ControlServer } from './control-server.ts'
+import { DeviceMemory } from './device-memory.ts'
+import { EventStore } from './event-store.ts'
 import { IdentityStore } from './identity-store.ts'
 import { KeptSets } from './kept-sets.ts'
 import { machineId } from './machine-id.ts'
+import { initiatorsOf } from './methods/facts.ts'
 import { controlMethods } from './methods/table.ts'
 import { describePlan } from './reconcile.ts'
+import { Settings } from './settings.ts'
 import { SHUTDOWN_MS, shutDown } from './shutdown.ts'
 import { SystemdNotifier } from './systemd.ts'
+import { VOLUME_STATE, VolumeWatch } from './volume-watch.ts'
+import { WitnessFiles } from './witness-files.ts'
 
 export const EXIT = { DONE: 0, FAILED: 1, USAGE: 2, DEFECT: 70 } as const
 
 const CONFIG_DEFAULT = '/etc/plexus/plexus.yaml'
 /** How often the status text is made anew. */
 const STATUS_MS = 5_000
+/** How soon after something has happened the states of volumes are looked at. */
+const VOLUME_LOOK_MS = 250
 /**
  * A second signal this soon is the same Ctrl-C: a terminal signals the whole group, and npm passes its own
  * copy on.
@@ -95,8 +105,12 @@ class Daemon {
   readonly #control: ControlServer
   readonly #closeQueue: () => Promise<void>
   readonly #ended: (code: number) => void
+  readonly #store: EventStore
+  readonly #memory: DeviceMemory
+  readonly #watch: VolumeWatch
   #stoppingSinceMs: number | undefined
   #reloads: Promise<unknown> = Promise.resolve()
+  #isLooking = false
 
   constructor(config: Config, log: Logger, ended: (code: number) => void) {
     this.#file = config.file
@@ -126,6 +140,7 @@ class Daemon {
       log: log.child({ part: 'engine' }),
       now,
       memory: new KeptSets({ dir: config.stateDir, identities, log, now }),
+      witness: new WitnessFiles(config.stateDir),
     })
     this.#appliance = new Appliance({
       config,
@@ -137,6 +152,11 @@ class Daemon {
       log,
     })
     const appliance = this.#appliance
+    this.#store = new EventStore(config.stateDir, log)
+    this.#memory = new DeviceMemory(config.stateDir, log)
+    const settings = new Settings(config.stateDir, log)
+    topology.events.restore(this.#store.history)
+    topology.jobs.limitBytesPerSecond = settings.jobLimitBytesPerSecond
     this.#control = new ControlServer({
       methods: controlMethods(topology),
       context: {
@@ -146,15 +166,32 @@ class Daemon {
         now,
         config: () => appliance.config,
         plan: (next) => appliance.plan(next),
+        check: (next) => appliance.check(next),
+        namesPeers: true,
+        remembered: (name) => this.#memory.get(name),
+        limitJobs: async (bytesPerSecond) => {
+          await settings.keepJobLimit(bytesPerSecond)
+          topology.jobs.limitBytesPerSecond = bytesPerSecond
+        },
         devices: () => appliance.devices.report(),
         units: () => appliance.units.report(),
         sessions: () => appliance.server.sessions(),
+        initiatorsOf: (target, lun) => initiatorsOf(appliance.server.sessions(), target, lun),
         targetLoad: () => appliance.server.load(),
         reload: () => this.reload(),
       },
     })
-    topology.events.onEvent(({ severity, event, object, message }) => {
-      this.#log[EVENT_LEVEL[severity]]({ part: 'event', event, object }, message)
+    const volumes = (): readonly VolumeReport[] =>
+      topology.classes.flatMap((one) => one.report?.().volumes ?? [])
+    this.#watch = new VolumeWatch(topology.events, volumes)
+    topology.events.onEvent((event) => {
+      const { severity, object, message } = event
+      this.#log[EVENT_LEVEL[severity]]({ part: 'event', event: event.event, object }, message)
+      this.#store.add(event)
+      if (event.event !== VOLUME_STATE) this.#lookSoon()
+    })
+    topology.onProvider((provider, what) => {
+      if (what !== 'gone') this.#remember(provider)
     })
   }
 
@@ -171,7 +208,16 @@ class Daemon {
     this.#systemd.status(this.#appliance.status())
     this.#systemd.ready()
     this.#systemd.startWatchdog(realClock)
-    realClock.every(STATUS_MS, () => this.#systemd.status(this.#appliance.status()))
+    realClock.every(STATUS_MS, () => {
+      this.#systemd.status(this.#appliance.status())
+      this.#lookSoon()
+    })
+    this.#appliance.topology.events.emit(
+      'info',
+      'started',
+      'plexusd',
+      `plexusd ${plexusVersion()} has started`,
+    )
     this.#log.info({ event: 'ready', version: plexusVersion() }, this.#appliance.status())
   }
 
@@ -224,6 +270,7 @@ class Daemon {
     }
     this.#stoppingSinceMs = nowMs
     this.#log.info({ event: 'stopping', signal }, 'stopping')
+    this.#appliance.topology.events.emit('info', 'stopping', 'plexusd', `plexusd stops: ${signal}`)
     this.#systemd.stopping(SHUTDOWN_MS)
     await this.#control.close()
     const { server } = this.#appliance
@@ -237,11 +284,31 @@ class Daemon {
       realClock,
       this.#log,
     )
+    await Promise.all([this.#store.settled(), this.#memory.settled()])
     this.#systemd.stopWatchdog()
     this.#log.info({ event: 'stopped', clean }, 'stopped')
     // Threads that sit in a system call on a hung disk would keep an ordinary exit waiting for ever.
     if (!clean) endAtOnce()
     this.#ended(EXIT.DONE)
+  }
+
+  /** Several things that happen together are one look at the volumes. */
+  #lookSoon(): void {
+    if (this.#isLooking || this.#stoppingSinceMs !== undefined) return
+    this.#isLooking = true
+    realClock.after(VOLUME_LOOK_MS, () => {
+      this.#isLooking = false
+      if (this.#stoppingSinceMs === undefined) this.#watch.look()
+    })
+  }
+
+  #remember({ name, sizeBytes, blockBytes, identity }: Provider): void {
+    const { devices, topology } = this.#appliance
+    const config = devices.config(name)
+    if (!config || !topology.device(name)) return
+    const { wwid, serial, vendor, model } = identity
+    const facts = { path: config.path, sizeBytes, blockBytes, wwid, serial, vendor, model }
+    this.#memory.keep(name, facts, (one) => devices.config(one) !== undefined)
   }
 
   async #warnOf(config: Config): Promise<void> {

@@ -13,12 +13,15 @@ import type {
   TargetConfig,
   UnitConfig,
 } from './config.ts'
+import { differences } from './config-difference.ts'
 
 /** Rows of one kind: names that go, and the new form of what comes or changes. */
 export interface Difference<T> {
   readonly removed: readonly T[]
   readonly added: readonly T[]
   readonly changed: readonly T[]
+  /** All rows as they are before the change, by name. */
+  readonly before: ReadonlyMap<string, T>
 }
 
 export interface Plan {
@@ -33,8 +36,8 @@ export interface Plan {
   readonly units: Difference<UnitConfig>
   /** `changed` has targets whose own rows, portals, auth group or devices changed. */
   readonly targets: Difference<TargetConfig>
-  /** Settings that only a restart can change, by their keys. */
-  readonly restart: readonly string[]
+  /** Settings that only a restart can change: key, and what differs. */
+  readonly restart: readonly (readonly [string, readonly string[]])[]
   /** Sessions that the new configuration does not admit, in words: they are dropped. */
   readonly drops: readonly string[]
 }
@@ -60,6 +63,7 @@ async function difference<T extends { readonly name: string }>(
     removed: before.filter((one) => !names.has(one.name)),
     added: after.filter((one) => !old.has(one.name)),
     changed,
+    before: old,
   }
 }
 
@@ -124,28 +128,38 @@ export async function planChanges(
         b.auth.some((name) => authTouched.has(name)) ||
         b.luns.some((lun) => touched.has(lun.unit)),
     ),
-    restart: RESTART_SETTINGS.filter(
-      ([, read]) => !isDeepStrictEqual(read(before), read(after)),
-    ).map(([key]) => key),
+    restart: RESTART_SETTINGS.map(
+      ([key, read]) => [key, differences(read(before), read(after), key)] as const,
+    ).filter(([, lines]) => lines.length > 0),
     drops,
   }
 }
 
 /** A plan in words, one line for each step; empty when nothing changes. Never shows a secret. */
 export function describePlan(plan: Plan): readonly string[] {
+  const change = (
+    noun: string,
+    { before }: Difference<{ readonly name: string }>,
+    row: { readonly name: string },
+    note = '',
+  ): string[] => {
+    const title = `change ${noun} ${row.name}${note}`
+    const found = differences(before.get(row.name), row)
+    return found.length === 0 ? [title] : found.map((one) => `${title}: ${one}`)
+  }
   const lines = (noun: string, rows: Difference<{ readonly name: string }>): string[] => [
     ...rows.removed.map((one) => `remove ${noun} ${one.name}`),
     ...rows.added.map((one) => `add ${noun} ${one.name}`),
-    ...rows.changed.map((one) => `change ${noun} ${one.name}`),
+    ...rows.changed.flatMap((one) => change(noun, rows, one)),
   ]
   return [
     ...lines('portal', plan.portals),
-    ...plan.portalsUpdated.map((one) => `change portal ${one.name} (stays open)`),
+    ...plan.portalsUpdated.flatMap((one) => change('portal', plan.portals, one, ' (stays open)')),
     ...lines('auth group', plan.auth),
     ...lines('device', plan.devices),
     ...lines('logical unit', plan.units),
     ...lines('target', plan.targets),
     ...plan.drops,
-    ...plan.restart.map((key) => `"${key}" changes at the next restart`),
+    ...plan.restart.flatMap(([, found]) => found.map((one) => `at the next restart: ${one}`)),
   ]
 }

@@ -47,6 +47,7 @@ export interface UnitReport {
   readonly reason: string | undefined
   /** What to do about it, where that is known. */
   readonly action: string | undefined
+  readonly identity: Pick<UnitIdentity, 'naa' | 'serial'>
 }
 
 export interface UnitSlotsOptions {
@@ -89,11 +90,12 @@ export class UnitSlots {
   }
 
   report(): readonly UnitReport[] {
-    return [...this.#slots.values()].map(({ config, consumer, failure }) => ({
+    return [...this.#slots.values()].map(({ config, unit, consumer, failure }) => ({
       name: config.name,
       ready: consumer !== undefined,
       reason: failure?.message,
       action: failure && actionOf(failure),
+      identity: unit.identity,
     }))
   }
 
@@ -129,6 +131,7 @@ export class UnitSlots {
     await inTurns(names, (name) => {
       const slot = this.#slots.get(name)
       this.#slots.delete(name)
+      slot?.unit.takeAway()
       if (slot) ended.push(this.#detach(slot))
     })
     await Promise.all(ended)

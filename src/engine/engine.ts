@@ -13,10 +13,12 @@ import { Topology } from './geom/topology.ts'
 import type { GeomClass } from './geom/types.ts'
 import { createNopClass } from './nop/nop-class.ts'
 import type { SetMemory } from './vinum/set/memory.ts'
+import type { WitnessStore } from './vinum/set/witness.ts'
 import { createVinumClass } from './vinum/vinum-class.ts'
 
 const CLASSES: readonly ((options: EngineOptions) => GeomClass)[] = [
-  ({ intentRegionBytes, memory }) => createVinumClass({ intentRegionBytes, memory }),
+  ({ intentRegionBytes, memory, witness }) =>
+    createVinumClass({ intentRegionBytes, memory, witness }),
   createNopClass,
 ]
 
@@ -32,6 +34,8 @@ export interface EngineOptions {
   readonly intentRegionBytes?: number
   /** Of sets that were here before; undefined: nothing is remembered. */
   readonly memory?: SetMemory
+  /** Where vinum's sets keep a vote on this machine; undefined: they have no witness. */
+  readonly witness?: WitnessStore
 }
 
 /** An empty graph with all classes. */

@@ -362,6 +362,13 @@ function makeUring(pool: AlignedPool, sink: IoSink, log: Logger): IoEngine {
   return engine
 }
 
+/** Before Linux 5.12 the memory of a ring counts against the limit of locked memory, which then is ENOMEM. */
+function ringAdvice({ errno }: SysError): string {
+  return errno === ERRNO.ENOMEM
+    ? 'the limit of locked memory is too small: raise LimitMEMLOCK= of the service, or ulimit -l'
+    : 'look at kernel.io_uring_disabled and at the sandbox of the service'
+}
+
 /** {@link createIoQueue} over the given engines. */
 export function chooseEngine(
   options: Omit<IoQueueOptions, 'pool'>,
@@ -376,7 +383,7 @@ export function chooseEngine(
       return new OperationQueue(RING_ENTRIES, makers.ioUring, helper)
     } catch (error) {
       if (!(error instanceof SysError)) throw error
-      const why = `io_uring is refused (${error.message}); look at kernel.io_uring_disabled and at the sandbox of the service`
+      const why = `io_uring is refused (${error.message}); ${ringAdvice(error)}`
       if (options.engine === 'io_uring') {
         throw new PlexusError('unsupported', {
           op: 'start I/O',

@@ -407,6 +407,18 @@ const TCPI_BYTES_ACKED = 120
 const TCPI_NOTSENT_BYTES = 144
 const getsockoptCall = library.func('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *'])
 
+const SOL_SOCKET = 1
+const SO_PEERCRED = 17
+
+/** The user at the other end of a connected unix socket, as it was when it connected (unix(7)); undefined: unknown. */
+export function peerUid(fd: number): number | undefined {
+  // struct ucred: pid, uid, gid.
+  const credentials = new Uint32Array(3)
+  const length = Uint32Array.of(credentials.byteLength)
+  const result = getsockoptCall(fd, SOL_SOCKET, SO_PEERCRED, credentials, length)
+  return result === 0 ? credentials[1] : undefined
+}
+
 /** How far the peer of a TCP connection has come with what was sent to it. */
 export interface TcpProgress {
   /** Since the beginning; never less than before. */

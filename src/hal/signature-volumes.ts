@@ -148,10 +148,8 @@ function geomDetail(bytes: Buffer): SignatureDetail | undefined {
 /** A label that was made for another size: the disk has grown, has shrunk, or is a copy. */
 function plexusDetail(bytes: Buffer, _offset: number, disk: DiskShape): SignatureDetail {
   const mediaBytes = Number(bytes.readBigUInt64LE(72))
-  if (mediaBytes === disk.sizeBytes) return {}
-  return {
-    name: `Plexus label for ${formatSize(mediaBytes)} (the disk is ${formatSize(disk.sizeBytes)} now)`,
-  }
+  const sizes = `for ${formatSize(mediaBytes)} (the disk is ${formatSize(disk.sizeBytes)} now)`
+  return mediaBytes === disk.sizeBytes ? {} : { name: `Plexus label ${sizes}` }
 }
 
 // ----------------------------------------------------------------------------------------- table
@@ -173,10 +171,7 @@ export const VOLUME_ROWS: readonly SignatureRow[] = [
     name: 'Plexus',
     at: (disk) => [...lastSector(disk), ...PLEXUS_FRONT_PLACES],
     length: 512,
-    magic: [
-      [0, PLEXUS_MAGIC],
-      [0, PLEXUS_FRONT_MAGIC],
-    ],
+    magic: [PLEXUS_MAGIC, PLEXUS_FRONT_MAGIC].map((magic) => [0, magic] as const),
     detail: plexusDetail,
   },
   {

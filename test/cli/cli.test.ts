@@ -64,7 +64,15 @@ t.test('nothing that the daemon says reaches the terminal raw', async (t) => {
     jobs: [job],
   }
   made.topology.events.emit('warning', 'drive-down', evil, evil)
-  made.units = [{ name: evil, ready: false, reason: evil, action: evil }]
+  made.units = [
+    {
+      name: evil,
+      ready: false,
+      reason: evil,
+      action: evil,
+      identity: { naa: Buffer.alloc(16), serial: evil },
+    },
+  ]
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
   const raw = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/
   for (const command of [
@@ -141,6 +149,31 @@ t.test('status, its exit code, JSON that begins with the version', async (t) => 
   t.match(await made.cli(['config', 'dump']), { out: readFileSync(made.configFile, 'utf8') })
   t.match(await made.cli(['config', 'diff']), { out: `  ${made.configFile} is what runs\n` })
   t.match(await made.cli(['session', 'list']), { out: '  nobody is logged in\n' })
+})
+
+t.test('what overwrites foreign data asks for the device, or wants --yes', async (t) => {
+  const made = await rig(t)
+  const words = ['volume', 'create', 'db', '--concat', 'd1', '--wipe-signatures']
+  made.fake.answer = {
+    dryRun: false,
+    steps: [{ text: 'write label on d1 (/dev/d1, overwrites ext4 "home")', object: 'd1' }],
+    warnings: [],
+    wipes: [{ text: 'ext4 "home" on d1 (/dev/d1)', object: 'd1' }],
+    jobs: [],
+  }
+  const ran = (): number =>
+    made.fake.calls.filter(({ parameters }) => parameters['dryRun'] !== true).length
+  t.match(await made.cli(words), {
+    exit: 2,
+    err: /overwrites ext4 "home" on d1 .* repeat with --yes/,
+  })
+  t.match(await made.cli(words, new TestTerminal(['db'])), { exit: 1, err: /that is not "d1"/ })
+  t.equal(ran(), 0)
+  t.match(await made.cli(words, new TestTerminal(['d1'])), { exit: 0 })
+  t.match(await made.cli([...words, '--yes']), { exit: 0 })
+  t.equal(ran(), 2)
+  made.fake.answer = { ...made.fake.answer, wipes: [] }
+  t.match(await made.cli(words), { exit: 0 }, 'a blank device: no question')
 })
 
 t.test('what destroys asks for the name, or wants --yes', async (t) => {

@@ -190,8 +190,9 @@ function documentCommands(path: string): (Text & { readonly words: readonly stri
 
 /** A document may speak of a verb by its name alone. */
 function isMention(words: readonly string[]): boolean {
+  const spoken = words.join(' ')
   return ALL_VERB_SPECS.some(
-    ({ noun, name }) => words.join(' ') === (noun === '' ? name : `${noun} ${name}`),
+    ({ noun, name }) => spoken === noun || spoken === (noun === '' ? name : `${noun} ${name}`),
   )
 }
 

@@ -57,8 +57,8 @@ t.test('plans', async (t) => {
       change(BASE, { devices: BASE.devices.map((one) => ({ ...one, path: `${one.path}2` })) }),
     ),
     [
-      'change device a',
-      'change device b',
+      'change device a: path: "/etc/plexus/a" -> "/etc/plexus/a2"',
+      'change device b: path: "/etc/plexus/b" -> "/etc/plexus/b2"',
       'change target iqn.2026-01.x:a',
       'change target iqn.2026-01.x:b',
     ],
@@ -70,25 +70,45 @@ t.test('plans', async (t) => {
         auth: [{ ...BASE.auth[0], name: 'g', initiators: ['iqn.2027-01.y:z'] }] as Config['auth'],
       }),
     ),
-    ['change auth group g', 'change target iqn.2026-01.x:a'],
+    [
+      'change auth group g: initiators: ["iqn.2026-01.x:*"] -> ["iqn.2027-01.y:z"]',
+      'change target iqn.2026-01.x:a',
+    ],
     'and with its auth group; the other target is left alone',
   )
   const moved = BASE.portals.map((one) =>
     one.name === 'p' ? { ...one, listen: [{ host: '127.0.0.1', port: 3263 }] } : one,
   )
-  t.strictSame(await steps(change(BASE, { portals: moved })), ['change portal p'])
+  t.strictSame(await steps(change(BASE, { portals: moved })), [
+    'change portal p: listen: [{host: "127.0.0.1", port: 3261}] -> [{host: "127.0.0.1", port: 3263}]',
+  ])
   const discovery = BASE.portals.map((one) => ({ ...one, discoveryAuth: ['g'] }))
   t.strictSame(await steps(change(BASE, { portals: discovery })), [
-    'change portal p (stays open)',
-    'change portal q (stays open)',
+    'change portal p (stays open): discoveryAuth: ["none"] -> ["g"]',
+    'change portal q (stays open): discoveryAuth: ["none"] -> ["g"]',
   ])
   t.strictSame(
     await steps(change(BASE, { targets: targetsWith('iqn.2026-01.x:b', { alias: 'B' }) })),
-    ['change target iqn.2026-01.x:b'],
+    ['change target iqn.2026-01.x:b: alias: nothing -> "B"'],
+  )
+  const [lun] = BASE.targets[1]?.luns ?? []
+  t.strictSame(
+    await steps(
+      change(BASE, {
+        targets: targetsWith('iqn.2026-01.x:b', {
+          luns: [{ ...lun, lun: 0, unit: 'a', readOnly: true }],
+        }),
+      }),
+    ),
+    [
+      'change target iqn.2026-01.x:b: luns 0 unit: "b" -> "a"',
+      'change target iqn.2026-01.x:b: luns 0 readOnly: false -> true',
+    ],
+    'from what to what',
   )
   t.strictSame(await steps(change(BASE, { engine: 'threads', stateDir: '/elsewhere' })), [
-    '"hal" changes at the next restart',
-    '"state" changes at the next restart',
+    'at the next restart: hal: "auto" -> "threads"',
+    `at the next restart: state: "${BASE.stateDir}" -> "/elsewhere"`,
   ])
 })
 
@@ -101,7 +121,10 @@ t.test('a changed secret is a change, and is not shown', async (t) => {
   })
   const before = change(BASE, { auth: [group('first-secret!')] })
   const lines = await steps(change(BASE, { auth: [group('other-secret!')] }), before)
-  t.strictSame(lines, ['change auth group g', 'change target iqn.2026-01.x:a'])
+  t.strictSame(lines, [
+    'change auth group g: chap secret: (secret) -> (secret)',
+    'change target iqn.2026-01.x:a',
+  ])
   t.strictSame(await steps(change(BASE, { auth: [group('first-secret!')] }), before), [])
 })
 

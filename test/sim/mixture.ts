@@ -19,11 +19,11 @@ const FEATURES = {
   // From here on: episodes, each with a file of its name.
   hole: 0,
   apart: 0,
-  hang: 0,
+  hang: 20,
   caches: 0,
-  resize: 0,
+  resize: 20,
   copies: 0,
-  selections: 0,
+  selections: 20,
 } as const
 
 export type Feature = keyof typeof FEATURES

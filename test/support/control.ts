@@ -19,7 +19,9 @@ import { socketPaths } from '../../src/control/protocol.ts'
 import type { DriveReport, JobReport, VolumeReport } from '../../src/control/reports.ts'
 import { type Config, parseConfig } from '../../src/daemon/config.ts'
 import { ControlServer } from '../../src/daemon/control-server.ts'
+import type { DeviceFacts } from '../../src/daemon/device-memory.ts'
 import type { ControlContext } from '../../src/daemon/methods/context.ts'
+import { initiatorsOf } from '../../src/daemon/methods/facts.ts'
 import { controlMethods } from '../../src/daemon/methods/table.ts'
 import { planChanges } from '../../src/daemon/reconcile.ts'
 import type { UnitReport } from '../../src/daemon/unit-slots.ts'
@@ -134,6 +136,7 @@ export class ControlRig {
   sessions: SessionInfo[] = []
   units: readonly UnitReport[] = []
   reloads = 0
+  readonly remembered = new Map<string, DeviceFacts>()
   failReload: PlexusError | undefined
   config: Config
   readonly #sockets: Socket[] = []
@@ -163,12 +166,22 @@ export class ControlRig {
       now: () => NOW,
       config: () => this.config,
       plan: (next) => planChanges(this.config, next),
+      check: async (next) => {
+        if (this.failReload) throw this.failReload
+        return planChanges(this.config, next)
+      },
+      namesPeers: true,
+      remembered: (name) => this.remembered.get(name),
+      limitJobs: async (bytesPerSecond) => {
+        this.topology.jobs.limitBytesPerSecond = bytesPerSecond
+      },
       devices: () => [
         { name: 'd1', path: '/dev/d1', ready: true, reason: undefined },
         { name: 'd2', path: '/dev/d2', ready: false, reason: 'no such file' },
       ],
       units: () => this.units,
       sessions: () => this.sessions,
+      initiatorsOf: (target, lun) => initiatorsOf(this.sessions, target, lun),
       targetLoad: () => ({
         pool: { totalBytes: 0, freeBytes: 0, keptBytes: 0, leased: 0 },
         connections: 0,

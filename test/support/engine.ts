@@ -3,6 +3,7 @@
  * started again on the same media. Time is the real one, unless a test brings a clock.
  */
 import { type Clock, realClock } from '../../src/base/clock.ts'
+import type { PlexusError } from '../../src/base/errors.ts'
 import { MIB } from '../../src/base/limits.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { systemRandom } from '../../src/base/random.ts'
@@ -11,6 +12,7 @@ import { createEngine } from '../../src/engine/engine.ts'
 import type { Consumer } from '../../src/engine/geom/consumer.ts'
 import type { Topology } from '../../src/engine/geom/topology.ts'
 import type { VerbParameters } from '../../src/engine/geom/types.ts'
+import type { WitnessStore } from '../../src/engine/vinum/set/witness.ts'
 import { type AlignedPool, allocateAligned, createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import { flush, readAt, writeAt } from '../../src/hal/io.ts'
 import { MemoryDevice } from '../../src/hal/memory-device.ts'
@@ -23,6 +25,24 @@ export interface MachineOptions {
   readonly clock?: Clock
   /** Of each device; default: it may take as long as it likes. */
   readonly timeoutMs?: number
+  /** Sets have a witness, whose notes are here. */
+  readonly witness?: Notes
+}
+
+/** The notes of witnesses, in memory; `failure`: why they cannot be written. */
+export class Notes implements WitnessStore {
+  readonly path = '/state/witness'
+  readonly notes = new Map<string, string>()
+  failure: PlexusError | undefined
+
+  async read(setUuid: string): Promise<string | undefined> {
+    return this.notes.get(setUuid)
+  }
+
+  async write(setUuid: string, note: string): Promise<void> {
+    if (this.failure) throw this.failure
+    this.notes.set(setUuid, note)
+  }
 }
 
 export class Machine {
@@ -31,7 +51,10 @@ export class Machine {
   readonly #options: MachineOptions
   topology: Topology
 
+  readonly witness: Notes | undefined
+
   constructor(options: MachineOptions) {
+    this.witness = options.witness
     this.#options = options
     for (let index = 1; index <= options.devices; index++) {
       const name = `d${index}`
@@ -52,6 +75,7 @@ export class Machine {
       random: systemRandom,
       log: silentLogger(),
       now: () => new Date(),
+      ...(this.witness ? { witness: this.witness } : {}),
     })
   }
 

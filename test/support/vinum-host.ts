@@ -137,6 +137,7 @@ export function testDrive(
     blockBytes: geometry.logicalBlockBytes,
     dataStartBytes: 0,
     dataEndBytes: device.media.length,
+    last: undefined,
   }
   const drive: TestDrive = {
     record,

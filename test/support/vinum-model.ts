@@ -17,6 +17,7 @@ import { planAnchor } from '../../src/engine/geom/anchor.ts'
 import { alignmentOf, allocate, freeExtents } from '../../src/engine/vinum/model/allocation.ts'
 import {
   type DriveRecord,
+  emptyModel,
   type JobRecord,
   ORGANIZATIONS,
   type Organization,
@@ -56,14 +57,8 @@ export function seededRandom(seed = 'seed'): Random {
 }
 
 export const EMPTY_MODEL: VinumModel = {
-  setUuid: uuidOf('set'),
+  ...emptyModel(uuidOf('set')),
   generation: 1,
-  votersBefore: [],
-  drives: [],
-  subdisks: [],
-  plexes: [],
-  volumes: [],
-  jobs: [],
 }
 
 export function driveRecord(name: string, mediaBytes: number, blockBytes = 512): DriveRecord {
@@ -77,6 +72,7 @@ export function driveRecord(name: string, mediaBytes: number, blockBytes = 512):
     blockBytes,
     dataStartBytes,
     dataEndBytes,
+    last: undefined,
   }
 }
 

@@ -11,12 +11,13 @@ import type { Random } from '../../src/base/random.ts'
 import type { PlanReport } from '../../src/control/reports.ts'
 import type { VerbParameters } from '../../src/engine/geom/types.ts'
 import { decodeModel, encodeModel } from '../../src/engine/vinum/model/codec.ts'
-import type {
-  DriveRecord,
-  PlexRecord,
-  SubdiskRecord,
-  VinumModel,
-  VolumeRecord,
+import {
+  type DriveRecord,
+  emptyModel,
+  type PlexRecord,
+  type SubdiskRecord,
+  type VinumModel,
+  type VolumeRecord,
 } from '../../src/engine/vinum/model/model.ts'
 import type { Candidate, Plan, PlanContext, VinumVerb } from '../../src/engine/vinum/plan.ts'
 import { VINUM_VERBS } from '../../src/engine/vinum/verbs/index.ts'
@@ -37,16 +38,7 @@ export function seededRandom(seed: string): Random {
 
 /** A model without anything. */
 export function emptySet(): VinumModel {
-  return {
-    setUuid: '5e70cafe-0000-4000-8000-000000000001',
-    generation: 0,
-    votersBefore: [],
-    drives: [],
-    subdisks: [],
-    plexes: [],
-    volumes: [],
-    jobs: [],
-  }
+  return emptyModel('5e70cafe-0000-4000-8000-000000000001')
 }
 
 export class VerbBench {

@@ -30,6 +30,7 @@ import type {
 import { CONFIG_SPECS } from '../../control/daemon-verbs.ts'
 import type { Config } from '../config.ts'
 import { readConfig } from '../config-thread.ts'
+import { lunsTaken } from '../luns-taken.ts'
 import { describePlan } from '../reconcile.ts'
 import type { ControlContext, Method } from './context.ts'
 
@@ -161,6 +162,14 @@ async function refusals(context: ControlContext): Promise<readonly string[]> {
     )
 }
 
+function takesLuns(file: string, taken: readonly string[]): PlexusError {
+  return new PlexusError('in-use', {
+    op: 'apply',
+    subject: file,
+    message: `this would ${taken.join('; ')}. Log out there first, or repeat with --force; nothing was changed`,
+  })
+}
+
 const apply: Method = {
   spec: CONFIG_SPECS.apply,
   async run(parameters, { context }): Promise<PlanReport> {
@@ -168,7 +177,13 @@ const apply: Method = {
     const given = parameters['file']
     const dryRun = parameters['dryRun'] === true
     const next = await readConfig(running.file, typeof given === 'string' ? given : undefined)
-    if (dryRun) return planReport(true, describePlan(await context.plan(next)), next)
+    const plan = await context.check(next)
+    const taken = [...lunsTaken(running, next, context.sessions()), ...plan.drops]
+    if (dryRun) {
+      const warnings = taken.map((one) => `it would ${one}, and wants --force`)
+      return planReport(true, describePlan(plan), next, warnings)
+    }
+    if (taken.length > 0 && parameters['force'] !== true) throw takesLuns(running.file, taken)
     if (typeof given !== 'string') {
       const steps = await context.reload()
       return planReport(false, steps, next, await refusals(context))

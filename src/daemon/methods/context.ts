@@ -9,7 +9,8 @@ import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { Topology } from '../../engine/geom/topology.ts'
 import type { VerbParameters } from '../../engine/geom/types.ts'
 import type { SessionInfo } from '../../target/iscsi/session.ts'
-import type { Config } from '../config.ts'
+import type { Config, TargetConfig } from '../config.ts'
+import type { DeviceFacts } from '../device-memory.ts'
 import type { SlotReport } from '../device-slots.ts'
 import type { Plan } from '../reconcile.ts'
 import type { UnitReport } from '../unit-slots.ts'
@@ -24,12 +25,22 @@ export interface ControlContext {
   config(): Config
   /** What a change from it to `next` would do, and to whom. */
   plan(next: Config): Promise<Plan>
+  /** As {@link plan}; rejects as {@link reload} would with that configuration. */
+  check(next: Config): Promise<Plan>
   /** Slots of the configured devices. */
   devices(): readonly SlotReport[]
   /** Slots of the providers that LUNs lead to. */
   units(): readonly UnitReport[]
   /** All sessions that are logged in, discovery included. */
   sessions(): readonly SessionInfo[]
+  /** May initiators be named? Not to every user of the system. */
+  readonly namesPeers: boolean
+  /** What a device of the configuration was when it was last there. */
+  remembered(name: string): DeviceFacts | undefined
+  /** Bounds all jobs together, in bytes per second, now and after a restart; undefined: no bound. */
+  limitJobs(bytesPerSecond: number | undefined): Promise<void>
+  /** Initiators that are logged in to a target and to whom its mask shows a LUN. */
+  initiatorsOf(target: TargetConfig, lun: number): readonly string[]
   /** What peers hold of the target's memory and places. */
   targetLoad(): TargetLoad
   /**

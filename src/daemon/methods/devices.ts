@@ -15,6 +15,7 @@ import type { Provider } from '../../engine/geom/provider.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import type { SlotReport } from '../device-slots.ts'
 import type { ControlContext, Method } from './context.ts'
+import { classReports } from './facts.ts'
 
 const READ_ONLY = { read: 1, write: 0, exclusive: 0 } as const
 
@@ -62,15 +63,27 @@ function problemOf(provider: Provider | undefined): string | undefined {
 
 function reportOf(context: ControlContext, slot: SlotReport): DeviceReport {
   const provider = context.topology.providers.get(slot.name)
+  const facts = provider ?? context.remembered(slot.name)
   return {
     name: slot.name,
     path: slot.path,
     state: slot.ready ? 'ready' : 'missing',
     reason: slot.reason ?? problemOf(provider),
-    sizeBytes: provider?.sizeBytes,
-    blockBytes: provider?.blockBytes,
-    holders: holdersOf(provider),
+    sizeBytes: facts?.sizeBytes,
+    blockBytes: facts?.blockBytes,
+    holders: slot.ready ? holdersOf(provider) : missedBy(context, slot.name),
   }
+}
+
+/** Who would use a device that is not there. */
+function missedBy(context: ControlContext, name: string): readonly string[] {
+  const { drives } = classReports(context)
+  const missing = drives.filter(({ device, lastDevice }) => !device && lastDevice === name)
+  const units = context.units().filter((one) => one.name === name)
+  return [
+    ...missing.map((drive) => `vinum drive ${drive.name}`),
+    ...units.map((unit) => `logical unit ${unit.name}`),
+  ]
 }
 
 /** Reads through a consumer of its own; several readers do not hinder each other. */
@@ -108,13 +121,14 @@ const show: Method = {
   async run(parameters, { context }): Promise<DeviceDetails> {
     const slot = findSlot(context, String(parameters['name']))
     const provider = context.topology.providers.get(slot.name)
+    const identity = provider?.identity ?? context.remembered(slot.name)
     const contents = provider && !provider.error ? await examine(context, provider) : undefined
     return {
       ...reportOf(context, slot),
-      wwid: provider?.identity.wwid,
-      serial: provider?.identity.serial,
-      vendor: provider?.identity.vendor,
-      model: provider?.identity.model,
+      wwid: identity?.wwid,
+      serial: identity?.serial,
+      vendor: identity?.vendor,
+      model: identity?.model,
       physicalBlockBytes: provider?.geometry.physicalBlockBytes,
       rotational: provider?.features.rotational,
       readOnly: provider?.features.readOnly,

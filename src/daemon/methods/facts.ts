@@ -1,6 +1,8 @@
 /** What several methods need to know: the objects of all classes, and which LUNs lead where. */
 import type { ExportReport, Health, VolumeReport } from '../../control/reports.ts'
 import type { ClassReport } from '../../engine/geom/types.ts'
+import type { SessionInfo } from '../../target/iscsi/session.ts'
+import type { TargetConfig } from '../config.ts'
 import type { ControlContext } from './context.ts'
 
 /** A LUN with the provider that it leads to. */
@@ -27,19 +29,29 @@ export function hostsByTarget(context: ControlContext): ReadonlyMap<string, read
   return hosts
 }
 
-/** All LUNs of the configuration that runs, with the hosts that are logged in to their targets. */
+/** All LUNs of the configuration that runs, with the hosts that are logged in and see them. */
 export function exportFacts(context: ControlContext): readonly ExportFact[] {
-  const hosts = hostsByTarget(context)
-  return context.config().targets.flatMap((target) => {
-    const names = hosts.get(target.name) ?? []
-    return target.luns.map(({ lun, unit, readOnly }) => ({
+  return context.config().targets.flatMap((target) =>
+    target.luns.map(({ lun, unit, readOnly }) => ({
       target: target.name,
       lun,
       provider: unit,
       readOnly,
-      sessions: names,
-    }))
-  })
+      sessions: context.initiatorsOf(target, lun).map(shortInitiator),
+    })),
+  )
+}
+
+/** Of the sessions of a target, the initiators to whom its mask shows the LUN. */
+export function initiatorsOf(
+  sessions: readonly Pick<SessionInfo, 'targetName' | 'initiatorName'>[],
+  { name, access }: TargetConfig,
+  lun: number,
+): readonly string[] {
+  return sessions
+    .filter(({ targetName }) => targetName === name)
+    .map(({ initiatorName }) => initiatorName)
+    .filter((one) => !access || access.get(one)?.some((row) => row.lun === lun))
 }
 
 /** Volumes and drives of all classes, with the LUNs that lead to the volumes. */

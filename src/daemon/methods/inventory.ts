@@ -121,18 +121,25 @@ const luns: Method = {
   async run(_parameters, { context }): Promise<LunList> {
     const { topology } = context
     const units = new Map(context.config().units.map((one) => [one.name, one]))
-    const ready = new Set(context.units().flatMap((one) => (one.ready ? [one.name] : [])))
+    const slots = new Map(context.units().map((one) => [one.name, one]))
+    const { volumes } = classReports(context)
+    const down = new Set(
+      volumes.flatMap(({ name, health }) => (health === 'FAULTED' ? [name] : [])),
+    )
     return {
       luns: exportFacts(context).map(({ target, lun, provider, readOnly, sessions }) => {
         const found = topology.providers.get(provider)
+        const slot = slots.get(provider)
         return {
           target,
           lun,
           volume: provider,
-          state: ready.has(provider) ? 'ready' : 'not ready',
+          state: slot?.ready && !down.has(provider) ? 'ready' : 'not ready',
           sizeBytes: found?.sizeBytes,
           blockBytes: units.get(provider)?.blockBytes ?? found?.blockBytes,
           readOnly: readOnly || (found?.features.readOnly ?? false),
+          naa: slot?.identity.naa.toString('hex'),
+          serial: slot?.identity.serial,
           sessions,
         }
       }),

@@ -6,7 +6,7 @@ import { didYouMean } from '../../base/suggest.ts'
 import type { EventList, JobList, WaitReport } from '../../control/daemon-reports.ts'
 import { EVENT_SPECS, JOB_SPECS, WAIT, type WaitFor } from '../../control/daemon-verbs.ts'
 import { parseDuration } from '../../control/duration.ts'
-import { JOB_KINDS, type JobKind, type JobReport } from '../../control/reports.ts'
+import { type EventReport, JOB_KINDS, type JobKind, type JobReport } from '../../control/reports.ts'
 import type { Call, ControlContext, Method } from './context.ts'
 import { classReports } from './facts.ts'
 
@@ -18,7 +18,9 @@ function text(parameters: Readonly<Record<string, unknown>>, name: string): stri
 const list: Method = {
   spec: JOB_SPECS.list,
   async run(_parameters, { context }): Promise<JobList> {
-    return { jobs: context.topology.jobs.list().map((job) => job.report()) }
+    const { jobs } = context.topology
+    const { limitBytesPerSecond } = jobs
+    return { jobs: jobs.list().map((job) => job.report()), limitBytesPerSecond }
   },
 }
 
@@ -67,10 +69,11 @@ const limit: Method = {
     const { jobs } = context.topology
     const rate = parseRate(text(parameters, 'rate'))
     const id = text(parameters, 'job')
-    if (id === 'all') jobs.limitBytesPerSecond = rate
+    if (id === 'all') await context.limitJobs(rate)
     else jobs.get(id).setLimit(rate)
     const shown = id === 'all' ? jobs.list() : [jobs.get(id)]
-    return { jobs: shown.map((job) => job.report()) }
+    const { limitBytesPerSecond } = jobs
+    return { jobs: shown.map((job) => job.report()), limitBytesPerSecond }
   },
 }
 
@@ -80,10 +83,17 @@ function sinceMs(given: string, now: Date): number {
   return /^\d{4}-/.test(given) && !Number.isNaN(atMs) ? atMs : now.getTime() - parseDuration(given)
 }
 
+/** Events that name initiators. */
+const OF_PEERS: ReadonlySet<string> = new Set(['login', 'logout', 'login-refused'])
+
+function isFor({ namesPeers }: ControlContext, { event }: EventReport): boolean {
+  return namesPeers || !OF_PEERS.has(event)
+}
+
 const eventList: Method = {
   spec: EVENT_SPECS.list,
   async run(parameters, { context }): Promise<EventList> {
-    const { history } = context.topology.events
+    const history = context.topology.events.history.filter((event) => isFor(context, event))
     const { since } = parameters
     if (typeof since !== 'string') return { events: history }
     const fromMs = sinceMs(since, context.now())
@@ -95,7 +105,9 @@ const eventList: Method = {
 const eventFollow: Method = {
   spec: EVENT_SPECS.follow,
   async run(_parameters, { context, signal, notify }): Promise<object> {
-    const stop = context.topology.events.onEvent((event) => notify('event', event))
+    const stop = context.topology.events.onEvent((event) => {
+      if (isFor(context, event)) notify('event', event)
+    })
     await aborted(signal)
     stop()
     return {}

@@ -19,14 +19,14 @@
  *    120  8, 8  slot B
  *    136  8, 8  journal
  *    152  8, 8  map
- *    168   344  anchor: zero
- *
- *   the rest of a slot header
- *    168     4  length of the payload
+ *    168     4  slot header: length of the payload; anchor: zero
  *    172     4  CRC32C of the payload
- *    176     8  generation of the commit that this one follows; 0: none
- *    184     4  CRC32C of that one's payload
- *    188   324  zero
+ *    176    16  UUID of the line of commits
+ *
+ *   the rest of a slot header; of an anchor: zero
+ *    192    28  the commit that this one is built on: generation, CRC32C of its payload, line; generation 0: none
+ *    220    28  the last commit that was relied upon for certain; in the second copy: this one
+ *    248   264  zero
  */
 import { assert } from '../../base/assert.ts'
 import type { ByteRange } from '../../base/bytes.ts'
@@ -42,28 +42,27 @@ import {
   payloadRoom,
   SLOT_HEADER_ROOM_BYTES,
 } from './anchor-layout.ts'
+import { type CommitId, isSameCommit } from './anchor-quorum.ts'
 
 export const ANCHOR_VERSION = 2
+/** What an anchor names before the first commit. */
+export const NO_COMMIT: CommitId = {
+  line: uuidText(Buffer.alloc(16)),
+  generation: 0,
+  payloadCrc: 0,
+}
 export const SLOT_MAGIC = Buffer.from('PLEXSLOT', 'latin1')
 const CLASS_NAME_BYTES = 16
+const LINE_AT = 176
+const COMMITS_AT = { follows: 192, relied: 220 }
 const RANGES_AT = { slotA: 104, slotB: 120, journal: 136, map: 152 }
-
-/** A committed configuration by its number and content: the name of a transaction. */
-export interface CommitId {
-  readonly generation: number
-  readonly payloadCrc: number
-}
-
-export function isSameCommit(a: CommitId, b: CommitId): boolean {
-  return a.generation === b.generation && a.payloadCrc === b.payloadCrc
-}
 
 export interface SlotHeader extends CommitId {
   /** Everything as the anchor of this commit has it. */
   readonly anchor: Anchor
   readonly payloadBytes: number
-  /** What the set carried before. */
-  readonly previous: CommitId | undefined
+  readonly follows: CommitId | undefined
+  readonly relied: CommitId | undefined
 }
 
 /** Is there an anchor, right or damaged? */
@@ -96,11 +95,7 @@ export function decodeAnchor(block: Buffer, subject: string): Anchor | undefined
 
 /** As {@link encodeAnchor}, the front copy: everything but the commit. */
 export function encodeFront(anchor: Anchor, block: Buffer): void {
-  encodeCommon(
-    { ...anchor, newestSlot: 0, generation: 0, payloadCrc: 0 },
-    PLEXUS_FRONT_MAGIC,
-    block,
-  )
+  encodeCommon({ ...anchor, newestSlot: 0, ...NO_COMMIT }, PLEXUS_FRONT_MAGIC, block)
   seal(block)
 }
 
@@ -115,8 +110,8 @@ export function encodeSlotHeader(header: SlotHeader, block: Buffer): void {
   assert(block.length === SLOT_HEADER_ROOM_BYTES, 'the room of a slot header')
   encodeCommon(header.anchor, SLOT_MAGIC, block)
   block.writeUInt32LE(header.payloadBytes, 168)
-  writeNumber(block, header.previous?.generation ?? 0, 176)
-  block.writeUInt32LE(header.previous?.payloadCrc ?? 0, 184)
+  writeCommit(block, header.follows, COMMITS_AT.follows)
+  writeCommit(block, header.relied, COMMITS_AT.relied)
   seal(block)
 }
 
@@ -125,17 +120,11 @@ export function decodeSlotHeader(block: Buffer, subject: string): SlotHeader | u
   const anchor = decodeCommon(block, SLOT_MAGIC, subject)
   if (!anchor) return undefined
   const payloadBytes = block.readUInt32LE(168)
-  const generation = readNumber(block, 176)
-  const isSane =
-    payloadBytes <= payloadRoom(anchor.slots[anchor.newestSlot]) && Number.isSafeInteger(generation)
-  if (!isSane) return undefined
-  return {
-    anchor,
-    generation: anchor.generation,
-    payloadBytes,
-    payloadCrc: anchor.payloadCrc,
-    previous: generation > 0 ? { generation, payloadCrc: block.readUInt32LE(184) } : undefined,
-  }
+  if (payloadBytes > payloadRoom(anchor.slots[anchor.newestSlot])) return undefined
+  const { line, generation, payloadCrc } = anchor
+  const follows = readCommit(block, COMMITS_AT.follows)
+  const relied = readCommit(block, COMMITS_AT.relied)
+  return { anchor, line, generation, payloadBytes, payloadCrc, follows, relied }
 }
 
 function encodeCommon(anchor: Anchor, magic: Buffer, block: Buffer): void {
@@ -159,6 +148,7 @@ function encodeCommon(anchor: Anchor, magic: Buffer, block: Buffer): void {
   writeRange(block, anchor.journal, RANGES_AT.journal)
   writeRange(block, anchor.map, RANGES_AT.map)
   block.writeUInt32LE(anchor.payloadCrc, 172)
+  uuidBytes(anchor.line).copy(block, LINE_AT)
 }
 
 function seal(block: Buffer): void {
@@ -201,6 +191,7 @@ function decodeCommon(block: Buffer, magic: Buffer, subject: string): Anchor | u
     journal: readRange(block, RANGES_AT.journal),
     map: readRange(block, RANGES_AT.map),
     payloadCrc: block.readUInt32LE(172),
+    line: uuidText(block.subarray(LINE_AT, LINE_AT + 16)),
   }
   return isSound(anchor) ? anchor : undefined
 }
@@ -234,6 +225,20 @@ function isSound(anchor: Anchor): boolean {
     areIn &&
     areApart
   )
+}
+
+function writeCommit(block: Buffer, commit: CommitId | undefined, at: number): void {
+  if (!commit) return
+  writeNumber(block, commit.generation, at)
+  block.writeUInt32LE(commit.payloadCrc, at + 8)
+  uuidBytes(commit.line).copy(block, at + 12)
+}
+
+function readCommit(block: Buffer, at: number): CommitId | undefined {
+  const generation = readNumber(block, at)
+  if (generation === 0 || !Number.isSafeInteger(generation)) return undefined
+  const line = uuidText(block.subarray(at + 12, at + 28))
+  return { line, generation, payloadCrc: block.readUInt32LE(at + 8) }
 }
 
 function writeRange(block: Buffer, range: ByteRange, at: number): void {

@@ -7,13 +7,7 @@ import { PlexusError } from '../../base/errors.ts'
 import { allocateAligned } from '../../hal/aligned-pool.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import { readAt } from '../../hal/io.ts'
-import {
-  decodeAnchor,
-  decodeFront,
-  decodeSlotHeader,
-  hasAnchorMagic,
-  isSameCommit,
-} from './anchor-codec.ts'
+import { decodeAnchor, decodeFront, decodeSlotHeader, hasAnchorMagic } from './anchor-codec.ts'
 import type { AnchorTarget } from './anchor-ends.ts'
 import {
   type Anchor,
@@ -22,6 +16,7 @@ import {
   frontOf,
   SLOT_HEADER_ROOM_BYTES,
 } from './anchor-layout.ts'
+import { isSameCommit } from './anchor-quorum.ts'
 
 /** A label as it was found. */
 export interface FoundLabel {
@@ -112,9 +107,9 @@ async function fromSlots(device: AnchorTarget, front: Anchor): Promise<Anchor | 
     const room = await tryRead(device, offset, SLOT_HEADER_ROOM_BYTES)
     const header = room && decodeSlotHeader(room, device.path)?.anchor
     if (!header || !isOf(header, front) || header.newestSlot !== index) continue
-    const { newestSlot, generation, payloadCrc } = header
+    const { newestSlot, line, generation, payloadCrc } = header
     if (newest && generation <= newest.generation) continue
-    newest = { ...front, newestSlot, generation, payloadCrc }
+    newest = { ...front, newestSlot, line, generation, payloadCrc }
   }
   return newest
 }

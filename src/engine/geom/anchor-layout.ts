@@ -71,8 +71,10 @@ export interface Anchor extends AnchorLayout {
   readonly newestSlot: 0 | 1
   /** Of that commit; 0: none yet. */
   readonly generation: number
-  /** Of the newest slot's payload: with the generation, the commit (anchor-quorum.ts). */
+  /** Of the newest slot's payload: with generation and line, the commit (anchor-quorum.ts). */
   readonly payloadCrc: number
+  /** UUID of the line that the commit belongs to. */
+  readonly line: string
 }
 
 /**

@@ -1,366 +1,309 @@
 /**
- * Which configuration of a set is the right one, when its devices carry several: the rule of all native
- * classes, without I/O. Used by a class's set when it assembles and when it commits.
+ * Which configuration of a set is the right one, when its voters carry several: the rules of all native classes,
+ * without I/O. docs/adr/0005-quorum-of-drives.md has the proof; test/model tries every history of a small set.
  *
- * A copy names its voters: the devices that its configuration calls up. Two rules together keep an old
- * configuration from ever being taken for the present one.
- *   W  A commit may be relied upon when at least half of the voters before it carry it, and all voters that it
- *      names itself do. A device that could not be written must be called down by the commit. The voters
- *      before it are written first, devices that join after them.
- *   R  A set is assembled from a configuration when more than half of its voters are present.
- * Of the voters before a commit at most half lack it (W), so that more than half (R) include one that has it:
- * whoever is assembled by R sees every commit that was relied upon. Half is enough in W because a mirror of
- * two must go on when one of them dies; then the dead one alone is half, and R does not let it be assembled.
- *
- * A crash in the middle of a commit leaves a generation on some devices only. It was not relied upon; it is
- * taken where it cannot be told from one that was, and given up where it must have failed. Hence the third rule:
- *   S  A set serves nothing before all voters of its configuration carry it: it commits once after assembling,
- *      unless the choice is `settled`.
- *
- * A device has two slots. Were each commit to go over the older one, two that are cut off in turn would leave no
- * trace of the last one that was relied upon, and sets that gather afterwards could not tell what counts:
- *   K  What was cut off or has failed is written over first ({@link goesOverNewest}); what was relied upon stays on
- *      each device until a later commit is. So both slots are looked at, and what a damaged one had counts as unknown.
+ * The voters of a commit are the drives that it calls up and, where those are even in number, the witness of the
+ * machine. Each commit names `relied`, the last one that was relied upon for certain, and that one's voters (`before`).
+ *   W  A commit counts, and may be relied upon, when all voters that it names carry it, and at least half of `before`.
+ *   L  Of the commits that are named as relied upon or are known to count, the last one. Everything that does not name
+ *      it as relied upon is history, or dead.
+ *   N  A child of L, one that names it, may count when none of its voters that are here lacks it, and those of
+ *      `before` that had it or are missing are at least half. It is chosen, else L. Two that may count, neither of
+ *      which is built on the other, leave the set waiting for whoever is missing.
+ *   R  The set is served when more than half of the voters of the choice are here and, unless it is known to count,
+ *      more than half of `before`; and when no unreadable slot may have had something newer that counts.
+ *   S  Nothing is served before a new commit counts that is built on the choice.
+ *   K  Each voter keeps the choice in one of its two slots until a later commit counts (`placeOf`).
+ *   F  An operator's word (`--force`, `--from`) begins a new line. Of two lines neither of which continues the other,
+ *      none is chosen.
  */
-import { defined } from '../../base/assert.ts'
-import { type CommitId, isSameCommit } from './anchor-codec.ts'
 
-/** A configuration and what it says of the vote. */
-export interface CommitCopy extends CommitId {
-  /** UUIDs of the devices that this configuration calls up. */
-  readonly payloadVoters: readonly string[]
-  /**
-   * Voters of the last configuration that was relied upon before this one, as the commit recorded them. Empty or
-   * left out: taken to be the same as `payloadVoters`.
-   */
-  readonly oldVoters?: readonly string[] | undefined
-  /** What the set carried before: the commit that this one follows. */
-  readonly previous?: CommitId | undefined
+/** A committed configuration by its number and content: the name of a transaction. */
+export interface CommitId {
+  /** UUID of the line: all commits without an operator's word between them (anchor-quorum.ts). */
+  readonly line: string
+  readonly generation: number
+  readonly payloadCrc: number
 }
 
-/**
- * What one device carries: what AnchoredDevice.read gave, and the voters from the payload. A device of the set
- * that carries nothing yet has generation 0 and no voters: it is here, and that counts.
- */
-export interface AnchorCopy extends CommitCopy {
-  readonly deviceUuid: string
-  /** What its other slot has, if that is older. */
-  readonly older?: CommitCopy | undefined
-  /** For a damaged copy: the commit that the device's anchor names, and that it must have carried. */
+export function isSameCommit(a: CommitId, b: CommitId): boolean {
+  return a.line === b.line && a.generation === b.generation && a.payloadCrc === b.payloadCrc
+}
+
+/** A line that came before another one, and its last commit that the other one is built on. */
+export interface LineEnd {
+  readonly line: string
+  readonly generation: number
+}
+
+/** What a commit says for the vote. */
+export interface Commit extends CommitId {
+  readonly voters: readonly string[]
+  /** Voters of `relied`, and of each commit after it that this one is built on; none: it is the first of its line. */
+  readonly before: readonly (readonly string[])[]
+  /** What it was built on. */
+  readonly follows: CommitId | undefined
+  /** The last commit that was relied upon for certain. Itself, in the second copy, which is written when it counts. */
+  readonly relied: CommitId | undefined
+  /** The lines before its own. */
+  readonly ancestors: readonly LineEnd[]
+}
+
+/** What one voter that is here says. A device of the set that carries nothing yet has no commits. */
+export interface VoterCopy {
+  readonly uuid: string
+  /** Of its slots that can be read. */
+  readonly commits: readonly Commit[]
+  /** What it is known to have carried in a slot that cannot be read. */
   readonly claimed?: CommitId | undefined
+  /** It has no payload: the set cannot be assembled from it. */
+  readonly isWitness?: boolean | undefined
 }
 
-export interface Side extends CommitId {
-  /** Devices that carry it, or those that carried it before, where no other does: any of them has the payload. */
+export interface Chosen {
+  /**
+   * `serve`: the set may be assembled. Otherwise it waits, or an operator decides: voters are `missing`; commits that
+   * may count are `undecided` between themselves; what is newer, or the choice itself, is in `damaged` slots.
+   */
+  readonly kind: 'serve' | 'missing' | 'undecided' | 'damaged'
+  readonly commit: Commit
+  /** It is known to count: commits built on it name it as relied upon. */
+  readonly isCertain: boolean
+  /** Voters that have missed nothing of it. */
+  readonly current: ReadonlySet<string>
+  /** Voters whose slot and payload can be read. */
   readonly members: readonly string[]
-  /** What it follows, as those who have it say. */
-  readonly previous: readonly CommitId[]
+  /** Voters that are not here. */
+  readonly missing: readonly string[]
+  /** Above all that was seen. */
+  readonly nextGeneration: number
 }
 
 export type Choice =
-  /**
-   * Assemble from a copy of `members`. `stale` carry something older, or something given up. The next commit
-   * has `nextGeneration` or more, which is above all that was seen. Unless `settled` (all voters carry it), commit
-   * it again before anything is served by it: what a crash has cut off may look different with other devices.
-   */
-  | (Side & {
-      readonly kind: 'complete'
-      readonly stale: readonly string[]
-      readonly settled: boolean
-      /** One of its voters is here and never had it: it was not relied upon, if that disk speaks the truth. */
-      readonly refuted: boolean
-      /** Of the configuration before it. */
-      readonly oldVoters: readonly string[]
-      readonly nextGeneration: number
-    })
-  /** Too few devices: wait for `missing`, or let an operator decide to go on with this configuration. */
-  | (Side & {
-      readonly kind: 'incomplete'
-      readonly missing: readonly string[]
-      readonly nextGeneration: number
-    })
-  /** The set was used in parts apart from each other: only an operator can say which one counts. */
-  | { readonly kind: 'split'; readonly sides: readonly Side[] }
+  | Chosen
+  /** The set was used in parts apart from each other, by an operator's word: the last commit of each. */
+  | { readonly kind: 'split'; readonly heads: readonly CommitId[] }
   | { readonly kind: 'none' }
 
-/** A group of devices with one configuration in one of their slots. */
-interface Group extends Side {
-  /** Those that carry it now. */
-  readonly carriers: readonly string[]
-  readonly voters: readonly string[]
-  readonly oldVoters: readonly string[]
+/** Rule W, for what `has` says of each voter. */
+export function counts(
+  { voters, before }: Pick<Commit, 'voters' | 'before'>,
+  has: (uuid: string) => boolean,
+): boolean {
+  const isHalf = (some: readonly string[]): boolean => some.filter(has).length * 2 >= some.length
+  return voters.every(has) && before.every(isHalf)
 }
 
-/** How many of some voters carry a commit, may carry it because nobody knows, and how many there are. */
-interface Count {
-  readonly all: number
-  readonly carry: number
-  readonly missing: number
+/** Is `id` the commit that `last` stands for, or one that its line came from? Within a line numbers only grow. */
+export function isBehind(id: CommitId, last: LineEnd & Pick<Commit, 'ancestors'>): boolean {
+  return [last, ...last.ancestors].some(
+    ({ line, generation }) => id.line === line && id.generation <= generation,
+  )
 }
 
 /**
- * Chooses among the readable copies of one set, at most one of each device. `split` is corruption of the set:
- * such copies are never merged.
+ * Rule K: the slot that the next commit goes to, so that `keep` stays: the one that the anchor names where that cannot
+ * be read; the same after the anchor has been made to name the other one; or the other one.
  */
-export function chooseMajority(copies: readonly AnchorCopy[]): Choice {
-  const all = groupCopies(copies)
-  const highest = all[0]
-  if (!highest) return { kind: 'none' }
-  const whole = wholeGroups(all, copies)
-  if (whole.length > 1) return { kind: 'split', sides: whole.map(sideOf) }
-  const nextGeneration = Math.max(...copies.map(highestOf)) + 1
-  // Most of its voters are at the whole one: whatever is higher was cut off, or failed.
-  if (whole[0]) return completeChoice(whole[0], copies, nextGeneration)
-  // What cannot have been relied upon is taken only where there is nothing else.
-  for (const mustBeRelied of [true, false]) {
-    for (const group of all) {
-      const verdict = judge(group, all, copies, mustBeRelied)
-      if (verdict === 'complete') return completeChoice(group, copies, nextGeneration)
-      if (verdict === 'incomplete' && mustBeRelied) break
-      if (verdict === 'incomplete') return incompleteChoice(group, copies, nextGeneration)
+export function placeOf(
+  named: CommitId | undefined,
+  other: CommitId | undefined,
+  keep: CommitId | undefined,
+): 'named' | 'retreat' | 'other' {
+  if (!named) return other ? 'named' : 'other'
+  const isKept = (id: CommitId | undefined): boolean => !!id && !!keep && isSameCommit(id, keep)
+  return isKept(other) && !isKept(named) ? 'retreat' : 'other'
+}
+
+/** Chooses among what the voters of one set say, at most one copy of each. */
+export function choose(copies: readonly VoterCopy[]): Choice {
+  const view = new View(copies)
+  const heads = view.heads()
+  if (heads.length > 1) return { kind: 'split', heads }
+  const [last] = heads
+  const children = view.commits.filter((one) => !last || view.isBuiltOn(one, last))
+  const alive = children.filter((one) => view.mayCount(one))
+  const tips = alive.filter((one) => !alive.some((other) => view.isBuiltOn(other, one)))
+  // Where nothing may count and no drive has L any more, what was built on L and failed still has all that L had.
+  const fallbacks = [last && view.commitOf(last), ...children].flatMap((one) => one ?? [])
+  const commit = tips[0] ?? fallbacks.find((one) => view.membersOf(one).length > 0) ?? fallbacks[0]
+  if (!commit) return { kind: 'none' }
+  return view.chosen(commit, last !== undefined && isSameCommit(commit, last), tips.length > 1)
+}
+
+/** What the voters that are here say together. */
+class View {
+  readonly #copies: readonly VoterCopy[]
+  readonly #known = new Map<string, Commit>()
+  /** What each voter is known to have had: what it carries, and what that is built on. */
+  readonly #had: ReadonlyMap<string, ReadonlySet<string>>
+
+  constructor(copies: readonly VoterCopy[]) {
+    this.#copies = copies
+    for (const one of copies.flatMap(({ commits }) => commits)) this.#known.set(keyOf(one), one)
+    this.#had = new Map(copies.map((copy) => [copy.uuid, this.#historyOf(idsOf(copy))]))
+  }
+
+  /** All that can be read, newest first. */
+  get commits(): readonly Commit[] {
+    return [...this.#known.values()].sort((a, b) => b.generation - a.generation)
+  }
+
+  commitOf(id: CommitId): Commit | undefined {
+    return this.#known.get(keyOf(id))
+  }
+
+  #historyOf(ids: readonly CommitId[]): ReadonlySet<string> {
+    const history = new Set<string>()
+    const stack = [...ids]
+    for (let id = stack.pop(); id; id = stack.pop()) {
+      if (history.has(keyOf(id))) continue
+      history.add(keyOf(id))
+      const { follows, relied } = this.commitOf(id) ?? {}
+      if (follows) stack.push(follows)
+      if (relied) stack.push(relied)
+    }
+    return history
+  }
+
+  /** Those that have it with its payload. */
+  membersOf(id: CommitId): readonly string[] {
+    return this.#copies
+      .filter((copy) => !copy.isWitness && copy.commits.some((one) => isSameCommit(one, id)))
+      .map(({ uuid }) => uuid)
+  }
+
+  isBuiltOn(later: CommitId, earlier: CommitId): boolean {
+    return !isSameCommit(later, earlier) && this.#historyOf([later]).has(keyOf(earlier))
+  }
+
+  /** L of each line that no other one continues. */
+  heads(): readonly CommitId[] {
+    const named = this.#copies.flatMap(({ commits }) =>
+      commits.flatMap(({ relied }) => relied ?? []),
+    )
+    const certain = this.commits.filter((one) => counts(one, (uuid) => this.#has(uuid, one)))
+    const relied = new Map([...named, ...certain].map((id) => [keyOf(id), id]))
+    const all = [...relied.values()]
+    const isOver = (id: CommitId, by: CommitId): boolean => {
+      const { ancestors = [] } = this.commits.find(({ line }) => line === by.line) ?? {}
+      return id !== by && isBehind(id, { ...by, ancestors })
+    }
+    return all.filter((id) => !all.some((by) => isOver(id, by)))
+  }
+
+  #isHere(uuid: string): boolean {
+    return this.#had.has(uuid)
+  }
+
+  #has(uuid: string, id: CommitId): boolean {
+    return this.#had.get(uuid)?.has(keyOf(id)) === true
+  }
+
+  /** Rule N. */
+  mayCount(commit: Commit): boolean {
+    const lost = this.#lostAfter(commit, new Set())
+    return counts(
+      commit,
+      (uuid) => !this.#isHere(uuid) || this.#has(uuid, commit) || lost.has(uuid),
+    )
+  }
+
+  chosen(commit: Commit, isCertain: boolean, isUndecided: boolean): Chosen {
+    const { voters } = commit
+    const quorums = isCertain ? [voters] : [voters, ...commit.before]
+    const last = isCertain ? commit : { ...commit, generation: 0, ...commit.relied }
+    const lost = this.#lostAfter(last, this.#historyOf([commit]))
+    const isFollowed = quorums.some((some) => {
+      const may = some.filter((uuid) => lost.has(uuid) || !this.#isHere(uuid))
+      return some.some((uuid) => lost.has(uuid)) && may.length * 2 >= some.length
+    })
+    const members = this.membersOf(commit)
+    const here = voters.filter((uuid) => this.#isHere(uuid))
+    // Who has had it has missed nothing, whatever failed since. Where all that is newer was lost, those who had it.
+    const current = here.filter((uuid) =>
+      isFollowed ? lost.has(uuid) : !isCertain || this.#has(uuid, commit),
+    )
+    return {
+      kind: quorums.some((some) => !this.#areMostHere(some))
+        ? 'missing'
+        : isUndecided
+          ? 'undecided'
+          : isFollowed || members.length === 0
+            ? 'damaged'
+            : 'serve',
+      commit,
+      isCertain,
+      current: new Set(current),
+      members,
+      missing: [...new Set(quorums.flat())].filter((uuid) => !this.#isHere(uuid)),
+      nextGeneration: 1 + Math.max(...this.#copies.flatMap(idsOf).map((id) => id.generation)),
     }
   }
-  return incompleteChoice(highest, copies, nextGeneration)
-}
 
-function completeChoice(
-  group: Group,
-  copies: readonly AnchorCopy[],
-  nextGeneration: number,
-): Choice {
-  const { oldVoters, voters, carriers, members } = group
-  const stale = copies.map((copy) => copy.deviceUuid).filter((uuid) => !members.includes(uuid))
-  const settled = voters.every((uuid) => carriers.includes(uuid))
-  const refuted = isRefuted(group, copies)
-  return { kind: 'complete', ...sideOf(group), stale, settled, refuted, oldVoters, nextGeneration }
-}
+  #areMostHere(voters: readonly string[]): boolean {
+    return voters.filter((uuid) => this.#isHere(uuid)).length * 2 > voters.length
+  }
 
-function incompleteChoice(
-  group: Group,
-  copies: readonly AnchorCopy[],
-  nextGeneration: number,
-): Choice {
-  const present = new Set(copies.map((copy) => copy.deviceUuid))
-  const wanted = new Set([...group.voters, ...group.oldVoters])
-  const missing = [...wanted].filter((uuid) => !present.has(uuid))
-  return { kind: 'incomplete', ...sideOf(group), missing, nextGeneration }
-}
-
-/**
- * Groups that most of their voters carry now. A commit that is relied upon leaves the one before it with half of
- * its voters at most, so that two such groups are two lines of history.
- */
-function wholeGroups(groups: readonly Group[], copies: readonly AnchorCopy[]): readonly Group[] {
-  const damaged = new Set(
-    copies.filter(({ claimed }) => claimed !== undefined).map((copy) => copy.deviceUuid),
-  )
-  const whole = groups.filter((group) => {
-    const carriers = group.carriers.filter((uuid) => !damaged.has(uuid))
-    return isWhole(group, new Set(carriers), copies)
-  })
-  // A commit that only devices without a past carry does not follow from the lower one: it was cut off.
-  return whole.filter((group, index) => index === whole.length - 1 || !isFresh(group))
-}
-
-/** Had none of its members a configuration before? */
-function isFresh(group: Group): boolean {
-  return group.previous.length === 0
-}
-
-/**
- * Rule W: may a commit be relied upon that the devices `reached` carry now? `oldVoters` are those of the last
- * configuration that was relied upon; `newVoters` those that the new one names: one that was not reached makes
- * the commit void (call it down and commit again). After a choice that is not settled, ask twice: for its own
- * voters and for its `oldVoters`, since nobody knows which of the two configurations was relied upon.
- */
-export function commitAllowed(
-  oldVoters: readonly string[],
-  reached: readonly string[],
-  newVoters: readonly string[] = reached,
-): boolean {
-  const has = new Set(reached)
-  const carried = oldVoters.filter((uuid) => has.has(uuid)).length
-  return carried * 2 >= oldVoters.length && newVoters.every((uuid) => has.has(uuid))
-}
-
-/**
- * Rule K: does the first commit after this choice go over the newest slot of that device? Then that has the choice,
- * which was not relied upon, or what was given up by it. Later commits do until one is relied upon.
- */
-export function goesOverNewest(
-  slot: CommitId & { readonly older?: CommitId | undefined },
-  choice: CommitId & { readonly refuted: boolean },
-): boolean {
-  if (isSameCommit(slot, choice)) return choice.refuted
-  return slot.older !== undefined && isSameCommit(slot.older, choice)
-}
-
-/**
- * What the first commit after a choice follows, until one is relied upon: a choice that was not relied upon is history
- * before anybody has built on it.
- */
-export function followedBy(choice: Side & { readonly refuted: boolean }): CommitId {
-  const [before] = choice.previous
-  return choice.refuted && before ? before : choice
-}
-
-/**
- * The voters before a commit, as it records them, when it follows a choice that is not settled: both those of the
- * chosen configuration and those before it, until a commit is relied upon. A commit that fails must not make the
- * next assembly forget whom the last relied upon configuration named; so it also asks for half of these.
- */
-export function votersAfter(
-  voters: readonly string[],
-  oldVoters: readonly string[],
-): readonly string[] {
-  return [...new Set([...voters, ...oldVoters])]
-}
-
-function judge(
-  group: Group,
-  all: readonly Group[],
-  copies: readonly AnchorCopy[],
-  mustBeRelied: boolean,
-): 'complete' | 'incomplete' | 'given-up' {
-  const carriers = carriersOf(group, copies)
-  const own = count(group.voters, carriers, copies)
-  const old = count(group.oldVoters, carriers, copies)
-  const mayBeRelied = [own, old].map(({ all, carry, missing }) => (carry + missing) * 2 >= all)
-  // Half of the old voters have it, and nothing else can have followed what was before it.
-  const isAhead = old.carry * 2 >= old.all
-  if (!mayBeRelied.every(Boolean) && (mustBeRelied || !isAhead)) return 'given-up'
-  if (mayBeFollowed(group, all, copies)) return 'incomplete'
-  if (isWhole(group, carriers, copies)) return 'complete'
-  // Something newer may be on those that are missing, unless most are here.
-  const mostAreHere = [own, old].every(({ all, missing }) => (all - missing) * 2 > all)
-  if (!mostAreHere) return 'incomplete'
-  if (isAhead) return 'complete'
-  // Forward too, unless those that lack it have gone on without it.
-  const lacking = copies.filter(
-    (copy) => group.voters.includes(copy.deviceUuid) && !carriers.has(copy.deviceUuid),
-  )
-  const haveWaited = lacking.every((copy) => group.previous.some((one) => isSameCommit(one, copy)))
-  return haveWaited ? 'complete' : 'incomplete'
-}
-
-/** A commit is relied upon only when all that it names have it (W): does one of them say that it never had it? */
-function isRefuted(
-  { generation, voters }: Pick<Group, 'generation' | 'voters'>,
-  copies: readonly AnchorCopy[],
-): boolean {
-  return copies.some((copy) => voters.includes(copy.deviceUuid) && highestOf(copy) < generation)
-}
-
-/** The highest generation that a device is known to have carried. */
-function highestOf({ generation, claimed }: AnchorCopy): number {
-  return Math.max(generation, claimed?.generation ?? 0)
-}
-
-/**
- * May a commit after this one have been relied upon? Newer ones follow it, or a damaged slot had one. The first of them
- * needed half of the voters before it: those of this one or, should this one not have counted, those before it. By rule
- * K whoever had what was relied upon still has it, unless a slot cannot be read: of a commit that nobody has, only the
- * missing can tell.
- */
-function mayBeFollowed(
-  group: Group,
-  all: readonly Group[],
-  copies: readonly AnchorCopy[],
-): boolean {
-  const followed = copies.flatMap(({ previous, claimed }) => [previous ?? [], claimed ?? []].flat())
-  const newer = followed.filter(({ generation }) => generation > group.generation)
-  if (newer.length === 0) return false
-  const isHere = newer.some((one) => {
-    const known = all.find((other) => isSameCommit(one, other))
-    if (known) return !isRefuted(known, copies)
-    return copies.some(
-      ({ claimed, previous, older }) => claimed === one || (previous === one && !older),
+  /** Voters that may have carried something after `last` that nobody can read any more. */
+  #lostAfter(
+    last: LineEnd & Pick<Commit, 'ancestors'>,
+    history: ReadonlySet<string>,
+  ): ReadonlySet<string> {
+    const losers = this.#copies.filter(({ commits, claimed }) =>
+      [claimed, ...commits.map(({ follows }) => follows)].some(
+        (id) => id && !this.commitOf(id) && !history.has(keyOf(id)) && !isBehind(id, last),
+      ),
     )
-  })
-  const beyond = copies.filter((copy) => isHere && highestOf(copy) > group.generation)
-  const carriers = new Set(beyond.map(({ deviceUuid }) => deviceUuid))
-  return [group.voters, group.oldVoters].some((voters) => {
-    const { all, carry, missing } = count(voters, carriers, copies)
-    return (carry + missing) * 2 >= all
-  })
-}
-
-/** Do more than half of its voters carry it, and at least half of those before it? */
-function isWhole(
-  group: Group,
-  carriers: ReadonlySet<string>,
-  copies: readonly AnchorCopy[],
-): boolean {
-  const own = count(group.voters, carriers, copies)
-  const old = count(group.oldVoters, carriers, copies)
-  return own.carry * 2 > own.all && old.carry * 2 >= old.all
-}
-
-/** Members, devices whose damaged slot had it, and those that had it before something that was given up. */
-function carriersOf(group: Group, copies: readonly AnchorCopy[]): ReadonlySet<string> {
-  const carriers = copies.filter(
-    (copy) =>
-      isSameCommit(copy, group) ||
-      (copy.claimed !== undefined && isSameCommit(copy.claimed, group)) ||
-      (copy.previous !== undefined && isSameCommit(copy.previous, group)) ||
-      (copy.older !== undefined && isSameCommit(copy.older, group)),
-  )
-  return new Set(carriers.map((copy) => copy.deviceUuid))
-}
-
-function count(
-  voters: readonly string[],
-  carriers: ReadonlySet<string>,
-  copies: readonly AnchorCopy[],
-): Count {
-  const present = new Set(copies.map((copy) => copy.deviceUuid))
-  return {
-    all: voters.length,
-    carry: voters.filter((uuid) => carriers.has(uuid)).length,
-    missing: voters.filter((uuid) => !present.has(uuid)).length,
+    return new Set(losers.map(({ uuid }) => uuid))
   }
 }
 
-/** Highest generation first; of one generation, the one that more devices carry. */
-function groupCopies(copies: readonly AnchorCopy[]): readonly Group[] {
-  const found = new Map<string, Holder[]>()
-  const add = (holder: Holder): void => {
-    const key = `${holder.generation}/${holder.payloadCrc}`
-    found.set(key, [...(found.get(key) ?? []), holder])
+function idsOf({ commits, claimed }: VoterCopy): readonly CommitId[] {
+  return claimed ? [...commits, claimed] : commits
+}
+
+function keyOf({ line, generation, payloadCrc }: CommitId): string {
+  return `${line}/${generation}/${payloadCrc}`
+}
+
+/**
+ * How a drive that comes back stands to the set that runs: it knows `last`, the commit that it had when it was called
+ * down, so that the set knows what it missed since; it is an older copy, or nobody knows; or it was used apart from the
+ * set, by an operator's word.
+ */
+export function standingOf(
+  copy: VoterCopy,
+  now: Pick<Commit, 'line' | 'ancestors'>,
+  last: CommitId | undefined,
+): 'behind' | 'older' | 'apart' {
+  // Of its own line the set has seen all that counts: what is newer there has failed.
+  const line = { ...now, generation: Number.POSITIVE_INFINITY }
+  if (idsOf(copy).some((id) => !isBehind(id, line))) return 'apart'
+  const had = [...idsOf(copy), ...copy.commits.flatMap(({ follows, relied }) => [follows, relied])]
+  return last && had.some((id) => id && isSameCommit(id, last)) ? 'behind' : 'older'
+}
+
+/** What the next commit is built on, and whom it asks. */
+export interface Base extends Pick<Commit, 'ancestors' | 'before' | 'follows' | 'relied'> {
+  readonly line: string
+}
+
+/** After a start by this choice. `newLine`: by an operator's word, for which nobody else's vote is asked. */
+export function baseOf({ commit, isCertain }: Chosen, newLine?: string): Base {
+  const { line, ancestors, voters } = commit
+  const relied = isCertain ? commit : commit.relied
+  if (newLine !== undefined) {
+    const end = relied ? [{ line: relied.line, generation: relied.generation }] : []
+    const older = ancestors.filter((one) => one.line !== relied?.line)
+    return { line: newLine, ancestors: [...end, ...older], before: [], follows: commit, relied }
   }
-  for (const copy of copies.filter(({ generation }) => generation > 0)) {
-    const { deviceUuid, older } = copy
-    add({ ...copy, isNewest: true })
-    if (older) add({ ...older, deviceUuid, isNewest: false })
-  }
-  return [...found.values()].map(toGroup).sort(byRank)
+  const isListed = commit.before.some((one) => one.join() === voters.join())
+  const before = isCertain ? [voters] : isListed ? commit.before : [...commit.before, voters]
+  return { line, ancestors, before, follows: commit, relied }
 }
 
-/** One slot of one device. */
-interface Holder extends CommitCopy {
-  readonly deviceUuid: string
-  readonly isNewest: boolean
-}
-
-function toGroup(holders: readonly Holder[]): Group {
-  const first = defined(holders[0], 'the first copy of a group')
-  const newest = holders.filter(({ isNewest }) => isNewest)
-  const carriers = newest.map(({ deviceUuid }) => deviceUuid)
-  return {
-    carriers,
-    generation: first.generation,
-    payloadCrc: first.payloadCrc,
-    voters: first.payloadVoters,
-    oldVoters: first.oldVoters?.length ? first.oldVoters : first.payloadVoters,
-    members: carriers.length > 0 ? carriers : holders.map(({ deviceUuid }) => deviceUuid),
-    previous: holders.flatMap(({ previous }) => (previous ? [previous] : [])),
-  }
-}
-
-function byRank(a: Group, b: Group): number {
-  return b.generation - a.generation || b.carriers.length - a.carriers.length
-}
-
-function sideOf({ generation, payloadCrc, members, previous }: Group): Side {
-  return { generation, payloadCrc, members, previous }
+/** After a commit that counts. */
+export function baseAfter(id: CommitId, { ancestors }: Base, voters: readonly string[]): Base {
+  return { line: id.line, ancestors, before: [voters], follows: id, relied: id }
 }

@@ -1,12 +1,11 @@
 /**
  * A device with an anchor: formatting, committing and reading the configuration of its class, and the areas
  * beside it (docs/on-disk-format.md). A commit is atomic: a slot is written and flushed, then the anchor names it,
- * and that is flushed too; whatever is cut off in between, the device has a whole configuration. The slot is the older
- * one, unless the newest is known to be good for nothing (rule K of anchor-quorum.ts). What counts is then repeated in
- * the other slot, so that one that cannot be read later costs nothing. Used by the sets of the classes;
- * anchor-quorum.ts chooses among the devices of a set.
+ * and that is flushed too; whatever is cut off in between, the device has a whole configuration. Which slot, rule K of
+ * anchor-quorum.ts says. A commit that counts gets a second copy in the other slot, which says so: a slot that cannot
+ * be read later costs nothing. Used by the sets of the classes; anchor-quorum.ts chooses among the devices of a set.
  */
-import { assert } from '../../base/assert.ts'
+import { assert, defined } from '../../base/assert.ts'
 import { alignUp, type ByteRange } from '../../base/bytes.ts'
 import { crc32c } from '../../base/crc32c.ts'
 import { PlexusError } from '../../base/errors.ts'
@@ -15,9 +14,9 @@ import { flush, readAt, writeAt, writeZeroes } from '../../hal/io.ts'
 import { AnchorAreas } from './anchor-areas.ts'
 import {
   ANCHOR_VERSION,
-  type CommitId,
   decodeSlotHeader,
   encodeSlotHeader,
+  NO_COMMIT,
   type SlotHeader,
 } from './anchor-codec.ts'
 import { type AnchorTarget, wipeEnds, wipeLabel, writeFront } from './anchor-ends.ts'
@@ -28,11 +27,14 @@ import {
   planAnchor,
   SLOT_HEADER_ROOM_BYTES,
 } from './anchor-layout.ts'
+import { type CommitId, isSameCommit, placeOf } from './anchor-quorum.ts'
 
 export interface Slot extends CommitId {
   readonly payload: Buffer
-  /** What this commit followed. */
-  readonly previous: CommitId | undefined
+  /** What this commit is built on. */
+  readonly follows: CommitId | undefined
+  /** The last commit that was relied upon for certain when this was written. */
+  readonly relied: CommitId | undefined
 }
 
 /** What a device carries. */
@@ -47,10 +49,11 @@ export interface CommittedSlot extends Slot {
 }
 
 export interface CommitOptions {
-  /** The newest configuration goes, and not the older one, where there is one (anchor-quorum.ts, rule K). */
-  readonly overNewest?: boolean
-  /** What the set carries until then, whatever this device does. Default: what the device carries. */
+  /** Default: the UUID of the set, which is that of its first line. */
+  readonly line?: string | undefined
+  /** What the commit is built on: it stays in its slot. */
   readonly follows?: CommitId | undefined
+  readonly relied?: CommitId | undefined
 }
 
 export interface FormatOptions {
@@ -96,7 +99,7 @@ export class AnchoredDevice extends AnchorAreas {
     )
     const { setUuid, className, deviceUuid } = options
     const identity = { version: ANCHOR_VERSION, deviceUuid, setUuid, className }
-    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, generation: 0, payloadCrc: 0 }
+    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, ...NO_COMMIT }
     const made = new AnchoredDevice(device, anchor, true)
     await wipeEnds(device, layout)
     const slots = options.keepSlots ? [] : layout.slots
@@ -135,7 +138,11 @@ export class AnchoredDevice extends AnchorAreas {
    */
   async read(): Promise<CommittedSlot | undefined> {
     const { generation } = this.#anchor
-    const { newest, older } = await this.#readSlots()
+    const { newest, older, other } = await this.#readSlots()
+    // The second copy of a commit says that it counts.
+    if (newest && other && isSameCommit(newest, other)) {
+      return { ...newest, relied: other.relied, older: undefined, damaged: false }
+    }
     if (newest) return { ...newest, older, damaged: false }
     if (generation === 0) return undefined
     if (older) return { ...older, older: undefined, damaged: true }
@@ -151,17 +158,19 @@ export class AnchoredDevice extends AnchorAreas {
   async #readSlots(): Promise<{
     readonly newest: Slot | undefined
     readonly older: Slot | undefined
+    /** In the slot that the anchor does not name. */
+    readonly other: Slot | undefined
   }> {
     const { generation, newestSlot } = this.#anchor
     const named = await this.#readSlot(newestSlot)
     const other = await this.#readSlot(newestSlot === 0 ? 1 : 0)
-    const newest = [named, other].find((slot) => slot?.generation === generation)
+    const newest = [named, other].find((slot) => slot && isSameCommit(slot, this.#anchor))
     const older = other && other.generation < generation ? other : undefined
     this.#newest = newest
     this.#namedHolds = newest !== undefined && newest === named
     this.#older = older
     this.#knowsSlots = true
-    return { newest, older }
+    return { newest, older, other }
   }
 
   /**
@@ -179,8 +188,12 @@ export class AnchoredDevice extends AnchorAreas {
     try {
       await this.inPlace(async () => {
         if (!this.#knowsSlots) await this.#readSlots()
-        if (options.overNewest && this.#namedHolds && this.#older) await this.#retreat(this.#older)
-        await this.#commit(generation, payload, options.follows)
+        const named = this.#namedHolds ? this.#newest : undefined
+        const other = this.#namedHolds ? this.#older : (this.#newest ?? this.#older)
+        const place = placeOf(named, other, options.follows)
+        if (place === 'retreat') await this.#retreat(defined(other, 'what the other slot has'))
+        const index = place === 'named' ? this.#anchor.newestSlot : this.#otherSlot
+        await this.#commit(index, generation, payload, options)
       })
     } finally {
       this.#busy = false
@@ -188,10 +201,9 @@ export class AnchoredDevice extends AnchorAreas {
   }
 
   /** The older configuration is the committed one again, so that the newest may be written over. */
-  async #retreat(older: CommitId): Promise<void> {
+  async #retreat({ line, generation, payloadCrc }: CommitId): Promise<void> {
     const newestSlot = this.#otherSlot
-    const { generation, payloadCrc } = older
-    const anchor: Anchor = { ...this.#anchor, newestSlot, generation, payloadCrc }
+    const anchor: Anchor = { ...this.#anchor, newestSlot, line, generation, payloadCrc }
     this.#knowsSlots = false
     try {
       await this.writeAnchor(anchor)
@@ -206,17 +218,17 @@ export class AnchoredDevice extends AnchorAreas {
     return this.#anchor.newestSlot === 0 ? 1 : 0
   }
 
-  async #commit(generation: number, payload: Buffer, follows?: CommitId): Promise<void> {
-    const { newestSlot } = this.#anchor
-    // A damaged slot is good for nothing, and the other one must not be risked.
-    const isDamaged = !this.#namedHolds && (this.#newest ?? this.#older) !== undefined
-    const index = isDamaged ? newestSlot : this.#otherSlot
-    const previous = follows ?? this.#newest ?? this.#older
+  async #commit(
+    index: 0 | 1,
+    generation: number,
+    payload: Buffer,
+    { line = this.#anchor.setUuid, follows, relied }: CommitOptions,
+  ): Promise<void> {
     const place = this.#anchor.slots[index]
     if (payload.length > payloadRoom(place)) throw this.#tooLarge(payload.length, place)
-    const payloadCrc = crc32c(payload)
-    const anchor: Anchor = { ...this.#anchor, newestSlot: index, generation, payloadCrc }
-    const commit = { generation, payloadCrc, previous }
+    const id: CommitId = { line, generation, payloadCrc: crc32c(payload) }
+    const anchor: Anchor = { ...this.#anchor, newestSlot: index, ...id }
+    const commit = { ...id, follows, relied }
     try {
       await this.#writeSlot(anchor, commit, payload)
       await flush(this.device)
@@ -232,8 +244,8 @@ export class AnchoredDevice extends AnchorAreas {
   }
 
   /**
-   * Writes the committed configuration to the other slot too, once nobody needs what that has; nothing where `payload`
-   * is not what the device carries. Not flushed: whatever becomes of it, the slot that the anchor names has it. Throws as the device does.
+   * The commit counts: writes it to the other slot too, which says so; nothing where `payload` is not what the device
+   * carries. Not flushed: whatever becomes of it, the slot that the anchor names has it. Throws as the device does.
    */
   async repeat(payload: Buffer): Promise<void> {
     assert(!this.#busy, `${this.device.path}: one commit at a time`)
@@ -245,7 +257,10 @@ export class AnchoredDevice extends AnchorAreas {
     this.#knowsSlots = false
     try {
       const anchor: Anchor = { ...this.#anchor, newestSlot: this.#otherSlot }
-      await this.inPlace(() => this.#writeSlot(anchor, newest, payload))
+      const { line, generation, payloadCrc, follows } = newest
+      const relied = { line, generation, payloadCrc }
+      const commit = { ...relied, follows, relied }
+      await this.inPlace(() => this.#writeSlot(anchor, commit, payload))
       this.#older = undefined
       this.#knowsSlots = true
     } finally {
@@ -302,8 +317,8 @@ export class AnchoredDevice extends AnchorAreas {
       await readAt(device, buffer, place.offset + SLOT_HEADER_ROOM_BYTES)
       const payload = buffer.bytes.subarray(0, header.payloadBytes)
       if (crc32c(payload) !== header.payloadCrc) return undefined
-      const { generation, payloadCrc, previous } = header
-      return { generation, payloadCrc, payload, previous }
+      const { line, generation, payloadCrc, follows, relied } = header
+      return { line, generation, payloadCrc, payload, follows, relied }
     } catch (error) {
       // A bad sector: the other slot may do. Anything else is no matter of this slot.
       if (error instanceof PlexusError && (error.kind === 'io' || error.kind === 'corrupt')) {

@@ -18,6 +18,12 @@ export class EventLog {
     this.#now = now
   }
 
+  /** What happened before the daemon was started: numbers go on from there. */
+  restore(events: readonly EventReport[]): void {
+    this.#history.push(...events)
+    this.#sequence = events.at(-1)?.sequence ?? 0
+  }
+
   emit(severity: Severity, event: string, object: string, message: string): EventReport {
     const sequence = ++this.#sequence
     const report = { time: this.#now().toISOString(), sequence, event, severity, object, message }

@@ -3,9 +3,12 @@
  * `plexus status`. Made from what reports.ts, its only caller, knows of the volume.
  */
 import { formatSize } from '../../base/bytes.ts'
+import { formatTime } from '../../control/duration.ts'
 import type { DoubtReport, Health, JobReport } from '../../control/reports.ts'
+import { returnDrives } from './model/membership.ts'
 import {
   byUuid,
+  type DriveRecord,
   type PlexRecord,
   type SubdiskRecord,
   sizeOfPlex,
@@ -13,6 +16,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model/model.ts'
+import { healthOf } from './model/state-rules.ts'
 import { nameTaken } from './naming.ts'
 import type { SetDrive } from './set/drive.ts'
 
@@ -73,7 +77,7 @@ export function importedAdvice(situation: Situation, fault: string | undefined):
 
 function importedAction(situation: Situation, fault: string | undefined): string {
   const missing = missingDrive(situation)
-  if (missing) return `Connect drive ${missing.record.name} again: it is taken back by itself.`
+  if (missing) return `Connect drive ${missing.name} again: it is taken back by itself.`
   if (fault !== undefined || situation.bad.length > 0) {
     return 'Copy it to a new volume, or let FreeBSD bring it up to date.'
   }
@@ -143,7 +147,7 @@ function trouble({ drives, model, problemOf }: Situation, subdisk: SubdiskRecord
   const problem = drive?.present ? undefined : problemOf(subdisk.driveUuid)
   if (problem) return `Drive ${name} is not used: ${problem.device} ${problem.text}.`
   if (!drive?.present) {
-    const since = drive?.goneSince === undefined ? '' : ` since ${clockTime(drive.goneSince)}`
+    const since = drive?.goneSince === undefined ? '' : ` since ${formatTime(drive.goneSince)}`
     const device = record?.device === name ? '' : ` (${record?.device ?? '?'})`
     return `Drive ${name}${device} is missing${since}.`
   }
@@ -181,7 +185,7 @@ function actionText(situation: Situation): string {
   const { name } = volume
   const plex = unprotected(situation)
   const missing = missingDrive(situation)
-  const problem = missing && situation.problemOf(missing.record.uuid)
+  const problem = missing && situation.problemOf(missing.uuid)
   if (problem) return `${problem.device}: ${problem.action}`
   if (missing && plex) return goOnText(situation, plex, missing)
   if (process?.state === 'paused') return `To go on: plexus job resume ${process.id}`
@@ -190,8 +194,8 @@ function actionText(situation: Situation): string {
   }
   if (missing) {
     return health === 'FAULTED'
-      ? `Connect drive ${missing.record.name} again: it is taken back by itself.`
-      : `Connect drive ${missing.record.name} again, or replace it: plexus volume replace ${name} ${missing.record.name} NEW-DEVICE`
+      ? `Connect drive ${missing.name} again: it is taken back by itself.`
+      : `Connect drive ${missing.name} again, or replace it: plexus volume replace ${name} ${missing.name} NEW-DEVICE`
   }
   if (bad.length > 0) {
     return `Look at its drive, then fill it again: plexus vinum start ${name}`
@@ -203,24 +207,26 @@ function actionText(situation: Situation): string {
   )
 }
 
-function goOnText({ model }: Situation, plex: PlexRecord, missing: SetDrive): string {
+function goOnText({ model }: Situation, plex: PlexRecord, missing: DriveRecord): string {
   const job = model.jobs.find(({ targetUuid }) => targetUuid === plex.uuid)
   const cancel = job ? `plexus job cancel ${job.id}, then ` : ''
   return (
-    `Connect drive ${missing.record.name} again: it is taken back by itself. If it is lost: ${cancel}plexus vinum setstate ` +
+    `Connect drive ${missing.name} again: it is taken back by itself. If it is lost: ${cancel}plexus vinum setstate ` +
     `--force up ${plex.name} goes on without it; what was written is there, and what never was reads as anything.`
   )
 }
 
-function missingDrive({ bad, drives }: Situation): SetDrive | undefined {
-  for (const { driveUuid } of bad) {
-    const drive = drives.get(driveUuid)
-    if (drive && !drive.present) return drive
-  }
-  return undefined
-}
-
-/** Time of day of an ISO text, as the logs show it. */
-export function clockTime(iso: string): string {
-  return iso.slice(11, 19)
+/**
+ * The missing drive to connect first: one with which the volume serves again, else one that has missed nothing. A stale
+ * one alone brings nothing back.
+ */
+function missingDrive({ model, volume, bad, drives }: Situation): DriveRecord | undefined {
+  const away = bad.flatMap(({ driveUuid, state }) => {
+    const record = byUuid(model.drives, driveUuid)
+    return record && drives.get(driveUuid)?.present === false ? [{ record, state }] : []
+  })
+  const helps = ({ uuid, device }: DriveRecord): boolean =>
+    healthOf(returnDrives(model, new Map([[uuid, device]])), volume.uuid) !== 'FAULTED'
+  const first = away.find(({ record }) => helps(record)) ?? away.find((one) => one.state === 'down')
+  return (first ?? away[0])?.record
 }

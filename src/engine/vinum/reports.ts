@@ -4,6 +4,7 @@
  * called by the control methods through vinum-class.ts.
  */
 import { formatSize } from '../../base/bytes.ts'
+import { formatTime } from '../../control/duration.ts'
 import type {
   ComponentReport,
   DoubtReport,
@@ -16,7 +17,7 @@ import type {
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport } from '../geom/types.ts'
-import { adviceOf, clockTime, type DeviceProblem, importedAdvice } from './advice.ts'
+import { adviceOf, type DeviceProblem, importedAdvice } from './advice.ts'
 import { FreebsdSet } from './freebsd/set.ts'
 import { freeExtents } from './model/allocation.ts'
 import {
@@ -266,7 +267,7 @@ function subdiskReport(set: View, model: VinumModel, subdisk: SubdiskRecord): Co
     errors: { ...(running?.errors ?? { read: 0, write: 0, parity: 0 }) },
     note: drive?.present
       ? ''
-      : `gone${drive?.goneSince === undefined ? '' : ` since ${clockTime(drive.goneSince)}`}`,
+      : `gone${drive?.goneSince === undefined ? '' : ` since ${formatTime(drive.goneSince)}`}`,
     drive: record?.name ?? subdisk.driveUuid,
     device: drive?.consumer?.provider.name,
     driveOffsetBytes: subdisk.driveOffsetBytes,
@@ -282,6 +283,7 @@ function driveReport(set: View, record: DriveRecord): DriveReport {
     uuid: record.uuid,
     state: drive?.present ? record.state.toUpperCase() : 'DOWN',
     device: drive?.consumer?.provider.name,
+    lastDevice: record.device,
     sizeBytes: record.dataEndBytes - record.dataStartBytes,
     freeBytes: freeList.reduce((total, { length }) => total + length, 0),
     freeList,

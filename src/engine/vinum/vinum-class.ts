@@ -33,6 +33,9 @@ export function createVinumClass(options: RegistryOptions): GeomClass {
   return new VinumClass(options)
 }
 
+/** Verbs leave room for the changes of state that may follow. */
+const VERB = { keepsRoom: true }
+
 type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
 
 class VinumClass implements GeomClass {
@@ -161,7 +164,7 @@ class VinumClass implements GeomClass {
       await set.commit((model) => {
         plan = planOn(model)
         return { ...plan.model, setUuid: set.uuid }
-      })
+      }, VERB)
     } catch (error) {
       for (const { record } of plan.newDrives) await set.unlabel(record)
       if (existing) set.objects.startJobs(set.model)
@@ -181,8 +184,7 @@ class VinumClass implements GeomClass {
     )
     const unkept = await this.#sets.remember(set)
     const report = {
-      dryRun: false,
-      steps: plan.steps,
+      ...reportOf(plan, false),
       warnings: [...plan.warnings, ...trouble, ...unkept],
       jobs: jobs.map(({ id }) => topology.jobs.get(id).report()),
     }
@@ -231,7 +233,10 @@ class VinumClass implements GeomClass {
     return reportOf(plan, dryRun)
   }
 
-  /** `vinum assemble`: looks again at what nobody holds; with `--force` sets go on without what they miss. */
+  /**
+   * `vinum assemble`: looks again at what nobody holds; with `--force` sets go on without what they miss; with `--from` one
+   * goes on as a drive has it.
+   */
   async #assemble(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const dryRun = parameters['dryRun'] === true
     const known = new Set(this.#assembledNames())
@@ -242,7 +247,14 @@ class VinumClass implements GeomClass {
     if (dryRun) {
       steps.push({ text: `look at ${free.length} devices that nobody holds`, object: 'vinum' })
     }
-    const only = parameters['set']
+    const { from, set: only } = parameters
+    if (typeof from === 'string') {
+      const { set, uuid } = this.#sets.driveNamed(from)
+      steps.push({ text: `assemble ${set.name} as ${from} has it`, object: set.name })
+      if (!dryRun) await set.assembleFrom(uuid)
+      if (!dryRun) await topology.tastePending()
+      return { dryRun, steps, warnings: [], jobs: [] }
+    }
     const waiting = this.#sets.native.filter(
       ({ assembled, name }) => !assembled && (only === undefined || only === name),
     )
@@ -352,8 +364,11 @@ function objectOf({ steps }: Plan): string | undefined {
   return step?.object
 }
 
-function reportOf({ steps, warnings }: Plan, dryRun: boolean): PlanReport {
-  return { dryRun, steps, warnings, jobs: [] }
+function reportOf({ steps, warnings, newDrives }: Plan, dryRun: boolean): PlanReport {
+  const wipes = newDrives.flatMap(({ candidate: { contents, name, path } }) =>
+    contents === '' ? [] : { text: `${contents} on ${name} (${path})`, object: name },
+  )
+  return { dryRun, steps, warnings, wipes, jobs: [] }
 }
 
 /** Takes the labels off the drives that the plan retires. The configuration knows them no more: trouble is told. */

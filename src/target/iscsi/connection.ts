@@ -39,6 +39,7 @@ import { Liveness } from './liveness.ts'
 import type { LoginOutcome } from './login.ts'
 import { LoginExchange } from './login-exchange.ts'
 import { OPCODE_TABLE, type OpcodeHandler } from './opcode-table.ts'
+import type { PeerEvents } from './peer-events.ts'
 import type { PendingLogin } from './pending-logins.ts'
 import type { Session } from './session.ts'
 import type { PlaceHolder } from './session-places.ts'
@@ -61,6 +62,7 @@ export interface ConnectionHost {
   readonly wakefulness: Wakefulness
   /** Bounds what peers can put into the log. */
   readonly complaints: LogLimit
+  readonly events: PeerEvents
   readonly turns: Turns
   readonly sendQueues: SendQueues
   /**

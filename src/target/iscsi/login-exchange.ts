@@ -118,6 +118,7 @@ export class LoginExchange {
       { event: 'login-refused', status: shown, initiator, target, reason },
       `a login was refused: ${reason}`,
     )
+    connection.host.events.refused({ initiator, target, address: connection.address }, reason)
     connection.host.loginEnded(connection)
     connection.end(`login refused: ${reason}`)
   }

@@ -18,6 +18,7 @@ import type { BufferPool } from '../../hal/block-device.ts'
 import type { DeviceServer } from '../scsi/types.ts'
 import { Connection, type ConnectionHost } from './connection.ts'
 import { openListener } from './listen.ts'
+import { type EmitEvent, PeerEvents } from './peer-events.ts'
 import { PendingLogins } from './pending-logins.ts'
 import type { SessionInfo } from './session.ts'
 import type { SessionLimits } from './session-places.ts'
@@ -33,6 +34,8 @@ export interface IscsiServerOptions {
   readonly pool: BufferPool
   readonly clock: Clock
   readonly log: Logger
+  /** Hears of logins, refused ones, and ends of sessions. */
+  readonly onEvent?: EmitEvent
   readonly limits: SessionLimits & {
     readonly commandsPerSession: number
     /** Connections that have not logged in yet. */
@@ -81,6 +84,7 @@ export class IscsiServer implements ConnectionHost {
   readonly log: Logger
   readonly wakefulness: Wakefulness
   readonly complaints: LogLimit
+  readonly events: PeerEvents
   readonly turns: Turns
   readonly sendQueues: SendQueues = { copiedBytes: 0 }
   readonly #limits: IscsiServerOptions['limits']
@@ -97,8 +101,10 @@ export class IscsiServer implements ConnectionHost {
     this.pool = options.pool
     this.clock = options.clock
     this.log = options.log.child({ part: 'iscsi' })
+    this.events = new PeerEvents(this.clock, options.onEvent ?? (() => {}))
     this.#sessions = new SessionTable({
       ...options,
+      events: this.events,
       group: (name) => this.#listeners.get(name)?.group,
       connections: this.#connections,
       log: options.log.child({ part: 'session' }),

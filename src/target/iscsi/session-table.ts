@@ -11,6 +11,7 @@ import type { DeviceServer, LunMapping, Nexus } from '../scsi/types.ts'
 import { admits, sameProof } from './auth.ts'
 import type { Connection } from './connection.ts'
 import { LOGIN_STATUS, type LoginOutcome } from './login.ts'
+import type { PeerEvents } from './peer-events.ts'
 import { Session, type SessionInfo } from './session.ts'
 import { claimPlace, type SessionLimits } from './session-places.ts'
 import type { PortalGroup, TargetNode, TargetRegistry } from './target-node.ts'
@@ -38,6 +39,7 @@ export interface SessionTableOptions {
   readonly pool: BufferPool
   readonly clock: Clock
   readonly log: Logger
+  readonly events: PeerEvents
   readonly limits: SessionLimits & { readonly commandsPerSession: number }
 }
 
@@ -51,6 +53,7 @@ export class SessionTable {
   readonly #pool: BufferPool
   readonly #clock: Clock
   readonly #log: Logger
+  readonly #events: PeerEvents
   readonly #limits: SessionTableOptions['limits']
   #nextTsih = 0
   #nextNexusId = 0
@@ -66,6 +69,7 @@ export class SessionTable {
     this.#pool = options.pool
     this.#clock = options.clock
     this.#log = options.log
+    this.#events = options.events
     this.#limits = options.limits
   }
 
@@ -175,6 +179,9 @@ export class SessionTable {
       },
       event === 'login' ? 'an initiator has logged in' : 'a session has ended',
     )
+    const { initiatorName, target } = session
+    const peer = { initiator: initiatorName, target: target?.name, address: connection.address }
+    this.#events.session(event, peer)
   }
 
   /** The live session of the same initiator port with the same target portal group (RFC 7143, 6.3.5). */

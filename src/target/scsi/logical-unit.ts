@@ -102,6 +102,11 @@ export class BlockUnit implements LogicalUnit {
     )
   }
 
+  /** The medium is taken away on purpose: the daemon ends, or its configuration has changed. */
+  takeAway(): void {
+    this.#dropDevice('taken away')
+  }
+
   /**
    * The medium comes (28/00, and 2A/09 if its size is another than before) or goes. The old device stays the caller's, who
    * closes it; what is in flight on it completes. Throws PlexusError `invalid` when the block lengths do not fit.
@@ -209,12 +214,11 @@ export class BlockUnit implements LogicalUnit {
     })
   }
 
-  #dropDevice(): void {
+  #dropDevice(why?: 'taken away'): void {
     if (!this.#device) return
-    this.log.warn(
-      { unit: this.name, device: this.#device.path, event: 'not-ready' },
-      'logical unit has lost its device and is not ready',
-    )
+    const fields = { unit: this.name, device: this.#device.path, event: 'not-ready' }
+    if (why) this.log.info(fields, 'logical unit has given its device back')
+    else this.log.warn(fields, 'logical unit has lost its device and is not ready')
     this.#stopEvents?.()
     this.#stopEvents = undefined
     this.#device = undefined

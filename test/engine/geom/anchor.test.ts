@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'
 import { defined } from '../../../src/base/assert.ts'
+import { crc32c } from '../../../src/base/crc32c.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
 import { GIB, KIB, MIB } from '../../../src/base/limits.ts'
 import { type Anchor, AnchoredDevice, readAnchor } from '../../../src/engine/geom/anchor.ts'
@@ -14,6 +15,7 @@ import {
   planAnchor,
   planAnchorAround,
 } from '../../../src/engine/geom/anchor-layout.ts'
+import type { CommitId } from '../../../src/engine/geom/anchor-quorum.ts'
 import { allocateAligned } from '../../../src/hal/aligned-pool.ts'
 import { MemoryDevice } from '../../../src/hal/memory-device.ts'
 import { failureOf } from '../../support/failure.ts'
@@ -26,6 +28,10 @@ const SIZE_BYTES = 2 * MIB
 
 function disk(blockBytes = 512, sizeBytes = SIZE_BYTES): MemoryDevice {
   return new MemoryDevice({ sizeBytes, blockBytes, path: '/dev/test' })
+}
+
+function commitId(generation: number, text: string): CommitId {
+  return { line: SET, generation, payloadCrc: crc32c(Buffer.from(text)) }
 }
 
 async function reopen(device: MemoryDevice): Promise<AnchoredDevice> {
@@ -176,7 +182,6 @@ t.test('a device is formatted, committed to, read again, cleared', async (t) => 
       t.equal(slot?.payload.toString(), `configuration ${generation}`)
       t.equal(slot?.generation, generation)
       t.equal(slot?.damaged, false)
-      t.equal(slot?.previous?.generation, { 1: undefined, 2: 1, 7: 2 }[generation])
     }
     await made.clear()
     t.equal(device.unflushed, 0, 'durable')
@@ -257,11 +262,12 @@ t.test('a commit over the newest one keeps the older one, wherever it is cut', a
   const before = Buffer.from(device.media)
   const recorded = new RecordedDevice(device)
   const over = AnchoredDevice.open(recorded, made.anchor)
-  await over.commit(3, Buffer.from('next'), { overNewest: true })
+  const relied = commitId(1, 'relied upon')
+  await over.commit(3, Buffer.from('next'), { follows: relied })
   t.match(await (await reopen(device)).read(), {
     generation: 3,
-    previous: { generation: 1 },
-    older: { generation: 1, previous: undefined },
+    follows: { generation: 1 },
+    older: { generation: 1, follows: undefined },
     damaged: false,
   })
   const found: Record<string, number> = { 'relied upon': 0, 'cut off': 0, next: 0 }
@@ -274,7 +280,9 @@ t.test('a commit over the newest one keeps the older one, wherever it is cut', a
     if (done && text !== 'next') t.fail(what)
     if (slot?.damaged !== false) t.fail(`${what}: ${text} is damaged`)
     if (text !== 'relied upon' && slot?.older?.generation !== 1) t.fail(`${what}: 1 is lost`)
-    await again.commit(9, Buffer.from('later'), { overNewest: text === 'cut off' })
+    await again.commit(9, Buffer.from('later'), {
+      follows: text === 'next' ? commitId(3, text) : relied,
+    })
     const later = await (await reopen(device)).read()
     if (later?.generation !== 9) t.fail(`${what}: 9 does not follow`)
     if (text !== 'next' && later?.older?.generation !== 1) t.fail(`${what}: 1 is lost by 9`)
@@ -284,15 +292,15 @@ t.test('a commit over the newest one keeps the older one, wherever it is cut', a
   device.media = before
   const full = await reopen(device)
   device.fail('write', 'no-space')
-  const refused = await failureOf(full.commit(3, Buffer.from('next'), { overNewest: true }))
+  const refused = await failureOf(full.commit(3, Buffer.from('next'), { follows: relied }))
   t.equal(refused.kind, 'io', 'a device that is full has failed, also on the way back')
   t.equal(`${(await (await reopen(device)).read())?.payload}`, 'cut off')
   await full.repeat(Buffer.from('of another device'))
   t.equal((await (await reopen(device)).read())?.older?.generation, 1, 'that is not repeated')
   const fresh = disk()
   const first = await AnchoredDevice.format(fresh, NAMES)
-  await first.commit(1, Buffer.from('one'), { overNewest: true })
-  await first.commit(2, Buffer.from('two'), { overNewest: true })
+  await first.commit(1, Buffer.from('one'))
+  await first.commit(2, Buffer.from('two'), { follows: commitId(1, 'one') })
   t.match(await (await reopen(fresh)).read(), { generation: 2, older: { generation: 1 } })
 })
 
@@ -307,10 +315,11 @@ t.test('what is repeated is in both slots: losing one of them costs nothing', as
     await made.repeat(Buffer.from('one'))
     await made.commit(2, Buffer.from('two'))
     await made.repeat(Buffer.from('two'))
+    t.match((await (await reopen(device)).read())?.relied, { generation: 2 }, 'and it says so')
     damage(device, made, slot)
     const again = await reopen(device)
     const found = await again.read()
-    t.match(found, { generation: 2, damaged: false, older: undefined, previous: { generation: 1 } })
+    t.match(found, { generation: 2, damaged: false, older: undefined })
     const before = Buffer.from(device.media)
     const recorded = new RecordedDevice(device)
     await AnchoredDevice.open(recorded, again.anchor).commit(3, Buffer.from('three'))
@@ -327,14 +336,14 @@ t.test('what is repeated is in both slots: losing one of them costs nothing', as
   damage(device, made, made.anchor.newestSlot)
   const again = await reopen(device)
   t.match(await again.read(), { generation: 1, damaged: true })
-  const lost = { generation: 2, payloadCrc: made.anchor.payloadCrc }
+  const lost = commitId(2, 'two')
   t.match(again.anchor, lost, 'the anchor says what was lost')
   await again.repeat(Buffer.from('two'))
   t.match(await again.read(), { generation: 1, damaged: true }, 'nothing to repeat')
   await again.commit(3, Buffer.from('three'), { follows: lost })
   t.match(await (await reopen(device)).read(), {
     generation: 3,
-    previous: lost,
+    follows: lost,
     older: { generation: 1 },
   })
 })
@@ -513,7 +522,9 @@ t.test('golden bytes: written the same today, and read as they were', async (t) 
   const device = disk()
   const made = await AnchoredDevice.format(device, NAMES)
   await made.commit(1, Buffer.from('volume data\n'))
-  await made.commit(3, Buffer.from('volume data\nplex data.p0\n'))
+  const follows = commitId(1, 'volume data\n')
+  const options = { line: DEVICE, follows, relied: follows }
+  await made.commit(3, Buffer.from('volume data\nplex data.p0\n'), options)
   const pieces = readFileSync(golden, 'latin1')
     .split('\n')
     .filter((line) => /^\d/.test(line))
@@ -529,7 +540,7 @@ t.test('golden bytes: written the same today, and read as they were', async (t) 
   const again = await reopen(device)
   const slot = await again.read()
   t.strictSame(
-    [slot?.generation, slot?.payload.toString(), slot?.previous?.generation],
-    [3, 'volume data\nplex data.p0\n', 1],
+    [slot?.generation, slot?.payload.toString(), slot?.line, slot?.follows, slot?.relied],
+    [3, 'volume data\nplex data.p0\n', DEVICE, follows, follows],
   )
 })

@@ -294,3 +294,25 @@ t.test('the disk that such a raid5 has lost comes back', async (t) => {
   await machine.pull('d1')
   t.ok((await get(volume, 6 * MIB, MIB)).equals(pattern(3, MIB)))
 })
+
+t.test('of two drives that are missing, the one that helps is named', async (t) => {
+  const machine = await new Machine({ devices: 4, sizeBytes: 8 * MIB }).start()
+  await machine.run('volume.create', { name: 'v', mirror: ['d1', 'd2'] })
+  await machine.run('volume.create', { name: 'w', mirror: ['d3', 'd4'] })
+  await machine.jobsDone()
+  await machine.pull('d1')
+  const volume = machine.open('v')
+  await put(volume, 0, pattern(2, MIB))
+  await volume.close()
+  await machine.pull('d2')
+  t.match(machine.volume('v'), {
+    health: 'FAULTED',
+    action: 'Connect drive d2 again: it is taken back by itself.',
+  })
+  await machine.replug('d2')
+  t.match(machine.volume('v'), {
+    health: 'DEGRADED',
+    action: /^Connect drive d1 again, or replace/,
+  })
+  await machine.shutDown()
+})

@@ -2,11 +2,6 @@
 import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
 import type { DriveReport } from '../../../src/control/reports.ts'
-import { AnchoredDevice } from '../../../src/engine/geom/anchored-device.ts'
-import { loseDrives } from '../../../src/engine/vinum/model/membership.ts'
-import { emptyModel } from '../../../src/engine/vinum/model/model.ts'
-import { ConfigStore } from '../../../src/engine/vinum/set/config-store.ts'
-import { MemoryDevice } from '../../../src/hal/memory-device.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { freebsdMachine } from '../../support/freebsd-machine.ts'
@@ -284,48 +279,4 @@ t.test('a label on a disk takes what was at its head away', async (t) => {
   machine.cut()
   await machine.start()
   t.equal(machine.volume('db').health, 'HEALTHY')
-})
-
-t.test('after a cut the first commit reaches the voters before it, too', async (t) => {
-  const uuid = (letter: string) => `0000000${letter}-0000-4000-8000-000000000000`
-  const names = ['a', 'b', 'c', 'd']
-  const labels = new Map<string, AnchoredDevice>()
-  const devices = new Map<string, MemoryDevice>()
-  for (const name of names) {
-    const device = new MemoryDevice({ sizeBytes: 2 * MIB })
-    const identity = { setUuid: uuid('0'), className: 'vinum', deviceUuid: uuid(name) }
-    devices.set(name, device)
-    labels.set(uuid(name), await AnchoredDevice.format(device, identity))
-  }
-  const drive = (name: string) => ({
-    uuid: uuid(name),
-    name,
-    state: 'up' as const,
-    device: name,
-    mediaBytes: 2 * MIB,
-    blockBytes: 512,
-    dataStartBytes: MIB / 2,
-    dataEndBytes: MIB,
-  })
-  const model = { ...emptyModel(uuid('0')), generation: 5, drives: ['a', 'b'].map(drive) }
-  const oldVoters = names.map(uuid)
-  const store = (nextGeneration: number) =>
-    new ConfigStore({
-      model,
-      nextGeneration,
-      cutOff: { oldVoters },
-      label: (one) => labels.get(one),
-      loseDrives,
-      onCommit: () => {},
-    })
-  devices.get('b')?.fail('write', 'io')
-  const error = await failureOf(store(6).commit((now) => ({ ...now })))
-  t.match(error.message, '1 of 4 drives')
-  const next = await store(20).commit((now) => ({ ...now }))
-  t.strictSame(
-    next.drives.map(({ state }) => state),
-    ['up', 'up'],
-    'half of the four',
-  )
-  t.strictSame(next.votersBefore, oldVoters, 'whom the one before named is not forgotten yet')
 })

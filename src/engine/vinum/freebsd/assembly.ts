@@ -10,6 +10,7 @@ import { PlexusError } from '../../../base/errors.ts'
 import { uuidText } from '../../../base/random.ts'
 import {
   type DriveRecord,
+  emptyModel,
   type PlexRecord,
   type SubdiskRecord,
   sizeOfPlex,
@@ -43,14 +44,11 @@ export function assembleFreebsd(found: readonly FreebsdDrive[]): VinumModel {
   const volumeUuids = new Map(volumes.map((one) => [one.name, names.uuid('volume', one.name)]))
   const plexUuids = new Map(plexes.map((one) => [one.name, names.uuid('plex', one.name)]))
   const model: VinumModel = {
-    setUuid,
-    generation: 0,
-    votersBefore: [],
+    ...emptyModel(setUuid),
     volumes: volumes.map((one, index) => volumeRecord(one, names, index)),
     plexes: plexes.map((one) => plexRecord(one, names, volumeUuids)),
     subdisks: subdisks.map((one) => subdiskRecord(one, names, plexUuids, drives)),
     drives: driveRecords(drives, subdisks, names),
-    jobs: [],
   }
   return derive(withSizes(model))
 }
@@ -205,6 +203,7 @@ function driveRecords(
       blockBytes: FREEBSD_BLOCK_BYTES,
       dataStartBytes: FREEBSD_DATA_OFFSET_BYTES,
       dataEndBytes: alignDown(mediaBytes, FREEBSD_BLOCK_BYTES),
+      last: undefined,
     }
   })
 }

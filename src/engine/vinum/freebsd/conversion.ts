@@ -41,7 +41,7 @@ export function prepareConversion(set: FreebsdSet, setUuid: string): Conversion 
     if (consumers.size === 0) continue
     throw refusal('in-use', name, `volume ${name} is in use; take its LUNs away first`)
   }
-  const model = { ...plan.model, setUuid, generation: 1, votersBefore: [] }
+  const model = { ...plan.model, setUuid, line: setUuid, generation: 1 }
   checkModel(model)
   const payload = encodeModel(model)
   for (const [uuid, { slots }] of plan.layouts) {

@@ -321,7 +321,7 @@ export class VolumeIo {
   }
 
   noCopy(op: IoOp, offset: number, length: number): PlexusError {
-    return new PlexusError('io', {
+    return new PlexusError('gone', {
       op,
       subject: this.name,
       message: `volume ${this.name}: no plex can ${op} ${length} bytes at offset ${offset}; plexus status ${this.name} shows what is missing`,

@@ -2,7 +2,7 @@
  * The vinum configuration as bytes: the payload of an anchor's slot (geom/anchor.ts protects it with its
  * CRC32C). JSON, because a person with a hex dump must be able to read it when all else has failed:
  *
- *   {"format":1,"setUuid":"…","generation":7,"votersBefore":[…],"drives":[{…}],"subdisks":[…],"plexes":[…],"volumes":[…],"jobs":[…]}
+ *   {"format":2,"setUuid":"…","generation":7,"line":"…","ancestors":[…],"votersBefore":[[…]],"drives":[{…}],"subdisks":[…],"plexes":[…],"volumes":[…],"jobs":[…]}
  *
  * Keys stand in the order of the tables below, and undefined fields are left out, so that equal models are
  * equal bytes. A key that readers may ignore can be added under the same format; what they must understand
@@ -10,6 +10,7 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { JobKind } from '../../../control/reports.ts'
+import type { CommitId, LineEnd } from '../../geom/anchor-quorum.ts'
 import {
   DRIVE_STATES,
   type DriveRecord,
@@ -30,7 +31,10 @@ import {
 import { checkModel, JOB_TARGETS } from './model-check.ts'
 
 /** Version of the payload that this build writes, and the newest one that it reads. */
-export const MODEL_FORMAT = 1
+export const MODEL_FORMAT = 2
+
+/** What one object may grow by. A drive: its UUID among the voters before, too; the others: a job of 260 bytes. */
+const STATE_BYTES = { set: 256, drive: 160 + 3 * 39, subdisk: 280, plex: 400, volume: 280 }
 
 /** Reads one value at a path such as `subdisks[3].sizeBytes`; throws `corrupt`. */
 type Reader<T> = (value: unknown, path: string) => T
@@ -96,6 +100,8 @@ function record<T>(shape: Shape<T>): Reader<T> {
   }
 }
 
+const commit: Shape<CommitId> = { line: text, generation: whole, payloadCrc: whole }
+
 const drive: Shape<DriveRecord> = {
   uuid: text,
   name: text,
@@ -105,6 +111,7 @@ const drive: Shape<DriveRecord> = {
   blockBytes: whole,
   dataStartBytes: whole,
   dataEndBytes: whole,
+  last: maybe(record(commit)),
 }
 
 const move: Shape<MoveRecord> = { driveUuid: text, driveOffsetBytes: whole }
@@ -171,7 +178,10 @@ const job: Shape<JobRecord> = {
 const model: Shape<VinumModel> = {
   setUuid: text,
   generation: whole,
-  votersBefore: list(text),
+  line: text,
+  ancestors: list(record<LineEnd>({ line: text, generation: whole })),
+  votersBefore: list(list(text)),
+  witness: maybe(text),
   drives: list(record(drive)),
   subdisks: list(record(subdisk)),
   plexes: list(record(plex)),
@@ -217,4 +227,19 @@ export function decodeModel(bytes: Buffer): VinumModel {
   const decoded = readModel(value, 'model')
   checkModel(decoded)
   return decoded
+}
+
+/**
+ * Bytes that changes of state may add to a configuration at most: every drive down with its last commit, longer words
+ * for every state, a job with a long number on every object. Verbs leave them free, so that the loss of a disk fits.
+ */
+export function stateRoomOf({ drives, subdisks, plexes, volumes }: VinumModel): number {
+  const { drive, subdisk, plex, volume } = STATE_BYTES
+  return (
+    drives.length * drive +
+    subdisks.length * subdisk +
+    plexes.length * plex +
+    volumes.length * volume +
+    STATE_BYTES.set
+  )
 }

@@ -64,15 +64,6 @@ function uuidOf({ uuid }: { readonly uuid: string }): string {
   return uuid
 }
 
-/** The model with every drive down that is not among `current`. */
-export function withoutAbsent(model: VinumModel, current: ReadonlySet<string>): VinumModel {
-  const absent = model.drives.filter(({ uuid }) => !current.has(uuid))
-  return loseDrives(
-    model,
-    absent.map(({ uuid }) => uuid),
-  )
-}
-
 /**
  * A move that ends in a commit which also loses the new place has not taken place: the old one was written to until
  * now and is complete, so the subdisk stays there. `before` is the configuration before the commit.

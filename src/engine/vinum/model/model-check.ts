@@ -48,7 +48,8 @@ export const JOB_TARGETS: Readonly<Record<JobKind, readonly ('subdisk' | 'plex' 
 /** Throws `corrupt` that names object and field when the model is not sound. */
 export function checkModel(model: VinumModel): void {
   if (!isUuid(model.setUuid)) throw fault('the set', 'setUuid', `"${model.setUuid}" is not a UUID`)
-  for (const one of model.votersBefore) {
+  if (!isUuid(model.line)) throw fault('the set', 'line', `"${model.line}" is not a UUID`)
+  for (const one of model.votersBefore.flat()) {
     if (!isUuid(one)) throw fault('the set', 'votersBefore', `"${one}" is not a UUID`)
   }
   checkIdentities(model)

@@ -5,6 +5,7 @@
  * UUID; names are labels, unique over all types of a set. spec/vinum.md, 1 and 9.
  */
 import type { JobKind } from '../../../control/reports.ts'
+import type { Commit, CommitId, LineEnd } from '../../geom/anchor-quorum.ts'
 import { having } from './lists.ts'
 
 export { byUuid, replaceRecord } from './lists.ts'
@@ -38,6 +39,8 @@ export interface DriveRecord {
   /** Where subdisks may lie, absolute on the device. */
   readonly dataStartBytes: number
   readonly dataEndBytes: number
+  /** Of a drive that is down: the last commit that it carried and that counts. What it missed since is known. */
+  readonly last: CommitId | undefined
 }
 
 /** A live copy of a subdisk to another place. The old place stays the subdisk's until the end. */
@@ -132,8 +135,12 @@ export interface VinumModel {
   readonly setUuid: string
   /** Of the last commit; 0 before the first one. */
   readonly generation: number
-  /** Drives that were up in the configuration before this one: the quorum asks for them (geom/anchor-quorum.ts). */
-  readonly votersBefore: readonly string[]
+  /** What the vote asks of a commit beside its drives (geom/anchor-quorum.ts, {@link Commit}). */
+  readonly line: string
+  readonly ancestors: readonly LineEnd[]
+  readonly votersBefore: Commit['before']
+  /** The witness of the machine, while it votes. */
+  readonly witness: string | undefined
   readonly drives: readonly DriveRecord[]
   readonly subdisks: readonly SubdiskRecord[]
   readonly plexes: readonly PlexRecord[]
@@ -146,7 +153,10 @@ export function emptyModel(setUuid: string): VinumModel {
   return {
     setUuid,
     generation: 0,
+    line: setUuid,
+    ancestors: [],
     votersBefore: [],
+    witness: undefined,
     drives: [],
     subdisks: [],
     plexes: [],
@@ -155,9 +165,10 @@ export function emptyModel(setUuid: string): VinumModel {
   }
 }
 
-/** Drives that vote: those that the model calls up. */
-export function votersOf(model: VinumModel): readonly string[] {
-  return model.drives.flatMap((drive) => (drive.state === 'up' ? [drive.uuid] : []))
+/** Who votes: the drives that the model calls up, and the witness. */
+export function votersOf({ drives, witness }: VinumModel): readonly string[] {
+  const up = drives.filter(({ state }) => state === 'up').map(({ uuid }) => uuid)
+  return witness === undefined ? up : [...up, witness]
 }
 
 /** Subdisks of a plex in order: concat by address, striped and raid5 by column. */

@@ -354,11 +354,12 @@ export class Raid5Plex implements Plex {
     row: number,
     column: number,
     trusted: boolean,
+    kind: ErrorKind = 'io',
   ): PlexusError {
     const why = trusted ? 'another subdisk is missing too' : 'parity is not known to be right there'
     const { name } = this.column(column).record
     return this.#error(
-      'io',
+      kind,
       'read',
       `${this.#record.name}: row ${row} (byte ${rowStart(layout, row)}) cannot be read without subdisk ` +
         `${name}: ${why}; bring the subdisk back (plexus vinum list)`,

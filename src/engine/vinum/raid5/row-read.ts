@@ -61,7 +61,7 @@ export class RowRead extends ColumnGroup implements RowWaiter {
       // What was missing has come back while this read waited.
       this.#readDirect(length)
     } else if (!computable) {
-      this.#finish(readError ?? plex.cannotReconstruct(layout, row, column, trusted))
+      this.#finish(readError ?? plex.cannotReconstruct(layout, row, column, trusted, 'gone'))
     } else this.#nextSlice()
   }
 

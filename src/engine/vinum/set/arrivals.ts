@@ -4,13 +4,16 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { Anchor } from '../../geom/anchor.ts'
-import type { Choice } from '../../geom/anchor-quorum.ts'
+import { type Choice, standingOf } from '../../geom/anchor-quorum.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
+import type { EventLog } from '../../geom/events.ts'
 import type { Provider } from '../../geom/provider.ts'
-import { returnDrives } from '../model/membership.ts'
+import { demoteSubdisks, returnDrives } from '../model/membership.ts'
+import type { VinumModel } from '../model/model.ts'
+import { lastCopyLost } from '../model/state-rules.ts'
 import { type Member, readMember, releaseAccess, type SetDrive, settleLabel } from './drive.ts'
 import { startNeededJobs } from './jobs.ts'
-import { adviceOn, isEmpty } from './members.ts'
+import { adviceOn, copyOf, isEmpty } from './members.ts'
 import { fitDrives } from './sizes.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -60,9 +63,14 @@ export function tellIncomplete(
   // labels or uses the devices otherwise is welcome.
   if (isEmpty(choice, members)) for (const one of members.values()) releaseAccess(one)
   if (choice.kind === 'none' || said === why) return said
-  const text = `${name} is not served: ${why}. ${adviceOn(choice)}: plexus vinum assemble --force`
+  const text = `${name} is not served: ${why}. ${adviceOn(choice, members)}`
   topology.events.emit('critical', 'set-incomplete', name, text)
   return why
+}
+
+export function tellAssembled({ name, model, topology }: VinumSet): void {
+  const text = `${name} is assembled: ${model.volumes.length} volumes on ${model.drives.length} drives`
+  topology.events.emit('info', 'set-assembled', name, text)
 }
 
 /** Says that a commit has taken a drive out of service, because it could not be written. */
@@ -73,32 +81,44 @@ export function tellFailed(set: VinumSet, driveUuid: string, error: PlexusError)
   set.topology.events.emit('critical', 'drive-down', name, text)
 }
 
-/** A drive of the assembled set has come back, or one that is not its drive any more. */
-export async function returnMember(set: VinumSet, member: Member): Promise<void> {
-  const drive = set.drives.get(member.uuid)
-  const name = member.consumer.provider.name
-  const { events } = set.topology
-  const generation = member.slot?.generation ?? 0
-  if (!drive || generation > set.model.generation) {
-    set.members.set(member.uuid, member)
+/** The witness of the machine could not be written; the set goes on without its vote. */
+export function tellWitnessLost(set: VinumSet, error: PlexusError): void {
+  const text =
+    `${set.name} has no witness: ${error.message}. It is served, but after the loss of half of its drives it would not start ` +
+    'by itself; make the folder writable again'
+  set.topology.events.emit('warning', 'witness-lost', set.name, text)
+}
+
+/**
+ * A drive of the assembled set has come back, or one that is not its drive any more. With an operator's word (`isWord`)
+ * also one that was used apart from the set: it is filled as a whole.
+ */
+export async function returnMember(
+  set: VinumSet,
+  member: Member,
+  { isWord = false } = {},
+): Promise<void> {
+  const { uuid, label, consumer } = member
+  const drive = set.drives.get(uuid)
+  const { name } = consumer.provider
+  const standing = drive && standingOf(copyOf(member), set.model, drive.record.last)
+  if (!drive || (standing === 'apart' && !isWord)) {
+    set.members.set(uuid, member)
     releaseAccess(member)
-    const why = drive
-      ? 'it carries a newer configuration than the one that runs'
-      : 'it was taken out of its set while it was away'
-    events.emit(
-      'warning',
-      'former-drive',
-      name,
-      `${name} is not used: ${why}; to use it again: plexus device clear-label ${name}`,
-    )
+    if (drive) tellApart(set, drive, name)
+    else tellFormer(set, name)
     return
   }
+  set.skipTo(label.anchor.generation)
   await settleLabel(set.log, member)
-  drive.take(member.consumer, member.label)
+  drive.take(consumer, label)
   set.arrivals++
-  const devices = new Map([[member.uuid, name]])
   try {
-    await set.commit((model) => startNeededJobs(returnDrives(model, devices), set.topology.random))
+    await set.commit((model) => {
+      const old = standing === 'behind' ? [] : oldSubdisks(model, uuid)
+      const back = returnDrives(demoteSubdisks(model, old), new Map([[uuid, name]]))
+      return startNeededJobs(back, set.topology.random, new Set(old))
+    })
   } catch (error) {
     // The set has failed, and lets go of this one with the others.
     if (!(error instanceof PlexusError)) throw error
@@ -107,12 +127,39 @@ export async function returnMember(set: VinumSet, member: Member): Promise<void>
   }
   // A drive that does not take its configuration is down again by the same commit.
   if (drive.record.state === 'up') {
-    const text = `drive ${drive.record.name} is back (${name})`
-    events.emit('info', 'drive-up', drive.record.name, text)
+    const how = standing === 'behind' ? '' : ': an older copy of it, which is filled as a whole'
+    const text = `drive ${drive.record.name} is back (${name})${how}`
+    events(set).emit('info', 'drive-up', drive.record.name, text)
   }
   await set.objects.reshape()
   set.objects.startJobs(set.model)
   await fitDrives(set)
+}
+
+/** Subdisks of a drive of which nobody knows what they missed, but for those that are the only copy. */
+function oldSubdisks(model: VinumModel, driveUuid: string): readonly string[] {
+  const all = model.subdisks.filter((one) => one.driveUuid === driveUuid).map(({ uuid }) => uuid)
+  return all.filter((uuid) => lastCopyLost(returnDrives(model, new Map()), [uuid]) === undefined)
+}
+
+function tellApart(set: VinumSet, { record }: SetDrive, name: string): void {
+  const running = [...set.drives.values()].find(({ present }) => present)
+  const text =
+    `${name} is not used: drive ${record.name} was used apart from its set, and may have data that the set does not have. ` +
+    'If the set is right as it runs, the drive is filled from it, and what only it has is lost: ' +
+    `plexus vinum assemble --from ${running?.device ?? 'DRIVE'}`
+  events(set).emit('critical', 'drive-apart', record.name, text)
+}
+
+function tellFormer(set: VinumSet, name: string): void {
+  const text =
+    `${name} is not used: it was taken out of its set while it was away; to use it again: ` +
+    `plexus device clear-label ${name}`
+  events(set).emit('warning', 'former-drive', name, text)
+}
+
+function events(set: VinumSet): EventLog {
+  return set.topology.events
 }
 
 /** A drive is gone: out of service at once in memory, then durably. */
@@ -134,4 +181,12 @@ export async function loseDevice(
   } catch (error) {
     set.log.error({ err: error, drive: name }, 'the loss of a drive could not be written down')
   }
+}
+
+export function witherError(name: string): PlexusError {
+  return new PlexusError('gone', {
+    op: 'use',
+    subject: name,
+    message: `${name} is stopped; it is back when its drives are`,
+  })
 }

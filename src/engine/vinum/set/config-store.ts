@@ -1,54 +1,53 @@
 /**
  * The durable configuration of one native set: the newest model, and the queue of changes to it. A change is a
  * function from model to model; changes that wait share one commit. A commit writes the next generation to every
- * drive that is up; a drive that fails it is down in the same commit. spec/vinum.md, 9; the quorum is geom/anchor-quorum.ts.
+ * voter: the drives that are up and, where they are even in number, the witness. A voter that fails it is down, or left
+ * out, in the same commit. The quorum is geom/anchor-quorum.ts.
  *
  * Used by vinum-set.ts. Nothing here touches volumes: a change takes effect when its promise has resolved.
  */
 import { assert } from '../../../base/assert.ts'
 import { crc32c } from '../../../base/crc32c.ts'
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
-import type { CommitId } from '../../geom/anchor-codec.ts'
-import { commitAllowed, votersAfter } from '../../geom/anchor-quorum.ts'
-import type { AnchoredDevice } from '../../geom/anchored-device.ts'
-import { encodeModel } from '../model/codec.ts'
+import { type Base, baseAfter, counts } from '../../geom/anchor-quorum.ts'
+import type { CommitOptions } from '../../geom/anchored-device.ts'
+import { encodeModel, stateRoomOf } from '../model/codec.ts'
 import { keepOldPlaces } from '../model/membership.ts'
 import { byUuid, type VinumModel, votersOf } from '../model/model.ts'
 
 export type Change = (model: VinumModel) => VinumModel
 
+/** Whoever carries a configuration: the label of a drive, the witness. */
+export interface Voter {
+  readonly device: { readonly path: string }
+  /** Bytes of configuration that fit. */
+  readonly payloadRoom: number
+  commit(generation: number, payload: Buffer, options: CommitOptions): Promise<void>
+  /** The commit counts: the second copy says so. */
+  repeat(payload: Buffer): Promise<void>
+}
+
 interface Waiting {
   readonly change: Change
+  readonly keepsRoom: boolean
   resolve(model: VinumModel): void
   reject(error: unknown): void
 }
 
-/** Of a configuration that may not have been relied upon: the voters before it. */
-export interface CutOff {
-  readonly oldVoters: readonly string[]
-}
-
-/** Where the commits begin: at what was read from the drives. */
-export interface StoreStart {
+export interface ConfigStoreOptions {
+  readonly model: VinumModel
   /** The first commit has this generation or a higher one. */
   readonly nextGeneration: number
-  /**
-   * The model was assembled from a choice that is not settled (geom/anchor-quorum.ts): the first commit must also
-   * reach half of the voters before it.
-   */
-  readonly cutOff?: CutOff | undefined
-  /** Drives whose newest slot the first commit goes over (rule K). */
-  readonly overNewest?: ReadonlySet<string> | undefined
-  /** What the first commit follows; undefined: nothing. */
-  readonly current?: CommitId | undefined
-}
-
-export interface ConfigStoreOptions extends StoreStart {
-  readonly model: VinumModel
-  /** The label of a drive that is present; undefined: it cannot be written. */
-  label(driveUuid: string): AnchoredDevice | undefined
+  /** What the first commit is built on. */
+  readonly base: Base
+  /** A voter that is present; undefined: it cannot be written. */
+  voter(uuid: string): Voter | undefined
+  /** The witness to name while the drives are even in number; undefined: there is none that can be written. */
+  witness(): string | undefined
   /** Marks drives that failed a commit as down, in the model. */
   loseDrives(model: VinumModel, driveUuids: Iterable<string>): VinumModel
+  /** The witness could not be written: {@link witness} does not give it until it can. */
+  loseWitness(error: PlexusError): void
   /** The new model is durable; runs before the promises of its changes resolve. */
   onCommit(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void
 }
@@ -56,14 +55,9 @@ export interface ConfigStoreOptions extends StoreStart {
 export class ConfigStore {
   readonly #options: ConfigStoreOptions
   #model: VinumModel
-  /** Highest generation that any drive may carry, committed or not: never used twice. */
+  /** Highest generation that any voter may carry, committed or not: never used twice. */
   #generation: number
-  /** Until the first commit counts. */
-  #cutOff: CutOff | undefined
-  /** Drives whose newest slot has nothing that was relied upon: the next commit goes over it. */
-  readonly #overNewest: Set<string>
-  /** What the set carries. */
-  #current: CommitId | undefined
+  #base: Base
   #waiting: Waiting[] = []
   #running: Promise<void> | undefined
 
@@ -71,9 +65,7 @@ export class ConfigStore {
     this.#options = options
     this.#model = options.model
     this.#generation = Math.max(options.model.generation, options.nextGeneration - 1)
-    this.#cutOff = options.cutOff
-    this.#overNewest = new Set(options.overNewest)
-    this.#current = options.current
+    this.#base = options.base
   }
 
   /** The newest durable model. */
@@ -81,14 +73,20 @@ export class ConfigStore {
     return this.#model
   }
 
+  /** A drive that comes back carries this generation, of a commit that failed: none as high is used again. */
+  skipTo(generation: number): void {
+    this.#generation = Math.max(this.#generation, generation)
+  }
+
   /**
    * Queues a change and resolves to the model when it is durable. Rejects with what `change` throws, and then
-   * nothing of it has happened; with `io` when too few drives took it, and then it may or may not be found
-   * after a restart. A change that returns the same model resolves without a commit.
+   * nothing of it has happened; with `io` when too few voters took it, and then it may or may not be found
+   * after a restart; with `no-space` when it does not fit. A change that returns the same model resolves without a
+   * commit. With `keepsRoom`, for verbs, room is left for all changes of state that may follow.
    */
-  commit(change: Change): Promise<VinumModel> {
+  commit(change: Change, { keepsRoom = false } = {}): Promise<VinumModel> {
     const result = new Promise<VinumModel>((resolve, reject) => {
-      this.#waiting.push({ change, resolve, reject })
+      this.#waiting.push({ change, keepsRoom, resolve, reject })
     })
     this.#running ??= this.#run()
     return result
@@ -125,7 +123,9 @@ export class ConfigStore {
     const applied: Waiting[] = []
     for (const one of batch) {
       try {
-        model = one.change(model)
+        const next = one.change(model)
+        if (one.keepsRoom) this.#checkRoom(next, encodeModel(next).length + stateRoomOf(next))
+        model = next
         applied.push(one)
       } catch (error) {
         one.reject(error)
@@ -134,13 +134,13 @@ export class ConfigStore {
     return { model, applied }
   }
 
-  /** Where a drive does not take it, the next commit will find out. */
+  /** Where a voter does not take it, the next commit will find out. */
   async #repeat(payload: Buffer): Promise<void> {
-    const labels = votersOf(this.#model).flatMap((uuid) => this.#options.label(uuid) ?? [])
+    const voters = votersOf(this.#model).flatMap((uuid) => this.#options.voter(uuid) ?? [])
     await Promise.all(
-      labels.map(async (label) => {
+      voters.map(async (voter) => {
         try {
-          await label.repeat(payload)
+          await voter.repeat(payload)
         } catch (error) {
           if (!(error instanceof PlexusError)) throw error
         }
@@ -148,97 +148,97 @@ export class ConfigStore {
     )
   }
 
-  /** Writes `wanted`, with drives that fail marked down, until all that are up in it have it. Resolves to the payload. */
+  /** Writes `wanted`, with voters that fail marked down, until all that it names have it. Resolves to the payload. */
   async #store(wanted: VinumModel): Promise<Buffer> {
-    const voters = votersOf(this.#model)
-    // What was cut off may not have counted: until a commit does, nobody forgets whom the one before it named.
-    const votersBefore = this.#cutOff ? votersAfter(voters, this.#cutOff.oldVoters) : voters
     const failed = new Map<string, PlexusError>()
-    let model = keepOldPlaces(this.#model, wanted)
-    let payload: Buffer
+    let next = keepOldPlaces(this.#model, wanted)
     for (;;) {
-      model = { ...model, generation: ++this.#generation, votersBefore }
-      payload = encodeModel(model)
-      const errors = await this.#write(model, payload, voters)
-      if (errors.size === 0) break
-      for (const [uuid, error] of errors) failed.set(uuid, error)
-      model = keepOldPlaces(this.#model, this.#options.loseDrives(model, errors.keys()))
+      const model = this.#withVote(next)
+      const payload = encodeModel(model)
+      const errors = await this.#write(model, payload)
+      for (const [uuid, error] of errors) {
+        if (uuid === model.witness) this.#options.loseWitness(error)
+        else failed.set(uuid, error)
+      }
+      if (errors.size > 0) {
+        next = keepOldPlaces(this.#model, this.#options.loseDrives(model, errors.keys()))
+        continue
+      }
+      assert(model.generation > this.#model.generation, 'generations only grow')
+      const id = { line: model.line, generation: model.generation, payloadCrc: crc32c(payload) }
+      this.#base = baseAfter(id, this.#base, votersOf(model))
+      this.#model = model
+      this.#options.onCommit(model, failed)
+      return payload
     }
-    assert(model.generation > this.#model.generation, 'generations only grow')
-    this.#model = model
-    this.#cutOff = undefined
-    this.#overNewest.clear()
-    this.#current = { generation: model.generation, payloadCrc: crc32c(payload) }
-    this.#options.onCommit(model, failed)
-    return payload
+  }
+
+  /** With all that the next commit says for the vote. */
+  #withVote(model: VinumModel): VinumModel {
+    const { line, ancestors, before: votersBefore, follows } = this.#base
+    const drives = model.drives.map((drive) => {
+      const wasUp = byUuid(this.#model.drives, drive.uuid)?.state === 'up'
+      if (drive.state === 'up') return { ...drive, last: undefined }
+      return wasUp && follows ? { ...drive, last: follows } : drive
+    })
+    const up = drives.filter(({ state }) => state === 'up')
+    const witness = up.length % 2 === 0 ? this.#options.witness() : undefined
+    const generation = ++this.#generation
+    return { ...model, drives, line, ancestors, votersBefore, witness, generation }
   }
 
   /**
-   * Writes a configuration to the drives that it calls up. Resolves to those that failed: empty, it counts.
-   * Throws when too few have it, or when it does not fit.
+   * Writes a configuration to the voters that it names. Resolves to those that failed: empty, it counts. Throws when
+   * too few have it, or when it does not fit; nothing is written where that is known before.
    */
-  async #write(
-    model: VinumModel,
-    payload: Buffer,
-    votersBefore: readonly string[],
-  ): Promise<ReadonlyMap<string, PlexusError>> {
+  async #write(model: VinumModel, payload: Buffer): Promise<ReadonlyMap<string, PlexusError>> {
     const voters = votersOf(model)
-    // Drives that leave the set with this commit carry it, too: they count among those before.
-    const leaving = votersBefore.filter((uuid) => !byUuid(model.drives, uuid))
-    this.#checkRoom([...leaving, ...voters], payload.length)
-    const refused = await this.#writeAll(leaving, model.generation, payload)
-    // Those that voted before come first: a commit that only new drives carry must not look like one that counts.
-    const old = voters.filter((uuid) => votersBefore.includes(uuid))
-    const errors = await this.#writeAll(old, model.generation, payload)
-    const carriers = [...leaving, ...old].filter((uuid) => !refused.has(uuid) && !errors.has(uuid))
+    // Voters that leave the set with this commit carry it, too: they count among those before.
+    const { before } = this.#base
+    const leaving = before.flat().filter((uuid) => !byUuid(model.drives, uuid))
+    const targets = [...new Set([...voters, ...leaving])]
+    const isThere = (uuid: string): boolean => this.#options.voter(uuid) !== undefined
+    const absent = voters.filter((uuid) => !isThere(uuid))
+    const reachable = targets.filter(isThere)
+    checkQuorum(before, reachable)
+    if (absent.length > 0) return new Map(absent.map((uuid) => [uuid, missingError(uuid)]))
+    this.#checkRoom(model, payload.length)
+    const errors = await this.#writeAll(reachable, model, payload)
     const tooLarge = [...errors.values()].find((error) => error.kind === 'no-space')
     if (tooLarge) throw tooLarge
-    if (carriers.length * 2 < votersBefore.length) throw quorumError(votersBefore, carriers)
-    if (errors.size > 0) return errors
-    if (this.#cutOff) {
-      for (const old of [this.#cutOff.oldVoters, model.votersBefore]) {
-        if (!commitAllowed(old, carriers, [])) throw quorumError(old, carriers)
-      }
-    }
-    const joining = voters.filter((uuid) => !votersBefore.includes(uuid))
-    const late = await this.#writeAll(joining, model.generation, payload)
-    if (late.size > 0) return late
-    assert(
-      commitAllowed(votersBefore, [...carriers, ...joining], voters),
-      'a commit that counts has its quorum',
-    )
-    return errors
+    const carriers = reachable.filter((uuid) => !errors.has(uuid))
+    checkQuorum(before, carriers)
+    return new Map([...errors].filter(([uuid]) => voters.includes(uuid)))
   }
 
   /** Before the first write: a change that does not fit somewhere must be found nowhere after a crash. */
-  #checkRoom(uuids: readonly string[], bytes: number): void {
-    for (const uuid of uuids) {
-      const label = this.#options.label(uuid)
-      if (!label || label.payloadRoom >= bytes) continue
+  #checkRoom(model: VinumModel, bytes: number): void {
+    for (const uuid of [...votersOf(this.#model), ...votersOf(model)]) {
+      const voter = this.#options.voter(uuid)
+      if (!voter || voter.payloadRoom >= bytes) continue
       throw new PlexusError('no-space', {
         op: 'commit',
-        subject: label.device.path,
+        subject: voter.device.path,
         message:
-          `${label.device.path}: a configuration of ${bytes} bytes does not fit its place of ${label.payloadRoom} ` +
+          `${voter.device.path}: a configuration of ${bytes} bytes does not fit its place of ${voter.payloadRoom} ` +
           'bytes; use fewer objects, or replace this disk by a larger one',
       })
     }
   }
 
   async #writeAll(
-    voters: readonly string[],
-    generation: number,
+    targets: readonly string[],
+    { generation }: VinumModel,
     payload: Buffer,
   ): Promise<Map<string, PlexusError>> {
     const errors = new Map<string, PlexusError>()
+    const { line, follows, relied } = this.#base
     await Promise.all(
-      voters.map(async (uuid) => {
+      targets.map(async (uuid) => {
         try {
-          const label = this.#options.label(uuid)
-          if (!label) throw missingError(uuid)
-          const overNewest = this.#overNewest.has(uuid)
-          await label.commit(generation, payload, { overNewest, follows: this.#current })
-          this.#overNewest.add(uuid)
+          const voter = this.#options.voter(uuid)
+          if (!voter) throw missingError(uuid)
+          await voter.commit(generation, payload, { line, follows, relied })
         } catch (error) {
           if (!(error instanceof PlexusError)) throw error
           errors.set(uuid, toPlexusError(error, 'commit', uuid))
@@ -257,12 +257,17 @@ function missingError(uuid: string): PlexusError {
   })
 }
 
-function quorumError(before: readonly string[], reached: readonly string[]): PlexusError {
-  return new PlexusError('io', {
-    op: 'commit',
-    subject: 'vinum',
-    message:
-      `the configuration could be written to ${reached.length} of ${before.length} drives only, less than half: ` +
-      'nothing may change until more of them are back; connect the missing drives',
-  })
+/** Throws `io` where fewer than half of those before have a commit: it cannot count. */
+function checkQuorum(before: Base['before'], carriers: readonly string[]): void {
+  for (const voters of before) {
+    const has = voters.filter((uuid) => carriers.includes(uuid))
+    if (counts({ voters: [], before: [voters] }, (uuid) => has.includes(uuid))) continue
+    throw new PlexusError('io', {
+      op: 'commit',
+      subject: 'vinum',
+      message:
+        `the configuration could be written to ${has.length} of ${voters.length} drives only, less than half: ` +
+        'nothing may change until more of them are back; connect the missing drives',
+    })
+  }
 }

@@ -51,7 +51,7 @@ export class Copies {
   }
 
   /** A device has gone, or somebody writes on it: the only one that is left is the drive. */
-  async leave(consumer: Consumer): Promise<void> {
+  leave(consumer: Consumer): void {
     const left = this.#known.find((one) => one.consumer === consumer)
     if (!left) return
     this.#known = this.#known.filter((one) => one !== left)
@@ -59,10 +59,12 @@ export class Copies {
     const [last, second] = this.#known.filter(({ uuid }) => uuid === left.uuid)
     if (!last || second) return
     this.#known = this.#known.filter((one) => one !== last)
+    this.#set.closeSoon(last.consumer)
     const { topology } = this.#set
-    await last.consumer.close()
-    topology.tasteAgain(last.consumer.provider)
-    void topology.change(() => topology.tastePending())
+    void topology.change(() => {
+      topology.tasteAgain(last.consumer.provider)
+      return topology.tastePending()
+    })
   }
 
   async close(): Promise<void> {

@@ -19,6 +19,7 @@ import {
   byUuid,
   type JobRecord,
   plexesOf,
+  type SubdiskRecord,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
@@ -32,10 +33,16 @@ import type { RunningVolume } from './volume.ts'
 
 /**
  * Adds the jobs that bring every volume up to date. What a subdisk missed is in the volume's intent map: whoever
- * makes a copy that the map knows nothing of has marked all of it.
+ * makes a copy that the map knows nothing of has marked all of it. `unknown`: subdisks, by UUID, that are filled as a
+ * whole.
  */
-export function startNeededJobs(model: VinumModel, random: Random): VinumModel {
-  const isTracked = ({ plexUuid }: { readonly plexUuid: string | undefined }): boolean => {
+export function startNeededJobs(
+  model: VinumModel,
+  random: Random,
+  unknown: ReadonlySet<string> = new Set(),
+): VinumModel {
+  const isTracked = ({ uuid, plexUuid }: Pick<SubdiskRecord, 'uuid' | 'plexUuid'>): boolean => {
+    if (unknown.has(uuid)) return false
     const volumeUuid = byUuid(model.plexes, plexUuid)?.volumeUuid
     return volumeUuid !== undefined && isRedundant(model, volumeUuid)
   }

@@ -2,155 +2,133 @@
  * Which configuration of a set counts when its devices gather: what each says for the vote of
  * geom/anchor-quorum.ts, and the outcome in words. Used by vinum-set.ts.
  */
-import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { type CommitId, isSameCommit } from '../../geom/anchor-codec.ts'
 import {
-  type AnchorCopy,
   type Choice,
-  type CommitCopy,
-  chooseMajority,
-  followedBy,
-  goesOverNewest,
-  type Side,
+  type Chosen,
+  type CommitId,
+  isSameCommit,
+  type VoterCopy,
 } from '../../geom/anchor-quorum.ts'
-import type { Slot } from '../../geom/anchored-device.ts'
-import { byUuid, type VinumModel, votersOf } from '../model/model.ts'
-import type { StoreStart } from './config-store.ts'
+import { byUuid, type VinumModel } from '../model/model.ts'
 import type { Member } from './drive.ts'
+import { commitOf } from './witness.ts'
 
-/** What a member says for the vote; undefined: its configuration cannot be used. */
-function copyOf({ uuid, slot, model, olderModel, label, error }: Member): AnchorCopy | undefined {
-  if (error) return undefined
-  if (!slot || !model) return { deviceUuid: uuid, generation: 0, payloadCrc: 0, payloadVoters: [] }
-  return {
-    ...commitCopy(slot, model),
-    deviceUuid: uuid,
-    older: slot.older && olderModel && commitCopy(slot.older, olderModel),
-    claimed: slot.damaged ? label.anchor : undefined,
-  }
+/** What a member says for the vote. Of one whose configuration cannot be used its anchor tells which one that was. */
+export function copyOf({ uuid, slot, model, olderModel, label, error }: Member): VoterCopy {
+  const { anchor } = label
+  const newest = slot && model && !error ? [commitOf(slot, model)] : []
+  const older = slot?.older && olderModel ? [commitOf(slot.older, olderModel)] : []
+  const isLost = anchor.generation > 0 && (slot?.damaged === true || newest.length === 0)
+  return { uuid, commits: [...newest, ...older], claimed: isLost ? anchor : undefined }
 }
 
-function commitCopy({ generation, payloadCrc, previous }: Slot, model: VinumModel): CommitCopy {
-  const { votersBefore: oldVoters } = model
-  return { generation, payloadCrc, previous, payloadVoters: votersOf(model), oldVoters }
-}
-
-/** The generation that a damaged copy has lost; 0: none. */
-function claimOf({ slot, label }: Member): number {
-  return slot?.damaged ? label.anchor.generation : 0
-}
-
-/** A choice that a set is assembled by: the incomplete one by an operator's word. */
-export type Assembled = Extract<Choice, { kind: 'complete' | 'incomplete' }>
-
-export function chooseMember(members: ReadonlyMap<string, Member>): Choice {
-  return chooseMajority([...members.values()].flatMap((one) => copyOf(one) ?? []))
-}
-
-/** The configuration that was chosen: the newest of a member of the choice, or the one before it. */
-export function modelOf(members: ReadonlyMap<string, Member>, choice: Side): VinumModel {
-  const member = members.get(defined(choice.members[0], 'a member of the choice'))
-  const isNewest = member?.slot && isSameCommit(member.slot, choice)
-  return defined(isNewest ? member.model : member?.olderModel, 'the model of a chosen member')
-}
-
-/**
- * Members that have missed nothing of the chosen configuration: those that carry it, and those of its voters
- * that a crash has cut off from it, sent ahead of it or left beside it. Of two commits that follow each other, the
- * later one was relied upon only when all of its voters have it (rule W): so a voter without it was not away, it was
- * just not reached, and its data is as good as the others'. Were it taken for one that was away, raid5 would compute
- * its column from parity in doubt (sim seed 723).
- */
-export function currentMembers(
+/** The configuration of a commit, as a member has it. */
+export function modelOf(
   members: ReadonlyMap<string, Member>,
-  choice: Assembled,
-  chosen: VinumModel,
-): ReadonlySet<string> {
-  const claims = [...members.values()].map(claimOf)
-  const highest = Math.max(0, ...claims)
-  if (choice.kind === 'incomplete' && highest > choice.generation) {
-    // By an operator's word: who has lost something newer was there when the others were not.
-    const last = [...members.values()].filter((member) => claimOf(member) === highest)
-    return new Set(last.map(({ uuid }) => uuid))
+  id: CommitId,
+): VinumModel | undefined {
+  for (const { slot, model, olderModel } of members.values()) {
+    if (slot && isSameCommit(slot, id)) return model
+    if (slot?.older && isSameCommit(slot.older, id)) return olderModel
   }
-  const current = new Set(choice.members)
-  const voters = new Set(votersOf(chosen))
-  // The choice and what it follows, two steps back.
-  const slots = [...members.values()].flatMap(({ slot }) => [slot, slot?.older])
-  const followed = [choice, ...choice.previous]
-  const line = slots.flatMap((one) => (one?.previous && isIn(followed, one) ? one.previous : []))
-  line.push(...followed)
-  for (const { uuid, slot, label, error } of members.values()) {
-    if (!voters.has(uuid) || error) continue
-    // Without one it was to join with this commit, which had not reached it yet.
-    const own = slot && [slot, slot.previous, slot.older, slot.older?.previous]
-    const hasDamagedCopy = slot?.damaged && isSameCommit(label.anchor, choice)
-    if (!own || hasDamagedCopy || own.some((one) => isIn(line, one))) current.add(uuid)
-  }
-  return current
-}
-
-function isIn(line: readonly CommitId[], commit: CommitId | undefined): boolean {
-  return commit !== undefined && line.some((one) => isSameCommit(one, commit))
-}
-
-/** How the commits of a set begin that is assembled by this choice with these devices. */
-export function startAfter(choice: Assembled, members: readonly Member[]): StoreStart {
-  const isComplete = choice.kind === 'complete'
-  const judged = { ...choice, refuted: isComplete && choice.refuted }
-  const over = members.filter(({ slot }) => slot && goesOverNewest(slot, judged))
-  return {
-    nextGeneration: choice.nextGeneration,
-    cutOff: isComplete && !choice.settled ? choice : undefined,
-    overNewest: new Set(over.map(({ uuid }) => uuid)),
-    current: followedBy(judged),
-  }
+  return undefined
 }
 
 /** Why there is nothing to serve yet. */
 export function describeChoice(choice: Choice, members: ReadonlyMap<string, Member>): string {
   if (choice.kind === 'none') return 'no drive has a configuration that can be read'
-  if (choice.kind === 'split') return 'its drives were used apart from each other'
-  if (choice.kind === 'complete') return 'its drives are being looked at'
-  const model = modelOf(members, choice)
-  if (model.drives.length === 0) {
+  if (choice.kind === 'split') {
+    const sides = choice.heads.map((head) => namesOf(carriersOf(members, head)).join(' and '))
+    return `its drives were used apart from each other: ${sides.join(' against ')}`
+  }
+  const { kind, commit } = choice
+  if (kind === 'serve') return 'its drives are being looked at'
+  // What only the witness has tells no names.
+  const model =
+    modelOf(members, commit) ?? [...members.values()].find((one) => one.model !== undefined)?.model
+  if (model?.drives.length === 0) {
     return 'its configuration was removed, and its drives still carry labels; plexus device clear-label DEVICE frees each'
   }
-  if (choice.missing.length === 0) {
-    return (
-      'crashes in a row have cut off its last changes, and what its drives carry does not tell which one counts; the ' +
-      `newest one is ${choice.generation}, on ${choice.members.length} of ${members.size} drives`
-    )
+  const missing = driveNames(choice.missing, model)
+  const are = missing.length === 1 ? 'drive is' : 'drives are'
+  const absent = `${missing.length} ${are} missing: ${missing.join(', ')}`
+  if (kind === 'missing' && missing.length > 0) {
+    const enough = driveNames(enoughOf(choice), model)
+    if (enough.length === 0 || enough.length === missing.length) return absent
+    return `${absent}; with ${enough.join(' and ')} it is served`
   }
-  const names = choice.missing.map((uuid) => byUuid(model.drives, uuid)?.name ?? uuid)
-  const are = names.length === 1 ? 'drive is' : 'drives are'
-  return `${names.length} ${are} missing: ${names.join(', ')}`
+  return (
+    (kind === 'damaged'
+      ? 'a drive cannot read its newest configuration, which may be the one that counts'
+      : 'crashes in a row have cut off its last changes, and what its drives carry does not tell which one counts') +
+    (missing.length > 0 ? `; ${absent}` : '')
+  )
 }
 
-/** What there is to do, before the verb. */
-export function adviceOn(choice: Choice): string {
-  const isHere = choice.kind === 'incomplete' && choice.missing.length === 0
-  return isHere ? 'To go on with that one' : 'Connect them, or go on without them'
+/** What there is to do. */
+export function adviceOn(choice: Choice, members: ReadonlyMap<string, Member>): string {
+  if (choice.kind === 'split') {
+    const [first] = choice.heads
+    const [name = 'DRIVE'] = first ? namesOf(carriersOf(members, first)) : []
+    return (
+      'Say which of them is right; the others are filled from it, and what only they have is lost: ' +
+      `plexus vinum assemble --from ${name}`
+    )
+  }
+  const isHere = choice.kind !== 'none' && choice.missing.length === 0
+  const what = isHere ? 'To go on with what there is' : 'Connect them, or go on without them'
+  return `${what}: plexus vinum assemble --force`
+}
+
+/** Of the voters that are missing as few as the quorum needs; first those that may have what is newest. */
+function enoughOf({ commit, missing, isCertain }: Chosen): readonly string[] {
+  const quorums = isCertain ? [commit.voters] : [commit.voters, ...commit.before]
+  const enough: string[] = []
+  const lacks = (some: readonly string[]): boolean =>
+    some.filter((uuid) => !missing.includes(uuid) || enough.includes(uuid)).length * 2 <=
+    some.length
+  const gain = (uuid: string): number =>
+    quorums.filter((some) => lacks(some) && some.includes(uuid)).length
+  while (quorums.some(lacks)) {
+    const left = missing.filter((uuid) => !enough.includes(uuid) && gain(uuid) > 0)
+    const [best] = left.sort((a, b) => gain(b) - gain(a))
+    if (best === undefined) break
+    enough.push(best)
+  }
+  return enough
+}
+
+/** Names of drives; the witness is nothing that could be connected. */
+function driveNames(uuids: readonly string[], model: VinumModel | undefined): readonly string[] {
+  return uuids.flatMap((uuid) => byUuid(model?.drives ?? [], uuid)?.name ?? [])
+}
+
+function carriersOf(members: ReadonlyMap<string, Member>, head: CommitId): readonly Member[] {
+  return [...members.values()].filter((member) => {
+    const { commits, claimed } = copyOf(member)
+    return [...commits, ...(claimed ? [claimed] : [])].some((one) => isSameCommit(one, head))
+  })
+}
+
+function namesOf(members: readonly Member[]): readonly string[] {
+  return members.map(({ consumer }) => consumer.provider.name)
 }
 
 /** Is there no configuration that anybody could wait for: none at all, or one that was removed? */
 export function isEmpty(choice: Choice, members: ReadonlyMap<string, Member>): boolean {
   if (choice.kind === 'none') return [...members.values()].every(({ error }) => !error)
-  return choice.kind === 'incomplete' && modelOf(members, choice).drives.length === 0
+  return choice.kind !== 'split' && modelOf(members, choice.commit)?.drives.length === 0
 }
 
 /** Not even an operator's word helps. */
-export function hopeless(
-  choice: Extract<Choice, { kind: 'none' | 'split' }>,
-  set: string,
-): PlexusError {
-  const none = choice.kind === 'none'
-  return new PlexusError(none ? 'corrupt' : 'invalid', {
+export function hopeless(choice: Choice, set: string, why: string): PlexusError {
+  const isSplit = choice.kind === 'split'
+  return new PlexusError(isSplit ? 'invalid' : 'corrupt', {
     op: 'assemble',
     subject: set,
-    message: none
-      ? `${set}: no drive has a configuration that can be read`
-      : `${set}: its drives were used apart from each other; disconnect those that shall not count, then assemble again`,
+    message: isSplit
+      ? `${set}: ${why}; say which of them is right: plexus vinum assemble --from DRIVE`
+      : `${set}: no drive has a configuration that can be read`,
   })
 }

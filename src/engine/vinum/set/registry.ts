@@ -14,11 +14,11 @@ import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
 import { FreebsdSet } from '../freebsd/set.ts'
-import type { VolumeRecord } from '../model/model.ts'
+import { byUuid, type VolumeRecord } from '../model/model.ts'
 import { holderOf, type KeptConfiguration, type SetMemory } from './memory.ts'
 import { type SetOptions, VinumSet } from './vinum-set.ts'
 
-export interface RegistryOptions extends Pick<SetOptions, 'intentRegionBytes'> {
+export interface RegistryOptions extends Pick<SetOptions, 'intentRegionBytes' | 'witness'> {
   readonly memory: SetMemory | undefined
 }
 
@@ -40,10 +40,11 @@ export class SetRegistry {
 
   readonly #memory: SetMemory | undefined
 
-  constructor({ intentRegionBytes, memory }: RegistryOptions) {
+  constructor({ intentRegionBytes, memory, witness }: RegistryOptions) {
     this.#memory = memory
     this.#options = {
       intentRegionBytes,
+      witness,
       owed: new Map(),
       onFailed: (failed) => this.#failed(failed),
       nameFor: (set, volume) => this.#nameFor(set, volume),
@@ -128,6 +129,27 @@ export class SetRegistry {
     this.#add(set)
     this.#made.add(set.uuid)
     return set
+  }
+
+  /** The set that a device, or a drive by its name, belongs to. Throws `not-found`. */
+  driveNamed(name: string): { readonly set: VinumSet; readonly uuid: string } {
+    for (const set of this.native) {
+      for (const { uuid, consumer, model } of set.assembled ? [] : set.members.values()) {
+        if (consumer.provider.name === name || byUuid(model?.drives ?? [], uuid)?.name === name) {
+          return { set, uuid }
+        }
+      }
+      for (const [uuid, drive] of set.drives) {
+        if (drive.present && (drive.device === name || drive.record.name === name)) {
+          return { set, uuid }
+        }
+      }
+    }
+    throw new PlexusError('not-found', {
+      op: 'assemble',
+      subject: name,
+      message: `${name} is no drive of a set that is in operation or waits; plexus vinum ld shows the drives`,
+    })
   }
 
   // Devices.

@@ -12,15 +12,17 @@
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { SET_RETRY_MS } from '../../../base/limits.ts'
+import { SET_RETRY_MS, WITNESS_PROBE_MS } from '../../../base/limits.ts'
 import type { Logger } from '../../../base/log.ts'
+import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../geom/anchor.ts'
+import { type Base, baseOf, type Choice, type Chosen, choose } from '../../geom/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
-import { demoteSubdisks, loseDrives, returnDrives, withoutAbsent } from '../model/membership.ts'
+import { demoteSubdisks, loseDrives, returnDrives } from '../model/membership.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -31,23 +33,25 @@ import {
 import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
-import { loseDevice, openMember, returnMember, tellFailed, tellIncomplete } from './arrivals.ts'
-import { type Change, ConfigStore, type StoreStart } from './config-store.ts'
+import {
+  loseDevice,
+  openMember,
+  returnMember,
+  tellAssembled,
+  tellFailed,
+  tellIncomplete,
+  tellWitnessLost,
+  witherError,
+} from './arrivals.ts'
+import { type Change, ConfigStore, type Voter } from './config-store.ts'
 import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
 import { type Member, reacquireAccess, SetDrive, settleLabel } from './drive.ts'
-import {
-  type Assembled,
-  chooseMember,
-  currentMembers,
-  describeChoice,
-  hopeless,
-  modelOf,
-  startAfter,
-} from './members.ts'
+import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
 import { SetObjects } from './objects.ts'
 import { fitDrives, sizeChanged } from './sizes.ts'
 import { noteError, noteRepair } from './trouble.ts'
+import { SetWitness, type WitnessStore } from './witness.ts'
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
@@ -55,6 +59,8 @@ export interface SetOptions {
   readonly nameFor: (set: VinumSet, volume: VolumeRecord) => string
   /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
   readonly intentRegionBytes: number | undefined
+  /** undefined: sets have no witness. */
+  readonly witness: WitnessStore | undefined
   /** Flushes that volumes of sets that have failed owe (VolumeIo.owed), by UUID: paid when they are assembled again. */
   readonly owed: Map<string, PlexusError>
 }
@@ -71,6 +77,7 @@ export class VinumSet implements Geom, VinumHost {
   #store: ConfigStore | undefined
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
+  #witness: SetWitness | undefined
   /** Devices that carry the label of one drive together. */
   readonly copies = new Copies(this)
   /** Why nothing can be committed any more. */
@@ -126,6 +133,11 @@ export class VinumSet implements Geom, VinumHost {
     return this.#drives
   }
 
+  /** Generations up to this one are never used: a drive has it, of a commit that failed. */
+  skipTo(generation: number): void {
+    this.#store?.skipTo(generation)
+  }
+
   /** The newest durable configuration. Only of an assembled set. */
   get model(): VinumModel {
     return defined(this.#store, 'the configuration of an assembled set').model
@@ -160,6 +172,7 @@ export class VinumSet implements Geom, VinumHost {
   async join(provider: Provider, anchor: Anchor): Promise<boolean> {
     const member = await openMember(this, provider, anchor)
     if (!member) return false
+    await this.#openWitness()
     if (this.#store) await returnMember(this, member)
     else {
       this.members.set(member.uuid, member)
@@ -168,35 +181,61 @@ export class VinumSet implements Geom, VinumHost {
     return true
   }
 
-  /** Assembles as soon as the quorum allows it, and everything is there or is known not to come. */
+  /** Assembles when everything is there that will come, copies of drives too, and the quorum allows it. */
   async tryAssemble(): Promise<void> {
-    // A copy of a drive may still come.
     if (this.#store || !this.topology.complete) return
-    const choice = chooseMember(this.members)
-    if (choice.kind === 'complete') {
-      await this.#assemble(modelOf(this.members, choice), choice)
-    } else this.#said = tellIncomplete(this, choice, this.#said)
+    const choice = this.#choice
+    if (choice.kind === 'serve') await this.#assemble(choice)
+    else this.#said = tellIncomplete(this, choice, this.#said)
   }
 
   /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
   async assembleByForce(): Promise<void> {
     assert(!this.#store, 'only a set that gathers is assembled')
-    const choice = chooseMember(this.members)
-    if (choice.kind === 'none' || choice.kind === 'split') throw hopeless(choice, this.name)
-    const model = modelOf(this.members, choice)
-    await this.#assemble(model, choice)
+    const choice = this.#choice
+    if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
+      throw hopeless(choice, this.name, this.describeIncomplete())
+    }
+    await this.#assemble(
+      choice,
+      choice.kind === 'serve' ? undefined : newUuid(this.topology.random),
+    )
+  }
+
+  /**
+   * An operator's word that the set is right as this drive has it, whatever the others have: they are filled from it.
+   * Where the set runs from that drive already, drives that were used apart from it come back that way.
+   */
+  async assembleFrom(uuid: string): Promise<void> {
+    if (!this.#store) {
+      const member = defined(this.members.get(uuid), 'the drive that the operator has named')
+      const choice = choose([copyOf(member)])
+      if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
+        throw hopeless({ kind: 'none' }, this.name, '')
+      }
+      await this.#assemble(choice, newUuid(this.topology.random))
+    }
+    for (const member of [...this.members.values()]) {
+      if (!this.#drives.has(member.uuid) || !reacquireAccess(member)) continue
+      this.members.delete(member.uuid)
+      await returnMember(this, member, { isWord: true })
+    }
+  }
+
+  get #choice(): Choice {
+    const copies = [...this.members.values()].map(copyOf)
+    return choose([...copies, ...(this.#witness?.copies ?? [])])
   }
 
   /** In words, why it is not assembled. */
   describeIncomplete(): string {
-    return describeChoice(chooseMember(this.members), this.members)
+    return describeChoice(this.#choice, this.members)
   }
 
-  async #assemble(chosen: VinumModel, choice: Assembled): Promise<void> {
-    const current = currentMembers(this.members, choice, chosen)
-    const settled = choice.kind === 'complete' && choice.settled
-    // By force: who is missing has no vote from here on, or nothing could ever be committed.
-    const start = choice.kind === 'incomplete' ? withoutAbsent(chosen, current) : chosen
+  /** `newLine`: by an operator's word. */
+  async #assemble(choice: Chosen, newLine?: string): Promise<void> {
+    const { current, nextGeneration } = choice
+    const chosen = defined(modelOf(this.members, choice.commit), 'the model of a chosen member')
     // Somebody else may have one by now.
     const here = [...this.members.values()].filter(
       (member) => reacquireAccess(member) || this.closeSoon(member.consumer),
@@ -210,13 +249,13 @@ export class VinumSet implements Geom, VinumHost {
       if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
       else late.push(member)
     }
-    this.#openStore(start, startAfter(choice, here))
+    this.#openStore(chosen, baseOf(choice, newLine), nextGeneration)
     this.#objects = new SetObjects(this)
-    await this.#objects.loadMaps(start)
-    // Who is missing is out of service durably before anything is served.
+    await this.#objects.loadMaps(chosen)
+    // Who is missing is out of service durably before anything is served. There is a commit in any case, so that a copy
+    // of a drive from before is older from now on (geom/anchor-quorum.ts, rule S).
     await this.commit((model) => {
-      // What a crash has cut off is committed again before it counts (geom/anchor-quorum.ts, rule S).
-      const next = settled ? model : { ...model }
+      const next = { ...model }
       const present = [...this.#drives.values()].filter((drive) => drive.present)
       const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
       return returnDrives(this.withLosses(next), devices)
@@ -227,40 +266,71 @@ export class VinumSet implements Geom, VinumHost {
     if (this.#failure) throw this.#failure
     this.objects.startJobs(this.model)
     await fitDrives(this)
+    await this.probeWitness()
     this.#assembledMs = this.clock.nowMs()
-    this.topology.events.emit(
-      'info',
-      'set-assembled',
-      this.name,
-      `${this.name} is assembled: ${this.model.volumes.length} volumes on ${this.model.drives.length} drives`,
-    )
+    tellAssembled(this)
   }
 
-  #openStore(model: VinumModel, start: StoreStart = { nextGeneration: 1 }): void {
+  #openStore(model: VinumModel, base: Base, nextGeneration: number): void {
     this.#store = new ConfigStore({
       model,
-      ...start,
-      label: (uuid) => {
-        const drive = this.#drives.get(uuid)
-        return drive?.present ? drive.label : undefined
-      },
+      base,
+      nextGeneration,
+      voter: (uuid) => this.#voter(uuid),
+      witness: () => (this.#witness?.failure ? undefined : this.#witness?.id),
       loseDrives,
+      loseWitness: (error) => tellWitnessLost(this, error),
       onCommit: (next, failed) => this.#committed(next, failed),
     })
+  }
+
+  #voter(uuid: string): Voter | undefined {
+    if (uuid === this.#witness?.id) return this.#witness.failure ? undefined : this.#witness
+    const drive = this.#drives.get(uuid)
+    return drive?.present ? drive.label : undefined
+  }
+
+  async #openWitness(): Promise<void> {
+    const { witness } = this.options
+    if (witness) this.#witness ??= await SetWitness.open(witness, this.uuid, this.topology.random)
+  }
+
+  /**
+   * Looks, now and then, whether the witness can be written, before it is needed. One that comes back votes from the next
+   * commit on, which is made.
+   */
+  async probeWitness(): Promise<void> {
+    const witness = this.#witness
+    if (!witness || !this.#store || this.#failure) return
+    this.clock.after(WITNESS_PROBE_MS, () => {
+      this.probeWitness().catch((error: unknown) => {
+        this.log.error({ err: error }, 'the witness could not be looked at')
+      })
+    })
+    const had = witness.failure
+    try {
+      await witness.probe()
+      if (had) await this.commit((model) => ({ ...model }))
+    } catch (error) {
+      if (!(error instanceof PlexusError)) throw error
+      if (!had) tellWitnessLost(this, error)
+      if (this.model.witness !== undefined) await this.commit((model) => ({ ...model }))
+    }
   }
 
   /** A new set, for the first drive that a verb labels. */
   begin(): void {
     assert(!this.#store && this.members.size === 0, 'a new set has nothing')
-    this.#openStore(emptyModel(this.uuid))
+    const { uuid: line } = this
+    const base = { line, ancestors: [], before: [], follows: undefined, relied: undefined }
+    this.#openStore(emptyModel(this.uuid), base, 1)
     this.#objects = new SetObjects(this)
     this.#assembledMs = this.clock.nowMs()
   }
 
   /** Geom: the provider below one of the drives serves no more. */
   async orphan(consumer: Consumer, reason: PlexusError): Promise<void> {
-    if (this.forget(consumer)) this.closeSoon(consumer)
-    await this.copies.leave(consumer)
+    this.spoil(consumer)
     for (const drive of this.#drives.values()) {
       if (drive.consumer === consumer) await loseDevice(this, drive, reason)
     }
@@ -269,7 +339,7 @@ export class VinumSet implements Geom, VinumHost {
   /** Geom: somebody writes on a former drive, which is not opened here any more: to clear its label, or to use it. */
   spoil(consumer: Consumer): void {
     if (this.forget(consumer)) this.closeSoon(consumer)
-    void this.copies.leave(consumer)
+    this.copies.leave(consumer)
   }
 
   /** Geom: a member that waits for others, or a former drive, may be used otherwise. */
@@ -302,13 +372,14 @@ export class VinumSet implements Geom, VinumHost {
 
   /**
    * Queues a change of the configuration; resolves to it when it is durable and known to all running objects.
-   * Only states and cursors may change here: what changes the shape calls `objects.reshape` after it.
+   * Only states and cursors may change here: what changes the shape calls `objects.reshape` after it. `keepsRoom`: see
+   * ConfigStore.
    */
-  async commit(change: Change): Promise<VinumModel> {
+  async commit(change: Change, options?: { readonly keepsRoom: boolean }): Promise<VinumModel> {
     if (this.#failure) throw this.#failure
     const store = defined(this.#store, 'the configuration of an assembled set')
     try {
-      return await store.commit(change)
+      return await store.commit(change, options)
     } catch (error) {
       if (error instanceof PlexusError && error.op === 'commit' && error.kind === 'io') {
         this.#fail(error)
@@ -341,6 +412,10 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Labels a new drive; it takes part from the commit of the plan that makes it. */
   async label({ record, candidate }: NewDrive): Promise<void> {
+    if (!this.#witness) {
+      await this.#openWitness()
+      await this.probeWitness()
+    }
     const drive = new SetDrive(record)
     await drive.format(this, this.topology.find(candidate.name))
     this.#drives.set(record.uuid, drive)
@@ -454,12 +529,4 @@ export class VinumSet implements Geom, VinumHost {
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
     await this.#objects?.abandonJobs()
   }
-}
-
-function witherError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'use',
-    subject: name,
-    message: `${name} is stopped; it is back when its drives are`,
-  })
 }

@@ -141,6 +141,7 @@ function leavePlaceholder(draft: Draft, subdisk: SubdiskRecord): void {
     blockBytes: draft.drive(subdisk.driveUuid)?.blockBytes ?? 512,
     dataStartBytes: 0,
     dataEndBytes: subdisk.sizeBytes,
+    last: undefined,
   }
   draft.addPlaceholder(drive)
   draft.addSubdisk({

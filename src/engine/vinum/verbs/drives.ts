@@ -96,6 +96,7 @@ export function newDrive(draft: Draft, device: string, choice: DriveChoice): Dri
     blockBytes: candidate.blockBytes,
     dataStartBytes: layout.dataStartBytes,
     dataEndBytes: layout.dataEndBytes,
+    last: undefined,
   }
   draft.addDrive({ candidate, record })
   const found = candidate.contents === '' ? 'blank' : `overwrites ${candidate.contents}`

@@ -193,10 +193,39 @@ export const VOLUME_REPLACE: PlanningVerb = {
       draft.fail('invalid', target, `drive ${old.name} cannot take its own place; name another one`)
     }
     checkNotCarrying(draft, volume, drive)
+    if (!flag(parameters, 'force')) checkRightDrive(draft, volume, old, leaving)
     for (const subdisk of leaving) replaceSubdisk(draft, subdisk, old, drive)
     releaseDrive(draft, old)
     return draft.finish()
   },
+}
+
+/**
+ * Throws when the drive is healthy and another one of the volume is not: that one was meant, or the healthy one has the
+ * only copy of something, and a read error on it while it is copied would lose that.
+ */
+function checkRightDrive(
+  draft: Draft,
+  volume: VolumeRecord,
+  old: DriveRecord,
+  leaving: readonly SubdiskRecord[],
+): void {
+  if (!leaving.every((one) => isGood(draft, one, old))) return
+  const others = draft.plexesOf(volume).flatMap((plex) => draft.subdisksOf(plex))
+  const bad = others
+    .map(({ driveUuid }) => draft.drive(driveUuid))
+    .find((drive) => drive && (drive.state !== 'up' || !draft.isPresent(drive.uuid)))
+  if (!bad) return
+  draft.fail(
+    'in-use',
+    old.name,
+    `drive ${old.name} is healthy, and ${bad.name} is missing: while ${old.name} is read to be copied, an error on it would lose ` +
+      `data. Replace ${bad.name} first (plexus volume replace ${volume.name} ${bad.name} NEW-DEVICE), or repeat with --force`,
+  )
+}
+
+function isGood(draft: Draft, subdisk: SubdiskRecord, { uuid, state }: DriveRecord): boolean {
+  return subdisk.state === 'up' && state === 'up' && draft.isPresent(uuid)
 }
 
 /** A new disk in the bay of a drive that is gone has its name: the drive that leaves gives it up. */
@@ -214,8 +243,7 @@ function replaceSubdisk(
   old: DriveRecord,
   drive: DriveRecord,
 ): void {
-  const good = subdisk.state === 'up' && old.state === 'up' && draft.isPresent(old.uuid)
-  if (good) moveTo(draft, subdisk, drive)
+  if (isGood(draft, subdisk, old)) moveTo(draft, subdisk, drive)
   else rebuildOn(draft, subdisk, drive)
 }
 

@@ -396,7 +396,7 @@ t.test('ragged mirror: each part is read and written where it is in service', as
   t.test('a part that nobody has fails, the others serve', async (t) => {
     setState(subdisk(1, 0), 'stale')
     host.refuse = lastCopy
-    t.match(await send(volume, { op: 'read', data: back }), { kind: 'io' })
+    t.match(await send(volume, { op: 'read', data: back }), { kind: 'gone' })
     t.match(await send(volume, { op: 'write', data }), { kind: 'io' })
     t.equal(await send(volume, { op: 'read', offset: 1024, data: Buffer.alloc(1024) }), undefined)
     t.equal(volume.locks.size, 0)
@@ -766,9 +766,9 @@ t.test('pause holds new requests, waits for those below, and lets the form chang
 
 t.test('a mirror without plexes, or with a hole, fails cleanly', async (t) => {
   const { volume } = build({ plexes: 0 })
-  t.match(await send(volume, { op: 'read', data: Buffer.alloc(512) }), { kind: 'io' })
+  t.match(await send(volume, { op: 'read', data: Buffer.alloc(512) }), { kind: 'gone' })
   t.match(await send(volume, { op: 'write', data: Buffer.alloc(512) }), {
-    kind: 'io',
+    kind: 'gone',
     message: /no plex can write 512 bytes at offset 0/,
   })
   t.equal(volume.active, 0)

@@ -64,7 +64,7 @@ t.test('codec', async (t) => {
     const model = buildModel({ drives: ['d1:64MiB'], volumes: { v: ['concat d1'] } })
     t.equal(
       encodeModel(model).toString(),
-      `{"format":1,"setUuid":"${uuidOf('set')}","generation":1,"votersBefore":[],"drives":[{"uuid":"${uuidOf('d1')}",` +
+      `{"format":2,"setUuid":"${uuidOf('set')}","generation":1,"line":"${uuidOf('set')}","ancestors":[],"votersBefore":[],"drives":[{"uuid":"${uuidOf('d1')}",` +
         `"name":"d1","state":"up","device":"d1","mediaBytes":67108864,"blockBytes":512,"dataStartBytes":${drive(model, 'd1').dataStartBytes},` +
         `"dataEndBytes":${drive(model, 'd1').dataEndBytes}}],"subdisks":[{"uuid":"${uuidOf('v.p0.s0')}","name":"v.p0.s0",` +
         `"driveUuid":"${uuidOf('d1')}","plexUuid":"${uuidOf('v.p0')}","sizeBytes":4194304,` +
@@ -76,15 +76,15 @@ t.test('codec', async (t) => {
   })
 
   t.test('a key that this format does not know may be ignored', async (t) => {
-    const text = encodeModel(base).toString().replace('{"format":1', '{"colour":"red","format":1')
+    const text = encodeModel(base).toString().replace('{"format":2', '{"colour":"red","format":2')
     t.strictSame(encodeModel(decodeModel(Buffer.from(text))), encodeModel(base))
   })
 
   t.test('a higher format is refused as one', async (t) => {
-    const text = encodeModel(base).toString().replace('"format":1', '"format":2')
+    const text = encodeModel(base).toString().replace('"format":2', '"format":3')
     const error = kindOf(() => decodeModel(Buffer.from(text)))
     t.equal(error.kind, 'unsupported')
-    t.match(error.message, /format 2.*newer Plexus/)
+    t.match(error.message, /format 3.*newer Plexus/)
   })
 
   t.test('what is not a model', async (t) => {
@@ -151,7 +151,7 @@ t.test('soundness', async (t) => {
 
   const rows: [string, VinumModel, RegExp][] = [
     ['set', { ...base, setUuid: 'x' }, /setUuid: "x" is not a UUID/],
-    ['voters', { ...base, votersBefore: ['d1'] }, /votersBefore: "d1" is not a UUID/],
+    ['voters', { ...base, votersBefore: [['d1']] }, /votersBefore: "d1" is not a UUID/],
     ['uuid', edit(base, 'd1', { uuid: 'ABC' }), /drive d1, uuid: "ABC" is not a UUID/],
     [
       'uuid twice',

@@ -1,25 +1,32 @@
 /** The queue of commits: what shares one, who is written in which order, what a failure means. vinum/set/config-store.ts. */
 import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
-import type { AnchoredDevice } from '../../../../src/engine/geom/anchored-device.ts'
-import { decodeModel } from '../../../../src/engine/vinum/model/codec.ts'
+import type { Base } from '../../../../src/engine/geom/anchor-quorum.ts'
+import { decodeModel, encodeModel, stateRoomOf } from '../../../../src/engine/vinum/model/codec.ts'
 import { loseDrives } from '../../../../src/engine/vinum/model/membership.ts'
 import type { DriveRecord, VinumModel } from '../../../../src/engine/vinum/model/model.ts'
 import { votersOf } from '../../../../src/engine/vinum/model/model.ts'
-import { ConfigStore } from '../../../../src/engine/vinum/set/config-store.ts'
+import {
+  ConfigStore,
+  type ConfigStoreOptions,
+  type Voter,
+} from '../../../../src/engine/vinum/set/config-store.ts'
 import { failureOf } from '../../../support/failure.ts'
 import { buildModel, uuidOf } from '../../../support/vinum-model.ts'
 
 const NAMES = ['d1', 'd2', 'd3', 'd4'] as const
 
 /** A store over labels that only write down what they are given. */
-function bench(drives: readonly string[] = ['d1', 'd2', 'd3'], nextGeneration = 2) {
+function bench(
+  drives: readonly string[] = ['d1', 'd2', 'd3'],
+  more: Partial<ConfigStoreOptions> = {},
+) {
   const model = buildModel({ drives: drives.map((name) => `${name}:64MiB`), volumes: {} })
   const writes: { name: string; generation: number; model: VinumModel }[] = []
   const faults = new Map<string, PlexusError>()
   const commits: { model: VinumModel; failed: string[] }[] = []
   let gate: Promise<void> | undefined
-  const label = (uuid: string): AnchoredDevice | undefined => {
+  const voter = (uuid: string): Voter | undefined => {
     const name = NAMES.find((one) => uuidOf(one) === uuid)
     if (!name) return undefined
     const repeat = async (): Promise<void> => {}
@@ -31,19 +38,23 @@ function bench(drives: readonly string[] = ['d1', 'd2', 'd3'], nextGeneration = 
     }
     const payloadRoom = rooms.get(name) ?? Number.POSITIVE_INFINITY
     const device = { path: `/dev/${name}` }
-    return { commit, repeat, payloadRoom, device } as unknown as AnchoredDevice
+    return { commit, repeat, payloadRoom, device }
   }
   const rooms = new Map<string, number>()
   const store = new ConfigStore({
     model,
-    nextGeneration,
-    label,
+    nextGeneration: 2,
+    base: baseOf(drives),
+    voter,
+    witness: () => undefined,
+    loseWitness: () => {},
     loseDrives,
     onCommit: (next, failed) =>
       commits.push({
         model: next,
         failed: NAMES.filter((name) => failed.has(uuidOf(name))),
       }),
+    ...more,
   })
   return {
     store,
@@ -68,6 +79,20 @@ function bench(drives: readonly string[] = ['d1', 'd2', 'd3'], nextGeneration = 
       }
     },
   }
+}
+
+function baseOf(drives: readonly string[]): Base {
+  const id = { line: uuidOf('set'), generation: 1, payloadCrc: 1 }
+  const before = drives.length > 0 ? [drives.map(uuidOf)] : []
+  return { line: id.line, ancestors: [], before, follows: id, relied: id }
+}
+
+const anyVoter = {
+  generation: 0,
+  device: { path: '/dev/any' },
+  payloadRoom: Number.POSITIVE_INFINITY,
+  commit: async () => {},
+  repeat: async () => {},
 }
 
 /** A change that can be seen: the device name of a drive. */
@@ -118,7 +143,7 @@ t.test(
       ['d1 2', 'd2 2', 'd3 2', 'd1 3', 'd2 3', 'd3 3'],
     )
     t.strictSame([deviceOf(store.model, 'd1'), deviceOf(store.model, 'd3')], ['c', 'd'])
-    t.strictSame(store.model.votersBefore, votersOf(store.model))
+    t.strictSame(store.model.votersBefore, [votersOf(store.model)])
   },
 )
 
@@ -153,7 +178,8 @@ t.test('a drive that fails is down in the same commit, under another generation'
     writes.map(({ name, generation }) => `${name} ${generation}`),
     ['d1 2', 'd3 2', 'd1 3', 'd3 3'],
   )
-  t.strictSame(store.model.votersBefore.length, 3, 'those that voted before all tries')
+  t.equal(store.model.votersBefore[0]?.length, 3, 'those that voted before all tries')
+  t.equal(store.model.drives[1]?.last?.generation, 1, 'what it had when it went')
 })
 
 t.test('half is enough, less is not; a generation is never used again', async (t) => {
@@ -181,36 +207,30 @@ t.test('half is enough, less is not; a generation is never used again', async (t
 })
 
 t.test('generations begin above all that was seen', async (t) => {
-  const { store } = bench(undefined, 70)
+  const { store } = bench(undefined, { nextGeneration: 70 })
   await store.commit(mark('d1', 'a'))
   t.equal(store.model.generation, 70)
 })
 
-t.test(
-  'a drive that leaves is a witness: written first, with a model that has it no more',
-  async (t) => {
-    const { store, writes, fail } = bench(['d1', 'd2'])
-    await store.commit(drop('d1'))
-    t.strictSame(
-      writes.map(({ name }) => name),
-      ['d1', 'd2'],
-    )
-    t.strictSame(
-      writes[0]?.model.drives.map(({ name }) => name),
-      ['d2'],
-    )
-    t.strictSame(store.model.votersBefore, [uuidOf('d1'), uuidOf('d2')])
+t.test('a drive that leaves is written, too, with a model that has it no more', async (t) => {
+  const { store, writes, fail } = bench(['d1', 'd2'])
+  await store.commit(drop('d1'))
+  t.strictSame(writes.map(({ name }) => name).sort(), ['d1', 'd2'])
+  t.strictSame(
+    writes[0]?.model.drives.map(({ name }) => name),
+    ['d2'],
+  )
+  t.strictSame(store.model.votersBefore, [[uuidOf('d1'), uuidOf('d2')]])
 
-    const away = bench(['d1', 'd2', 'd3'])
-    away.fail('d1')
-    await away.store.commit(drop('d1'))
-    t.strictSame(votersOf(away.store.model), [uuidOf('d2'), uuidOf('d3')], 'it may be gone')
-    t.equal(away.commits[0]?.failed.length, 0)
-    fail('d2')
-  },
-)
+  const away = bench(['d1', 'd2', 'd3'])
+  away.fail('d1')
+  await away.store.commit(drop('d1'))
+  t.strictSame(votersOf(away.store.model), [uuidOf('d2'), uuidOf('d3')], 'it may be gone')
+  t.equal(away.commits[0]?.failed.length, 0)
+  fail('d2')
+})
 
-t.test('drives that join are written after the others count', async (t) => {
+t.test('drives that join carry the commit that names them', async (t) => {
   const { store, writes, fail } = bench(['d1', 'd2'])
   await store.commit(add('d3'))
   t.strictSame(
@@ -222,15 +242,14 @@ t.test('drives that join are written after the others count', async (t) => {
   await store.commit(add('d4'))
   const d4 = store.model.drives.find(({ name }) => name === 'd4')
   t.equal(d4?.state, 'down', 'one that cannot be written is none')
+})
 
-  const lost = bench(['d1', 'd2', 'd3'])
-  lost.fail('d1')
-  lost.fail('d2')
-  await failureOf(lost.store.commit(add('d4')))
-  t.notOk(
-    lost.writes.some(({ name }) => name === 'd4'),
-    'without a quorum nobody joins',
-  )
+t.test('what cannot count is not written at all', async (t) => {
+  const there = new Set(['d3'].map(uuidOf))
+  const voter = (uuid: string) => (there.has(uuid) ? anyVoter : undefined)
+  const { store, commits } = bench(undefined, { voter })
+  t.match(await failureOf(store.commit(mark('d3', 'a'))), { kind: 'io', message: /1 of 3 drives/ })
+  t.strictSame([commits.length, anyVoter.generation], [0, 0])
 })
 
 t.test('what does not fit on every drive is written on none, and the set lives on', async (t) => {
@@ -247,24 +266,74 @@ t.test('what does not fit on every drive is written on none, and the set lives o
   t.equal(votersOf(store.model).length, 3)
 })
 
-t.test('after a cut-off commit the first one must reach half of those before, too', async (t) => {
-  const base = bench()
-  const model = base.store.model
-  const options = {
-    model,
-    nextGeneration: 9,
-    cutOff: { oldVoters: [uuidOf('d4'), uuidOf('x'), uuidOf('y')] },
-    label: () =>
-      ({
-        commit: async () => {},
-        repeat: async () => {},
-        payloadRoom: 1e9,
-      }) as unknown as AnchoredDevice,
-    loseDrives,
-    onCommit: () => {},
+t.test('verbs leave room for the changes of state that may follow', async (t) => {
+  const { store, rooms } = bench()
+  const { model } = store
+  for (const name of NAMES) rooms.set(name, encodeModel(model).length + stateRoomOf(model))
+  t.match(await failureOf(store.commit(mark('d1', 'a longer name'), { keepsRoom: true })), {
+    kind: 'no-space',
+  })
+  await store.commit(mark('d1', 'a longer name'))
+  const two = bench(['d1', 'd2'])
+  for (const name of NAMES) two.rooms.set(name, encodeModel(two.store.model).length + 300)
+  two.fail('d2')
+  await two.store.commit(mark('d1', 'b'))
+  t.strictSame(votersOf(two.store.model), [uuidOf('d1')], 'the loss of a drive fits')
+})
+
+t.test(
+  'until a commit counts, half of all that voted since the last one that did must have it',
+  async (t) => {
+    const base = (before: readonly (readonly string[])[]) => ({
+      base: { ...baseOf([]), before: before.map((names) => names.map(uuidOf)) },
+    })
+    const refused = bench(
+      undefined,
+      base([
+        ['d4', 'x', 'y'],
+        ['d1', 'd2', 'd3'],
+      ]),
+    )
+    t.match(await failureOf(refused.store.commit((one) => ({ ...one }))), { kind: 'io' })
+    const { store } = bench(
+      undefined,
+      base([
+        ['d1', 'x'],
+        ['d1', 'd2', 'd3'],
+      ]),
+    )
+    const next = await store.commit((one) => ({ ...one }))
+    t.equal(next.votersBefore.length, 2, 'and it says so')
+    await store.commit((one) => ({ ...one }))
+    t.strictSame(store.model.votersBefore, [votersOf(next)], 'this one is relied upon')
+  },
+)
+
+t.test('a set of an even number of drives has a witness while it can be written', async (t) => {
+  const uuid = uuidOf('witness')
+  let isGood = true
+  const losses: string[] = []
+  const witness: Voter = {
+    ...anyVoter,
+    commit: async () => {
+      if (!isGood) throw new PlexusError('io', { op: 'write', subject: 'w', message: 'read-only' })
+    },
   }
-  t.match(await failureOf(new ConfigStore(options).commit((one) => ({ ...one }))), { kind: 'io' })
-  const cutOff = { oldVoters: [uuidOf('d1'), uuidOf('x')], members: [] }
-  const next = await new ConfigStore({ ...options, cutOff }).commit((one) => ({ ...one }))
-  t.equal(next.generation, 9)
+  const options = {
+    witness: () => (losses.length > 0 ? undefined : uuid),
+    loseWitness: (error: PlexusError) => losses.push(error.message),
+    voter: (one: string) => (one === uuid ? witness : anyVoter),
+  }
+  const { store, commits } = bench(['d1', 'd2'], options)
+  await store.commit(mark('d1', 'a'))
+  t.equal(store.model.witness, uuid)
+  await store.commit(add('d3'))
+  t.equal(store.model.witness, undefined, 'three drives have a majority among themselves')
+  await store.commit(drop('d3'))
+  isGood = false
+  await store.commit(mark('d1', 'b'))
+  t.equal(store.model.witness, undefined, 'it leaves by the same commit')
+  t.strictSame(losses, ['read-only'])
+  t.strictSame(commits.at(-1)?.failed, [], 'no drive has failed')
+  t.equal(deviceOf(store.model, 'd1'), 'b')
 })

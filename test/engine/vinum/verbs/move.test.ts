@@ -124,6 +124,20 @@ t.test('replace: a good drive is copied, a missing one is rebuilt', async (t) =>
   )
 })
 
+t.test('a healthy drive is not replaced while another one of the volume is missing', async (t) => {
+  const bench = settled()
+  const healthy = { name: 'r', oldDrive: 'd4', newDevice: 'd7' }
+  bench.lose('d3')
+  t.match(
+    bench.refusal('volume replace', healthy),
+    /^in-use: drive d4 is healthy, and d3 is missing: .*volume replace r d3 NEW-DEVICE.*--force/,
+  )
+  const plan = bench.plan('volume replace', { ...healthy, force: true })
+  t.ok(stepsOf(plan).includes('start job move on r.p0.s1'))
+  bench.run('volume replace', { name: 'r', oldDrive: 'd3', newDevice: 'd7' })
+  t.ok(bench.jobs().includes('rebuild on r.p0'))
+})
+
 t.test('replacements that cannot be', async (t) => {
   const bench = settled()
   const refusal = (name: string, oldDrive: string, newDevice: string) =>
