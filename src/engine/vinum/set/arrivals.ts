@@ -212,6 +212,6 @@ export function witherError(name: string): PlexusError {
   return new PlexusError('gone', {
     op: 'use',
     subject: name,
-    message: `${name} is taken apart; it is back when its drives are`,
+    message: `${name} is stopped; it is back when its drives are`,
   })
 }
