@@ -11,6 +11,7 @@ import type { VerbParameters } from '../../engine/geom/types.ts'
 import type { SessionInfo } from '../../target/iscsi/session.ts'
 import type { Config } from '../config.ts'
 import type { SlotReport } from '../device-slots.ts'
+import type { KeptSets } from '../kept-sets.ts'
 import type { Plan } from '../reconcile.ts'
 import type { UnitReport } from '../unit-slots.ts'
 
@@ -30,6 +31,8 @@ export interface ControlContext {
   units(): readonly UnitReport[]
   /** All sessions that are logged in, discovery included. */
   sessions(): readonly SessionInfo[]
+  /** What this machine remembers of its sets of drives. */
+  readonly keptSets: Pick<KeptSets, 'known' | 'exportedAs' | 'forget'>
   /** What peers hold of the target's memory and places. */
   targetLoad(): TargetLoad
   /**
