@@ -54,6 +54,18 @@ export const WAIT: VerbSpec = {
   readOnly: true,
 }
 
+/** What this machine remembers of its sets is the daemon's (daemon/kept-sets.ts). */
+export const VINUM_FORGET: VerbSpec = {
+  noun: 'vinum',
+  name: 'forget',
+  summary: 'give up a set of which no drive is here: its names are free then',
+  arguments: [{ name: 'name', kind: 'set', summary: 'the set, or a volume that LUNs have led to' }],
+  options: [],
+  readOnly: false,
+  destructive: true,
+  dryRun: true,
+}
+
 /** For completion: asked by `plexus __complete`, shown nowhere. */
 export const NAMES: VerbSpec = {
   noun: '',
@@ -283,6 +295,7 @@ export const DAEMON_VERB_SPECS: readonly VerbSpec[] = [
   LUN_LIST,
   SESSION_LIST,
   GEOM_LIST,
+  VINUM_FORGET,
 ]
 
 /** The name of a method on the wire. */

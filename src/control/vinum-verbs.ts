@@ -288,16 +288,6 @@ export const VINUM_SPECS = {
     options: [],
     destructive: true,
   },
-  forget: {
-    ...changes,
-    name: 'forget',
-    summary: 'give up a set of which no drive is here: its names are free then',
-    arguments: [
-      { name: 'name', kind: 'set', summary: 'the set, or a volume that LUNs have led to' },
-    ],
-    options: [],
-    destructive: true,
-  },
   assemble: {
     ...changes,
     name: 'assemble',

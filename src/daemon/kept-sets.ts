@@ -116,6 +116,7 @@ export class KeptSets implements SetMemory {
     return this.#inTurn(() => this.#keep(model, drives))
   }
 
+  /** The set will not come back, or what LUNs of this name have led to. Their names are free then. */
   forget(what: { readonly setUuid: string } | { readonly name: string }): Promise<void> {
     return this.#inTurn(async () => {
       if ('name' in what) await this.#release([what.name])

@@ -134,13 +134,14 @@ class Daemon {
       machine: machineId(),
     })
     const now = (): Date => new Date()
+    const keptSets = new KeptSets({ dir: config.stateDir, identities, log, now })
     const topology = createEngine({
       pool,
       clock: realClock,
       random: systemRandom,
       log: log.child({ part: 'engine' }),
       now,
-      memory: new KeptSets({ dir: config.stateDir, identities, log, now }),
+      memory: keptSets,
       witness: new WitnessFiles(config.stateDir),
     })
     this.#appliance = new Appliance({
@@ -162,6 +163,7 @@ class Daemon {
       methods: controlMethods(topology),
       context: {
         topology,
+        keptSets,
         clock: realClock,
         log: log.child({ part: 'control' }),
         now,

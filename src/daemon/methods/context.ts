@@ -12,6 +12,7 @@ import type { SessionInfo } from '../../target/iscsi/session.ts'
 import type { Config, TargetConfig } from '../config.ts'
 import type { DeviceFacts } from '../device-memory.ts'
 import type { SlotReport } from '../device-slots.ts'
+import type { KeptSets } from '../kept-sets.ts'
 import type { Plan } from '../reconcile.ts'
 import type { UnitReport } from '../unit-slots.ts'
 
@@ -41,6 +42,8 @@ export interface ControlContext {
   limitJobs(bytesPerSecond: number | undefined): Promise<void>
   /** Initiators that are logged in to a target and to whom its mask shows a LUN. */
   initiatorsOf(target: TargetConfig, lun: number): readonly string[]
+  /** What this machine remembers of its sets of drives. */
+  readonly keptSets: Pick<KeptSets, 'known' | 'exportedAs' | 'forget'>
   /** What peers hold of the target's memory and places. */
   targetLoad(): TargetLoad
   /**

@@ -12,6 +12,7 @@ import { DEVICE_METHODS } from './devices.ts'
 import { INVENTORY_METHODS } from './inventory.ts'
 import { JOB_METHODS } from './jobs.ts'
 import { LABEL_METHODS } from './labels.ts'
+import { SET_METHODS } from './sets.ts'
 import { STATUS_METHODS } from './status.ts'
 
 /** A class's verb as a method: its answer is an object, whatever it is. */
@@ -34,6 +35,7 @@ export function controlMethods(topology: Topology): readonly Method[] {
     ...LABEL_METHODS,
     ...JOB_METHODS,
     ...CONFIG_METHODS,
+    ...SET_METHODS,
     ...topology.classes.flatMap(({ verbs }) => verbs.map(verbMethod)),
   ]
   const names = new Set(methods.map(({ spec }) => methodName(spec)))

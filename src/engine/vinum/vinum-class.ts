@@ -17,7 +17,7 @@ import { prepareConversion, writeConversion } from './freebsd/conversion.ts'
 import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
 import { emptyModel, type VinumModel } from './model/model.ts'
-import { address, objectsOf, setName, shownNames, withBareNames, withShownNames } from './naming.ts'
+import { address, objectsOf, shownNames, withBareNames, withShownNames } from './naming.ts'
 import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
@@ -55,10 +55,6 @@ class VinumClass implements GeomClass {
       {
         spec: VINUM_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
-      },
-      {
-        spec: VINUM_SPECS.forget,
-        run: inTurn((parameters) => this.#forget(parameters, options)),
       },
       {
         spec: VINUM_SPECS.convert,
@@ -275,29 +271,6 @@ class VinumClass implements GeomClass {
       ? []
       : waiting.map((set) => `${set.name} still waits: ${set.describeIncomplete()}`)
     return { dryRun, steps, warnings, jobs: [] }
-  }
-
-  /** `vinum forget`: a set that is not here, or what LUNs of a name have led to, will not come back. */
-  async #forget(parameters: VerbParameters, { memory }: RegistryOptions): Promise<PlanReport> {
-    const name = String(parameters['name'])
-    const dryRun = parameters['dryRun'] === true
-    const kept = this.#sets.known.find(({ model }) => setName(model.setUuid) === name)
-    const holder = this.#sets.exportedAs(name)
-    const refuse = (kind: 'in-use' | 'not-found', message: string): PlexusError =>
-      new PlexusError(kind, { op: 'forget', subject: name, message })
-    if (this.#sets.native.some((set) => set.name === name)) {
-      throw refuse('in-use', `${name} is here, or drives of it are; plexus vinum ld shows them`)
-    }
-    if (!kept && (holder === undefined || this.#sets.isServed(holder))) {
-      throw refuse('not-found', `no set that is away is named "${name}"; plexus status shows them`)
-    }
-    const what = kept ? { setUuid: kept.model.setUuid } : { name }
-    if (!dryRun) await memory?.forget(what)
-    const volumes = kept?.model.volumes.map((one) => one.name).join(', ') ?? name
-    const steps = [
-      { text: `forget ${name}: the names of ${volumes || 'no volume'} are free`, object: name },
-    ]
-    return { dryRun, steps, warnings: [], jobs: [] }
   }
 
   #assembledNames(): readonly string[] {

@@ -23,8 +23,6 @@ export interface SetMemory {
   history(setUuid: string): Promise<readonly KeptConfiguration[]>
   /** The volume (UUID) to which LUNs of this name have led. */
   exportedAs(name: string): string | undefined
-  /** The set will not come back, or what LUNs of this name have led to. Names are free then. */
-  forget(what: { readonly setUuid: string } | { readonly name: string }): Promise<void>
 }
 
 /** The volume (UUID) that a name belongs to: the one that LUNs have led to, else that of the set known longest. */

@@ -45,13 +45,6 @@ export function resolveNames(
   parameters: VerbParameters,
 ): readonly DriveRecord[] {
   checkDistinct(names, 'device', draft.op)
-  if (names.length === 0) {
-    draft.fail(
-      'invalid',
-      'devices',
-      `${draft.op}: no device was named; plexus device list shows them`,
-    )
-  }
   const choice = { wipeSignatures: flag(parameters, 'wipeSignatures') }
   const drives = names.map((name) => resolveDrive(draft, name, choice))
   checkDistinct(

@@ -12,7 +12,7 @@ import type {
   VinumModel,
   VolumeRecord,
 } from '../model/model.ts'
-import { setName } from '../naming.ts'
+import { objectsOf, setName } from '../naming.ts'
 
 export type ObjectType = 'volume' | 'plex' | 'subdisk' | 'drive'
 
@@ -32,21 +32,23 @@ const NAME_BYTES: Readonly<Record<ObjectType, number>> = {
 /** What the configuration text and a provider name can carry without quotes. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._+:@-]*$/
 
+const LISTS = { volume: 'volumes', plex: 'plexes', subdisk: 'subdisks', drive: 'drives' } as const
+const TYPES = Object.keys(LISTS) as ObjectType[]
+
 export function allNames(model: VinumModel): readonly string[] {
-  const { volumes, plexes, subdisks, drives } = model
-  return [...volumes, ...plexes, ...subdisks, ...drives].map((one) => one.name)
+  return objectsOf(model).map(({ name }) => name)
 }
 
 /** The object of a name, whatever its type, or undefined. */
 export function lookUp(model: VinumModel, name: string): FoundObject | undefined {
-  const volume = byName(model.volumes, name)
-  if (volume) return { type: 'volume', record: volume }
-  const plex = byName(model.plexes, name)
-  if (plex) return { type: 'plex', record: plex }
-  const subdisk = byName(model.subdisks, name)
-  if (subdisk) return { type: 'subdisk', record: subdisk }
-  const drive = byName(model.drives, name)
-  return drive && { type: 'drive', record: drive }
+  for (const type of TYPES) {
+    const record = byName<{ readonly uuid: string; readonly name: string }>(
+      model[LISTS[type]],
+      name,
+    )
+    if (record) return { type, record } as FoundObject
+  }
+  return undefined
 }
 
 /** As {@link lookUp}; throws `not-found` with the nearest name. */
@@ -71,20 +73,14 @@ export function findTyped<T extends ObjectType>(
 ): RecordOf<T> {
   const found = lookUp(model, name)
   if (found?.type === type) return found.record as RecordOf<T>
-  const lists = {
-    volume: model.volumes,
-    plex: model.plexes,
-    subdisk: model.subdisks,
-    drive: model.drives,
-  }
-  const names = lists[type].map((one) => one.name)
+  const known = model[LISTS[type]].map((one) => one.name)
   const fact = found
     ? `"${name}" is a ${found.type}, not a ${type}`
     : `there is no ${type} "${name}"`
   throw new PlexusError('not-found', {
     op,
     subject: name,
-    message: `${fact}${found ? '' : didYouMean(name, names)}; plexus vinum list shows all`,
+    message: `${fact}${found ? '' : didYouMean(name, known)}; plexus vinum list shows all`,
   })
 }
 
@@ -95,13 +91,14 @@ export function checkNewName(model: VinumModel, type: ObjectType, name: string, 
   }
   // Of another set, where there are several (naming.ts).
   const own = `${setName(model.setUuid)}/`
-  if (!NAME.test(name.startsWith(own) ? name.slice(own.length) : name)) {
+  const bare = name.startsWith(own) ? name.slice(own.length) : name
+  if (!NAME.test(bare)) {
     refuse(
       'invalid',
       `"${name}" cannot be the name of a ${type}; use letters, digits and . _ + : @ -, a letter or digit first`,
     )
   }
-  if (Buffer.byteLength(name) > NAME_BYTES[type]) {
+  if (Buffer.byteLength(bare) > NAME_BYTES[type]) {
     refuse(
       'invalid',
       `"${name}" is too long for a ${type}; a name has ${NAME_BYTES[type]} bytes at most`,

@@ -12,7 +12,7 @@ import { Draft } from './draft.ts'
 import { resolveDrive } from './drives.ts'
 import { checkFits, checkNotCarrying, volumeOf } from './growth.ts'
 import { findTyped, lookUp } from './lookup.ts'
-import { checkDistinct, flag, list, text } from './parameters.ts'
+import { flag, list, names, text } from './parameters.ts'
 
 export const MOVE: PlanningVerb = {
   spec: VINUM_SPECS.move,
@@ -28,16 +28,9 @@ export const MOVE: PlanningVerb = {
         `${target} is a ${found.type}, not a drive; name the drive first`,
       )
     }
-    const names = list(parameters, 'subdisks')
-    checkDistinct(names, 'subdisk', draft.op)
-    if (names.length === 0) {
-      draft.fail(
-        'invalid',
-        'subdisks',
-        'vinum move: no subdisk was named; plexus vinum ls shows them',
-      )
-    }
-    const subdisks = names.map((name) => findTyped(draft.model, 'subdisk', name, draft.op))
+    const subdisks = names(parameters, 'subdisks', 'subdisk', draft.op).map((name) =>
+      findTyped(draft.model, 'subdisk', name, draft.op),
+    )
     const drive = resolveDrive(draft, target, {
       wipeSignatures: flag(parameters, 'wipeSignatures'),
     })

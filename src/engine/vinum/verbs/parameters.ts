@@ -48,6 +48,18 @@ export function optionalSize(
   })
 }
 
+/** A list of names that the spec demands, each once. Throws `invalid` where one stands twice. */
+export function names(
+  parameters: VerbParameters,
+  name: string,
+  what: string,
+  op: string,
+): readonly string[] {
+  const all = list(parameters, name)
+  checkDistinct(all, what, op)
+  return all
+}
+
 /** Throws `invalid` where a list names something twice. */
 export function checkDistinct(names: readonly string[], what: string, op: string): void {
   const twice = names.find((one, index) => names.indexOf(one) !== index)

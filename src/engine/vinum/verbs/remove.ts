@@ -11,7 +11,7 @@ import type { PlanningVerb } from '../plan.ts'
 import { Draft, isPlaceholder } from './draft.ts'
 import { volumeOf } from './growth.ts'
 import { type FoundObject, findObject, findTyped, freeName, lookUp } from './lookup.ts'
-import { checkDistinct, flag, list, text } from './parameters.ts'
+import { flag, names, text } from './parameters.ts'
 
 interface Wish {
   readonly recursive: boolean
@@ -24,18 +24,10 @@ export const RM: PlanningVerb = {
   spec: VINUM_SPECS.rm,
   plan(context, parameters) {
     const draft = new Draft(context, 'vinum rm')
-    const names = list(parameters, 'objects')
-    checkDistinct(names, 'object', draft.op)
-    if (names.length === 0) {
-      draft.fail(
-        'invalid',
-        'objects',
-        'vinum rm: no object was named; plexus vinum list shows them',
-      )
-    }
+    const objects = names(parameters, 'objects', 'object', draft.op)
     const wish = { recursive: flag(parameters, 'recursive'), force: flag(parameters, 'force') }
-    for (const name of names) findObject(draft.model, name, draft.op)
-    for (const name of names) {
+    for (const name of objects) findObject(draft.model, name, draft.op)
+    for (const name of objects) {
       const found = lookUp(draft.model, name)
       // An object that went with one named before it.
       if (found) remove(draft, found, wish)

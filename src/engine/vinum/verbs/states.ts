@@ -12,7 +12,7 @@ import { setState } from '../model/state-rules.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { Draft } from './draft.ts'
 import { findObject, findTyped } from './lookup.ts'
-import { checkDistinct, flag, list, text } from './parameters.ts'
+import { flag, names, text } from './parameters.ts'
 
 export const SETSTATE: PlanningVerb = {
   spec: VINUM_SPECS.setstate,
@@ -51,12 +51,8 @@ export const START: PlanningVerb = {
   spec: VINUM_SPECS.start,
   plan(context, parameters) {
     const draft = new Draft(context, 'vinum start')
-    const names = list(parameters, 'objects')
-    checkDistinct(names, 'object', draft.op)
-    if (names.length === 0) {
-      draft.fail('invalid', 'objects', 'vinum start: no object was named; name volumes or plexes')
-    }
-    for (const name of names) {
+    const objects = names(parameters, 'objects', 'object', draft.op)
+    for (const name of objects) {
       const { type, record } = findObject(draft.model, name, draft.op)
       if (type === 'subdisk' || type === 'drive') {
         draft.fail(
@@ -125,16 +121,8 @@ function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
     spec,
     plan(context, parameters) {
       const draft = new Draft(context, `vinum ${spec.name}`)
-      const names = list(parameters, 'plexes')
-      checkDistinct(names, 'plex', draft.op)
-      if (names.length === 0) {
-        draft.fail(
-          'invalid',
-          'plexes',
-          `${draft.op}: no plex was named; plexus vinum lp shows them`,
-        )
-      }
-      for (const name of names) {
+      const plexes = names(parameters, 'plexes', 'plex', draft.op)
+      for (const name of plexes) {
         const plex = findTyped(draft.model, 'plex', name, draft.op)
         if (plex.organization !== 'raid5') {
           draft.fail(

@@ -18,7 +18,7 @@ import {
 import { bareName } from '../naming.ts'
 import type { PlanningVerb } from '../plan.ts'
 import type { KeptConfiguration } from '../set/memory.ts'
-import { freeMapSlot } from './build.ts'
+import { checkMapSlot, freeMapSlot } from './build.ts'
 import { Draft, isPlaceholder } from './draft.ts'
 import { usableDrive } from './drives.ts'
 import { checkNewName } from './lookup.ts'
@@ -60,11 +60,8 @@ export const VOLUME_UNDELETE: PlanningVerb = {
       `bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`,
       name,
     )
-    draft.addVolume({
-      ...volume,
-      mapSlot: freeMapSlot(draft.model, volume.mapSlot),
-      moreMapSlots: undefined,
-    })
+    const mapSlot = freeMapSlot(draft.model, volume.mapSlot)
+    draft.addVolume({ ...volume, mapSlot, moreMapSlots: undefined })
     const later = kept.slice(0, at).map(({ model }) => model)
     const plexes = plexesOf(found.model, volume.uuid)
     const truth = plexes.find((one) => isWhole(found.model, one))
@@ -120,6 +117,9 @@ function restoreSubdisk(
       `drive ${before?.name} has left the set since, and ${name} was on it; it cannot be brought back`,
     )
   if (state === 'up') usableDrive(draft, drive)
+  const plex = byUuid(draft.model.plexes, subdisk.plexUuid)
+  const volume = byUuid(draft.model.volumes, plex?.volumeUuid)
+  if (volume) checkMapSlot(draft, volume, drive)
   const end = driveOffsetBytes + sizeBytes
   for (const model of [...later, draft.model]) {
     const user = usedExtents(model, driveUuid).find(
