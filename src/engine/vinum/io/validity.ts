@@ -65,6 +65,11 @@ export class RegionValidity implements GrowingValidity {
     return next === undefined || next.offset >= end
   }
 
+  /** The range is missing again. */
+  markMissing(offset: number, length: number): void {
+    this.#missing = joined([...this.#missing, { offset, length }])
+  }
+
   markValid(offset: number, length: number): void {
     if (this.covers(offset, length)) return
     const end = offset + length

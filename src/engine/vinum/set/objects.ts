@@ -9,6 +9,7 @@ import type { Bio } from '../../geom/bio.ts'
 import type { Provider } from '../../geom/provider.ts'
 import { LinearPlex } from '../io/plex-linear.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
+import { RegionValidity } from '../io/validity.ts'
 import { byUuid, type PlexRecord, plexesOf, subdisksOf, type VinumModel } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
@@ -54,7 +55,9 @@ export class SetObjects {
   async loadMaps(model: VinumModel): Promise<void> {
     for (const volume of model.volumes) {
       if (!isRedundant(model, volume.uuid)) continue
-      this.#remembered.set(volume.uuid, await readIntent(this.#set, model, volume))
+      const remembered = await readIntent(this.#set, model, volume)
+      this.#remembered.set(volume.uuid, remembered)
+      this.#set.lost.remember(model, volume.uuid, remembered.bits.ranges())
     }
   }
 
@@ -166,7 +169,12 @@ export class SetObjects {
     const plex = organization === 'raid5' ? new Raid5Plex(options) : new LinearPlex(options)
     const before = this.plexes.get(record.uuid)
     // More columns make no parity right.
-    if (plex instanceof Raid5Plex && before instanceof Raid5Plex) plex.doubt = before.doubt
+    if (plex instanceof Raid5Plex) {
+      plex.doubt =
+        before instanceof Raid5Plex
+          ? before.doubt
+          : new RegionValidity(this.#set.lost.doubtOf(record.uuid))
+    }
     this.plexes.set(record.uuid, plex)
     this.#shapes.set(record.uuid, shape)
   }

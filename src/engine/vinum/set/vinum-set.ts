@@ -24,11 +24,13 @@ import type { Geom } from '../../geom/types.ts'
 import { demoteSubdisks, loseDrives, returnDrives, withoutAbsent } from '../model/membership.ts'
 import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from '../model/model.ts'
 import type { NewDrive } from '../plan.ts'
+import type { Lost } from '../raid5/lost.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
 import { loseDevice, openMember, returnMember, tellFailed } from './arrivals.ts'
 import { type Change, ConfigStore, type StoreStart } from './config-store.ts'
 import { Demotions } from './demotions.ts'
 import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
+import { LostRanges } from './lost-ranges.ts'
 import {
   type Assembled,
   adviceOn,
@@ -61,6 +63,7 @@ export class VinumSet implements Geom, VinumHost {
   #store: ConfigStore | undefined
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
+  readonly lost: LostRanges
   /** Why nothing can be committed any more. */
   #failure: PlexusError | undefined
   /** Before it is assembled: never. */
@@ -76,6 +79,7 @@ export class VinumSet implements Geom, VinumHost {
     this.topology = topology
     this.log = topology.log.child({ part: 'vinum', set: uuid.slice(0, 8) })
     this.#demotions = new Demotions(this)
+    this.lost = new LostRanges(this)
   }
 
   get name(): string {
@@ -210,14 +214,16 @@ export class VinumSet implements Geom, VinumHost {
     }
     this.#openStore(start, startAfter(choice, here))
     this.#objects = new SetObjects(this)
-    await this.#objects.loadMaps(start)
+    await this.#objects.loadMaps(chosen)
     // Who is missing is out of service durably before anything is served.
     await this.commit((model) => {
       // What a crash has cut off is committed again before it counts (geom/anchor-quorum.ts, rule S).
       const next = settled ? model : { ...model }
       const present = [...this.#drives.values()].filter((drive) => drive.present)
       const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
-      return returnDrives(this.withLosses(next), devices)
+      const served = returnDrives(this.withLosses(next), devices)
+      // By force some have left before this commit.
+      return this.lost.taken(chosen, served)
     })
     await this.objects.reshape()
     for (const member of late) await returnMember(this, member)
@@ -247,7 +253,7 @@ export class VinumSet implements Geom, VinumHost {
         const drive = this.#drives.get(uuid)
         return drive?.present ? drive.label : undefined
       },
-      loseDrives,
+      loseDrives: (before, uuids) => this.lost.taken(before, loseDrives(before, uuids)),
       onCommit: (next, failed) => this.#committed(next, failed),
     })
   }
@@ -298,7 +304,7 @@ export class VinumSet implements Geom, VinumHost {
     if (this.#failure) throw this.#failure
     const store = defined(this.#store, 'the configuration of an assembled set')
     try {
-      return await store.commit(change)
+      return await store.commit((model) => this.lost.taken(model, change(model)))
     } catch (error) {
       if (error instanceof PlexusError && error.op === 'commit' && error.kind === 'io') {
         this.#fail(error)
@@ -310,6 +316,7 @@ export class VinumSet implements Geom, VinumHost {
   #committed(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void {
     for (const [uuid, error] of failed) tellFailed(this, uuid, error)
     this.refresh()
+    this.lost.committed(model)
     this.#sayChanges(model)
   }
 
@@ -351,6 +358,14 @@ export class VinumSet implements Geom, VinumHost {
 
   noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
     noteError(this.log, subdisk, op, error)
+  }
+
+  changeLost(plex: Plex, change: (lost: Lost) => Lost): Promise<void> {
+    return this.lost.change(plex, change)
+  }
+
+  putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
+    return this.lost.putInDoubt(plex, offset, length, why)
   }
 
   noteRepair(subdisk: Subdisk, offset: number, length: number): void {

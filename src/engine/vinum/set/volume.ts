@@ -18,7 +18,6 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from '../model/model.ts'
-import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import type { SetDrive } from './drive.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -60,7 +59,6 @@ export class RunningVolume {
       map: undefined,
       host: set,
     })
-    introduce(plexes)
     const drives = drivesOf(plexes)
     this.provider = set.topology.makeProvider(set, {
       name: record.name,
@@ -119,7 +117,6 @@ export class RunningVolume {
         preferredPlexUuid: record.preferredPlexUuid,
       }
       this.io.setForm({ ...form, map: this.map })
-      introduce(plexes)
       if (redundant && !this.map) {
         const map = this.#makeMap(remembered)
         this.io.setForm({ ...form, map })
@@ -283,13 +280,6 @@ export async function readIntent(
   const bits = new IntentBits(volume.sizeBytes, intentRegionBytes)
   bits.mark(0, volume.sizeBytes)
   return { bits, sequence: 0, which: 1 }
-}
-
-/** What a raid5 plex does not know for certain after a crash may come from the others. */
-function introduce(plexes: readonly Plex[]): void {
-  for (const plex of plexes) {
-    if (plex instanceof Raid5Plex) plex.others = plexes.filter((other) => other !== plex)
-  }
 }
 
 /** The drives that carry these plexes. */
