@@ -229,6 +229,7 @@ export class VinumSet implements Geom, VinumHost {
     for (const member of late) await returnMember(this, member)
     // What assembling has written may have failed on too many drives, without its having thrown.
     if (this.#failure) throw this.#failure
+    this.lost.committed(this.model)
     this.objects.startJobs(this.model)
     this.#assembledMs = this.clock.nowMs()
     this.topology.events.emit(
