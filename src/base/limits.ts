@@ -34,10 +34,12 @@ export const PIECE_STEP_BYTES = 64 * KIB
 /** A task whose handler finds the pool empty waits so long, and is then TASK SET FULL. */
 export const POOL_WAIT_MS = 10_000
 
-/** Operations of one device that are with the kernel at once; the rest waits in order. */
+/** Operations of one device that are with the kernel at once, fewer where many share the ring; the rest waits in order. */
 export const DEVICE_QUEUE_DEPTH = 256
-/** Submission entries of the io_uring of one process. */
-export const RING_ENTRIES = 1024
+/** Discards and write-zeroes of one device that are with the kernel at once: each may hold a thread for long. */
+export const DEVICE_RANGE_DEPTH = 2
+/** Submission entries of the io_uring of one process: seven devices have their whole depth within half of it. */
+export const RING_ENTRIES = 4096
 /** Submission entries handed over in one io_uring_enter, so that the event loop stays fair. */
 export const RING_BATCH = 64
 /** Wait after the kernel took no submission for lack of memory. */
@@ -48,6 +50,12 @@ export const IO_THREADS = 8
 export const IO_RETRIES = 16
 /** How often an open device is looked at for a change of size or for its loss. */
 export const DEVICE_POLL_MS = 3_000
+/** A disk that does not answer a request within this time is called down, unless its configuration says otherwise. */
+export const DEVICE_TIMEOUT_MS = 30_000
+export const DEVICE_TIMEOUT_MS_MIN = 1_000
+export const DEVICE_TIMEOUT_MS_MAX = 3_600_000
+/** How often the requests under way to a disk are looked at: a request is overdue up to so much later. */
+export const ANSWER_LOOK_MS = 1_000
 /** Zeroes written at once where a device cannot zero a range by itself. */
 export const ZERO_WRITE_BYTES = 1 * MIB
 /** Bytes of one discard or write-zeroes call to the kernel, so that none lasts too long. */
@@ -238,8 +246,17 @@ export const JOB_REST_MAX_MS = 100
 export const GROWTH_TURN_MS = 20
 /** A region of a mirror or raid5 volume without writes for so long may lose its mark in the intent map. */
 export const INTENT_CLEAR_MS = 5_000
-/** Ranges in doubt that were told to readers are remembered in so many pieces; beyond, each read tells again. */
-export const INTENT_TOLD_PIECES = 4096
+/**
+ * Parts of regions whose copies may differ are remembered in so many pieces for each volume, beyond that whole regions;
+ * and as many ranges of them that all copies have got because a reader has: beyond that they get them with each read.
+ */
+export const INTENT_PIECES = 4096
+/** A volume has as many blocks of intent map as let a region be no larger, where its drives have room for them. */
+export const INTENT_REGION_BYTES_WANTED = 64 * MIB
+/** Blocks of one intent map that are written to a drive at once. */
+export const INTENT_BLOCKS_AT_ONCE = 32
+/** So many bits of the intent map are cleared at once: the others 5 s later. */
+export const INTENT_CLEAR_REGIONS = 65_536
 /** A set of drives that fails sooner than this after its assembly is assembled again only after this time. */
 export const SET_RETRY_MS = 10_000
 /** Name of a vinum object or job. */
@@ -275,8 +292,15 @@ export const CONTROL_QUEUE_BYTES = 4 * MIB
 export const CONTROL_IDLE_MS = 60_000
 /** The longest that `wait` holds a request open; the client asks again. */
 export const CONTROL_WAIT_MS = 30_000
+/** A command that only looks gives up after this time: the daemon hangs. */
+export const CONTROL_LOOK_MS = 5_000
+/** How often a command that follows something looks for a daemon that has ended. */
+export const CONTROL_RECONNECT_MS = 1_000
 /** A client gives the daemon this long for an answer; verbs that label many devices take a while. */
 export const CONTROL_ANSWER_MS = 120_000
+/** Configurations of a set of drives that are kept in the state folder, and sets of which some are. */
+export const SET_CONFIGURATIONS_KEPT = 20
+export const SETS_KEPT = 32
 /** Backups of the configuration that are kept. */
 export const CONFIG_BACKUPS = 20
 
@@ -297,6 +321,9 @@ export const RAID5_JOB_BYTES = 4 * MIB
 export const RAID5_SLICE_MIN_BYTES = 64 * KIB
 /** After a read error in a check, a unit is read in pieces of this size, and only bad ones are written again. */
 export const RAID5_REPAIR_BYTES = 64 * KIB
+
+/** A resize of a drive copies its map and journal in pieces of this size. */
+export const RESIZE_COPY_BYTES = 1 * MIB
 
 /** Checks the relations between limits; called at start and by a test. */
 export function assertLimits(): void {

@@ -10,7 +10,7 @@ import { EXIT } from '../control/protocol.ts'
 import type { EventReport } from '../control/reports.ts'
 import type { Invocation } from './invocation.ts'
 import { EVENT_COLUMNS } from './lists.ts'
-import { renderTable } from './render.ts'
+import { printableAnswer, renderTable } from './render.ts'
 import { renderConsumers, renderLoad, STAT_COLUMNS, statRows } from './stat.ts'
 import { checkExit, renderStatus } from './status.ts'
 import { renderTree } from './tree.ts'
@@ -44,7 +44,8 @@ const status: SpecialCommand = {
   async run(invocation) {
     const { flags, extra, terminal } = invocation
     for (;;) {
-      const report = await invocation.call<StatusReport>()
+      const look = (): Promise<StatusReport> => invocation.call<StatusReport>()
+      const report = await (extra['watch'] ? invocation.overRestarts(look) : look())
       if (flags.json) invocation.json(report)
       else {
         const text = renderStatus(report, {
@@ -104,7 +105,7 @@ const stat: SpecialCommand = {
     let before = await invocation.call<StatReport>()
     for (let round = 0; round < count; round++) {
       await terminal.sleep(intervalMs)
-      const after = await invocation.call<StatReport>()
+      const after = await invocation.overRestarts(() => invocation.call<StatReport>())
       const table = renderTable(STAT_COLUMNS, statRows(before, after), tableOptions)
       const consumers = extra['consumers']
         ? `\n${renderConsumers(after.providers, tableOptions)}`
@@ -125,54 +126,75 @@ const wait: SpecialCommand = {
     const { name, for: kind, now } = parameters
     const { timeout } = extra
     const timeoutMs = now ? 0 : timeout === undefined ? undefined : parseDuration(String(timeout))
-    const jobs = await waitForJobs(await invocation.client(), terminal, {
+    const answer = await waitForJobs(invocation, {
       name: String(name),
       timeoutMs,
       ...(kind === undefined ? {} : { for: String(kind) }),
     })
-    if (flags.json) invocation.json({ jobs })
-    return sayEnds(jobs, terminal)
+    if (flags.json) invocation.json(answer)
+    return sayEnds(answer.jobs, terminal)
   },
 }
 
 const events: SpecialCommand = {
   options: [{ flags: '--follow', summary: 'and what happens from now on, until interrupted' }],
   async run(invocation) {
-    const { flags, extra, tableOptions, terminal } = invocation
+    const { flags, extra, tableOptions } = invocation
     const say = (list: readonly EventReport[], headings: boolean): void => {
       if (flags.json) for (const event of list) invocation.json(event, 0)
       else invocation.out(renderTable(EVENT_COLUMNS, list, { ...tableOptions, headings }))
     }
-    if (!extra['follow']) {
-      const answer = await invocation.call<EventList>()
-      if (flags.json) invocation.json(answer)
-      else if (answer.events.length === 0 && flags.headings)
-        invocation.out('  nothing has happened\n')
-      else say(answer.events, flags.headings)
-      return EXIT.DONE
+    if (extra['follow']) return followEvents(invocation, say)
+    const answer = await invocation.call<EventList>()
+    if (flags.json) invocation.json(answer)
+    else {
+      const table = renderTable(EVENT_COLUMNS, answer.events, tableOptions)
+      const isEmpty = answer.events.length === 0 && flags.headings
+      invocation.out(isEmpty ? '  nothing has happened\n' : table)
     }
+    return EXIT.DONE
+  },
+}
+
+/**
+ * Shows what happens from now on, or since `--since`. What happens while the daemon cannot be reached is shown when it
+ * is there again: events have numbers that go on over its restarts.
+ */
+async function followEvents(
+  invocation: Invocation,
+  say: (list: readonly EventReport[], headings: boolean) => void,
+): Promise<number> {
+  const { flags, tableOptions } = invocation
+  renderTable(EVENT_COLUMNS, [], tableOptions)
+  let headings = flags.headings
+  /** The number of the last event that was shown or is not wanted. */
+  let shown = invocation.parameters['since'] === undefined ? undefined : -1
+  const show = (list: readonly EventReport[]): void => {
+    const fresh = list.filter(({ sequence }) => sequence > (shown ?? -1))
+    if (fresh.length === 0) return
+    say(fresh, headings)
+    headings = false
+    shown = fresh.at(-1)?.sequence
+  }
+  return invocation.overRestarts(async () => {
     const client = await invocation.client()
-    // What comes while the past is being read is kept until it has been shown.
-    let shown = -1
+    // What comes while the past is being read is kept until that has been shown.
     let waiting: EventReport[] | undefined = []
     client.onNotification((method, params) => {
       if (method !== 'event') return
-      const event = params as EventReport
+      const event = printableAnswer(params) as EventReport
       if (waiting) waiting.push(event)
-      else say([event], false)
+      else show([event])
     })
     const following = client.call('events.follow', {}, { timeoutMs: Number.POSITIVE_INFINITY })
     const { events: past } = await invocation.call<EventList>()
-    const wanted = invocation.parameters['since'] === undefined ? [] : past
-    shown = wanted.at(-1)?.sequence ?? shown
-    if (wanted.length > 0) say(wanted, flags.headings)
-    const late = waiting.filter(({ sequence }) => sequence > shown)
+    shown ??= past.at(-1)?.sequence ?? -1
+    show(past)
+    show(waiting)
     waiting = undefined
-    for (const event of late) say([event], false)
     await following
-    terminal.err('plexusd has ended\n')
     return EXIT.DONE
-  },
+  })
 }
 
 export const SPECIAL_COMMANDS: Readonly<Record<string, SpecialCommand>> = {

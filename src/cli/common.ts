@@ -2,6 +2,7 @@
  * The common course of a command: ask where it destroys, call, render, wait. What an answer looks like on a
  * terminal is found by the method (lists.ts) or by its form.
  */
+import { PlexusError } from '../base/errors.ts'
 import { methodName } from '../control/daemon-verbs.ts'
 import { EXIT } from '../control/protocol.ts'
 import type { VinumListing } from '../control/vinum-rows.ts'
@@ -27,11 +28,21 @@ const RENDERERS: Readonly<Record<string, Renderer>> = {
   'volume.show': (answer: VinumListing, { tableOptions }) => renderListing(answer, tableOptions),
 }
 
+function severalTables(name: string): PlexusError {
+  return new PlexusError('invalid', {
+    op: name,
+    subject: '-o',
+    message: '-o and --sort are for one table; use them without -r and -V',
+  })
+}
+
 function renderList(answer: object, invocation: Invocation): string | undefined {
   const view = LIST_VIEWS[methodName(invocation.spec)]
   if (!view) return undefined
   const { recursive, freeList } = invocation.parameters
   if ((recursive || freeList) && 'drives' in answer) {
+    const { output, sort } = invocation.flags
+    if (output !== undefined || sort !== undefined) throw severalTables(invocation.spec.name)
     return renderListing(answer as VinumListing, invocation.tableOptions)
   }
   const rows = (answer as Readonly<Record<string, readonly never[]>>)[view.key] ?? []
@@ -71,7 +82,8 @@ function renderAnything(answer: object, invocation: Invocation): string {
     const fields = plain.map(([key, value]) => [key, cellOf(value)] as const)
     parts.unshift(renderRecord(fields, invocation.flags.exact))
   }
-  return parts.length > 0 ? parts.join('\n') : '  done\n'
+  const nothing = invocation.spec.readOnly ? '  nothing to show\n' : '  done\n'
+  return parts.length > 0 ? parts.join('\n') : nothing
 }
 
 function renderAnswer(answer: object, invocation: Invocation): string {
@@ -94,8 +106,8 @@ export async function runCommon(invocation: Invocation): Promise<number> {
   if (!flags.wait || flags.dryRun) return EXIT.DONE
   let exit: number = EXIT.DONE
   for (const { id } of answer.jobs) {
-    const ended = await waitForJobs(await invocation.client(), terminal, { name: id, ids: [id] })
-    exit = Math.max(exit, sayEnds(ended, terminal))
+    const ended = await waitForJobs(invocation, { name: id, ids: [id] })
+    exit = Math.max(exit, sayEnds(ended.jobs, terminal))
   }
   return exit
 }

@@ -22,13 +22,15 @@ _plexus() {
   COMPREPLY=()
   while IFS= read -r line; do
     if [[ "$line" == "${FILES}" ]]; then
+      # Only here: a name that a folder has, too, would get a slash.
+      compopt -o filenames 2>/dev/null
       while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -f -- "$word")
     else
       COMPREPLY+=("\${line%%$'\\t'*}")
     fi
   done < <(plexus __complete -- "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
 }
-complete -o filenames -o nosort -F _plexus plexus
+complete -o nosort -F _plexus plexus
 `
 
 const ZSH = `#compdef plexus

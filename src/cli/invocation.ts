@@ -2,9 +2,10 @@
  * One run of a command: what was typed, the terminal, the connection to the daemon. Made by program.ts; the
  * commands that need more than the common course (commands.ts) work on it.
  */
+import { CONTROL_ANSWER_MS, CONTROL_LOOK_MS, CONTROL_RECONNECT_MS } from '../base/limits.ts'
 import type { Answer } from '../control/daemon-reports.ts'
 import { CONFIG_SPECS, methodName } from '../control/daemon-verbs.ts'
-import type { CallOptions, RpcClient } from '../control/rpc-client.ts'
+import { type CallOptions, type RpcClient, UnreachableError } from '../control/rpc-client.ts'
 import type { VerbSpec } from '../control/verb-spec.ts'
 import { connect } from './client.ts'
 import { jsonText, printableAnswer, type TableOptions } from './render.ts'
@@ -61,10 +62,30 @@ export class Invocation {
   ): Promise<T & Answer> {
     const client = await this.client()
     const parameters = { ...this.parameters, ...extra }
-    const answer = await client.call(methodName(this.spec), parameters, options)
+    const timeoutMs = this.spec.readOnly ? CONTROL_LOOK_MS : CONTROL_ANSWER_MS
+    const answer = await client.call(methodName(this.spec), parameters, { timeoutMs, ...options })
     // A file is dumped as it is, but not to a terminal.
     const isFile = this.spec === CONFIG_SPECS.dump && !this.terminal.outIsTty
     return (this.flags.json || isFile ? answer : printableAnswer(answer)) as T & Answer
+  }
+
+  /**
+   * Runs `work`, which uses {@link client}, and runs it again when the daemon ends meanwhile and is there again: for
+   * commands that follow something, whose user wants to see a restart through. Rejects with {@link UnreachableError}
+   * only where no daemon has ever answered.
+   */
+  async overRestarts<T>(work: () => Promise<T>): Promise<T> {
+    await this.client()
+    for (let said = false; ; said = true) {
+      try {
+        return await work()
+      } catch (error) {
+        if (!(error instanceof UnreachableError)) throw error
+        this.close()
+        if (!said) this.terminal.err(`${error.message}; waiting for plexusd\n`)
+        await this.terminal.sleep(CONTROL_RECONNECT_MS)
+      }
+    }
   }
 
   get tableOptions(): TableOptions {
@@ -82,5 +103,6 @@ export class Invocation {
 
   close(): void {
     this.#client?.close()
+    this.#client = undefined
   }
 }

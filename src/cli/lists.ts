@@ -7,8 +7,11 @@ import type {
   SessionReport,
   TargetReport,
 } from '../control/daemon-reports.ts'
+import { methodName, STAT } from '../control/daemon-verbs.ts'
 import { formatDuration } from '../control/duration.ts'
+import type { NopRow } from '../control/nop-verbs.ts'
 import type { EventReport, GeomReport, JobReport } from '../control/reports.ts'
+import type { VerbSpec } from '../control/verb-spec.ts'
 import type { Column } from './render.ts'
 import { DRIVE_COLUMNS, PLEX_COLUMNS, SUBDISK_COLUMNS, VOLUME_COLUMNS } from './vinum.ts'
 
@@ -50,6 +53,11 @@ export const EVENT_COLUMNS: readonly Column<EventReport>[] = [
   { name: 'message', value: (event) => event.message },
   { name: 'sequence', value: (event) => event.sequence, kind: 'number', extra: true },
 ]
+
+function faultText({ op, kind, probability, left }: NopRow['faults'][number]): string {
+  const how = probability < 1 ? ` with probability ${probability}` : ''
+  return `${op} ${kind}${how}${left === undefined ? '' : `, ${left} left`}`
+}
 
 export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
   'device.list': view<DeviceReport>('devices', 'the configuration has no devices', [
@@ -116,9 +124,29 @@ export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
     { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
     { name: 'path', value: (one) => one.path },
   ]),
+  'nop.list': view<NopRow>(
+    'nops',
+    'there are no nop providers; plexus nop create PROVIDER makes one',
+    [
+      { name: 'name', value: (one) => one.name },
+      { name: 'provider', value: (one) => one.provider },
+      { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
+      { name: 'read-delay-ms', value: (one) => one.readDelayMs, kind: 'number' },
+      { name: 'write-delay-ms', value: (one) => one.writeDelayMs, kind: 'number' },
+      { name: 'faults', value: (one) => one.faults.map(faultText).join(', ') },
+      { name: 'tears', value: (one) => one.tears, kind: 'number' },
+      { name: 'failed', value: (one) => one.failed, kind: 'number' },
+      { name: 'torn', value: (one) => one.torn, kind: 'number' },
+    ],
+  ),
   'volume.list': view('volumes', 'there are no volumes', VOLUME_COLUMNS),
   'vinum.ld': view('drives', 'there are no drives', DRIVE_COLUMNS),
   'vinum.lv': view('volumes', 'there are no volumes', VOLUME_COLUMNS),
   'vinum.lp': view('plexes', 'there are no plexes', PLEX_COLUMNS),
   'vinum.ls': view('subdisks', 'there are no subdisks', SUBDISK_COLUMNS),
+}
+
+/** Is the answer of a verb one table, with columns to choose and to sort by? */
+export function isTable(spec: VerbSpec): boolean {
+  return spec === STAT || methodName(spec) in LIST_VIEWS
 }

@@ -18,53 +18,47 @@ function plexusd(args: readonly string[], terminal: Terminal): number {
   return status ?? EXIT.FAILED
 }
 
-/** Adds them; each gives `end` the exit code, or a promise of it. */
+/** Adds them. `onTyped` hears what the command line asks for: a run that gives the exit code. */
 export function addLocalCommands(
   program: Command,
   terminal: Terminal,
-  end: (exit: number | Promise<number>) => void,
+  onTyped: (run: () => number | Promise<number>) => void,
 ): void {
+  const prints = (text: () => string) => (): void =>
+    onTyped(() => {
+      terminal.out(text())
+      return EXIT.DONE
+    })
   program
     .command('version')
     .description('print the version')
-    .action(() => {
-      terminal.out(`plexus ${plexusVersion()} (node ${process.versions.node})\n`)
-      end(EXIT.DONE)
-    })
+    .action(prints(() => `plexus ${plexusVersion()} (node ${process.versions.node})\n`))
   program
     .command('completion')
     .description('print the completion script of a shell')
     .addArgument(new Argument('<shell>', 'which one').choices(Object.keys(COMPLETION_SCRIPTS)))
-    .action((shell: string) => {
-      terminal.out(COMPLETION_SCRIPTS[shell] ?? '')
-      end(EXIT.DONE)
-    })
+    .action((shell: string) => prints(() => COMPLETION_SCRIPTS[shell] ?? '')())
   program
     .command('man')
     .description('print the reference of all commands, as Markdown')
-    .action(() => {
-      terminal.out(reference(program))
-      end(EXIT.DONE)
-    })
+    .action(prints(() => reference(program)))
   program
     .command('__complete', { hidden: true })
     .argument('[words...]')
-    .action((words: string[]) => {
-      const { socket } = program.opts<{ socket?: string }>()
-      const names = complete(program, words, (kind) => askNames(kind, socket))
-      end(
-        names.then((lines) => {
-          terminal.out(lines.map((line) => `${line}\n`).join(''))
-          return EXIT.DONE
-        }),
-      )
-    })
+    .action((words: string[]) =>
+      onTyped(async () => {
+        const { socket } = program.opts<{ socket?: string }>()
+        const lines = await complete(program, words, (kind) => askNames(kind, socket))
+        terminal.out(lines.map((line) => `${line}\n`).join(''))
+        return EXIT.DONE
+      }),
+    )
   const config = program.commands.find((one) => one.name() === 'config') ?? program
   config
     .command('check')
     .description('say everything that is wrong with a configuration; needs no daemon')
     .argument('[file]', `default: ${CONFIG_FILE}`)
-    .action((file: string | undefined) => {
-      end(plexusd(['--check', '--config', file ?? CONFIG_FILE], terminal))
-    })
+    .action((file: string | undefined) =>
+      onTyped(() => plexusd(['--check', '--config', file ?? CONFIG_FILE], terminal)),
+    )
 }

@@ -7,8 +7,8 @@ import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { CommanderError } from 'commander'
 import { PlexusError } from '../base/errors.ts'
-import { methodName } from '../control/daemon-verbs.ts'
-import { EXIT, EXIT_OF_KIND } from '../control/protocol.ts'
+import { commandName, methodName } from '../control/daemon-verbs.ts'
+import { EXIT, EXIT_OF_KIND, OUTPUT_MAJOR, OUTPUT_MINOR } from '../control/protocol.ts'
 import { UnreachableError } from '../control/rpc-client.ts'
 import type { VerbSpec } from '../control/verb-spec.ts'
 import { SPECIAL_COMMANDS } from './commands.ts'
@@ -16,7 +16,7 @@ import { runCommon } from './common.ts'
 import { Invocation } from './invocation.ts'
 import { addLocalCommands } from './local.ts'
 import { makeProgram, type Typed } from './program.ts'
-import { printable } from './render.ts'
+import { jsonText, printable } from './render.ts'
 import { processTerminal, type Terminal } from './terminal.ts'
 
 /** The daemon gets the text of a file, not its name: it has other rights and another directory. */
@@ -44,17 +44,24 @@ function withFiles(
   return { ...parameters, ...Object.fromEntries(texts) }
 }
 
-function exitOf(error: unknown, verbose: boolean, terminal: Terminal): number {
-  if (!(error instanceof PlexusError)) throw error
-  const detail = verbose ? ` [${error.kind}, ${error.op}, ${error.subject}]` : ''
-  terminal.err(`${printable(`${error.message}${detail}`)}\n`)
-  return error instanceof UnreachableError ? EXIT.UNREACHABLE : EXIT_OF_KIND[error.kind]
+/** An error as `--json` prints it, on stderr. */
+function errorText(command: string, error: PlexusError): string {
+  const { kind, op, subject, message } = error
+  const outputVersion = { command, major: OUTPUT_MAJOR, minor: OUTPUT_MINOR }
+  return jsonText({ outputVersion, error: { kind, op, subject, message } }, 2)
 }
 
-async function runTyped(
-  { spec, parameters, flags, extra }: Typed,
-  terminal: Terminal,
-): Promise<number> {
+function exitOf(error: unknown, { spec, flags }: Typed, terminal: Terminal): number {
+  if (!(error instanceof PlexusError)) throw error
+  const { kind, op, subject, message } = error
+  const detail = flags.verbose ? ` [${kind}, ${op}, ${subject}]` : ''
+  const text = flags.json ? errorText(commandName(spec), error) : printable(message + detail)
+  terminal.err(`${text}\n`)
+  return error instanceof UnreachableError ? EXIT.UNREACHABLE : EXIT_OF_KIND[kind]
+}
+
+async function runTyped(typed: Typed, terminal: Terminal): Promise<number> {
+  const { spec, parameters, flags, extra } = typed
   let invocation: Invocation | undefined
   try {
     const withTexts = withFiles(spec, parameters, terminal)
@@ -62,7 +69,7 @@ async function runTyped(
     const special = SPECIAL_COMMANDS[methodName(spec)]
     return await (special ? special.run(invocation) : runCommon(invocation))
   } catch (error) {
-    return exitOf(error, flags.verbose, terminal)
+    return exitOf(error, typed, terminal)
   } finally {
     invocation?.close()
   }
@@ -70,20 +77,32 @@ async function runTyped(
 
 /** Runs one command line, without the program's own name. Resolves to the exit code. */
 export async function runCli(argv: readonly string[], terminal: Terminal): Promise<number> {
-  let exit: number | Promise<number> = EXIT.USAGE
-  const program = makeProgram(terminal, (typed) => {
-    exit = runTyped(typed, terminal)
+  let run = (): number | Promise<number> => EXIT.USAGE
+  const usage: string[] = []
+  const isJson = argv.includes('--json')
+  const onTyped = (typed: Typed): void => {
+    run = () => runTyped(typed, terminal)
+  }
+  const program = makeProgram(terminal, onTyped, (text) => {
+    if (isJson) usage.push(text)
+    else terminal.err(text)
   })
-  addLocalCommands(program, terminal, (value) => {
-    exit = value
+  addLocalCommands(program, terminal, (typed) => {
+    run = typed
   })
   try {
     program.parse(argv, { from: 'user' })
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
-    return error.exitCode === 0 ? EXIT.DONE : EXIT.USAGE
+    if (error.exitCode === 0) return EXIT.DONE
+    if (isJson) {
+      const message = usage.join('').trim()
+      const refused = new PlexusError('invalid', { op: 'parse', subject: 'command line', message })
+      terminal.err(`${errorText('', refused)}\n`)
+    }
+    return EXIT.USAGE
   }
-  return exit
+  return run()
 }
 
 function isMain(): boolean {

@@ -10,9 +10,11 @@ import { optionFlag } from '../control/parameters.ts'
 import type { ArgumentSpec, OptionSpec, VerbSpec } from '../control/verb-spec.ts'
 import { SPECIAL_COMMANDS } from './commands.ts'
 import type { CommonFlags } from './invocation.ts'
+import { isTable } from './lists.ts'
 import type { Terminal } from './terminal.ts'
 
 const COMMON_GROUP = 'Common options:'
+const TABLE_OPTIONS: readonly string[] = ['--output', '--sort']
 
 /** What a command line turned out to mean. */
 export interface Typed {
@@ -41,17 +43,14 @@ function optionOf(spec: OptionSpec): Option {
 
 /** Those of the common options that mean something for the verb. */
 function commonOptions(spec: VerbSpec): Option[] {
+  const table = spec.readOnly && isTable(spec)
   const all: [boolean, string, string][] = [
     [spec.dryRun === true, '--dry-run', 'say what would be done, and do nothing'],
     [spec.destructive === true, '--yes', 'do not ask'],
     [spec.dryRun === true, '--wait', 'wait for the jobs that it starts'],
     [true, '--json', 'print the answer as JSON'],
-    [
-      spec.readOnly,
-      '-o, --output <columns>',
-      'columns, comma between them; +name adds to the usual',
-    ],
-    [spec.readOnly, '--sort <column>', 'sort by a column; -name: downwards'],
+    [table, '-o, --output <columns>', 'columns, comma between them; +name adds to the usual'],
+    [table, '--sort <column>', 'sort by a column; -name: downwards'],
     [spec.readOnly, '--no-headings', 'no headings, tabs between fields: for scripts'],
     [spec.readOnly, '-p, --exact', 'numbers as they are, not rounded to a unit'],
     [true, '--socket <path>', 'directory of the sockets, or one of them; default: /run/plexus'],
@@ -59,7 +58,11 @@ function commonOptions(spec: VerbSpec): Option[] {
   ]
   return all
     .filter(([applies]) => applies)
-    .map(([, flags, summary]) => new Option(flags, summary).helpGroup(COMMON_GROUP))
+    .map(([, flags, summary]) => {
+      const option = new Option(flags, summary).helpGroup(COMMON_GROUP)
+      // JSON has all that is known, in the order of the daemon.
+      return TABLE_OPTIONS.includes(option.long ?? '') ? option.conflicts('json') : option
+    })
 }
 
 function flagsOf(options: Readonly<Record<string, unknown>>): CommonFlags {
@@ -122,14 +125,18 @@ const HIDDEN: ReadonlySet<string> = new Set([
   methodName(EVENT_SPECS.follow),
 ])
 
-/** All commands. `onTyped` hears which verb was meant. */
-export function makeProgram(terminal: Terminal, onTyped: (typed: Typed) => void): Command {
+/** All commands. `onTyped` hears which verb was meant, `onError` what is wrong with the command line. */
+export function makeProgram(
+  terminal: Terminal,
+  onTyped: (typed: Typed) => void,
+  onError: (text: string) => void = (text) => terminal.err(text),
+): Command {
   const program = new Command('plexus')
     .description('Administers a Plexus iSCSI SAN appliance.')
     .version(plexusVersion(), '--version', 'print the version')
     .configureOutput({
       writeOut: (text) => terminal.out(text),
-      writeErr: (text) => terminal.err(text),
+      writeErr: onError,
       getOutHelpWidth: () => 100,
       getErrHelpWidth: () => 100,
     })

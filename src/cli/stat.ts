@@ -89,9 +89,10 @@ export function statRows(before: StatReport, after: StatReport): StatRow[] {
 const round = (value: number | undefined, digits: number): number | undefined =>
   value === undefined ? undefined : Number(value.toFixed(digits))
 
+/** Those that are always shown fit a line of 80 characters. */
 export const STAT_COLUMNS: readonly Column<StatRow>[] = [
   { name: 'name', value: (row) => row.name },
-  { name: 'class', value: (row) => row.className },
+  { name: 'class', value: (row) => row.className, extra: true },
   { name: 'queue', value: (row) => row.queue, kind: 'number' },
   { name: 'r/s', value: (row) => round(row.readOps, 0), kind: 'number' },
   { name: 'w/s', value: (row) => round(row.writeOps, 0), kind: 'number' },
@@ -99,8 +100,8 @@ export const STAT_COLUMNS: readonly Column<StatRow>[] = [
   { name: 'write/s', value: (row) => round(row.writeBytes, 0), kind: 'size' },
   { name: 'r-ms', value: (row) => round(row.readMs, 2), kind: 'number' },
   { name: 'w-ms', value: (row) => round(row.writeMs, 2), kind: 'number' },
-  { name: 'r99-ms', value: (row) => round(row.readP99Ms, 2), kind: 'number' },
-  { name: 'w99-ms', value: (row) => round(row.writeP99Ms, 2), kind: 'number' },
+  { name: 'r99-ms', value: (row) => round(row.readP99Ms, 2), kind: 'number', extra: true },
+  { name: 'w99-ms', value: (row) => round(row.writeP99Ms, 2), kind: 'number', extra: true },
   { name: 'errors', value: (row) => row.errors, kind: 'number' },
   { name: 'other/s', value: (row) => round(row.otherOps, 0), kind: 'number', extra: true },
 ]
@@ -111,7 +112,9 @@ export function renderLoad({ target }: StatReport): string {
   const held = pool.totalBytes - pool.freeBytes
   const buffers = `${formatSize(held)} of ${formatSize(pool.totalBytes)} in ${pool.leased} leases`
   const queues = formatSize(sendQueueBytes)
-  return `sessions: ${sessions} on ${connections} connections, buffers: ${buffers}, answers waiting: ${queues}\n`
+  const kept =
+    pool.keptBytes === 0 ? '' : `, ${formatSize(pool.keptBytes)} kept by disks that do not answer`
+  return `sessions: ${sessions} on ${connections} connections, buffers: ${buffers}${kept}, answers waiting: ${queues}\n`
 }
 
 interface ConsumerRow {

@@ -17,6 +17,11 @@ export interface StatusOptions {
   readonly badOnly: boolean
 }
 
+/** Where there are several sets, each volume says on which it is. */
+function isAmongSets(report: StatusReport): boolean {
+  return new Set(report.volumes.map((one) => one.set)).size > 1
+}
+
 /** A line of the table: the volume itself or a part of it. */
 interface PartRow {
   readonly name: string
@@ -63,7 +68,7 @@ function labelled(label: string, text: string): string {
   return `${lead}${printable(text).replaceAll('\n', `\n${' '.repeat(lead.length)}`)}\n`
 }
 
-function renderVolume(volume: VolumeReport, options: StatusOptions): string {
+function renderVolume(volume: VolumeReport, options: StatusOptions, withSet: boolean): string {
   const { name, state, sizeBytes, layout, status, action, process, exported } = volume
   const size = options.exact ? String(sizeBytes) : formatSize(sizeBytes)
   const title = `  volume: ${name.padEnd(8)}  state: ${stateText(state.toUpperCase(), options.colour)}   ${size} ${layout}\n`
@@ -85,6 +90,7 @@ function renderVolume(volume: VolumeReport, options: StatusOptions): string {
   })
   return [
     title,
+    withSet ? labelled('set', volume.set) : '',
     labelled('status', status),
     labelled('action', action),
     process ? `  ${progressLine(process)}\n` : '',
@@ -97,7 +103,8 @@ function renderVolume(volume: VolumeReport, options: StatusOptions): string {
 export function renderStatus(report: StatusReport, options: StatusOptions): string {
   const { problems, jobs, drift } = report
   const volumes = report.volumes.filter((one) => !options.badOnly || one.health !== 'HEALTHY')
-  const parts = volumes.map((volume) => renderVolume(volume, options))
+  const withSet = isAmongSets(report)
+  const parts = volumes.map((volume) => renderVolume(volume, options, withSet))
   for (const { object, health, message, action } of problems) {
     const head = `  object: ${object}   state: ${stateText(health, options.colour)}\n`
     parts.push(head + labelled('status', message) + labelled('action', action))
@@ -109,7 +116,7 @@ export function renderStatus(report: StatusReport, options: StatusOptions): stri
   }
   if (parts.length > 0) return parts.join('\n')
   if (options.badOnly || report.volumes.length > 0) return '  all is healthy\n'
-  return '  no volumes; plexus volume create makes one, plexus device list shows the devices\n'
+  return '  no volumes; plexus volume create NAME --mirror DEVICE DEVICE makes one, plexus device list shows the devices\n'
 }
 
 const EXIT_OF_HEALTH: Readonly<Record<Health, number>> = {

@@ -73,7 +73,8 @@ export function renderTree(report: TreeReport): string {
       const className = geom?.className ?? provider.className
       return { lines: [`  ${nameOf(provider)}${JOIN}${className}`], exit: 0 }
     }
-    const isPlain = provider.standsOn !== undefined || geom.name === provider.name
+    const isOnly = report.geoms.filter(({ className }) => className === geom.className).length === 1
+    const isPlain = (provider.standsOn !== undefined && isOnly) || geom.name === provider.name
     const title = isPlain ? geom.className : `${geom.className} ${geom.name}`
     return merge(below.map(blockOf), `${title}${JOIN}${nameOf(provider)}`)
   }

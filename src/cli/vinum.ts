@@ -32,6 +32,7 @@ export const DRIVE_COLUMNS: readonly Column<DriveRow>[] = [
   { name: 'present', value: (row) => row.present, extra: true },
   { name: 'media', value: (row) => row.mediaBytes, kind: 'size', extra: true },
   { name: 'block', value: (row) => row.blockBytes, kind: 'number', extra: true },
+  { name: 'set', value: (row) => row.set, extra: true },
   { name: 'uuid', value: (row) => row.uuid, extra: true },
 ]
 
@@ -48,6 +49,7 @@ export const VOLUME_COLUMNS: readonly Column<VolumeRow>[] = [
       row.preferredPlex === undefined ? row.readPolicy : `${row.readPolicy} ${row.preferredPlex}`,
     extra: true,
   },
+  { name: 'set', value: (row) => row.set, extra: true },
   { name: 'uuid', value: (row) => row.uuid, extra: true },
 ]
 
@@ -61,6 +63,7 @@ export const PLEX_COLUMNS: readonly Column<PlexRow>[] = [
   { name: 'process', value: (row) => processText(row.process) },
   { name: 'stripe', value: (row) => row.stripeBytes || undefined, kind: 'size', extra: true },
   { name: 'parity', value: (row) => row.parityLayout, extra: true },
+  { name: 'set', value: (row) => row.set, extra: true },
   { name: 'uuid', value: (row) => row.uuid, extra: true },
 ]
 
@@ -74,6 +77,7 @@ export const SUBDISK_COLUMNS: readonly Column<SubdiskRow>[] = [
   { name: 'moving-to', value: (row) => row.movingTo, extra: true },
   { name: 'plex-offset', value: (row) => row.plexOffsetBytes, kind: 'size', extra: true },
   { name: 'drive-offset', value: (row) => row.driveOffsetBytes, kind: 'size', extra: true },
+  { name: 'set', value: (row) => row.set, extra: true },
   { name: 'uuid', value: (row) => row.uuid, extra: true },
 ]
 

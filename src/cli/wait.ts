@@ -1,9 +1,9 @@
 /** Waiting for jobs: `plexus wait`, and --wait of every verb that starts some. */
 import { PlexusError } from '../base/errors.ts'
-import type { WaitReport } from '../control/daemon-reports.ts'
+import type { Answer, WaitReport } from '../control/daemon-reports.ts'
 import { EXIT } from '../control/protocol.ts'
 import type { JobReport } from '../control/reports.ts'
-import type { RpcClient } from '../control/rpc-client.ts'
+import type { Invocation } from './invocation.ts'
 import { endText, ProgressLine, progressLine } from './progress.ts'
 import { printableAnswer } from './render.ts'
 import type { Terminal } from './terminal.ts'
@@ -31,15 +31,25 @@ function timedOut(name: string, timeoutMs: number): PlexusError {
   })
 }
 
+/** The daemon lists jobs that have ended until it ends itself. */
+function endUnknown(name: string): PlexusError {
+  return new PlexusError('gone', {
+    op: 'wait',
+    subject: name,
+    message: `the jobs of ${name} have ended while plexusd was started again, and how is not known; plexus status and plexus events show it`,
+  })
+}
+
 /**
- * Resolves to the jobs that were seen at work, as they ended. Rejects with `timeout`. Progress goes to stderr when
- * that is a terminal.
+ * Resolves to the last answer, with the jobs that were seen at work as they ended. Goes on when the daemon is started
+ * again. Rejects with `timeout`, and with `gone` where a restart has hidden how a job ended. Progress goes to stderr
+ * when that is a terminal.
  */
 export async function waitForJobs(
-  client: RpcClient,
-  terminal: Terminal,
+  invocation: Invocation,
   options: WaitOptions,
-): Promise<readonly JobReport[]> {
+): Promise<Answer & { readonly jobs: readonly JobReport[] }> {
+  const { terminal } = invocation
   const { name, timeoutMs } = options
   const parameters = { name, ...(options.for === undefined ? {} : { for: options.for }) }
   const seen = new Set(options.ids ?? [])
@@ -48,10 +58,16 @@ export async function waitForJobs(
   let held: Promise<unknown> | undefined
   try {
     for (;;) {
-      const answer = await client.call('wait', { ...parameters, now: true })
-      const { done, jobs } = printableAnswer(answer) as WaitReport
+      const answer = await invocation.overRestarts(async () =>
+        (await invocation.client()).call('wait', { ...parameters, now: true }),
+      )
+      const { outputVersion, done, jobs } = printableAnswer(answer) as WaitReport & Answer
       for (const job of jobs.filter(isAtWork)) seen.add(job.id)
-      if (done) return jobs.filter(({ id }) => seen.has(id))
+      if (done) {
+        const ended = jobs.filter(({ id }) => seen.has(id))
+        if (ended.length < seen.size) throw endUnknown(name)
+        return { outputVersion, jobs: ended }
+      }
       line.show(jobs.filter(isAtWork).map(progressLine).join('; '))
       const leftMs =
         timeoutMs === undefined
@@ -59,7 +75,9 @@ export async function waitForJobs(
           : timeoutMs - (terminal.nowMs() - startMs)
       if (leftMs <= 0) throw timedOut(name, timeoutMs ?? 0)
       // One long call tells of the end at once; the refresh of the line does not wait for it.
-      held ??= client.call('wait', parameters).then(
+      const call = async (): Promise<unknown> =>
+        (await invocation.client()).call('wait', parameters)
+      held ??= call().then(
         () => (held = undefined),
         () => (held = undefined),
       )

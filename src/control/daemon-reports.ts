@@ -11,21 +11,13 @@ import type {
   JobReport,
   OutputVersion,
   PlanReport,
+  ProblemReport,
   VolumeReport,
 } from './reports.ts'
 
 /** What every answer begins with; the server puts it there. */
 export interface Answer {
   readonly outputVersion: OutputVersion
-}
-
-/** Something beside the volumes that wants attention. */
-export interface ProblemReport {
-  readonly object: string
-  readonly health: Health
-  readonly message: string
-  /** What to type next. */
-  readonly action: string
 }
 
 export interface StatusReport {
@@ -142,6 +134,8 @@ export interface TargetLoad {
   readonly pool: {
     readonly totalBytes: number
     readonly freeBytes: number
+    /** What disks that do not answer have not returned. */
+    readonly keptBytes: number
     /** Leases that are out: data of commands in flight, answers on their way. */
     readonly leased: number
   }
@@ -204,4 +198,4 @@ export type BackupList = { readonly backups: readonly BackupReport[] }
 export type DiffReport = { readonly steps: readonly string[]; readonly file: string }
 export type NameList = { readonly names: readonly string[] }
 export type TextReport = { readonly text: string }
-export type { PlanReport }
+export type { PlanReport, ProblemReport }

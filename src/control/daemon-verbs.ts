@@ -3,6 +3,7 @@
  * src/daemon/methods; the command line and the documentation are made from these rows. An empty noun is a
  * command of one word: `plexus status`.
  */
+import { JOB_KINDS, type JobKind } from './reports.ts'
 import type { ArgumentSpec, VerbSpec } from './verb-spec.ts'
 
 export const STATUS: VerbSpec = {
@@ -32,9 +33,9 @@ export const STAT: VerbSpec = {
   readOnly: true,
 }
 
-/** What `wait --for` knows, and the kinds of jobs that it means. */
-export const WAIT_FOR = ['any', 'resync', 'rebuild', 'initialise', 'scrub', 'grow', 'move'] as const
-export type WaitFor = (typeof WAIT_FOR)[number]
+/** What `wait --for` takes: every kind of job as `job list` shows it, or what a verb of the command line starts. */
+export type WaitFor = JobKind | 'any' | 'scrub'
+export const WAIT_FOR: readonly WaitFor[] = ['any', 'scrub', ...JOB_KINDS]
 
 export const WAIT: VerbSpec = {
   noun: '',
@@ -112,6 +113,25 @@ export const DEVICE_SPECS = {
     options: [],
     readOnly: false,
     destructive: true,
+    dryRun: true,
+  },
+  'restore-label': {
+    noun: 'device',
+    name: 'restore-label',
+    summary: "write Plexus' label again, where a partition table or file system was put over it",
+    arguments: [device],
+    options: [],
+    readOnly: false,
+    destructive: true,
+    dryRun: true,
+  },
+  resize: {
+    noun: 'device',
+    name: 'resize',
+    summary: 'use the room that the disk of a drive has gained',
+    arguments: [device],
+    options: [],
+    readOnly: false,
     dryRun: true,
   },
 } as const satisfies Readonly<Record<string, VerbSpec>>

@@ -47,6 +47,20 @@ export const NOP_SPECS = {
       },
     ],
   },
+  hang: {
+    ...changes,
+    name: 'hang',
+    summary: 'answer no request until clear, as a disk whose cable is cut',
+    arguments: [name],
+    options: [
+      {
+        name: 'op',
+        value: 'text',
+        choices: NOP_FAIL_OPS,
+        summary: 'such requests only; default: all',
+      },
+    ],
+  },
   tear: {
     ...changes,
     name: 'tear',
@@ -61,7 +75,7 @@ export const NOP_SPECS = {
   clear: {
     ...changes,
     name: 'clear',
-    summary: 'end all delays and faults',
+    summary: 'end all delays and faults, and let go on what was held back',
     arguments: [name],
     options: [],
   },
@@ -99,6 +113,12 @@ export interface NopRow {
     readonly probability: number
     readonly left: number | undefined
   }[]
+  /** Requests that are not answered. */
+  readonly hangs: readonly string[]
+  /** Requests that are held back now. */
+  readonly held: number
+  /** down: it has not answered for the time that its device has, until clear. */
+  readonly state: 'up' | 'down'
   /** Writes that will be torn. */
   readonly tears: number
   /** So far: requests that failed and writes that were torn. */

@@ -14,6 +14,10 @@ export function socketPaths(dir: string): { readonly control: string; readonly s
   return { control: join(dir, 'control.sock'), status: join(dir, 'status.sock') }
 }
 
+/** What `outputVersion` says of every answer: a new minor version only adds keys. */
+export const OUTPUT_MAJOR = 1
+export const OUTPUT_MINOR = 0
+
 /** Modes of the socket files: the whole access policy. */
 export const CONTROL_SOCKET_MODE = 0o660
 export const STATUS_SOCKET_MODE = 0o666

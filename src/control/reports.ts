@@ -13,15 +13,17 @@ export interface OutputVersion {
 
 export type Health = 'HEALTHY' | 'DEGRADED' | 'FAULTED'
 
-export type JobKind =
-  | 'sync'
-  | 'resync'
-  | 'rebuild'
-  | 'initialise'
-  | 'check'
-  | 'repair'
-  | 'grow'
-  | 'move'
+export const JOB_KINDS = [
+  'sync',
+  'resync',
+  'rebuild',
+  'initialise',
+  'check',
+  'repair',
+  'grow',
+  'move',
+] as const
+export type JobKind = (typeof JOB_KINDS)[number]
 export type JobState = 'running' | 'paused' | 'done' | 'failed' | 'cancelled'
 
 export interface JobReport {
@@ -82,6 +84,8 @@ export interface VolumeReport {
   readonly name: string
   readonly uuid: string
   readonly className: string
+  /** Name of the set of drives that it is on. */
+  readonly set: string
   /** UP, DEGRADED, SYNCING, DOWN …; health is the sum of it. */
   readonly state: string
   readonly health: Health
@@ -101,6 +105,17 @@ export interface VolumeReport {
   readonly exported: readonly ExportReport[]
 }
 
+/** Something beside the volumes that wants attention. */
+export interface ProblemReport {
+  readonly object: string
+  readonly health: Health
+  readonly message: string
+  /** What to type next. */
+  readonly action: string
+  /** Volumes that are not there because of it. */
+  readonly volumes?: readonly string[]
+}
+
 export interface ExportReport {
   readonly target: string
   readonly lun: number
@@ -118,6 +133,7 @@ export interface DriveReport {
   readonly freeList: readonly { readonly offset: number; readonly length: number }[]
   readonly errors: ErrorCounts
   readonly format: 'native' | 'freebsd'
+  readonly set: string
   readonly note: string
 }
 

@@ -142,7 +142,7 @@ function timeoutError(method: string, timeoutMs: number): PlexusError {
   return new PlexusError('timeout', {
     op: 'call',
     subject: method,
-    message: `plexusd has not answered within ${timeoutMs / 1000} s; it may still finish ${method}: see plexus events`,
+    message: `plexusd has not answered within ${timeoutMs / 1000} s: it hangs, waits for a disk, or is still at work on ${method}; see journalctl -u plexusd`,
   })
 }
 

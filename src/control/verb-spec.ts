@@ -12,6 +12,7 @@ export type ArgumentKind =
   | 'drive'
   | 'device'
   | 'object'
+  | 'set'
   | 'provider'
   | 'job'
   | 'size'

@@ -10,6 +10,8 @@ export interface DriveRow {
   readonly type: 'drive'
   readonly name: string
   readonly uuid: string
+  /** Name of the set of drives that it belongs to. */
+  readonly set: string
   readonly state: string
   /** The configured device that carries it; `???` while no device is known for it. */
   readonly device: string
@@ -28,6 +30,8 @@ export interface VolumeRow {
   readonly type: 'volume'
   readonly name: string
   readonly uuid: string
+  /** Name of the set of drives that it belongs to. */
+  readonly set: string
   readonly state: string
   readonly health: Health
   readonly plexes: number
@@ -52,6 +56,8 @@ export interface PlexRow {
   readonly type: 'plex'
   readonly name: string
   readonly uuid: string
+  /** Name of the set of drives that it belongs to. */
+  readonly set: string
   /** undefined: detached. */
   readonly volume: string | undefined
   readonly organization: string
@@ -69,6 +75,8 @@ export interface SubdiskRow {
   readonly type: 'subdisk'
   readonly name: string
   readonly uuid: string
+  /** Name of the set of drives that it belongs to. */
+  readonly set: string
   /** undefined: detached. */
   readonly plex: string | undefined
   readonly drive: string

@@ -46,6 +46,13 @@ const restart: OptionSpec = {
   summary: 'begin again from the start where a paused check stands in the way',
 }
 
+const set: ArgumentSpec = {
+  name: 'set',
+  kind: 'set',
+  optional: true,
+  summary: 'which set, where there are several',
+}
+
 const changes = { noun: 'vinum', readOnly: false, dryRun: true } as const
 const shows = { noun: 'vinum', readOnly: true } as const
 
@@ -197,8 +204,8 @@ export const VINUM_SPECS = {
   resetconfig: {
     ...changes,
     name: 'resetconfig',
-    summary: 'remove every object, and clear the labels of all drives',
-    arguments: [],
+    summary: 'remove every object of a set, and clear the labels of its drives',
+    arguments: [set],
     options: [{ name: 'force', short: 'f', summary: 'even while jobs run' }],
     destructive: true,
   },
@@ -206,7 +213,7 @@ export const VINUM_SPECS = {
     ...changes,
     name: 'saveconfig',
     summary: 'write the configuration to all drives again',
-    arguments: [],
+    arguments: [set],
     options: [],
   },
   printconfig: {
@@ -214,7 +221,7 @@ export const VINUM_SPECS = {
     name: 'printconfig',
     aliases: ['getconfig'],
     summary: 'print the configuration in the form that create reads',
-    arguments: [],
+    arguments: [set],
     options: [],
   },
   list: {
@@ -281,11 +288,21 @@ export const VINUM_SPECS = {
     options: [],
     destructive: true,
   },
+  forget: {
+    ...changes,
+    name: 'forget',
+    summary: 'give up a set of which no drive is here: its names are free then',
+    arguments: [
+      { name: 'name', kind: 'set', summary: 'the set, or a volume that LUNs have led to' },
+    ],
+    options: [],
+    destructive: true,
+  },
   assemble: {
     ...changes,
     name: 'assemble',
     summary: 'assemble a set of which drives are missing',
-    arguments: [],
+    arguments: [set],
     options: [
       {
         name: 'force',

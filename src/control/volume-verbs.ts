@@ -91,6 +91,14 @@ export const VOLUME_SPECS = {
     options: [{ name: 'force', short: 'f', summary: 'even while the volume is in use' }],
     destructive: true,
   },
+  undelete: {
+    ...changes,
+    name: 'undelete',
+    summary: 'bring a destroyed volume back, while nothing else has had its place on the drives',
+    arguments: [{ name: 'name', kind: 'text', summary: 'name that the volume had' }],
+    options: [],
+    destructive: true,
+  },
   rename: {
     ...changes,
     name: 'rename',

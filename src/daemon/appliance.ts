@@ -251,14 +251,15 @@ export class Appliance {
   }
 
   /**
-   * Is a changed device the same one for the same users: another word on its label, or a drive of a volume that a LUN named
-   * by mistake and names no more?
+   * Is a changed device the same one for the same users: another timeout, another word on its label, or a drive of a
+   * volume that a LUN named by mistake and names no more?
    */
   #staysOpen(next: DeviceConfig): boolean {
     const { name, path, readOnly, exported } = next
     const now = this.devices.config(name)
     const provider = this.topology.providers.get(name)
     if (!provider || now?.path !== path || now.readOnly !== readOnly) return false
+    if (now.exported === exported && now.label === next.label) return true
     if (provider.opaque) return exported
     return now.exported && [...provider.consumers].some((one) => one.owner)
   }

@@ -14,7 +14,7 @@ type Issue = z.core.$ZodIssue
 const NOT_YET: ReadonlyMap<string, string> = new Map(
   Object.entries({
     volumes:
-      'volumes are made with "plexus volume create"; the labels on the disks hold the configuration',
+      'volumes are made with plexus volume create NAME --mirror DEVICE DEVICE; the labels on the disks hold the configuration',
     role: 'spares are not available in this version; write the device as NAME: PATH',
     profile: 'profiles are not available in this version; one behaviour suits all initiators',
     metrics: 'metrics are not available in this version',

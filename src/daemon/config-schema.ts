@@ -10,6 +10,9 @@ import { parseSize } from '../base/bytes.ts'
 import {
   COMMAND_WINDOW,
   COMMAND_WINDOW_MIN,
+  DEVICE_TIMEOUT_MS,
+  DEVICE_TIMEOUT_MS_MAX,
+  DEVICE_TIMEOUT_MS_MIN,
   DISCOVERY_SESSIONS_DEFAULT,
   DISCOVERY_SESSIONS_MAX,
   LOGINS_PENDING_DEFAULT,
@@ -24,6 +27,7 @@ import {
   SESSIONS_MAX,
 } from '../base/limits.ts'
 import { plainAddress } from '../base/network.ts'
+import { parseDuration } from '../control/duration.ts'
 
 export const ISCSI_PORT = 3260
 export const STATE_DIR_DEFAULT = '/var/lib/plexus'
@@ -82,6 +86,24 @@ function isPoolSize(value: number | string): boolean {
   }
   return bytes >= POOL_BYTES_MIN && bytes <= POOL_BYTES_MAX && bytes % POOL_CHUNK_BYTES === 0
 }
+
+/** Milliseconds of a time that the schema has accepted: a number of seconds or a text such as `30s`. */
+export function timeoutMs(value: number | string): number {
+  return typeof value === 'number' ? value * 1000 : parseDuration(value)
+}
+
+function isTimeout(value: number | string): boolean {
+  try {
+    const ms = timeoutMs(value)
+    return ms >= DEVICE_TIMEOUT_MS_MIN && ms <= DEVICE_TIMEOUT_MS_MAX
+  } catch {
+    return false
+  }
+}
+
+const timeout = z
+  .union([z.number(), z.string()])
+  .refine(isTimeout, 'a time from 1s to 1h, such as 30s')
 
 const name = z
   .string()
@@ -191,6 +213,9 @@ const device = z.union([
   z.strictObject({
     path: devicePath,
     readOnly: z.boolean().default(false).describe('Open for reading only; its LUNs are read-only'),
+    timeout: timeout
+      .optional()
+      .describe('A disk that answers no request for so long is called down; default: of "hal"'),
     label: z
       .literal('initiator')
       .optional()
@@ -300,6 +325,9 @@ export const configSchema = z.strictObject({
         .enum(['auto', 'io_uring', 'threads'])
         .default('auto')
         .describe('auto: io_uring where the kernel permits it, else threads'),
+      timeout: timeout
+        .default(`${DEVICE_TIMEOUT_MS / 1000}s`)
+        .describe('A disk that answers no request for so long is called down'),
     })
     .prefault({}),
   state: z

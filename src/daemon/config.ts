@@ -24,6 +24,7 @@ import {
   parseAdvertise,
   parseListen,
   sizeBytes,
+  timeoutMs,
 } from './config-schema.ts'
 import { readSecrets, type Secrets } from './config-secrets.ts'
 import { ConfigSource, type Problem } from './config-source.ts'
@@ -66,6 +67,8 @@ export interface DeviceConfig {
   readonly exported: boolean
   /** `initiator`: a label of ours that it carries is an initiator's (export-guard.ts). */
   readonly label: 'initiator' | undefined
+  /** It is called down when it answers no request for so long. */
+  readonly timeoutMs: number
 }
 
 /** A provider that LUNs lead to: one logical unit, whichever targets map it. */
@@ -268,6 +271,9 @@ function resolveConfig(
       readOnly: typeof given === 'string' ? false : given.readOnly,
       exported: blockBytes.has(name),
       label: typeof given === 'string' ? undefined : given.label,
+      timeoutMs: timeoutMs(
+        (typeof given === 'string' ? undefined : given.timeout) ?? data.hal.timeout,
+      ),
     })),
     units: [...blockBytes].map(([name, bytes]) => ({ name, blockBytes: bytes })),
     targets: data.targets.map((target) => ({

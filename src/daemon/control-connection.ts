@@ -19,6 +19,8 @@ import {
   encodeMessage,
   errorObject,
   LineSplitter,
+  OUTPUT_MAJOR,
+  OUTPUT_MINOR,
   parseRequest,
   RPC_CODE,
   RpcFault,
@@ -26,9 +28,6 @@ import {
 } from '../control/protocol.ts'
 import type { FairShare } from './fair-share.ts'
 import type { ControlContext, Method } from './methods/context.ts'
-
-const OUTPUT_MAJOR = 1
-const OUTPUT_MINOR = 0
 
 export class ControlConnection {
   readonly methods: ReadonlyMap<string, Method>

@@ -34,6 +34,8 @@ interface Slot {
   warning: string | undefined
   /** Why there is no device; said once, not at every attempt. */
   reason: string | undefined
+  /** A device that was lost, until all of its requests have returned: it is not opened a second time meanwhile. */
+  leaving: BlockDevice | undefined
   /** The device is in use elsewhere. */
   inUse: boolean
   /** An attempt is under way: slots change one step at a time. */
@@ -72,6 +74,7 @@ export class DeviceSlots {
   #examined: Promise<void> = Promise.resolve()
   readonly #watch: DeviceWatch
   readonly #retry: Timer
+  #closing = false
 
   constructor(options: DeviceSlotsOptions) {
     this.#options = options
@@ -89,11 +92,11 @@ export class DeviceSlots {
 
   /** All slots, in the order of the configuration. */
   report(): readonly SlotReport[] {
-    return [...this.#slots.values()].map(({ config, device, reason, warning, lost }) => ({
+    return [...this.#slots.values()].map(({ config, device, reason, leaving, warning, lost }) => ({
       name: config.name,
       path: config.path,
       ready: device !== undefined,
-      reason: device ? undefined : (reason ?? 'being opened'),
+      reason: device ? undefined : `${reason ?? 'being opened'}${stillOut(leaving)}`,
       warning,
       replaced: lost !== undefined,
     }))
@@ -126,6 +129,8 @@ export class DeviceSlots {
   keep(config: DeviceConfig): void {
     const slot = this.#slots.get(config.name)
     if (slot) slot.config = config
+    const watch = this.#options.topology.providers.get(config.name)?.watch
+    if (watch) watch.limitMs = config.timeoutMs
   }
 
   /** Makes the slots of `configs` and tries each device once; one that cannot be opened is no error. */
@@ -139,6 +144,7 @@ export class DeviceSlots {
         lost: undefined,
         warning: undefined,
         reason: undefined,
+        leaving: undefined,
         inUse: false,
         opening: undefined,
         removed: false,
@@ -192,6 +198,7 @@ export class DeviceSlots {
    * within `timeoutMs`, with the reasons.
    */
   async close(timeoutMs: number): Promise<readonly string[]> {
+    this.#closing = true
     this.#watch.stop()
     this.#retry.cancel()
     const failures: string[] = []
@@ -219,9 +226,10 @@ export class DeviceSlots {
   }
 
   #openAgain(slots: Iterable<Slot>): void {
-    const missing = [...slots].filter(({ device, opening }) => !device && !opening)
-    inLanes(missing, DEVICES_AT_ONCE, async ({ device, opening, config }) => {
-      if (!device && !opening) await this.#tryOpen(config.name)
+    const isMissing = ({ device, opening, leaving }: Slot) => !device && !opening && !leaving
+    inLanes([...slots].filter(isMissing), DEVICES_AT_ONCE, async (slot) => {
+      const { config } = slot
+      if (isMissing(slot)) await this.#tryOpen(config.name)
     }).catch((error: unknown) => {
       this.#options.log.error({ err: error }, 'opening failed unexpectedly')
     })
@@ -310,12 +318,13 @@ export class DeviceSlots {
     slot.unsubscribe = device.onEvent((event) => {
       if (event !== 'gone' || slot.device !== device) return
       if (device.deleted) slot.lost = DELETED
-      this.#lost(slot, device, device.deleted ? `${device.path} was deleted` : undefined)
+      const why = topology.providers.get(name)?.error?.message
+      this.#lost(slot, device, device.deleted ? `${device.path} was deleted` : why)
     })
     slot.device = device
     slot.reason = undefined
     slot.inUse = false
-    await topology.addDevice(name, device, { opaque })
+    await topology.addDevice(name, device, { opaque, timeoutMs: slot.config.timeoutMs })
     this.#sayContents(name, device)
   }
 
@@ -382,12 +391,18 @@ export class DeviceSlots {
     const { name } = slot.config
     this.#detach(slot, why)
     topology.events.emit('critical', 'device-gone', name, `device ${name} is not served: ${why}`)
+    slot.leaving = device
     const leave = async (): Promise<void> => {
-      // A device that comes back under this name must find the old one out of the graph.
+      // A device that comes back under this name must find the old one out of the graph, and a late request on the
+      // medium of one that did not answer.
       await topology.quiet()
+      const hangs = device.inFlight > 0
       await device.close()
+      slot.leaving = undefined
+      if (hangs && !this.#closing) this.#openAgain([slot])
     }
     leave().catch((error: unknown) => {
+      slot.leaving = undefined
       log.warn({ err: error, device: name }, 'closing the lost device failed')
     })
   }
@@ -399,6 +414,11 @@ export class DeviceSlots {
     slot.warning = undefined
     slot.reason = reason
   }
+}
+
+function stillOut(leaving: BlockDevice | undefined): string {
+  const count = leaving?.inFlight ?? 0
+  return count === 0 ? '' : `; it has not returned ${count} request${count === 1 ? '' : 's'} yet`
 }
 
 function removedError(name: string, why = 'it was taken out of the configuration'): PlexusError {

@@ -167,6 +167,12 @@ export class IdentityDraft {
     if (record && record.lent !== disk) this.#replace(record, { ...record, lent: disk })
   }
 
+  /** The name leads to what it led to no more. The identity stays with the volume, which is found by its mark. */
+  release(name: string): void {
+    const record = this.#byName.get(name)
+    if (record) this.#replace(record, { ...record, name: '' })
+  }
+
   /** The disk is this machine's own from now on. */
   takeBack(disk: string): void {
     for (const record of [...this.#records]) {
@@ -282,6 +288,11 @@ export function markOf(device: DeviceIdentity): string | undefined {
   if (device.wwid) return device.wwid
   if (!device.serial) return undefined
   return [device.vendor ?? '', device.model ?? '', device.serial].join('/')
+}
+
+/** The UUID of the volume whose identity it is (`uuid.UUID`, engine/vinum/set/volume.ts); undefined: a device. */
+export function volumeOf(record: DeviceRecord | undefined): string | undefined {
+  return /^uuid\.(.+)$/.exec(record?.mark ?? '')?.[1]
 }
 
 /** A field of a record, left out where it has no value. */

@@ -22,6 +22,7 @@ import {
   type DraftOptions,
   type IdentityContent,
   IdentityDraft,
+  volumeOf,
 } from './identity-draft.ts'
 
 const FORMAT = 'plexus-identities'
@@ -111,6 +112,11 @@ export class IdentityStore {
         .flatMap(({ lent }) => lent ?? []),
     )
     return this.#lent.has(disk)
+  }
+
+  /** The volume (UUID) to which LUNs of this name have led last; undefined: none, or a device. */
+  volumeNamed(name: string): string | undefined {
+    return volumeOf(this.#content.devices.find((one) => one.name === name))
   }
 
   /** The same path on another machine is another file. */

@@ -29,6 +29,7 @@ import { configJsonSchema } from './config-schema.ts'
 import { readConfig } from './config-thread.ts'
 import { ControlServer } from './control-server.ts'
 import { IdentityStore } from './identity-store.ts'
+import { KeptSets } from './kept-sets.ts'
 import { machineId } from './machine-id.ts'
 import { controlMethods } from './methods/table.ts'
 import { describePlan } from './reconcile.ts'
@@ -111,24 +112,27 @@ class Daemon {
     const queue = createIoQueue({ engine: config.engine, pool, log })
     this.#closeQueue = () => queue.close()
     const version = plexusVersion()
+    const identities = IdentityStore.open({
+      dir: config.stateDir,
+      revision: version.split('.').slice(0, 2).join('.'),
+      log,
+      machine: machineId(),
+    })
+    const now = (): Date => new Date()
     const topology = createEngine({
       pool,
       clock: realClock,
       random: systemRandom,
       log: log.child({ part: 'engine' }),
-      now: () => new Date(),
+      now,
+      memory: new KeptSets({ dir: config.stateDir, identities, log, now }),
     })
     this.#appliance = new Appliance({
       config,
       pool,
       queue,
       topology,
-      identities: IdentityStore.open({
-        dir: config.stateDir,
-        revision: version.split('.').slice(0, 2).join('.'),
-        log,
-        machine: machineId(),
-      }),
+      identities,
       clock: realClock,
       log,
     })
@@ -139,7 +143,7 @@ class Daemon {
         topology,
         clock: realClock,
         log: log.child({ part: 'control' }),
-        now: () => new Date(),
+        now,
         config: () => appliance.config,
         plan: (next) => appliance.plan(next),
         devices: () => appliance.devices.report(),

@@ -12,10 +12,11 @@ import { JobManager } from './geom/job.ts'
 import { Topology } from './geom/topology.ts'
 import type { GeomClass } from './geom/types.ts'
 import { createNopClass } from './nop/nop-class.ts'
+import type { SetMemory } from './vinum/set/memory.ts'
 import { createVinumClass } from './vinum/vinum-class.ts'
 
 const CLASSES: readonly ((options: EngineOptions) => GeomClass)[] = [
-  ({ intentRegionBytes }) => createVinumClass(intentRegionBytes),
+  ({ intentRegionBytes, memory }) => createVinumClass({ intentRegionBytes, memory }),
   createNopClass,
 ]
 
@@ -29,6 +30,8 @@ export interface EngineOptions {
   readonly now: () => Date
   /** The least region of vinum's intent maps, bytes; the simulator's volumes are small. Undefined: 1 MiB. */
   readonly intentRegionBytes?: number
+  /** Of sets that were here before; undefined: nothing is remembered. */
+  readonly memory?: SetMemory
 }
 
 /** An empty graph with all classes. */

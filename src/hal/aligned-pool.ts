@@ -34,6 +34,9 @@ class Slot implements Lease {
   readonly offset: number
   bytes: Buffer
   out = false
+  /** Requests of disks that do not answer, and whether there was one since it was leased. */
+  keepers = 0
+  kept = false
 
   constructor(chunk: Chunk, offset: number, bytes: Buffer) {
     this.chunk = chunk
@@ -45,7 +48,7 @@ class Slot implements Lease {
   release(): void {
     assert(this.out, `lease of ${this.bytes.length} bytes at ${this.offset} released twice`)
     this.out = false
-    this.chunk.pool.takeBack(this)
+    this.chunk.pool.release(this)
   }
 }
 
@@ -59,6 +62,8 @@ class Chunk {
   /** Slots made so far, and those of them that are free, last released first. */
   made = 0
   readonly free: Slot[] = []
+  /** All slots made so far, in order of address. */
+  readonly slots: Slot[] = []
   out = 0
   /** Neighbours among the chunks of the class that have a free slot. */
   previous: Chunk | undefined = undefined
@@ -79,6 +84,7 @@ class Chunk {
     this.slotCount = POOL_CHUNK_BYTES / this.slotBytes
     this.made = 0
     this.free.length = 0
+    this.slots.length = 0
   }
 }
 
@@ -126,13 +132,20 @@ class SlabPool implements AlignedPool {
   readonly bytes: Buffer
   readonly baseAddress: number
   readonly #poison: boolean
-  readonly #freeChunks: Chunk[] = []
+  /** All of them, in order of address. */
+  readonly #chunks: readonly Chunk[]
+  readonly #freeChunks: Chunk[]
   readonly #partial: readonly ChunkList[] = POOL_CLASS_BYTES.map(() => new ChunkList())
   /** In order of arrival; a Set, since a cancelled waiter leaves from the middle. */
   readonly #waiters = new Set<Waiter>()
   #serving = false
   #leased = 0
   #outBytes = 0
+  /** Slots that are or were kept since they were leased, and the bytes of those that were released. */
+  #keptSlots = 0
+  #keptBytes = 0
+  /** Memory of others that disks keep. */
+  readonly #foreign = new Set<AlignedBuffer>()
 
   constructor(totalBytes: number, poison: boolean) {
     assert(
@@ -146,9 +159,11 @@ class SlabPool implements AlignedPool {
     this.baseAddress = memoryAddress(this.memory)
     assert(this.baseAddress % PAGE_BYTES === 0, 'WebAssembly memory is page-aligned')
     this.#poison = poison
-    for (let offset = totalBytes - POOL_CHUNK_BYTES; offset >= 0; offset -= POOL_CHUNK_BYTES) {
-      this.#freeChunks.push(new Chunk(this, offset))
-    }
+    this.#chunks = Array.from(
+      { length: totalBytes / POOL_CHUNK_BYTES },
+      (_, index) => new Chunk(this, index * POOL_CHUNK_BYTES),
+    )
+    this.#freeChunks = this.#chunks.toReversed()
   }
 
   get leased(): number {
@@ -178,15 +193,60 @@ class SlabPool implements AlignedPool {
     }
   }
 
-  /** The way back of a slot; only {@link Slot.release} calls it. */
-  takeBack(slot: Slot): void {
+  get keptBytes(): number {
+    return this.#keptBytes
+  }
+
+  keep(data: AlignedBuffer): () => void {
+    const slot = this.#slotAt(data.address)
+    if (!slot) {
+      const one = { ...data }
+      this.#foreign.add(one)
+      return () => this.#foreign.delete(one)
+    }
+    slot.keepers++
+    if (!slot.kept) this.#keptSlots++
+    slot.kept = true
+    return () => {
+      slot.keepers--
+      if (slot.keepers > 0 || slot.out) return
+      this.#keptBytes -= slot.chunk.slotBytes
+      this.#takeBack(slot)
+    }
+  }
+
+  isKept({ address, bytes: { length } }: AlignedBuffer): boolean {
+    if (this.#keptSlots === 0 && this.#foreign.size === 0) return false
+    for (const one of this.#foreign) {
+      if (address < one.address + one.bytes.length && one.address < address + length) return true
+    }
+    return this.#slotAt(address)?.kept ?? false
+  }
+
+  #slotAt(address: number): Slot | undefined {
+    const offset = address - this.baseAddress
+    const chunk = offset < 0 ? undefined : this.#chunks[Math.floor(offset / POOL_CHUNK_BYTES)]
+    return chunk?.slots[Math.floor((offset - chunk.offset) / chunk.slotBytes)]
+  }
+
+  /** Only {@link Slot.release} calls it. */
+  release(slot: Slot): void {
+    if (slot.keepers > 0) this.#keptBytes += slot.chunk.slotBytes
+    else this.#takeBack(slot)
+  }
+
+  #takeBack(slot: Slot): void {
     const chunk = slot.chunk
+    if (slot.kept) this.#keptSlots--
+    slot.kept = false
     this.#leased--
     this.#outBytes -= chunk.slotBytes
     chunk.out--
     if (this.#poison) {
       this.bytes.fill(POISON_BYTE, slot.offset, slot.offset + chunk.slotBytes)
-      chunk.free.push(new Slot(chunk, slot.offset, slot.bytes))
+      const next = new Slot(chunk, slot.offset, slot.bytes)
+      chunk.slots[(slot.offset - chunk.offset) / chunk.slotBytes] = next
+      chunk.free.push(next)
     } else {
       chunk.free.push(slot)
     }
@@ -255,7 +315,9 @@ class SlabPool implements AlignedPool {
     const offset = chunk.offset + chunk.made * chunk.slotBytes
     assert(chunk.made < chunk.slotCount, 'a listed chunk has a slot')
     chunk.made++
-    return new Slot(chunk, offset, this.bytes.subarray(offset, offset + length))
+    const slot = new Slot(chunk, offset, this.bytes.subarray(offset, offset + length))
+    chunk.slots.push(slot)
+    return slot
   }
 
   /** Serves waiters in order until one has to wait. `deliver` may lease and release: the loop sees it. */

@@ -26,12 +26,24 @@ export interface BufferPool {
   readonly totalBytes: number
   /** Bytes in chunks or slots that a lease could have now. */
   readonly freeBytes: number
-  /** Leases that are out. Zero when everything is at rest; tests check that. */
+  /** Leases that are out, with those that a disk keeps. Zero when everything is at rest; tests check that. */
   readonly leased: number
+  /** Bytes that were released and are not free, because a disk may still use them ({@link keep}). */
+  readonly keptBytes: number
   /** A lease of at least `length` bytes (`bytes.length` is exactly `length`), or undefined when none is free. */
   lease(length: number): Lease | undefined
   /** As `lease`, but waits in order of arrival; `deliver` runs at once where one is free. Returns a cancel function. */
   leaseSoon(length: number, deliver: (lease: Lease) => void): () => void
+  /**
+   * A disk that does not answer may still read or write the memory of `data`, whoever releases it: it is lent to
+   * nobody else until the function that this returns is called. Memory that is not the pool's is only remembered.
+   */
+  keep(data: AlignedBuffer): () => void
+  /**
+   * Is it memory that a disk keeps, or kept since it was leased? What it holds may change at any time: nothing may
+   * be read into it any more, and nothing that was is to be used.
+   */
+  isKept(data: AlignedBuffer): boolean
 }
 
 export type IoOp = 'read' | 'write' | 'flush' | 'discard' | 'write-zeroes'
@@ -119,6 +131,11 @@ export interface BlockDevice {
   extentAt?(offset: number, length: number): Promise<Extent>
   /** Registers for loss or change of size; returns the way to stop. */
   onEvent(listener: (event: DeviceEvent) => void): () => void
+  /**
+   * It does not answer: from now on it counts as gone. Requests that wait here end at once; those that the kernel has
+   * end when it returns them.
+   */
+  abandon?(): void
   /** Waits for what is in flight, then releases the device. New requests complete with `gone`. */
   close(): Promise<void>
 }

@@ -13,7 +13,9 @@ import { findSignatures, type Signature } from './signatures.ts'
  * The signatures on the device, first to last. Rejects with the device's PlexusError where it cannot be read:
  * a device that could not be examined must not pass for an empty one.
  */
-export function deviceContents(device: BlockDevice): Promise<Signature[]> {
+export function deviceContents(
+  device: Pick<BlockDevice, 'submit' | 'geometry'>,
+): Promise<Signature[]> {
   const { sizeBytes, logicalBlockBytes } = device.geometry
   const scratch = allocateAligned(MIB)
   const read = async (offset: number, length: number): Promise<Buffer> => {

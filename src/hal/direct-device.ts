@@ -8,7 +8,12 @@ import { existsSync, fstatSync } from 'node:fs'
 import { assert } from '../base/assert.ts'
 import type { Clock, Timer } from '../base/clock.ts'
 import { type ErrorKind, PlexusError } from '../base/errors.ts'
-import { DEVICE_POLL_MS, RANGE_STEP_BYTES, ZERO_WRITE_BYTES } from '../base/limits.ts'
+import {
+  DEVICE_POLL_MS,
+  DEVICE_RANGE_DEPTH,
+  RANGE_STEP_BYTES,
+  ZERO_WRITE_BYTES,
+} from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import { allocateAligned } from './aligned-pool.ts'
 import type {
@@ -106,9 +111,6 @@ interface RangeJob {
   stepBytes: number
 }
 
-/** Discards and write-zeroes of one device that are with the kernel at once: they may take long. */
-const RANGE_DEPTH = 4
-
 export class DirectDevice implements BlockDevice {
   readonly path: string
   readonly identity: DeviceIdentity
@@ -141,7 +143,7 @@ export class DirectDevice implements BlockDevice {
     this.#ranges = init.queue.openChannel(
       init.fd,
       (op, result) => this.#onRangeDone(op, result),
-      RANGE_DEPTH,
+      DEVICE_RANGE_DEPTH,
     )
     this.#discardMethods = discardMethods(init)
     this.#zeroMethods = zeroMethods(init)
@@ -196,6 +198,12 @@ export class DirectDevice implements BlockDevice {
     return () => this.#listeners.delete(listener)
   }
 
+  abandon(): void {
+    this.#setGone('the device does not answer, and counts as gone')
+    this.#transfers.cancel()
+    this.#ranges.cancel()
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close()
     return this.#closed
@@ -208,6 +216,8 @@ export class DirectDevice implements BlockDevice {
         this.#onIdle = resolve
       })
     }
+    this.#transfers.close()
+    this.#ranges.close()
     await this.#init.closeFd(this.#init.fd)
   }
 
@@ -287,7 +297,7 @@ export class DirectDevice implements BlockDevice {
       else this.#finishJob(job, this.#unsupported(job.request))
       return
     }
-    if (result !== 0) {
+    if (result !== 0 || this.#gone) {
       this.#finishJob(job, this.#failed(job.request, result))
       return
     }
@@ -395,11 +405,11 @@ export class DirectDevice implements BlockDevice {
     }
   }
 
-  #setGone(): void {
+  #setGone(why = 'the device is gone'): void {
     if (this.#gone) return
     this.#gone = true
     this.#poll.cancel()
-    this.#init.log.error({ device: this.path, event: 'gone' }, `${this.path}: the device is gone`)
+    this.#init.log.error({ device: this.path, event: 'gone' }, `${this.path}: ${why}`)
     this.#emit('gone')
   }
 

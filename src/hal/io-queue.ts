@@ -1,7 +1,8 @@
 /**
- * Bounded submission of I/O: every device has a channel that keeps at most DEVICE_QUEUE_DEPTH
- * operations with the kernel and the rest in order of arrival; all channels share the slots of one
- * engine and take turns for them. The queue also finishes what the kernel left half done: short
+ * Bounded submission of I/O: every device has channels that keep at most their depth of operations with
+ * the kernel and the rest in order of arrival. All channels share the slots of one engine and take turns
+ * for them; half of the slots are divided among the channels, the other half is left for devices that come
+ * later, so that devices that do not answer cannot keep the others from theirs. The queue also finishes what the kernel left half done: short
  * transfers go on from where they stopped, EINTR and EAGAIN are tried again. In the steady state nothing is
  * allocated: operations are recycled. Called by direct-device.ts; made once per process at start.
  */
@@ -43,12 +44,16 @@ export interface IoChannel {
   take(): IoOperation
   /** Starts the operation, or puts it in line. `done` is never called from within. */
   submit(operation: IoOperation): void
+  /** Ends what waits in line, with ECANCELED; what is with the kernel goes on. */
+  cancel(): void
+  /** Gives the share of the slots back, when nothing is in flight. */
+  close(): void
 }
 
 export interface IoQueue {
   readonly engine: 'io_uring' | 'threads'
   readonly stats: IoQueueStats
-  /** A channel for one open file; `depth` operations at once are with the kernel. */
+  /** A channel for one open file; at most `depth` operations at once are with the kernel. */
   openChannel(fd: number, done: OperationDone, depth?: number): IoChannel
   /** Waits for what is in flight, then stops the engine. Devices are closed before. */
   close(): Promise<void>
@@ -84,6 +89,8 @@ class Channel implements IoChannel {
   readonly depth: number
   readonly done: OperationDone
   readonly line = new Line()
+  /** `depth`, or its share of the slots where there are many channels: at least 1. */
+  limit: number
   /** Operations with the kernel. */
   active = 0
   /** Waits in the queue for a slot. */
@@ -95,6 +102,7 @@ class Channel implements IoChannel {
     this.fd = fd
     this.done = done
     this.depth = depth
+    this.limit = depth
   }
 
   take(): IoOperation {
@@ -105,6 +113,15 @@ class Channel implements IoChannel {
 
   submit(operation: IoOperation): void {
     this.#queue.submit(this, operation)
+  }
+
+  cancel(): void {
+    this.#queue.cancel(this)
+  }
+
+  close(): void {
+    assert(this.active === 0 && this.line.empty, 'a channel is closed when it is idle')
+    this.#queue.closeChannel(this)
   }
 }
 
@@ -120,6 +137,7 @@ export class OperationQueue implements IoQueue {
   readonly #sink: IoSink = (slot, result) => this.#onResult(slot, result)
   readonly #operations: (IoOperation | undefined)[]
   readonly #channels: (Channel | undefined)[]
+  readonly #open = new Set<Channel>()
   readonly #freeSlots: Int32Array
   #freeCount: number
   #spare: IoOperation | undefined = undefined
@@ -155,7 +173,34 @@ export class OperationQueue implements IoQueue {
   }
 
   openChannel(fd: number, done: OperationDone, depth = DEVICE_QUEUE_DEPTH): IoChannel {
-    return new Channel(this, fd, done, depth)
+    const channel = new Channel(this, fd, done, depth)
+    this.#open.add(channel)
+    this.#share()
+    return channel
+  }
+
+  cancel(channel: Channel): void {
+    if (channel.listed) this.#starved.splice(this.#starved.indexOf(channel), 1)
+    channel.listed = false
+    while (!channel.line.empty) {
+      this.#waiting--
+      this.#end(channel, channel.line.shift(), -ERRNO.ECANCELED)
+    }
+  }
+
+  closeChannel(channel: Channel): void {
+    this.#open.delete(channel)
+    this.#share()
+  }
+
+  /** Half of the slots for the channels that are open, by their depth. */
+  #share(): void {
+    let total = 0
+    for (const { depth } of this.#open) total += depth
+    const part = Math.min(1, this.#operations.length / 2 / total)
+    for (const channel of this.#open) {
+      channel.limit = Math.max(1, Math.floor(channel.depth * part))
+    }
   }
 
   async close(): Promise<void> {
@@ -182,7 +227,7 @@ export class OperationQueue implements IoQueue {
     assert(!this.#closing, 'devices are closed before their queue')
     operation.doneBytes = 0
     operation.retries = 0
-    if (channel.active < channel.depth && channel.line.empty && this.#freeCount > 0) {
+    if (channel.active < channel.limit && channel.line.empty && this.#freeCount > 0) {
       this.#begin(channel, operation)
       return
     }
@@ -193,7 +238,7 @@ export class OperationQueue implements IoQueue {
 
   /** Puts a channel that could go on but for a slot at the end of the waiting line. */
   #list(channel: Channel): void {
-    if (channel.listed || channel.line.empty || channel.active >= channel.depth) return
+    if (channel.listed || channel.line.empty || channel.active >= channel.limit) return
     channel.listed = true
     this.#starved.push(channel)
   }
@@ -230,7 +275,11 @@ export class OperationQueue implements IoQueue {
     this.#finished++
     this.#list(channel)
     this.#pump()
-    channel.done(operation, left)
+    this.#end(channel, operation, left)
+  }
+
+  #end(channel: Channel, operation: IoOperation, result: number): void {
+    channel.done(operation, result)
     operation.request = undefined
     operation.next = this.#spare
     this.#spare = operation
@@ -302,7 +351,7 @@ export function chooseEngine(
   makers: EngineMakers,
 ): OperationQueue {
   const log = options.log.child({ part: 'io' })
-  const helper = makers.threads(1)
+  const helper = makers.threads(IO_THREADS)
   if (options.engine === 'threads') {
     log.info({ engine: 'threads' }, 'I/O by threads, as configured')
   } else {
@@ -322,5 +371,7 @@ export function chooseEngine(
       log.warn({ engine: 'threads' }, `${why}; I/O by threads, which is slower`)
     }
   }
-  return new OperationQueue(RING_ENTRIES, makers.threads(options.threads ?? IO_THREADS), helper)
+  // A thread is busy as long as its call lasts: the channels share the threads, too.
+  const threads = options.threads ?? IO_THREADS
+  return new OperationQueue(2 * threads, makers.threads(threads), helper)
 }

@@ -17,6 +17,7 @@ import {
   ioUringEnter,
   ioUringRegisterBuffers,
   ioUringSetup,
+  ioUringSetWorkers,
   mmapShared,
   munmap,
   SysError,
@@ -155,6 +156,8 @@ export class UringEngine implements IoEngine {
       REGISTERED_PIECE_BYTES,
     )
     this.registered = this.registerErrno === 0
+    // Where the kernel refuses it, flushes of many disks wait for each other sooner: no reason not to start.
+    ioUringSetWorkers(fd, RING_ENTRIES)
     this.#watch = watchReadable(fd, () => this.#onReadable())
   }
 

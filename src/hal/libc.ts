@@ -315,6 +315,7 @@ export function ioUringEnter(
 }
 
 const IORING_REGISTER_BUFFERS = 0
+const IORING_REGISTER_IOWQ_MAX_WORKERS = 19
 
 /** Registers memory for READ_FIXED and WRITE_FIXED, in pieces of `pieceBytes` at most (the kernel's limit is 1 GiB): 0 or the negated errno. */
 export function ioUringRegisterBuffers(
@@ -331,6 +332,27 @@ export function ioUringRegisterBuffers(
   }
   const at = Number(koffi.address(vectors))
   const result = syscall(SYS_IO_URING_REGISTER, ringFd, IORING_REGISTER_BUFFERS, at, count, 0, 0)
+  return result < 0 ? -koffi.errno() : result
+}
+
+/**
+ * Lets up to `count` kernel threads work for the ring where a call cannot be started without waiting: a flush, or a
+ * disk whose own queue is full. The usual bound is four per processor, which one disk that hangs would use up
+ * (io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS; Linux 5.15). Returns 0 or a negated errno.
+ */
+export function ioUringSetWorkers(ringFd: number, count: number): number {
+  // The second one, for what is no disk and no file, stays as it is.
+  const counts = Uint32Array.of(count, 0)
+  const at = Number(koffi.address(counts))
+  const result = syscall(
+    SYS_IO_URING_REGISTER,
+    ringFd,
+    IORING_REGISTER_IOWQ_MAX_WORKERS,
+    at,
+    2,
+    0,
+    0,
+  )
   return result < 0 ? -koffi.errno() : result
 }
 

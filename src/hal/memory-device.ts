@@ -131,6 +131,15 @@ export class MemoryDevice implements BlockDevice {
     this.#held ??= []
   }
 
+  /** Lets the oldest of what is held complete. */
+  releaseOne(): void {
+    const [run] = this.#held?.splice(0, 1) ?? []
+    const held = this.#held
+    this.#held = undefined
+    run?.()
+    this.#held = held
+  }
+
   /** Lets everything held complete, in the order of submission. */
   release(): void {
     const held = this.#held ?? []

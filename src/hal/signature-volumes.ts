@@ -5,7 +5,7 @@
  * OpenZFS, and FreeBSD's sys/geom.
  */
 import { crc32 } from 'node:zlib'
-import { alignDown } from '../base/bytes.ts'
+import { alignDown, formatSize } from '../base/bytes.ts'
 import { KIB, MIB } from '../base/limits.ts'
 import {
   ascii,
@@ -145,10 +145,22 @@ function geomDetail(bytes: Buffer): SignatureDetail | undefined {
   return { name, label: GEOM_NAMED.has(name.slice(6)) ? text(bytes, 20, 16) : undefined }
 }
 
+/** A label that was made for another size: the disk has grown, has shrunk, or is a copy. */
+function plexusDetail(bytes: Buffer, _offset: number, disk: DiskShape): SignatureDetail {
+  const mediaBytes = Number(bytes.readBigUInt64LE(72))
+  if (mediaBytes === disk.sizeBytes) return {}
+  return {
+    name: `Plexus label for ${formatSize(mediaBytes)} (the disk is ${formatSize(disk.sizeBytes)} now)`,
+  }
+}
+
 // ----------------------------------------------------------------------------------------- table
 
 /** What begins the last sector of a disk that belongs to a Plexus volume; the class and a version follow. */
 export const PLEXUS_MAGIC = ascii('PLEXUS::')
+/** The copy of it in the first MiB (docs/on-disk-format.md). */
+export const PLEXUS_FRONT_MAGIC = ascii('PLEXHEAD')
+const PLEXUS_FRONT_PLACES = [60 * KIB, 132 * KIB]
 
 const MD_MAGIC = 0xa92b4efc
 const UBERBLOCK_MAGIC = 0x00bab10c
@@ -156,7 +168,17 @@ const ZFS_UBERBLOCKS = Array.from({ length: 128 }, (_, index) => 128 * KIB + ind
 
 export const VOLUME_ROWS: readonly SignatureRow[] = [
   // Ours, and FreeBSD's, which Plexus knows to serve.
-  { kind: 'plexus', name: 'Plexus', at: lastSector, length: 512, magic: [[0, PLEXUS_MAGIC]] },
+  {
+    kind: 'plexus',
+    name: 'Plexus',
+    at: (disk) => [...lastSector(disk), ...PLEXUS_FRONT_PLACES],
+    length: 512,
+    magic: [
+      [0, PLEXUS_MAGIC],
+      [0, PLEXUS_FRONT_MAGIC],
+    ],
+    detail: plexusDetail,
+  },
   {
     kind: 'freebsd',
     name: 'vinum',

@@ -3,7 +3,7 @@
  * with it. What may stand where is in cli.test.ts. A shell that is not installed is skipped, and the test says so.
  */
 import { spawnSync } from 'node:child_process'
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -22,6 +22,8 @@ writeFileSync(
 )
 chmodSync(join(dir, 'plexus'), 0o755)
 writeFileSync(join(dir, 'volumes.conf'), '')
+// A folder that is called as what is completed must not lend it its slash.
+mkdirSync(join(dir, 'replace'))
 
 interface Shell {
   /** Before the name of a script: parses it only. */
@@ -42,16 +44,16 @@ const LINES: readonly (readonly [string, string])[] = [
 const quoted = (text: string): string => `'${text}'`
 
 const SHELLS: Readonly<Record<string, Shell>> = {
+  // A bash of its own on a pseudo terminal: TAB is typed, and the line run.
   bash: {
     parse: ['-n'],
     plain: ['--norc', '--noprofile'],
     drive: (script, lines) =>
       [
-        `source ${quoted(script)}`,
-        ...lines.map(
-          (line) =>
-            `COMP_WORDS=(${line}); COMP_CWORD=$((\${#COMP_WORDS[@]} - 1)); _plexus; echo "\${COMP_WORDS[*]:0:COMP_CWORD} \${COMPREPLY[*]}"`,
-        ),
+        `type='sleep 1; echo source ${script}; sleep 1'`,
+        ...lines.map((line) => `type="$type; printf '${line}\\t\\n'; sleep 2"`),
+        `bash -c "$type; echo exit" | script -qec 'bash --norc --noprofile -i' /dev/null >/dev/null`,
+        `while read -r line; do echo "plexus $line"; done < ${quoted(ran)}`,
       ].join('\n'),
   },
   // A zsh of its own on a pseudo terminal, with the completion system as people have it: TAB is typed, and the line run.

@@ -302,6 +302,7 @@ t.test('events and the lists of vinum', async (t) => {
             type: 'drive',
             name: 'd1',
             uuid: '',
+            set: 'vinum-00000000',
             state: 'up',
             device: 'd1',
             present: true,
@@ -319,6 +320,7 @@ t.test('events and the lists of vinum', async (t) => {
             type: 'plex',
             name: 'db.p0',
             uuid: '',
+            set: 'vinum-00000000',
             volume: undefined,
             organization: 'raid5',
             stripeBytes: 262144,
@@ -355,7 +357,7 @@ t.test('rates between two snapshots', async (t) => {
   })
   const snapshot = (atMs: number, read: OpCounters, name = 'd1'): StatReport => ({
     target: {
-      pool: { totalBytes: 0, freeBytes: 0, leased: 0 },
+      pool: { totalBytes: 0, freeBytes: 0, keptBytes: 0, leased: 0 },
       connections: 0,
       sessions: 0,
       sendQueueBytes: 0,
@@ -372,7 +374,12 @@ t.test('rates between two snapshots', async (t) => {
     renderLoad({
       ...after,
       target: {
-        pool: { totalBytes: 64 * 1024 * 1024, freeBytes: 60 * 1024 * 1024, leased: 3 },
+        pool: {
+          totalBytes: 64 * 1024 * 1024,
+          freeBytes: 60 * 1024 * 1024,
+          keptBytes: 0,
+          leased: 3,
+        },
         connections: 2,
         sessions: 1,
         sendQueueBytes: 4096,

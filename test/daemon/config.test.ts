@@ -52,7 +52,7 @@ auth:
     initiators: ["iqn.1998-01.com.vmware:*"]
 devices:
   d1: /dev/disk/by-id/wwn-0x5000c500a1c0d001
-  d2: { path: images/d2.img, readOnly: true, label: initiator }
+  d2: { path: images/d2.img, readOnly: true, label: initiator, timeout: 1m 30s }
 targets:
   - name: iqn.2026-01.lab.Plexus:DB
     alias: Database disks
@@ -103,6 +103,7 @@ t.test('a whole configuration', async (t) => {
       readOnly: false,
       exported: true,
       label: undefined,
+      timeoutMs: 30_000,
     },
     {
       name: 'd2',
@@ -110,6 +111,7 @@ t.test('a whole configuration', async (t) => {
       readOnly: true,
       exported: true,
       label: 'initiator',
+      timeoutMs: 90_000,
     },
   ])
   t.strictSame(config.units[0], { name: 'd1', blockBytes: 4096 })
@@ -223,6 +225,7 @@ targets:
       iqn.2026-01.x:y: [{ lun: 9 }]
 limits: { sessions: 0, bufferPool: 5MiB }
 log: { level: inof }
+hal: { timeout: 0s }
 volumes: []
 `
   t.strictSame(problemsOf(text), [
@@ -246,7 +249,8 @@ volumes: []
     '24:21 "sessions" in "limits": must be at least 1, found number 0',
     '24:36 "bufferPool" in "limits": a size from 32MiB to 2GiB, a multiple of 4MiB',
     '25:15 "level" in "log": expected debug or info or warn or error, found "inof"; did you mean "info"?',
-    '26:1 volumes are made with "plexus volume create"; the labels on the disks hold the configuration',
+    '26:17 "timeout" in "hal": a time from 1s to 1h, such as 30s',
+    '27:1 volumes are made with plexus volume create NAME --mirror DEVICE DEVICE; the labels on the disks hold the configuration',
   ])
 })
 

@@ -19,8 +19,10 @@ import { DeviceSlots } from '../../src/daemon/device-slots.ts'
 import { ExportGuard } from '../../src/daemon/export-guard.ts'
 import { IdentityStore } from '../../src/daemon/identity-store.ts'
 import { UnitSlots } from '../../src/daemon/unit-slots.ts'
-import { createIoQueue } from '../../src/hal/io-queue.ts'
+import type { IoEngine, IoOperation, IoSink } from '../../src/hal/io-engine.ts'
+import { createIoQueue, OperationQueue } from '../../src/hal/io-queue.ts'
 import { MemoryDevice } from '../../src/hal/memory-device.ts'
+import { ThreadPool } from '../../src/hal/thread-pool.ts'
 import { get, Machine, pattern, put } from '../support/engine.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'plexus-slots-'))
@@ -74,6 +76,7 @@ const device = (name: string): DeviceConfig => ({
   readOnly: false,
   exported: true,
   label: undefined,
+  timeoutMs: 30_000,
 })
 
 t.test('a LUN on a volume that appears later, goes, and comes back', async (t) => {
@@ -286,11 +289,15 @@ t.test('units let go with writes in flight: all have ended when it resolves', as
 })
 
 /** Slots of devices on files, and a clock for them. */
-function deviceSlots(t: Test, machine: Machine, state: string) {
-  const { topology, pool } = machine
+function deviceSlots(
+  t: Test,
+  machine: Machine,
+  state: string,
+  queue = createIoQueue({ engine: 'threads', pool: machine.pool, log: silentLogger(), threads: 1 }),
+) {
+  const { topology } = machine
   const clock = new ManualClock()
   const log = silentLogger()
-  const queue = createIoQueue({ engine: 'threads', pool, log, threads: 1 })
   t.teardown(() => queue.close())
   const identities = IdentityStore.open({ dir: join(dir, state), revision: '1', log })
   const guard = new ExportGuard({ classes: topology.classes, identities, clock, log })
@@ -312,6 +319,51 @@ function image(name: string, fill = 0): string {
   writeFileSync(path, Buffer.alloc(4 * MIB, fill))
   return path
 }
+
+t.test('a device that does not answer comes back when it has returned its requests', async (t) => {
+  const clock = new ManualClock()
+  const machine = await new Machine({ devices: 0, clock }).start()
+  const stalled: IoOperation[] = []
+  let stalls = false
+  const makeThreads = (sink: IoSink): IoEngine => {
+    const threads = new ThreadPool({ threads: 1, slots: 16, sink })
+    const start = threads.start.bind(threads)
+    return Object.assign(threads, {
+      start: (one: IoOperation) => (stalls ? void stalled.push(one) : start(one)),
+    })
+  }
+  const engines: IoEngine[] = []
+  const make = (sink: IoSink): IoEngine => {
+    const engine = makeThreads(sink)
+    engines.push(engine)
+    return engine
+  }
+  const queue = new OperationQueue(16, make, make)
+  const { slots, topology, until } = deviceSlots(t, machine, 'stalls', queue)
+  const ready = (): boolean => slots.report()[0]?.ready === true
+  const path = image('stalls.img')
+  await slots.add([{ ...device('a'), path, exported: false, timeoutMs: 5000 }])
+  t.ok(ready())
+  slots.keep({ ...device('a'), path, exported: false, timeoutMs: 2000 })
+
+  const access = { read: 1, write: 1, exclusive: 0 }
+  const user = topology.attach(topology.find('a'), undefined, 'test', access)
+  stalls = true
+  const write = put(user, 0, Buffer.alloc(4096, 7))
+  const failed = t.rejects(write, { kind: 'gone', message: /^a: no answer for 2 s/ })
+  clock.advance(3000)
+  await failed
+  await topology.quiet()
+  const out = /^a: no answer for 2 s; .*; it has not returned \d requests? yet$/
+  t.match(slots.report(), [{ ready: false, reason: out }])
+  await until(ready)
+  t.match(slots.report(), [{ ready: false, reason: out }], 'it is not opened a second time')
+  stalls = false
+  for (const one of stalled.splice(0)) engines[0]?.start(one)
+  await until(ready)
+  t.ok(ready())
+  t.equal(machine.pool.leased, 0)
+})
 
 t.test('a file that is deleted or replaced is not served any longer', async (t) => {
   const machine = await new Machine({ devices: 0 }).start()

@@ -175,6 +175,49 @@ t.test('a random life keeps the books', async (t) => {
   t.equal(exhaust(pool, 4 * MIB).length, TOTAL_BYTES / POOL_CHUNK_BYTES, 'all chunks came back')
 })
 
+t.test('memory that a disk keeps is lent to nobody else, whoever gives it back', async (t) => {
+  const pool = createAlignedPool(TOTAL_BYTES, { poison: true })
+  const lease = pool.lease(16 * KIB) as Lease
+  const part = { bytes: lease.bytes.subarray(4096, 8192), address: lease.address + 4096 }
+  t.notOk(pool.isKept(lease))
+  const first = pool.keep(part)
+  const second = pool.keep(lease)
+  t.ok(pool.isKept(lease))
+  t.equal(pool.keptBytes, 0, 'it is still leased')
+  lease.bytes.fill(1)
+  lease.release()
+  t.throws(() => lease.release(), /twice/)
+  t.equal(pool.keptBytes, 16 * KIB)
+  t.equal(pool.leased, 1)
+  const others = exhaust(pool, 16 * KIB)
+  t.equal(others.length, TOTAL_BYTES / (16 * KIB) - 1)
+  t.notOk(others.some(({ address }) => address === lease.address))
+  for (const other of others) other.release()
+  first()
+  t.equal(pool.leased, 1)
+  t.ok(
+    lease.bytes.every((byte) => byte === 1),
+    'not poisoned: the disk may still send it',
+  )
+  second()
+  t.same([pool.leased, pool.keptBytes, pool.freeBytes], [0, 0, TOTAL_BYTES])
+
+  const read = pool.lease(4096) as Lease
+  pool.keep(read)()
+  t.ok(pool.isKept(read), 'what came late may be in it')
+  read.release()
+  const next = pool.lease(4096) as Lease
+  t.notOk(pool.isKept(next))
+  next.release()
+
+  const own = allocateAligned(8192)
+  const letGo = pool.keep({ bytes: own.bytes.subarray(0, 4096), address: own.address })
+  t.ok(pool.isKept(own))
+  t.notOk(pool.isKept({ bytes: own.bytes.subarray(4096), address: own.address + 4096 }))
+  letGo()
+  t.notOk(pool.isKept(own))
+})
+
 t.test('allocateAligned is aligned, zeroed and of its own', async (t) => {
   const a = allocateAligned(512)
   const b = allocateAligned(512)

@@ -161,7 +161,8 @@ for (const engine of ['io_uring', 'threads'] as const) {
       data.bytes.fill(0)
       await all((i) => readAt(device, part(i), i * 1024))
       t.ok(data.bytes.equals(pattern(Buffer.alloc(count * 512), 9)))
-      t.equal(most, DEVICE_QUEUE_DEPTH)
+      // Of the two threads one is left for discards.
+      t.equal(most, engine === 'threads' ? 1 : DEVICE_QUEUE_DEPTH)
       t.equal(device.inFlight, 0)
       data.release()
     })
@@ -387,6 +388,8 @@ function scripted(
         operations.push({ kind, flags, offset, length })
         setImmediate(() => done(operation, results.shift() ?? 0))
       },
+      cancel() {},
+      close() {},
     }),
     close: async () => {},
   }

@@ -13,6 +13,16 @@ import type { Machine, World } from './world.ts'
 
 const KIB = 1024
 const UNITS_MAX = 4
+const STRIPES = [4, 16, 64, 128] as const
+const WIDE_STRIPES = [4, 16, 64, 128, 256, 512, 1024, 1536] as const
+const WIDE_COLUMN_BYTES = 1536 * KIB
+
+interface AdminOptions {
+  /** Many columns, and stripes of all sizes. */
+  readonly isWide: boolean
+  /** Takes volumes under the oracle that are new. */
+  readonly adopt: (machine: Machine) => Promise<void>
+}
 
 export class Admin {
   readonly #world: World
@@ -24,20 +34,14 @@ export class Admin {
   creating = false
   #named = 0
 
-  readonly #adopt: (machine: Machine) => Promise<void>
+  readonly #options: AdminOptions
 
-  /** `adopt` takes volumes under the oracle that are new. */
-  constructor(
-    world: World,
-    random: SimRandom,
-    faults: Faults,
-    adopt: (machine: Machine) => Promise<void>,
-  ) {
+  constructor(world: World, random: SimRandom, faults: Faults, options: AdminOptions) {
     this.#world = world
     this.#random = random
     this.#later = random.fork('later verbs')
     this.#faults = faults
-    this.#adopt = adopt
+    this.#options = options
   }
 
   /** One verb, chosen by chance. Resolves when it has ended. */
@@ -139,15 +143,25 @@ export class Admin {
     const random = this.#random
     if (world.units.size >= UNITS_MAX) return
     const name = `v${this.#named++}`
+    const { isWide } = this.#options
     const kind = random.weighted([
       [4, 'mirror'],
-      [4, 'raid5'],
+      [isWide ? 8 : 4, 'raid5'],
       [1, 'stripe'],
       [1, 'concat'],
       [1, 'striped mirror'],
     ] as const)
-    const stripeSize = String(random.pick([4, 16, 64, 128]) * KIB)
-    const size = String(random.between(4, 40) * 64 * KIB)
+    const most = { mirror: 3, raid5: isWide ? 16 : 5, stripe: isWide ? 16 : 5, concat: 5 }
+    const stripeBytes = random.pick(isWide ? WIDE_STRIPES : STRIPES) * KIB
+    const stripeSize = String(stripeBytes)
+    // Wide rows count only where whole ones fit.
+    const rows = Math.max(1, Math.floor(random.below(WIDE_COLUMN_BYTES) / stripeBytes))
+    const sizeOf = (columns: number): string =>
+      String(
+        isWide && kind === 'raid5'
+          ? rows * (columns - 1) * stripeBytes
+          : random.between(4, 40) * 64 * KIB,
+      )
     const wipeSignatures = true
     this.creating = true
     if (kind === 'striped mirror') {
@@ -155,7 +169,7 @@ export class Admin {
       await this.#verb('vinum', 'mirror', { devices, striped: true, name, wipeSignatures })
     } else {
       const least = { mirror: 2, raid5: 3, stripe: 2, concat: 1 }[kind]
-      const devices = this.#some(random.between(least, kind === 'mirror' ? 3 : 5))
+      const devices = this.#some(random.between(least, most[kind]))
       const parity = random.pick(['left-symmetric', 'left-asymmetric'])
       const layout = {
         mirror: { mirror: devices },
@@ -163,11 +177,16 @@ export class Admin {
         stripe: { stripe: devices, stripeSize },
         raid5: { raid5: devices, stripeSize, parity },
       }[kind]
-      await this.#verb('volume', 'create', { name, size, ...layout, wipeSignatures })
+      await this.#verb('volume', 'create', {
+        name,
+        size: sizeOf(devices.length),
+        ...layout,
+        wipeSignatures,
+      })
     }
     if (world.machine !== machine) return
     this.creating = false
-    await this.#adopt(machine)
+    await this.#options.adopt(machine)
   }
 
   /** As the world carries it out; at times it is only said first what would happen. */

@@ -3,19 +3,21 @@
  * when everything is whole again. Volumes that have no copy without that disk may answer with errors then, but
  * never with wrong data. Used by vinum-play.ts.
  */
-import { defined } from '../../src/base/assert.ts'
 import type { Timer } from '../../src/base/clock.ts'
 import type { SimDisk } from './disk.ts'
 import { DATA_FAULTS, type Fault, QUIET_FAULTS } from './harm.ts'
+import { Healing, isWhole } from './healing.ts'
+import type { Mixture } from './mixture.ts'
+import type { Parts } from './parts.ts'
 import type { SimRandom } from './random.ts'
 import {
   drivesIn,
   drivesOf,
+  isPlain,
   isRedundant,
   isUp,
   jobsOf,
   rowSizes,
-  subdisksOf,
   survives,
   volumeOf,
   volumesOf,
@@ -23,9 +25,6 @@ import {
 import type { Machine, World } from './world.ts'
 import { Wounds } from './wounds.ts'
 
-/** After the trouble everything must be whole again by then. */
-const RECOVERY_MS = 3_600_000
-const LOOK_MS = 20
 /** Of all trouble: what disks report, what they do not, and more than redundancy bears. */
 const KINDS = [
   [32, 'loud'],
@@ -39,7 +38,8 @@ const FAULTS: readonly (readonly [number, string, Fault])[] = [
     4,
     'unreadable sectors',
     (disk, random) => {
-      const { blockBytes, sizeBytes } = disk.options
+      const { sizeBytes } = disk
+      const { blockBytes } = disk.options
       for (let count = random.between(1, 20); count > 0; count--) {
         const length = random.pick([blockBytes, 4096, 65536])
         const offset = Math.floor(random.below(sizeBytes - length) / 4096) * 4096
@@ -104,6 +104,17 @@ const FAULTS: readonly (readonly [number, string, Fault])[] = [
   ],
 ]
 
+const FLAPS: typeof FAULTS = [
+  [
+    12,
+    'flaps',
+    (disk, random, world) => {
+      void world.flap(disk, random)
+      return undefined
+    },
+  ],
+]
+
 export class Faults {
   readonly #world: World
   readonly #wounds: Wounds
@@ -115,12 +126,19 @@ export class Faults {
   /** It was replaced, and goes to the scrap heap. */
   #isDiscarded = false
   #later: Timer | undefined
+  readonly #healing: Healing
+  /** What disks may hold that were used apart from each other, until all are whole. */
+  parts: Parts | undefined
   /** The second disk, where there are more in trouble than redundancy bears. */
   #second: SimDisk | undefined
 
-  constructor(world: World, random: SimRandom) {
+  readonly #mixture: Mixture
+
+  constructor(world: World, random: SimRandom, mixture: Mixture) {
+    this.#mixture = mixture
     this.#world = world
     this.#wounds = new Wounds(world)
+    this.#healing = new Healing(world, random.fork('healing'), this)
     this.#random = random
     this.#quietly = random.fork('quiet faults')
   }
@@ -129,15 +147,8 @@ export class Faults {
   isBearable(machine: Machine, disk: SimDisk): boolean {
     return [...this.#world.units].every((unit) => {
       const volume = volumeOf(machine, unit.uuid)
-      return volume && (this.#isPlain(unit.uuid) || survives(machine, volume, disk.name))
+      return volume && (isPlain(machine, unit.uuid) || survives(machine, volume, disk.name))
     })
-  }
-
-  /** Volumes that never had a copy are not what forbids trouble. */
-  #isPlain(uuid: string): boolean {
-    const { machine } = this.#world
-    const volume = machine && volumeOf(machine, uuid)
-    return volume?.components.length === 1 && volume.components[0]?.organization !== 'raid5'
   }
 
   /** Chooses a disk that is in use and whose trouble is bearable; undefined: there is none. */
@@ -156,7 +167,7 @@ export class Faults {
     for (const unit of this.#world.units) {
       const volume = volumeOf(machine, unit.uuid)
       // What has no copy may be about to move to it.
-      const moves = this.#isPlain(unit.uuid) && jobsOf(machine).includes('move')
+      const moves = isPlain(machine, unit.uuid) && jobsOf(machine).includes('move')
       if (!volume || moves || !survives(machine, volume, disk.name)) unit.mayFail = true
     }
   }
@@ -168,7 +179,8 @@ export class Faults {
     const kind = this.#quietly.weighted(KINDS)
     if (kind === 'beyond' && this.#pullTwo(machine, disk)) return
     const random = kind === 'quiet' ? this.#quietly : this.#random
-    const rows = kind === 'quiet' ? this.#quietFaults(machine) : FAULTS
+    const loud = this.#mixture.has('flapping') ? [...FAULTS, ...FLAPS] : FAULTS
+    const rows = kind === 'quiet' ? this.#quietFaults(machine) : loud
     const [name, fault] = random.weighted(rows.map((row) => [row[0], [row[1], row[2]]] as const))
     this.#world.counts.faults++
     this.#world.note('fault', `${disk.name}: ${name}`)
@@ -194,18 +206,18 @@ export class Faults {
     world.counts.faults++
     world.note('fault', `${disk.name}, ${second.name}: pulled out`)
     for (const unit of world.units) unit.mayFail = true
-    this.#rowsInDoubt()
+    this.rowsInDoubt()
     world.unplug(disk, random.chance(0.5))
     this.#later = world.scheduler.after(random.pick([0, random.exponential(5), 100]), () => {
       if (world.machine !== machine || !second.present) return
-      this.#rowsInDoubt()
+      this.rowsInDoubt()
       world.unplug(second, random.chance(0.5))
     })
     return true
   }
 
   /** Where a column is computed, what is under way in its row counts, also when it has failed. */
-  #rowsInDoubt(): void {
+  rowsInDoubt(): void {
     const { machine } = this.#world
     for (const unit of this.#world.units) {
       const volume = machine && volumeOf(machine, unit.uuid)
@@ -230,7 +242,7 @@ export class Faults {
 
   /** Data changes only while everything is whole, and nothing on its way to another place. */
   #quietFaults(machine: Machine): typeof QUIET_FAULTS {
-    const isCalm = [...this.#world.units].every((unit) => this.#isWhole(machine, unit.uuid))
+    const isCalm = [...this.#world.units].every((unit) => isWhole(machine, unit.uuid))
     return isCalm ? [...QUIET_FAULTS, ...DATA_FAULTS] : QUIET_FAULTS
   }
 
@@ -243,31 +255,32 @@ export class Faults {
   /** Takes the trouble away, and waits until everything is whole again. */
   async recover(machine: Machine): Promise<void> {
     const { faulty } = this
+    const world = this.#world
     if (!faulty) return
     this.#later?.cancel()
     await this.#wounds.mustBeFound(machine)
-    if (this.#world.machine !== machine) return
-    this.#world.note('repaired', faulty.name)
+    if (world.machine !== machine) return
+    world.note('repaired', faulty.name)
     faulty.heal()
     // A drive that could not be read when it was looked at is looked at again when it is plugged in.
     const known = drivesIn(machine).find(({ name }) => name === faulty.name)
     // One whose label could not be used is not looked at again while the set waits for it.
-    const waits = [...this.#world.units].some(({ uuid }) => !volumeOf(machine, uuid))
+    const waits = [...world.units].some(({ uuid }) => !volumeOf(machine, uuid))
     if (faulty.device && (known?.device === undefined || this.#isDiscarded || waits)) {
-      this.#world.unplug(faulty, false)
+      world.unplug(faulty, false)
     }
     if (this.#isDiscarded) faulty.media.renew(this.#quietly)
     this.#isDiscarded = false
-    if (this.#second) this.#rowsInDoubt()
-    for (const disk of this.#quietly.shuffle([faulty, this.#second ?? faulty])) {
-      if (!disk.device) await this.#world.plug(disk)
+    if (this.#second) this.rowsInDoubt()
+    for (const disk of this.#quietly.shuffle([...world.disks])) {
+      if (!disk.device) await world.plug(disk)
     }
-    if (this.#world.machine !== machine) return
-    await this.#answered(machine)
-    await this.#heal(machine)
-    if (this.#world.machine !== machine) return
+    if (world.machine !== machine) return
+    await this.#healing.answered(machine)
+    await this.#healing.heal(machine)
+    if (world.machine !== machine) return
     await this.#wounds.mend(machine)
-    if (this.#world.machine !== machine) return
+    if (world.machine !== machine) return
     this.faulty = undefined
     this.#second = undefined
     this.#isFine()
@@ -275,83 +288,16 @@ export class Faults {
 
   /** Starts what is needed until every volume is healthy and no job is left. */
   async becomeWhole(machine: Machine): Promise<void> {
-    await this.#heal(machine)
+    await this.#healing.heal(machine)
     if (this.#world.machine === machine) this.#isFine()
   }
 
   /** No error is right any more, and all blocks have one content. */
   #isFine(): void {
+    this.parts = undefined
     for (const unit of this.#world.units) {
       unit.mayFail = false
       unit.oracle.mend()
     }
-  }
-
-  /** What was under way has ended: an engine may see only then what has failed, and that a volume is not whole. */
-  async #answered(machine: Machine): Promise<void> {
-    const world = this.#world
-    const nowMs = world.nowMs
-    while (world.machine === machine && [...world.units].some((unit) => unit.waitsSince(nowMs))) {
-      await this.#world.pause(LOOK_MS)
-      // A job that waits for a drive out of service, in the middle of a window, lets nobody pass.
-      await this.#reviveDrives(machine)
-    }
-  }
-
-  async #heal(machine: Machine): Promise<void> {
-    const world = this.#world
-    const endMs = world.nowMs + RECOVERY_MS
-    for (let round = 0; world.machine === machine && !world.violation; round++) {
-      const sick = [...world.units].filter((unit) => !this.#isWhole(machine, unit.uuid))
-      if (sick.length === 0) return
-      const unit = defined(sick[0], 'a sick unit')
-      const volume = volumeOf(machine, unit.uuid)
-      if (world.nowMs > endMs) {
-        const lines = volumesOf(machine).map((one) => JSON.stringify(one))
-        world.fail(`${unit.name} does not become whole again`, lines)
-        return
-      }
-      for (const job of machine.topology.jobs.list()) {
-        if (job.report().state === 'paused') job.resume()
-      }
-      // A resync that has failed is tried again without a word.
-      const isTriedAgain = volume?.doubt?.retrySeconds !== undefined
-      if (volume && !isTriedAgain && jobsOf(machine).length === 0) {
-        await world.verb('vinum', 'start', { objects: [volume.name] })
-        await this.#reviveDrives(machine)
-        if (volume.health === 'FAULTED' && round > 3) await this.#vouch(unit.uuid)
-      }
-      await this.#world.pause(LOOK_MS * Math.min(round + 1, 1000))
-    }
-  }
-
-  /** Drives that were taken out of service and answer again come back by the operator's word. */
-  async #reviveDrives(machine: Machine): Promise<void> {
-    for (const { name, state, device } of drivesIn(machine)) {
-      if (state !== 'DOWN' || device === undefined) continue
-      await this.#world.verb('vinum', 'setstate', { state: 'up', object: name })
-    }
-  }
-
-  /** The operator's last resort for a volume without a copy: what is there counts. */
-  async #vouch(uuid: string): Promise<void> {
-    const { machine } = this.#world
-    const volume = machine && volumeOf(machine, uuid)
-    for (const subdisk of volume ? subdisksOf(volume) : []) {
-      if (isUp(subdisk) || !this.#isPlain(uuid)) continue
-      await this.#world.verb('vinum', 'setstate', {
-        state: 'up',
-        object: subdisk.name,
-        force: true,
-      })
-    }
-  }
-
-  #isWhole(machine: Machine, uuid: string): boolean {
-    const volume = volumeOf(machine, uuid)
-    if (!volume) return false
-    // A growth that was interrupted is healthy, and wants to be started again.
-    const isGrown = volume.components.every(({ state }) => state !== 'GROWABLE')
-    return volume.health === 'HEALTHY' && isGrown && jobsOf(machine).length === 0
   }
 }

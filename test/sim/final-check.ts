@@ -26,7 +26,8 @@ export async function finalCheck(world: World): Promise<void> {
   }
 }
 
-async function readAll(unit: Unit): Promise<void> {
+/** Reads every block of it. */
+export async function readAll(unit: Unit): Promise<void> {
   const { sizeBytes } = unit.oracle
   for (let at = 0; at < sizeBytes; at += READ_BYTES) {
     unit.send('read', at, Math.min(READ_BYTES, sizeBytes - at), false)

@@ -24,8 +24,11 @@ const MAP_BLOCK_BYTES = 4096
 const HEAD_BYTES = 8192
 
 /** Where something is written, in the tail of a disk (docs/on-disk-format.md). */
-function places({ options }: SimDisk): readonly (readonly [number, string, ByteRange])[] {
-  const { sizeBytes, blockBytes } = options
+function places({
+  options,
+  sizeBytes,
+}: SimDisk): readonly (readonly [number, string, ByteRange])[] {
+  const { blockBytes } = options
   const { slots, map, journal } = planAnchor(sizeBytes, blockBytes)
   const head = (range: ByteRange): ByteRange => ({ offset: range.offset, length: HEAD_BYTES })
   return [
@@ -75,6 +78,15 @@ function corrupt(disk: SimDisk, random: SimRandom, world: World): undefined {
     disk.media.harm(offset, decay(old, disk, random))
   }
   world.note('corrupted', `${disk.name}, ${name}`, first, last - first + 1)
+}
+
+/** One of its two configurations cannot be read any more. */
+export function harmSlot(disk: SimDisk, random: SimRandom, world: World): void {
+  const slots = places(disk).filter(([, name]) => name.startsWith('slot'))
+  const [, name, { offset }] = random.pick(slots)
+  const { blockBytes } = disk.options
+  disk.media.harm(offset, random.bytes(blockBytes))
+  world.note('corrupted', `${disk.name}, ${name}`, offset, blockBytes)
 }
 
 /** The next write to the place does not get there. */

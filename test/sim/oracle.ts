@@ -11,27 +11,23 @@
  *   after cut = writes that no durable write hides; also those that were under way
  */
 import { assert, defined } from '../../src/base/assert.ts'
+import type { ByteRange } from '../../src/base/bytes.ts'
+import {
+  describe,
+  isOpen,
+  memo,
+  NEVER,
+  PINNED,
+  prune,
+  settled,
+  shared,
+  UNKNOWN,
+  UNSTABLE,
+  visible,
+  type Write,
+  ZERO,
+} from './answers.ts'
 import { fillPattern, isZero, matchesPattern } from './pattern.ts'
-
-/** Content of a block: the number of a write, or one of these; below PINNED: bytes that were found. */
-const ZERO = 0
-/** Anything, but always the same. */
-const UNKNOWN = -1
-/** Anything, and not always the same. */
-const UNSTABLE = -2
-const PINNED = -10
-
-const NEVER = Number.POSITIVE_INFINITY
-
-interface Write {
-  readonly value: number
-  readonly begin: number
-  /** NEVER while it is under way. */
-  end: number
-  /** Acknowledged without an error. */
-  ok: boolean
-  durable: boolean
-}
 
 /** A change that is under way, by one request. */
 export interface OracleWrite {
@@ -54,6 +50,9 @@ export interface OracleRead {
 export interface OracleFlush {
   readonly begin: number
 }
+
+/** By block, the writes that it may show. */
+export type Contents = readonly (readonly Write[])[]
 
 /** A read that returned what it must not. */
 export interface Mismatch {
@@ -265,8 +264,47 @@ export class Oracle {
     return this.#clock.tick()
   }
 
+  /** What may be there now; disks that leave now may keep it. */
+  contents(): Contents {
+    return [...this.#lists]
+  }
+
+  /** Blocks that had one right content then, and have another one now: after all has been read. */
+  lost(contents: Contents): readonly number[] {
+    const lost: number[] = []
+    for (const [block, list] of contents.entries()) {
+      const [before, ...others] = visible(list, 'ok', NEVER)
+      if (!before || before.value < ZERO || others.length > 0) continue
+      const isThere = this.#list(block).some(({ value }) => {
+        const found = this.#pinned.get(value)
+        return found ? this.#matches(before.value, block, found, 0) : value === before.value
+      })
+      if (!isThere) lost.push(block)
+    }
+    return lost
+  }
+
+  /**
+   * Disks that were used apart from each other are together: each block has what it had in one of them, and the same
+   * for ever after. Returns the blocks that may have changed.
+   */
+  join(all: readonly Contents[]): readonly ByteRange[] {
+    const now = this.#interrupt(false)
+    const changed: ByteRange[] = []
+    const clones = new Map<Write, Write>()
+    for (const [block, list] of this.#lists.entries()) {
+      const others = all.flatMap((lists) => lists[block] ?? [])
+      if (list.length === 1 && others.every((write) => write === list[0])) continue
+      changed.push({ offset: block * this.blockBytes, length: this.blockBytes })
+      this.#lists[block] = [...new Set([...list, ...others])].map((write) =>
+        memo(clones, write, { value: write.value, begin: 0, end: now, ok: true, durable: true }),
+      )
+    }
+    return changed
+  }
+
   /** What these blocks read as is not judged until {@link mend}. */
-  damage({ offset, length }: { readonly offset: number; readonly length: number }): void {
+  damage({ offset, length }: ByteRange): void {
     const end = Math.min(offset + length, this.sizeBytes)
     for (let at = offset; at < end; at += this.blockBytes) {
       this.#damaged.add(Math.floor(at / this.blockBytes))
@@ -285,7 +323,7 @@ export class Oracle {
   }
 
   /** Ranges with writes that a power cut could take back, or that are under way. */
-  *unsettledRanges(): Generator<{ offset: number; length: number }> {
+  *unsettledRanges(): Generator<ByteRange> {
     const isUnsettled = shared((list: readonly Write[]) =>
       visible(list, 'durable', NEVER).some((write) => !write.durable),
     )
@@ -348,56 +386,6 @@ export class Oracle {
   }
 }
 
-function describe(value: number): string {
-  if (value > 0) return `write #${value}`
-  if (value === ZERO) return 'zeroes'
-  if (value === UNKNOWN) return 'anything'
-  if (value === UNSTABLE) return 'anything, after a discard'
-  return `what was found first (${value})`
-}
-
-/** Content that stands since for ever. */
-function settled(value: number): Write {
-  return { value, begin: 0, end: 0, ok: true, durable: true }
-}
-
-/** Those that no write hides which ended before `before`, and is good enough to hide. */
-function visible(
-  list: readonly Write[],
-  hides: 'ok' | 'durable',
-  before: number,
-): readonly Write[] {
-  if (list.length === 1) return list
-  // A write hides what ended before it began: the one that began last hides all that any of them hides.
-  let begin = 0
-  for (const by of list) if (by[hides] && by.end < before && by.begin > begin) begin = by.begin
-  return list.every(({ end }) => end >= begin) ? list : list.filter(({ end }) => end >= begin)
-}
-
-/** Drops what not even a power cut would bring back. */
-function prune(list: readonly Write[]): readonly Write[] {
-  return visible(list, 'durable', NEVER)
-}
-
-/** Lists are the same for many blocks in a row: `work` is done once for them. */
-function shared<T>(work: (list: readonly Write[]) => T): (list: readonly Write[]) => T {
-  let last: readonly Write[] | undefined
-  let result: T
-  return (list) => {
-    if (list !== last) {
-      result = work(list)
-      last = list
-    }
-    return result
-  }
-}
-
-/** Were there several right answers, one of which is now known to be there? */
-function isOpen(allowed: readonly Write[], match: Write): boolean {
-  const open = allowed.length > 1 || match.value === UNKNOWN
-  return open && allowed.every(({ ok, value }) => ok && value !== UNSTABLE)
-}
-
 /** Writes to the block that were under way while it was read. */
 function lateFor({ late }: OracleRead, block: number): readonly Write[] {
   if (late.length === 0) return []
@@ -405,13 +393,6 @@ function lateFor({ late }: OracleRead, block: number): readonly Write[] {
     ({ firstBlock, blocks }) => block >= firstBlock && block < firstBlock + blocks,
   )
   return over.map(({ write }) => write)
-}
-
-function memo(clones: Map<Write, Write>, of: Write, clone: Write): Write {
-  const known = clones.get(of)
-  if (known) return known
-  clones.set(of, clone)
-  return clone
 }
 
 function overlap(

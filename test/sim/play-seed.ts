@@ -2,9 +2,10 @@
  * One seed of the scenario of vinum, and what there is to print about it. Used by run.ts, in its own process or
  * through child.ts.
  */
+import { parseMixture } from './mixture.ts'
 import { createSimPool } from './pool.ts'
 import { type SimResult, simulate } from './simulate.ts'
-import { type Mixture, vinumPlay } from './vinum-play.ts'
+import { vinumPlay } from './vinum-play.ts'
 
 export interface SeedOptions {
   readonly operations: number
@@ -20,25 +21,13 @@ export interface Outcome {
   readonly isViolation: boolean
 }
 
-const WORDS = ['verbs', 'faults', 'cuts'] as const
-
-export function isMixture(text: string): boolean {
-  return text.split(',').every((word) => word === '' || WORDS.some((known) => known === word))
-}
-
-function mixtureOf(text: string): Mixture {
-  const words = text.split(',')
-  const has = (word: (typeof WORDS)[number]): boolean => words.includes(word)
-  return { verbs: has('verbs'), faults: has('faults'), cuts: has('cuts') }
-}
-
 const pool = createSimPool()
 
 export async function playSeed(seed: number, options: SeedOptions): Promise<Outcome> {
   const { operations, mixture } = options
   const startMs = performance.now()
-  const chosen = mixture === undefined ? {} : { mixture: mixtureOf(mixture) }
-  const result = await simulate(vinumPlay({ seed, operations, pool, ...chosen }))
+  const chosen = mixture === undefined ? undefined : parseMixture(mixture)
+  const result = await simulate(vinumPlay({ seed, operations, pool, mixture: chosen }))
   const lines = [summary(result, performance.now() - startMs)]
   if (result.violation && !options.brief) lines.push(...report(result, options))
   return { lines, operations: result.counts.operations, isViolation: !!result.violation }

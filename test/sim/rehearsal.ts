@@ -36,8 +36,8 @@ async function fingerprint(world: World, machine: Machine): Promise<readonly str
     await world.verb('vinum', name, {}, (answer) => answers.push(JSON.stringify(answer)))
   }
   const reports = machine.topology.classes.map((one) => JSON.stringify(one.report?.()))
-  const labels = world.disks.map(({ name, media, options }) => {
-    return `${name} ${media.content.toString('hex', options.sizeBytes - options.blockBytes)}`
+  const labels = world.disks.map(({ name, media, options, sizeBytes }) => {
+    return `${name} ${media.content.toString('hex', sizeBytes - options.blockBytes, sizeBytes)}`
   })
   return [...answers, ...reports, ...labels]
 }

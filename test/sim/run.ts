@@ -9,7 +9,8 @@ import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { parseArgs } from 'node:util'
 import type { SeedOrder } from './child.ts'
-import { isMixture, type Outcome, playSeed, type SeedOptions } from './play-seed.ts'
+import { FEATURE_NAMES, parseMixture } from './mixture.ts'
+import { type Outcome, playSeed, type SeedOptions } from './play-seed.ts'
 
 const { values } = parseArgs({
   options: {
@@ -19,7 +20,7 @@ const { values } = parseArgs({
     minutes: { type: 'string' },
     /** Go on after a violation. */
     all: { type: 'boolean', default: false },
-    /** Instead of one that the seed chooses: some of verbs,faults,cuts. */
+    /** Instead of one that the seed chooses: names of features (mixture.ts) with commas. */
     mixture: { type: 'string' },
     /** No trace, no history: one line for a violation. */
     brief: { type: 'boolean', default: false },
@@ -30,8 +31,8 @@ const { values } = parseArgs({
 
 function usage(): never {
   console.error(
-    'usage: npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--mixture verbs,faults,cuts] ' +
-      '[--all] [--brief] [--jobs J]',
+    'usage: npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--mixture A,B,…] ' +
+      `[--all] [--brief] [--jobs J]\nwhat a mixture is made of: ${FEATURE_NAMES.join()}`,
   )
   process.exit(2)
 }
@@ -54,7 +55,7 @@ const options: SeedOptions = {
 const minutes = Number(values.minutes ?? '0')
 const jobs = Number(values.jobs)
 if (![options.operations, minutes, jobs - 1, Number(values.seed ?? 0)].every((n) => n >= 0)) usage()
-if (values.mixture !== undefined && !isMixture(values.mixture)) usage()
+if (values.mixture !== undefined && !parseMixture(values.mixture)) usage()
 
 type Player = (seed: number) => Promise<Outcome>
 
@@ -75,6 +76,8 @@ async function forkPlayer(): Promise<Player> {
   }
 }
 
+// Nothing is left to do, and the runs have not ended: that must not look like success.
+process.exitCode = 1
 const endMs = performance.now() + minutes * 60_000
 const seeds = seedsOf()
 let [runs, violations, total] = [0, 0, 0]

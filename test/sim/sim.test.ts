@@ -80,7 +80,7 @@ t.test('a build of vinum that acknowledges before the demotion is durable is fou
   }
   // Trouble, a flush and a power cut must meet: some seeds before these show nothing, and take their time.
   for (let seed = 20; seed < 20 + CAUGHT_WITHIN; seed++) {
-    const mixture = { verbs: false, faults: true, cuts: true }
+    const mixture = new Set(['faults', 'cuts'] as const)
     const { violation } = await simulate(vinumPlay({ seed, operations: 1000, pool, mixture }))
     if (!violation || !DATA_LOST.test(violation.message)) continue
     t.pass(`at seed ${seed}: ${violation.message}`)

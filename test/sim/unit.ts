@@ -3,6 +3,7 @@
  * judges what comes back. Made by scenario.ts; workload.ts sends the requests.
  */
 import { defined } from '../../src/base/assert.ts'
+import type { ByteRange } from '../../src/base/bytes.ts'
 import type { PlexusError } from '../../src/base/errors.ts'
 import type { Consumer } from '../../src/engine/geom/consumer.ts'
 import type { Provider } from '../../src/engine/geom/provider.ts'
@@ -34,6 +35,7 @@ export class Unit {
   readonly world: World
   consumer: Consumer | undefined
   inFlight = 0
+  flushesFailed = 0
   #mayFail = false
   /** Times of trouble so far. */
   #troubles = 0
@@ -124,14 +126,14 @@ export class Unit {
   }
 
   /**
-   * Rows of these sizes with writes that are not durable have unknown content until all is whole: not even always the
+   * Rows of these sizes with writes that are not durable, or with one of `ranges`, have unknown content until all is whole: not even always the
    * same one, as parity tells another than the column that it stands for when that one is lost.
    */
-  damageRows(rowSizes: readonly number[]): void {
+  damageRows(rowSizes: readonly number[], ranges?: Iterable<ByteRange>): void {
     const { oracle } = this
     if (rowSizes.length === 0) return
-    const rows = new Map<string, { offset: number; length: number }>()
-    for (const { offset } of oracle.unsettledRanges()) {
+    const rows = new Map<string, ByteRange>()
+    for (const { offset } of ranges ?? oracle.unsettledRanges()) {
       for (const rowBytes of rowSizes) {
         const start = Math.floor(offset / rowBytes) * rowBytes
         const length = Math.min(rowBytes, oracle.sizeBytes - start)
@@ -175,6 +177,7 @@ export class Unit {
     const finish = (error: PlexusError | undefined): string | undefined => {
       if (change) oracle.endWrite(change, !error, fua)
       if (flush) oracle.endFlush(flush, !error)
+      if (flush && error) this.flushesFailed++
       if (!read) return undefined
       const wrong = oracle.endRead(read, error ? undefined : lease?.bytes)
       if (!wrong) return undefined
@@ -218,7 +221,7 @@ export class Unit {
         const wrong = finish(error)
         lease?.release()
         this.#end(entry, wrong ?? (error ? `${error.kind}: ${error.message}` : 'ok'))
-        if (error && !this.mayFail && entry.troubles === this.#troubles) {
+        if (error && !this.#mayEnd(error) && entry.troubles === this.#troubles) {
           world.fail(`${this.name}: an error reached the user: ${describe(entry)}`)
         }
         this.inFlight--
@@ -226,6 +229,12 @@ export class Unit {
       },
     })
     within = false
+  }
+
+  /** Is this error right? An initiator repeats a read whose buffer a disk that hangs may still write to. */
+  #mayEnd(error: PlexusError): boolean {
+    const mustRepeat = error.kind === 'aborted' && this.world.disks.some(({ hangs }) => hangs)
+    return this.mayFail || mustRepeat
   }
 
   #begin(op: IoOp, offset: number, length: number, fua: boolean, value: number): Operation {

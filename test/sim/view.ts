@@ -75,3 +75,9 @@ export function rowSizes(volume: VolumeReport): readonly number[] {
     return Array.from({ length: Math.max(0, most - 2) }, (_, i) => (i + 2) * stripeBytes)
   })
 }
+
+/** Has it never had a copy? Then trouble with its disks may reach its users. */
+export function isPlain(machine: Machine, uuid: string): boolean {
+  const volume = volumeOf(machine, uuid)
+  return volume?.components.length === 1 && volume.components[0]?.organization !== 'raid5'
+}

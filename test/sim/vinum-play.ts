@@ -7,10 +7,19 @@ import { createEngine } from '../../src/engine/engine.ts'
 import type { AlignedPool } from '../../src/hal/aligned-pool.ts'
 import { Admin } from './admin.ts'
 import type { SimDiskOptions } from './disk.ts'
+import { apart } from './episodes/apart.ts'
+import { caches } from './episodes/caches.ts'
+import { copies } from './episodes/copies.ts'
+import { hang } from './episodes/hang.ts'
+import { hole } from './episodes/hole.ts'
+import { resize } from './episodes/resize.ts'
+import { selections } from './episodes/selections.ts'
 import { Faults } from './faults.ts'
-import { finalCheck } from './final-check.ts'
+import { finalCheck, readAll } from './final-check.ts'
+import { chooseMixture, type Feature, type Mixture } from './mixture.ts'
 import { SimRandom } from './random.ts'
 import type { Scenario } from './simulate.ts'
+import type { Stage } from './stage.ts'
 import { Unit } from './unit.ts'
 import { volumeOf, volumesOf } from './view.ts'
 import { Workload } from './workload.ts'
@@ -19,26 +28,20 @@ import type { Machine, World, WorldOptions } from './world.ts'
 const KIB = 1024
 const MIB = 1024 * KIB
 
-/** What happens in a run beside reading and writing; a run has its own mixture. */
-export interface Mixture {
-  readonly verbs: boolean
-  readonly faults: boolean
-  readonly cuts: boolean
-}
-
 export interface VinumPlayOptions {
   readonly seed: number
   readonly operations: number
   readonly pool: AlignedPool
   readonly wrapDevice?: WorldOptions['wrapDevice']
   /** Instead of one that is chosen by the seed. */
-  readonly mixture?: Mixture
+  readonly mixture?: Mixture | undefined
 }
 
 export function vinumPlay(options: VinumPlayOptions): Scenario {
-  const { seed, operations, pool, wrapDevice, mixture } = options
+  const { seed, operations, pool, wrapDevice } = options
   const random = new SimRandom(seed)
-  const disks = planDisks(random.fork('disks'))
+  const mixture = options.mixture ?? chooseMixture(random.fork('mixture'))
+  const disks = planDisks(random.fork('disks'), mixture.has('wide'))
   // The volumes are of a few MiB: with the usual regions hardly anything would be marked in part.
   const intentRegionBytes = random.fork('regions').pick([16, 64, 256, 1024]) * KIB
   return {
@@ -53,11 +56,11 @@ export function vinumPlay(options: VinumPlayOptions): Scenario {
   }
 }
 
-function planDisks(random: SimRandom): readonly SimDiskOptions[] {
+function planDisks(random: SimRandom, isWide: boolean): readonly SimDiskOptions[] {
   const blockBytes = random.chance(0.15) ? 4096 : 512
   const volatileCache = random.chance(0.85)
   const discard = random.pick(['zeroes', 'zeroes', 'undefined', 'none'] as const)
-  return Array.from({ length: random.between(4, 7) }, (_, i) => ({
+  return Array.from({ length: isWide ? random.between(5, 18) : random.between(4, 7) }, (_, i) => ({
     name: `d${i}`,
     sizeBytes: random.between(4, 10) * (MIB / 2),
     blockBytes,
@@ -68,6 +71,19 @@ function planDisks(random: SimRandom): readonly SimDiskOptions[] {
   }))
 }
 
+type Episode = (stage: Stage) => Promise<void>
+
+/** What takes the place of a phase now and then. */
+const EPISODES: readonly (readonly [Feature, Episode])[] = [
+  ['hole', hole],
+  ['apart', apart],
+  ['hang', hang],
+  ['caches', caches],
+  ['resize', resize],
+  ['copies', copies],
+  ['selections', selections],
+]
+
 class VinumPlay {
   readonly #world: World
   readonly #random: SimRandom
@@ -75,22 +91,53 @@ class VinumPlay {
   readonly #mixture: Mixture
   readonly #faults: Faults
   readonly #admin: Admin
+  readonly #episodes: SimRandom
   /** The phase ends with a power cut at this moment. */
   #cutNow = false
   /** Of the machine that runs; one that was cut off ends nothing. */
   #verbUnderWay = false
 
-  constructor(world: World, operations: number, mixture: Mixture | undefined) {
+  constructor(world: World, operations: number, mixture: Mixture) {
     this.#world = world
     this.#operations = operations
     this.#random = world.random.fork('play')
-    const verbs = this.#random.chance(0.6)
-    const faults = this.#random.chance(0.6)
-    this.#mixture = mixture ?? { verbs, faults, cuts: this.#random.chance(0.8) }
-    this.#faults = new Faults(world, world.random.fork('faults'))
-    this.#admin = new Admin(world, world.random.fork('admin'), this.#faults, (machine) =>
-      this.#adopt(machine),
-    )
+    this.#episodes = world.random.fork('episodes')
+    this.#mixture = mixture
+    this.#faults = new Faults(world, world.random.fork('faults'), mixture)
+    this.#admin = new Admin(world, world.random.fork('admin'), this.#faults, {
+      isWide: mixture.has('wide'),
+      adopt: (machine) => this.#adopt(machine),
+    })
+  }
+
+  get #stage(): Stage {
+    const world = this.#world
+    return {
+      world,
+      random: this.#episodes,
+      faults: this.#faults,
+      boot: () => this.#boot(),
+      whole: async () => {
+        const machine = world.machine ?? (await this.#boot())
+        await this.#faults.recover(machine)
+        await this.#faults.becomeWhole(machine)
+        return world.machine === machine && !world.violation ? machine : undefined
+      },
+      work: (operations) => new Workload(world, operations).run(),
+      readAll: async () => {
+        for (const unit of world.units) await readAll(unit)
+      },
+      end: async (how = this.#episodes.pick(['cut', 'kill', 'shutdown'])) => {
+        const { machine } = world
+        if (!machine) return
+        if (how === 'cut') world.cut()
+        else if (how === 'kill') world.kill()
+        else {
+          for (const unit of world.units) await unit.idle()
+          await world.shutdown(machine)
+        }
+      },
+    }
   }
 
   async run(): Promise<void> {
@@ -99,12 +146,22 @@ class VinumPlay {
     for (let count = this.#random.between(1, 3); count > 0; count--) {
       await this.#admin.create(first)
     }
-    while (world.counts.operations < this.#operations && !world.violation) await this.#phase()
+    while (world.counts.operations < this.#operations && !world.violation) {
+      const episode = this.#chooseEpisode()
+      if (episode) await episode(this.#stage)
+      else await this.#phase()
+    }
     const machine = world.machine ?? (await this.#boot())
     await this.#faults.recover(machine)
     await this.#faults.becomeWhole(machine)
     await finalCheck(world)
     await world.shutdown(machine)
+  }
+
+  #chooseEpisode(): Episode | undefined {
+    const known = EPISODES.filter(([feature]) => this.#mixture.has(feature))
+    if (known.length === 0 || this.#world.units.size === 0) return undefined
+    return this.#episodes.chance(0.4) ? this.#episodes.pick(known)[1] : undefined
   }
 
   /** Some work on the machine, and one way in which it ends. */
@@ -119,7 +176,7 @@ class VinumPlay {
     await working
     workload.stop()
     if (world.violation) return
-    const { cuts } = this.#mixture
+    const cuts = this.#mixture.has('cuts')
     const cutNow = this.#cutNow
     this.#cutNow = false
     const end = random.weighted([
@@ -146,7 +203,8 @@ class VinumPlay {
     const world = this.#world
     // The time, too: phases in which nothing can be sent must not all be the same.
     const random = this.#random.fork(`meddle ${world.counts.operations} ${world.nowMs}`)
-    const { verbs, faults } = this.#mixture
+    const verbs = this.#mixture.has('verbs')
+    const faults = this.#mixture.has('faults')
     const meanMs = random.pick([2, 10, 50])
     while (workload.left > 0 && world.machine === machine && !world.violation) {
       await world.pause(random.exponential(meanMs))
@@ -156,7 +214,7 @@ class VinumPlay {
       } else if (faults && random.chance(0.3)) {
         this.#faults.inject(machine)
         // What an engine does about trouble takes some milliseconds: a cut in the middle of that.
-        if (this.#mixture.cuts && random.chance(0.4)) {
+        if (this.#mixture.has('cuts') && random.chance(0.4)) {
           await world.pause(random.exponential(random.pick([1, 5, 20])))
           this.#cutNow = true
           workload.stop()
@@ -188,10 +246,13 @@ class VinumPlay {
     this.#verbUnderWay = false
     for (;;) {
       const booting = world.boot()
-      const failMs = this.#mixture.cuts && this.#random.chance(0.1) ? this.#random.below(40) : 0
+      const failMs =
+        this.#mixture.has('cuts') && this.#random.chance(0.1) ? this.#random.below(40) : 0
       const machine =
         failMs > 0 ? await Promise.race([booting, this.#timer(failMs)]) : await booting
       if (machine) {
+        // Which of the disks that were used apart is right depends on which of them are there.
+        if (this.#faults.parts?.isForced) this.#faults.parts.join()
         await this.#census(machine)
         return machine
       }

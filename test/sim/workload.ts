@@ -18,6 +18,8 @@ interface Mood {
   readonly hot: number
   /** Part of the writes that are durable at once. */
   readonly fua: number
+  /** Part of the writes that come as many small ones at once, near each other: as a file system flushes. */
+  readonly burst: number
 }
 
 const MIXED: Mood['ops'] = [
@@ -40,6 +42,8 @@ const READING: Mood['ops'] = [
   [2, 'flush'],
 ]
 
+const BURST_BYTES = 4096
+
 export class Workload {
   readonly #world: World
   readonly #random: SimRandom
@@ -61,6 +65,7 @@ export class Workload {
       ops: random.pick([MIXED, MIXED, WRITING, READING]),
       hot: random.pick([1, 0.3, 0.05]),
       fua: random.pick([0, 0.1, 0.1, 1]),
+      burst: random.pick([0, 0.01, 0.1]),
     }
     this.#operations = operations
   }
@@ -111,6 +116,10 @@ export class Workload {
     const { blockBytes, sizeBytes } = unit.oracle
     const { discardGranularityBytes } = unit.consumer?.features ?? { discardGranularityBytes: 0 }
     if (op === 'discard' && discardGranularityBytes === 0) return
+    if (op === 'write' && random.chance(this.#mood.burst)) {
+      this.#burst(unit)
+      return
+    }
     const length = this.#length(blockBytes, sizeBytes)
     const range = random.chance(0.8) ? sizeBytes * this.#mood.hot : sizeBytes
     const last = Math.max(0, Math.min(sizeBytes - length, range))
@@ -118,6 +127,19 @@ export class Workload {
     const grain = random.pick([blockBytes, 4096, 65536])
     const offset = alignDown(random.below(last + 1), Math.max(grain, blockBytes))
     if (unit.send(op, offset, length, fua)) this.#sent++
+  }
+
+  /** Many small writes to one place, each to a block of its own. */
+  #burst(unit: Unit): void {
+    const random = this.#random
+    const { sizeBytes } = unit.oracle
+    const pages = Math.floor(sizeBytes / BURST_BYTES)
+    const span = Math.min(pages, random.pick([16, 64, 256, 1024, 4096]))
+    const first = random.below(pages - span + 1)
+    const places = Array.from({ length: random.between(8, 40) }, () => first + random.below(span))
+    for (const page of new Set(places)) {
+      if (unit.send('write', page * BURST_BYTES, BURST_BYTES, false)) this.#sent++
+    }
   }
 
   #length(blockBytes: number, sizeBytes: number): number {

@@ -46,6 +46,9 @@ export interface Machine {
 
 /** Nothing that somebody waits for may take longer. */
 export const HANG_MS = 3_600_000
+/** The daemon tries a device that the engine has not taken again and again; so often it must not be needed. */
+const PLUG_TRIES = 10
+const PLUG_RETRY_MS = 1000
 /** 2026-01-01: wall-clock time of the start of every run. */
 const START_MS = Date.UTC(2026, 0, 1)
 
@@ -55,21 +58,42 @@ export class World {
   readonly scheduler = new Scheduler()
   readonly trace = new Trace()
   readonly oracleClock = new OracleClock()
-  readonly disks: readonly SimDisk[]
+  readonly disks: SimDisk[]
   readonly units = new Set<Unit>()
   readonly counts = { operations: 0, cuts: 0, kills: 0, boots: 0, faults: 0, verbs: 0, jobs: 0 }
   machine: Machine | undefined
   violation: Violation | undefined
   readonly #options: WorldOptions
+  /** Requests to a disk that take longer are given up. */
+  readonly #timeoutMs: number
 
   constructor(options: WorldOptions) {
     this.#options = options
     this.seed = options.seed
     this.random = new SimRandom(options.seed)
-    this.disks = options.disks.map(
-      (one) => new SimDisk(one, this.scheduler, this.random.fork(`disk ${one.name}`), this.trace),
-    )
-    for (const disk of this.disks) disk.onCacheLost = () => this.#cacheLost(disk)
+    this.#timeoutMs = this.random.fork('timeout').pick([5_000, 30_000])
+    this.disks = options.disks.map((one) => this.makeDisk(one))
+  }
+
+  /** It is not plugged in by that. */
+  makeDisk(options: SimDiskOptions): SimDisk {
+    const { scheduler, random, trace } = this
+    const disk = new SimDisk(options, scheduler, random.fork(`disk ${options.name}`), trace)
+    disk.onCacheLost = () => this.#cacheLost(disk)
+    return disk
+  }
+
+  /** What does not end by then stands still. */
+  async within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
+    const { machine } = this
+    const watch = this.scheduler.after(ms, () => {
+      if (this.machine === machine) this.fail(`${what}: it takes more than ${ms / 1000} s`)
+    })
+    try {
+      return await work
+    } finally {
+      watch.cancel()
+    }
   }
 
   /** Volumes without another copy may have lost what was not flushed. */
@@ -132,7 +156,14 @@ export class World {
       for (const unit of this.units) unit.providerEvent(machine, provider, event)
     })
     const present = this.random.shuffle(this.disks.filter((one) => one.present))
-    for (const disk of present) await this.#plug(machine, disk)
+    for (const disk of present) {
+      try {
+        await this.#plug(machine, disk)
+      } catch (error) {
+        // One that does not answer is not waited for.
+        if (!(error instanceof PlexusError) || !disk.hangs) throw error
+      }
+    }
     await topology.settle()
     return machine
   }
@@ -184,10 +215,11 @@ export class World {
     for (const unit of this.units) await unit.close()
     await machine.topology.stop()
     if (this.machine !== machine) return
-    if (machine.pool.leased > 0) {
+    const isAnswered = this.disks.every((disk) => !disk.hangs)
+    if (machine.pool.leased > 0 && isAnswered) {
       this.fail(`${machine.pool.leased} buffers are lent out after the engine has stopped`)
     }
-    const busy = this.disks.filter((one) => (one.device?.inFlight ?? 0) > 0)
+    const busy = this.disks.filter((one) => !one.hangs && (one.device?.inFlight ?? 0) > 0)
     if (busy.length > 0) {
       this.fail(`${busy.map((one) => one.name).join()} have requests after the engine has stopped`)
     }
@@ -203,7 +235,7 @@ export class World {
     // The HAL's `gone` event takes it out of the graph.
   }
 
-  /** And comes back with what it had. */
+  /** And comes back with what it had. Resolves when the engine has taken it, or it has left again. */
   async plug(disk: SimDisk): Promise<void> {
     const { machine } = this
     this.note('plug', disk.name)
@@ -211,13 +243,38 @@ export class World {
     if (!machine) return
     // The daemon opens a device again when the old one has left the graph.
     await machine.topology.quiet()
-    if (this.machine === machine && !disk.device) await this.#plug(machine, disk)
+    for (let tries = 0; this.machine === machine && disk.present && !disk.device; tries++) {
+      try {
+        await this.#plug(machine, disk)
+      } catch (error) {
+        if (!(error instanceof PlexusError)) throw error
+        if (tries === PLUG_TRIES) this.fail(`${disk.name} is never taken: ${error.message}`)
+        // As the daemon does.
+        disk.release()
+        await this.pause(PLUG_RETRY_MS)
+      }
+    }
+  }
+
+  /** A disk leaves and comes back, several times, whatever the engine is at: seldom with its power. */
+  async flap(disk: SimDisk, random: SimRandom): Promise<void> {
+    const { machine } = this
+    for (let times = random.between(1, 4); times > 0 && this.machine === machine; times--) {
+      if (disk.device) this.unplug(disk, random.chance(0.2))
+      await this.pause(random.exponential(random.pick([0.1, 2, 20])))
+      if (this.machine !== machine) return
+      // Before it is taken, in the middle of it, or after.
+      void this.plug(disk)
+      await this.pause(random.exponential(random.pick([0.5, 2, 20])))
+    }
   }
 
   #plug(machine: Machine, disk: SimDisk): Promise<unknown> {
     const { wrapDevice } = this.#options
     const device = disk.connect()
-    return machine.topology.addDevice(disk.name, wrapDevice?.(device, this.scheduler) ?? device)
+    const timeoutMs = this.#timeoutMs
+    const seen = wrapDevice?.(device, this.scheduler) ?? device
+    return machine.topology.addDevice(disk.name, seen, { timeoutMs })
   }
 
   /**

@@ -56,6 +56,7 @@ export function aVolume(over: Partial<VolumeReport> = {}): VolumeReport {
     name: 'db',
     uuid: '00000000-0000-4000-8000-000000000001',
     className: 'vinum',
+    set: 'vinum-00000000',
     state: 'up',
     health: 'HEALTHY',
     sizeBytes: 6001196802048,
@@ -126,7 +127,8 @@ export class ControlRig {
   readonly dir = mkdtempSync(join(tmpdir(), 'plexus-control-'))
   readonly fake: FakeClass
   readonly topology: Topology
-  readonly server: ControlServer
+  server: ControlServer
+  readonly #context: ControlContext
   readonly device = new MemoryDevice({ sizeBytes: 16 * MIB, path: '/dev/d1' })
   readonly configFile = join(this.dir, 'plexus.yaml')
   sessions: SessionInfo[] = []
@@ -168,7 +170,7 @@ export class ControlRig {
       units: () => this.units,
       sessions: () => this.sessions,
       targetLoad: () => ({
-        pool: { totalBytes: 0, freeBytes: 0, leased: 0 },
+        pool: { totalBytes: 0, freeBytes: 0, keptBytes: 0, leased: 0 },
         connections: 0,
         sessions: this.sessions.length,
         sendQueueBytes: 0,
@@ -179,13 +181,28 @@ export class ControlRig {
         return ['change target iqn.2026-01.lab.plexus:db']
       },
     }
-    this.server = new ControlServer({ context, methods: controlMethods(this.topology) })
+    this.#context = context
+    this.server = this.#newServer()
   }
 
   async start(): Promise<this> {
     await this.topology.addDevice('d1', this.device)
     await this.server.listen(this.dir)
     return this
+  }
+
+  #newServer(): ControlServer {
+    return new ControlServer({
+      context: this.#context,
+      methods: controlMethods(this.topology),
+    })
+  }
+
+  /** The daemon ends and comes again, as clients see it. */
+  async restart(): Promise<void> {
+    await this.server.close()
+    this.server = this.#newServer()
+    await this.server.listen(this.dir)
   }
 
   async stop(): Promise<void> {
@@ -273,6 +290,9 @@ export class TestTerminal implements Terminal {
   /** `answers`: what is typed when it is asked; none: nobody can be asked. */
   constructor(answers?: readonly string[]) {
     this.#answers = answers && [...answers]
+    this.rested = new Promise((resolve) => {
+      this.#rest = resolve
+    })
   }
 
   get canAsk(): boolean {
@@ -298,9 +318,18 @@ export class TestTerminal implements Terminal {
     throw Object.assign(new Error('no such file'), { code: 'ENOENT' })
   }
 
+  /** Resolves when a command rests for the first time, having asked the daemon. */
+  readonly rested: Promise<void>
+  #rest: () => void = () => {}
+
   sleep(): Promise<void> {
-    return new Promise((resolve) => setImmediate(resolve))
+    this.#rest()
+    if (this.interrupted) throw new Error('interrupted')
+    return new Promise((resolve) => setTimeout(resolve, 5))
   }
+
+  /** As Ctrl-C: a command that goes on for ever ends at its next rest. */
+  interrupted = false
 
   nowMs(): number {
     return performance.now()

@@ -1,8 +1,8 @@
 /**
  * The engine on devices in memory, for tests of sets, verbs and jobs: a machine that can be shut down, cut off and
- * started again on the same media. Time is the real one.
+ * started again on the same media. Time is the real one, unless a test brings a clock.
  */
-import { realClock } from '../../src/base/clock.ts'
+import { type Clock, realClock } from '../../src/base/clock.ts'
 import { MIB } from '../../src/base/limits.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { systemRandom } from '../../src/base/random.ts'
@@ -20,14 +20,19 @@ export interface MachineOptions {
   readonly devices: number
   readonly sizeBytes?: number
   readonly blockBytes?: number
+  readonly clock?: Clock
+  /** Of each device; default: it may take as long as it likes. */
+  readonly timeoutMs?: number
 }
 
 export class Machine {
   readonly pool: AlignedPool = createAlignedPool(32 * MIB, { poison: true })
   readonly devices = new Map<string, MemoryDevice>()
+  readonly #options: MachineOptions
   topology: Topology
 
   constructor(options: MachineOptions) {
+    this.#options = options
     for (let index = 1; index <= options.devices; index++) {
       const name = `d${index}`
       const device = new MemoryDevice({
@@ -43,7 +48,7 @@ export class Machine {
   #engine(): Topology {
     return createEngine({
       pool: this.pool,
-      clock: realClock,
+      clock: this.#options.clock ?? realClock,
       random: systemRandom,
       log: silentLogger(),
       now: () => new Date(),
@@ -64,7 +69,12 @@ export class Machine {
   }
 
   async plug(name: string): Promise<void> {
-    await this.topology.addDevice(name, this.device(name))
+    const { timeoutMs } = this.#options
+    await this.topology.addDevice(
+      name,
+      this.device(name),
+      timeoutMs === undefined ? {} : { timeoutMs },
+    )
   }
 
   /** Pulls a device; {@link replug} brings it back with what it had. */

@@ -141,7 +141,7 @@ export function testDrive(
   const geom = new DiskGeom(name, device)
   const { geometry, identity, features } = device
   geom.provider = new Provider(geom, { name, geometry, identity, features })
-  const consumer = new Consumer(geom.provider, undefined, `vinum drive ${name}`, host.clock)
+  const consumer = new Consumer(geom.provider, undefined, `vinum drive ${name}`, host)
   consumer.changeAccess({ read: 1, write: 1, exclusive: 1 })
   const record: DriveRecord = {
     uuid: testUuid(0xd000 + number),

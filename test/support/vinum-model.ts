@@ -10,11 +10,11 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { assert, defined } from '../../src/base/assert.ts'
-import { alignDown, parseSize } from '../../src/base/bytes.ts'
+import { alignDown, alignUp, type ByteRange, parseSize } from '../../src/base/bytes.ts'
 import { KIB, MIB } from '../../src/base/limits.ts'
 import { type Random, uuidText } from '../../src/base/random.ts'
 import { planAnchor } from '../../src/engine/geom/anchor.ts'
-import { alignmentOf, allocate, largestExtent } from '../../src/engine/vinum/model/allocation.ts'
+import { alignmentOf, allocate, freeExtents } from '../../src/engine/vinum/model/allocation.ts'
 import {
   type DriveRecord,
   type JobRecord,
@@ -104,6 +104,7 @@ export function buildModel(spec: ModelSpec): VinumModel {
       readPolicy: 'round-robin',
       preferredPlexUuid: undefined,
       mapSlot: model.volumes.length,
+      moreMapSlots: undefined,
     }
     model = { ...model, volumes: [...model.volumes, volume] }
     for (const [index, text] of plexes.entries()) model = addPlex(model, volume, index, text)
@@ -322,6 +323,7 @@ export const modelArbitrary: fc.Arbitrary<VinumModel> = fc
         readPolicy: 'round-robin',
         preferredPlexUuid: undefined,
         mapSlot: index,
+        moreMapSlots: undefined,
       })),
     }
     for (const [index, seed] of plexes.entries()) model = growModel(model, index, seed, jobs)
@@ -386,4 +388,15 @@ function growModel(model: VinumModel, index: number, seed: PlexSeed, jobs: boole
     if (jobs) next = withJob(next, 'move', first.name, { cursorBytes: 4096 })
   }
   return next
+}
+
+/** The largest free extent in whole multiples of the drive's alignment. Length 0: none. */
+export function largestExtent(model: VinumModel, drive: DriveRecord): ByteRange {
+  let best: ByteRange = { offset: 0, length: 0 }
+  for (const one of freeExtents(model, drive)) {
+    const offset = alignUp(one.offset, alignmentOf(drive))
+    const length = alignDown(one.offset + one.length, alignmentOf(drive)) - offset
+    if (length > best.length) best = { offset, length }
+  }
+  return best
 }

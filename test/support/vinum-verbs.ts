@@ -73,6 +73,7 @@ export class VerbBench {
       blockBytes: 512,
       readOnly: false,
       inUse: undefined,
+      twin: undefined,
       contents: '',
       ...facts,
     })
@@ -87,6 +88,8 @@ export class VerbBench {
         this.model.drives.some((one) => one.uuid === uuid && one.device !== '') &&
         !this.away.has(uuid),
       inDoubt: (uuid) => this.inDoubt.has(uuid),
+      kept: undefined,
+      setOf: () => 'vinum-5e70cafe',
       random,
     }
   }

@@ -1,4 +1,4 @@
-/** Devices: what is configured, what is on each of them, and the removal of our own label. */
+/** Devices: what is configured, and what is on each of them. The verbs that write are in labels.ts. */
 import { PlexusError } from '../../base/errors.ts'
 import { didYouMean } from '../../base/suggest.ts'
 import type {
@@ -6,20 +6,19 @@ import type {
   DeviceDetails,
   DeviceList,
   DeviceReport,
-  PlanReport,
   ProbeList,
 } from '../../control/daemon-reports.ts'
 import { DEVICE_SPECS } from '../../control/daemon-verbs.ts'
-import { type Anchor, AnchoredDevice, readAnchor } from '../../engine/geom/anchor.ts'
+import { type FoundLabel, findLabel } from '../../engine/geom/anchor.ts'
+import type { Consumer } from '../../engine/geom/consumer.ts'
 import type { Provider } from '../../engine/geom/provider.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import type { SlotReport } from '../device-slots.ts'
 import type { ControlContext, Method } from './context.ts'
 
 const READ_ONLY = { read: 1, write: 0, exclusive: 0 } as const
-const EXCLUSIVE = { read: 1, write: 1, exclusive: 1 } as const
 
-function findSlot(context: ControlContext, name: string): SlotReport {
+export function findSlot(context: ControlContext, name: string): SlotReport {
   const slots = context.devices()
   const slot = slots.find((one) => one.name === name)
   if (slot) return slot
@@ -35,7 +34,7 @@ function findSlot(context: ControlContext, name: string): SlotReport {
 }
 
 /** The provider of a device that is there. Throws `gone` with the reason when it is not. */
-function findReady(context: ControlContext, name: string): Provider {
+export function findReady(context: ControlContext, name: string): Provider {
   const slot = findSlot(context, name)
   const provider = context.topology.providers.get(name)
   if (provider && slot.ready) return provider
@@ -46,11 +45,19 @@ function findReady(context: ControlContext, name: string): Provider {
   })
 }
 
-function holdersOf(provider: Provider | undefined): string[] {
-  const open = [...(provider?.consumers ?? [])].filter(
+export function openConsumers(provider: Provider | undefined): readonly Consumer[] {
+  return [...(provider?.consumers ?? [])].filter(
     ({ access }) => access.read + access.write + access.exclusive > 0,
   )
-  return open.map(({ holder }) => holder)
+}
+
+function holdersOf(provider: Provider | undefined): string[] {
+  return openConsumers(provider).map(({ holder }) => holder)
+}
+
+function problemOf(provider: Provider | undefined): string | undefined {
+  const problem = provider?.label?.problem
+  return problem && `${problem.text}. ${problem.action}`
 }
 
 function reportOf(context: ControlContext, slot: SlotReport): DeviceReport {
@@ -59,7 +66,7 @@ function reportOf(context: ControlContext, slot: SlotReport): DeviceReport {
     name: slot.name,
     path: slot.path,
     state: slot.ready ? 'ready' : 'missing',
-    reason: slot.reason,
+    reason: slot.reason ?? problemOf(provider),
     sizeBytes: provider?.sizeBytes,
     blockBytes: provider?.blockBytes,
     holders: holdersOf(provider),
@@ -70,18 +77,23 @@ function reportOf(context: ControlContext, slot: SlotReport): DeviceReport {
 async function examine(
   context: ControlContext,
   provider: Provider,
-): Promise<{ readonly contents: string; readonly anchor: Anchor | undefined }> {
+): Promise<{ readonly contents: string; readonly label: string }> {
   const consumer = context.topology.attach(provider, undefined, 'probe', READ_ONLY)
   try {
     const contents = formatContents(await deviceContents(consumer))
-    return { contents, anchor: await readAnchor(consumer) }
+    return { contents, label: labelText(provider, await findLabel(consumer)) }
   } finally {
     await consumer.close()
   }
 }
 
-function labelText(anchor: Anchor | undefined): string {
-  return anchor ? `${anchor.className}, set ${anchor.setUuid}, generation ${anchor.generation}` : ''
+/** What the label says, and what is the matter with it. Empty: there is none. */
+export function labelText({ label }: Provider, found: FoundLabel | undefined): string {
+  if (!found) return ''
+  const { className, setUuid, generation } = found.anchor
+  const problem = found.problem ?? label?.problem
+  const text = `${className}, set ${setUuid}, generation ${generation}`
+  return problem ? `${text}: ${problem.text}` : text
 }
 
 const list: Method = {
@@ -108,8 +120,7 @@ const show: Method = {
       readOnly: provider?.features.readOnly,
       volatileWriteCache: provider?.features.volatileWriteCache,
       discard: provider && provider.features.discardGranularityBytes > 0,
-      contents:
-        contents && [labelText(contents.anchor), contents.contents].filter(Boolean).join(', '),
+      contents: contents && [contents.label, contents.contents].filter(Boolean).join(', '),
     }
   },
 }
@@ -124,9 +135,8 @@ const probe: Method = {
     for (const name of names) {
       const provider = findReady(context, name)
       const holders = holdersOf(provider)
-      const { contents, anchor } = await examine(context, provider)
+      const { contents, label } = await examine(context, provider)
       const { path } = findSlot(context, name)
-      const label = labelText(anchor)
       const free = holders.length === 0 && contents === '' && label === ''
       devices.push({ name, path, contents, label, holders, free })
     }
@@ -134,43 +144,4 @@ const probe: Method = {
   },
 }
 
-function noLabel(name: string): PlexusError {
-  return new PlexusError('not-found', {
-    op: 'clear-label',
-    subject: name,
-    message: `device ${name} carries no label of Plexus; plexus device probe ${name} shows what it carries`,
-  })
-}
-
-const clearLabel: Method = {
-  spec: DEVICE_SPECS['clear-label'],
-  run(parameters, { context }): Promise<PlanReport> {
-    const name = String(parameters['name'])
-    const dryRun = parameters['dryRun'] === true
-    const { topology } = context
-    return topology.change(async () => {
-      const provider = findReady(context, name)
-      const access = dryRun ? READ_ONLY : EXCLUSIVE
-      const [holder] = holdersOf(provider)
-      if (holder !== undefined) {
-        throw new PlexusError('in-use', {
-          op: 'clear-label',
-          subject: name,
-          message: `device ${name} is in use by ${holder}; take it out of there first`,
-        })
-      }
-      const consumer = topology.attach(provider, undefined, 'clear-label', access)
-      try {
-        const anchor = await readAnchor(consumer)
-        if (!anchor) throw noLabel(name)
-        if (!dryRun) await AnchoredDevice.open(consumer, anchor).clear()
-        const text = `remove the label from ${name} (${findSlot(context, name).path}: ${labelText(anchor)})`
-        return { dryRun, steps: [{ text, object: name }], warnings: [], jobs: [] }
-      } finally {
-        await consumer.close()
-      }
-    })
-  },
-}
-
-export const DEVICE_METHODS: readonly Method[] = [list, show, probe, clearLabel]
+export const DEVICE_METHODS: readonly Method[] = [list, show, probe]

@@ -43,7 +43,7 @@ export function exportFacts(context: ControlContext): readonly ExportFact[] {
 }
 
 /** Volumes and drives of all classes, with the LUNs that lead to the volumes. */
-export function classReports(context: ControlContext): ClassReport {
+export function classReports(context: ControlContext): Required<ClassReport> {
   const reports = context.topology.classes.flatMap((one) => one.report?.() ?? [])
   const exports = new Map<string, ExportReport[]>()
   for (const { provider, target, lun, sessions } of exportFacts(context)) {
@@ -58,6 +58,7 @@ export function classReports(context: ControlContext): ClassReport {
   return {
     volumes: reports.flatMap(({ volumes }) => volumes).map(withExports),
     drives: reports.flatMap(({ drives }) => drives),
+    problems: reports.flatMap(({ problems }) => problems ?? []),
   }
 }
 

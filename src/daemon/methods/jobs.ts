@@ -6,7 +6,7 @@ import { didYouMean } from '../../base/suggest.ts'
 import type { EventList, JobList, WaitReport } from '../../control/daemon-reports.ts'
 import { EVENT_SPECS, JOB_SPECS, WAIT, type WaitFor } from '../../control/daemon-verbs.ts'
 import { parseDuration } from '../../control/duration.ts'
-import type { JobKind, JobReport } from '../../control/reports.ts'
+import { JOB_KINDS, type JobKind, type JobReport } from '../../control/reports.ts'
 import type { Call, ControlContext, Method } from './context.ts'
 import { classReports } from './facts.ts'
 
@@ -110,11 +110,14 @@ function aborted(signal: AbortSignal): Promise<void> {
 }
 
 const KINDS: Readonly<Record<WaitFor, readonly JobKind[]>> = {
-  any: ['sync', 'resync', 'rebuild', 'initialise', 'check', 'repair', 'grow', 'move'],
+  any: JOB_KINDS,
+  scrub: ['check', 'repair'],
+  sync: ['sync'],
   resync: ['sync', 'resync'],
   rebuild: ['rebuild', 'sync'],
   initialise: ['initialise'],
-  scrub: ['check', 'repair'],
+  check: ['check'],
+  repair: ['repair'],
   grow: ['grow'],
   move: ['move'],
 }

@@ -12,7 +12,10 @@ import type { ControlContext, Method } from './context.ts'
 import { classReports, exportFacts, worstHealth } from './facts.ts'
 
 /** Devices that are missing, and LUNs that lead to nothing or are not served: what no volume's report says. */
-function problems(context: ControlContext): readonly ProblemReport[] {
+function problems(
+  context: ControlContext,
+  absent: readonly ProblemReport[],
+): readonly ProblemReport[] {
   const { providers } = context.topology
   const missing = context.devices().flatMap(deviceProblem)
   const configured = new Set(context.devices().map(({ name }) => name))
@@ -25,7 +28,9 @@ function problems(context: ControlContext): readonly ProblemReport[] {
         message: `LUN ${lun} of ${target} leads to "${provider}", which is not there`,
         action: configured.has(provider)
           ? 'it is served when the device is ready'
-          : `plexus volume create ${provider} makes it; plexus tree shows what there is`,
+          : holderOf(absent, provider)
+            ? `it is served when ${holderOf(absent, provider)?.object} is: see there`
+            : `plexus volume create ${provider} makes it; plexus tree shows what there is`,
       }),
     )
   const refused = context.units().flatMap(({ name, reason, action }): ProblemReport[] =>
@@ -40,7 +45,24 @@ function problems(context: ControlContext): readonly ProblemReport[] {
           },
         ],
   )
-  return [...missing, ...leadingNowhere, ...refused]
+  const labelled = [...providers.values()].flatMap(({ name, label }): ProblemReport[] =>
+    label?.problem
+      ? [
+          {
+            object: name,
+            health: 'DEGRADED',
+            message: `Device ${name} ${label.problem.text}`,
+            action: label.problem.action,
+          },
+        ]
+      : [],
+  )
+  return [...absent, ...missing, ...labelled, ...leadingNowhere, ...refused]
+}
+
+/** What keeps a volume from being there. */
+function holderOf(absent: readonly ProblemReport[], volume: string): ProblemReport | undefined {
+  return absent.find(({ volumes }) => volumes?.includes(volume))
 }
 
 function deviceProblem({ name, path, reason, warning, replaced }: SlotReport): ProblemReport[] {
@@ -60,18 +82,21 @@ const status: Method = {
   spec: STATUS,
   async run(parameters, { context }): Promise<StatusReport> {
     const { name } = parameters
-    const { volumes, drives } = classReports(context)
+    const { volumes, drives, problems: absent } = classReports(context)
     if (typeof name === 'string' && !volumes.some((one) => one.name === name)) {
       const names = volumes.map((one) => one.name)
+      const holder = holderOf(absent, name)
       throw new PlexusError('not-found', {
         op: 'status',
         subject: name,
-        message: `there is no volume "${name}"${didYouMean(name, names)}; plexus volume list shows all`,
+        message: holder
+          ? `${holder.message} ${holder.action}`
+          : `there is no volume "${name}"${didYouMean(name, names)}; plexus volume list shows all`,
       })
     }
     const all = name === undefined
     const shown = all ? volumes : volumes.filter((one) => one.name === name)
-    const found = all ? problems(context) : []
+    const found = all ? problems(context, absent) : []
     const jobs = context.topology.jobs.list().map((job) => job.report())
     return {
       time: context.now().toISOString(),
@@ -109,6 +134,8 @@ const NAMES_OF: Readonly<Partial<Record<ArgumentKind, (context: ControlContext) 
     classReports(context).volumes.flatMap((one) => componentNames(one.components, 'subdisk')),
   drive: (context) => classReports(context).drives.map(({ name }) => name),
   device: (context) => context.devices().map(({ name }) => name),
+  set: ({ topology }) =>
+    [...topology.geoms].flatMap(({ className, name }) => (className === 'vinum' ? [name] : [])),
   provider: (context) => [...context.topology.providers.keys()],
   job: (context) => context.topology.jobs.list().map(({ id }) => id),
   object(context) {

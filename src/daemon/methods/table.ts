@@ -11,6 +11,7 @@ import type { Method } from './context.ts'
 import { DEVICE_METHODS } from './devices.ts'
 import { INVENTORY_METHODS } from './inventory.ts'
 import { JOB_METHODS } from './jobs.ts'
+import { LABEL_METHODS } from './labels.ts'
 import { STATUS_METHODS } from './status.ts'
 
 /** A class's verb as a method: its answer is an object, whatever it is. */
@@ -30,6 +31,7 @@ export function controlMethods(topology: Topology): readonly Method[] {
     ...STATUS_METHODS,
     ...INVENTORY_METHODS,
     ...DEVICE_METHODS,
+    ...LABEL_METHODS,
     ...JOB_METHODS,
     ...CONFIG_METHODS,
     ...topology.classes.flatMap(({ verbs }) => verbs.map(verbMethod)),

@@ -1,10 +1,11 @@
 /**
  * Anchor and slot header as bytes: little-endian, CRC32C (docs/on-disk-format.md). Both begin alike, so that a
- * slot header says everything that the anchor says. Used by anchor.ts and anchored-device.ts.
+ * slot header says everything that the anchor says. Used by anchor.ts and anchored-device.ts. The front copy has the
+ * form of an anchor without a commit: it is written at format and resize only.
  *
  *   byte  size  field
- *      0     8  magic: `PLEXUS::` anchor, `PLEXSLOT` slot header
- *      8     4  version: 1
+ *      0     8  magic: `PLEXUS::` anchor, `PLEXHEAD` front copy, `PLEXSLOT` slot header
+ *      8     4  version: 2
  *     12     4  CRC32C of these 512 bytes, this field taken as zero
  *     16    16  UUID of the device
  *     32    16  UUID of the set that it belongs to
@@ -32,10 +33,17 @@ import type { ByteRange } from '../../base/bytes.ts'
 import { crc32c } from '../../base/crc32c.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { isUuid, uuidBytes, uuidText } from '../../base/random.ts'
-import { PLEXUS_MAGIC } from '../../hal/signature-volumes.ts'
-import { ANCHOR_BYTES, type Anchor, payloadRoom, SLOT_HEADER_ROOM_BYTES } from './anchor-layout.ts'
+import { PLEXUS_FRONT_MAGIC, PLEXUS_MAGIC } from '../../hal/signature-volumes.ts'
+import {
+  ANCHOR_BYTES,
+  type Anchor,
+  endOf,
+  frontOf,
+  payloadRoom,
+  SLOT_HEADER_ROOM_BYTES,
+} from './anchor-layout.ts'
 
-export const ANCHOR_VERSION = 1
+export const ANCHOR_VERSION = 2
 export const SLOT_MAGIC = Buffer.from('PLEXSLOT', 'latin1')
 const CLASS_NAME_BYTES = 16
 const RANGES_AT = { slotA: 104, slotB: 120, journal: 136, map: 152 }
@@ -60,7 +68,16 @@ export interface SlotHeader extends CommitId {
 
 /** Is there an anchor, right or damaged? */
 export function hasAnchorMagic(block: Buffer): boolean {
-  return block.compare(PLEXUS_MAGIC, 0, PLEXUS_MAGIC.length, 0, PLEXUS_MAGIC.length) === 0
+  return hasMagic(block, PLEXUS_MAGIC)
+}
+
+/** An anchor, a front copy or a slot header, right or damaged? */
+export function hasOurMagic(block: Buffer): boolean {
+  return [PLEXUS_MAGIC, PLEXUS_FRONT_MAGIC, SLOT_MAGIC].some((magic) => hasMagic(block, magic))
+}
+
+function hasMagic(block: Buffer, magic: Buffer): boolean {
+  return block.subarray(0, magic.length).equals(magic)
 }
 
 /** Writes the anchor's 512 bytes to the head of `block` and zeroes the rest. */
@@ -75,6 +92,21 @@ export function encodeAnchor(anchor: Anchor, block: Buffer): void {
  */
 export function decodeAnchor(block: Buffer, subject: string): Anchor | undefined {
   return decodeCommon(block, PLEXUS_MAGIC, subject)
+}
+
+/** As {@link encodeAnchor}, the front copy: everything but the commit. */
+export function encodeFront(anchor: Anchor, block: Buffer): void {
+  encodeCommon(
+    { ...anchor, newestSlot: 0, generation: 0, payloadCrc: 0 },
+    PLEXUS_FRONT_MAGIC,
+    block,
+  )
+  seal(block)
+}
+
+/** As {@link decodeAnchor}; of generation 0. */
+export function decodeFront(block: Buffer, subject: string): Anchor | undefined {
+  return decodeCommon(block, PLEXUS_FRONT_MAGIC, subject)
 }
 
 /** Writes the header to `block`, the whole room of it. */
@@ -140,7 +172,7 @@ function crcOf(block: Buffer): number {
 }
 
 function decodeCommon(block: Buffer, magic: Buffer, subject: string): Anchor | undefined {
-  if (block.compare(magic, 0, magic.length, 0, magic.length) !== 0) return undefined
+  if (!hasMagic(block, magic)) return undefined
   if (block.readUInt32LE(12) !== crcOf(block)) return undefined
   const version = block.readUInt32LE(8)
   if (version > ANCHOR_VERSION) {
@@ -176,9 +208,9 @@ function decodeCommon(block: Buffer, magic: Buffer, subject: string): Anchor | u
 /** Whatever the bytes said: the places lie on the medium, in whole blocks, and apart from each other. */
 function isSound(anchor: Anchor): boolean {
   const { blockBytes, mediaBytes, dataStartBytes, dataEndBytes, generation } = anchor
-  const anchorBlock = { offset: mediaBytes - blockBytes, length: blockBytes }
   const data = { offset: dataStartBytes, length: dataEndBytes - dataStartBytes }
-  const ranges = [data, ...anchor.slots, anchor.journal, anchor.map, anchorBlock]
+  const blocks = [frontOf(anchor), endOf(anchor)]
+  const ranges = [data, ...anchor.slots, anchor.journal, anchor.map, ...blocks]
     .filter(({ length }) => length !== 0)
     .sort((a, b) => a.offset - b.offset)
   const areIn = ranges.every(

@@ -2,11 +2,12 @@
  * Where the metadata of the native classes lies on a medium (docs/on-disk-format.md). Pure arithmetic, used by
  * anchor.ts, anchored-device.ts and the import of FreeBSD's drives.
  *
- *   0         dataStart                     dataEnd                              media end
- *   | unused  | data of the class ...       | journal | map | slot A | slot B | anchor |
+ *   0                 dataStart                     dataEnd                              media end
+ *   | ... front copy  | data of the class ...       | journal | map | slot A | slot B | anchor |
  *
- * The anchor is in the last logical block, so that it is found without any other knowledge. Data does not begin
- * at 0, so that a file system inside a volume is never taken for one on the disk itself.
+ * The anchor is in the last logical block, so that it is found without any other knowledge; the front copy says the
+ * same of a medium that has another size now (docs/adr/0012-anchor-at-both-ends.md). Data does not begin at 0, so that
+ * a file system inside a volume is never taken for one on the disk itself.
  */
 import { assert } from '../../base/assert.ts'
 import { alignDown, type ByteRange, formatSize } from '../../base/bytes.ts'
@@ -32,9 +33,15 @@ export const HEAD_SLOTS: readonly [ByteRange, ByteRange] = [
   { offset: 72 * KIB, length: 60 * KIB },
 ]
 
+/**
+ * Where the front copy lies: behind what a partition table takes (34 blocks of 512 bytes, 6 of 4096), and behind
+ * {@link HEAD_SLOTS} where the data begins late enough, which is also where FreeBSD's data begins.
+ */
+export const FRONT_PLACES: readonly [number, number] = [60 * KIB, 132 * KIB]
+
 const ROUND_BYTES = 64 * KIB
 const SLOT_BYTES = { min: 64 * KIB, max: 1 * MIB, share: 1024 }
-const MAP_BYTES = { min: 128 * KIB, max: 4 * MIB, share: 512 }
+const MAP_BYTES = { min: 128 * KIB, max: 16 * MIB, share: 512 }
 const JOURNAL_BYTES = { min: 256 * KIB, max: 64 * MIB, share: 256 }
 /** From this size on the data begins at 1 MiB, as partitions do; before it 64 KiB must do. */
 const LARGE_MEDIA_BYTES = 64 * MIB
@@ -140,10 +147,26 @@ export function payloadRoom(slot: ByteRange): number {
   return slot.length - SLOT_HEADER_ROOM_BYTES
 }
 
-/** Where slots may lie, when the anchor cannot say it: the usual place and the head. */
-export function slotPlaces(mediaBytes: number, blockBytes: number): readonly ByteRange[] {
-  if (mediaBytes < ANCHOR_MEDIA_BYTES_MIN || blockBytes > ANCHOR_ALIGNMENT_BYTES) return []
-  return [...planAnchor(mediaBytes, blockBytes).slots, ...HEAD_SLOTS]
+/** The block of the front copy. */
+export function frontOf({ dataStartBytes, blockBytes }: AnchorLayout): ByteRange {
+  const [small, usual] = FRONT_PLACES
+  const fits = dataStartBytes >= usual + blockBytes
+  return { offset: fits ? usual : small, length: blockBytes }
+}
+
+/** The block of the anchor. */
+export function endOf({ mediaBytes, blockBytes }: AnchorLayout): ByteRange {
+  return { offset: mediaBytes - blockBytes, length: blockBytes }
+}
+
+/**
+ * The layout of a medium that has grown to `mediaBytes`. What moves goes behind the old end, so that the old places
+ * stay whole until the new anchor is there; where the medium has not grown enough for that, only the anchor moves.
+ */
+export function planResize(layout: AnchorLayout, mediaBytes: number): AnchorLayout {
+  const { dataStartBytes, blockBytes } = layout
+  const next = { ...planAnchor(mediaBytes, blockBytes), dataStartBytes }
+  return next.dataEndBytes >= layout.mediaBytes ? next : { ...layout, mediaBytes }
 }
 
 function checkMedium(mediaBytes: number, blockBytes: number): void {

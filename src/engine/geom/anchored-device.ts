@@ -11,28 +11,23 @@ import { alignUp, type ByteRange } from '../../base/bytes.ts'
 import { crc32c } from '../../base/crc32c.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { allocateAligned } from '../../hal/aligned-pool.ts'
-import type { AlignedBuffer, BlockDevice } from '../../hal/block-device.ts'
 import { flush, readAt, writeAt, writeZeroes } from '../../hal/io.ts'
+import { AnchorAreas } from './anchor-areas.ts'
 import {
   ANCHOR_VERSION,
   type CommitId,
   decodeSlotHeader,
-  encodeAnchor,
   encodeSlotHeader,
   type SlotHeader,
 } from './anchor-codec.ts'
+import { type AnchorTarget, wipeEnds, wipeLabel, writeFront } from './anchor-ends.ts'
 import {
   type Anchor,
   type AnchorLayout,
-  MAP_BLOCK_BYTES,
-  MAP_PAIR_BYTES,
   payloadRoom,
   planAnchor,
   SLOT_HEADER_ROOM_BYTES,
 } from './anchor-layout.ts'
-
-/** What an anchor can be on: a device, a consumer. */
-export type AnchorTarget = Pick<BlockDevice, 'submit' | 'geometry' | 'path'>
 
 export interface Slot extends CommitId {
   readonly payload: Buffer
@@ -71,9 +66,7 @@ export interface FormatOptions {
   readonly keepSlots?: boolean
 }
 
-export class AnchoredDevice {
-  readonly device: AnchorTarget
-  #anchor: Anchor
+export class AnchoredDevice extends AnchorAreas {
   /** The commit that `anchor` names, if a slot has it whole. */
   #newest: Omit<Slot, 'payload'> | undefined
   /** Is that the slot which `anchor` names? */
@@ -83,16 +76,10 @@ export class AnchoredDevice {
   /** The slots are read before the first commit after opening. */
   #knowsSlots: boolean
   #busy = false
-  readonly #block: AlignedBuffer
-  #slot: AlignedBuffer | undefined
-  /** Blocks for the map that no write uses now. */
-  readonly #mapBuffers: AlignedBuffer[] = []
 
   private constructor(device: AnchorTarget, anchor: Anchor, isNew: boolean) {
-    this.device = device
-    this.#anchor = anchor
+    super(device, anchor)
     this.#knowsSlots = isNew
-    this.#block = allocateAligned(anchor.blockBytes)
   }
 
   /**
@@ -111,13 +98,14 @@ export class AnchoredDevice {
     const identity = { version: ANCHOR_VERSION, deviceUuid, setUuid, className }
     const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, generation: 0, payloadCrc: 0 }
     const made = new AnchoredDevice(device, anchor, true)
-    await made.#wipeAnchor()
+    await wipeEnds(device, layout)
     const slots = options.keepSlots ? [] : layout.slots
     for (const range of [...slots, layout.map, layout.journal]) {
       if (range.length > 0) await writeZeroes(device, range)
     }
     await flush(device)
-    await made.#writeAnchor(anchor)
+    await made.writeAnchor(anchor)
+    await writeFront(device, anchor)
     return made
   }
 
@@ -126,23 +114,17 @@ export class AnchoredDevice {
     return new AnchoredDevice(device, anchor, false)
   }
 
-  /** As it is on the device now. */
-  get anchor(): Anchor {
-    return this.#anchor
+  get #anchor(): Anchor {
+    return this.current
+  }
+
+  set #anchor(anchor: Anchor) {
+    this.current = anchor
   }
 
   /** Bytes of configuration that fit. */
   get payloadRoom(): number {
     return Math.min(...this.#anchor.slots.map(payloadRoom))
-  }
-
-  /** Pairs of blocks in the map area; 0: the device has none. */
-  get mapSlots(): number {
-    return Math.floor(this.#anchor.map.length / MAP_PAIR_BYTES)
-  }
-
-  get journalBytes(): number {
-    return this.#anchor.journal.length
   }
 
   /**
@@ -195,9 +177,11 @@ export class AnchoredDevice {
     )
     this.#busy = true
     try {
-      if (!this.#knowsSlots) await this.#readSlots()
-      if (options.overNewest && this.#namedHolds && this.#older) await this.#retreat(this.#older)
-      await this.#commit(generation, payload, options.follows)
+      await this.inPlace(async () => {
+        if (!this.#knowsSlots) await this.#readSlots()
+        if (options.overNewest && this.#namedHolds && this.#older) await this.#retreat(this.#older)
+        await this.#commit(generation, payload, options.follows)
+      })
     } finally {
       this.#busy = false
     }
@@ -210,7 +194,7 @@ export class AnchoredDevice {
     const anchor: Anchor = { ...this.#anchor, newestSlot, generation, payloadCrc }
     this.#knowsSlots = false
     try {
-      await this.#writeAnchor(anchor)
+      await this.writeAnchor(anchor)
     } catch (error) {
       throw this.#commitError(error)
     }
@@ -236,7 +220,7 @@ export class AnchoredDevice {
     try {
       await this.#writeSlot(anchor, commit, payload)
       await flush(this.device)
-      await this.#writeAnchor(anchor)
+      await this.writeAnchor(anchor)
     } catch (error) {
       this.#knowsSlots = false
       throw this.#commitError(error)
@@ -261,7 +245,7 @@ export class AnchoredDevice {
     this.#knowsSlots = false
     try {
       const anchor: Anchor = { ...this.#anchor, newestSlot: this.#otherSlot }
-      await this.#writeSlot(anchor, newest, payload)
+      await this.inPlace(() => this.#writeSlot(anchor, newest, payload))
       this.#older = undefined
       this.#knowsSlots = true
     } finally {
@@ -275,10 +259,10 @@ export class AnchoredDevice {
     assert(payload.length <= payloadRoom(place), 'a configuration fits its place')
     const header: SlotHeader = { ...commit, anchor, payloadBytes: payload.length }
     const length = alignUp(SLOT_HEADER_ROOM_BYTES + payload.length, anchor.blockBytes)
-    const buffer = this.#slotBuffer(length)
+    // Of its own: a disk that does not answer may still have that of an earlier write.
+    const buffer = allocateAligned(length)
     encodeSlotHeader(header, buffer.bytes.subarray(0, SLOT_HEADER_ROOM_BYTES))
     payload.copy(buffer.bytes, SLOT_HEADER_ROOM_BYTES)
-    buffer.bytes.fill(0, SLOT_HEADER_ROOM_BYTES + payload.length)
     await writeAt(this.device, buffer, place.offset)
   }
 
@@ -299,70 +283,10 @@ export class AnchoredDevice {
     })
   }
 
-  /** Makes the device nobody's, durably: after it readAnchor finds nothing. */
+  /** Makes the device nobody's, durably: after it findLabel finds nothing. */
   async clear(): Promise<void> {
     assert(!this.#busy, `${this.device.path}: clear outside commits`)
-    // The anchor first: slots without one mean nothing, an anchor without slots would be a damaged device.
-    await this.#wipeAnchor()
-    for (const slot of this.#anchor.slots) await writeZeroes(this.device, slot)
-    await flush(this.device)
-  }
-
-  /**
-   * The two blocks of a pair, as they are. Throws when one of them cannot be read: it may be the newer one, and
-   * the other one alone would hide what it says.
-   */
-  async readMapPair(index: number): Promise<[Buffer, Buffer]> {
-    const pair = allocateAligned(MAP_PAIR_BYTES)
-    await readAt(this.device, pair, this.#mapOffset(index))
-    return [pair.bytes.subarray(0, MAP_BLOCK_BYTES), pair.bytes.subarray(MAP_BLOCK_BYTES)]
-  }
-
-  /** Writes one block (4096 bytes) of a pair; with `fua` it is durable when this resolves. */
-  async writeMapBlock(
-    index: number,
-    which: 0 | 1,
-    block: Buffer,
-    options: { readonly fua?: boolean } = {},
-  ): Promise<void> {
-    assert(block.length === MAP_BLOCK_BYTES, 'a block of the map is whole')
-    const buffer = this.#mapBuffers.pop() ?? allocateAligned(MAP_BLOCK_BYTES)
-    try {
-      block.copy(buffer.bytes)
-      await writeAt(this.device, buffer, this.#mapOffset(index) + which * MAP_BLOCK_BYTES, options)
-    } finally {
-      this.#mapBuffers.push(buffer)
-    }
-  }
-
-  #mapOffset(index: number): number {
-    assert(index >= 0 && index < this.mapSlots, `${this.device.path}: has map slot ${index}`)
-    return this.#anchor.map.offset + index * MAP_PAIR_BYTES
-  }
-
-  /** `length` bytes of the journal area from `offset` in it, both whole blocks. */
-  async readJournal(offset: number, length: number): Promise<AlignedBuffer> {
-    const into = allocateAligned(length)
-    await readAt(this.device, into, this.#journalOffset(offset, length))
-    return into
-  }
-
-  /** Writes the whole of `from` to byte `offset` of the journal area; with `fua` durable when this resolves. */
-  async writeJournal(
-    offset: number,
-    from: AlignedBuffer,
-    options: { readonly fua?: boolean } = {},
-  ): Promise<void> {
-    await writeAt(this.device, from, this.#journalOffset(offset, from.bytes.length), options)
-  }
-
-  #journalOffset(offset: number, length: number): number {
-    const { journal } = this.#anchor
-    assert(
-      offset >= 0 && offset + length <= journal.length,
-      `${this.device.path}: bytes ${offset} to ${offset + length} lie in its journal`,
-    )
-    return journal.offset + offset
+    await wipeLabel(this.device, this.#anchor)
   }
 
   async #readSlot(index: 0 | 1): Promise<Slot | undefined> {
@@ -395,24 +319,5 @@ export class AnchoredDevice {
     return (
       anchor.deviceUuid === deviceUuid && anchor.setUuid === setUuid && anchor.newestSlot === index
     )
-  }
-
-  #slotBuffer(length: number): AlignedBuffer {
-    if (!this.#slot || this.#slot.bytes.length < length) this.#slot = allocateAligned(length)
-    const { bytes, address } = this.#slot
-    return { bytes: bytes.subarray(0, length), address }
-  }
-
-  async #writeAnchor(anchor: Anchor): Promise<void> {
-    encodeAnchor(anchor, this.#block.bytes)
-    await writeAt(this.device, this.#block, anchor.mediaBytes - anchor.blockBytes)
-    await flush(this.device)
-  }
-
-  async #wipeAnchor(): Promise<void> {
-    const { mediaBytes, blockBytes } = this.#anchor
-    this.#block.bytes.fill(0)
-    await writeAt(this.device, this.#block, mediaBytes - blockBytes)
-    await flush(this.device)
   }
 }

@@ -18,6 +18,11 @@ export class Bio implements IoRequest {
   readonly parent: IoRequest
   readonly consumer: Consumer
   readonly startedMs: number
+  /** Neighbours among the requests under way to a disk (request-watch.ts). */
+  previous: Bio | undefined = undefined
+  next: Bio | undefined = undefined
+  /** Set when it was given up: it has ended, and only its memory is still awaited. */
+  #returned: (() => void) | undefined = undefined
 
   constructor(
     consumer: Consumer,
@@ -40,7 +45,13 @@ export class Bio implements IoRequest {
   }
 
   complete(error: PlexusError | undefined): void {
-    this.consumer.settle(this, error)
-    this.parent.complete(error)
+    if (this.#returned) this.#returned()
+    else this.parent.complete(this.consumer.settle(this, error))
+  }
+
+  /** Ends it before the disk has returned it; then `returned` is called. */
+  giveUp(error: PlexusError, returned: () => void = () => {}): void {
+    this.#returned = returned
+    this.parent.complete(this.consumer.settle(this, error))
   }
 }

@@ -8,6 +8,7 @@ import type { Clock } from '../../base/clock.ts'
 import { type ErrorKind, PlexusError } from '../../base/errors.ts'
 import type {
   BlockDevice,
+  BufferPool,
   DeviceEvent,
   DeviceFeatures,
   DeviceIdentity,
@@ -18,6 +19,9 @@ import type {
 import { Bio } from './bio.ts'
 import type { Provider } from './provider.ts'
 import type { AccessCounts, Geom } from './types.ts'
+
+/** Attached, but not opened. */
+export const NO_ACCESS: AccessCounts = { read: 0, write: 0, exclusive: 0 }
 
 export class Consumer implements BlockDevice {
   readonly provider: Provider
@@ -31,17 +35,24 @@ export class Consumer implements BlockDevice {
   /** Hears of a flush that failed, before who asked for it does: the cache below may have lost any write. */
   onFlushFailed: ((error: PlexusError) => void) | undefined
   readonly #clock: Clock
+  readonly #pool: BufferPool
   readonly #listeners = new Set<(event: DeviceEvent) => void>()
   #attached = true
   #closing = false
   #onIdle: (() => void)[] = []
 
   /** Only topology.ts makes one. */
-  constructor(provider: Provider, owner: Geom | undefined, holder: string, clock: Clock) {
+  constructor(
+    provider: Provider,
+    owner: Geom | undefined,
+    holder: string,
+    { clock, pool }: { readonly clock: Clock; readonly pool: BufferPool },
+  ) {
     this.provider = provider
     this.owner = owner
     this.holder = holder
     this.#clock = clock
+    this.#pool = pool
     provider.consumers.add(this)
   }
 
@@ -130,13 +141,18 @@ export class Consumer implements BlockDevice {
     this.inFlight++
     provider.statistics.inFlight++
     const error = this.#check(bio)
+    provider.watch?.add(bio)
     if (error) queueMicrotask(() => bio.complete(error))
     else provider.geom.start(bio, provider)
   }
 
-  /** The end of a clone; only Bio calls it. */
-  settle(bio: Bio, error: PlexusError | undefined): void {
-    const { statistics } = this.provider
+  /** The end of a clone; only Bio calls it. Returns what its parent is told. */
+  settle(bio: Bio, result: PlexusError | undefined): PlexusError | undefined {
+    const { statistics, watch } = this.provider
+    // Computed from other disks, into the memory that one which does not answer may still write to.
+    const isLost = !result && !this.owner && bio.op === 'read' && this.#isKept(bio)
+    const error = isLost ? this.#keptError(bio) : result
+    watch?.remove(bio)
     statistics.inFlight--
     statistics[bio.op].count(bio.length, this.#clock.nowMs() - bio.startedMs, error !== undefined)
     if (error && bio.op === 'flush') this.onFlushFailed?.(error)
@@ -144,6 +160,17 @@ export class Consumer implements BlockDevice {
     if (this.inFlight === 0 && this.#onIdle.length > 0) {
       for (const resolve of this.#onIdle.splice(0)) resolve()
     }
+    return error
+  }
+
+  #isKept({ data }: Bio): boolean {
+    return data !== undefined && this.#pool.isKept(data)
+  }
+
+  #keptError({ op, offset, length }: Bio): PlexusError {
+    const where = `${this.provider.name}: ${op} of ${length} bytes at offset ${offset}`
+    const why = 'a disk that does not answer may still write to its memory; it is to be repeated'
+    return this.#error('aborted', op, `${where} failed: ${why}`)
   }
 
   /** BlockDevice: asks the geom below; a class that does not know answers for all of it. */
@@ -210,7 +237,7 @@ export class Consumer implements BlockDevice {
     if (!data || !(dataOffset >= 0) || dataOffset + length > data.bytes.length) {
       return this.#refusal(bio, 'has a buffer that is too short')
     }
-    return undefined
+    return isRead && provider.watch && this.#isKept(bio) ? this.#keptError(bio) : undefined
   }
 
   /** Apart from the check, which every request passes: the text is made for those that are refused only. */

@@ -3,6 +3,7 @@
  * device that is configured or arrives.
  */
 import { defined } from '../../base/assert.ts'
+import type { PlexusError } from '../../base/errors.ts'
 import type { BlockDevice, Extent } from '../../hal/block-device.ts'
 import type { Bio } from './bio.ts'
 import type { Provider } from './provider.ts'
@@ -15,6 +16,8 @@ export class DiskGeom implements Geom {
   readonly device: BlockDevice
   /** Ends the subscription to the device's events. */
   unsubscribe: () => void = () => {}
+  /** Why it is being taken away, perhaps before it has its provider. */
+  removed: PlexusError | undefined
   #provider: Provider | undefined
 
   constructor(name: string, device: BlockDevice) {
@@ -32,6 +35,17 @@ export class DiskGeom implements Geom {
 
   get providers(): readonly Provider[] {
     return this.#provider ? [this.#provider] : []
+  }
+
+  /** Nothing is served from now on. */
+  remove(reason: PlexusError): void {
+    this.removed ??= reason
+    if (this.#provider) this.#provider.error ??= this.removed
+  }
+
+  /** The device has another size. */
+  resized(): void {
+    this.#provider?.update({ geometry: this.device.geometry })
   }
 
   start(request: Bio): void {

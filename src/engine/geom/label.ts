@@ -2,8 +2,8 @@
  * Whose disk is it: what the label of one of our classes on a device says, for people, and whether its set is one of
  * this machine. Only reads, and takes nothing. The daemon asks before it lets initiators write to a device as it is.
  */
-import { readAnchor } from './anchor.ts'
-import type { AnchorTarget } from './anchored-device.ts'
+import { findLabel } from './anchor.ts'
+import type { AnchorTarget } from './anchor-ends.ts'
 import type { GeomClass } from './types.ts'
 
 /** What a label says. */
@@ -26,7 +26,8 @@ export async function readLabel(
   device: AnchorTarget,
   classes: readonly GeomClass[],
 ): Promise<Label | undefined> {
-  const anchor = await readAnchor(device)
+  // Whatever is the matter with it, somebody has put it there.
+  const anchor = (await findLabel(device))?.anchor
   for (const one of classes) {
     if (anchor && anchor.className !== one.name) continue
     const label = await one.readLabel?.(device, anchor)

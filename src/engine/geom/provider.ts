@@ -5,6 +5,7 @@
 import type { PlexusError } from '../../base/errors.ts'
 import type { DeviceFeatures, DeviceIdentity, Geometry } from '../../hal/block-device.ts'
 import type { Consumer } from './consumer.ts'
+import type { RequestWatch } from './request-watch.ts'
 import { ProviderStatistics } from './statistics.ts'
 import type { Geom } from './types.ts'
 
@@ -16,17 +17,29 @@ export interface ProviderInit {
   readonly features: DeviceFeatures
   /** What is on it is somebody else's: no class tastes it. Default: false. */
   readonly opaque?: boolean
+  /** Of a disk, and of what stands for one: its requests are given up when they are not answered in time. */
+  readonly watch?: RequestWatch | undefined
+}
+
+/** Whose a provider is, by its label. */
+export interface ProviderLabel {
+  readonly driveUuid: string
+  /** Why it takes no part in its set, or not as it should: what is the matter, and what to do. */
+  readonly problem?: { readonly text: string; readonly action: string } | undefined
 }
 
 export class Provider {
   name: string
   readonly geom: Geom
   readonly opaque: boolean
+  readonly watch: RequestWatch | undefined
   readonly statistics = new ProviderStatistics()
   /** Who has attached. */
   readonly consumers = new Set<Consumer>()
   /** Sums over the consumers (GEOM's acr, acw, ace). */
   readonly access = { read: 0, write: 0, exclusive: 0 }
+  /** The label that was found on it when it was last tasted. */
+  label: ProviderLabel | undefined
   /** Why it serves no more; set once, when it is orphaned. */
   error: PlexusError | undefined
   readonly #onReleased = new Set<() => void>()
@@ -38,6 +51,7 @@ export class Provider {
     this.name = init.name
     this.geom = geom
     this.opaque = init.opaque ?? false
+    this.watch = init.watch
     this.#geometry = init.geometry
     this.#identity = init.identity
     this.#features = init.features
@@ -96,4 +110,12 @@ export class Provider {
     if (this.#geometry.sizeBytes === before) return
     for (const consumer of [...this.consumers]) consumer.tell('resized')
   }
+}
+
+/** Are these two paths of one disk? undefined: what the kernel knows of them does not tell. */
+export function isSameMedium(one: Provider, two: Provider): boolean | undefined {
+  const [a, b] = [one.identity, two.identity]
+  if (a.wwid !== undefined && b.wwid !== undefined) return a.wwid === b.wwid
+  if (a.serial === undefined || b.serial === undefined) return undefined
+  return a.serial === b.serial && a.vendor === b.vendor && a.model === b.model
 }

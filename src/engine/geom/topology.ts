@@ -4,6 +4,7 @@
  * classes and logical units attach to what it offers.
  */
 import { assert } from '../../base/assert.ts'
+import { formatSize } from '../../base/bytes.ts'
 import type { Clock } from '../../base/clock.ts'
 import { PlexusError } from '../../base/errors.ts'
 import type { Kernels } from '../../base/kernels.ts'
@@ -12,12 +13,13 @@ import type { Random } from '../../base/random.ts'
 import { didYouMean } from '../../base/suggest.ts'
 import type { GeomReport } from '../../control/reports.ts'
 import type { BlockDevice, BufferPool } from '../../hal/block-device.ts'
-import { type Anchor, readAnchor } from './anchor.ts'
+import { type Anchor, type FoundLabel, findLabel, type LabelProblem } from './anchor.ts'
 import { Consumer } from './consumer.ts'
 import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
 import type { JobManager } from './job.ts'
 import { Provider, type ProviderInit } from './provider.ts'
+import { RequestWatch } from './request-watch.ts'
 import type { AccessCounts, Geom, GeomClass } from './types.ts'
 
 export interface TopologyOptions {
@@ -94,43 +96,78 @@ export class Topology {
 
   /**
    * A device that opened: becomes a disk geom, and every class tastes it, unless it is `opaque`: its content is
-   * somebody else's.
-   * The device stays the caller's to close.
+   * somebody else's. One that does not answer a request within `timeoutMs` is taken away; undefined: never.
+   * The device stays the caller's to close. Throws `exists`, and `gone` when the device went before its turn came.
    */
   addDevice(
     name: string,
     device: BlockDevice,
-    { opaque }: { readonly opaque: boolean } = { opaque: false },
+    { opaque = false, timeoutMs }: { readonly opaque?: boolean; readonly timeoutMs?: number } = {},
   ): Promise<Provider> {
+    const geom = new DiskGeom(name, device)
+    const watch = RequestWatch.make(timeoutMs, name, this, (reason) => {
+      void this.#removeDisk(geom, reason)
+      watch?.giveUp(reason)
+      device.abandon?.()
+    })
+    // From now on, not from its turn on: a device may come and go while other changes run.
+    geom.unsubscribe = device.onEvent((event) => {
+      if (event === 'gone') void this.#removeDisk(geom, goneError(device.path))
+      else void this.change(() => this.#resized(geom))
+    })
+    if (!this.#disks.has(name) || this.#disks.get(name)?.removed) this.#disks.set(name, geom)
     return this.change(async () => {
-      this.#checkFree(name)
-      const geom = new DiskGeom(name, device)
+      try {
+        if (geom.removed) throw geom.removed
+        const { geometry, identity, features } = device
+        const form = { name, geometry, identity, features, opaque, watch }
+        geom.provider = this.makeProvider(geom, form)
+      } catch (error) {
+        this.#forgetDisk(geom)
+        throw error
+      }
       this.#disks.set(name, geom)
       this.#geoms.add(geom)
-      const { geometry, identity, features } = device
-      geom.provider = this.makeProvider(geom, { name, geometry, identity, features, opaque })
-      geom.unsubscribe = device.onEvent((event) => {
-        if (event === 'gone') void this.removeDevice(name, goneError(device.path))
-        else void this.change(async () => geom.provider.update({ geometry: device.geometry }))
-      })
       await this.tastePending()
       return geom.provider
     })
   }
 
+  /** A disk has another size: who holds it hears of it; what nobody holds may carry a label that can be used now. */
+  async #resized(geom: DiskGeom): Promise<void> {
+    if (!this.#geoms.has(geom)) return
+    const { name, sizeBytes: before, consumers } = geom.provider
+    geom.resized()
+    const { sizeBytes } = geom.provider
+    if (sizeBytes === before) return
+    const sizes = `${formatSize(before)} before, ${formatSize(sizeBytes)} now`
+    this.events.emit('warning', 'device-resized', name, `device ${name} has another size: ${sizes}`)
+    if (consumers.size > 0) return
+    this.tasteAgain(geom.provider)
+    await this.tastePending()
+  }
+
   /** The device is gone, or is taken away on purpose: whatever stands on it is orphaned. Resolves when done. */
   removeDevice(name: string, reason: PlexusError): Promise<void> {
     const geom = this.#disks.get(name)
+    return geom ? this.#removeDisk(geom, reason) : this.quiet()
+  }
+
+  #removeDisk(geom: DiskGeom, reason: PlexusError): Promise<void> {
     // What is in flight and what comes must fail now, not when other changes have ended.
-    if (geom && !geom.provider.error) geom.provider.error = reason
+    geom.remove(reason)
     return this.change(async () => {
-      if (!geom || this.#disks.get(name) !== geom) return
-      this.#disks.delete(name)
-      // What the device tells later is about nobody: another one may have the name by then.
-      geom.unsubscribe()
+      this.#forgetDisk(geom)
+      if (!this.#geoms.has(geom)) return
       await this.orphan(geom.provider, reason)
       this.removeGeom(geom)
     })
+  }
+
+  /** What the device tells later is about nobody: another one may have the name by then. */
+  #forgetDisk(geom: DiskGeom): void {
+    geom.unsubscribe()
+    if (this.#disks.get(geom.name) === geom) this.#disks.delete(geom.name)
   }
 
   /** The device behind a disk provider, for probing. */
@@ -232,7 +269,10 @@ export class Topology {
   async #taste(provider: Provider): Promise<void> {
     if (provider.opaque) return
     try {
-      const anchor = await this.#readAnchor(provider)
+      const found = await this.#findLabel(provider)
+      provider.label = found && { driveUuid: found.anchor.deviceUuid }
+      if (found?.problem) return this.labelProblem(provider, found.anchor, found.problem)
+      const anchor = found?.anchor
       for (const one of this.classes) {
         if (one.name === provider.geom.className) continue
         if (anchor && anchor.className !== one.name) continue
@@ -262,10 +302,27 @@ export class Topology {
     )
   }
 
-  async #readAnchor(provider: Provider): Promise<Anchor | undefined> {
+  /** Says that a provider with a label is not used; `NAME` in the action stands for it. Kept until it is tasted again. */
+  labelProblem(
+    provider: Provider,
+    { deviceUuid: driveUuid }: Anchor,
+    { text, action }: Pick<LabelProblem, 'text' | 'action'>,
+  ): void {
+    const { name } = provider
+    const problem = { text, action: action.replaceAll('NAME', name) }
+    provider.label = { driveUuid, problem }
+    this.events.emit(
+      'critical',
+      'label-problem',
+      name,
+      `${name} is not used: it ${text}. ${problem.action}`,
+    )
+  }
+
+  async #findLabel(provider: Provider): Promise<FoundLabel | undefined> {
     const consumer = this.attach(provider, undefined, 'taste', { read: 1, write: 0, exclusive: 0 })
     try {
-      return await readAnchor(consumer)
+      return await findLabel(consumer)
     } finally {
       await consumer.close()
     }
@@ -288,7 +345,7 @@ export class Topology {
         message: `${holder} cannot use ${provider.name}: it would stand on itself, or on what is above it`,
       })
     }
-    const consumer = new Consumer(provider, owner, holder, this.clock)
+    const consumer = new Consumer(provider, owner, holder, this)
     try {
       consumer.changeAccess(access)
     } catch (error) {

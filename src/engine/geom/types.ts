@@ -4,11 +4,11 @@
  * copy src/engine/nop and add a row to class-list.ts.
  */
 import type { PlexusError } from '../../base/errors.ts'
-import type { DriveReport, VolumeReport } from '../../control/reports.ts'
+import type { DriveReport, ProblemReport, VolumeReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { Extent } from '../../hal/block-device.ts'
 import type { Anchor } from './anchor.ts'
-import type { AnchorTarget } from './anchored-device.ts'
+import type { AnchorTarget } from './anchor-ends.ts'
 import type { Bio } from './bio.ts'
 import type { Consumer } from './consumer.ts'
 import type { Label } from './label.ts'
@@ -40,6 +40,10 @@ export interface Geom {
   spoil?(consumer: Consumer): void
   /** A provider below has another size. */
   resized?(consumer: Consumer): void
+  /**
+   * Somebody wants to write on a device that takes part in nothing now. True: it is let go, or with `dryRun` it would be.
+   */
+  release?(consumer: Consumer, dryRun: boolean): Promise<boolean>
   /** Ends: orphans its providers, stops its jobs, closes its consumers. Runs inside a topology change. */
   wither(): Promise<void>
 }
@@ -60,6 +64,8 @@ export type VerbParameters = Readonly<Record<string, string | boolean | readonly
 export interface ClassReport {
   readonly volumes: readonly VolumeReport[]
   readonly drives: readonly DriveReport[]
+  /** What is not served at all. Absent: nothing. */
+  readonly problems?: readonly ProblemReport[]
 }
 
 export interface GeomClass {
@@ -72,6 +78,11 @@ export interface GeomClass {
   taste(provider: Provider, anchor: Anchor | undefined, topology: Topology): Promise<boolean>
   /** What its label on a device says; `anchor` as in {@link taste}. Must only read, and takes nothing. */
   readLabel?(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined>
+  /**
+   * Takes the room into use that the medium of a drive has gained. Throws `invalid` when it has gained nothing, `in-use` when it
+   * cannot be done now. Undefined: the provider is none of its drives. Else what is done, or would be, in words.
+   */
+  resize?(provider: Provider, dryRun: boolean): Promise<string | undefined>
   /** Every device that is present at the start has been tasted: what is incomplete may be decided on now. */
   settled?(topology: Topology): Promise<void>
   readonly verbs: readonly Verb[]

@@ -16,6 +16,7 @@ interface Fault {
 }
 
 export interface Verdict {
+  /** Infinity: until {@link FaultPlan.clear}. */
   readonly delayMs: number
   /** Fail with it, and do nothing. */
   readonly fail: NopFailKind | undefined
@@ -27,7 +28,7 @@ export interface Verdict {
 
 export type FaultState = Pick<
   NopRow,
-  'readDelayMs' | 'writeDelayMs' | 'faults' | 'tears' | 'failed' | 'torn'
+  'readDelayMs' | 'writeDelayMs' | 'faults' | 'hangs' | 'tears' | 'failed' | 'torn'
 >
 
 export class FaultPlan {
@@ -35,6 +36,7 @@ export class FaultPlan {
   #readDelayMs = 0
   #writeDelayMs = 0
   #faults: Fault[] = []
+  #hangs: readonly IoOp[] = []
   #tears: { left: number; readonly isSilent: boolean }[] = []
   #failed = 0
   #torn = 0
@@ -48,6 +50,7 @@ export class FaultPlan {
       readDelayMs: this.#readDelayMs,
       writeDelayMs: this.#writeDelayMs,
       faults: this.#faults.map((fault) => ({ ...fault })),
+      hangs: this.#hangs,
       tears: this.#tears.reduce((sum, tear) => sum + tear.left, 0),
       failed: this.#failed,
       torn: this.#torn,
@@ -66,6 +69,11 @@ export class FaultPlan {
     this.#faults.push({ op, kind, probability, left: count })
   }
 
+  /** Nothing of these kinds goes on. */
+  hang(ops: readonly IoOp[]): void {
+    this.#hangs = [...new Set([...this.#hangs, ...ops])]
+  }
+
   tear(count: number, isSilent: boolean): void {
     this.#tears.push({ left: count, isSilent })
   }
@@ -73,12 +81,14 @@ export class FaultPlan {
   clear(): void {
     this.delay(0, 0)
     this.#faults = []
+    this.#hangs = []
     this.#tears = []
   }
 
   /** Decides on one request and counts it. `blockBytes`: writes are torn between blocks only. */
   judge(op: IoOp, length: number, blockBytes: number): Verdict {
-    const delayMs = op === 'read' ? this.#readDelayMs : op === 'flush' ? 0 : this.#writeDelayMs
+    const usualMs = op === 'read' ? this.#readDelayMs : op === 'flush' ? 0 : this.#writeDelayMs
+    const delayMs = this.#hangs.includes(op) ? Number.POSITIVE_INFINITY : usualMs
     const fail = this.#takeFault(op)
     const tear = fail === undefined && op === 'write' ? this.#takeTear() : undefined
     const storedBytes = tear && Math.floor((this.#fraction() * length) / blockBytes) * blockBytes

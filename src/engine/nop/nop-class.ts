@@ -1,11 +1,12 @@
 /**
- * The nop class: providers made by verb over any other one, which are slow, fail or tear writes on request
+ * The nop class: providers made by verb over any other one, which are slow, hang, fail or tear writes on request
  * (GEOM's NOP, gnop(8)). Nothing of it is on disk: after a restart they are gone. It is also the class to copy:
  * a table of verbs, a geom (nop-geom.ts), the declarations for the command line (src/control/nop-verbs.ts), a
  * row in src/engine/engine.ts.
  */
 import { PlexusError } from '../../base/errors.ts'
 import { NOP_FAIL_KINDS, NOP_FAIL_OPS, NOP_SPECS, type NopRow } from '../../control/nop-verbs.ts'
+import { IO_OPS } from '../geom/statistics.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { GeomClass, Verb, VerbParameters } from '../geom/types.ts'
 import { NopGeom } from './nop-geom.ts'
@@ -39,10 +40,10 @@ function verbsOf(geoms: Map<string, NopGeom>): readonly Verb[] {
   }
   /** A verb that sets something on one geom and answers its row. */
   const setter =
-    (set: (geom: NopGeom, parameters: VerbParameters) => void): Verb['run'] =>
+    (set: (geom: NopGeom, parameters: VerbParameters) => Promise<void> | void): Verb['run'] =>
     async (parameters) => {
       const geom = find(parameters)
-      set(geom, parameters)
+      await set(geom, parameters)
       return geom.row()
     }
   return [
@@ -50,7 +51,8 @@ function verbsOf(geoms: Map<string, NopGeom>): readonly Verb[] {
     { spec: NOP_SPECS.delay, run: setter(setDelay) },
     { spec: NOP_SPECS.fail, run: setter(setFault) },
     { spec: NOP_SPECS.tear, run: setter(setTear) },
-    { spec: NOP_SPECS.clear, run: setter((geom) => geom.faults.clear()) },
+    { spec: NOP_SPECS.hang, run: setter(setHang) },
+    { spec: NOP_SPECS.clear, run: setter((geom) => geom.clear()) },
     {
       spec: NOP_SPECS.destroy,
       run: (parameters, topology) =>
@@ -114,6 +116,11 @@ function setFault(geom: NopGeom, parameters: VerbParameters): void {
   const kind = choiceOf(parameters, 'kind', NOP_FAIL_KINDS) ?? 'io'
   const probability = numberOf(parameters, 'probability', 1) ?? 1
   geom.faults.fail(op, kind, probability, countOf(parameters))
+}
+
+function setHang(geom: NopGeom, parameters: VerbParameters): void {
+  const op = choiceOf(parameters, 'op', NOP_FAIL_OPS)
+  geom.faults.hang(op ? [op] : IO_OPS)
 }
 
 function setTear(geom: NopGeom, parameters: VerbParameters): void {

@@ -3,16 +3,23 @@
  * otherwise (GEOM's NOP class). Made by nop-class.ts. The geom to copy for a new class with one disk below.
  */
 import { defined } from '../../base/assert.ts'
-import type { Clock } from '../../base/clock.ts'
+import type { Clock, Timer } from '../../base/clock.ts'
 import { PlexusError } from '../../base/errors.ts'
 import type { NopFailKind, NopRow } from '../../control/nop-verbs.ts'
 import type { IoRequest } from '../../hal/block-device.ts'
 import type { Bio } from '../geom/bio.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import type { Provider } from '../geom/provider.ts'
+import { RequestWatch } from '../geom/request-watch.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { Geom } from '../geom/types.ts'
 import { FaultPlan } from './fault-plan.ts'
+
+/** A request that is held back; without a timer until clear. */
+interface Held {
+  readonly act: () => void
+  timer: Timer | undefined
+}
 
 export class NopGeom implements Geom {
   readonly className = 'nop'
@@ -21,6 +28,7 @@ export class NopGeom implements Geom {
   readonly #topology: Topology
   readonly #clock: Clock
   readonly #onEnd: () => void
+  readonly #held = new Set<Held>()
   #consumer: Consumer | undefined
   #provider: Provider | undefined
 
@@ -42,19 +50,47 @@ export class NopGeom implements Geom {
     const access = { read: 1, write, exclusive: write }
     const consumer = this.#topology.attach(below, this, `nop ${this.name}`, access)
     this.#consumer = consumer
-    const { geometry, identity, features } = below
     try {
-      this.#provider = this.#topology.makeProvider(this, {
-        name: this.name,
-        geometry,
-        identity,
-        features,
-      })
+      this.#offer(below)
     } catch (error) {
-      await this.#detach()
+      this.#consumer = undefined
+      await consumer.close()
       throw error
     }
     this.#topology.addGeom(this)
+  }
+
+  #offer({ geometry, identity, features, watch: below }: Provider): void {
+    const { name } = this
+    // It stands for the disk below: it is called down after the same time.
+    const watch = RequestWatch.make(below?.limitMs, name, this.#topology, (reason) => {
+      this.provider.error ??= reason
+      watch?.giveUp(reason)
+      void this.#topology.change(() => this.#topology.orphan(this.provider, reason))
+    })
+    const form = { name, geometry, identity, features, watch }
+    this.#provider = this.#topology.makeProvider(this, form)
+  }
+
+  /** Ends all faults; what was held back goes on. If it was called down it comes back, as a disk that is plugged in. */
+  async clear(): Promise<void> {
+    this.faults.clear()
+    this.#letGo()
+    await this.#topology.change(async () => {
+      const consumer = this.#consumer
+      if (!consumer || !this.provider.error) return
+      await consumer.idle()
+      this.#offer(consumer.provider)
+      await this.#topology.tastePending()
+    })
+  }
+
+  #letGo(): void {
+    for (const { act, timer } of this.#held) {
+      timer?.cancel()
+      act()
+    }
+    this.#held.clear()
   }
 
   get providers(): readonly Provider[] {
@@ -72,8 +108,10 @@ export class NopGeom implements Geom {
   row(): NopRow {
     return {
       name: this.name,
-      provider: defined(this.#consumer, `the consumer of ${this.name}`).provider.name,
+      provider: this.#consumer?.provider.name ?? '',
       sizeBytes: this.provider.sizeBytes,
+      held: this.#held.size,
+      state: this.provider.error ? 'down' : 'up',
       ...this.faults.state,
     }
   }
@@ -90,8 +128,18 @@ export class NopGeom implements Geom {
       else if (storedBytes === undefined) this.#pass(request, length)
       else this.#tear(request, storedBytes, isSilent)
     }
-    if (delayMs > 0) this.#clock.after(delayMs, act)
-    else act()
+    if (delayMs === 0) act()
+    else this.#hold(delayMs, act)
+  }
+
+  #hold(delayMs: number, act: () => void): void {
+    const held: Held = { act, timer: undefined }
+    this.#held.add(held)
+    if (delayMs === Number.POSITIVE_INFINITY) return
+    held.timer = this.#clock.after(delayMs, () => {
+      this.#held.delete(held)
+      act()
+    })
   }
 
   #pass(request: IoRequest, length: number): void {
@@ -144,21 +192,20 @@ export class NopGeom implements Geom {
     return new PlexusError('gone', {
       op: 'use',
       subject: this.name,
-      message: `${this.name} was destroyed; create it again with plexus nop create`,
+      message: `${this.name} was destroyed; create it again with plexus nop create PROVIDER`,
     })
   }
 
   async #close(reason: PlexusError): Promise<void> {
-    if (!this.#consumer) return
+    const consumer = this.#consumer
+    if (!consumer) return
+    this.provider.error ??= reason
+    // First, so that what is held back ends, and nobody above waits for it.
+    this.#consumer = undefined
+    this.#letGo()
     await this.#topology.orphan(this.provider, reason)
-    await this.#detach()
+    await consumer.close()
     this.#topology.removeGeom(this)
     this.#onEnd()
-  }
-
-  async #detach(): Promise<void> {
-    const consumer = this.#consumer
-    await consumer?.close()
-    this.#consumer = undefined
   }
 }

@@ -13,6 +13,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model/model.ts'
+import { nameTaken } from './naming.ts'
 import { lostBytes } from './raid5/lost.ts'
 import type { SetDrive } from './set/drive.ts'
 
@@ -28,8 +29,17 @@ export interface Situation {
   /** A job at work on it, or paused. */
   readonly process: JobReport | undefined
   readonly doubt: DoubtReport | undefined
+  /** What the device of a drive that is missing has: it is here, but cannot be used. */
+  readonly problemOf: (driveUuid: string) => DeviceProblem | undefined
   /** Why the last resync failed. */
   readonly resyncError: string | undefined
+}
+
+/** A device with the label of a drive, and why it is not used. */
+export interface DeviceProblem {
+  readonly device: string
+  readonly text: string
+  readonly action: string
 }
 
 export interface Advice {
@@ -42,11 +52,12 @@ export function adviceOf(situation: Situation): Advice {
   const told = [statusText(situation), doubtText(situation)].filter(Boolean).join(' ')
   const action = actionText(situation)
   const stopped = process ? undefined : stoppedText(situation)
-  if (stopped === undefined) return { status: told, action }
-  return {
-    status: told || stopped,
-    action: action || `To go on: plexus vinum start ${volume.name}`,
-  }
+  const status = told || (stopped ?? '')
+  const next =
+    stopped === undefined ? action : action || `To go on: plexus vinum start ${volume.name}`
+  if (!volume.name.includes('/')) return { status, action: next }
+  const taken = nameTaken(volume.name)
+  return { status: `${status} ${taken.status}`.trim(), action: next || taken.action }
 }
 
 /** Of a volume in FreeBSD's format; `fault`: why it is not offered. */
@@ -141,10 +152,12 @@ function stateText(situation: Situation): string {
   return `${parts} ${rest}`
 }
 
-function trouble({ drives, model }: Situation, subdisk: SubdiskRecord): string {
+function trouble({ drives, model, problemOf }: Situation, subdisk: SubdiskRecord): string {
   const drive = drives.get(subdisk.driveUuid)
   const record = byUuid(model.drives, subdisk.driveUuid)
   const name = record?.name ?? subdisk.driveUuid
+  const problem = drive?.present ? undefined : problemOf(subdisk.driveUuid)
+  if (problem) return `Drive ${name} is not used: ${problem.device} ${problem.text}.`
   if (!drive?.present) {
     const since = drive?.goneSince === undefined ? '' : ` since ${clockTime(drive.goneSince)}`
     const device = record?.device === name ? '' : ` (${record?.device ?? '?'})`
@@ -184,6 +197,8 @@ function actionText(situation: Situation): string {
   const { name } = volume
   const plex = unprotected(situation)
   const missing = missingDrive(situation)
+  const problem = missing && situation.problemOf(missing.record.uuid)
+  if (problem) return `${problem.device}: ${problem.action}`
   if (missing && plex) return goOnText(situation, plex, missing)
   if (process?.state === 'paused') return `To go on: plexus job resume ${process.id}`
   if (process && !missing) {

@@ -4,7 +4,8 @@
  */
 import { PlexusError } from '../../base/errors.ts'
 import type { Anchor } from '../geom/anchor.ts'
-import { AnchoredDevice, type AnchorTarget } from '../geom/anchored-device.ts'
+import type { AnchorTarget } from '../geom/anchor-ends.ts'
+import { AnchoredDevice } from '../geom/anchored-device.ts'
 import type { Label } from '../geom/label.ts'
 import { freebsdDrive } from './freebsd/format.ts'
 import { decodeModel } from './model/codec.ts'

@@ -4,9 +4,10 @@
  */
 import type { Random } from '../../base/random.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
-import type { Provider } from '../geom/provider.ts'
+import { isSameMedium, type Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import { byUuid, type VinumModel } from './model/model.ts'
+import { setName } from './naming.ts'
 import type { Candidate, PlanContext } from './plan.ts'
 import type { SetDrive } from './set/drive.ts'
 
@@ -17,6 +18,8 @@ export interface ContextParts {
   readonly drives: ReadonlyMap<string, SetDrive>
   readonly candidates: ReadonlyMap<string, Candidate>
   readonly inDoubt: PlanContext['inDoubt']
+  readonly kept?: PlanContext['kept']
+  readonly setOf?: PlanContext['setOf']
   readonly random: Random
 }
 
@@ -32,6 +35,8 @@ export function contextOf(parts: ContextParts): PlanContext {
     },
     isPresent: (driveUuid) => drives.get(driveUuid)?.present ?? false,
     inDoubt,
+    kept: parts.kept,
+    setOf: parts.setOf ?? (() => setName(model.setUuid)),
     random,
   }
 }
@@ -56,6 +61,9 @@ export async function examine(
       blockBytes,
       readOnly: features.readOnly,
       inUse,
+      twin: [...topology.providers.values()].find(
+        (other) => other !== provider && isSameMedium(other, provider),
+      )?.name,
       contents: inUse ? '' : await contentsOf(topology, provider),
     })
   }

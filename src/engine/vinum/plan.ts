@@ -9,6 +9,7 @@ import type { PlanStep } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { VerbParameters } from '../geom/types.ts'
 import type { DriveRecord, VinumModel } from './model/model.ts'
+import type { KeptConfiguration } from './set/memory.ts'
 
 /** A provider that a verb names, examined before planning. */
 export interface Candidate {
@@ -21,6 +22,8 @@ export interface Candidate {
   readonly readOnly: boolean
   /** Who holds it, if somebody does: `lun`, `vinum drive d1`. */
   readonly inUse: string | undefined
+  /** Another provider that is a path to the same disk. */
+  readonly twin: string | undefined
   /** Foreign data that was found, in words: `ext4 "home"`. Empty: blank. */
   readonly contents: string
 }
@@ -35,6 +38,12 @@ export interface PlanContext {
   isPresent(driveUuid: string): boolean
   /** May copies of the volume, or its data and parity, not agree (control/reports.ts, DoubtReport)? */
   inDoubt(volumeUuid: string): boolean
+  /** Name of the set that an object of the model belongs to. */
+  setOf(uuid: string): string
+  /**
+   * Kept configurations of the set, the newest first: those that `needsKept` asked for. undefined: none are kept at all.
+   */
+  readonly kept: readonly KeptConfiguration[] | undefined
   readonly random: Random
 }
 
@@ -59,6 +68,8 @@ export interface PlanningVerb {
   readonly spec: VerbSpec
   /** Names of the providers that the parameters mention and that might become drives. */
   devices?(parameters: VerbParameters): readonly string[]
+  /** Name of a volume that is looked for in the kept configurations. */
+  needsKept?(parameters: VerbParameters): string
   plan(context: PlanContext, parameters: VerbParameters): Plan
 }
 

@@ -15,8 +15,9 @@ import type {
 } from '../../control/reports.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import { adviceOf, clockTime, importedAdvice } from './advice.ts'
-import type { FreebsdSet } from './freebsd/set.ts'
+import type { ClassReport } from '../geom/types.ts'
+import { adviceOf, clockTime, type DeviceProblem, importedAdvice } from './advice.ts'
+import { FreebsdSet } from './freebsd/set.ts'
 import { freeExtents } from './model/allocation.ts'
 import {
   type DriveRecord,
@@ -29,15 +30,13 @@ import {
   type VolumeRecord,
 } from './model/model.ts'
 import { healthOf } from './model/state-rules.ts'
+import { shownNames, withShownNames } from './naming.ts'
+import { absentProblems } from './set/absent.ts'
 import type { SetDrive } from './set/drive.ts'
+import type { SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 
 const ORGANIZATION_TEXT = { concat: 'concat', striped: 'striped', raid5: 'raid5' } as const
-
-export interface SetsReport {
-  readonly volumes: readonly VolumeReport[]
-  readonly drives: readonly DriveReport[]
-}
 
 /** What is said of a set that is assembled, whatever its format. */
 interface View {
@@ -54,15 +53,14 @@ interface View {
   readonly faults: ReadonlyMap<string, string>
 }
 
-export function reportSets(
-  native: readonly VinumSet[],
-  imported: FreebsdSet | undefined,
-): SetsReport {
-  const views = [
-    ...native.filter(({ assembled }) => assembled).map(viewOfNative),
-    ...(imported?.assembled ? [viewOfImported(imported)] : []),
-  ]
+export function reportSets(registry: SetRegistry): ClassReport {
+  const { native, imported, served } = registry
+  const shown = shownNames(served)
+  const views = served.map((set) =>
+    set instanceof FreebsdSet ? viewOfImported(set) : viewOfNative(set, shown),
+  )
   return {
+    problems: absentProblems(registry),
     volumes: views.flatMap((view) =>
       view.model.volumes.map((volume) => volumeReport(view, view.present, volume)),
     ),
@@ -73,6 +71,7 @@ export function reportSets(
           idleDrive(
             consumer.provider,
             uuid,
+            set.name,
             'native',
             set.assembled ? 'FORMER' : 'WAITING',
             set.assembled
@@ -86,9 +85,11 @@ export function reportSets(
   }
 }
 
-function viewOfNative(set: VinumSet): View {
-  const { name, model, drives, topology, objects } = set
-  const { present, subdisks, jobs } = objects
+function viewOfNative(set: VinumSet, shown: ReadonlyMap<string, string>): View {
+  const { name, drives, topology, objects } = set
+  const { subdisks, jobs } = objects
+  const model = withShownNames(set.model, shown)
+  const present = withShownNames(objects.present, shown)
   const doubtOf = (volumeUuid: string) => jobs.doubtOf(volumeUuid)
   const faults = new Map()
   return { name, format: 'native', model, present, drives, subdisks, topology, doubtOf, faults }
@@ -105,6 +106,7 @@ function viewOfImported(set: FreebsdSet): View {
 function idleDrive(
   { name, sizeBytes }: Provider,
   uuid: string,
+  set: string,
   format: DriveReport['format'],
   state: string,
   note: string,
@@ -120,6 +122,7 @@ function idleDrive(
     freeList: [],
     errors,
     format,
+    set,
     note,
   }
 }
@@ -131,6 +134,7 @@ function waitingImports({ known, problem }: FreebsdSet): readonly DriveReport[] 
       ? idleDrive(
           consumer.provider,
           '',
+          'vinum-freebsd',
           'freebsd',
           'WAITING',
           `FreeBSD's drive ${info.driveName}: ${problem}`,
@@ -159,13 +163,31 @@ function volumeReport(set: View, model: VinumModel, volume: VolumeRecord): Volum
     .filter((subdisk) => subdisk.state !== 'up')
   const { drives } = set
   const resyncError = failed?.error
-  const situation = { model, volume, plexes, drives, health, bad, process, doubt, resyncError }
+  const problemOf = (driveUuid: string): DeviceProblem | undefined => {
+    const found = [...set.topology.providers.values()].find(
+      ({ label }) => label?.driveUuid === driveUuid && label.problem,
+    )
+    return found?.label?.problem && { device: found.name, ...found.label.problem }
+  }
+  const situation = {
+    model,
+    volume,
+    plexes,
+    drives,
+    health,
+    bad,
+    process,
+    doubt,
+    problemOf,
+    resyncError,
+  }
   const isImported = set.format === 'freebsd'
   const { status, action } = isImported ? importedAdvice(situation, fault) : adviceOf(situation)
   return {
     name: volume.name,
     uuid: volume.uuid,
     className: 'vinum',
+    set: set.name,
     state: stateText(health, process),
     health,
     sizeBytes: volume.sizeBytes,
@@ -265,6 +287,7 @@ function driveReport(set: View, record: DriveRecord): DriveReport {
     freeList,
     errors: { ...(drive?.errors ?? { read: 0, write: 0, parity: 0 }) },
     format: set.format,
+    set: set.name,
     note: drive?.present ? '' : `missing; last seen as ${record.device}`,
   }
 }

@@ -5,27 +5,32 @@
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
 import type { PlanReport } from '../../control/reports.ts'
+import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
 import type { Anchor } from '../geom/anchor.ts'
-import type { AnchorTarget } from '../geom/anchored-device.ts'
+import type { AnchorTarget } from '../geom/anchor-ends.ts'
 import type { Label } from '../geom/label.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
 import { prepareConversion, writeConversion } from './freebsd/conversion.ts'
+import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
 import { emptyModel, type VinumModel } from './model/model.ts'
+import { address, objectsOf, setName, shownNames, withBareNames, withShownNames } from './naming.ts'
 import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
-import { freeProviders, SetRegistry } from './set/registry.ts'
+import { checkNameFree } from './set/absent.ts'
+import { freeProviders, type RegistryOptions, SetRegistry } from './set/registry.ts'
+import { resizeDrive } from './set/sizes.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
+import { destroyedVolumes } from './verbs/undelete.ts'
 
-/** `intentRegionBytes`: the least region of intent maps (io/intent-bits.ts), for the simulator's small volumes. */
-export function createVinumClass(intentRegionBytes?: number): GeomClass {
-  return new VinumClass(intentRegionBytes)
+export function createVinumClass(options: RegistryOptions): GeomClass {
+  return new VinumClass(options)
 }
 
 type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
@@ -35,8 +40,8 @@ class VinumClass implements GeomClass {
   readonly verbs: readonly Verb[]
   readonly #sets: SetRegistry
 
-  constructor(intentRegionBytes: number | undefined) {
-    this.#sets = new SetRegistry(intentRegionBytes)
+  constructor(options: RegistryOptions) {
+    this.#sets = new SetRegistry(options)
     this.verbs = [
       ...VINUM_VERBS.map((verb) => ({
         spec: verb.spec,
@@ -47,6 +52,10 @@ class VinumClass implements GeomClass {
       {
         spec: VINUM_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
+      },
+      {
+        spec: VINUM_SPECS.forget,
+        run: inTurn((parameters) => this.#forget(parameters, options)),
       },
       {
         spec: VINUM_SPECS.convert,
@@ -65,6 +74,15 @@ class VinumClass implements GeomClass {
     )
   }
 
+  async resize(provider: Provider, dryRun: boolean): Promise<string | undefined> {
+    for (const set of this.#sets.native) {
+      const drives = [...set.drives.values()]
+      const drive = drives.find(({ consumer }) => consumer?.provider === provider)
+      if (drive) return resizeDrive(set, drive, dryRun)
+    }
+    return undefined
+  }
+
   settled(topology: Topology): Promise<void> {
     return this.#sets.settled(topology)
   }
@@ -74,27 +92,55 @@ class VinumClass implements GeomClass {
   }
 
   report(): ClassReport {
-    return reportSets(this.#sets.native, this.#sets.imported)
+    return reportSets(this.#sets)
   }
 
   // Verbs.
 
-  async #run(verb: VinumVerb, parameters: VerbParameters, topology: Topology): Promise<unknown> {
-    if (!('plan' in verb)) return verb.show(this.#wholeContext(topology), parameters)
-    const set = this.#sets.home
+  async #run(verb: VinumVerb, given: VerbParameters, topology: Topology): Promise<unknown> {
+    const shown = shownNames(this.#sets.served)
+    if (!('plan' in verb)) {
+      const { set, parameters } = address(verb.spec, given, this.#sets.served, shown)
+      const isOfOne = parameters['set'] !== undefined
+      return verb.show(this.#wholeContext(topology, isOfOne ? set : undefined), parameters)
+    }
+    const { set: named, parameters } = address(verb.spec, given, this.#sets.assembled, shown)
+    const set = named ?? (await this.#owner(verb, parameters)) ?? this.#defaultFor(verb)
     const tape = new RandomTape(topology.random)
     const candidates = await examine(topology, verb.devices?.(parameters) ?? [])
     const drives = set?.drives ?? new Map()
     const inDoubt = this.#inDoubt
-    const planOn = (model: VinumModel): Plan => {
+    const kept = verb.needsKept && set ? await this.#sets.history(set) : this.#sets.keeps
+    const planOn = (stored: VinumModel): Plan => {
       const random = tape.rewound()
-      const context = contextOf({ topology, model, drives, candidates, inDoubt, random })
+      const model = withShownNames(stored, shown)
+      const context = contextOf({ topology, model, drives, candidates, inDoubt, kept, random })
       const plan = verb.plan(context, parameters)
-      checkNames(plan.model, model, topology)
-      return plan
+      const next = plan.model === model ? stored : withBareNames(plan.model)
+      checkNames(next, stored, topology, this.#sets)
+      return { ...plan, model: next }
     }
     if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
     return this.#carryOut(verb, planOn, set, topology)
+  }
+
+  /** The set that had a destroyed volume which the verb looks for. */
+  async #owner(verb: PlanningVerb, parameters: VerbParameters): Promise<VinumSet | undefined> {
+    const wanted = verb.needsKept?.(parameters)
+    if (wanted === undefined) return undefined
+    for (const set of this.#sets.assembled) {
+      const destroyed = destroyedVolumes((await this.#sets.history(set)) ?? [], set.model)
+      if (destroyed.some(({ name }) => name === wanted)) return set
+    }
+    return undefined
+  }
+
+  /** The set of a verb that names nothing. Throws `invalid` where it is about one of several sets as a whole. */
+  #defaultFor({ spec }: PlanningVerb): VinumSet | undefined {
+    const sets = this.#sets.assembled
+    const isOfOne = spec.arguments.some(({ kind }) => kind === 'set')
+    if (sets.length < 2 || !isOfOne) return sets[0]
+    throw severalSets(spec, sets)
   }
 
   async #carryOut(
@@ -107,6 +153,8 @@ class VinumClass implements GeomClass {
     let plan = planOn(existing?.model ?? emptyModel(''))
     const set = existing ?? this.#sets.create(topology)
     const before = new Set(set.model.jobs.map(({ id }) => id))
+    // With the states of this moment, for who wants it back.
+    if (existing) await this.#sets.remember(set)
     try {
       await set.objects.jobs.endBefore(plan.model)
       for (const drive of plan.newDrives) await set.label(drive)
@@ -131,10 +179,11 @@ class VinumClass implements GeomClass {
       objectOf(plan) ?? set.name,
       plan.steps.map(({ text }) => text.replace(/ \(.*\)$/, '')).join('; '),
     )
+    const unkept = await this.#sets.remember(set)
     const report = {
       dryRun: false,
       steps: plan.steps,
-      warnings: [...plan.warnings, ...trouble],
+      warnings: [...plan.warnings, ...trouble, ...unkept],
       jobs: jobs.map(({ id }) => topology.jobs.get(id).report()),
     }
     if (set.model.drives.length === 0) {
@@ -145,28 +194,31 @@ class VinumClass implements GeomClass {
     return report
   }
 
-  /** Everything that is served, as one model: for what only looks, and for `stop`. */
-  #wholeContext(topology: Topology): PlanContext {
-    const home = this.#sets.home
-    const others = this.#sets.native.filter((set) => set !== home)
-    const sets = [home, ...others, this.#sets.imported].filter((set) => set?.assembled === true)
-    const models = sets.flatMap((set) => set?.model ?? [])
+  /** Everything that is served, or one set, as one model: for what only looks, and for `stop`. */
+  #wholeContext(topology: Topology, only?: VinumSet | FreebsdSet): PlanContext {
+    const sets = only ? [only] : this.#sets.served
+    const shown = shownNames(only ? [] : sets)
+    const models = sets.map((set) => withShownNames(set.model, shown))
     const model: VinumModel = {
-      ...emptyModel(home?.uuid ?? ''),
+      ...emptyModel(sets[0]?.model.setUuid ?? ''),
       volumes: models.flatMap(({ volumes }) => volumes),
       plexes: models.flatMap(({ plexes }) => plexes),
       subdisks: models.flatMap(({ subdisks }) => subdisks),
       drives: models.flatMap((one) => one.drives),
       jobs: models.flatMap(({ jobs }) => jobs),
     }
-    const drives = new Map(sets.flatMap((set) => [...(set?.drives ?? [])]))
+    const drives = new Map(sets.flatMap((set) => [...set.drives]))
     const random = topology.random
     const inDoubt = this.#inDoubt
-    return contextOf({ topology, model, drives, candidates: new Map(), inDoubt, random })
+    const owners = new Map(
+      sets.flatMap(({ name, model }) => objectsOf(model).map(({ uuid }) => [uuid, name])),
+    )
+    const setOf = (uuid: string): string => owners.get(uuid) ?? ''
+    return contextOf({ topology, model, drives, candidates: new Map(), inDoubt, setOf, random })
   }
 
   readonly #inDoubt = (volumeUuid: string): boolean =>
-    this.#sets.native.some((set) => set.assembled && set.objects.jobs.doubtOf(volumeUuid))
+    this.#sets.assembled.some((set) => set.objects.jobs.doubtOf(volumeUuid))
 
   /** `vinum stop`: every set rests, until `vinum assemble` or the next start. */
   async #halt(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
@@ -190,14 +242,20 @@ class VinumClass implements GeomClass {
     if (dryRun) {
       steps.push({ text: `look at ${free.length} devices that nobody holds`, object: 'vinum' })
     }
-    const waiting = this.#sets.native.filter((set) => !set.assembled)
+    const only = parameters['set']
+    const waiting = this.#sets.native.filter(
+      ({ assembled, name }) => !assembled && (only === undefined || only === name),
+    )
     const force = parameters['force'] === true
+    if (force && waiting.length > 1) throw severalSets(VINUM_SPECS.assemble, waiting)
     if (steps.length === 0 && !(force && waiting.length > 0)) throw nothingToAssemble(waiting)
     if (force) {
       for (const set of waiting) {
         const text = `assemble ${set.name} although ${set.describeIncomplete()}`
         steps.push({ text, object: set.name })
-        if (!dryRun) await set.assembleByForce()
+        if (dryRun) continue
+        await set.assembleByForce()
+        await this.#sets.remember(set)
       }
       if (!dryRun) await topology.tastePending()
     }
@@ -207,17 +265,34 @@ class VinumClass implements GeomClass {
     return { dryRun, steps, warnings, jobs: [] }
   }
 
-  #assembledNames(): readonly string[] {
-    const { native, imported } = this.#sets
-    return [...native, ...(imported ? [imported] : [])]
-      .filter(({ assembled }) => assembled)
-      .map(({ name }) => name)
+  /** `vinum forget`: a set that is not here, or what LUNs of a name have led to, will not come back. */
+  async #forget(parameters: VerbParameters, { memory }: RegistryOptions): Promise<PlanReport> {
+    const name = String(parameters['name'])
+    const dryRun = parameters['dryRun'] === true
+    const kept = this.#sets.known.find(({ model }) => setName(model.setUuid) === name)
+    const holder = this.#sets.exportedAs(name)
+    const refuse = (kind: 'in-use' | 'not-found', message: string): PlexusError =>
+      new PlexusError(kind, { op: 'forget', subject: name, message })
+    if (this.#sets.native.some((set) => set.name === name)) {
+      throw refuse('in-use', `${name} is here, or drives of it are; plexus vinum ld shows them`)
+    }
+    if (!kept && (holder === undefined || this.#sets.isServed(holder))) {
+      throw refuse('not-found', `no set that is away is named "${name}"; plexus status shows them`)
+    }
+    const what = kept ? { setUuid: kept.model.setUuid } : { name }
+    if (!dryRun) await memory?.forget(what)
+    const volumes = kept?.model.volumes.map((one) => one.name).join(', ') ?? name
+    const steps = [
+      { text: `forget ${name}: the names of ${volumes || 'no volume'} are free`, object: name },
+    ]
+    return { dryRun, steps, warnings: [], jobs: [] }
   }
 
-  /**
-   * `vinum convert`. Verbs work on one set, so it is refused beside a native one: its volumes are copied into that
-   * one instead.
-   */
+  #assembledNames(): readonly string[] {
+    return this.#sets.served.map(({ name }) => name)
+  }
+
+  /** `vinum convert`: the drives of FreeBSD become one more set. */
   async #convert(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const set = this.#sets.imported
     if (!set?.assembled) {
@@ -226,16 +301,6 @@ class VinumClass implements GeomClass {
         subject: 'vinum',
         message:
           'there are no drives of FreeBSD that could be assembled; plexus vinum ld shows the drives',
-      })
-    }
-    const home = this.#sets.home
-    if (home) {
-      throw new PlexusError('unsupported', {
-        op: 'convert',
-        subject: home.name,
-        message:
-          `${home.name} is in operation here, and there is one native set in one place: copy the volumes of ` +
-          'FreeBSD into new volumes of it, or convert where no native set is',
       })
     }
     const conversion = prepareConversion(set, newUuid(topology.random))
@@ -268,6 +333,15 @@ class VinumClass implements GeomClass {
   }
 }
 
+function severalSets(spec: VerbSpec, sets: readonly VinumSet[]): PlexusError {
+  const names = sets.map(({ name }) => name)
+  return new PlexusError('invalid', {
+    op: spec.name,
+    subject: spec.noun,
+    message: `there are several sets: ${names.join(', ')}; name one: plexus ${spec.noun} ${spec.name} ${names[0]}`,
+  })
+}
+
 function inTurn(action: Action): Action {
   return (parameters, topology) => topology.change(() => action(parameters, topology))
 }
@@ -296,10 +370,16 @@ async function unlabel(set: VinumSet, { retired }: Plan): Promise<readonly strin
   return warnings
 }
 
-/** Throws `exists` when a volume of the plan would need a name that something else in the graph has. */
-function checkNames(next: VinumModel, now: VinumModel, topology: Topology): void {
+/** Throws `exists` when a volume of the plan would need a name that something else has. */
+function checkNames(
+  next: VinumModel,
+  now: VinumModel,
+  topology: Topology,
+  sets: SetRegistry,
+): void {
   for (const { uuid, name } of next.volumes) {
     if (now.volumes.some((one) => one.uuid === uuid && one.name === name)) continue
+    checkNameFree(sets, name)
     const holder = topology.providers.get(name)
     // A name that this very plan sets free is free.
     if (!holder || now.volumes.some((one) => one.name === name)) continue
@@ -323,7 +403,7 @@ function nothingToAssemble(waiting: readonly VinumSet[]): PlexusError {
     op: 'assemble',
     subject: 'vinum',
     message:
-      `${waiting.map((set) => `${set.name}: ${set.describeIncomplete()}`).join('; ')}. Connect the drives; ` +
-      'or, if they are lost, assemble without them with --force: what only they have is lost then',
+      `${waiting.map((set) => `${set.name}: ${set.describeIncomplete()}`).join('; ')}. Connect the drives; or, if they ` +
+      `are lost: plexus vinum assemble --force ${waiting[0]?.name}; what only they have is lost then`,
   })
 }

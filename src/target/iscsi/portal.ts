@@ -53,6 +53,8 @@ export interface ServerLoad {
   readonly pool: {
     readonly totalBytes: number
     readonly freeBytes: number
+    /** Of what is not free: what disks that do not answer have not returned. */
+    readonly keptBytes: number
     readonly leased: number
   }
   /** Logged in or not. */
@@ -218,11 +220,11 @@ export class IscsiServer implements ConnectionHost {
 
   /** What peers hold of the pool, of places and of send queues: all of it goes back when they leave. */
   load(): ServerLoad {
-    const { totalBytes, freeBytes, leased } = this.pool
+    const { totalBytes, freeBytes, keptBytes, leased } = this.pool
     let sendQueueBytes = 0
     for (const { stream } of this.#connections) sendQueueBytes += stream.queuedBytes
     return {
-      pool: { totalBytes, freeBytes, leased },
+      pool: { totalBytes, freeBytes, keptBytes, leased },
       connections: this.#connections.size,
       sessions: this.sessions().length,
       sendQueueBytes,

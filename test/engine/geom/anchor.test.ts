@@ -66,7 +66,7 @@ t.test('a layout has its parts in order, aligned, apart and within their bounds'
       data.length >= 64 * KIB &&
       slotA.length === slotB.length &&
       within(slotA.length, 64 * KIB, 1 * MIB) &&
-      within(map.length, 128 * KIB, 4 * MIB) &&
+      within(map.length, 128 * KIB, 16 * MIB) &&
       within(journal.length, 256 * KIB, 64 * MIB) &&
       // What the metadata costs.
       mediaBytes - data.length <= 2 * MIB + mediaBytes / 100
@@ -85,7 +85,7 @@ t.test('layouts that must never change', async (t) => {
     [
       100 * GIB,
       512,
-      [1048576, 107300777984, 107300777984, 107367886848, 107372081152, 107373129728],
+      [1048576, 107288195072, 107288195072, 107355303936, 107372081152, 107373129728],
     ],
   ]
   for (const [mediaBytes, blockBytes, expected] of rows) {
@@ -103,7 +103,7 @@ t.test('layouts that must never change', async (t) => {
   const large = planAnchor(100 * GIB, 512)
   t.strictSame(
     [large.journal.length, large.map.length, large.slots[0].length],
-    [64 * MIB, 4 * MIB, 1 * MIB],
+    [64 * MIB, 16 * MIB, 1 * MIB],
   )
 })
 
@@ -439,17 +439,15 @@ t.test('an anchor counts only at the end of the medium that it describes', async
   const partition = disk(512, SIZE_BYTES + 1 * MIB)
   device.media.copy(partition.media, 1 * MIB)
   t.equal(await readAnchor(partition), undefined, 'it belongs to a partition that ends here')
-  device.resize(SIZE_BYTES + 512)
-  t.equal(await readAnchor(device), undefined, 'only the last sector is looked at')
 })
 
 t.test('metadata of a newer version is refused in words', async (t) => {
   const device = disk()
   const made = await AnchoredDevice.format(device, NAMES)
-  encodeAnchor({ ...made.anchor, version: 2 }, device.media.subarray(SIZE_BYTES - 512))
+  encodeAnchor({ ...made.anchor, version: 3 }, device.media.subarray(SIZE_BYTES - 512))
   const error = await failureOf(readAnchor(device))
   t.equal(error.kind, 'unsupported')
-  t.match(error.message, /\/dev\/test has metadata of version 2; this Plexus knows version 1/)
+  t.match(error.message, /\/dev\/test has metadata of version 3; this Plexus knows version 2/)
 })
 
 t.test('whatever the bytes say, decoding gives a sound anchor or none', async (t) => {
@@ -511,7 +509,7 @@ t.test('map and journal', async (t) => {
 })
 
 t.test('golden bytes: written the same today, and read as they were', async (t) => {
-  const golden = new URL('../../golden/anchor-v1.txt', import.meta.url)
+  const golden = new URL('../../golden/anchor-v2.txt', import.meta.url)
   const device = disk()
   const made = await AnchoredDevice.format(device, NAMES)
   await made.commit(1, Buffer.from('volume data\n'))

@@ -360,6 +360,52 @@ t.test('what an old device tells is nothing to the new one of its name', async (
   t.equal(topology.find('disk'), next, 'one that is not there')
 })
 
+t.test('a device that comes and goes while the graph is busy leaves nothing behind', async (t) => {
+  const { topology } = bench()
+  let goOn = () => {}
+  const gate = new Promise<void>((resolve) => {
+    goOn = resolve
+  })
+  const busy = topology.change(() => gate)
+  const pulled = disk()
+  const removed = disk()
+  const grown = disk()
+  const lost = topology.addDevice('pulled', pulled)
+  const taken = topology.addDevice('removed', removed)
+  const larger = topology.addDevice('grown', grown)
+  pulled.remove()
+  const reason = new PlexusError('gone', { op: 'use', subject: 'x', message: 'taken away' })
+  const removal = topology.removeDevice('removed', reason)
+  grown.resize(2 * MIB)
+  const again = topology.addDevice('pulled', disk())
+  goOn()
+  await busy
+  await t.rejects(lost, { kind: 'gone', message: /disk is gone; connect it again/ })
+  await t.rejects(taken, reason)
+  await removal
+  t.equal((await again).error, undefined, 'the name is free for the one that returns')
+  t.equal((await larger).sizeBytes, 2 * MIB)
+  t.strictSame([...topology.providers.keys()], ['grown', 'pulled'])
+  t.equal(topology.geoms.size, 2)
+  t.equal(topology.device('removed'), undefined)
+})
+
+t.test('a device that goes while it is tasted is out of the graph afterwards', async (t) => {
+  const device = disk()
+  const tasted: string[] = []
+  const taster = recorder('taster', async ({ name, error }) => {
+    device.remove()
+    tasted.push(`${name} ${error?.kind}`)
+    return false
+  })
+  const { topology } = bench(taster)
+  await topology.addDevice('disk', device)
+  await topology.quiet()
+  t.equal(topology.providers.size, 0)
+  t.equal(topology.geoms.size, 0)
+  t.equal(tasted.length, 1)
+})
+
 t.test('a device is taken away with requests in flight: each ends once', async (t) => {
   const { topology, device, provider } = await withDisk()
   const unit = lun(topology, 'disk')

@@ -14,6 +14,7 @@ import { MemoryDevice } from '../../../src/hal/memory-device.ts'
 import { failureOf } from '../../support/failure.ts'
 
 const pool = createAlignedPool(32 * MIB)
+const TIMEOUT_MS = 5_000
 
 /** Random numbers that are always the same fraction. */
 function fractionOf(fraction: number) {
@@ -35,7 +36,7 @@ async function start(fraction = 0.5) {
     now: () => new Date(),
   })
   const disk = new MemoryDevice({ sizeBytes: 1 * MIB, path: '/dev/disk' })
-  await topology.addDevice('disk', disk)
+  await topology.addDevice('disk', disk, { timeoutMs: TIMEOUT_MS })
   await topology.settle()
   return { clock, topology, disk }
 }
@@ -183,6 +184,50 @@ t.test('faults by number and probability', async (t) => {
   ]) {
     t.equal((await failureOf(run(topology, 'fail', { name: 'n', ...wrong }))).kind, 'invalid')
   }
+})
+
+t.test('it hangs until clear, which lets go on what is held back', async (t) => {
+  const { clock, topology, disk } = await start()
+  await run(topology, 'create', { provider: 'disk', name: 'n' })
+  const nop = open(topology, 'n')
+  t.match(await run(topology, 'hang', { name: 'n', op: 'write' }), { hangs: ['write'], held: 0 })
+  const write = writeAt(nop, filled(1), 0)
+  await readAt(nop, filled(0), 0)
+  await run(topology, 'delay', { name: 'n', read: '60000' })
+  const read = readAt(nop, filled(0), 0)
+  t.match(await run(topology, 'list'), { nops: [{ held: 2, state: 'up' }] })
+  t.equal(disk.media[0], 0)
+  t.match(await run(topology, 'clear', { name: 'n' }), { hangs: [], held: 0 })
+  await Promise.all([write, read])
+  t.equal(disk.media[0], 1)
+  clock.advance(60_000)
+  t.equal(nop.inFlight, 0)
+  t.equal((await failureOf(run(topology, 'hang', { name: 'n', op: 'x' }))).kind, 'invalid')
+})
+
+t.test('one that hangs too long is called down; clear brings it back', async (t) => {
+  const { clock, topology, disk } = await start()
+  await run(topology, 'create', { provider: 'disk', name: 'n' })
+  const nop = open(topology, 'n')
+  await run(topology, 'hang', { name: 'n' })
+  const failure = failureOf(writeAt(nop, filled(1), 0))
+  clock.advance(TIMEOUT_MS + 1000)
+  t.match(await failure, { kind: 'gone', message: /^n: no answer for 5 s/ })
+  await topology.quiet()
+  t.notOk(topology.providers.has('n'))
+  t.ok(topology.providers.has('disk'), 'the disk below has answered')
+  t.match(await run(topology, 'list'), { nops: [{ held: 1, state: 'down' }] })
+  await run(topology, 'clear', { name: 'n' })
+  t.equal(disk.media[0], 1, 'late, before it is back')
+  const again = open(topology, 'n')
+  await writeAt(again, filled(2), 0)
+  t.equal(disk.media[0], 2)
+  t.match(await run(topology, 'list'), { nops: [{ held: 0, state: 'up' }] })
+  await run(topology, 'hang', { name: 'n' })
+  const lost = failureOf(writeAt(again, filled(3), 0))
+  await run(topology, 'destroy', { name: 'n', force: true })
+  t.equal((await lost).kind, 'gone')
+  t.equal(topology.geoms.size, 1)
 })
 
 t.test('torn writes store whole first blocks', async (t) => {

@@ -124,6 +124,7 @@ function volumeRecord(text: TextVolume, names: Names, index: number): VolumeReco
     readPolicy: 'round-robin',
     preferredPlexUuid: undefined,
     mapSlot: index,
+    moreMapSlots: undefined,
   }
 }
 

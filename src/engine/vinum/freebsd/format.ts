@@ -5,7 +5,7 @@
 import { PlexusError } from '../../../base/errors.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import { flush, readAt, writeAt } from '../../../hal/io.ts'
-import type { AnchorTarget } from '../../geom/anchored-device.ts'
+import type { AnchorTarget } from '../../geom/anchor-ends.ts'
 import { parseConfigText, type TextObject } from '../text/config.ts'
 import {
   decodeFreebsdHeader,
@@ -38,6 +38,8 @@ export interface FreebsdDrive {
   readonly objects: readonly TextObject[]
   /** Why the first copy, or both, could not be used. */
   readonly problem: PlexusError | undefined
+  /** Words and states of the copy that nobody knows: passed over, taken to be down. */
+  readonly warnings: readonly string[]
 }
 
 /**
@@ -60,24 +62,33 @@ export async function freebsdDrive(device: AnchorTarget): Promise<FreebsdDrive |
 async function readTexts(
   device: AnchorTarget,
   header: FreebsdHeader,
-): Promise<Pick<FreebsdDrive, 'configText' | 'objects' | 'problem'>> {
+): Promise<Pick<FreebsdDrive, 'configText' | 'objects' | 'problem' | 'warnings'>> {
   let problem: PlexusError | undefined
-  for (const [index, offset] of FREEBSD_TEXT_OFFSETS_BYTES.entries()) {
-    try {
-      const buffer = allocateAligned(FREEBSD_TEXT_BYTES)
-      await readAt(device, buffer, offset)
-      const end = buffer.bytes.indexOf(0)
-      const length = Math.min(header.configBytes, end < 0 ? FREEBSD_TEXT_BYTES : end)
-      const configText = buffer.bytes.toString('latin1', 0, length)
-      const origin = `${device.path}, copy ${index + 1} of the configuration`
-      return { configText, objects: parseConfigText(configText, { origin, form: 'disk' }), problem }
-    } catch (error) {
-      // A torn or unreadable copy: the original never looks at the second one (8.17).
-      if (!(error instanceof PlexusError)) throw error
-      problem ??= error
+  // A copy that is read whole comes before one with words that nobody knows.
+  for (const isLenient of [false, true]) {
+    for (const [index, offset] of FREEBSD_TEXT_OFFSETS_BYTES.entries()) {
+      try {
+        const buffer = allocateAligned(FREEBSD_TEXT_BYTES)
+        await readAt(device, buffer, offset)
+        const end = buffer.bytes.indexOf(0)
+        const length = Math.min(header.configBytes, end < 0 ? FREEBSD_TEXT_BYTES : end)
+        const configText = buffer.bytes.toString('latin1', 0, length)
+        const warnings: string[] = []
+        const objects = parseConfigText(configText, {
+          origin: `${device.path}, copy ${index + 1} of the configuration`,
+          form: 'disk',
+          isLenient,
+          warn: (text) => warnings.push(text),
+        })
+        return { configText, objects, problem, warnings }
+      } catch (error) {
+        // A torn or unreadable copy: the original never looks at the second one.
+        if (!(error instanceof PlexusError)) throw error
+        problem ??= error
+      }
     }
   }
-  return { configText: undefined, objects: [], problem }
+  return { configText: undefined, objects: [], problem, warnings: [] }
 }
 
 /**

@@ -95,6 +95,10 @@ export class FreebsdSet implements Geom, VinumHost {
     return defined(this.#model, 'the configuration of an assembled set')
   }
 
+  offeredAs(volumeUuid: string): string | undefined {
+    return this.#volumes.get(volumeUuid)?.provider.name
+  }
+
   // Devices that come and go: inside a topology change.
 
   /** A device with a valid header of FreeBSD's. True when the set holds it; {@link assemble} takes it into account. */
@@ -252,6 +256,11 @@ export class FreebsdSet implements Geom, VinumHost {
   }
 
   #tellStrangers(): void {
+    for (const { info } of this.#known) {
+      for (const text of info.warnings) {
+        this.topology.events.emit('warning', 'foreign-text', info.driveName, text)
+      }
+    }
     for (const name of this.strangers) {
       this.topology.events.emit(
         'warning',

@@ -1,48 +1,60 @@
 /**
- * The write-intent map of a redundant volume (spec/vinum.md, 9): before a region is written, its bit is durable
- * on the drives, so that after a crash, and after a drive was away, only the marked regions are copied again. A
- * bit stays until the region has been idle for a while, the drives are flushed and every copy is in service.
+ * The write-intent bitmap of a redundant volume (docs/adr/0006-intent-map.md): before a region is written, its bit is
+ * durable on the drives, so that after a crash, and after a drive was away, only the marked regions are copied again.
+ * intent-bits.ts has the form on disk; set/volume.ts makes the bitmap; requests and growths enter and leave; jobs copy
+ * what it names. The words:
  *
- * Regions that may really differ, after a crash or a write that failed, are held: reads of them go to one copy
- * (volume-io.ts), and they stay marked until a job says that they agree. intent-bits.ts has the form on disk;
- * vinum-set.ts makes the map; volume-io.ts enters and leaves; sync.ts copies what it names.
+ *   marked      the bit is set, in memory at least: a write is or was under way, or somebody lacks what was written
+ *   durable     the bit is set on all drives of the volume that are up, too: a write may begin
+ *   recent      written since the last look; a bit goes when its region is not, nor in use, nor unsynced
+ *   unsynced    the copies in service may really differ, after a crash or a write that failed: reads go to one copy,
+ *               and the bit stays until a job has made them equal. A part of what is marked, to the byte
+ *   propagated  unsynced, but a reader was given it, and before that all copies in service got it, durably
  */
 import { assert } from '../../../base/assert.ts'
 import type { ByteRange } from '../../../base/bytes.ts'
 import type { Clock, Timer } from '../../../base/clock.ts'
 import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
-import { INTENT_CLEAR_MS, INTENT_TOLD_PIECES } from '../../../base/limits.ts'
-import { INTENT_BLOCK_BYTES, IntentBits } from './intent-bits.ts'
-import { RegionValidity } from './validity.ts'
+import { INTENT_CLEAR_MS, INTENT_CLEAR_REGIONS, INTENT_PIECES } from '../../../base/limits.ts'
+import { blockOf, INTENT_BLOCK_REGIONS, IntentBits, type IntentLayout } from './intent-bits.ts'
+import { UnsyncedRanges } from './unsynced.ts'
+import { RangeSet } from './validity.ts'
 
-export interface IntentMapOptions {
-  readonly sizeBytes: number
-  /** The least size of a region, bytes: a power of two. Undefined: 1 MiB. */
-  readonly regionBytes?: number | undefined
+/** A block of the bitmap on its way to disk. */
+export interface IntentBlock {
+  readonly block: number
+  /** The place of its pair. */
+  readonly which: 0 | 1
+  readonly bytes: Buffer
+}
+
+/** What the drives remember, for a new bitmap. */
+export interface RememberedIntent {
+  readonly bits: IntentBits
+  /** The highest there. */
+  readonly sequence: number
+  /** By block: the place of the newest. */
+  readonly which: readonly (0 | 1)[]
+}
+
+export interface WriteIntentOptions extends IntentLayout {
   readonly volumeUuid: string
   readonly clock: Clock
+  /** Has a drive come that lacks the bitmap? Then the next write is of all blocks. */
+  readonly needsAll: () => boolean
   /**
-   * Writes the block to place `which` of the volume's pair on every drive of the volume that is up. Resolves when
-   * it is durable there; rejects with PlexusError when it is durable nowhere, or not known to be. One call at a
-   * time; the block is the map's again when it has ended.
+   * Writes the blocks on every drive of the volume that is up. Resolves when they are durable there; rejects with
+   * PlexusError when they are durable nowhere, or not known to be. One call at a time.
    */
-  readonly store: (block: Buffer, which: 0 | 1) => Promise<void>
+  readonly store: (blocks: readonly IntentBlock[]) => Promise<void>
   /** Flushes all drives of the volume that are up; rejects when one of them failed. */
   readonly flushDrives: () => Promise<void>
   /** False while a subdisk of the volume is not up: then the bits are what it missed. */
   readonly mayClear: () => boolean
-  /** A range is held from now on, because a write of it has failed. */
-  readonly onHeld?: () => void
-  /**
-   * What the drives remember (mergeIntent), the highest sequence among them and the place of that one. The
-   * marked regions are held when `held` says so: after a crash, when copies are in service that may differ.
-   */
-  readonly initial?: {
-    readonly bits: IntentBits
-    readonly sequence: number
-    readonly which: 0 | 1
-    readonly held: boolean
-  }
+  /** A range is unsynced from now on, because a write of it has failed. */
+  readonly onUnsynced?: () => void
+  /** All that is marked in it is unsynced: copies are in service that may differ after a crash. */
+  readonly initial?: RememberedIntent | undefined
 }
 
 /** Who enters. */
@@ -51,45 +63,45 @@ export interface IntentWaiter {
   intended(error: PlexusError | undefined): void
 }
 
-export class IntentMap {
-  readonly #options: IntentMapOptions
-  readonly #block = Buffer.alloc(INTENT_BLOCK_BYTES)
+/** In a word of {@link WriteIntentBitmap} for a region: written since the last look. The other bits: writes inside. */
+const RECENT = 0x8000_0000
+
+export class WriteIntentBitmap {
+  readonly #options: WriteIntentOptions
   #bits: IntentBits
-  /** Marked on the drives for certain: a part of #bits. */
+  /** A part of #bits. */
   #durable: IntentBits
-  /** What is not held. */
-  #agreed: RegionValidity
-  /** What is not held, and what has been told to a reader: all copies in service have got that. */
-  #told: RegionValidity
-  /** Writes inside, by region. */
-  #users: Uint32Array
-  /** 1: written since the last look. */
-  #touched: Uint8Array
+  #unsynced: UnsyncedRanges
+  readonly #propagated = new RangeSet()
+  /** By block, for those that are in use: for each region the writes inside, and {@link RECENT}. */
+  #uses: (Uint32Array | undefined)[] = []
   #inside = 0
   #waiting: IntentWaiter[] = []
-  /** Idle regions that the next write of the map takes out, if they are still idle then. */
+  /** Blocks that the next write of the bitmap is of. */
+  readonly #changed = new Set<number>()
+  /** Idle regions that the next write takes out, if they are still idle then. */
   #toClear: number[] = []
   #sequence: number
-  #next: 0 | 1
-  /** The write of the map that is under way or about to begin; its end tells everybody who waits. */
+  /** By block: the place of the next write. */
+  #next: (0 | 1)[]
+  /** The write that is under way or about to begin; its end tells everybody who waits. */
   #storing: Promise<PlexusError | undefined> | undefined
-  #clearing: Promise<void> | undefined
+  #clearing: Promise<unknown> | undefined
   #timer: Timer | undefined
   #stopped = false
 
-  constructor(options: IntentMapOptions) {
-    const { initial, sizeBytes, regionBytes } = options
+  constructor(options: WriteIntentOptions) {
+    const { initial } = options
     this.#options = options
-    this.#bits = new IntentBits(sizeBytes, regionBytes)
-    if (initial) this.#bits.merge(initial.bits)
+    this.#bits = new IntentBits(options)
+    this.#unsynced = new UnsyncedRanges(this.#bits.fresh())
+    for (const { offset, length } of initial?.bits.ranges() ?? []) this.#addUnsynced(offset, length)
     // What was read is on some drive; whether it is on all that are up now is not known.
-    this.#durable = new IntentBits(sizeBytes, regionBytes)
-    this.#agreed = new RegionValidity(initial?.held ? this.#bits.ranges() : [])
-    this.#told = new RegionValidity(this.#agreed.missing)
-    this.#users = new Uint32Array(this.#bits.regions)
-    this.#touched = new Uint8Array(this.#bits.regions)
+    this.#durable = this.#bits.fresh()
     this.#sequence = initial?.sequence ?? 0
-    this.#next = initial?.which === 0 ? 1 : 0
+    this.#next = Array.from({ length: this.#bits.blocks }, (_, block) =>
+      initial?.which[block] === 0 ? 1 : 0,
+    )
     this.#arm()
   }
 
@@ -101,14 +113,23 @@ export class IntentMap {
     return this.#bits.regionBytes
   }
 
-  /** Marked regions. */
-  get dirtyRegions(): number {
+  get markedRegions(): number {
     return this.#bits.count
+  }
+
+  /** What is marked, in order: what a returning drive has missed. */
+  get marked(): readonly ByteRange[] {
+    return this.#bits.ranges()
+  }
+
+  /** Of the write that was begun last. */
+  get sequence(): number {
+    return this.#sequence
   }
 
   /**
    * A write of the range is about to begin: `intended` is called when its regions are marked durably, at once
-   * where they are. {@link leave} or {@link keep} must follow, also after an error.
+   * where they are. {@link leave} or {@link leaveUnsynced} must follow, also after an error.
    */
   enter(offset: number, length: number, waiter: IntentWaiter): void {
     let durable = true
@@ -116,10 +137,9 @@ export class IntentMap {
     if (length > 0) {
       const last = this.#bits.lastOf(offset, length)
       for (let region = this.#bits.firstOf(offset); region <= last; region++) {
-        this.#users[region] = (this.#users[region] ?? 0) + 1
-        this.#touched[region] = 1
+        this.#use(region, 1)
         if (this.#durable.has(region)) continue
-        this.#bits.set(region)
+        this.#mark(region)
         durable = false
       }
     }
@@ -128,137 +148,163 @@ export class IntentMap {
       return
     }
     this.#waiting.push(waiter)
-    this.#kick()
+    if (!this.#storing) void this.#store()
     this.#arm()
   }
 
   /** The write has ended, the same on every copy that is in service. */
   leave(offset: number, length: number): void {
     this.#inside--
-    assert(this.#inside >= 0, 'who leaves the map has entered it')
+    assert(this.#inside >= 0, 'who leaves the bitmap has entered it')
     if (length === 0) return
     const last = this.#bits.lastOf(offset, length)
-    for (let region = this.#bits.firstOf(offset); region <= last; region++) {
-      const users = this.#users[region] ?? 0
-      assert(users > 0, 'who leaves a region has entered it')
-      this.#users[region] = users - 1
-      this.#touched[region] = 1
-    }
+    for (let region = this.#bits.firstOf(offset); region <= last; region++) this.#use(region, -1)
   }
 
-  /** The write has ended in failure: the copies may differ there, so the range is held. */
-  keep(offset: number, length: number): void {
+  /** The write has ended in failure: the copies may differ there. */
+  leaveUnsynced(offset: number, length: number): void {
     this.leave(offset, length)
-    this.#hold(offset, length)
-    this.#options.onHeld?.()
+    this.#addUnsynced(offset, length)
+    this.#options.onUnsynced?.()
   }
 
   /** May the copies really differ in the range? Then it is read from one copy only. */
-  isHeld(offset: number, length: number): boolean {
-    return !this.#agreed.covers(offset, length)
+  isUnsynced(offset: number, length: number): boolean {
+    return this.#unsynced.touches(offset, length)
   }
 
-  /** Is a part of the range held that no reader has been told of? */
-  isUntold(offset: number, length: number): boolean {
-    return !this.#told.covers(offset, length)
+  /** Has a part of the range to be propagated before a reader gets it? */
+  isUnpropagated(offset: number, length: number): boolean {
+    return this.isUnsynced(offset, length) && !this.#propagated.covers(offset, length)
   }
 
   /** All copies in service have the content of the range that a reader is about to get, and have it durably. */
-  tell(offset: number, length: number): void {
-    if (this.#told.missing.length < INTENT_TOLD_PIECES) this.#told.markValid(offset, length)
+  markPropagated(offset: number, length: number): void {
+    if (this.#propagated.ranges.length < INTENT_PIECES) this.#propagated.add(offset, length)
   }
 
-  /** What is held, in order. Empty: all copies that are in service agree. */
-  get held(): readonly ByteRange[] {
-    return this.#agreed.missing
+  /** Do all copies that are in service agree? */
+  get isSynced(): boolean {
+    return this.#unsynced.isEmpty
   }
 
-  /** Holds a range whose copies were never made equal, such as new room. Resolves when it is marked durably. */
-  async hold(offset: number, length: number): Promise<void> {
-    this.#hold(offset, length)
-    const error = await this.#store()
-    if (error) throw error
+  /** What is unsynced, in order. */
+  get unsynced(): readonly ByteRange[] {
+    return this.#unsynced.ranges
+  }
+
+  get unsyncedBytes(): number {
+    return this.#unsynced.bytes
+  }
+
+  /** The first range at or behind the offset that is unsynced, up to so many bytes of it. */
+  nextUnsynced(offset: number, mostBytes: number): ByteRange | undefined {
+    return this.#unsynced.next(offset, mostBytes)
+  }
+
+  /** Copies of the range were never made equal. Resolves when it is marked durably, rejects as `store` does. */
+  async markUnsynced(offset: number, length: number): Promise<void> {
+    this.#addUnsynced(offset, length)
+    await this.#storeOrThrow()
   }
 
   /**
    * Marks a range that a subdisk out of service lacks, though the copies in service agree: what a full copy that
-   * was given up has not reached. Resolves when it is durable.
+   * was given up has not reached. Resolves when it is durable, rejects as `store` does.
    */
   async mark(offset: number, length: number): Promise<void> {
-    this.#bits.mark(offset, length)
-    const error = await this.#store()
-    if (error) throw error
+    this.#markRange(offset, length)
+    await this.#storeOrThrow()
+  }
+
+  /** Copies are back that may have lost what was marked since they were flushed. */
+  markAllUnsynced(): void {
+    for (const { offset, length } of this.marked) this.#addUnsynced(offset, length)
   }
 
   /** A job has made the copies equal there, while it kept writes off. */
-  agree(offset: number, length: number): void {
-    this.#agreed.markValid(offset, length)
-    this.#told.markValid(offset, length)
+  markSynced(offset: number, length: number): void {
+    this.#unsynced.remove(offset, length)
+    this.#propagated.remove(offset, length)
     this.#arm()
   }
 
-  /** Is any region of the range marked? */
-  isDirty(offset: number, length: number): boolean {
-    return this.#bits.touches(offset, length)
-  }
-
-  /** The marks as they are now: what a returning drive has missed. A copy. */
-  snapshot(): IntentBits {
-    return this.#bits.copy()
+  /** Writes all blocks. Resolves when they are durable on every drive that is up, rejects as `store` does. */
+  async storeAll(): Promise<void> {
+    for (let block = 0; block < this.#bits.blocks; block++) this.#changed.add(block)
+    await this.#storeOrThrow()
   }
 
   /**
-   * The volume has grown; the caller keeps writes out. The region size may double. Resolves when the map is
-   * durable in its new form; rejects as `store` does.
+   * The volume has grown, or has other room for its bitmap; the caller keeps writes out. Regions may have another size
+   * afterwards. Resolves when the bitmap is durable in its new form; rejects as `store` does.
    */
-  async resize(sizeBytes: number): Promise<void> {
-    assert(this.#inside === 0, 'a map changes its size while no write is inside')
+  async resize(layout: IntentLayout): Promise<void> {
+    assert(this.#inside === 0, 'a bitmap changes its size while no write is inside')
     await this.#clearing
     await this.#storing
-    const { regionBytes } = this.#options
-    const bits = new IntentBits(sizeBytes, regionBytes)
-    bits.merge(this.#bits)
-    this.#bits = bits
-    this.#durable = new IntentBits(sizeBytes, regionBytes)
-    this.#users = new Uint32Array(bits.regions)
-    this.#touched = new Uint8Array(bits.regions).fill(1)
-    const error = await this.#store()
-    if (error) throw error
+    const { marked, unsynced } = this
+    this.#bits = new IntentBits(layout)
+    this.#durable = this.#bits.fresh()
+    this.#unsynced = new UnsyncedRanges(this.#bits.fresh())
+    this.#uses = []
+    this.#next = Array.from({ length: this.#bits.blocks }, (_, block) => this.#next[block] ?? 0)
+    for (const { offset, length } of marked) this.#markRange(offset, length)
+    for (const { offset, length } of unsynced) this.#addUnsynced(offset, length)
+    await this.storeAll()
   }
 
   /**
-   * The volume ends in peace: flushes the drives and takes every mark away that need not stay. No write is
-   * inside, and none comes afterwards. Never rejects: a mark too many costs a copy, no more.
+   * Clean shutdown: flushes the drives and clears the bits of idle regions. No write is inside, and none comes
+   * afterwards. Never rejects: a bit too many costs a copy, no more.
    */
   async stop(): Promise<void> {
     this.#stopped = true
     this.#timer?.cancel()
     await this.#clearing
     await this.#storing
-    assert(this.#inside === 0, 'a map stops when no write is inside')
-    if (this.#bits.count === 0) return
-    const idle: number[] = []
-    for (let region = 0; region < this.#bits.regions; region++) {
-      this.#touched[region] = 0
-      if (this.#mayGo(region)) idle.push(region)
-    }
-    if (idle.length > 0) await this.#clear(idle)
+    assert(this.#inside === 0, 'a bitmap stops when no write is inside')
+    this.#uses = []
+    let idle = this.#idleRegions()
+    while (idle.length > 0 && (await this.#clear(idle))) idle = this.#idleRegions()
   }
 
-  #hold(offset: number, length: number): void {
+  #use(region: number, change: 1 | -1): void {
+    const block = blockOf(region)
+    this.#uses[block] ??= new Uint32Array(INTENT_BLOCK_REGIONS)
+    const words = this.#uses[block]
+    const at = region - block * INTENT_BLOCK_REGIONS
+    const inside = ((words[at] ?? 0) & ~RECENT) + change
+    assert(inside >= 0, 'who leaves a region has entered it')
+    words[at] = inside | RECENT
+  }
+
+  #mark(region: number): void {
+    if (this.#bits.has(region) && this.#durable.has(region)) return
+    this.#bits.set(region)
+    this.#changed.add(blockOf(region))
+  }
+
+  #markRange(offset: number, length: number): void {
     if (length === 0) return
-    this.#bits.mark(offset, length)
-    this.#agreed = new RegionValidity([...this.#agreed.missing, { offset, length }])
-    this.#told = new RegionValidity([...this.#told.missing, { offset, length }])
+    const last = Math.min(this.#bits.lastOf(offset, length), this.#bits.regions - 1)
+    for (let region = this.#bits.firstOf(offset); region <= last; region++) this.#mark(region)
   }
 
-  // Writing the map: one at a time; whoever comes meanwhile shares the next one.
-
-  #kick(): void {
-    if (!this.#storing) void this.#store()
+  #addUnsynced(offset: number, length: number): void {
+    this.#markRange(offset, length)
+    this.#unsynced.add(offset, length)
+    this.#propagated.remove(offset, length)
   }
 
-  /** A write of the map that begins after this call has begun. Resolves to why it failed. */
+  // Writing the bitmap: one at a time; whoever comes meanwhile shares the next one.
+
+  async #storeOrThrow(): Promise<void> {
+    const error = await this.#store()
+    if (error) throw error
+  }
+
+  /** A write of the bitmap that begins after this call has begun. Resolves to why it failed. */
   async #store(): Promise<PlexusError | undefined> {
     // The one under way may have begun before the change that the caller waits for.
     while (this.#storing) await this.#storing
@@ -271,32 +317,50 @@ export class IntentMap {
     await Promise.resolve()
     const riders = this.#waiting
     this.#waiting = []
-    const cleared = this.#toClear.filter((region) => this.#mayGo(region))
+    const cleared = this.#toClear.filter((region) => this.#isIdle(region))
     this.#toClear = []
     for (const region of cleared) {
       this.#bits.clear(region)
       this.#durable.clear(region)
+      this.#changed.add(blockOf(region))
     }
-    const written = this.#bits.copy()
-    const { volumeUuid, store } = this.#options
-    let error: PlexusError | undefined
-    try {
-      written.encode(this.#block, volumeUuid, ++this.#sequence)
-      await store(this.#block, this.#next)
-      // Only now the other place may be overwritten: until here it is the one that holds.
-      this.#next = this.#next === 0 ? 1 : 0
-      this.#durable = written
-    } catch (failure) {
-      error = toPlexusError(failure, 'store', 'dirty regions')
-      for (const region of cleared) this.#bits.set(region)
-    }
+    const error = await this.#writeChanged()
+    if (error) for (const region of cleared) this.#mark(region)
     this.#storing = undefined
-    if (this.#waiting.length > 0) this.#kick()
+    if (this.#waiting.length > 0 && !this.#storing) void this.#store()
     for (const rider of riders) rider.intended(error)
     return error
   }
 
-  // Taking marks away, lazily.
+  async #writeChanged(): Promise<PlexusError | undefined> {
+    const { volumeUuid, store, needsAll } = this.#options
+    const all = needsAll()
+    const numbers = all
+      ? Array.from({ length: this.#bits.blocks }, (_, n) => n)
+      : [...this.#changed]
+    if (numbers.length === 0) return undefined
+    this.#changed.clear()
+    this.#sequence++
+    const blocks = numbers.map((block) => ({
+      block,
+      which: this.#next[block] ?? 0,
+      bytes: this.#bits.encode(block, volumeUuid, this.#sequence),
+    }))
+    try {
+      await store(blocks)
+    } catch (failure) {
+      for (const { block } of blocks) this.#changed.add(block)
+      return toPlexusError(failure, 'store', 'write-intent bitmap')
+    }
+    for (const { block, which, bytes } of blocks) {
+      // Only now the other place may be overwritten: until here it is the one that holds.
+      this.#next[block] = which === 0 ? 1 : 0
+      this.#durable.take(block, bytes)
+    }
+    return undefined
+  }
+
+  // Clearing bits, lazily.
 
   #arm(): void {
     if (this.#timer || this.#stopped || this.#bits.count === 0) return
@@ -310,11 +374,12 @@ export class IntentMap {
   /** Regions that were written since the last look are given until the next one. */
   #look(): void {
     if (this.#clearing) return
-    const idle: number[] = []
-    for (let region = 0; region < this.#bits.regions; region++) {
-      if (this.#touched[region] === 0) {
-        if (this.#mayGo(region)) idle.push(region)
-      } else if (this.#users[region] === 0) this.#touched[region] = 0
+    const idle = this.#idleRegions()
+    for (const [block, words] of this.#uses.entries()) {
+      if (!words) continue
+      // Nobody is in a region that is not marked.
+      if (this.#bits.countIn(block) === 0) this.#uses[block] = undefined
+      else for (let at = 0; at < words.length; at++) if (words[at] === RECENT) words[at] = 0
     }
     if (idle.length === 0) return
     this.#clearing = this.#clear(idle).finally(() => {
@@ -322,25 +387,39 @@ export class IntentMap {
     })
   }
 
-  async #clear(regions: number[]): Promise<void> {
-    if (!this.#options.mayClear()) return
-    try {
-      // What was written there is durable before the mark goes.
-      await this.#options.flushDrives()
-    } catch {
-      // The marks stay, which is safe; whoever flushed deals with the drive.
-      return
+  /** Not all of them at once where they are many: the rest is found the next time. */
+  #idleRegions(): number[] {
+    const idle: number[] = []
+    let at = this.#bits.nextFrom(0)
+    for (
+      ;
+      at !== undefined && idle.length < INTENT_CLEAR_REGIONS;
+      at = this.#bits.nextFrom(at + 1)
+    ) {
+      if (this.#isIdle(at)) idle.push(at)
     }
-    if (!this.#options.mayClear()) return
-    this.#toClear = regions
-    await this.#store()
+    return idle
   }
 
-  #mayGo(region: number): boolean {
-    if (!this.#bits.has(region) || this.#users[region] !== 0 || this.#touched[region] !== 0) {
+  /** Resolves to whether they are cleared. */
+  async #clear(regions: number[]): Promise<boolean> {
+    const { mayClear, flushDrives } = this.#options
+    if (!mayClear()) return false
+    try {
+      // What was written there is durable before the bit goes.
+      await flushDrives()
+    } catch {
+      // The bits stay, which is safe; whoever flushed deals with the drive.
       return false
     }
-    const offset = region * this.#bits.regionBytes
-    return this.#agreed.covers(offset, Math.min(this.#bits.regionBytes, this.sizeBytes - offset))
+    if (!mayClear()) return false
+    this.#toClear = regions
+    return (await this.#store()) === undefined
+  }
+
+  #isIdle(region: number): boolean {
+    const block = blockOf(region)
+    const word = this.#uses[block]?.[region - block * INTENT_BLOCK_REGIONS] ?? 0
+    return this.#bits.has(region) && word === 0 && !this.#unsynced.has(region)
   }
 }

@@ -1,10 +1,85 @@
 /**
- * Which part of a reviving subdisk is valid already, in plex space: everything below a cursor after a full
- * copy, or everything but some regions after a drive was away for a while. The sync and rebuild jobs move
- * them on; plex-linear.ts and plex-raid5.ts ask them before they read.
+ * Sets of byte ranges, and with them which part of a reviving subdisk is valid already, in plex space: everything but
+ * what its job has still to copy. plex-linear.ts and plex-raid5.ts ask before they read.
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import type { Validity } from '../runtime.ts'
+
+/** Bytes, as ranges in order, disjoint, none empty. A change costs the ranges behind it a move in memory. */
+export class RangeSet {
+  readonly #ranges: ByteRange[] = []
+
+  /** `ranges` need not be in order and may overlap. */
+  constructor(ranges: Iterable<ByteRange> = []) {
+    const sorted = [...ranges].sort((a, b) => a.offset - b.offset)
+    for (const { offset, length } of sorted) {
+      const last = this.#ranges.at(-1)
+      if (last && offset <= last.offset + last.length) {
+        const end = Math.max(last.offset + last.length, offset + length)
+        this.#ranges[this.#ranges.length - 1] = { offset: last.offset, length: end - last.offset }
+      } else if (length > 0) this.#ranges.push({ offset, length })
+    }
+  }
+
+  get ranges(): readonly ByteRange[] {
+    return this.#ranges
+  }
+
+  touches(offset: number, length: number): boolean {
+    const next = this.#ranges[this.#firstBehind(offset)]
+    return next !== undefined && next.offset < offset + length
+  }
+
+  covers(offset: number, length: number): boolean {
+    const next = this.#ranges[this.#firstBehind(offset)]
+    return (
+      next !== undefined && next.offset <= offset && next.offset + next.length >= offset + length
+    )
+  }
+
+  add(offset: number, length: number): void {
+    if (length > 0) this.#replace(offset, length, true)
+  }
+
+  remove(offset: number, length: number): void {
+    if (length > 0 && this.touches(offset, length)) this.#replace(offset, length, false)
+  }
+
+  /** Takes the range out, and puts it in again where it `stays`, joined with what it touches. */
+  #replace(offset: number, length: number, stays: boolean): void {
+    const end = offset + length
+    const first = this.#firstBehind(stays ? offset - 1 : offset)
+    let next = first
+    let from = offset
+    let to = end
+    for (; next < this.#ranges.length; next++) {
+      const range = this.#ranges[next] as ByteRange
+      if (stays ? range.offset > end : range.offset >= end) break
+      from = Math.min(from, range.offset)
+      to = Math.max(to, range.offset + range.length)
+    }
+    const parts = stays
+      ? [{ offset: from, length: to - from }]
+      : [
+          { offset: from, length: offset - from },
+          { offset: end, length: to - end },
+        ]
+    this.#ranges.splice(first, next - first, ...parts.filter((part) => part.length > 0))
+  }
+
+  /** Index of the first range that ends behind the offset. */
+  #firstBehind(offset: number): number {
+    let low = 0
+    let high = this.#ranges.length
+    while (low < high) {
+      const middle = (low + high) >> 1
+      const range = this.#ranges[middle] as ByteRange
+      if (range.offset + range.length <= offset) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+}
 
 /** A validity that a job makes grow. */
 export interface GrowingValidity extends Validity {
@@ -12,87 +87,24 @@ export interface GrowingValidity extends Validity {
   markValid(offset: number, length: number): void
 }
 
-/** Valid below the cursor. */
-export class CursorValidity implements GrowingValidity {
-  #cursorBytes: number
-
-  constructor(cursorBytes: number) {
-    this.#cursorBytes = cursorBytes
-  }
-
-  get cursorBytes(): number {
-    return this.#cursorBytes
-  }
-
-  covers(offset: number, length: number): boolean {
-    return offset + length <= this.#cursorBytes
-  }
-
-  /** Moves the cursor when the range begins at or below it; what lies further up stays unknown. */
-  markValid(offset: number, length: number): void {
-    if (offset <= this.#cursorBytes) {
-      this.#cursorBytes = Math.max(this.#cursorBytes, offset + length)
-    }
-  }
-}
-
 /** Valid except in a set of ranges that are still missing. */
 export class RegionValidity implements GrowingValidity {
-  /** In order, disjoint, none empty. */
-  #missing: readonly ByteRange[]
+  readonly #missing: RangeSet
 
   /** `missing` need not be in order and may overlap. */
   constructor(missing: Iterable<ByteRange>) {
-    this.#missing = joined(missing)
+    this.#missing = new RangeSet(missing)
   }
 
   get missing(): readonly ByteRange[] {
-    return this.#missing
+    return this.#missing.ranges
   }
 
   covers(offset: number, length: number): boolean {
-    const end = offset + length
-    let low = 0
-    let high = this.#missing.length
-    // The first missing range that ends behind the offset.
-    while (low < high) {
-      const middle = (low + high) >> 1
-      const range = this.#missing[middle] as ByteRange
-      if (range.offset + range.length <= offset) low = middle + 1
-      else high = middle
-    }
-    const next = this.#missing[low]
-    return next === undefined || next.offset >= end
-  }
-
-  /** The range is missing again. */
-  markMissing(offset: number, length: number): void {
-    this.#missing = joined([...this.#missing, { offset, length }])
+    return !this.#missing.touches(offset, length)
   }
 
   markValid(offset: number, length: number): void {
-    if (this.covers(offset, length)) return
-    const end = offset + length
-    this.#missing = this.#missing.flatMap((range) => {
-      const rangeEnd = range.offset + range.length
-      if (rangeEnd <= offset || range.offset >= end) return [range]
-      const rest: ByteRange[] = []
-      if (range.offset < offset) rest.push({ offset: range.offset, length: offset - range.offset })
-      if (rangeEnd > end) rest.push({ offset: end, length: rangeEnd - end })
-      return rest
-    })
+    this.#missing.remove(offset, length)
   }
-}
-
-/** The same bytes in order, with overlapping and touching ranges joined and empty ones left out. */
-function joined(ranges: Iterable<ByteRange>): readonly ByteRange[] {
-  const sorted = [...ranges].filter(({ length }) => length > 0).sort((a, b) => a.offset - b.offset)
-  const result: { offset: number; length: number }[] = []
-  for (const { offset, length } of sorted) {
-    const last = result.at(-1)
-    if (last && offset <= last.offset + last.length) {
-      last.length = Math.max(last.length, offset + length - last.offset)
-    } else result.push({ offset, length })
-  }
-  return result
 }

@@ -99,6 +99,8 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
   #used = 0
   #pending = 0
   #request: IoRequest | undefined = undefined
+  /** For a flush: what it covers. */
+  #covered = 0
   /** Has entered the map. */
   #intends = false
 
@@ -109,6 +111,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
 
   take(request: IoRequest): void {
     this.#request = request
+    this.#covered = this.#volume.changes
   }
 
   granted(): void {
@@ -303,13 +306,14 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     if (this.#intends) {
       assert(map, 'a map stays while somebody is inside')
       if (agree) map.leave(request.offset, request.length)
-      else map.keep(request.offset, request.length)
+      else map.leaveUnsynced(request.offset, request.length)
     }
     for (let index = 0; index < this.#used; index++) this.#leg(index).clear()
     this.#used = 0
     this.#request = undefined
+    const answer = this.#volume.answer(request, this.#covered, error)
     this.#volume.endChange(this)
-    request.complete(error)
+    request.complete(answer)
   }
 }
 

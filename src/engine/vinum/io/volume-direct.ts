@@ -19,6 +19,7 @@ export class DirectTask implements IoRequest {
   cause: IoCause = 'initiator'
   readonly #volume: VolumeIo
   #request: IoRequest | undefined = undefined
+  #covered = 0
 
   constructor(volume: VolumeIo) {
     this.#volume = volume
@@ -33,6 +34,7 @@ export class DirectTask implements IoRequest {
     this.fua = request.fua
     this.cause = request.cause
     this.#request = request
+    this.#covered = this.#volume.changes
     const slot = defined(this.#volume.slots[0], 'the plex')
     slot.plex.start(this, ignoreMissed)
   }
@@ -41,7 +43,9 @@ export class DirectTask implements IoRequest {
     const request = defined(this.#request, 'the request')
     this.#request = undefined
     this.data = undefined
-    this.#volume.endDirect(this, this.op)
-    request.complete(error)
+    const { op } = this
+    const answer = op === 'read' ? error : this.#volume.answer(request, this.#covered, error)
+    this.#volume.endDirect(this, op)
+    request.complete(answer)
   }
 }

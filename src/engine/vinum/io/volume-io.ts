@@ -13,7 +13,7 @@ import { PlexusError } from '../../../base/errors.ts'
 import type { AlignedBuffer, IoOp, IoRequest } from '../../../hal/block-device.ts'
 import type { ReadPolicy, SubdiskRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
-import type { IntentMap } from './dirty-regions.ts'
+import type { WriteIntentBitmap } from './dirty-regions.ts'
 import { type LockEntry, type LockMode, RangeLock } from './range-lock.ts'
 import { ChangeTask } from './volume-change.ts'
 import { DirectTask } from './volume-direct.ts'
@@ -27,7 +27,7 @@ export interface VolumeForm {
   /** For `prefer`. */
   readonly preferredPlexUuid: string | undefined
   /** undefined: no redundancy, so no copies that could differ. */
-  readonly map: IntentMap | undefined
+  readonly map: WriteIntentBitmap | undefined
 }
 
 export interface VolumeIoOptions extends VolumeForm {
@@ -49,6 +49,8 @@ export interface Admitted {
 export class VolumeIo {
   readonly name: string
   readonly host: VinumHost
+  /** The next flush fails with this error: acknowledged changes may be lost. */
+  owed: PlexusError | undefined
   /** Only for the tasks. */
   readonly locks = new RangeLock()
   #slots: readonly PlexSlot[] = []
@@ -67,6 +69,9 @@ export class VolumeIo {
   #looseReads = 0
   #looseChanges = 0
   #onDrained: (() => void)[] = []
+  /** Changes that were acknowledged, and how many of them a flush has covered. */
+  #changed = 0
+  #flushed = 0
   /** Records of subdisks that are out of service for certain: the host has said so, durably. */
   readonly #confirmedOut = new WeakSet<SubdiskRecord>()
   readonly #reads: ReadTask[] = []
@@ -84,7 +89,7 @@ export class VolumeIo {
     return this.#slots
   }
 
-  get map(): IntentMap | undefined {
+  get map(): WriteIntentBitmap | undefined {
     return this.#form.map
   }
 
@@ -194,18 +199,18 @@ export class VolumeIo {
       const only = slots[0]
       return only?.plex.readable(offset, length) ? only : undefined
     }
-    const policy = this.isHeld(offset, length) ? firstInService : POLICY[this.#form.readPolicy]
+    const policy = this.isUnsynced(offset, length) ? firstInService : POLICY[this.#form.readPolicy]
     return policy(slots, this.#turn++, offset, length, this.#form.preferredPlexUuid)
   }
 
   /** May the copies differ there? Then one of them is the truth, block by block, until a job has made them equal. */
-  isHeld(offset: number, length: number): boolean {
-    return this.#form.map?.isHeld(offset, length) ?? false
+  isUnsynced(offset: number, length: number): boolean {
+    return this.#form.map?.isUnsynced(offset, length) ?? false
   }
 
   /** Has nobody read a part of the range yet since the copies may differ there? */
-  isUntold(offset: number, length: number): boolean {
-    return this.#slots.length > 1 && (this.#form.map?.isUntold(offset, length) ?? false)
+  isUnpropagated(offset: number, length: number): boolean {
+    return this.#slots.length > 1 && (this.#form.map?.isUnpropagated(offset, length) ?? false)
   }
 
   /** Bytes of the largest block among the drives: what can be read or lost alone. */
@@ -284,6 +289,37 @@ export class VolumeIo {
     this.leaveWork()
   }
 
+  /** Drives have lost their caches, and no copy of what was on them is left. False: all of it was flushed. */
+  loseCache(): boolean {
+    if (this.#changed <= this.#flushed) return false
+    this.owed ??= lostError(this.name)
+    return true
+  }
+
+  /** Changes that a flush covers which begins now. */
+  get changes(): number {
+    return this.#changed
+  }
+
+  /**
+   * A request has ended: what it is answered with. A flush, and a change with FUA, fails once after acknowledged changes
+   * may have been lost, as fsync does. One that fails because drives are away has not told of it.
+   */
+  answer(request: IoRequest, covered: number, error: PlexusError | undefined): typeof error {
+    const { op, fua } = request
+    const tells = op === 'flush' || fua
+    if (error) {
+      if (tells && error.kind !== 'gone') this.owed = undefined
+      return error
+    }
+    if (op === 'flush') this.#flushed = Math.max(this.#flushed, covered)
+    else if (!fua) this.#changed++
+    if (!tells || !this.owed) return undefined
+    const owed = this.owed
+    this.owed = undefined
+    return owed
+  }
+
   noCopy(op: IoOp, offset: number, length: number): PlexusError {
     return new PlexusError('io', {
       op,
@@ -316,6 +352,14 @@ export class VolumeIo {
   #comeIn(): Promise<void> {
     return new Promise((resolve) => this.admit({ run: resolve }))
   }
+}
+
+function lostError(name: string): PlexusError {
+  return new PlexusError('io', {
+    op: 'flush',
+    subject: name,
+    message: `volume ${name}: writes that were acknowledged before the last flush may be lost: its drives went away with them in their caches; check what is on it`,
+  })
 }
 
 type Policy = (

@@ -63,7 +63,7 @@ export class ReadTask extends LockEntry implements IoRequest {
   }
 
   run(): void {
-    if (this.#volume.isUntold(this.offset, this.length)) {
+    if (this.#volume.isUnpropagated(this.offset, this.length)) {
       void this.#readAlone((volume) => tell(volume, this))
       return
     }
@@ -151,7 +151,7 @@ async function tell(volume: VolumeIo, range: ReadRange): Promise<void> {
   const source = volume.choose(offset, length)
   const others = volume.slots.filter((slot) => slot !== source)
   const all = await Promise.all(others.map((slot) => bringUpToDate(volume, slot, range)))
-  if (all.every((done) => done)) volume.map?.tell(offset, length)
+  if (all.every((done) => done)) volume.map?.markPropagated(offset, length)
 }
 
 /** Writes what one copy has to another one that may differ. Who does not take it goes out of service. */
@@ -187,7 +187,7 @@ export async function readPieces(
   const current = failed && slots.includes(failed.slot) ? failed : undefined
   // A drive that was gone may be back since, and be the only one that is left by now.
   const known = current && MENDABLE.has(current.error.kind) ? current : undefined
-  const isHeld = volume.isHeld(range.offset, range.length)
+  const isHeld = volume.isUnsynced(range.offset, range.length)
   const order =
     known && !isHeld ? [known.slot, ...slots.filter((slot) => slot !== known.slot)] : slots
   await eachPiece(slots, range, async (at, length) => {
@@ -211,7 +211,7 @@ async function readAndMend(
   const { offset, length } = piece
   const { failures, found } = await readFirst(order, piece, known)
   const isBad = failures.some(({ error }) => MENDABLE.has(error.kind))
-  const isDoubtful = found ? volume.isHeld(offset, length) : failures.length > 1
+  const isDoubtful = found ? volume.isUnsynced(offset, length) : failures.length > 1
   const blocks = Math.floor(length / volume.blockBytes)
   if (isBad && isDoubtful && blocks > 1) {
     const half = Math.floor(blocks / 2) * volume.blockBytes
@@ -268,7 +268,7 @@ async function repair(volume: VolumeIo, failure: Failure, piece: ReadRange): Pro
   const place = plex instanceof LinearPlex ? plex.placeOf(piece.offset) : undefined
   if (place && !error) volume.host.noteRepair(place.subdisk, place.offset, piece.length)
   // Where copies may differ it must not answer later, with something else than what was told from another one.
-  if (!error || missed.length === 0 || !volume.isHeld(piece.offset, piece.length)) return
+  if (!error || missed.length === 0 || !volume.isUnsynced(piece.offset, piece.length)) return
   try {
     await volume.demote(missed, error)
   } catch {

@@ -4,7 +4,6 @@
  * time. vinum-set.ts builds the plans. spec/vinum.md, 9.
  */
 
-import { defined } from '../../../base/assert.ts'
 import type { ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import {
@@ -16,7 +15,6 @@ import {
 } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../geom/job.ts'
-import { RegionValidity } from '../io/validity.ts'
 import { MENDABLE } from '../io/volume-read.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
 import {
@@ -34,42 +32,36 @@ export interface ResyncOptions extends JobSetup {
   readonly host: VinumHost
   /** All of the volume, in its order: the first that can be read gives the content. */
   readonly plexes: readonly Plex[]
-  /** What may differ. */
-  readonly regions: readonly ByteRange[]
+  /** The first range at or behind the offset that may differ, up to so many bytes of it. */
+  nextUnsynced(offset: number, mostBytes: number): ByteRange | undefined
   /** The range is equal everywhere from now on: reads of it may go to any plex. */
   onEqual(offset: number, length: number): void
 }
 
 /** The plan of a resync. Regions that a run before had done are done again: the intent map still names them. */
 export function resyncPlan(options: ResyncOptions): JobPlan {
-  const { host, totalBytes, onEqual } = options
-  const pending = new RegionValidity(
-    options.regions.map(({ offset, length }) => ({
-      offset,
-      length: Math.min(length, totalBytes - offset),
-    })),
-  )
-  const firstPending = (): number => pending.missing[0]?.offset ?? totalBytes
+  const { host, totalBytes, onEqual, nextUnsynced } = options
   /** Why a part stays in doubt; the rest is done all the same, and the job fails in the end. */
   let failure: PlexusError | undefined
   return planOf(options, {
     subdisks: options.plexes.flatMap(({ subdisks }) => subdisks),
-    startBytes: firstPending(),
+    startBytes: nextUnsynced(0, 1)?.offset ?? totalBytes,
     beforeFinish() {
       if (failure) throw failure
     },
     async step(from, maxBytes, job) {
-      const range = defined(pending.missing[0], 'a region that may differ')
-      const length = Math.min(range.length, maxBytes)
+      const range = nextUnsynced(from, maxBytes)
+      if (!range) return totalBytes
+      const { offset, length } = range
       const [first] = options.plexes
       // Reads as well: when the copy that counts fails, the next one counts, and it must not change under a reader
       // because of what is still being written from the former.
-      const release = first && (await host.lock(first, range.offset, length, 'all'))
+      const release = first && (await host.lock(first, offset, length, 'all'))
       try {
         let inParts = false
-        for (let at = range.offset; at < range.offset + length; ) {
+        for (let at = offset; at < offset + length; ) {
           // Together when all is well; after a failure in small parts, so that few stay in doubt.
-          const part = inParts ? Math.min(JOB_STEP_MIN_BYTES, range.offset + length - at) : length
+          const part = inParts ? Math.min(JOB_STEP_MIN_BYTES, offset + length - at) : length
           try {
             await equalise(options, at, part)
             onEqual(at, part)
@@ -83,12 +75,12 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
             inParts = true
           }
         }
-        pending.markValid(range.offset, length)
       } finally {
         release?.()
       }
-      job.skip(firstPending() - from - length)
-      return firstPending()
+      const next = nextUnsynced(offset + length, 1)?.offset ?? totalBytes
+      job.skip(next - from - length)
+      return next
     },
   })
 }

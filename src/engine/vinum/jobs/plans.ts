@@ -60,23 +60,39 @@ export function jobsNeeded(
   targetUuid: string | undefined,
   options: JobOptions,
 ): JobsNeeded {
-  const needs =
-    targetUuid === undefined ? allNeeds(model, options) : needsOf(model, targetUuid, options)
+  if (targetUuid === undefined) return withJobs(model, allNeeds(model, options), options)
+  const { refusals, ...needed } = jobsForAll(model, [targetUuid], options)
+  if (refusals[0]) throw refusals[0]
+  return needed
+}
+
+/** As {@link jobsNeeded} for several objects, with the refusals of those that get no job although they need one. */
+export function jobsForAll(
+  model: VinumModel,
+  targetUuids: readonly string[],
+  options: JobOptions,
+): JobsNeeded & { readonly refusals: readonly PlexusError[] } {
+  const all = targetUuids.map((uuid) => needsOf(model, uuid, options))
+  const refusals = all.flatMap((needs) => {
+    const refused = needs.find((one) => one !== undefined && 'refusal' in one)
+    const hasJob = needs.some((one) => one !== undefined && !('refusal' in one))
+    return refused && 'refusal' in refused && !hasJob ? [refused.refusal] : []
+  })
+  return { ...withJobs(model, all.flat(), options), refusals }
+}
+
+function withJobs(model: VinumModel, needs: readonly Need[], { random }: JobOptions): JobsNeeded {
   let next = model
   const jobs: JobRecord[] = []
   for (const need of needs) {
     if (!need || 'refusal' in need) continue
     const { fills, ...plan } = need
-    const job = newJob(next, plan, options.random)
+    const job = newJob(next, plan, random)
     let subdisks = next.subdisks
     const state = need.kind === 'grow' ? 'up' : 'reviving'
     for (const one of fills) subdisks = replaceRecord(subdisks, { ...one, state })
     next = { ...next, subdisks, jobs: [...next.jobs, job] }
     jobs.push(job)
-  }
-  const refused = needs.find((one) => one !== undefined && 'refusal' in one)
-  if (jobs.length === 0 && targetUuid !== undefined && refused && 'refusal' in refused) {
-    throw refused.refusal
   }
   return jobs.length === 0 ? { model, jobs } : { model: derive(next), jobs }
 }
@@ -270,8 +286,8 @@ function needOfSync(
   const fills = here.filter((one) => hasOtherCopy(model, one, { without, ownParity: false }))
   if (fills.length === 0) {
     const hint = here.some((one) => one.state === 'down')
-      ? `setstate up ${plex.name} lets it serve again`
-      : `connect the missing drives; setstate --force up ${plex.name} takes its content as it is`
+      ? `plexus vinum setstate up ${plex.name} lets it serve again`
+      : `connect the missing drives, which have newer data; if they are lost: plexus vinum setstate --force up ${plex.name} serves it as it was when it went out`
     return refuse(
       'invalid',
       `plex ${plex.name}`,

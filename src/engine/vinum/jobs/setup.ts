@@ -163,19 +163,27 @@ export async function settled(work: readonly Promise<void>[]): Promise<void> {
   for (const one of await Promise.allSettled(work)) if (one.status === 'rejected') throw one.reason
 }
 
-/** Runs `use` with a buffer of `length` bytes from the pool, which waits in line for it, and gives it back. */
+/**
+ * Runs `use` with a buffer of `length` bytes from the pool, which waits in line for it, and gives it back. Once more,
+ * with another buffer, when a disk that does not answer may have changed what was in it.
+ */
 export async function withLease<T>(
   pool: BufferPool,
   length: number,
   use: (lease: Lease) => Promise<T>,
 ): Promise<T> {
-  const lease = await new Promise<Lease>((resolve) => {
-    pool.leaseSoon(length, resolve)
-  })
-  try {
-    return await use(lease)
-  } finally {
-    lease.release()
+  for (;;) {
+    const lease = await new Promise<Lease>((resolve) => {
+      pool.leaseSoon(length, resolve)
+    })
+    try {
+      const result = await use(lease)
+      if (!pool.isKept(lease)) return result
+    } catch (error) {
+      if (!pool.isKept(lease)) throw error
+    } finally {
+      lease.release()
+    }
   }
 }
 

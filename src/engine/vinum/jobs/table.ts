@@ -2,14 +2,14 @@
  * One row for each kind of job: how its plan is made from the running objects, what its progress and its end do to
  * the model. Used by set/jobs.ts.
  */
-import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { JobPlan } from '../../geom/job.ts'
-import type { IntentMap } from '../io/dirty-regions.ts'
+import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { RegionValidity } from '../io/validity.ts'
 import { MENDABLE } from '../io/volume-read.ts'
+import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
   type JobRecord,
@@ -59,7 +59,7 @@ function reviving(plex: Plex): readonly PlacedSubdisk[] {
 
 /** What the subdisks that a job fills lack: what the map marks, and for a full copy all that it has not reached. */
 function missingOf(setup: JobSetup, { volume, totalBytes }: JobTarget) {
-  return missingRanges(setup.record, totalBytes, volume?.map?.snapshot().ranges() ?? [])
+  return missingRanges(setup.record, totalBytes, volume?.map?.marked ?? [])
 }
 
 export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
@@ -165,31 +165,32 @@ export function resyncOf(
   set: VinumSet,
   setup: JobSetup,
   volume: RunningVolume,
-  map: IntentMap,
+  map: WriteIntentBitmap,
 ): JobPlan {
   const { plexes } = volume
-  const onEqual = (offset: number, length: number): void => map.agree(offset, length)
+  const onEqual = (offset: number, length: number): void => map.markSynced(offset, length)
+  const nextUnsynced = (from: number, most: number) => map.nextUnsynced(from, most)
   const [plex] = plexes
   if (!(plex instanceof Raid5Plex)) {
-    return resyncPlan({ ...setup, host: set, plexes, regions: map.held, onEqual })
+    return resyncPlan({ ...setup, host: set, plexes, nextUnsynced, onEqual })
   }
-  const pending = new RegionValidity(map.held)
-  const firstPending = (): number => pending.missing[0]?.offset ?? setup.totalBytes
+  const firstFrom = (from: number): number => nextUnsynced(from, 1)?.offset ?? setup.totalBytes
   /** Why a row stays in doubt; the others are done all the same, and the job fails in the end. */
   let failure: PlexusError | undefined
   return planOf(setup, {
     subdisks: plex.subdisks,
-    startBytes: firstPending(),
+    startBytes: firstFrom(0),
     beforeFinish() {
       if (failure) throw failure
     },
     async step(from, maxBytes, job) {
-      const range = defined(pending.missing[0], 'a region in doubt')
-      const end = range.offset + Math.min(range.length, maxBytes)
+      const range = nextUnsynced(from, maxBytes)
+      if (!range) return setup.totalBytes
+      const end = range.offset + range.length
       for (let at = range.offset; at < end; ) {
         const rowEnd = plex.pieceEnd(at)
         try {
-          if (!plex.doubt.covers(at, rowEnd - at)) await resyncStep(plex, at, rowEnd - at)
+          if (plex.doubt.touches(at, rowEnd - at)) await resyncStep(plex, at, rowEnd - at)
           onEqual(at, Math.min(rowEnd, end) - at)
         } catch (error) {
           if (!(error instanceof PlexusError) || !MENDABLE.has(error.kind)) throw error
@@ -197,9 +198,9 @@ export function resyncOf(
         }
         at = rowEnd
       }
-      pending.markValid(range.offset, end - range.offset)
-      job.skip(firstPending() - from - (end - range.offset))
-      return firstPending()
+      const next = firstFrom(end)
+      job.skip(next - from - range.length)
+      return next
     },
   })
 }
@@ -269,7 +270,7 @@ export const FINISH: Partial<
     const grown = { ...plex, growth: undefined }
     const size = sizeOfPlex(grown, subdisksOf(next, plex.uuid))
     const plexes = replaceRecord(next.plexes, { ...grown, parityValidBytes: size })
-    return derive(withVolumeSize({ ...next, plexes }, plex.volumeUuid))
+    return allotMapSlots(derive(withVolumeSize({ ...next, plexes }, plex.volumeUuid)))
   },
   move(model, record) {
     const subdisk = byUuid(model.subdisks, record.targetUuid)

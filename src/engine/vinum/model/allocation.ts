@@ -7,7 +7,8 @@ import { assert } from '../../../base/assert.ts'
 import { alignDown, alignUp, type ByteRange, formatSize, isAligned } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { PAGE_BYTES } from '../../../base/limits.ts'
-import type { DriveRecord, VinumModel } from './model.ts'
+import { having } from './lists.ts'
+import type { DriveRecord, SubdiskRecord, VinumModel } from './model.ts'
 
 /** A part of a drive that is taken, and by whom. */
 export interface UsedExtent extends ByteRange {
@@ -22,16 +23,16 @@ export function alignmentOf(drive: DriveRecord): number {
 
 /** Extents of a drive in use, by offset: its subdisks, and the places to which subdisks are moving. */
 export function usedExtents(model: VinumModel, driveUuid: string): readonly UsedExtent[] {
-  const used: UsedExtent[] = []
+  const here = having(model.subdisks, 'driveUuid', driveUuid)
+  const used: UsedExtent[] = here.map((one) => extentOf(one, one.driveOffsetBytes))
   for (const one of model.subdisks) {
-    if (one.driveUuid === driveUuid) {
-      used.push({ offset: one.driveOffsetBytes, length: one.sizeBytes, subdisk: one.name })
-    }
-    if (one.move?.driveUuid === driveUuid) {
-      used.push({ offset: one.move.driveOffsetBytes, length: one.sizeBytes, subdisk: one.name })
-    }
+    if (one.move?.driveUuid === driveUuid) used.push(extentOf(one, one.move.driveOffsetBytes))
   }
   return used.sort((a, b) => a.offset - b.offset)
+}
+
+function extentOf(subdisk: SubdiskRecord, offset: number): UsedExtent {
+  return { offset, length: subdisk.sizeBytes, subdisk: subdisk.name }
 }
 
 /**
@@ -57,7 +58,7 @@ export function freeBytes(model: VinumModel, drive: DriveRecord): number {
 export interface AllocateOptions {
   /** Exactly there, absolute on the device. Without it: the first extent that is large enough. */
   readonly offsetBytes?: number
-  /** Offset and size are multiples of it. Default: {@link alignmentOf} the drive. */
+  /** The offset is a multiple of it, the size one of the drive's block. Default: {@link alignmentOf} the drive. */
   readonly alignmentBytes?: number
 }
 
@@ -73,7 +74,7 @@ export function allocate(
 ): ByteRange {
   const alignment = options.alignmentBytes ?? alignmentOf(drive)
   assert(alignment > 0 && isAligned(alignment, drive.blockBytes), 'the alignment is whole blocks')
-  checkAligned(drive, 'size', sizeBytes, alignment)
+  checkAligned(drive, 'size', sizeBytes, drive.blockBytes)
   if (options.offsetBytes !== undefined) {
     const place = { offset: options.offsetBytes, length: sizeBytes }
     checkPlace(model, drive, place, alignment)
@@ -90,17 +91,6 @@ export function allocate(
       `drive ${drive.name}: no extent of ${formatSize(sizeBytes)} (${sizeBytes} bytes) is free; ` +
       `${freeText(model, drive)}`,
   })
-}
-
-/** The largest free extent in whole multiples of the alignment: where autosize puts a subdisk. Length 0: none. */
-export function largestExtent(
-  model: VinumModel,
-  drive: DriveRecord,
-  alignmentBytes = alignmentOf(drive),
-): ByteRange {
-  return freeExtents(model, drive)
-    .map((one) => shrink(one, alignmentBytes))
-    .reduce((best, one) => (one.length > best.length ? one : best), { offset: 0, length: 0 })
 }
 
 /** Throws when a place that somebody has chosen is not aligned, outside the data area, or taken. */

@@ -163,6 +163,7 @@ const volume: Shape<VolumeRecord> = {
   readPolicy: oneOf(READ_POLICIES),
   preferredPlexUuid: maybe(text),
   mapSlot: whole,
+  moreMapSlots: maybe(list(whole)),
 }
 
 const job: Shape<JobRecord> = {

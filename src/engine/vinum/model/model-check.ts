@@ -9,6 +9,7 @@ import { NAME_BYTES } from '../../../base/limits.ts'
 import { isUuid } from '../../../base/random.ts'
 import type { JobKind } from '../../../control/reports.ts'
 import { usedExtents } from './allocation.ts'
+import { mapSlotsOf } from './map-slots.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -268,8 +269,9 @@ function checkVolume(model: VinumModel, volume: VolumeRecord): void {
   if (volume.readPolicy === 'prefer' && preferred === undefined) {
     throw fault(object, 'preferredPlexUuid', 'the read policy is prefer, and no plex is named')
   }
+  const slots = new Set(mapSlotsOf(volume))
   const twin = model.volumes.find(
-    (one) => one.uuid !== volume.uuid && one.mapSlot === volume.mapSlot,
+    (one) => one.uuid !== volume.uuid && mapSlotsOf(one).some((slot) => slots.has(slot)),
   )
   if (twin) throw fault(object, 'mapSlot', `${volume.mapSlot} is that of volume ${twin.name}, too`)
 }

@@ -5,6 +5,9 @@
  * UUID; names are labels, unique over all types of a set. spec/vinum.md, 1 and 9.
  */
 import type { JobKind } from '../../../control/reports.ts'
+import { having } from './lists.ts'
+
+export { byUuid, replaceRecord } from './lists.ts'
 
 export const DRIVE_STATES = ['down', 'up'] as const
 export const SUBDISK_STATES = ['down', 'stale', 'initializing', 'reviving', 'up'] as const
@@ -115,8 +118,10 @@ export interface VolumeRecord {
   readonly readPolicy: ReadPolicy
   /** For `prefer`. */
   readonly preferredPlexUuid: string | undefined
-  /** Its pair of 4 KiB blocks in the map area of each of its drives (dirty-regions.ts); unique in the set. */
+  /** Its pair of 4 KiB blocks in the map area of each of its drives (map-slots.ts); unique in the set. */
   readonly mapSlot: number
+  /** Pairs for the further blocks of a large volume. */
+  readonly moreMapSlots: readonly number[] | undefined
 }
 
 export interface JobRecord {
@@ -169,21 +174,13 @@ export function votersOf(model: VinumModel): readonly string[] {
 
 /** Subdisks of a plex in order: concat by address, striped and raid5 by column. */
 export function subdisksOf(model: VinumModel, plexUuid: string): readonly SubdiskRecord[] {
-  return model.subdisks
-    .filter((one) => one.plexUuid === plexUuid)
-    .sort((a, b) => a.plexOffsetBytes - b.plexOffsetBytes)
+  const subdisks = having(model.subdisks, 'plexUuid', plexUuid)
+  return [...subdisks].sort((a, b) => a.plexOffsetBytes - b.plexOffsetBytes)
 }
 
 /** Plexes of a volume in the order of the configuration: p0 first. */
 export function plexesOf(model: VinumModel, volumeUuid: string): readonly PlexRecord[] {
-  return model.plexes.filter((one) => one.volumeUuid === volumeUuid)
-}
-
-export function byUuid<T extends { readonly uuid: string }>(
-  records: readonly T[],
-  uuid: string | undefined,
-): T | undefined {
-  return records.find((one) => one.uuid === uuid)
+  return having(model.plexes, 'volumeUuid', volumeUuid)
 }
 
 /** Columns that count for the size: without those that a growth is still adding. */
@@ -203,12 +200,4 @@ export function holdsData(
   column: number,
 ): boolean {
   return cursorBytes > 0 || backup !== undefined || column < columnsBefore
-}
-
-/** Replaces the record with the same UUID. */
-export function replaceRecord<T extends { readonly uuid: string }>(
-  records: readonly T[],
-  record: T,
-): readonly T[] {
-  return records.map((one) => (one.uuid === record.uuid ? record : one))
 }

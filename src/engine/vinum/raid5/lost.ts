@@ -6,7 +6,7 @@
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import { LOST_RANGES } from '../../../base/limits.ts'
-import { RegionValidity } from '../io/validity.ts'
+import { RangeSet } from '../io/validity.ts'
 import type { LostRange, PlexRecord } from '../model/model.ts'
 import { dataIndex, type Raid5Layout } from './layout.ts'
 
@@ -43,7 +43,7 @@ export function dataOf(
     if (dataIndex(layout, row, column) < 0) continue
     units.push({ offset: row * stripeBytes, length: stripeBytes })
   }
-  return new RegionValidity(units).missing
+  return new RangeSet(units).ranges
 }
 
 /** With these ranges of a column lost. What is lost already stays as it is; the same object when that is all. */
@@ -53,12 +53,12 @@ export function withLost(
   added: readonly ByteRange[],
   keptBy: string | undefined,
 ): Lost {
-  const fresh = new RegionValidity(added)
+  const fresh = new RangeSet(added)
   for (const one of lost ?? []) {
-    if (one.column === column) fresh.markValid(one.offsetBytes, one.lengthBytes)
+    if (one.column === column) fresh.remove(one.offsetBytes, one.lengthBytes)
   }
-  if (fresh.missing.length === 0) return lost
-  const more = fresh.missing.map(({ offset, length }) => ({
+  if (fresh.ranges.length === 0) return lost
+  const more = fresh.ranges.map(({ offset, length }) => ({
     column,
     offsetBytes: offset,
     lengthBytes: length,
@@ -71,11 +71,11 @@ export function withLost(
 export function withoutLost(lost: Lost, known: readonly ColumnRange[]): Lost {
   if (!lost || !known.some((one) => touchesLost(lost, one))) return lost
   const next = lost.flatMap((one) => {
-    const left = new RegionValidity([{ offset: one.offsetBytes, length: one.lengthBytes }])
+    const left = new RangeSet([{ offset: one.offsetBytes, length: one.lengthBytes }])
     for (const { column, offset, length } of known) {
-      if (column === one.column) left.markValid(offset, length)
+      if (column === one.column) left.remove(offset, length)
     }
-    return left.missing.map(({ offset, length }) => ({
+    return left.ranges.map(({ offset, length }) => ({
       ...one,
       offsetBytes: offset,
       lengthBytes: length,

@@ -8,8 +8,8 @@ import { assert, defined } from '../../../base/assert.ts'
 import { type ErrorKind, PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { RAID5_COLUMNS } from '../../../base/limits.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
-import { RegionValidity } from '../io/validity.ts'
-import { holdsData, type PlexRecord, sizeOfPlex } from '../model/model.ts'
+import { RangeSet } from '../io/validity.ts'
+import { type PlexRecord, sizeOfPlex } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { createLayout, locate, parityColumn, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import { RowLocks } from './locks.ts'
@@ -36,10 +36,10 @@ export class Raid5Plex implements Plex {
   readonly locks = new RowLocks()
   readonly scratch: Scratch
   /**
-   * Where parity may be wrong since a crash or a failed write, in plex space: everything that is missing. Settled row by
-   * row, by the resync or by the first write to a row.
+   * Where parity may be wrong since a crash or a failed write, in plex space. Settled row by row, by the resync or by the
+   * first write to a row.
    */
-  doubt = new RegionValidity([])
+  doubt = new RangeSet()
   #record: PlexRecord
   #sizeBytes: number
   #parityValidBytes: number
@@ -174,9 +174,9 @@ export class Raid5Plex implements Plex {
       parity: parityColumn(layout, row),
       parityState: !this.spanComputed(layout, row, 1)
         ? 'unknown'
-        : this.doubt.covers(rowStart(layout, row), layout.rowDataBytes)
-          ? 'right'
-          : 'doubt',
+        : this.doubt.touches(rowStart(layout, row), layout.rowDataBytes)
+          ? 'doubt'
+          : 'right',
       unreadable,
       failed,
       unwritable,
@@ -185,12 +185,12 @@ export class Raid5Plex implements Plex {
 
   /** A write of these rows has failed: nobody knows what it has reached. */
   tear(layout: Raid5Layout, row: number, rows: number): void {
-    this.doubt.markMissing(rowStart(layout, row), rows * layout.rowDataBytes)
+    this.doubt.add(rowStart(layout, row), rows * layout.rowDataBytes)
   }
 
   /** The parity of these rows is right. */
   settled(layout: Raid5Layout, row: number, rows: number): void {
-    this.doubt.markValid(rowStart(layout, row), rows * layout.rowDataBytes)
+    this.doubt.remove(rowStart(layout, row), rows * layout.rowDataBytes)
   }
 
   /**
@@ -219,20 +219,15 @@ export class Raid5Plex implements Plex {
   // More than one column away: the plex serves nothing.
 
   readable(offset: number, length: number): boolean {
-    return offset + length <= this.sizeBytes && this.#awayCount() <= 1
+    if (offset + length > this.sizeBytes) return false
+    let away = 0
+    const { columns } = this.layoutAt(offset)
+    for (let column = 0; column < columns; column++) if (!this.column(column).writable) away++
+    return away <= 1
   }
 
   storable(offset: number, length: number): 'full' | 'partial' | 'none' {
     return this.readable(offset, length) ? 'full' : 'none'
-  }
-
-  #awayCount(): number {
-    const { growth } = this.#record
-    let count = 0
-    for (let column = 0; column < this.subdisks.length; column++) {
-      if (!this.column(column).writable && (!growth || holdsData(growth, column))) count++
-    }
-    return count
   }
 
   // What is lost.

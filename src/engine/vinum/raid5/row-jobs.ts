@@ -10,7 +10,7 @@
 import type { ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { LOST_RANGES, RAID5_REPAIR_BYTES } from '../../../base/limits.ts'
-import { type GrowingValidity, RegionValidity } from '../io/validity.ts'
+import { type GrowingValidity, RangeSet } from '../io/validity.ts'
 import { flushDrives, slice as part, settled } from '../jobs/setup.ts'
 import type { Subdisk } from '../runtime.ts'
 import { parityColumn, type Raid5Layout, rowStart } from './layout.ts'
@@ -87,20 +87,20 @@ async function rebuildColumn(
   const kept = (plex.record.lost ?? []).filter(
     (one) => one.column === column && one.keptBy === uuid,
   )
-  const computed = new RegionValidity([all])
-  for (const one of kept) computed.markValid(one.offsetBytes, one.lengthBytes)
-  for (const range of computed.missing) {
+  const computed = new RangeSet([all])
+  for (const one of kept) computed.remove(one.offsetBytes, one.lengthBytes)
+  for (const range of computed.ranges) {
     await compute(plex, span, range, { target: () => column, onLost })
   }
-  const own = new RegionValidity([all])
-  for (const range of computed.missing) own.markValid(range.offset, range.length)
-  if (own.missing.length === 0) return
-  for (const range of own.missing) {
+  const own = new RangeSet([all])
+  for (const range of computed.ranges) own.remove(range.offset, range.length)
+  if (own.ranges.length === 0) return
+  for (const range of own.ranges) {
     await compute(plex, span, range, { ...parityOf(span.layout), own: column })
   }
   // Else a power cut could leave parity from which the column is computed as it is not.
   await flushDrives(plex.subdisks)
-  const known = own.missing.map((one) => ({ column, ...one }))
+  const known = own.ranges.map((one) => ({ column, ...one }))
   await plex.host.changeLost(plex, (lost) => withoutLost(lost, known))
 }
 

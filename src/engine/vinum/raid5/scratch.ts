@@ -49,6 +49,8 @@ export class Scratch {
       bytes: bytes.subarray(0, length),
       address,
       release: () => {
+        // A disk that does not answer may still use it: that disk may have it, and the next one gets another.
+        if (this.#pool.isKept({ bytes, address })) this.#reserve = undefined
         this.#lent = false
         this.#serve()
       },

@@ -4,31 +4,37 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { Anchor } from '../../geom/anchor.ts'
+import type { Choice } from '../../geom/anchor-quorum.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
 import type { Provider } from '../../geom/provider.ts'
 import { returnDrives } from '../model/membership.ts'
-import { type Member, readMember, relinquish, type SetDrive } from './drive.ts'
+import { type Member, readMember, relinquish, type SetDrive, settleLabel } from './drive.ts'
 import { startNeededJobs } from './jobs.ts'
+import { adviceOn, isEmpty } from './members.ts'
+import { fitDrives } from './sizes.ts'
 import type { VinumSet } from './vinum-set.ts'
 
-/** Takes a device with a label of the set and reads what it says; undefined: it is a copy of a drive that is here. */
+const READ_ONLY_ACTION =
+  'Make it writable: readOnly in the configuration, a switch on the disk, or blockdev --setrw'
+
+/**
+ * Takes a device with a label of the set and reads what it says; undefined: it cannot be used, and its label says why
+ * (topology.labelProblem).
+ */
 export async function openMember(
   set: VinumSet,
   provider: Provider,
   anchor: Anchor,
 ): Promise<Member | undefined> {
   const { topology } = set
-  const uuid = anchor.deviceUuid
-  const drive = set.drives.get(uuid)
-  if (set.members.has(uuid) || drive?.present) {
-    topology.events.emit(
-      'critical',
-      'duplicate-drive',
-      provider.name,
-      `${provider.name} carries the label of a drive that is present already: it is a copy, and is left alone`,
-    )
+  const drive = set.drives.get(anchor.deviceUuid)
+  const name = drive?.record.name ?? anchor.deviceUuid
+  if (provider.features.readOnly) {
+    const text = `carries the label of drive ${name}, and is read-only`
+    topology.labelProblem(provider, anchor, { text, action: READ_ONLY_ACTION })
     return undefined
   }
+  if (await set.copies.sort(provider, anchor, name)) return undefined
   const holder = `vinum drive ${drive?.record.name ?? provider.name}`
   const access = { read: 1, write: 1, exclusive: 1 }
   const consumer = topology.attach(provider, set, holder, access)
@@ -40,6 +46,23 @@ export async function openMember(
     )
   }
   return member
+}
+
+/** Says why a set is not served, unless that is what was `said` last. Returns what was. */
+export function tellIncomplete(
+  set: VinumSet,
+  choice: Choice,
+  said: string | undefined,
+): string | undefined {
+  const { name, members, topology } = set
+  const why = set.describeIncomplete()
+  // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
+  // labels or uses the devices otherwise is welcome.
+  if (isEmpty(choice, members)) for (const one of members.values()) relinquish(one)
+  if (choice.kind === 'none' || said === why) return said
+  const text = `${name} is not served: ${why}. ${adviceOn(choice)}: plexus vinum assemble --force`
+  topology.events.emit('critical', 'set-incomplete', name, text)
+  return why
 }
 
 /** Says that a commit has taken a drive out of service, because it could not be written. */
@@ -70,6 +93,7 @@ export async function returnMember(set: VinumSet, member: Member): Promise<void>
     )
     return
   }
+  await settleLabel(set.log, member)
   drive.take(member.consumer, member.label)
   set.arrivals++
   const devices = new Map([[member.uuid, name]])
@@ -88,6 +112,7 @@ export async function returnMember(set: VinumSet, member: Member): Promise<void>
   }
   await set.objects.reshape()
   set.objects.startJobs(set.model)
+  await fitDrives(set)
 }
 
 /** A drive is gone: out of service at once in memory, then durably. */
@@ -99,6 +124,7 @@ export async function loseDevice(
   const consumer = drive.drop()
   if (consumer) set.closeSoon(consumer)
   set.refresh()
+  if (consumer?.features.volatileWriteCache) set.objects.loseCache(drive)
   const { name } = drive.record
   const text = `drive ${name} is gone: ${reason.message}`
   drive.goneSince = set.topology.events.emit('critical', 'drive-down', name, text).time

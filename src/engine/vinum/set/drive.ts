@@ -4,6 +4,7 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
+import type { Logger } from '../../../base/log.ts'
 import { writeZeroes } from '../../../hal/io.ts'
 import { AnchoredDevice, type CommittedSlot } from '../../geom/anchored-device.ts'
 import type { Consumer } from '../../geom/consumer.ts'
@@ -130,6 +131,19 @@ function decodeOlder(payload: Buffer): VinumModel | undefined {
   } catch (error) {
     if (error instanceof PlexusError) return undefined
     throw error
+  }
+}
+
+/** Before the first commit to a member: both ends of its label say the same. Where that fails, the anchor counts. */
+export async function settleLabel(log: Logger, { label }: Member): Promise<void> {
+  try {
+    await label.settle()
+  } catch (error) {
+    if (!(error instanceof PlexusError)) throw error
+    log.warn(
+      { err: error },
+      `${label.device.path}: the front copy of its label could not be written`,
+    )
   }
 }
 

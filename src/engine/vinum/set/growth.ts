@@ -4,7 +4,7 @@
 import { PlexusError } from '../../../base/errors.ts'
 import { GROWTH_TURN_MS } from '../../../base/limits.ts'
 import type { Job } from '../../geom/job.ts'
-import type { IntentMap } from '../io/dirty-regions.ts'
+import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { GrowOptions, Window } from '../jobs/grow.ts'
 import type { BackupArea } from '../jobs/grow-backup.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'
@@ -88,7 +88,7 @@ export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
 
 /** A window is a write as far as the map goes, which ends with the content of the volume. */
 async function announce(
-  map: IntentMap | undefined,
+  map: WriteIntentBitmap | undefined,
   plex: Plex,
   { offsetBytes, lengthBytes }: Window,
 ): Promise<(whole: boolean) => void> {
@@ -102,8 +102,8 @@ async function announce(
   return (whole) => {
     if (whole) map.leave(offsetBytes, bytes)
     else {
-      if (plex instanceof Raid5Plex) plex.doubt.markMissing(offsetBytes, lengthBytes)
-      map.keep(offsetBytes, bytes)
+      if (plex instanceof Raid5Plex) plex.doubt.add(offsetBytes, lengthBytes)
+      map.leaveUnsynced(offsetBytes, bytes)
     }
   }
 }

@@ -12,6 +12,7 @@ import { finishWindow } from '../jobs/grow.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
 import type { JobCommits, JobSetup } from '../jobs/setup.ts'
 import { FINISH, type JobTarget, PLANS, PROGRESS, resyncOf, withoutMove } from '../jobs/table.ts'
+import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
   type JobRecord,
@@ -24,7 +25,7 @@ import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import { GrowthTurns, growthCommits } from './growth.ts'
 import type { VinumSet } from './vinum-set.ts'
-import { isRedundant, type RunningVolume } from './volume.ts'
+import type { RunningVolume } from './volume.ts'
 
 /**
  * Adds the jobs that bring every volume up to date. What a subdisk missed is in the volume's intent map: whoever
@@ -58,7 +59,7 @@ export class SetJobs {
       const job = this.#running.get(record.id)
       const target = job && this.#target(record)
       if (!job) this.#startRecord(record)
-      else if (target) job.setNames(target.name, target.volume?.record.name)
+      else if (target) job.setNames(target.name, target.volume?.name)
     }
     for (const volume of this.#set.objects.volumes.values()) this.#startResync(volume)
   }
@@ -74,7 +75,7 @@ export class SetJobs {
       const after = plexesOf(next, record.uuid)
       // Where copies may differ the first one is the truth: another one must not take its place unseen.
       const truthLeaves = after.length > 0 && after[0]?.uuid !== plexes[0]?.record.uuid
-      if (truthLeaves && map && map.held.length > 0) throw inDoubt(record.name)
+      if (truthLeaves && map && !map.isSynced) throw inDoubt(record.name)
       const isSame =
         after.length === plexes.length &&
         after.every(({ uuid }, index) => isSamePlex(next, uuid, plexes[index]))
@@ -125,7 +126,7 @@ export class SetJobs {
     const { objects, model } = this.#set
     const volume = objects.volumes.get(record.targetUuid)
     if (volume) {
-      return { name: volume.record.name, volume, totalBytes: volume.record.sizeBytes }
+      return { name: volume.name, volume, totalBytes: volume.record.sizeBytes }
     }
     const plex = objects.plexes.get(record.targetUuid)
     const subdisk = objects.subdisks.get(record.targetUuid)
@@ -142,7 +143,7 @@ export class SetJobs {
     return {
       record,
       object: target.name,
-      volume: target.volume?.record.name,
+      volume: target.volume?.name,
       totalBytes: target.totalBytes,
       commits: this.#commits(record),
     }
@@ -244,7 +245,7 @@ export class SetJobs {
   /** What of a volume is in doubt: see {@link DoubtReport}. */
   doubtOf(volumeUuid: string): DoubtReport | undefined {
     const volume = this.#set.objects.volumes.get(volumeUuid)
-    const bytes = volume?.map?.held.reduce((sum, { length }) => sum + length, 0) ?? 0
+    const bytes = volume?.map?.unsyncedBytes ?? 0
     if (!volume || bytes === 0) return undefined
     const dueMs = this.#resyncs.get(volume)
     const leftMs = dueMs === undefined ? undefined : Math.max(0, dueMs - this.#set.clock.nowMs())
@@ -257,7 +258,7 @@ export class SetJobs {
     this.#resyncs.set(volume, this.#set.clock.nowMs() + RESYNC_RETRY_MS)
     this.#set.clock.after(RESYNC_RETRY_MS, () => {
       this.#resyncs.delete(volume)
-      this.#set.soon(`the resync of ${volume.record.name}`, async () => {
+      this.#set.soon(`the resync of ${volume.name}`, async () => {
         if (this.#set.objects.volumes.get(volume.record.uuid) === volume) this.#startResync(volume)
       })
     })
@@ -267,7 +268,7 @@ export class SetJobs {
   #startResync(volume: RunningVolume): void {
     const { map, record } = volume
     const id = resyncId(record)
-    if (!map || map.held.length === 0 || this.#running.has(id)) return
+    if (!map || map.isSynced || this.#running.has(id)) return
     // A column of raid5 that comes back as it is: only with it the parity can be made right.
     if (volume.plexes.some(awaitsColumn)) return
     const setup: JobSetup = {
@@ -281,8 +282,8 @@ export class SetJobs {
         limitBytesPerSecond: undefined,
         mismatches: 0,
       },
-      object: record.name,
-      volume: record.name,
+      object: volume.name,
+      volume: volume.name,
       totalBytes: map.sizeBytes,
       // The map is its record.
       commits: {

@@ -5,9 +5,9 @@
  */
 import { type ByteRange, formatSize } from '../../../base/bytes.ts'
 import type { EventLog } from '../../geom/events.ts'
+import { RangeSet } from '../io/validity.ts'
 import {
   byUuid,
-  holdsData,
   type PlexRecord,
   replaceRecord,
   type SubdiskState,
@@ -50,20 +50,20 @@ export class LostRanges {
   remember(model: VinumModel, volumeUuid: string, ranges: readonly ByteRange[]): void {
     for (const plex of model.plexes) {
       if (plex.volumeUuid !== volumeUuid || plex.organization !== 'raid5') continue
+      const columns = subdisksOf(model, plex.uuid)
+      const isComplete = (count: number): boolean =>
+        columns.slice(0, count).every(({ state }) => COMPLETE.includes(state))
       const { growth } = plex
-      const holding = subdisksOf(model, plex.uuid).filter(
-        (_, column) => !growth || holdsData(growth, column),
-      )
-      if (holding.every(({ state }) => COMPLETE.includes(state))) {
-        this.#remembered.set(plex.uuid, ranges)
-      }
+      const doubt = new RangeSet(isComplete(growth?.columnsBefore ?? columns.length) ? ranges : [])
+      if (growth && !isComplete(columns.length)) doubt.remove(0, growth.cursorBytes)
+      this.#remembered.set(plex.uuid, doubt.ranges)
     }
   }
 
   /** What is in doubt of a plex, in plex space. */
   doubtOf(plexUuid: string): readonly ByteRange[] {
     const plex = this.#set.objects.plexes.get(plexUuid)
-    if (plex instanceof Raid5Plex) return plex.doubt.missing
+    if (plex instanceof Raid5Plex) return [...plex.doubt.ranges]
     return this.#remembered.get(plexUuid) ?? []
   }
 
@@ -74,14 +74,24 @@ export class LostRanges {
       const doubt = plex.organization === 'raid5' ? this.doubtOf(plex.uuid) : []
       if (doubt.length === 0) continue
       let { lost } = plex
-      let leaves = false
+      /** The doubt is over below it. */
+      let overBytes = 0
       for (const [column, { uuid, state }] of subdisksOf(after, plex.uuid).entries()) {
         const was = byUuid(before.subdisks, uuid)?.state
         if (!COMPLETE.includes(was) || (state !== 'stale' && state !== 'reviving')) continue
-        leaves = true
+        const { growth } = plex
+        // In the old layout of a growth the new columns have no part.
+        const isNew = growth && column >= growth.columnsBefore
+        overBytes = Math.max(overBytes, isNew ? growth.cursorBytes : Number.POSITIVE_INFINITY)
         lost = withLost(lost, column, columnsDoubt(after, plex, column, doubt), uuid)
       }
-      if (leaves) this.#taken.set(plex.uuid, doubt)
+      if (overBytes > 0) {
+        const over = doubt.map(({ offset, length }) => ({
+          offset,
+          length: Math.max(0, Math.min(length, overBytes - offset)),
+        }))
+        this.#taken.set(plex.uuid, over)
+      }
       if (lost !== plex.lost) {
         next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, lost }) }
       }
@@ -94,9 +104,11 @@ export class LostRanges {
     for (const [uuid, ranges] of this.#taken) {
       const plex = this.#set.objects.plexes.get(uuid)
       if (plex instanceof Raid5Plex) {
-        for (const { offset, length } of ranges) plex.doubt.markValid(offset, length)
+        for (const { offset, length } of ranges) plex.doubt.remove(offset, length)
       }
-      this.#remembered.delete(uuid)
+      const left = new RangeSet(this.#remembered.get(uuid))
+      for (const { offset, length } of ranges) left.remove(offset, length)
+      this.#remembered.set(uuid, left.ranges)
     }
     this.#taken.clear()
     for (const plex of model.plexes) {
@@ -132,7 +144,7 @@ export class LostRanges {
     const { name } = volume?.record ?? plex.record
     topology.events.emit('critical', 'data-unreadable', name, `volume ${name}: ${why}`)
     if (!volume?.map) return
-    await volume.map.hold(offset, Math.min(length, volume.map.sizeBytes - offset))
+    await volume.map.markUnsynced(offset, Math.min(length, volume.map.sizeBytes - offset))
     objects.jobs.resyncLater(volume)
   }
 

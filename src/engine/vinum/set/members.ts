@@ -115,7 +115,7 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
   if (choice.kind === 'complete') return 'its drives are being looked at'
   const model = modelOf(members, choice)
   if (model.drives.length === 0) {
-    return 'its configuration was removed, and its drives still carry labels; plexus device clear-label frees them'
+    return 'its configuration was removed, and its drives still carry labels; plexus device clear-label DEVICE frees each'
   }
   if (choice.missing.length === 0) {
     return (

@@ -7,17 +7,28 @@ import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Provider } from '../../geom/provider.ts'
+import type { RememberedIntent } from '../io/dirty-regions.ts'
 import { LinearPlex } from '../io/plex-linear.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
-import { RegionValidity } from '../io/validity.ts'
-import { byUuid, type PlexRecord, plexesOf, subdisksOf, type VinumModel } from '../model/model.ts'
+import { RangeSet } from '../io/validity.ts'
+import { isRedundant } from '../model/map-slots.ts'
+import {
+  byUuid,
+  type PlexRecord,
+  plexesOf,
+  subdisksOf,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
+import { bareName, nameTaken } from '../naming.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import type { SetDrive } from './drive.ts'
+import { readIntent } from './intent-store.ts'
 import { SetJobs } from './jobs.ts'
 import type { VinumSet } from './vinum-set.ts'
-import { isRedundant, type RememberedIntent, RunningVolume, readIntent } from './volume.ts'
+import { RunningVolume } from './volume.ts'
 
 export class SetObjects {
   readonly subdisks = new Map<string, PlacedSubdisk>()
@@ -136,7 +147,8 @@ export class SetObjects {
 
   /**
    * A drive that fails a flush may have lost what any subdisk on it had acknowledged, of whatever volume: those with
-   * another copy leave at once, before an old content of theirs is read. For the others whoever flushes has the error.
+   * another copy leave at once, before an old content of theirs is read. For the others the next flush of their volume
+   * has the error, whoever has asked for this one.
    */
   #flushFailed(drive: SetDrive, error: PlexusError): void {
     // The loss of a drive is told of by its device.
@@ -147,11 +159,29 @@ export class SetObjects {
       if (subdisk.drive !== drive || plexUuid === undefined || !subdisk.writable) continue
       const together = [...leaving.map(({ record }) => record.uuid), uuid]
       if (lastCopyLost(this.present, together) === undefined) leaving.push(subdisk)
+      else this.#volumeOf(subdisk)?.io.loseCache()
     }
     if (leaving.length === 0) return
     this.#set.demote(leaving, error).catch((failure: unknown) => {
       this.#set.log.error({ err: failure, drive: drive.record.name }, 'a demotion failed')
     })
+  }
+
+  /**
+   * A drive is gone, with its cache. Where that took the last copy, acknowledged writes may be lost; and when it is
+   * back, what was not flushed may be in one copy or column and not in another.
+   */
+  loseCache(drive: SetDrive): void {
+    for (const subdisk of this.subdisks.values()) {
+      if (subdisk.drive !== drive || subdisk.record.state !== 'down') continue
+      const volume = this.#volumeOf(subdisk)
+      if (volume?.io.loseCache()) volume.map?.markAllUnsynced()
+    }
+  }
+
+  #volumeOf({ record: { plexUuid } }: PlacedSubdisk): RunningVolume | undefined {
+    const volumeUuid = byUuid(this.present.plexes, plexUuid)?.volumeUuid
+    return volumeUuid === undefined ? undefined : this.volumes.get(volumeUuid)
   }
 
   #shapePlex(model: VinumModel, record: PlexRecord): void {
@@ -173,7 +203,7 @@ export class SetObjects {
       plex.doubt =
         before instanceof Raid5Plex
           ? before.doubt
-          : new RegionValidity(this.#set.lost.doubtOf(record.uuid))
+          : new RangeSet(this.#set.lost.doubtOf(record.uuid))
     }
     this.plexes.set(record.uuid, plex)
     this.#shapes.set(record.uuid, shape)
@@ -188,12 +218,11 @@ export class SetObjects {
     const isNew = !volume
     if (!volume) {
       if (plexes.some((plex) => this.#torn.has(plex.record.uuid))) return
-      if (this.#isNameTaken(record.name)) return
-      volume = new RunningVolume(this.#set, record, plexes)
+      volume = new RunningVolume(this.#set, record, plexes, this.#nameFor(record))
       this.volumes.set(uuid, volume)
       this.#byProvider.set(volume.provider, volume)
-    } else if (volume.provider.name !== record.name) {
-      this.#set.topology.renameProvider(volume.provider, record.name)
+    } else if (bareName(volume.provider.name) !== record.name) {
+      this.#set.topology.renameProvider(volume.provider, this.#nameFor(record))
     }
     const redundant = isRedundant(model, uuid)
     if (!isNew && volume.isShaped(record, plexes, redundant)) return
@@ -201,17 +230,14 @@ export class SetObjects {
     this.#remembered.delete(uuid)
   }
 
-  /** A device of the configuration may have been given the name of a volume that is on the disks. */
-  #isNameTaken(name: string): boolean {
-    const { topology } = this.#set
-    if (!topology.providers.has(name)) return false
-    topology.events.emit(
-      'critical',
-      'name-taken',
-      name,
-      `volume ${name} is not served: ${name} is something else's name; rename the device, then restart`,
-    )
-    return true
+  #nameFor(record: VolumeRecord): string {
+    const name = this.#set.options.nameFor(this.#set, record)
+    if (name !== record.name) {
+      const { status, action } = nameTaken(name)
+      const text = `volume ${name}: ${status} ${action}`
+      this.#set.topology.events.emit('warning', 'name-taken', name, text)
+    }
+    return name
   }
 
   async #endVolume(uuid: string, volume: RunningVolume): Promise<void> {

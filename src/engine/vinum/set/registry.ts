@@ -6,7 +6,7 @@
  * A drive with both a label and a valid header of FreeBSD's comes from a conversion that was cut off. It is FreeBSD's
  * unless another drive of its native set carries the removed header: the rule at the head of freebsd/convert.ts.
  */
-import { PlexusError } from '../../../base/errors.ts'
+import { PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
 import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../geom/anchor.ts'
@@ -14,7 +14,13 @@ import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
 import { FreebsdSet } from '../freebsd/set.ts'
+import type { VolumeRecord } from '../model/model.ts'
+import { holderOf, type KeptConfiguration, type SetMemory } from './memory.ts'
 import { type SetOptions, VinumSet } from './vinum-set.ts'
+
+export interface RegistryOptions extends Pick<SetOptions, 'intentRegionBytes'> {
+  readonly memory: SetMemory | undefined
+}
 
 export class SetRegistry {
   readonly #options: SetOptions
@@ -32,9 +38,16 @@ export class SetRegistry {
   /** Sets that verbs have made. */
   readonly #made = new Set<string>()
 
-  /** `intentRegionBytes`: see {@link SetOptions}. */
-  constructor(intentRegionBytes: number | undefined) {
-    this.#options = { intentRegionBytes, onFailed: (failed) => this.#failed(failed) }
+  readonly #memory: SetMemory | undefined
+
+  constructor({ intentRegionBytes, memory }: RegistryOptions) {
+    this.#memory = memory
+    this.#options = {
+      intentRegionBytes,
+      owed: new Map(),
+      onFailed: (failed) => this.#failed(failed),
+      nameFor: (set, volume) => this.#nameFor(set, volume),
+    }
   }
 
   get native(): readonly VinumSet[] {
@@ -46,10 +59,66 @@ export class SetRegistry {
     return this.#imported
   }
 
-  /** The set that verbs work on: the one with most drives. */
-  get home(): VinumSet | undefined {
+  /**
+   * The sets that verbs work on, in the order in which a bare name is looked for: as this machine came to know them. The
+   * first one is the default set, to which new drives go.
+   */
+  get assembled(): readonly VinumSet[] {
+    const known = this.known.map(({ model }) => model.setUuid)
     const sets = this.native.filter((set) => set.assembled && !set.failure)
-    return sets.sort((a, b) => b.model.drives.length - a.model.drives.length)[0]
+    const rank = ({ uuid }: VinumSet): number => known.indexOf(uuid) + 1 || Number.MAX_VALUE
+    return sets.sort((a, b) => rank(a) - rank(b))
+  }
+
+  /** The sets that are served, in that order. */
+  get served(): readonly (VinumSet | FreebsdSet)[] {
+    return [...this.assembled, ...(this.#imported?.assembled ? [this.#imported] : [])]
+  }
+
+  /** Configurations that are remembered, in that order, too. */
+  get known(): readonly KeptConfiguration[] {
+    return this.#memory?.known ?? []
+  }
+
+  /** `vinum stop` was the last word. */
+  get resting(): boolean {
+    return this.#resting
+  }
+
+  exportedAs(name: string): string | undefined {
+    return this.#memory?.exportedAs(name)
+  }
+
+  /** Nothing yet of what is kept; undefined where nothing is. */
+  get keeps(): readonly KeptConfiguration[] | undefined {
+    return this.#memory && []
+  }
+
+  /** All that is kept of a set, the newest first; undefined where nothing is remembered. */
+  async history({ uuid }: VinumSet): Promise<readonly KeptConfiguration[] | undefined> {
+    return this.#memory?.history(uuid)
+  }
+
+  /** Keeps the configuration of a set beside its drives. Returns a warning where that fails: they have it. */
+  async remember(set: VinumSet): Promise<readonly string[]> {
+    try {
+      if (set.assembled) await this.#memory?.keep(set.model, describeDrives(set))
+      return []
+    } catch (error) {
+      const { message } = toPlexusError(error, 'keep', set.name)
+      set.log.warn({ err: error }, 'a configuration could not be kept')
+      return [`the configuration could not be kept in the state folder: ${message}`]
+    }
+  }
+
+  #nameFor(set: VinumSet, { uuid, name }: VolumeRecord): string {
+    const holder = holderOf(this.#memory, name)
+    const isElsewhere = holder !== undefined && holder !== uuid && !this.isServed(holder)
+    return isElsewhere || set.topology.providers.has(name) ? `${set.name}/${name}` : name
+  }
+
+  isServed(volumeUuid: string): boolean {
+    return this.served.some((set) => set.offeredAs(volumeUuid) !== undefined)
   }
 
   /** A new set, for a verb that labels the first drives. */
@@ -81,7 +150,10 @@ export class SetRegistry {
       this.#undecided.set(provider, { anchor, drive })
       return true
     } else if (drive && !(await endConversion(provider, topology))) return false
-    return this.#setOf(setUuid, topology).join(provider, anchor)
+    const set = this.#setOf(setUuid, topology)
+    const isTaken = await set.join(provider, anchor)
+    await this.remember(set)
+    return isTaken
   }
 
   async #import(
@@ -175,7 +247,10 @@ export class SetRegistry {
       if (provider.error) continue
       await tolerate(topology, () => this.#import(provider, drive, anchor.setUuid, topology))
     }
-    for (const set of this.native) await tolerate(topology, () => set.tryAssemble())
+    for (const set of this.native) {
+      await tolerate(topology, () => set.tryAssemble())
+      await this.remember(set)
+    }
     await this.#imported?.assemble()
   }
 
@@ -204,6 +279,19 @@ export class SetRegistry {
     for (const provider of freeProviders(topology)) topology.tasteAgain(provider)
     await topology.tastePending()
   }
+}
+
+/** What each drive is, for people: by its UUID. */
+function describeDrives({ drives, topology }: VinumSet): Readonly<Record<string, string>> {
+  const texts = [...drives].flatMap(([uuid, { consumer }]) => {
+    if (!consumer) return []
+    const { name, identity } = consumer.provider
+    const { vendor, model, serial } = identity
+    const make = [vendor, model].filter(Boolean).join(' ')
+    const text = serial ? `${make} serial ${serial}`.trim() : (topology.device(name)?.path ?? name)
+    return [[uuid, text] as const]
+  })
+  return Object.fromEntries(texts)
 }
 
 /** One set, or one drive, that cannot be used is no reason not to serve the others. It has said so itself. */

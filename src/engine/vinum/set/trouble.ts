@@ -13,6 +13,8 @@ export function noteError(
   op: keyof TroubleCounts,
   error: PlexusError | undefined,
 ): void {
+  // Its memory was still with another disk: no trouble of this one.
+  if (error?.kind === 'aborted') return
   subdisk.errors[op]++
   subdisk.drive.errors[op]++
   const { name } = subdisk.record

@@ -15,40 +15,50 @@ import { PlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
 import type { Logger } from '../../../base/log.ts'
 import type { Anchor } from '../../geom/anchor.ts'
-import type { Choice } from '../../geom/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
 import { demoteSubdisks, loseDrives, returnDrives, withoutAbsent } from '../model/membership.ts'
-import { byUuid, type DriveRecord, emptyModel, type VinumModel, votersOf } from '../model/model.ts'
+import {
+  byUuid,
+  type DriveRecord,
+  emptyModel,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model/model.ts'
+import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Lost } from '../raid5/lost.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
-import { loseDevice, openMember, returnMember, tellFailed } from './arrivals.ts'
+import { loseDevice, openMember, returnMember, tellFailed, tellIncomplete } from './arrivals.ts'
 import { type Change, ConfigStore, type StoreStart } from './config-store.ts'
+import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
-import { type Member, reclaim, relinquish, SetDrive } from './drive.ts'
+import { type Member, reclaim, SetDrive, settleLabel } from './drive.ts'
 import { LostRanges } from './lost-ranges.ts'
 import {
   type Assembled,
-  adviceOn,
   chooseMember,
   currentMembers,
   describeChoice,
   hopeless,
-  isEmpty,
   modelOf,
   startAfter,
 } from './members.ts'
 import { SetObjects } from './objects.ts'
+import { fitDrives, sizeChanged } from './sizes.ts'
 import { noteError, noteRepair } from './trouble.ts'
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
+  /** The name under which a volume is offered: its own, or SET/NAME where that is somebody else's. */
+  readonly nameFor: (set: VinumSet, volume: VolumeRecord) => string
   /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
   readonly intentRegionBytes: number | undefined
+  /** Flushes that volumes of sets that have failed owe (VolumeIo.owed), by UUID: paid when they are assembled again. */
+  readonly owed: Map<string, PlexusError>
 }
 
 export class VinumSet implements Geom, VinumHost {
@@ -64,6 +74,8 @@ export class VinumSet implements Geom, VinumHost {
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
   readonly lost: LostRanges
+  /** Devices that carry the label of one drive together. */
+  readonly copies = new Copies(this)
   /** Why nothing can be committed any more. */
   #failure: PlexusError | undefined
   /** Before it is assembled: never. */
@@ -83,7 +95,7 @@ export class VinumSet implements Geom, VinumHost {
   }
 
   get name(): string {
-    return `vinum-${this.uuid.slice(0, 8)}`
+    return setName(this.uuid)
   }
 
   get pool() {
@@ -106,6 +118,7 @@ export class VinumSet implements Geom, VinumHost {
     return [
       ...[...this.#drives.values()].flatMap(({ consumer }) => consumer ?? []),
       ...[...this.members.values()].map(({ consumer }) => consumer),
+      ...this.copies.consumers,
     ]
   }
 
@@ -125,6 +138,10 @@ export class VinumSet implements Geom, VinumHost {
   /** What runs. Only of an assembled set. */
   get objects(): SetObjects {
     return defined(this.#objects, 'the objects of an assembled set')
+  }
+
+  offeredAs(volumeUuid: string): string | undefined {
+    return this.#objects?.volumes.get(volumeUuid)?.provider.name
   }
 
   /** As the configuration will be when what memory knows already is durable. */
@@ -157,16 +174,12 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Assembles as soon as the quorum allows it, and everything is there or is known not to come. */
   async tryAssemble(): Promise<void> {
-    if (this.#store) return
+    // A copy of a drive may still come.
+    if (this.#store || !this.topology.complete) return
     const choice = chooseMember(this.members)
     if (choice.kind === 'complete') {
-      const model = modelOf(this.members, choice)
-      const isMissing = votersOf(model).some((uuid) => !this.members.has(uuid))
-      // What a damaged copy has lost may have named others, who have it and are still to come.
-      const isDamaged = [...this.members.values()].some(({ slot }) => slot?.damaged)
-      if ((isMissing || isDamaged) && !this.topology.complete) return
-      await this.#assemble(model, choice)
-    } else if (this.topology.complete) this.#sayIncomplete(choice)
+      await this.#assemble(modelOf(this.members, choice), choice)
+    } else this.#said = tellIncomplete(this, choice, this.#said)
   }
 
   /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
@@ -183,28 +196,17 @@ export class VinumSet implements Geom, VinumHost {
     return describeChoice(chooseMember(this.members), this.members)
   }
 
-  #sayIncomplete(choice: Choice): void {
-    const why = this.describeIncomplete()
-    // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
-    // labels or uses the devices otherwise is welcome.
-    if (isEmpty(choice, this.members)) for (const one of this.members.values()) relinquish(one)
-    if (choice.kind === 'none' || this.#said === why) return
-    this.#said = why
-    this.topology.events.emit(
-      'critical',
-      'set-incomplete',
-      this.name,
-      `${this.name} is not served: ${why}. ${adviceOn(choice)}: plexus vinum assemble --force`,
-    )
-  }
-
   async #assemble(chosen: VinumModel, choice: Assembled): Promise<void> {
     const current = currentMembers(this.members, choice, chosen)
     const settled = choice.kind === 'complete' && choice.settled
     // By force: who is missing has no vote from here on, or nothing could ever be committed.
     const start = choice.kind === 'incomplete' ? withoutAbsent(chosen, current) : chosen
-    const here = [...this.members.values()].filter((member) => this.#takeBack(member))
+    // Somebody else may have one by now.
+    const here = [...this.members.values()].filter(
+      (member) => reclaim(member) || this.closeSoon(member.consumer),
+    )
     this.members.clear()
+    for (const member of here) await settleLabel(this.log, member)
     for (const record of chosen.drives) this.#drives.set(record.uuid, new SetDrive(record))
     const late: Member[] = []
     for (const member of here) {
@@ -231,6 +233,7 @@ export class VinumSet implements Geom, VinumHost {
     if (this.#failure) throw this.#failure
     this.lost.committed(this.model)
     this.objects.startJobs(this.model)
+    await fitDrives(this)
     this.#assembledMs = this.clock.nowMs()
     this.topology.events.emit(
       'info',
@@ -238,12 +241,6 @@ export class VinumSet implements Geom, VinumHost {
       this.name,
       `${this.name} is assembled: ${this.model.volumes.length} volumes on ${this.model.drives.length} drives`,
     )
-  }
-
-  #takeBack(member: Member): boolean {
-    const isOurs = reclaim(member)
-    if (!isOurs) this.closeSoon(member.consumer)
-    return isOurs
   }
 
   #openStore(model: VinumModel, start: StoreStart = { nextGeneration: 1 }): void {
@@ -269,11 +266,8 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: the provider below one of the drives serves no more. */
   async orphan(consumer: Consumer, reason: PlexusError): Promise<void> {
-    for (const [uuid, member] of this.members) {
-      if (member.consumer !== consumer) continue
-      this.members.delete(uuid)
-      this.closeSoon(consumer)
-    }
+    if (this.forget(consumer)) this.closeSoon(consumer)
+    await this.copies.leave(consumer)
     for (const drive of this.#drives.values()) {
       if (drive.consumer === consumer) await loseDevice(this, drive, reason)
     }
@@ -281,11 +275,27 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: somebody writes on a former drive, which is not opened here any more: to clear its label, or to use it. */
   spoil(consumer: Consumer): void {
-    for (const [uuid, member] of this.members) {
-      if (member.consumer !== consumer) continue
-      this.members.delete(uuid)
-      this.closeSoon(consumer)
-    }
+    if (this.forget(consumer)) this.closeSoon(consumer)
+    void this.copies.leave(consumer)
+  }
+
+  /** Geom: a member that waits for others, or a former drive, may be used otherwise. */
+  async release(consumer: Consumer, dryRun: boolean): Promise<boolean> {
+    const isMember = this.forget(consumer, dryRun)
+    if (isMember && !dryRun) await consumer.close()
+    return isMember
+  }
+
+  /** True: it is that of a member, which is none any more. */
+  forget(consumer: Consumer, dryRun = false): boolean {
+    const member = [...this.members.values()].find((one) => one.consumer === consumer)
+    if (member && !dryRun) this.members.delete(member.uuid)
+    return member !== undefined
+  }
+
+  /** Geom: the disk below one of the drives has grown or shrunk. */
+  resized(consumer: Consumer): void {
+    this.soon('a change of size', () => sizeChanged(this, consumer))
   }
 
   /** Waits for what is in flight on a device that is gone; nobody else has to. */
@@ -408,6 +418,11 @@ export class VinumSet implements Geom, VinumHost {
       `${this.name} is not served any more: ${error.message}`,
     )
     for (const provider of this.providers) provider.error ??= error
+    // Nobody knows what becomes of the drives' caches from here on.
+    for (const [uuid, { io }] of this.#objects?.volumes ?? []) {
+      io.loseCache()
+      if (io.owed) this.options.owed.set(uuid, io.owed)
+    }
     this.options.onFailed(this)
   }
 
@@ -424,16 +439,19 @@ export class VinumSet implements Geom, VinumHost {
   async stop(): Promise<void> {
     if (this.#objects && !this.#failure) await this.#objects.stop()
     await this.#store?.idle()
+    await this.#letGo()
+  }
+
+  async #letGo(): Promise<void> {
     for (const drive of this.#drives.values()) await drive.drop()?.close()
     for (const member of this.members.values()) await member.consumer.close()
+    await this.copies.close()
     this.members.clear()
   }
 
   /** An operator wants it to rest: as {@link stop}, with its jobs at a checkpoint and its volumes gone. */
   async halt(): Promise<void> {
-    const reason = witherError(this.name)
-    for (const provider of this.providers) await this.topology.orphan(provider, reason)
-    await this.#objects?.abandonJobs()
+    await this.#orphanVolumes(witherError(this.name))
     await this.stop()
     this.#objects = undefined
     this.#store = undefined
@@ -441,15 +459,16 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Geom: orphans the volumes and lets the devices go. */
   async wither(): Promise<void> {
-    const reason = this.#failure ?? witherError(this.name)
-    for (const provider of this.providers) await this.topology.orphan(provider, reason)
-    await this.#objects?.abandonJobs()
-    for (const drive of this.#drives.values()) await drive.drop()?.close()
-    for (const member of this.members.values()) await member.consumer.close()
-    this.members.clear()
+    await this.#orphanVolumes(this.#failure ?? witherError(this.name))
+    await this.#letGo()
     this.#drives.clear()
     this.#objects = undefined
     this.#store = undefined
+  }
+
+  async #orphanVolumes(reason: PlexusError): Promise<void> {
+    for (const provider of this.providers) await this.topology.orphan(provider, reason)
+    await this.#objects?.abandonJobs()
   }
 }
 

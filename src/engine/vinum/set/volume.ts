@@ -1,52 +1,32 @@
 /**
  * A volume of a native set in operation: its provider, its I/O path (volume-io.ts) and, where it has redundancy,
- * its intent map with the blocks on its drives. Made and reshaped by set/objects.ts.
+ * its intent map (intent-store.ts). Made and reshaped by set/objects.ts.
  */
-import { defined } from '../../../base/assert.ts'
-import { PlexusError, toPlexusError } from '../../../base/errors.ts'
+import { PlexusError } from '../../../base/errors.ts'
 import type { DeviceFeatures, Geometry } from '../../../hal/block-device.ts'
-import { flush } from '../../../hal/io.ts'
 import type { Provider } from '../../geom/provider.ts'
-import { IntentMap } from '../io/dirty-regions.ts'
-import { decodeIntent, IntentBits, type IntentCopy, mergeIntent } from '../io/intent-bits.ts'
+import { type RememberedIntent, WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { VolumeIo } from '../io/volume-io.ts'
-import {
-  plexesOf,
-  type ReadPolicy,
-  subdisksOf,
-  type VinumModel,
-  type VolumeRecord,
-} from '../model/model.ts'
+import { mapSlotsOf } from '../model/map-slots.ts'
+import type { ReadPolicy, VolumeRecord } from '../model/model.ts'
 import type { Plex } from '../runtime.ts'
 import type { SetDrive } from './drive.ts'
+import { IntentStore, intentLayoutOf } from './intent-store.ts'
 import type { VinumSet } from './vinum-set.ts'
-
-/** What a volume's drives remember of writes under way: read before the volume is made. */
-export interface RememberedIntent {
-  readonly bits: IntentBits
-  readonly sequence: number
-  readonly which: 0 | 1
-}
-
-/** Has the volume copies or parity that may come to differ? */
-export function isRedundant(model: VinumModel, volumeUuid: string): boolean {
-  const plexes = plexesOf(model, volumeUuid)
-  return plexes.length > 1 || plexes.some(({ organization }) => organization === 'raid5')
-}
 
 export class RunningVolume {
   record: VolumeRecord
   readonly io: VolumeIo
   readonly provider: Provider
   readonly #set: VinumSet
-  /** Drives that have the map as it was written last. */
-  #mapOn: ReadonlySet<SetDrive> = new Set()
+  /** Where the map lies, if there is one. */
+  #store: IntentStore | undefined
   /** As the I/O path has them: the record may be newer. */
   #readPolicy: ReadPolicy
   #preferred: string | undefined
 
-  constructor(set: VinumSet, record: VolumeRecord, plexes: readonly Plex[]) {
+  constructor(set: VinumSet, record: VolumeRecord, plexes: readonly Plex[], name: string) {
     this.#set = set
     this.record = record
     this.#readPolicy = record.readPolicy
@@ -59,9 +39,11 @@ export class RunningVolume {
       map: undefined,
       host: set,
     })
+    this.io.owed = set.options.owed.get(record.uuid)
+    set.options.owed.delete(record.uuid)
     const drives = drivesOf(plexes)
     this.provider = set.topology.makeProvider(set, {
-      name: record.name,
+      name,
       geometry: geometryOf(record, drives, plexes),
       identity: {
         wwid: `uuid.${record.uuid}`,
@@ -73,8 +55,17 @@ export class RunningVolume {
     })
   }
 
-  get map(): IntentMap | undefined {
+  /** As it is offered. */
+  get name(): string {
+    return this.provider.name
+  }
+
+  get map(): WriteIntentBitmap | undefined {
     return this.io.map
+  }
+
+  get subdisks(): readonly PlacedSubdisk[] {
+    return this.plexes.flatMap((plex) => plex.subdisks as readonly PlacedSubdisk[])
   }
 
   get plexes(): readonly Plex[] {
@@ -86,8 +77,8 @@ export class RunningVolume {
     const now = this.plexes
     return (
       redundant === (this.map !== undefined) &&
-      // One that is back knows of no write since it went.
-      (!redundant || this.#drives.every((drive) => this.#mapOn.has(drive))) &&
+      (this.#store?.isOnAll ?? true) &&
+      !this.#isRecut(record) &&
       plexes.length === now.length &&
       plexes.every((plex, index) => plex === now[index]) &&
       record.sizeBytes === this.provider.sizeBytes &&
@@ -121,13 +112,15 @@ export class RunningVolume {
         const map = this.#makeMap(remembered)
         this.io.setForm({ ...form, map })
         // One whole copy on every drive: after that, none that can be read means that everything is in doubt.
-        await this.#announce(map.hold(0, 0))
+        await this.#announce(map.storeAll())
       } else if (!redundant && this.map) {
         await this.map.stop()
+        this.#store = undefined
         this.io.setForm({ ...form, map: undefined })
-      } else if (this.map && this.map.sizeBytes !== record.sizeBytes) {
-        await this.#announce(this.map.resize(record.sizeBytes))
-      } else if (this.map) await this.#announce(this.map.hold(0, 0))
+      } else if (this.map && this.#isRecut(record)) {
+        this.#store?.moveTo(mapSlotsOf(record))
+        await this.#announce(this.map.resize(intentLayoutOf(this.#set, record)))
+      } else if (this.map) await this.#announce(this.map.storeAll())
     } finally {
       this.io.resume()
     }
@@ -136,6 +129,15 @@ export class RunningVolume {
       geometry: geometryOf(record, drives, plexes),
       features: featuresOf(drives),
     })
+  }
+
+  /** Has the map another size or place by this record? */
+  #isRecut(record: VolumeRecord): boolean {
+    if (!this.map || !this.#store) return false
+    const { slots } = this.#store
+    const next = mapSlotsOf(record)
+    const isThere = next.length === slots.length && next.every((slot, n) => slot === slots[n])
+    return this.map.sizeBytes !== record.sizeBytes || !isThere
   }
 
   /** A map that cannot be written now, for want of drives, is written before the next write: that is soon enough. */
@@ -159,127 +161,24 @@ export class RunningVolume {
     await this.map?.stop()
   }
 
-  #makeMap(remembered: RememberedIntent | undefined): IntentMap {
-    return new IntentMap({
-      sizeBytes: this.record.sizeBytes,
-      regionBytes: this.#set.options.intentRegionBytes,
+  #makeMap(remembered: RememberedIntent | undefined): WriteIntentBitmap {
+    const store = new IntentStore(this.#set, this)
+    this.#store = store
+    return new WriteIntentBitmap({
+      ...intentLayoutOf(this.#set, this.record),
       volumeUuid: this.record.uuid,
       clock: this.#set.clock,
-      store: (block, which) => this.#store(block, which),
-      flushDrives: () => this.#flushDrives(),
-      mayClear: () => this.#subdisks().every(({ record }) => record.state === 'up'),
-      onHeld: () => {
+      needsAll: () => !store.isOnAll,
+      store: (blocks) => store.write(blocks),
+      flushDrives: () => store.flushDrives(),
+      mayClear: () => this.subdisks.every(({ record }) => record.state === 'up'),
+      onUnsynced: () => {
         // A write that hung on a lost drive may end after its set has failed and was taken apart.
         if (this.#set.assembled) this.#set.objects.jobs.resyncLater(this)
       },
-      ...(remembered && { initial: { ...remembered, held: true } }),
+      initial: remembered,
     })
   }
-
-  #subdisks(): readonly PlacedSubdisk[] {
-    return this.plexes.flatMap((plex) => plex.subdisks as readonly PlacedSubdisk[])
-  }
-
-  /** Its drives that are there and up, and those to which a part of it moves: from the end of a move on they count. */
-  get #drives(): readonly SetDrive[] {
-    const targets = this.#subdisks().flatMap(({ record: { move } }) =>
-      move ? (this.#set.drives.get(move.driveUuid) ?? []) : [],
-    )
-    const drives = new Set([...drivesOf(this.plexes), ...targets])
-    return [...drives].filter(({ present, record }) => present && record.state === 'up')
-  }
-
-  /**
-   * A drive that does not take the map is no place for this volume's data any more. One that has no place for the
-   * map (converted from FreeBSD's with its data up to the end) is left out; where no drive of the volume has one,
-   * nothing is remembered, and readIntent takes everything for dirty at the next start.
-   */
-  async #store(block: Buffer, which: 0 | 1): Promise<void> {
-    const failed: { drive: SetDrive; error: PlexusError }[] = []
-    const present = this.#drives
-    if (present.length === 0) throw noDriveError(this.record.name)
-    const drives = present.filter((drive) => (drive.label?.mapSlots ?? 0) > this.record.mapSlot)
-    await Promise.all(
-      drives.map(async (drive) => {
-        try {
-          const label = defined(drive.label, 'the label of a drive that is present')
-          await label.writeMapBlock(this.record.mapSlot, which, block, { fua: true })
-          // What it remembers from before counts no more, however high its sequence is.
-          if (!this.#mapOn.has(drive)) {
-            await label.writeMapBlock(this.record.mapSlot, which === 0 ? 1 : 0, block, {
-              fua: true,
-            })
-          }
-        } catch (error) {
-          failed.push({ drive, error: toPlexusError(error, 'write', drive.record.name) })
-        }
-      }),
-    )
-    const without = new Set(failed.map(({ drive }) => drive))
-    this.#mapOn = new Set(present.filter((drive) => !without.has(drive)))
-    await this.#demoteOn(failed)
-    const [first] = failed
-    if (first && failed.length === drives.length) throw first.error
-  }
-
-  async #flushDrives(): Promise<void> {
-    const failed: { drive: SetDrive; error: PlexusError }[] = []
-    await Promise.all(
-      this.#drives.map(async (drive) => {
-        try {
-          await flush(defined(drive.consumer, 'the consumer of a drive that is present'))
-        } catch (error) {
-          failed.push({ drive, error: toPlexusError(error, 'flush', drive.record.name) })
-        }
-      }),
-    )
-    await this.#demoteOn(failed)
-    if (failed[0]) throw failed[0].error
-  }
-
-  async #demoteOn(failed: readonly { drive: SetDrive; error: PlexusError }[]): Promise<void> {
-    for (const { drive, error } of failed) {
-      const subdisks = this.#subdisks().filter((one) => one.drive === drive && one.writable)
-      if (subdisks.length > 0) await this.#set.demote(subdisks, error)
-    }
-  }
-}
-
-/**
- * Reads the intent map of a volume from the drives that carry its good subdisks: one that has missed writes does not
- * know which. Where no such copy can be read everything counts as dirty.
- */
-export async function readIntent(
-  { drives, options: { intentRegionBytes } }: VinumSet,
-  model: VinumModel,
-  volume: VolumeRecord,
-): Promise<RememberedIntent> {
-  const copies: IntentCopy[] = []
-  const subdisks = plexesOf(model, volume.uuid).flatMap((plex) => subdisksOf(model, plex.uuid))
-  const bad = subdisks.filter(({ state }) => state !== 'up' && state !== 'down')
-  const uuids = new Set(subdisks.map(({ driveUuid }) => driveUuid))
-  for (const { driveUuid } of bad) uuids.delete(driveUuid)
-  for (const uuid of uuids) {
-    const label = drives.get(uuid)?.label
-    if (!label || label.mapSlots <= volume.mapSlot) continue
-    try {
-      const copy = decodeIntent(await label.readMapPair(volume.mapSlot), volume.uuid)
-      if (copy) copies.push(copy)
-    } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-    }
-  }
-  const newest = copies.reduce<IntentCopy | undefined>(
-    (best, copy) => (best && best.sequence >= copy.sequence ? best : copy),
-    undefined,
-  )
-  if (newest) {
-    const { sequence, which } = newest
-    return { bits: mergeIntent(copies, volume.sizeBytes, intentRegionBytes), sequence, which }
-  }
-  const bits = new IntentBits(volume.sizeBytes, intentRegionBytes)
-  bits.mark(0, volume.sizeBytes)
-  return { bits, sequence: 0, which: 1 }
 }
 
 /** The drives that carry these plexes. */
@@ -333,12 +232,4 @@ export function featuresOf(drives: readonly SetDrive[]): DeviceFeatures {
     discardZeroes: every((one) => one.discardZeroes),
     writeZeroes: every((one) => one.writeZeroes),
   }
-}
-
-function noDriveError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'write',
-    subject: name,
-    message: `${name}: none of its drives is there`,
-  })
 }

@@ -85,6 +85,13 @@ export interface ParseOptions {
   readonly form?: 'user' | 'disk'
   /** Names that the defaults must not take, beside those in the text. */
   isTaken?(name: string): boolean
+  /**
+   * Words and states that nobody knows are passed over with a warning, the states as down: a FreeBSD drive from
+   * another time shall not lose all its volumes for one word.
+   */
+  readonly isLenient?: boolean
+  /** Takes each warning, a sentence with its place. */
+  warn?(text: string): void
 }
 
 export { printConfigText } from './print.ts'
@@ -98,7 +105,11 @@ const FREEBSD_DATA_BYTES = 135_680
  */
 export function parseConfigText(text: string, options: ParseOptions): readonly TextObject[] {
   const user = options.form !== 'disk'
-  const drafts = linesOf(text, options.origin).map(parseLine)
+  const reading = {
+    isLenient: options.isLenient === true,
+    warn: (warning: string) => options.warn?.(warning),
+  }
+  const drafts = linesOf(text, options.origin).map((line) => parseLine(line, reading))
   const names = collectNames(drafts, user)
   /** The first free of NAME0, NAME1, … */
   const numbered = (prefix: string): string => {

@@ -31,6 +31,16 @@ export class TextLine {
     return this.tokens[this.#next]
   }
 
+  /** Column of the last word that was taken. */
+  get at(): number {
+    return this.tokens[this.#next - 1]?.column ?? 1
+  }
+
+  /** `FILE:LINE:COLUMN`. */
+  place(column: number): string {
+    return `${this.origin}:${this.number}:${column}`
+  }
+
   /** Takes the next word; `what` must follow the one before it. */
   take(what: string): Token {
     const token = this.tokens[this.#next]
@@ -44,7 +54,7 @@ export class TextLine {
   }
 
   fault(column: number, problem: string, right: string): PlexusError {
-    const place = `${this.origin}:${this.number}:${column}`
+    const place = this.place(column)
     const message = `${place}: ${problem}; write ${right}`
     return new PlexusError('invalid', { op: 'parse', subject: place, message })
   }

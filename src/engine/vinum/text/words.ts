@@ -38,7 +38,15 @@ export interface Fields {
 }
 
 /** Takes the words that follow a keyword. */
-type Keyword = (fields: Fields, line: TextLine) => void
+type Keyword = (fields: Fields, line: TextLine, reading: Reading) => void
+
+/** How a text is read. */
+export interface Reading {
+  /** Words and states that nobody knows are passed over with a warning. */
+  readonly isLenient: boolean
+  /** Takes what the admin should know: a sentence with its place. */
+  warn(text: string): void
+}
 
 function name(field: 'name' | 'drive' | 'volume' | 'plex' | 'preferredPlex'): Keyword {
   return (fields, line) => {
@@ -60,10 +68,26 @@ function oneOf<T extends string>(line: TextLine, what: string, choices: readonly
   return found
 }
 
+/** Else it is not a word but damage. */
+const WORD = /^[a-z_]+$/
+
+/** vinum of FreeBSD 3 and 4 had states that later ones do not have (`init`, `empty`, `crashed`): on disk they mean down. */
 function state(choices: readonly string[]): Keyword {
-  return (fields, line) => {
-    fields.state = oneOf(line, 'state', choices)
+  return (fields, line, { isLenient, warn }) => {
+    const token = line.peek()
+    if (!isLenient || !token || choices.includes(token.text) || !WORD.test(token.text)) {
+      fields.state = oneOf(line, 'state', choices)
+      return
+    }
+    line.take('')
+    fields.state = 'down'
+    warn(`${line.place(token.column)}: unknown state "${token.text}": taken to be down`)
   }
+}
+
+/** A word that other vinums know, and that is taken without effect. */
+function ignored(why: string): Keyword {
+  return (_fields, line, { warn }) => warn(`${line.place(line.at)}: ${why}`)
 }
 
 const device: Keyword = (fields, line) => {
@@ -81,7 +105,7 @@ const READ_POLICY_WORDS: Readonly<Record<'round' | 'least' | 'prefer', ReadPolic
 const readPolicy: Keyword = (fields, line) => {
   const word = oneOf(line, 'read policy', ['round', 'least', 'prefer'] as const)
   fields.readPolicy = READ_POLICY_WORDS[word]
-  if (word === 'prefer') name('preferredPlex')(fields, line)
+  if (word === 'prefer') fields.preferredPlex = checkedName(line, line.take('a name'))
 }
 
 const organization: Keyword = (fields, line) => {
@@ -125,10 +149,12 @@ const SUBDISK_WORDS: Readonly<Record<string, Keyword>> = {
   plex: name('plex'),
   len: length,
   length,
+  size: length,
   driveoffset: driveOffset,
   plexoffset: plexOffset,
   state: state(SUBDISK_STATES),
   detached,
+  retryerrors: ignored('retryerrors has no effect: a failed request goes to the other copy'),
 }
 
 interface LineType {
@@ -145,12 +171,22 @@ const LINE_TYPES: Readonly<Record<string, LineType>> = {
   drive: {
     type: 'drive',
     bareName: true,
-    words: { name: name('name'), device, state: state(DRIVE_STATES) },
+    words: {
+      name: name('name'),
+      device,
+      state: state(DRIVE_STATES),
+      hotspare: ignored('hotspare has no effect: this is an ordinary drive without subdisks'),
+    },
   },
   volume: {
     type: 'volume',
     bareName: true,
-    words: { name: name('name'), state: state(VOLUME_STATES), readpol: readPolicy },
+    words: {
+      name: name('name'),
+      state: state(VOLUME_STATES),
+      readpol: readPolicy,
+      setupstate: ignored('setupstate has no effect: new copies are always synchronised'),
+    },
   },
   plex: {
     type: 'plex',
@@ -177,7 +213,7 @@ export interface Draft {
 }
 
 /** Reads one line. Throws `invalid` with its place. */
-export function parseLine(line: TextLine): Draft {
+export function parseLine(line: TextLine, reading: Reading): Draft {
   const first = line.take('an object')
   const known = ['drive', 'volume', 'plex', 'sd', 'subdisk']
   const row = Object.hasOwn(LINE_TYPES, first.text) ? LINE_TYPES[first.text] : undefined
@@ -192,6 +228,10 @@ export function parseLine(line: TextLine): Draft {
       columns.set('name', token.column)
       continue
     }
+    if (!keyword && reading.isLenient && WORD.test(token.text)) {
+      reading.warn(`${line.place(token.column)}: unknown word "${token.text}" is passed over`)
+      continue
+    }
     if (!keyword) throw line.unknown(token, `word of a ${row.type}`, Object.keys(row.words))
     if (columns.has(token.text)) {
       throw line.fault(token.column, `"${token.text}" stands twice`, 'it once')
@@ -199,7 +239,7 @@ export function parseLine(line: TextLine): Draft {
     // Errors that show only later point at the value.
     const value = keyword === detached ? token : (line.peek() ?? token)
     columns.set(token.text, value.column)
-    keyword(fields, line)
+    keyword(fields, line, reading)
   }
   return { type: row.type, line, fields, columns }
 }

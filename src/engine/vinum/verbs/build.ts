@@ -5,6 +5,8 @@
  */
 import { alignDown, alignUp, formatSize } from '../../../base/bytes.ts'
 import {
+  BLOCK_BYTES_DEFAULT,
+  PAGE_BYTES,
   PLEXES_PER_VOLUME,
   STRIPE_BYTES_MAX,
   STRIPE_BYTES_MIN,
@@ -13,7 +15,8 @@ import {
 import { newUuid } from '../../../base/random.ts'
 import { planAnchor } from '../../geom/anchor.ts'
 import { MAP_PAIR_BYTES } from '../../geom/anchor-layout.ts'
-import { allocate, freeExtents } from '../model/allocation.ts'
+import { alignmentOf, allocate, freeExtents } from '../model/allocation.ts'
+import { mapSlotsOf } from '../model/map-slots.ts'
 import type {
   DriveRecord,
   Organization,
@@ -26,9 +29,6 @@ import type {
 } from '../model/model.ts'
 import type { Draft } from './draft.ts'
 import { checkNewName } from './lookup.ts'
-
-/** Subdisks lie at multiples of this, or of the drive's block where that is larger. */
-const PLACE_BYTES = 4096
 
 /** Fewest columns of an organisation. */
 export const COLUMNS_MIN: Readonly<Record<Organization, number>> = {
@@ -56,7 +56,7 @@ export interface VolumeLayout {
 
 /** Sizes and places on these drives are multiples of this. */
 export function placeAlignment(drives: readonly DriveRecord[]): number {
-  return Math.max(PLACE_BYTES, ...drives.map((one) => one.blockBytes))
+  return Math.max(PAGE_BYTES, ...drives.map(alignmentOf))
 }
 
 /** Columns of a plex that hold data. */
@@ -80,13 +80,13 @@ export function checkStripe(
   stripeBytes: number,
   drives: readonly DriveRecord[],
 ): void {
-  const unit = placeAlignment(drives)
-  const lies = stripeBytes >= STRIPE_BYTES_MIN && stripeBytes <= STRIPE_BYTES_MAX
-  if (lies && stripeBytes % unit === 0) return
+  const unit = Math.max(BLOCK_BYTES_DEFAULT, ...drives.map((one) => one.blockBytes))
+  const fits = stripeBytes >= STRIPE_BYTES_MIN && stripeBytes <= STRIPE_BYTES_MAX
+  if (fits && stripeBytes % unit === 0) return
   draft.fail(
     'invalid',
     'stripe',
-    `a stripe of ${formatSize(stripeBytes)} cannot be: it must be a multiple of ${formatSize(unit)}, at most ${formatSize(STRIPE_BYTES_MAX)}; 256KiB is usual`,
+    `invalid stripe size ${formatSize(stripeBytes)}: it must be a multiple of ${formatSize(unit)}, at most ${formatSize(STRIPE_BYTES_MAX)}; 256KiB is usual`,
   )
 }
 
@@ -212,11 +212,17 @@ function bytesOf(plex: PlexLayout, sizes: readonly number[] | undefined): number
   return dataColumns(plex.organization, parts.length) * (parts[0] ?? 0)
 }
 
+/** The lowest place in the map areas that no volume has, from `wanted` on. */
+export function freeMapSlot({ volumes }: VinumModel, wanted = 0): number {
+  const taken = new Set(volumes.flatMap(mapSlotsOf))
+  let slot = wanted
+  while (taken.has(slot)) slot++
+  return slot
+}
+
 /** Adds the record of a volume without plexes; `sizeBytes` when it is known already. */
 export function newVolume(draft: Draft, name: string, sizeBytes: number | undefined): VolumeRecord {
-  const taken = new Set(draft.model.volumes.map((one) => one.mapSlot))
-  let mapSlot = 0
-  while (taken.has(mapSlot)) mapSlot++
+  const mapSlot = freeMapSlot(draft.model)
   const volume: VolumeRecord = {
     uuid: newUuid(draft.context.random),
     name,
@@ -225,6 +231,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
     readPolicy: 'round-robin',
     preferredPlexUuid: undefined,
     mapSlot,
+    moreMapSlots: undefined,
   }
   draft.addVolume(volume)
   const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
@@ -295,19 +302,14 @@ function buildPlex(
   return plex
 }
 
-/** May the volume have one more plex, of this organisation? Throws `exhausted` or `unsupported`, naming `where`. */
-export function checkOneMore(
-  draft: Draft,
-  volume: VolumeRecord,
-  organization: Organization,
-  where = draft.op,
-): void {
+/** May the volume have one more plex, of this organisation? Throws `exhausted` or `unsupported`. */
+export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: Organization): void {
   const plexes = draft.plexesOf(volume)
   if (plexes.length >= PLEXES_PER_VOLUME) {
     draft.fail(
       'exhausted',
       volume.name,
-      `${where}: volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
+      `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
     )
   }
   const isRaid5 = [organization, ...plexes.map((one) => one.organization)].includes('raid5')
@@ -315,7 +317,7 @@ export function checkOneMore(
   draft.fail(
     'unsupported',
     volume.name,
-    `${where}: volume ${volume.name} cannot have ${plexes.map(({ name }) => name).join(', ')} and a ${organization} plex: ` +
+    `volume ${volume.name} cannot have ${plexes.map(({ name }) => name).join(', ')} and a ${organization} plex: ` +
       'a raid5 plex is the only plex of its volume; for copies use mirrors (--mirror), for parity one raid5 plex',
   )
 }
@@ -323,7 +325,7 @@ export function checkOneMore(
 /** The name that the default rule gives, or the next free number where that one is taken. */
 export function childName(
   draft: Draft,
-  type: 'plex' | 'subdisk',
+  type: 'drive' | 'plex' | 'subdisk',
   prefix: string,
   first: number,
 ): string {

@@ -3,9 +3,10 @@
  * checked before anything is created (8.24); a name that exists is an error, or skipped with -f.
  */
 import { alignDown, formatSize } from '../../../base/bytes.ts'
+import { PlexusError } from '../../../base/errors.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
-import type { DriveRecord, PlexRecord, VinumModel, VolumeRecord } from '../model/model.ts'
+import type { DriveRecord, PlexRecord, VolumeRecord } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import {
   parseConfigText,
@@ -34,10 +35,13 @@ import { checkVolumeName } from './short-forms.ts'
 
 const ORIGIN = 'configuration'
 
-function parse(parameters: VerbParameters, model?: VinumModel): readonly TextObject[] {
+function parse(parameters: VerbParameters, draft?: Draft): readonly TextObject[] {
   return parseConfigText(text(parameters, 'file', 'vinum create'), {
     origin: ORIGIN,
-    ...(model ? { isTaken: (name: string) => lookUp(model, name) !== undefined } : {}),
+    ...(draft && {
+      isTaken: (name: string) => lookUp(draft.context.model, name) !== undefined,
+      warn: (warning: string) => draft.warn(warning),
+    }),
   })
 }
 
@@ -60,7 +64,7 @@ export const CREATE: PlanningVerb = {
     }),
   plan(context, parameters) {
     const draft = new Draft(context, 'vinum create')
-    const objects = parse(parameters, context.model)
+    const objects = parse(parameters, draft)
     if (objects.length === 0) {
       draft.fail(
         'invalid',
@@ -100,19 +104,33 @@ class Creation {
   }
 
   run(): void {
-    for (const one of this.#fresh) {
+    this.#each(this.#fresh, (one) => {
       if (one.type === 'volume') checkVolumeName(this.#draft, one.name)
       else checkNewName(this.#draft.model, one.type, one.name, this.#draft.op)
-    }
+    })
     this.#createDrives()
-    const volumes = ofType(this.#fresh, 'volume').map((one) => this.#createVolume(one))
-    const added = ofType(this.#fresh, 'plex').map((one) => this.#createPlex(one))
+    const volumes = this.#each(ofType(this.#fresh, 'volume'), (one) => this.#createVolume(one))
+    const added = this.#each(ofType(this.#fresh, 'plex'), (one) => this.#createPlex(one))
     this.#createDetached()
-    for (const volume of volumes) this.#finishVolume(volume)
-    for (const plex of added) {
-      const known = volumes.some((one) => one.uuid === plex.volumeUuid)
-      if (!known && plex.volumeUuid !== undefined) this.#draft.startJobs(plex)
-    }
+    this.#each(ofType(this.#fresh, 'volume'), (one) => this.#finishVolume(one))
+    const known = new Set([undefined, ...volumes.map((one) => one.uuid)])
+    const copies = added.filter((one) => !known.has(one.volumeUuid))
+    const filled = volumes.filter((one) => this.#draft.plexesOf(one).length > 0)
+    this.#draft.startJobs(...filled, ...copies)
+  }
+
+  /** What is refused while an object is made names the line of that object. */
+  #each<T extends TextObject, R>(objects: readonly T[], make: (one: T) => R): readonly R[] {
+    return objects.map((one) => {
+      try {
+        return make(one)
+      } catch (error) {
+        if (!(error instanceof PlexusError) || error.message.startsWith(`${ORIGIN}:`)) throw error
+        const { kind, op, subject, message } = error
+        const placed = `${ORIGIN}:${one.line}: ${message}`
+        throw new PlexusError(kind, { op, subject, message: placed, cause: error })
+      }
+    })
   }
 
   #fail(line: number, subject: string, message: string): never {
@@ -120,13 +138,13 @@ class Creation {
   }
 
   #createDrives(): void {
-    for (const one of ofType(this.#fresh, 'drive')) {
+    this.#each(ofType(this.#fresh, 'drive'), (one) =>
       newDrive(this.#draft, one.device, {
         driveName: one.name,
         wipeSignatures: this.#wipeSignatures,
-      })
-    }
-    for (const one of ofType(this.#fresh, 'subdisk')) this.#driveOf(one)
+      }),
+    )
+    this.#each(ofType(this.#fresh, 'subdisk'), (one) => this.#driveOf(one))
   }
 
   #driveOf(subdisk: TextSubdisk): DriveRecord {
@@ -148,11 +166,9 @@ class Creation {
     const draft = this.#draft
     const members = ofType(this.#objects, 'subdisk').filter((two) => two.plex === one.name)
     const volume =
-      one.volume === undefined
-        ? undefined
-        : findTyped(draft.model, 'volume', one.volume, `${ORIGIN}:${one.line}`)
-    if (volume) checkOneMore(draft, volume, one.organization, `${ORIGIN}:${one.line}`)
-    const parts = members.map((two) => this.#part(two))
+      one.volume === undefined ? undefined : findTyped(draft.model, 'volume', one.volume, draft.op)
+    if (volume) checkOneMore(draft, volume, one.organization)
+    const parts = this.#each(members, (two) => this.#part(two))
     this.#checkMembers(one, parts)
     this.#trim(one, parts)
     const beside = volume ? draft.plexesOf(volume) : []
@@ -267,7 +283,7 @@ class Creation {
         )
       }
       expected += one.organization === 'concat' ? part.sizeBytes : one.stripeBytes
-      this.#place(part, plex, plexOffsetBytes, state)
+      this.#each([part.text], () => this.#place(part, plex, plexOffsetBytes, state))
     }
   }
 
@@ -290,45 +306,39 @@ class Creation {
 
   /** Subdisks without a plex; those of a plex that exists already are attached by a verb of their own. */
   #createDetached(): void {
-    for (const one of ofType(this.#fresh, 'subdisk')) {
+    this.#each(ofType(this.#fresh, 'subdisk'), (one) => {
       if (one.plex === undefined) this.#place(this.#part(one), undefined, 0, 'up')
       else if (!lookUp(this.#draft.model, one.name)) {
-        findTyped(this.#draft.model, 'plex', one.plex, `${ORIGIN}:${one.line}`)
+        findTyped(this.#draft.model, 'plex', one.plex, this.#draft.op)
         this.#fail(
           one.line,
           one.name,
           `plex ${one.plex} exists already; to make it larger: plexus vinum grow ${one.plex} DEVICE`,
         )
       }
-    }
+    })
   }
 
-  #finishVolume({ uuid, name }: VolumeRecord): void {
+  #finishVolume(one: TextVolume): void {
     const draft = this.#draft
-    const volume = findTyped(draft.model, 'volume', name, draft.op)
+    const volume = findTyped(draft.model, 'volume', one.name, draft.op)
     const plexes = draft.plexesOf(volume)
-    const sizes = plexes.map((one) => draft.plexBytes(one))
+    const sizes = plexes.map((plex) => draft.plexBytes(plex))
     const sizeBytes = sizes.length === 0 ? 0 : Math.min(...sizes)
     for (const plex of plexes) trimPlex(draft, plex, sizeBytes)
-    const preferred = this.#preferred(uuid, name)
+    const preferred = this.#preferred(one, volume)
     draft.putVolume({
       ...volume,
       sizeBytes,
       readPolicy: preferred ? 'prefer' : volume.readPolicy,
       preferredPlexUuid: preferred?.uuid,
     })
-    if (plexes.length > 0) draft.startJobs(volume)
   }
 
-  #preferred(volumeUuid: string, volumeName: string): PlexRecord | undefined {
-    const one = ofType(this.#fresh, 'volume').find((two) => two.name === volumeName)
-    if (one?.preferredPlex === undefined) return undefined
-    const plex = findTyped(this.#draft.model, 'plex', one.preferredPlex, `${ORIGIN}:${one.line}`)
-    if (plex.volumeUuid === volumeUuid) return plex
-    return this.#fail(
-      one.line,
-      volumeName,
-      `plex ${plex.name} does not belong to volume ${volumeName}`,
-    )
+  #preferred(one: TextVolume, volume: VolumeRecord): PlexRecord | undefined {
+    if (one.preferredPlex === undefined) return undefined
+    const plex = findTyped(this.#draft.model, 'plex', one.preferredPlex, this.#draft.op)
+    if (plex.volumeUuid === volume.uuid) return plex
+    return this.#fail(one.line, one.name, `plex ${plex.name} does not belong to volume ${one.name}`)
   }
 }

@@ -6,7 +6,9 @@
 import { formatSize } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { PlanStep } from '../../../control/reports.ts'
-import { jobsNeeded } from '../jobs/plans.ts'
+import { jobsForAll } from '../jobs/plans.ts'
+import { appended } from '../model/lists.ts'
+import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -61,24 +63,24 @@ export class Draft {
 
   addDrive(drive: NewDrive): void {
     this.newDrives.push(drive)
-    this.model = { ...this.model, drives: [...this.model.drives, drive.record] }
+    this.model = { ...this.model, drives: appended(this.model.drives, drive.record) }
   }
 
   /** A place that no device stands behind; needs no label. */
   addPlaceholder(record: DriveRecord): void {
-    this.model = { ...this.model, drives: [...this.model.drives, record] }
+    this.model = { ...this.model, drives: appended(this.model.drives, record) }
   }
 
   addVolume(record: VolumeRecord): void {
-    this.model = { ...this.model, volumes: [...this.model.volumes, record] }
+    this.model = { ...this.model, volumes: appended(this.model.volumes, record) }
   }
 
   addPlex(record: PlexRecord): void {
-    this.model = { ...this.model, plexes: [...this.model.plexes, record] }
+    this.model = { ...this.model, plexes: appended(this.model.plexes, record) }
   }
 
   addSubdisk(record: SubdiskRecord): void {
-    this.model = { ...this.model, subdisks: [...this.model.subdisks, record] }
+    this.model = { ...this.model, subdisks: appended(this.model.subdisks, record) }
   }
 
   putDrive(record: DriveRecord): void {
@@ -164,44 +166,44 @@ export class Draft {
     )
   }
 
-  /** Brings a volume's size to its smallest plex: only ever where the verb means to change the size. */
-  fitVolume(volume: VolumeRecord): void {
-    const sizes = this.plexesOf(volume).map((one) => this.plexBytes(one))
-    const sizeBytes = sizes.length === 0 ? 0 : Math.min(...sizes)
-    if (sizeBytes !== volume.sizeBytes) this.putVolume({ ...volume, sizeBytes })
-  }
-
   /** Lets the state rules decide every derived state. */
   derive(): void {
     this.model = derive(this.model, this.isPresent)
   }
 
   /**
-   * Starts what brings the object up to date. Where nothing can, that is a warning: the verb itself is done.
+   * Starts what brings the objects up to date. Where nothing can, that is a warning: the verb itself is done.
    */
-  startJobs(target: { readonly uuid: string; readonly name: string }): void {
+  startJobs(...targets: readonly { readonly uuid: string }[]): void {
     this.derive()
-    try {
-      this.startJobsOrThrow(target)
-    } catch (error) {
-      if (!(error instanceof PlexusError) || error.kind !== 'invalid') throw error
-      this.warn(error.message)
+    for (const refusal of this.#start(targets).refusals) {
+      if (refusal.kind !== 'invalid') throw refusal
+      this.warn(refusal.message)
     }
   }
 
   /** As {@link startJobs}, but the refusal is the verb's. Returns how many jobs begin. */
   startJobsOrThrow(target: { readonly uuid: string }): number {
-    const before = new Set(this.model.jobs.map((one) => one.id))
-    const { model } = jobsNeeded(this.model, target.uuid, { random: this.context.random })
-    this.model = model
-    const added = model.jobs.filter((one) => !before.has(one.id))
-    for (const job of added) this.tellJob(job)
-    return added.length
+    const { jobs, refusals } = this.#start([target])
+    if (refusals[0]) throw refusals[0]
+    return jobs.length
+  }
+
+  #start(targets: readonly { readonly uuid: string }[]): ReturnType<typeof jobsForAll> {
+    const { random } = this.context
+    const uuids = targets.map((one) => one.uuid)
+    const needed = jobsForAll(this.model, uuids, { random })
+    this.model = needed.model
+    for (const job of needed.jobs) this.tellJob(job)
+    return needed
   }
 
   tellJob(job: JobRecord): void {
     const { volumes, plexes, subdisks } = this.model
-    const target = [...volumes, ...plexes, ...subdisks].find((one) => one.uuid === job.targetUuid)
+    const target =
+      byUuid(volumes, job.targetUuid) ??
+      byUuid(plexes, job.targetUuid) ??
+      byUuid(subdisks, job.targetUuid)
     const name = target?.name ?? job.targetUuid
     this.step(`start job ${job.kind} on ${name}`, name)
   }
@@ -213,7 +215,10 @@ export class Draft {
 
   /** The plan. The model stays the same object where nothing changed, so that nothing is written. */
   finish(): Plan {
-    if (this.model !== this.context.model) this.derive()
+    if (this.model !== this.context.model) {
+      this.derive()
+      this.model = allotMapSlots(this.model)
+    }
     return {
       model: this.model,
       steps: this.#steps,

@@ -126,6 +126,14 @@ function checkCandidate(draft: Draft, candidate: Candidate, choice: DriveChoice)
       `${path}: in use by ${candidate.inUse}; free it there first, or choose another device`,
     )
   }
+  if (candidate.twin !== undefined) {
+    draft.fail(
+      'in-use',
+      name,
+      `${path}: the same disk as ${candidate.twin}, by another path; several paths cannot be used together yet: take one of ` +
+        'them out of the configuration',
+    )
+  }
   if (candidate.readOnly) {
     draft.fail(
       'permission',

@@ -126,7 +126,7 @@ export function checkOnlyCopy(draft: Draft, plex: PlexRecord): void {
   draft.fail(
     'unsupported',
     plex.name,
-    `plex ${plex.name} is one of ${copies} copies of ${volume.name}, which grow together: plexus volume grow ${volume.name} with ${copies} devices`,
+    `plex ${plex.name} is one of ${copies} copies of ${volume.name}, which grow together, by ${copies} devices: plexus volume grow ${volume.name} DEVICE DEVICE`,
   )
 }
 
@@ -237,7 +237,7 @@ export function checkGrowable(draft: Draft, plex: PlexRecord): void {
     draft.fail(
       'unsupported',
       plex.name,
-      `${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies, grow, and add them again (plexus volume remove-mirror, add-mirror)`,
+      `${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies (plexus volume remove-mirror ${volume.name} PLEX), grow, and add them again (plexus volume add-mirror ${volume.name} DEVICE)`,
     )
   }
   if (plex.lost) {

@@ -14,6 +14,7 @@ import { RENAME, VOLUME_RENAME } from './rename.ts'
 import { RESETCONFIG, SAVECONFIG, STOP } from './set-verbs.ts'
 import { SHORT_FORMS } from './short-forms.ts'
 import { PARITY_VERBS, SETSTATE, START, VOLUME_SCRUB } from './states.ts'
+import { VOLUME_UNDELETE } from './undelete.ts'
 import {
   VOLUME_ADD_MIRROR,
   VOLUME_GROW,
@@ -50,4 +51,5 @@ export const VINUM_VERBS: readonly VinumVerb[] = [
   VOLUME_REMOVE_MIRROR,
   VOLUME_SET,
   VOLUME_SCRUB,
+  VOLUME_UNDELETE,
 ]

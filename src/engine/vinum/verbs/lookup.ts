@@ -4,6 +4,7 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { didYouMean } from '../../../base/suggest.ts'
+import { byName } from '../model/lists.ts'
 import type {
   DriveRecord,
   PlexRecord,
@@ -11,6 +12,7 @@ import type {
   VinumModel,
   VolumeRecord,
 } from '../model/model.ts'
+import { setName } from '../naming.ts'
 
 export type ObjectType = 'volume' | 'plex' | 'subdisk' | 'drive'
 
@@ -37,13 +39,13 @@ export function allNames(model: VinumModel): readonly string[] {
 
 /** The object of a name, whatever its type, or undefined. */
 export function lookUp(model: VinumModel, name: string): FoundObject | undefined {
-  const volume = model.volumes.find((one) => one.name === name)
+  const volume = byName(model.volumes, name)
   if (volume) return { type: 'volume', record: volume }
-  const plex = model.plexes.find((one) => one.name === name)
+  const plex = byName(model.plexes, name)
   if (plex) return { type: 'plex', record: plex }
-  const subdisk = model.subdisks.find((one) => one.name === name)
+  const subdisk = byName(model.subdisks, name)
   if (subdisk) return { type: 'subdisk', record: subdisk }
-  const drive = model.drives.find((one) => one.name === name)
+  const drive = byName(model.drives, name)
   return drive && { type: 'drive', record: drive }
 }
 
@@ -91,7 +93,9 @@ export function checkNewName(model: VinumModel, type: ObjectType, name: string, 
   const refuse = (kind: 'invalid' | 'exists', message: string): never => {
     throw new PlexusError(kind, { op, subject: name, message })
   }
-  if (!NAME.test(name)) {
+  // Of another set, where there are several (naming.ts).
+  const own = `${setName(model.setUuid)}/`
+  if (!NAME.test(name.startsWith(own) ? name.slice(own.length) : name)) {
     refuse(
       'invalid',
       `"${name}" cannot be the name of a ${type}; use letters, digits and . _ + : @ -, a letter or digit first`,

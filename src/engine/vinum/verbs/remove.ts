@@ -88,7 +88,9 @@ export function dropVolume(draft: Draft, volume: VolumeRecord): void {
   for (const plex of draft.plexesOf(volume)) dropPlex(draft, plex)
   draft.drop(new Set([volume.uuid]))
   draft.step(`remove volume ${volume.name}: ${formatSize(volume.sizeBytes)}`, volume.name)
-  if (volume.sizeBytes > 0) draft.warn(`all data of volume ${volume.name} is lost`)
+  const undo = `unless it is brought back before its place is used again: plexus volume undelete ${volume.name}`
+  const suffix = draft.context.kept ? `, ${undo}` : ''
+  if (volume.sizeBytes > 0) draft.warn(`all data of volume ${volume.name} is lost${suffix}`)
 }
 
 /** Takes a plex out, with its subdisks. */
@@ -260,7 +262,7 @@ export function retireDrive(draft: Draft, drive: DriveRecord): void {
   }
   draft.step(`forget drive ${drive.name}, which is not here`, drive.name)
   draft.warn(
-    `the label on drive ${drive.name} stays: its device is not here; if it comes back: plexus device clear-label`,
+    `the label on drive ${drive.name} stays: its device is not here; if it comes back: plexus device clear-label ${drive.device}`,
   )
 }
 

@@ -11,7 +11,7 @@ function checkThere(draft: Draft): void {
   draft.fail(
     'not-found',
     'vinum',
-    `${draft.op}: there are no drives; plexus volume create makes the first ones`,
+    `${draft.op}: there are no drives; plexus volume create NAME --mirror DEVICE DEVICE makes the first ones`,
   )
 }
 

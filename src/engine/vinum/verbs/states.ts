@@ -150,7 +150,7 @@ function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
           draft.fail(
             'unsupported',
             name,
-            `plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub compares the copies of a volume`,
+            `plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub VOLUME compares the copies of a volume`,
           )
         }
         checkWhole(draft, plex)

@@ -12,7 +12,7 @@ import type {
   VolumeRecord,
 } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
-import { buildCopy, checkOneMore, type PlexLayout } from './build.ts'
+import { buildCopy, checkOneMore, childName, type PlexLayout } from './build.ts'
 import { Draft, isPlaceholder } from './draft.ts'
 import { resolveDrive, resolveDrives } from './drives.ts'
 import {
@@ -46,7 +46,7 @@ export const VOLUME_GROW: PlanningVerb = {
       return draft.fail(
         'invalid',
         volume.name,
-        `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach`,
+        `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`,
       )
     }
     const drives = resolveDrives(draft, parameters)
@@ -106,7 +106,7 @@ export const VOLUME_ADD_MIRROR: PlanningVerb = {
       return draft.fail(
         'invalid',
         volume.name,
-        `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach`,
+        `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`,
       )
     }
     checkOneMore(draft, volume, 'concat')
@@ -168,7 +168,9 @@ export const VOLUME_REPLACE: PlanningVerb = {
   plan(context, parameters) {
     const draft = new Draft(context, 'volume replace')
     const volume = volumeOfName(draft, parameters)
-    const old = findTyped(draft.model, 'drive', text(parameters, 'oldDrive', draft.op), draft.op)
+    const target = text(parameters, 'newDevice', draft.op)
+    const named = findTyped(draft.model, 'drive', text(parameters, 'oldDrive', draft.op), draft.op)
+    const old = target === named.name ? leaveName(draft, named) : named
     const leaving = draft
       .plexesOf(volume)
       .flatMap((plex) => draft.subdisksOf(plex))
@@ -180,7 +182,6 @@ export const VOLUME_REPLACE: PlanningVerb = {
         `drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`,
       )
     }
-    const target = text(parameters, 'newDevice', draft.op)
     const found = lookUp(draft.model, target)
     if (found && found.type !== 'drive') {
       draft.fail('invalid', target, `${target} is a ${found.type}; name a device or a drive`)
@@ -196,6 +197,14 @@ export const VOLUME_REPLACE: PlanningVerb = {
     releaseDrive(draft, old)
     return draft.finish()
   },
+}
+
+/** A new disk in the bay of a drive that is gone has its name: the drive that leaves gives it up. */
+function leaveName(draft: Draft, old: DriveRecord): DriveRecord {
+  if (draft.isPresent(old.uuid) || !draft.context.candidate(old.name)) return old
+  const renamed = { ...old, name: childName(draft, 'drive', `${old.name}.old`, 1) }
+  draft.putDrive(renamed)
+  return renamed
 }
 
 /** A good subdisk is copied while it serves, so that redundancy never suffers; any other one is rebuilt. */

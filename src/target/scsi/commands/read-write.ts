@@ -68,8 +68,12 @@ class ReadRequest implements IoRequest {
   complete(error: PlexusError | undefined): void {
     const task = this.#task
     if (error) {
+      const lu = defined(task.unit, 'unit of a read')
+      // A disk that does not answer may still write to this memory; another disk has the data.
+      const isKept = lu.pool.isKept(this.#lease)
       this.#lease.release()
-      failRead(task, defined(task.unit, 'unit of a read'), error, this)
+      if (isKept && !task.aborted && lu.device) executeRead(task, lu)
+      else failRead(task, lu, error, this)
       return
     }
     task.dataIn = this.#lease

@@ -347,3 +347,24 @@ t.test('a device that cannot be read is no drive, and says so', async (t) => {
   disk.fail('read', 'io')
   t.equal((await failureOf(freebsdDrive(disk))).kind, 'io')
 })
+
+t.test('a word or state of another vinum costs itself, not the volumes of the drive', async (t) => {
+  const text = [
+    'volume data state up setupstate',
+    'plex name data.p0 org concat vol data state crashed',
+    'sd name data.p0.s0 drive d1 plex data.p0 len 2048s driveoffset 265s state empty shiny',
+    '',
+  ].join('\n')
+  const drive = await driveOn(device({ driveName: 'd1', text }))
+  t.strictSame(
+    drive.objects.map((one) => [one.type, one.name, one.state]),
+    [
+      ['volume', 'data', 'up'],
+      ['plex', 'data.p0', 'down'],
+      ['subdisk', 'data.p0.s0', 'down'],
+    ],
+  )
+  t.equal(drive.warnings.length, 4)
+  t.match(drive.warnings[1], /copy 1 of the configuration:2:\d+: unknown state "crashed"/)
+  t.match(drive.warnings[3], /unknown word "shiny" is passed over/)
+})

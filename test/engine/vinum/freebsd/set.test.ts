@@ -4,6 +4,7 @@ import { MIB } from '../../../../src/base/limits.ts'
 import type { DriveReport } from '../../../../src/control/reports.ts'
 import type { VinumListing } from '../../../../src/control/vinum-rows.ts'
 import type { FreebsdVariant } from '../../../../src/engine/vinum/freebsd/header.ts'
+import { MemoryDevice } from '../../../../src/hal/memory-device.ts'
 import { flush, get, type Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import {
@@ -291,10 +292,19 @@ t.test('what keeps a conversion from being done', async (t) => {
   }).start()
   t.match(events(foreign, 'foreign-drive').join(), 'a9')
   t.match(await refused(foreign), 'a9')
-  const native = freebsdMachine()
-  await native.start(['d1', 'd2', 'd3'])
-  native.device('d4').media.fill(0)
-  await native.plug('d4')
-  await native.run('volume.create', { name: 'own', concat: ['d4'] })
-  t.match(await refused(native), 'in operation here')
+})
+
+t.test('a conversion beside a native set makes one more set', async (t) => {
+  const machine = freebsdMachine()
+  machine.devices.set('s1', new MemoryDevice({ sizeBytes: 8 * MIB, path: '/dev/s1' }))
+  await machine.start()
+  await machine.run('volume.create', { name: 'own', concat: ['s1'] })
+  const before = await readVolume(machine, 'wide')
+  await machine.run('vinum.convert')
+  await machine.jobsDone()
+  t.ok((await readVolume(machine, 'wide')).equals(before))
+  t.not(machine.volume('wide').set, machine.volume('own').set)
+  t.equal(machine.topology.find('wide').features.readOnly, false)
+  await machine.run('volume.scrub', { name: 'safe' })
+  t.match((await machine.jobsDone()).at(-1), { kind: 'check', mismatches: 0 })
 })

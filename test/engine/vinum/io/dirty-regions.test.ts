@@ -7,24 +7,26 @@ import t from 'tap'
 import { ManualClock } from '../../../../src/base/clock.ts'
 import { crc32c } from '../../../../src/base/crc32c.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
-import { GIB, INTENT_CLEAR_MS, KIB, MIB } from '../../../../src/base/limits.ts'
-import { IntentMap } from '../../../../src/engine/vinum/io/dirty-regions.ts'
+import { GIB, INTENT_CLEAR_MS, INTENT_PIECES, KIB, MIB } from '../../../../src/base/limits.ts'
+import {
+  type IntentBlock,
+  WriteIntentBitmap,
+} from '../../../../src/engine/vinum/io/dirty-regions.ts'
 import {
   decodeIntent,
   INTENT_BLOCK_BYTES,
-  INTENT_REGIONS_MAX,
+  INTENT_BLOCK_REGIONS,
   IntentBits,
-  mergeIntent,
-  regionBytesOf,
 } from '../../../../src/engine/vinum/io/intent-bits.ts'
 import {
   type LockEntry,
   type LockMode,
   RangeLock,
 } from '../../../../src/engine/vinum/io/range-lock.ts'
-import { CursorValidity, RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
+import { RangeSet, RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
 import { settle } from '../../../support/vinum-host.ts'
 
+const NOTHING = Buffer.alloc(INTENT_BLOCK_BYTES)
 const UUID = '8f0c7c9e-30c5-4f5e-9c3a-0d8f6e2b1a77'
 
 t.test('range lock', async (t) => {
@@ -149,17 +151,7 @@ t.test('range lock', async (t) => {
   })
 })
 
-t.test('validity', async (t) => {
-  const cursor = new CursorValidity(100)
-  t.ok(cursor.covers(0, 100))
-  t.notOk(cursor.covers(99, 2))
-  cursor.markValid(150, 50)
-  t.equal(cursor.cursorBytes, 100, 'what is not connected does not move the cursor')
-  cursor.markValid(100, 50)
-  t.ok(cursor.covers(0, 150))
-  cursor.markValid(0, 10)
-  t.equal(cursor.cursorBytes, 150, 'it never goes back')
-
+t.test('validity', async () => {
   fc.assert(
     fc.property(
       fc.array(fc.tuple(fc.nat(60), fc.nat(8)), { maxLength: 8 }),
@@ -184,106 +176,146 @@ t.test('validity', async (t) => {
   )
 })
 
+t.test('a set of ranges', async () => {
+  const change = fc.record({ adds: fc.boolean(), offset: fc.nat(60), length: fc.nat(12) })
+  fc.assert(
+    fc.property(fc.array(change, { maxLength: 20 }), (changes) => {
+      const set = new RangeSet()
+      const model = new Uint8Array(80)
+      for (const { adds, offset, length } of changes) {
+        if (adds) set.add(offset, length)
+        else set.remove(offset, length)
+        model.fill(adds ? 1 : 0, offset, offset + length)
+      }
+      const bytes = [...model.keys()].filter((at) => model[at] === 1)
+      const listed = set.ranges.flatMap(({ offset, length }) =>
+        Array.from({ length }, (_, at) => offset + at),
+      )
+      if (String(listed) !== String(bytes)) throw new Error(`${listed} and not ${bytes}`)
+      set.ranges.forEach(({ offset, length }, index) => {
+        const next = set.ranges[index + 1]
+        if (length <= 0 || (next && next.offset <= offset + length)) throw new Error('not joined')
+      })
+      for (let at = 0; at < 70; at++) {
+        const here = model.subarray(at, at + 3)
+        if (set.covers(at, 3) !== here.every((one) => one === 1)) throw new Error(`covers ${at}`)
+        if (set.touches(at, 3) !== here.includes(1)) throw new Error(`touches ${at}`)
+      }
+    }),
+  )
+})
+
 t.test('intent bits', async (t) => {
-  t.test('regions fit one block, and are powers of two from 1 MiB', async (t) => {
-    t.equal(regionBytesOf(1), MIB)
-    t.equal(regionBytesOf(INTENT_REGIONS_MAX * MIB), MIB)
-    t.equal(regionBytesOf(INTENT_REGIONS_MAX * MIB + 512), 2 * MIB)
-    t.equal(regionBytesOf(2 ** 50), 64 * GIB)
+  t.test('regions fit the blocks, and are powers of two from 1 MiB', async (t) => {
+    const regionBytes = (sizeBytes: number, blocks: number): number =>
+      new IntentBits({ sizeBytes, blocks }).regionBytes
+    t.equal(regionBytes(1, 1), MIB)
+    t.equal(regionBytes(INTENT_BLOCK_REGIONS * MIB, 1), MIB)
+    t.equal(regionBytes(INTENT_BLOCK_REGIONS * MIB + 512, 1), 2 * MIB)
+    t.equal(regionBytes(2 ** 50, 1), 64 * GIB)
+    t.equal(regionBytes(2 ** 50, 586), 64 * MIB)
   })
 
   t.test('a block survives the way to disk and back; golden frame', async (t) => {
-    const bits = new IntentBits(100 * MIB + 512)
+    const bits = new IntentBits({ sizeBytes: 100 * MIB + 512, blocks: 1 })
     bits.mark(3 * MIB - 1, 2)
     bits.mark(100 * MIB, 512)
     t.strictSame(bits.ranges(), [
       { offset: 2 * MIB, length: 2 * MIB },
       { offset: 100 * MIB, length: 512 },
     ])
-    const block = Buffer.alloc(INTENT_BLOCK_BYTES, 0xff)
-    bits.encode(block, UUID, 7)
+    const block = bits.encode(0, UUID, 7)
     t.equal(block.toString('latin1', 0, 8), 'PLEXDIRT')
     t.equal(block.readUInt32LE(56), 101)
+    t.equal(block.readUInt32LE(60), 0)
     t.equal(block.readUInt8(512), 0b1100, 'regions 2 and 3')
     t.equal(block.readUInt8(512 + 12), 0b10000, 'region 100')
-    const copy = decodeIntent([block, Buffer.alloc(INTENT_BLOCK_BYTES)], UUID)
-    t.match(copy, { sequence: 7, which: 0 })
-    t.strictSame(copy?.bits.ranges(), bits.ranges())
+    t.match(decodeIntent([block, NOTHING], UUID), [{ sequence: 7, which: 0, block: 0 }])
+    t.strictSame(decodeIntent([block, NOTHING], UUID)[0]?.ranges, [
+      { offset: 2 * MIB, length: 2 * MIB },
+      { offset: 100 * MIB, length: MIB },
+    ])
+  })
+
+  t.test('each block tells of its own regions', async (t) => {
+    const bits = new IntentBits({ sizeBytes: 5 * 2 ** 40, blocks: 3 })
+    t.match(bits, { regionBytes: 64 * MIB, blocks: 3 })
+    const perBlock = INTENT_BLOCK_REGIONS * 64 * MIB
+    bits.mark(perBlock - 1, 2)
+    bits.mark(5 * 2 ** 40 - 1, 1)
+    t.strictSame(
+      [0, 1, 2].map((block) => bits.countIn(block)),
+      [1, 1, 1],
+    )
+    const last = { offset: 5 * 2 ** 40 - 64 * MIB, length: 64 * MIB }
+    t.strictSame(decodeIntent([bits.encode(2, UUID, 1), NOTHING], UUID, 2)[0]?.ranges, [last])
+    t.strictSame(decodeIntent([bits.encode(2, UUID, 1), NOTHING], UUID, 1), [], 'of another place')
+    const copy = bits.fresh()
+    for (const block of [0, 1, 2]) copy.take(block, bits.encode(block, UUID, 1))
+    t.strictSame([copy.ranges(), copy.count], [bits.ranges(), 3])
   })
 
   t.test('the block says how large its regions are', async (t) => {
-    const bits = new IntentBits(8 * MIB, 64 * 1024)
-    bits.mark(3 * 64 * 1024, 1)
-    const block = Buffer.alloc(INTENT_BLOCK_BYTES)
-    bits.encode(block, UUID, 7)
-    const copy = decodeIntent([block, Buffer.alloc(INTENT_BLOCK_BYTES)], UUID)
-    t.strictSame(copy?.bits.ranges(), [{ offset: 3 * 64 * 1024, length: 64 * 1024 }])
-    for (const bytes of [0, 1, 4096 + 512, 128 * 1024, 2 ** 53]) {
+    const bits = new IntentBits({ sizeBytes: 8 * MIB, blocks: 1, regionBytes: 64 * KIB })
+    bits.mark(3 * 64 * KIB, 1)
+    const block = bits.encode(0, UUID, 7)
+    t.strictSame(decodeIntent([block, NOTHING], UUID)[0]?.ranges, [
+      { offset: 3 * 64 * KIB, length: 64 * KIB },
+    ])
+    for (const bytes of [0, 1, 4096 + 512, 128 * KIB, 2 ** 53]) {
       const other = Buffer.from(block)
       other.writeBigUInt64LE(BigInt(bytes), 48)
       other.writeUInt32LE(0, 12)
       other.writeUInt32LE(crc32c(other), 12)
-      t.equal(decodeIntent([other, Buffer.alloc(0)], UUID), undefined, `${bytes} bytes a region`)
+      t.strictSame(decodeIntent([other, NOTHING], UUID), [], `${bytes} bytes a region`)
     }
   })
 
   t.test('of a pair the newer whole one counts; a torn one leaves the other', async (t) => {
-    const blockOf = (sequence: number, region: number): Buffer => {
-      const bits = new IntentBits(64 * MIB)
-      bits.mark(region * MIB, 1)
-      const block = Buffer.alloc(INTENT_BLOCK_BYTES)
-      bits.encode(block, UUID, sequence)
-      return block
+    const blockOf = (sequence: number, region: number, regionBytes = MIB): Buffer => {
+      const bits = new IntentBits({ sizeBytes: 64 * MIB, blocks: 1, regionBytes })
+      bits.set(region)
+      return bits.encode(0, UUID, sequence)
     }
     const older = blockOf(4, 1)
     const newer = blockOf(5, 2)
-    t.match(decodeIntent([older, newer], UUID), { sequence: 5, which: 1 })
-    t.match(decodeIntent([newer, older], UUID), { sequence: 5, which: 0 })
+    const decoded = (first: Buffer, second: Buffer, uuid = UUID) =>
+      decodeIntent([first, second], uuid).map(({ sequence, which }) => [sequence, which])
+    t.strictSame(decoded(older, newer), [[5, 1]])
+    t.strictSame(decoded(newer, older), [[5, 0]])
     const torn = Buffer.concat([newer.subarray(0, 512), older.subarray(512)])
-    t.match(decodeIntent([older, torn], UUID), { sequence: 4, which: 0 })
-    t.equal(decodeIntent([torn, torn], UUID), undefined)
-    t.equal(decodeIntent([older, newer], UUID.replace('8', '9')), undefined, 'another volume')
-    for (const at of [0, 9, 13, 20, 33, 41, 49, 57, 100, 512, 4095]) {
+    t.strictSame(decoded(older, torn), [[4, 0]])
+    t.strictSame(decoded(torn, torn), [])
+    t.strictSame(decoded(older, newer, UUID.replace('8', '9')), [], 'another volume')
+    const recut = [
+      [5, 1],
+      [4, 0],
+    ]
+    t.strictSame(decoded(blockOf(4, 1, 2 * MIB), newer), recut, 'both, while it is cut anew')
+    for (const at of [0, 9, 13, 20, 33, 41, 49, 57, 61, 100, 512, 4095]) {
       const damaged = Buffer.from(newer)
       damaged[at] = (damaged[at] ?? 0) ^ 1
-      t.equal(decodeIntent([damaged, Buffer.alloc(0)], UUID), undefined, `bit at ${at}`)
+      t.strictSame(decoded(damaged, NOTHING), [], `bit at ${at}`)
     }
-  })
-
-  t.test('what any drive remembers counts, also in the regions of a smaller volume', async (t) => {
-    const small = new IntentBits(8 * MIB)
-    small.mark(5 * MIB, 1)
-    const large = new IntentBits(INTENT_REGIONS_MAX * MIB * 2)
-    large.mark(10 * MIB, 1)
-    const merged = mergeIntent(
-      [
-        { bits: small, sequence: 1, which: 0 },
-        { bits: large, sequence: 2, which: 1 },
-      ],
-      large.sizeBytes,
-    )
-    t.equal(merged.regionBytes, 2 * MIB)
-    t.strictSame(merged.ranges(), [
-      { offset: 4 * MIB, length: 2 * MIB },
-      { offset: 10 * MIB, length: 2 * MIB },
-    ])
   })
 })
 
 interface Stored {
+  readonly block: number
   readonly ranges: readonly { offset: number; length: number }[]
   readonly which: 0 | 1
   readonly sequence: number
 }
 
 /** A map whose writes to disk wait for the test. */
-function harness(options: { sizeBytes?: number; initial?: IntentBits; held?: boolean } = {}) {
+function harness(options: { sizeBytes?: number; blocks?: number; initial?: IntentBits } = {}) {
   const clock = new ManualClock()
   const stored: Stored[] = []
   const pending: ((error?: unknown) => void)[] = []
   const state = {
     automatic: false,
     mayClear: true,
+    needsAll: false,
     flushes: 0,
     failFlush: false,
     onFlush: () => {},
@@ -291,17 +323,20 @@ function harness(options: { sizeBytes?: number; initial?: IntentBits; held?: boo
   const initial = options.initial && {
     bits: options.initial,
     sequence: 41,
-    which: 1 as const,
-    held: options.held ?? false,
+    which: [1 as const],
   }
-  const map = new IntentMap({
+  const map = new WriteIntentBitmap({
     sizeBytes: options.sizeBytes ?? 64 * MIB,
+    blocks: options.blocks ?? 1,
     volumeUuid: UUID,
     clock,
-    store: (block, which) => {
-      const copy = decodeIntent([Buffer.from(block), Buffer.alloc(0)], UUID)
-      if (!copy) throw new Error('the map stores what can be read')
-      stored.push({ ranges: copy.bits.ranges(), which, sequence: copy.sequence })
+    needsAll: () => state.needsAll,
+    store: (blocks) => {
+      for (const { block, which, bytes } of blocks as readonly IntentBlock[]) {
+        const [copy] = decodeIntent([bytes, NOTHING], UUID, block)
+        if (!copy) throw new Error('the map stores what can be read')
+        stored.push({ block, ranges: copy.ranges, which, sequence: copy.sequence })
+      }
       if (state.automatic) return Promise.resolve()
       return new Promise((resolve, reject) => {
         pending.push((error) => (error ? reject(error) : resolve()))
@@ -423,13 +458,13 @@ t.test('intent map', async (t) => {
       clock.advance(INTENT_CLEAR_MS)
       await settle(1)
       t.equal(state.flushes, 0)
-      t.equal(map.dirtyRegions, 2, 'a subdisk is away: the marks are what it misses')
+      t.equal(map.markedRegions, 2, 'a subdisk is away: the marks are what it misses')
       state.mayClear = true
       state.failFlush = true
       clock.advance(INTENT_CLEAR_MS)
       await settle(1)
       t.equal(state.flushes, 1)
-      t.equal(map.dirtyRegions, 2, 'not without the flush')
+      t.equal(map.markedRegions, 2, 'not without the flush')
       state.failFlush = false
       clock.advance(INTENT_CLEAR_MS)
       await settle(1)
@@ -476,13 +511,13 @@ t.test('intent map', async (t) => {
     },
   )
 
-  t.test('held regions stay marked until a job says that they agree', async (t) => {
-    const before = new IntentBits(64 * MIB)
+  t.test('unsynced regions stay marked until a job says that they agree', async (t) => {
+    const before = new IntentBits({ sizeBytes: 64 * MIB, blocks: 1 })
     before.mark(4 * MIB, MIB)
-    const { clock, map, state, stored, enter } = harness({ initial: before, held: true })
+    const { clock, map, state, stored, enter } = harness({ initial: before })
     state.automatic = true
-    t.ok(map.isHeld(4 * MIB + 512, 512))
-    t.notOk(map.isHeld(5 * MIB, 512))
+    t.ok(map.isUnsynced(4 * MIB + 512, 512))
+    t.notOk(map.isUnsynced(5 * MIB, 512))
     const write = enter(4 * MIB, 512)
     await settle(1)
     t.equal(write.granted, 1)
@@ -491,24 +526,36 @@ t.test('intent map', async (t) => {
     map.leave(4 * MIB, 512)
     clock.advance(5 * INTENT_CLEAR_MS)
     await settle(1)
-    t.ok(map.isDirty(4 * MIB, 1))
-    map.agree(4 * MIB, MIB / 2)
-    t.ok(map.isHeld(4 * MIB + MIB / 2, 512), 'half of it still may differ')
-    map.agree(4 * MIB + MIB / 2, MIB / 2)
-    t.strictSame(map.held, [])
+    t.equal(map.markedRegions, 1)
+    map.markSynced(4 * MIB, MIB / 2)
+    t.ok(map.isUnsynced(4 * MIB + MIB / 2, 512), 'half of it still may differ')
+    map.markSynced(4 * MIB + MIB / 2, MIB / 2)
+    t.strictSame(map.unsynced, [])
     clock.advance(5 * INTENT_CLEAR_MS)
     await settle(1)
-    t.equal(map.dirtyRegions, 0)
+    t.equal(map.markedRegions, 0)
     enter(8 * MIB, 512)
     await settle(1)
-    map.keep(8 * MIB, 512)
-    t.ok(map.isHeld(8 * MIB, 512), 'a write that failed')
-    t.notOk(map.isHeld(8 * MIB + 512, 512))
-    await map.hold(20 * MIB, 2 * MIB)
+    map.leaveUnsynced(8 * MIB, 512)
+    t.ok(map.isUnsynced(8 * MIB, 512), 'a write that failed')
+    t.notOk(map.isUnsynced(8 * MIB + 512, 512))
+    await map.markUnsynced(20 * MIB, 2 * MIB)
     t.strictSame(stored.at(-1)?.ranges, [
       { offset: 8 * MIB, length: MIB },
       { offset: 20 * MIB, length: 2 * MIB },
     ])
+  })
+
+  t.test('what many failed writes leave is bounded, and none of it is forgotten', async (t) => {
+    const { enter, map, state } = harness({ sizeBytes: 64 * GIB })
+    state.automatic = true
+    const places = Array.from({ length: 12_000 }, (_, index) => index * 4 * MIB + 8192)
+    for (const offset of places) enter(offset, 4096)
+    await settle(1)
+    for (const offset of places) map.leaveUnsynced(offset, 4096)
+    const pieces = map.unsynced.filter(({ length }) => length < map.regionBytes)
+    t.ok(pieces.length <= INTENT_PIECES, `${pieces.length} pieces smaller than a region`)
+    t.ok(places.every((offset) => map.isUnsynced(offset, 4096)))
   })
 
   t.test('at the end all marks go that may', async (t) => {
@@ -518,7 +565,7 @@ t.test('intent map', async (t) => {
     enter(3 * MIB, 512)
     await settle(1)
     map.leave(0, 512)
-    map.keep(3 * MIB, 512)
+    map.leaveUnsynced(3 * MIB, 512)
     await map.stop()
     t.equal(state.flushes, 1)
     t.strictSame(stored.at(-1)?.ranges, [{ offset: 3 * MIB, length: MIB }])
@@ -529,22 +576,23 @@ t.test('intent map', async (t) => {
     away.map.leave(0, 512)
     away.state.mayClear = false
     await away.map.stop()
-    t.equal(away.map.dirtyRegions, 1)
+    t.equal(away.map.markedRegions, 1)
   })
 
   t.test('a grown volume has larger regions, durably, with the old marks', async (t) => {
-    const { enter, map, state, stored } = harness({ sizeBytes: INTENT_REGIONS_MAX * MIB })
+    const { enter, map, state, stored } = harness({ sizeBytes: INTENT_BLOCK_REGIONS * MIB })
     state.automatic = true
     enter(7 * MIB, 512)
     await settle(1)
-    t.rejects(map.resize(2 * INTENT_REGIONS_MAX * MIB), /no write is inside/)
+    const larger = { sizeBytes: 2 * INTENT_BLOCK_REGIONS * MIB, blocks: 1 }
+    t.rejects(map.resize(larger), /no write is inside/)
     map.leave(7 * MIB, 512)
-    await map.resize(2 * INTENT_REGIONS_MAX * MIB)
+    await map.resize(larger)
     t.equal(map.regionBytes, 2 * MIB)
     t.strictSame(stored.at(-1)?.ranges, [{ offset: 6 * MIB, length: 2 * MIB }])
-    const high = enter(2 * INTENT_REGIONS_MAX * MIB - 512, 512)
+    const high = enter(2 * INTENT_BLOCK_REGIONS * MIB - 512, 512)
     await settle(1)
     t.equal(high.granted, 1)
-    map.leave(2 * INTENT_REGIONS_MAX * MIB - 512, 512)
+    map.leave(2 * INTENT_BLOCK_REGIONS * MIB - 512, 512)
   })
 })

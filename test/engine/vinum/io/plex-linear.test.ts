@@ -3,9 +3,9 @@ import fc from 'fast-check'
 import t from 'tap'
 import type { PlexusError } from '../../../../src/base/errors.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
-import { CursorValidity } from '../../../../src/engine/vinum/io/validity.ts'
 import type { GrowthRecord, SubdiskRecord } from '../../../../src/engine/vinum/model/model.ts'
 import type { Subdisk } from '../../../../src/engine/vinum/runtime.ts'
+import { CursorValidity } from '../../../support/cursor-validity.ts'
 import {
   FakeHost,
   send,

@@ -6,13 +6,13 @@ import fc from 'fast-check'
 import t from 'tap'
 import { ManualClock } from '../../../../src/base/clock.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
-import { IntentMap } from '../../../../src/engine/vinum/io/dirty-regions.ts'
+import { WriteIntentBitmap } from '../../../../src/engine/vinum/io/dirty-regions.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
-import { CursorValidity } from '../../../../src/engine/vinum/io/validity.ts'
 import { VolumeIo } from '../../../../src/engine/vinum/io/volume-io.ts'
 import type { ReadPolicy } from '../../../../src/engine/vinum/model/model.ts'
 import type { Subdisk } from '../../../../src/engine/vinum/runtime.ts'
 import type { DeviceFeatures } from '../../../../src/hal/block-device.ts'
+import { CursorValidity } from '../../../support/cursor-validity.ts'
 import {
   FakeHost,
   lastCopy,
@@ -34,7 +34,7 @@ interface BuildOptions {
   readonly bytesPerDrive?: number
   readonly policy?: ReadPolicy
   readonly preferred?: number
-  readonly map?: (clock: ManualClock) => IntentMap
+  readonly map?: (clock: ManualClock) => WriteIntentBitmap
   readonly features?: readonly Partial<DeviceFeatures>[]
 }
 
@@ -96,11 +96,13 @@ function gate() {
 }
 
 function mapFor(store: () => Promise<void>) {
-  return (clock: ManualClock): IntentMap =>
-    new IntentMap({
+  return (clock: ManualClock): WriteIntentBitmap =>
+    new WriteIntentBitmap({
       sizeBytes: 16384,
+      blocks: 1,
       volumeUuid: testUuid(1),
       clock,
+      needsAll: () => false,
       store,
       flushDrives: async () => {},
       mayClear: () => true,
@@ -263,7 +265,7 @@ t.test('so is what came from it where copies may differ, and nobody else gets it
   const { map, volume, drive, subdisk } = build({ map: mapFor(async () => {}) })
   drive(0).device.media.fill(1)
   drive(1).device.media.fill(2)
-  await map?.hold(0, 4096)
+  await map?.markUnsynced(0, 4096)
   drive(0).device.hold()
   const back = Buffer.alloc(1024)
   const read = watch(send(volume, { op: 'read', data: back }))
@@ -344,7 +346,7 @@ t.test('the last good copy stays: the error goes up', async (t) => {
     drive(1).device.fail('write', 'timeout')
     t.match(await send(volume, { op: 'write', data: Buffer.alloc(512) }), { kind: 'io' })
     t.strictSame(host.demoted, [])
-    t.ok(map?.isHeld(0, 512))
+    t.ok(map?.isUnsynced(0, 512))
     for (let i = 0; i < 4; i++) await send(volume, { op: 'read', data: Buffer.alloc(512) })
     t.strictSame(reads(), [4, 0])
     for (let i = 0; i < 4; i++)
@@ -360,7 +362,7 @@ t.test('the last good copy stays: the error goes up', async (t) => {
       message: 'the last good copy stays',
     })
     t.equal(subdisk(0).record.state, 'up')
-    t.ok(map?.isHeld(0, 512))
+    t.ok(map?.isUnsynced(0, 512))
   })
 })
 
@@ -477,7 +479,7 @@ t.test('the mark is durable before the data is written; without it nothing is', 
   open()
   t.equal(await write.promise, undefined)
   t.strictSame(writes(), [1, 1])
-  t.ok(map?.isDirty(0, 512))
+  t.strictSame(map?.marked, [{ offset: 0, length: 16384 }])
 
   const broken = build({
     map: mapFor(async () => {
@@ -488,7 +490,7 @@ t.test('the mark is durable before the data is written; without it nothing is', 
     message: 'no map',
   })
   t.strictSame(broken.writes(), [0, 0])
-  t.notOk(broken.map?.isHeld(0, 512), 'nothing was written, so nothing differs')
+  t.notOk(broken.map?.isUnsynced(0, 512), 'nothing was written, so nothing differs')
   t.equal(broken.volume.active, 0)
   answer = Promise.resolve()
 })
@@ -579,7 +581,7 @@ t.test(
             if (values.length === 0) throw new Error(`the last copy of block ${b} was given up`)
             if (values.some((one) => !allowed[b]?.has(one)))
               throw new Error(`block ${b}: ${values}`)
-            const held = volume.map?.isHeld(b * 512, 512) ?? true
+            const held = volume.map?.isUnsynced(b * 512, 512) ?? true
             if (!held && new Set(values).size > 1) throw new Error(`block ${b} differs: ${values}`)
           }
         },
@@ -622,7 +624,7 @@ t.test(
       map: mapFor(async () => {}),
     })
     for (let i = 0; i < 4; i++) drive(i).device.media.fill(i + 1)
-    await map?.hold(0, 16384)
+    await map?.markUnsynced(0, 16384)
     const read = async (offset: number, length: number): Promise<readonly number[]> => {
       const data = Buffer.alloc(length)
       t.equal(await send(volume, { op: 'read', offset, data }), undefined)

@@ -400,6 +400,15 @@ function spoil(plex: Plex, at: number): void {
   }
 }
 
+/** As a map in which one range may differ. */
+function firstIn(range: ByteRange) {
+  return (from: number, most: number): ByteRange | undefined => {
+    const offset = Math.max(from, range.offset)
+    const length = Math.min(most, range.offset + range.length - offset)
+    return length > 0 ? { offset, length } : undefined
+  }
+}
+
 t.test('a resync makes what a crash left different equal, and nothing else is read', async (t) => {
   const world = new World(CONCAT, STRIPED, CONCAT)
   const content = patterned(SIZE, 8)
@@ -413,7 +422,7 @@ t.test('a resync makes what a crash left different equal, and nothing else is re
     ...world.setup({ kind: 'resync' }),
     host: world.host,
     plexes: world.plexes,
-    regions: [{ offset: 16384, length: 16384 }],
+    nextUnsynced: firstIn({ offset: 16384, length: 16384 }),
     onEqual: (offset, length) => equal.push({ offset, length }),
   })
   t.equal(plan.startBytes, 16384)
@@ -443,7 +452,7 @@ t.test(
         ...world.setup({ kind: 'resync' }),
         host: world.host,
         plexes: world.plexes,
-        regions: [{ offset: 0, length: 8192 }],
+        nextUnsynced: firstIn({ offset: 0, length: 8192 }),
         onEqual: () => {},
       }),
     )
@@ -473,7 +482,7 @@ t.test('a resync takes a copy out of service that it cannot write, and goes on',
       ...world.setup({ kind: 'resync' }),
       host: world.host,
       plexes: world.plexes,
-      regions: [{ offset: 0, length: 4096 }],
+      nextUnsynced: firstIn({ offset: 0, length: 4096 }),
       onEqual: () => {},
     })
   t.equal((await world.run(plan())).state, 'done')
@@ -497,7 +506,7 @@ t.test('a resync takes each block from the first plex that has it', async (t) =>
     ...world.setup({ kind: 'resync' }),
     host: world.host,
     plexes: world.plexes,
-    regions: [{ offset: 0, length: SIZE }],
+    nextUnsynced: firstIn({ offset: 0, length: SIZE }),
     onEqual: () => {},
   })
   t.equal((await world.run(plan)).state, 'done')
@@ -517,7 +526,7 @@ t.test('a resync leaves in doubt only what cannot be read, and fails for it', as
       ...world.setup({ kind: 'resync' }),
       host: world.host,
       plexes: world.plexes,
-      regions: [{ offset: 0, length: SIZE }],
+      nextUnsynced: firstIn({ offset: 0, length: SIZE }),
       onEqual: (_offset, length) => {
         equalBytes += length
       },

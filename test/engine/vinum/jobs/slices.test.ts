@@ -16,7 +16,6 @@ import {
 import { EventLog } from '../../../../src/engine/geom/events.ts'
 import { JobManager } from '../../../../src/engine/geom/job.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
-import { CursorValidity } from '../../../../src/engine/vinum/io/validity.ts'
 import { VolumeIo } from '../../../../src/engine/vinum/io/volume-io.ts'
 import { checkPlan, type Mismatch } from '../../../../src/engine/vinum/jobs/mirror-jobs.ts'
 import { inSlices, partsOf } from '../../../../src/engine/vinum/jobs/setup.ts'
@@ -27,6 +26,7 @@ import {
   rebuildStep,
 } from '../../../../src/engine/vinum/raid5/row-jobs.ts'
 import type { AlignedBuffer, IoRequest } from '../../../../src/hal/block-device.ts'
+import { CursorValidity } from '../../../support/cursor-validity.ts'
 import { pictureRow, Raid5Rig } from '../../../support/raid5-rig.ts'
 import {
   FakeHost,

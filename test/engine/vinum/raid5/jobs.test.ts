@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { CursorValidity, RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
+import { RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
 import { PARITY_LAYOUTS } from '../../../../src/engine/vinum/model/model.ts'
 import {
   checkStep,
@@ -8,6 +8,7 @@ import {
   rebuildStep,
   resyncStep,
 } from '../../../../src/engine/vinum/raid5/row-jobs.ts'
+import { CursorValidity } from '../../../support/cursor-validity.ts'
 import { pattern, Raid5Rig } from '../../../support/raid5-rig.ts'
 import { setState, settle } from '../../../support/vinum-host.ts'
 
@@ -262,7 +263,7 @@ t.test('8.12: after a repair that failed, nothing waits for ever', async (t) => 
 function putInDoubt(rig: Raid5Rig, ...rows: readonly number[]): void {
   const rowBytes = (rig.columns - 1) * rig.stripeBytes
   for (const row of rows) {
-    rig.plex.doubt.markMissing(row * rowBytes, rowBytes)
+    rig.plex.doubt.add(row * rowBytes, rowBytes)
     rig.unit(rig.columns - 1 - (row % rig.columns), row).fill(0x11)
   }
 }
@@ -280,18 +281,18 @@ t.test(
       [],
       'all of it, before the first write',
     )
-    t.ok(rig.plex.doubt.covers(2 * row, row))
+    t.ok(!rig.plex.doubt.touches(2 * row, row))
     rig.drive(0).device.fail('read', 'io')
     await t.rejects(rig.read(3 * row, 512), { message: /injected/ })
     t.same(rig.host.repairs, [], 'nothing is written from parity in doubt')
     // A block of another column cannot be read just now: the write goes on, and the doubt stays.
     rig.drive(4).device.fail('read', 'io')
     await rig.write(3 * row, pattern(512, 2))
-    t.notOk(rig.plex.doubt.covers(3 * row, row))
+    t.ok(rig.plex.doubt.touches(3 * row, row))
     const stop = writing(rig, 9)
     t.equal(await resyncStep(rig.plex, 2 * row, 2 * row), 4 * row)
     await stop()
-    t.ok(rig.plex.doubt.covers(0, rig.plex.sizeBytes))
+    t.ok(!rig.plex.doubt.touches(0, rig.plex.sizeBytes))
     t.same(rig.differences(), [])
     // A column that fails a write in a row in doubt goes out of service as ever, with parity made right before.
     putInDoubt(rig, 1)
@@ -305,7 +306,7 @@ t.test(
     putInDoubt(rig, 0)
     setState(rig.subdisk(4), 'stale')
     t.equal(await resyncStep(rig.plex, 0, row), row)
-    t.ok(rig.plex.doubt.covers(0, rig.plex.sizeBytes))
+    t.ok(!rig.plex.doubt.touches(0, rig.plex.sizeBytes))
     rig.assertAtRest()
   },
 )
@@ -359,7 +360,7 @@ t.test('a column that returns with what was lost makes it known again', async (t
   // As the set writes down when a column leaves: the subdisk has its content still.
   const lost = [{ column: 0, offsetBytes: S, lengthBytes: 2 * S, keptBy: uuid }]
   rig.plex.record = { ...rig.plex.record, lost }
-  rig.plex.doubt.markValid(0, rig.plex.sizeBytes)
+  rig.plex.doubt.remove(0, rig.plex.sizeBytes)
   await rig.write(3 * S, pattern(3 * S, 5))
   setState(rig.subdisk(0), 'reviving')
   rig.subdisk(0).validity = new RegionValidity([{ offset: 0, length: rig.plex.sizeBytes }])

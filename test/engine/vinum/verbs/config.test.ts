@@ -3,6 +3,7 @@ import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
 import type { ConfigText, VinumListing } from '../../../../src/control/vinum-rows.ts'
+import { checkModel } from '../../../../src/engine/vinum/model/model-check.ts'
 import { stepsOf, VerbBench } from '../../../support/vinum-verbs.ts'
 
 const FILE = `
@@ -71,7 +72,7 @@ t.test('create into a configuration that exists', async (t) => {
   const refusal = (file: string, flags: object = {}) =>
     bench.refusal('vinum create', { file, ...flags })
   const file = 'volume db\nplex org concat\nsd len 64m drive d2'
-  t.match(refusal(file), /^exists: db exists: it is a volume/)
+  t.match(refusal(file), /^exists: configuration:1: db exists: it is a volume/)
   const plan = bench.run('vinum create', { file: `${file}\n`, force: true })
   t.match(plan.warnings, ['db exists and is left as it is'])
   t.equal(bench.plex('db.p1').volumeUuid, bench.volume('db').uuid)
@@ -86,11 +87,14 @@ t.test('create into a configuration that exists', async (t) => {
   )
   t.match(
     refusal('plex name q org concat vol nope\nsd drive d3'),
-    /^not-found: there is no volume "nope"/,
+    /^not-found: configuration:\d: there is no volume "nope"/,
   )
-  t.match(refusal('sd name x drive d3 plex nope len 1m'), /^not-found: there is no plex "nope"/)
-  t.match(refusal('volume d9'), /^exists: d9 exists: it is the device/)
-  t.match(refusal('drive d1 device d3'), /^exists: d1 exists: it is a drive/)
+  t.match(
+    refusal('sd name x drive d3 plex nope len 1m'),
+    /^not-found: configuration:\d: there is no plex "nope"/,
+  )
+  t.match(refusal('volume d9'), /^exists: configuration:1: d9 exists: it is the device/)
+  t.match(refusal('drive d1 device d3'), /^exists: configuration:1: d1 exists: it is a drive/)
   t.match(refusal('drive x device d1'), /^in-use: .*in use by vinum drive d1/)
 })
 
@@ -131,7 +135,7 @@ t.test('configurations that cannot be', async (t) => {
     ['volume v\nplex org striped 1000\nsd drive d1\nsd drive d2', /^invalid: .*stripe/],
     [
       'volume v\nplex org concat\nsd drive nowhere',
-      /^not-found: there is no drive and no device "nowhere"/,
+      /^not-found: configuration:\d: there is no drive and no device "nowhere"/,
     ],
     ['volume v\nplex org concat\nsd drive ext', /^foreign: /],
     ['volume v\nplex org concat\nsd drive d1 len 2g', /^no-space: /],
@@ -150,7 +154,7 @@ t.test('configurations that cannot be', async (t) => {
     ['volume v\nplex org concat\nsd drive d1 len 1m driveoffset 265s', /^(invalid|no-space): /],
     [
       'volume v readpol prefer w.p0\nplex org concat\nsd drive d1',
-      /^not-found: there is no plex "w.p0"/,
+      /^not-found: configuration:\d: there is no plex "w.p0"/,
     ],
   ] as const
   for (const [file, error] of cases) t.match(refusal(file), error, file)
@@ -225,4 +229,70 @@ t.test('lists', async (t) => {
   t.throws(() => bench.show('vinum list', { objects: ['nope'] }), PlexusError)
   t.throws(() => bench.show('vinum lv', { objects: ['db.p0'] }), PlexusError)
   t.throws(() => bench.show('volume show', { name: 'db.p0' }), PlexusError)
+})
+
+t.test('files from the wild: odd stripes, size, and words without effect', async (t) => {
+  const bench = new VerbBench()
+  const plan = bench.run('vinum create', {
+    file: `
+drive a device /dev/d1 hotspare
+drive b device /dev/d2
+volume tinyvol setupstate
+  plex org striped 279k
+    sd size 64m drive a retryerrors
+    sd size 64m drive b
+`,
+  })
+  t.strictSame(plan.warnings.slice(0, 3), [
+    'configuration:2:24: hotspare has no effect: this is an ordinary drive without subdisks',
+    'configuration:4:16: setupstate has no effect: new copies are always synchronised',
+    'configuration:6:25: retryerrors has no effect: a failed request goes to the other copy',
+  ])
+  const column = Math.floor((64 * MIB) / (279 * KIB)) * 279 * KIB
+  t.equal(bench.plex('tinyvol.p0').stripeBytes, 279 * KIB)
+  t.equal(bench.volume('tinyvol').sizeBytes, 2 * column, 'columns are whole stripes')
+  t.equal(column % 512, 0)
+})
+
+t.test('an odd stripe needs a drive with blocks that divide it', async (t) => {
+  const bench = new VerbBench()
+  bench.device('big', { blockBytes: 4096 })
+  const file = 'volume v\nplex org striped 279k\nsd len 64m drive d1\nsd len 64m drive big'
+  t.match(
+    bench.refusal('vinum create', { file }),
+    /^invalid: configuration:2: invalid stripe size 279 KiB: it must be a multiple of 4 KiB/,
+  )
+})
+
+t.test('every refusal of a file names its line', async (t) => {
+  const bench = new VerbBench()
+  const cases = [
+    [
+      'volume v\nplex org concat\nsd len 1m drive d1 driveoffset 265s',
+      /^invalid: configuration:3: drive d1: offset 135680/,
+    ],
+    ['volume v\nplex org concat\nsd len 8g drive d1', /^no-space: configuration:3: /],
+    ['volume v\nplex org concat\nsd len 8m drive nope', /^not-found: configuration:3: /],
+    ['drive d1 device d1\ndrive x device d1', /^\S+: configuration:2: /],
+    ['volume v\nplex org raid5 3000000k\nsd drive d1\nsd drive d2\nsd drive d3', /configuration:2/],
+  ] as const
+  for (const [file, error] of cases) t.match(bench.refusal('vinum create', { file }), error, file)
+})
+
+t.test('a file with many volumes is planned in one go', async (t) => {
+  const bench = new VerbBench('many', 0)
+  for (let n = 0; n < 8; n++) bench.device(`d${n}`, { sizeBytes: 2 ** 46 })
+  const volumes = Array.from({ length: 500 }, (_, n) =>
+    [
+      `volume v${n}`,
+      `plex org concat\nsd len 1g drive d${n % 4}`,
+      `plex org concat\nsd len 1g drive d${4 + (n % 4)}`,
+    ].join('\n'),
+  )
+  // Without the index of each list this took minutes.
+  const plan = bench.plan('vinum create', { file: volumes.join('\n') })
+  t.equal(plan.model.volumes.length, 500)
+  t.equal(plan.model.jobs.length, 500, 'one sync for each second copy')
+  checkModel(plan.model)
+  t.ok(plan.model.volumes.every((one) => one.sizeBytes === 1024 * MIB && one.state === 'up'))
 })

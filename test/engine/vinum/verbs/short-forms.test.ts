@@ -192,11 +192,15 @@ t.test('numbers of devices, names, sizes that cannot be', async (t) => {
     ],
     ['vinum concat', { devices: ['d1'], name: 'a b' }, /^invalid: "a b" cannot be the name/],
     ['vinum concat', { devices: ['d1'], name: 'v'.repeat(64) }, /^invalid: .*too long/],
-    ['vinum stripe', { devices: ['d1', 'd2'], stripeSize: '1000' }, /^invalid: a stripe of 1000 B/],
+    [
+      'vinum stripe',
+      { devices: ['d1', 'd2'], stripeSize: '1000' },
+      /^invalid: invalid stripe size 1000 B/,
+    ],
     [
       'vinum raid5',
       { devices: ['d1', 'd2', 'd3'], stripeSize: '8MiB' },
-      /^invalid: a stripe of 8 MiB/,
+      /^invalid: invalid stripe size 8 MiB/,
     ],
     [
       'vinum raid5',

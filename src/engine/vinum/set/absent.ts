@@ -1,0 +1,117 @@
+/**
+ * Sets that are not served now: those that wait for drives, and those of which the machine remembers that it had them. What
+ * `plexus status` says of them, and why a new volume must not take the name of one of theirs. Used by reports.ts and
+ * vinum-class.ts.
+ */
+import { PlexusError } from '../../../base/errors.ts'
+import type { ProblemReport } from '../../../control/reports.ts'
+import { loseDrives } from '../model/membership.ts'
+import type { VinumModel } from '../model/model.ts'
+import { healthOf } from '../model/state-rules.ts'
+import { setName } from '../naming.ts'
+import type { SetRegistry } from './registry.ts'
+import type { VinumSet } from './vinum-set.ts'
+
+interface Absent {
+  readonly name: string
+  readonly model: VinumModel
+  /** undefined: none of its drives is here. */
+  readonly set: VinumSet | undefined
+  /** What each drive was, by UUID. */
+  readonly drives: Readonly<Record<string, string>>
+}
+
+/** Sets with drives that are not served, those that wait first. */
+function absentSets({ native, known }: SetRegistry): readonly Absent[] {
+  const waiting = native.flatMap((set): Absent[] => {
+    if (set.assembled) return []
+    const models = [...set.members.values()].flatMap(({ model }) => model ?? [])
+    const [model] = models.sort((a, b) => b.generation - a.generation)
+    const kept = known.find((one) => one.model.setUuid === set.uuid)
+    const isEmpty = (model ?? kept?.model)?.drives.length === 0
+    const found = isEmpty ? undefined : (model ?? kept?.model)
+    return found ? [{ name: set.name, model: found, set, drives: kept?.drives ?? {} }] : []
+  })
+  const away = known.filter(({ model }) => native.every(({ uuid }) => uuid !== model.setUuid))
+  return [
+    ...waiting,
+    ...away.map(({ model, drives }) => {
+      return { name: setName(model.setUuid), model, set: undefined, drives }
+    }),
+  ]
+}
+
+/** What `plexus status` says of them, with both ways to go on. */
+export function absentProblems(registry: SetRegistry): readonly ProblemReport[] {
+  return absentSets(registry).map((absent) => {
+    const { name, model, set } = absent
+    const volumes = model.volumes.map((one) => one.name)
+    const what = `${name}${volumes.length > 0 ? ` with ${volumes.join(', ')}` : ''}`
+    const problem = { object: name, health: 'FAULTED', volumes } as const
+    if (set) {
+      const message = `${what} is not served: ${set.describeIncomplete()}.`
+      return { ...problem, message, action: waysOn(absent, set) }
+    }
+    if (registry.resting) {
+      const message = `${what} is not served: vinum was stopped.`
+      return { ...problem, message, action: 'To serve it again: plexus vinum assemble' }
+    }
+    return {
+      ...problem,
+      message: `${what} is not served: none of its ${model.drives.length} drives is here.`,
+      action:
+        `Connect ${driveTexts(absent, model.drives)}. Or, if it is not to come back: ` +
+        `plexus vinum forget ${name}; its names are free then.`,
+    }
+  })
+}
+
+function driveTexts({ drives }: Absent, of: VinumModel['drives']): string {
+  return of.map(({ uuid, name, device }) => `${name} (${drives[uuid] ?? device})`).join(', ')
+}
+
+/** Connect what is missing, or go on without it, and what that costs. */
+function waysOn(absent: Absent, set: VinumSet): string {
+  const { name, model } = absent
+  const missing = model.drives.filter(({ uuid, state }) => state === 'up' && !set.members.has(uuid))
+  const force = `plexus vinum assemble --force ${name}`
+  if (missing.length === 0) return `To go on with what is here: ${force}`
+  const without = loseDrives(
+    model,
+    missing.map(({ uuid }) => uuid),
+  )
+  const costs = model.volumes.flatMap((volume) => {
+    const health = healthOf(without, volume.uuid)
+    return health === 'HEALTHY' ? [] : `${volume.name} is ${health}`
+  })
+  const cost = costs.length > 0 ? `, and ${costs.join(', ')}` : ''
+  return (
+    `Connect ${driveTexts(absent, missing)}. Or go on without: ${force}; what only missing drives have is lost ` +
+    `then${cost}.`
+  )
+}
+
+/** Throws `exists` when a volume that is not served now has the name. */
+export function checkNameFree(registry: SetRegistry, name: string): void {
+  const refuse = (why: string): never => {
+    throw new PlexusError('exists', {
+      op: 'create',
+      subject: name,
+      message: `volume ${name} exists already${why}`,
+    })
+  }
+  const absent = absentSets(registry).find(({ model }) =>
+    model.volumes.some((one) => one.name === name),
+  )
+  if (absent) {
+    refuse(
+      ` on ${absent.name}, which is not served now: plexus status says what there is to do. Until then choose another name`,
+    )
+  }
+  const holder = registry.exportedAs(name)
+  if (holder === undefined || registry.isServed(holder)) return
+  refuse(
+    `: LUNs have led to it, and its drives are not here. Connect them, or choose another name; if it is not to come back: ` +
+      `plexus vinum forget ${name}`,
+  )
+}

@@ -1,0 +1,90 @@
+/**
+ * Devices that carry the label of one and the same drive: copies of it, or paths to it. Which one is right nobody can
+ * tell, so that none of them is used, until only one is left. Part of vinum-set.ts, inside topology changes.
+ */
+import type { Anchor } from '../../geom/anchor.ts'
+import { type Consumer, NO_ACCESS } from '../../geom/consumer.ts'
+import type { Provider } from '../../geom/provider.ts'
+import type { VinumSet } from './vinum-set.ts'
+
+export class Copies {
+  readonly #set: VinumSet
+  /** Attached, but not opened: to hear when one goes, or when somebody clears its label. */
+  #known: readonly { readonly uuid: string; readonly consumer: Consumer }[] = []
+
+  constructor(set: VinumSet) {
+    this.#set = set
+  }
+
+  get consumers(): readonly Consumer[] {
+    return this.#known.map(({ consumer }) => consumer)
+  }
+
+  /**
+   * Is the label on `provider` that of a drive which another device carries, too? One that is in use stays so; one that
+   * is not is given up as well. `name` is the drive's.
+   */
+  async sort(provider: Provider, anchor: Anchor, name: string): Promise<boolean> {
+    const { topology, members, drives } = this.#set
+    const uuid = anchor.deviceUuid
+    const drive = drives.get(uuid)
+    if (drive?.present) {
+      topology.labelProblem(provider, anchor, inUse(name, drive.device))
+      return true
+    }
+    const member = members.get(uuid)
+    const others = this.#known.filter((one) => one.uuid === uuid)
+    if (!member && others.length === 0) return false
+    members.delete(uuid)
+    await member?.consumer.close()
+    const fresh = member ? [member.consumer.provider, provider] : [provider]
+    const all = [...others.map(({ consumer }) => consumer.provider), ...fresh]
+    for (const one of fresh) {
+      const consumer = topology.attach(one, this.#set, `a copy of drive ${name}`, NO_ACCESS)
+      this.#known = [...this.#known, { uuid, consumer }]
+    }
+    for (const one of all) {
+      const rest = all.filter((other) => other !== one).map((other) => other.name)
+      topology.labelProblem(one, anchor, notUsed(name, rest))
+    }
+    return true
+  }
+
+  /** A device has gone, or somebody writes on it: the only one that is left is the drive. */
+  async leave(consumer: Consumer): Promise<void> {
+    const left = this.#known.find((one) => one.consumer === consumer)
+    if (!left) return
+    this.#known = this.#known.filter((one) => one !== left)
+    this.#set.closeSoon(consumer)
+    const [last, second] = this.#known.filter(({ uuid }) => uuid === left.uuid)
+    if (!last || second) return
+    this.#known = this.#known.filter((one) => one !== last)
+    const { topology } = this.#set
+    await last.consumer.close()
+    topology.tasteAgain(last.consumer.provider)
+    void topology.change(() => topology.tastePending())
+  }
+
+  async close(): Promise<void> {
+    for (const { consumer } of this.#known) await consumer.close()
+    this.#known = []
+  }
+}
+
+const NEXT =
+  'Disconnect the one that is not wanted, or take it out of the configuration; if it is a copy, plexus device clear-label ' +
+  'NAME frees it. Several paths to one disk cannot be used together yet'
+
+function inUse(drive: string, device: string): { text: string; action: string } {
+  return {
+    text: `carries the label of drive ${drive}, which is in use on ${device}: it is a copy, or another path to it`,
+    action: NEXT,
+  }
+}
+
+function notUsed(drive: string, others: readonly string[]): { text: string; action: string } {
+  return {
+    text: `carries the label of drive ${drive}, and so does ${others.join(', ')}: copies, or paths to one disk`,
+    action: `None of them is used. ${NEXT}`,
+  }
+}

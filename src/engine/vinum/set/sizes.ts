@@ -1,0 +1,112 @@
+/**
+ * Brings the drives of an assembled set to the size that their media have now: what has grown is taken into use
+ * (AnchoredDevice.resize, then the configuration), what has shrunk has lost its end and goes out of service. Inside
+ * topology changes; called by vinum-set.ts, arrivals.ts and the verb `device resize`.
+ */
+import { formatSize } from '../../../base/bytes.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import { labelFor } from '../../geom/anchor-find.ts'
+import type { Consumer } from '../../geom/consumer.ts'
+import { byUuid, replaceRecord } from '../model/model.ts'
+import { loseDevice } from './arrivals.ts'
+import type { SetDrive } from './drive.ts'
+import type { VinumSet } from './vinum-set.ts'
+
+/** All drives that are here. What cannot be done now is told, and may be repeated: `plexus device resize`. */
+export async function fitDrives(set: VinumSet): Promise<void> {
+  for (const drive of [...set.drives.values()]) {
+    try {
+      await fitDrive(set, drive)
+    } catch (error) {
+      if (!(error instanceof PlexusError)) throw error
+      const { name } = drive.record
+      set.topology.events.emit('warning', 'drive-grown', name, error.message)
+    }
+  }
+}
+
+/** Throws why the new size cannot be used now. */
+async function fitDrive(set: VinumSet, drive: SetDrive): Promise<void> {
+  const { label, consumer, present, record } = drive
+  if (!label || !consumer || !present) return
+  const { provider } = consumer
+  const now = provider.sizeBytes
+  if (label.anchor.mediaBytes < now) {
+    const { deviceUuid: driveUuid } = label.anchor
+    const text = `carries ${labelFor(label.anchor)}; the disk is ${formatSize(now)} now`
+    const action = `To use the rest of it: plexus device resize ${provider.name}`
+    provider.label = { driveUuid, problem: { text, action } }
+    checkResize(set, drive)
+    await label.resize()
+    provider.label = { driveUuid }
+  }
+  const { mediaBytes, dataEndBytes } = label.anchor
+  if (dataEndBytes <= record.dataEndBytes) return
+  await set.commit((model) => {
+    const found = byUuid(model.drives, record.uuid)
+    if (!found) return model
+    const grown = { ...found, mediaBytes, dataEndBytes }
+    return { ...model, drives: replaceRecord(model.drives, grown) }
+  })
+  const more = formatSize(dataEndBytes - record.dataEndBytes)
+  const text = `drive ${record.name} has grown: ${more} more are free for volumes`
+  set.topology.events.emit('info', 'drive-grown', record.name, text)
+}
+
+/** The verb `device resize`; see GeomClass. */
+export async function resizeDrive(
+  set: VinumSet,
+  drive: SetDrive,
+  dryRun: boolean,
+): Promise<string> {
+  const { record, label, consumer } = drive
+  const now = consumer?.provider.sizeBytes ?? 0
+  if (
+    !label ||
+    (label.anchor.mediaBytes === now && label.anchor.dataEndBytes <= record.dataEndBytes)
+  ) {
+    const message = `drive ${record.name} uses all of its disk: ${formatSize(now)}`
+    throw new PlexusError('invalid', { op: 'resize', subject: record.name, message })
+  }
+  checkResize(set, drive)
+  const { mediaBytes } = label.anchor
+  if (!dryRun) await fitDrive(set, drive)
+  return `resize drive ${record.name} from ${formatSize(mediaBytes)} to ${formatSize(now)}`
+}
+
+/** Throws `in-use` while a growth may have its only copy of a window in the journal that would move. */
+function checkResize({ model }: VinumSet, { record, device }: SetDrive): void {
+  const growing = model.plexes.find(({ growth }) => growth !== undefined)
+  if (!growing) return
+  throw new PlexusError('in-use', {
+    op: 'resize',
+    subject: record.name,
+    message:
+      `drive ${record.name}: its disk has grown; that cannot be used while plex ${growing.name} grows, which keeps data ` +
+      'in the journals of the drives. When it has ended: ' +
+      `plexus device resize ${device}`,
+  })
+}
+
+/** The device of a drive, or of a member that waits, has another size. */
+export async function sizeChanged(set: VinumSet, consumer: Consumer): Promise<void> {
+  const { provider } = consumer
+  const drive = [...set.drives.values()].find((one) => one.consumer === consumer)
+  const mediaBytes = drive?.label?.anchor.mediaBytes
+  if (drive && mediaBytes !== undefined) {
+    if (provider.sizeBytes >= mediaBytes) return fitDrives(set)
+    await loseDevice(set, drive, shrunkError(provider.name, mediaBytes, provider.sizeBytes))
+  } else if (!(await set.release(consumer, false))) return
+  set.topology.tasteAgain(provider)
+  await set.topology.tastePending()
+}
+
+function shrunkError(device: string, before: number, now: number): PlexusError {
+  return new PlexusError('gone', {
+    op: 'use',
+    subject: device,
+    message:
+      `${device} has shrunk from ${formatSize(before)} to ${formatSize(now)}, and its end is lost; give it its size back, ` +
+      'or replace the drive',
+  })
+}

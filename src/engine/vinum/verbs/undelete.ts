@@ -1,0 +1,137 @@
+/**
+ * `volume undelete`: a volume that was destroyed, as it was in a configuration that is kept beside the drives
+ * (set/memory.ts), while nothing else has had its place on them. No data is written but for copies and parity, which are
+ * made from the copy that counts: what was in doubt when the volume went is not known any more.
+ */
+import { formatSize } from '../../../base/bytes.ts'
+import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
+import { usedExtents } from '../model/allocation.ts'
+import {
+  byUuid,
+  type PlexRecord,
+  plexesOf,
+  type SubdiskRecord,
+  subdisksOf,
+  type VinumModel,
+  type VolumeRecord,
+} from '../model/model.ts'
+import { bareName } from '../naming.ts'
+import type { PlanningVerb } from '../plan.ts'
+import type { KeptConfiguration } from '../set/memory.ts'
+import { freeMapSlot } from './build.ts'
+import { Draft, isPlaceholder } from './draft.ts'
+import { usableDrive } from './drives.ts'
+import { checkNewName } from './lookup.ts'
+import { list, text } from './parameters.ts'
+import { checkVolumeName } from './short-forms.ts'
+
+/** Volumes that are in a kept configuration and not in the present one, the newest first. */
+export function destroyedVolumes(
+  kept: readonly KeptConfiguration[],
+  present: VinumModel,
+): readonly VolumeRecord[] {
+  const all = kept.flatMap(({ model }) => model.volumes)
+  return all.filter(({ uuid }) => !byUuid(present.volumes, uuid))
+}
+
+export const VOLUME_UNDELETE: PlanningVerb = {
+  spec: VOLUME_SPECS.undelete,
+  devices: (parameters) => list(parameters, 'name'),
+  needsKept: (parameters) => bareName(text(parameters, 'name', 'volume undelete')),
+  plan(context, parameters) {
+    const draft = new Draft(context, 'volume undelete')
+    const name = text(parameters, 'name', draft.op)
+    const kept = context.kept ?? []
+    const destroyed = destroyedVolumes(kept, context.model)
+    const volume = destroyed.find((one) => one.name === bareName(name))
+    if (!volume) {
+      const names = [...new Set(destroyed.map((one) => one.name))].join(', ') || 'none'
+      return draft.fail(
+        'not-found',
+        name,
+        `no configuration that is kept has a destroyed volume "${name}"; those that it has: ${names}`,
+      )
+    }
+    checkVolumeName(draft, name)
+    const at = kept.findIndex(({ model }) => byUuid(model.volumes, volume.uuid))
+    const found = kept[at]
+    if (!found) return draft.finish()
+    draft.step(
+      `bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`,
+      name,
+    )
+    draft.addVolume({
+      ...volume,
+      mapSlot: freeMapSlot(draft.model, volume.mapSlot),
+      moreMapSlots: undefined,
+    })
+    const later = kept.slice(0, at).map(({ model }) => model)
+    const plexes = plexesOf(found.model, volume.uuid)
+    const truth = plexes.find((one) => isWhole(found.model, one))
+    for (const plex of plexes) restorePlex(draft, found.model, plex, later, truth)
+    draft.startJobs(volume)
+    return draft.finish()
+  },
+}
+
+function isWhole(model: VinumModel, { uuid }: PlexRecord): boolean {
+  return subdisksOf(model, uuid).every(({ state }) => state === 'up')
+}
+
+function restorePlex(
+  draft: Draft,
+  old: VinumModel,
+  plex: PlexRecord,
+  later: readonly VinumModel[],
+  truth: PlexRecord | undefined,
+): void {
+  checkNewName(draft.model, 'plex', plex.name, draft.op)
+  if (plex.growth) {
+    draft.fail(
+      'unsupported',
+      plex.name,
+      `plex ${plex.name} was being restriped when it went, and where that was is not known any more; it cannot be brought back`,
+    )
+  }
+  // Parity that can be made again is: a write may have been under way.
+  const parityValidBytes = plex === truth ? 0 : plex.parityValidBytes
+  draft.addPlex({ ...plex, parityValidBytes })
+  for (const subdisk of subdisksOf(old, plex.uuid)) {
+    const isStale = truth !== undefined && truth !== plex
+    restoreSubdisk(draft, old, isStale ? { ...subdisk, state: 'stale' } : subdisk, later)
+  }
+}
+
+function restoreSubdisk(
+  draft: Draft,
+  old: VinumModel,
+  subdisk: SubdiskRecord,
+  later: readonly VinumModel[],
+): void {
+  const { name, driveUuid, driveOffsetBytes, sizeBytes, state } = subdisk
+  checkNewName(draft.model, 'subdisk', name, draft.op)
+  const before = byUuid(old.drives, driveUuid)
+  if (before && isPlaceholder(before) && !draft.drive(driveUuid)) draft.addPlaceholder(before)
+  const drive =
+    draft.drive(driveUuid) ??
+    draft.fail(
+      'gone',
+      name,
+      `drive ${before?.name} has left the set since, and ${name} was on it; it cannot be brought back`,
+    )
+  if (state === 'up') usableDrive(draft, drive)
+  const end = driveOffsetBytes + sizeBytes
+  for (const model of [...later, draft.model]) {
+    const user = usedExtents(model, driveUuid).find(
+      ({ offset, length }) => offset < end && driveOffsetBytes < offset + length,
+    )
+    if (!user) continue
+    draft.fail(
+      'in-use',
+      name,
+      `the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`,
+    )
+  }
+  draft.addSubdisk({ ...subdisk, state: state === 'up' ? 'up' : 'stale', move: undefined })
+  draft.step(`put subdisk ${name} back on ${drive.name}: ${formatSize(sizeBytes)}`, name)
+}

@@ -1,0 +1,133 @@
+/**
+ * What an operator does after trouble, when all disks are plugged in: starts what rests, takes drives back, and where
+ * nothing else is left says which data counts. Everything must be whole in the end. Used by faults.ts.
+ */
+import { defined } from '../../src/base/assert.ts'
+import type { Parts } from './parts.ts'
+import type { SimRandom } from './random.ts'
+import { drivesIn, drivesOf, isPlain, isUp, jobsOf, volumeOf, volumesOf } from './view.ts'
+import type { Machine, World } from './world.ts'
+
+/** After the trouble everything must be whole again by then. */
+const RECOVERY_MS = 3_600_000
+const LOOK_MS = 20
+/** The engine has had its time: the operator decides. */
+const PATIENT_ROUNDS = 3
+
+interface Trouble {
+  readonly parts: Parts | undefined
+}
+
+export class Healing {
+  readonly #world: World
+  readonly #random: SimRandom
+  readonly #trouble: Trouble
+
+  constructor(world: World, random: SimRandom, trouble: Trouble) {
+    this.#world = world
+    this.#random = random
+    this.#trouble = trouble
+  }
+
+  /** What was under way has ended: an engine may see only then what has failed, and that a volume is not whole. */
+  async answered(machine: Machine): Promise<void> {
+    const world = this.#world
+    const nowMs = world.nowMs
+    while (world.machine === machine && [...world.units].some((unit) => unit.waitsSince(nowMs))) {
+      await world.pause(LOOK_MS)
+      // A job that waits for a drive out of service, in the middle of a window, lets nobody pass.
+      await this.#reviveDrives(machine)
+    }
+  }
+
+  /** Resolves when every volume is healthy and no job is left. */
+  async heal(machine: Machine): Promise<void> {
+    const world = this.#world
+    const endMs = world.nowMs + RECOVERY_MS
+    for (let round = 0; world.machine === machine && !world.violation; round++) {
+      const sick = [...world.units].filter((unit) => !isWhole(machine, unit.uuid))
+      if (sick.length === 0) return
+      const unit = defined(sick[0], 'a sick unit')
+      const volume = volumeOf(machine, unit.uuid)
+      if (world.nowMs > endMs) {
+        const lines = [...volumesOf(machine), ...drivesIn(machine)].map((one) =>
+          JSON.stringify(one),
+        )
+        world.fail(`${unit.name} does not become whole again`, lines)
+        return
+      }
+      for (const job of machine.topology.jobs.list()) {
+        if (job.report().state === 'paused') job.resume()
+      }
+      // A resync that has failed is tried again without a word.
+      const isTriedAgain = volume?.doubt?.retrySeconds !== undefined
+      if (volume && !isTriedAgain && jobsOf(machine).length === 0) {
+        await world.verb('vinum', 'start', { objects: [volume.name] })
+        await this.#reviveDrives(machine)
+        if (volume.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)
+      }
+      if (this.#trouble.parts && round > PATIENT_ROUNDS) await this.#decide(machine, unit.uuid)
+      await world.pause(LOOK_MS * Math.min(round + 1, 1000))
+    }
+  }
+
+  /** Drives that were taken out of service and answer again come back by the operator's word. */
+  async #reviveDrives(machine: Machine): Promise<void> {
+    for (const { name, state, device } of drivesIn(machine)) {
+      if (state !== 'DOWN' || device === undefined) continue
+      await this.#world.verb('vinum', 'setstate', { state: 'up', object: name })
+    }
+  }
+
+  /** The operator's last resort for a volume of which no good copy is left: what is there counts. */
+  async #vouch(uuid: string): Promise<void> {
+    const world = this.#world
+    const { machine } = world
+    const volume = machine && volumeOf(machine, uuid)
+    const { parts } = this.#trouble
+    if (!machine || !volume || !(parts || isPlain(machine, uuid))) return
+    const plex = volume.components.find(({ children }) => children.every((one) => one.device))
+    for (const subdisk of plex?.children ?? []) {
+      if (isUp(subdisk)) continue
+      await world.verb('vinum', 'setstate', { state: 'up', object: subdisk.name, force: true })
+    }
+    if (world.machine === machine) parts?.join()
+  }
+
+  /** Disks were used apart from each other: the operator says what counts. */
+  async #decide(machine: Machine, uuid: string): Promise<void> {
+    const world = this.#world
+    const waiting = drivesIn(machine).filter(({ state }) => state === 'WAITING')
+    if (!volumeOf(machine, uuid) && waiting.length > 0) {
+      const from = this.#random.pick(waiting).name
+      const error = await world.verb('vinum', 'assemble', { force: true })
+      if (error) await world.verb('vinum', 'assemble', { from })
+      if (world.machine !== machine) return
+      this.#trouble.parts?.join()
+      for (const unit of world.units) await unit.open(machine)
+      return
+    }
+    // What the set does not take back comes as a new disk.
+    for (const { name } of drivesIn(machine).filter(({ state }) => state === 'FORMER')) {
+      const disk = world.disks.find((one) => one.name === name)
+      if (!disk?.device || world.machine !== machine) return
+      world.unplug(disk, false)
+      disk.media.renew(this.#random)
+      await world.plug(disk)
+      if (world.machine !== machine) return
+      for (const volume of volumesOf(machine)) {
+        if (!drivesOf(volume).has(name)) continue
+        const wish = { name: volume.name, oldDrive: name, newDevice: name, wipeSignatures: true }
+        await world.verb('volume', 'replace', wish)
+      }
+    }
+  }
+}
+
+export function isWhole(machine: Machine, uuid: string): boolean {
+  const volume = volumeOf(machine, uuid)
+  if (!volume) return false
+  // A growth that was interrupted is healthy, and wants to be started again.
+  const isGrown = volume.components.every(({ state }) => state !== 'GROWABLE')
+  return volume.health === 'HEALTHY' && isGrown && jobsOf(machine).length === 0
+}
