@@ -312,6 +312,9 @@ export const SETS_KEPT = 32
 /** Backups of the configuration that are kept. */
 export const CONFIG_BACKUPS = 20
 
+/** Parts of a raid5 plex that are remembered as lost, each; beyond, neighbours count as one (raid5/lost.ts). */
+export const LOST_RANGES = 128
+
 /** Scratch of one row update or one degraded read of RAID5: what is larger is done in slices. */
 export const RAID5_SCRATCH_BYTES = 1 * MIB
 /** Rows of one request that are updated side by side. */

@@ -49,6 +49,8 @@ export class FakeHost implements VinumHost {
   readonly repairs: NotedRepair[] = []
   /** What each call of demote named. */
   readonly demotions: (readonly Subdisk[])[] = []
+  /** Why rows of raid5 were put in doubt. */
+  readonly doubts: string[] = []
   /** Demotions become durable when it resolves. */
   gate: Promise<void> | undefined
   /** Says why some of the subdisks must stay: demote rejects with it and changes nothing. */
@@ -80,6 +82,19 @@ export class FakeHost implements VinumHost {
   noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
     subdisk.errors[op]++
     this.errors.push({ subdisk, op, error })
+  }
+
+  async changeLost(
+    plex: Plex,
+    change: (lost: PlexRecord['lost']) => PlexRecord['lost'],
+  ): Promise<void> {
+    plex.record = { ...plex.record, lost: change(plex.record.lost) }
+    await this.gate
+  }
+
+  async putInDoubt(_plex: Plex, _offset: number, _length: number, why: string): Promise<void> {
+    this.doubts.push(why)
+    await this.gate
   }
 
   noteRepair(subdisk: Subdisk, offset: number, length: number): void {
@@ -196,6 +211,7 @@ export function testPlexRecord(
     state: 'up',
     parityValidBytes: Number.MAX_SAFE_INTEGER,
     growth: undefined,
+    lost: undefined,
     ...more,
   }
 }

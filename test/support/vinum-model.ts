@@ -135,6 +135,7 @@ function addPlex(model: VinumModel, volume: VolumeRecord, index: number, text: s
     parityLayout: organization === 'raid5' ? (named ?? 'left-symmetric') : undefined,
     state: 'down',
     parityValidBytes: 0,
+    lost: undefined,
     growth: undefined,
   }
   let next: VinumModel = { ...model, plexes: [...model.plexes, plex] }
@@ -348,6 +349,7 @@ function growModel(model: VinumModel, index: number, seed: PlexSeed, jobs: boole
       seed.organization === 'raid5' ? PARITY_LAYOUTS[seed.symmetric ? 1 : 0] : undefined,
     state: 'down',
     parityValidBytes: 0,
+    lost: undefined,
     growth: undefined,
   }
   const sizeBytes = seed.units * (stripeBytes || 64 * KIB)

@@ -18,6 +18,7 @@ import {
 } from './model/model.ts'
 import { healthOf } from './model/state-rules.ts'
 import { nameTaken } from './naming.ts'
+import { lostBytes } from './raid5/lost.ts'
 import type { SetDrive } from './set/drive.ts'
 
 /** All that is known of a volume. */
@@ -117,7 +118,22 @@ function unprotected({ model, plexes, health, bad }: Situation): PlexRecord | un
 }
 
 function statusText(situation: Situation): string {
-  const { model, volume, health, bad, process, doubt } = situation
+  return [stateText(situation), lostText(situation)].filter(Boolean).join(' ')
+}
+
+function lostText({ plexes, model }: Situation): string {
+  return plexes
+    .filter(({ lost }) => lost)
+    .map(({ lost, uuid }) => {
+      const subdisks = subdisksOf(model, uuid)
+      const columns = [...new Set((lost ?? []).map(({ column }) => subdisks[column]?.name ?? '?'))]
+      return `${formatSize(lostBytes(lost))} of ${columns.join(', ')} are lost: reads of them fail (plexus events has the places).`
+    })
+    .join(' ')
+}
+
+function stateText(situation: Situation): string {
+  const { model, volume, health, bad, process, doubt, plexes } = situation
   if (bad.length === 0) {
     return process?.kind === 'initialise'
       ? 'Parity is being made; until then one failure may lose what was never written.'
@@ -136,7 +152,7 @@ function statusText(situation: Situation): string {
   const rest =
     health === 'FAULTED'
       ? 'Part of the data cannot be reached.'
-      : 'Data is intact; one more failure may lose it.'
+      : `${plexes.some(({ lost }) => lost) ? 'The rest of the data' : 'Data'} is intact; one more failure may lose it.`
   return `${parts} ${rest}`
 }
 
@@ -192,11 +208,16 @@ function actionText(situation: Situation): string {
   if (process && !missing) {
     return `Nothing to do. To follow it: plexus wait ${name} --for ${process.kind}`
   }
+  const lost = situation.plexes.find((one) => one.lost)
   if (missing) {
-    return health === 'FAULTED'
-      ? `Connect drive ${missing.name} again: it is taken back by itself.`
-      : `Connect drive ${missing.name} again, or replace it: plexus volume replace ${name} ${missing.name} NEW-DEVICE`
+    const connect = `Connect drive ${missing.name} again`
+    if (health === 'FAULTED') return `${connect}: it is taken back by itself.`
+    const replace = `or replace it: plexus volume replace ${name} ${missing.name} NEW-DEVICE`
+    return lost
+      ? `${connect}: what is lost may be on it; ${replace}. ${lostAction(lost)}`
+      : `${connect}, ${replace}`
   }
+  if (lost && bad.length === 0) return lostAction(lost)
   if (bad.length > 0) {
     return `Look at its drive, then fill it again: plexus vinum start ${name}`
   }
@@ -204,6 +225,13 @@ function actionText(situation: Situation): string {
   return (
     `To try it now: plexus vinum start ${name}. If it fails again and again, plexus events shows what cannot be ` +
     'read: once that is written again, it can.'
+  )
+}
+
+function lostAction({ name }: PlexRecord): string {
+  return (
+    'Write the lost parts again, from a backup for example. To take what the disks say for them, right or wrong: ' +
+    `plexus vinum setstate --force up ${name}`
   )
 }
 

@@ -94,6 +94,13 @@ export interface VinumHost {
   demote(subdisks: readonly Subdisk[], error: PlexusError): Promise<void>
   /** Counts trouble, and tells of it once in a while. */
   noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void
+  /**
+   * Changes what is lost of a raid5 plex ({@link PlexRecord.lost}); durable, and told of, when it resolves. Rejects when the
+   * set cannot commit.
+   */
+  changeLost(plex: Plex, change: (lost: PlexRecord['lost']) => PlexRecord['lost']): Promise<void>
+  /** The parity of a part of a raid5 plex is not right from now on; marked durably when it resolves. `why` is told. */
+  putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void>
   /** A bad sector was written again from good data. */
   noteRepair(subdisk: Subdisk, offset: number, length: number): void
   /**

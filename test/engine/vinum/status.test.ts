@@ -287,6 +287,7 @@ t.test('the disk that such a raid5 has lost comes back', async (t) => {
   await put(volume, 6 * MIB, pattern(3, MIB))
   machine.topology.jobs.limitBytesPerSecond = undefined
   for (const job of machine.topology.jobs.list()) if (job.state === 'paused') job.resume()
+  await new Promise((resolve) => setImmediate(resolve))
   await machine.jobsDone()
   await machine.run('vinum.start', { objects: ['v'] })
   await machine.jobsDone()

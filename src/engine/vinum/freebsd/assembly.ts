@@ -141,6 +141,7 @@ function plexRecord(
     parityLayout: organization === 'raid5' ? 'left-asymmetric' : undefined,
     state: text.state ?? 'down',
     parityValidBytes: 0,
+    lost: undefined,
     growth: undefined,
   }
 }

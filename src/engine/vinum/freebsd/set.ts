@@ -304,14 +304,15 @@ export class FreebsdSet implements Geom, VinumHost {
 
   /** A drive that could not read a sector stays: it has what it has, and nothing is missed. */
   demote(subdisks: readonly Subdisk[], error: PlexusError): Promise<void> {
-    return Promise.reject(
-      new PlexusError('permission', {
-        op: 'demote',
-        subject: subdisks[0]?.record.name ?? this.name,
-        message: 'drives of FreeBSD are read-only until plexus vinum convert',
-        cause: error,
-      }),
-    )
+    return readOnly(subdisks[0]?.record.name ?? this.name, error)
+  }
+
+  changeLost(plex: Plex): Promise<void> {
+    return readOnly(plex.record.name)
+  }
+
+  putInDoubt(plex: Plex): Promise<void> {
+    return readOnly(plex.record.name)
   }
 
   noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
@@ -363,4 +364,9 @@ export class FreebsdSet implements Geom, VinumHost {
     const severity = event === 'set-assembled' ? 'info' : 'critical'
     this.topology.events.emit(severity, event, this.name, message)
   }
+}
+
+function readOnly(subject: string, cause?: PlexusError): Promise<never> {
+  const message = 'drives of FreeBSD are read-only until plexus vinum convert'
+  return Promise.reject(new PlexusError('permission', { op: 'demote', subject, message, cause }))
 }

@@ -260,18 +260,15 @@ async function readFirst(
   return { failures, found: undefined }
 }
 
-/** Writes good data where a read failed. A drive that cannot even do that is taken out of service. */
+/** Writes good data where a read failed. A drive that refuses keeps a bad sector: the copy stays, others make up for it. */
 async function repair(volume: VolumeIo, failure: Failure, piece: ReadRange): Promise<void> {
   if (!MENDABLE.has(failure.error.kind)) return
   const { error, missed } = await callPlex(failure.slot, 'write', piece)
-  if (!error) {
-    // raid5 tells of its own repairs; here a whole row of it was beyond that.
-    const { plex } = failure.slot
-    const place = plex instanceof LinearPlex ? plex.placeOf(piece.offset) : undefined
-    if (place) volume.host.noteRepair(place.subdisk, place.offset, piece.length)
-    return
-  }
-  if (missed.length === 0) return
+  const { plex } = failure.slot
+  const place = plex instanceof LinearPlex ? plex.placeOf(piece.offset) : undefined
+  if (place && !error) volume.host.noteRepair(place.subdisk, place.offset, piece.length)
+  // Where copies may differ it must not answer later, with something else than what was told from another one.
+  if (!error || missed.length === 0 || !volume.isUnsynced(piece.offset, piece.length)) return
   try {
     await volume.demote(missed, error)
   } catch {

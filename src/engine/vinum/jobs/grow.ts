@@ -27,9 +27,16 @@ import { GROW_BACKUPS, GROW_RETRY_MS, GROW_WINDOW_BYTES } from '../../../base/li
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { Job, JobPlan } from '../../geom/job.ts'
 import type { GrowthRecord } from '../model/model.ts'
+import {
+  type Columns,
+  columnsOf,
+  fillRows,
+  flushRows,
+  type RowHost,
+  rowBytesOf,
+} from '../raid5/fill-rows.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
 import { type BackupArea, readBackup, writeBackup } from './grow-backup.ts'
-import { type Columns, columnsOf, fillRows, flushRows, type RowHost, rowBytesOf } from './rows.ts'
 import { type JobSetup, outOfService, planOf, transferPlex } from './setup.ts'
 import type { ReadRange } from './sync.ts'
 
@@ -58,8 +65,6 @@ export interface GrowOptions extends JobSetup, GrowPlace {
    * false, the window may not be whole, and stays marked.
    */
   announce(window: Window): Promise<(whole: boolean) => void>
-  /** From the other plexes of the volume, for what this one cannot read. Undefined: there are none. */
-  readonly readElsewhere: ReadRange | undefined
 }
 
 /** What moves and where to. All in bytes of plex space, or rows. */
@@ -209,19 +214,14 @@ function windowRows(
 }
 
 /** What the plex has now: its old layout above the cursor, and zeroes behind its content. */
-function oldContent({ plex, readElsewhere }: GrowOptions, { contentEnd }: Shape): ReadRange {
+function oldContent({ plex }: GrowOptions, { contentEnd }: Shape): ReadRange {
   return async (offset, into) => {
     const { bytes, address } = into
     const there = Math.min(Math.max(0, contentEnd - offset), bytes.length)
     bytes.fill(0, there)
     if (there === 0) return
     const wanted: AlignedBuffer = { bytes: bytes.subarray(0, there), address }
-    try {
-      await transferPlex('read', plex, offset, wanted)
-    } catch (error) {
-      if (!(error instanceof PlexusError) || !readElsewhere) throw error
-      await readElsewhere(offset, wanted)
-    }
+    await transferPlex('read', plex, offset, wanted)
   }
 }
 

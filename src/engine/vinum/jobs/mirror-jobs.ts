@@ -28,16 +28,12 @@ import {
   withLease,
 } from './setup.ts'
 
-/** Makes the parity of the rows around a range of a raid5 plex right from its data: raid5/jobs.ts. */
-export type FixParity = (plex: Plex, offset: number, length: number) => Promise<void>
-
 export interface ResyncOptions extends JobSetup {
   readonly host: VinumHost
   /** All of the volume, in its order: the first that can be read gives the content. */
   readonly plexes: readonly Plex[]
   /** The first range at or behind the offset that may differ, up to so many bytes of it. */
   nextUnsynced(offset: number, mostBytes: number): ByteRange | undefined
-  readonly fixParity: FixParity
   /** The range is equal everywhere from now on: reads of it may go to any plex. */
   onEqual(offset: number, length: number): void
 }
@@ -89,19 +85,17 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
   })
 }
 
-async function equalise(options: ResyncOptions, offset: number, length: number): Promise<void> {
-  const { host, plexes, fixParity } = options
-  const raid5 = plexes.filter(({ record }) => record.organization === 'raid5')
-  if (plexes.length > 1) {
-    await withLease(host.pool, length, async (lease) => {
-      const source = await readFirst(plexes, offset, lease)
-      for (const plex of plexes) {
-        if (plex !== source) await writeOrDemote(host, plex, offset, lease)
-      }
-    })
-  }
-  // After the copy: then the data is what stays, and parity follows it.
-  for (const plex of raid5) await fixParity(plex, offset, length)
+async function equalise(
+  { host, plexes }: ResyncOptions,
+  offset: number,
+  length: number,
+): Promise<void> {
+  await withLease(host.pool, length, async (lease) => {
+    const source = await readFirst(plexes, offset, lease)
+    for (const plex of plexes) {
+      if (plex !== source) await writeOrDemote(host, plex, offset, lease)
+    }
+  })
 }
 
 /**

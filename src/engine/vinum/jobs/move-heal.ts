@@ -6,9 +6,9 @@
 import { PlexusError } from '../../../base/errors.ts'
 import { JOB_STEP_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import { resyncStep } from '../raid5/jobs.ts'
 import { plexOffsetOf, rowStart } from '../raid5/layout.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { transfer, transferPlex, withLease } from './setup.ts'
 

@@ -144,11 +144,7 @@ export function endJob(
     }
   }
   const plex = byUuid(next.plexes, job.targetUuid)
-  // A whole sync of raid5 writes rows with their parity; one of dirty regions says nothing of the other rows.
-  const parity =
-    plex?.organization === 'raid5' &&
-    (job.kind === 'initialise' || (job.kind === 'sync' && job.scope === 'all'))
-  if (outcome === 'done' && plex && parity) {
+  if (outcome === 'done' && plex && job.kind === 'initialise') {
     const parityValidBytes = sizeOfPlex(plex, subdisksOf(next, plex.uuid))
     next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, parityValidBytes }) }
   }
@@ -277,7 +273,7 @@ function needOfColumn(
   return { kind: 'rebuild', targetUuid: plex.uuid, fills, cursorBytes: 0, scope }
 }
 
-/** What the other plexes of the volume can fill. raid5 takes it only when at most one column stays out. */
+/** What the other plexes of the volume can fill. */
 function needOfSync(
   model: VinumModel,
   plex: PlexRecord,
@@ -288,8 +284,7 @@ function needOfSync(
   if (here.length === 0) return missing(model, plex, out)
   const without = new Set(subdisksOf(model, plex.uuid).map((one) => one.uuid))
   const fills = here.filter((one) => hasOtherCopy(model, one, { without, ownParity: false }))
-  const tooFew = plex.organization === 'raid5' && out.length - fills.length > 1
-  if (fills.length === 0 || tooFew) {
+  if (fills.length === 0) {
     const hint = here.some((one) => one.state === 'down')
       ? `plexus vinum setstate up ${plex.name} lets it serve again`
       : `connect the missing drives, which have newer data; if they are lost: plexus vinum setstate --force up ${plex.name} serves it as it was when it went out`

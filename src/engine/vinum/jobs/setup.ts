@@ -1,7 +1,7 @@
 /**
  * What all jobs of vinum have in common: the plan around a step (geom/job.ts), the order flush, then commit at each
  * checkpoint and at the end, and requests as promises: a job is no hot path. Used by sync.ts, move.ts, grow.ts, and
- * by vinum-set.ts for the steps of raid5/jobs.ts.
+ * by vinum-set.ts for the steps of raid5/row-jobs.ts.
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type {

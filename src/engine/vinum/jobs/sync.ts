@@ -1,7 +1,7 @@
 /**
  * Sync: subdisks that came back or are new get their content from the other plexes of the volume (spec/vinum.md,
  * 5.3 and 9). It works window by window: writes are kept off the window alone, reads go on, and nothing waits for
- * the whole job (8.14). vinum-set.ts builds the plan for plexes of any organisation.
+ * the whole job (8.14). Of concat and striped plexes: raid5 has no other copy. vinum-set.ts builds the plan.
  *
  * A window is valid only when it was read and written without error: a failed copy never counts (8.6).
  */
@@ -12,7 +12,6 @@ import type { JobPlan } from '../../geom/job.ts'
 import { RegionValidity } from '../io/validity.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
-import { columnsOf, fillRows, rowBytesOf } from './rows.ts'
 import {
   inSlices,
   type JobSetup,
@@ -40,8 +39,6 @@ export interface SyncOptions extends JobSetup {
   readonly missing: readonly ByteRange[]
   /** From the other plexes. */
   readonly read: ReadRange
-  /** Whole rows of a raid5 plex have data and right parity now. */
-  onRowsFilled?(offset: number, length: number): void
 }
 
 /**
@@ -69,10 +66,7 @@ export function missingRanges(
  */
 export function syncPlan(options: SyncOptions): JobPlan {
   const { host, plex, subdisks, read, totalBytes } = options
-  const raid5 = plex.record.organization === 'raid5'
-  // The parity of a raid5 plex covers a row: rows are copied whole.
-  const unit = raid5 ? rowBytesOf(columnsOf(plex)) : 1
-  const missing = wholeUnits(options.missing, unit, totalBytes)
+  const { missing } = options
   const validity = new RegionValidity(missing)
   for (const subdisk of subdisks) subdisk.validity = validity
 
@@ -80,11 +74,9 @@ export function syncPlan(options: SyncOptions): JobPlan {
   const copy = async (offset: number, length: number): Promise<void> => {
     const release = await host.lock(plex, offset, length, 'writes')
     try {
-      if (raid5) await fillRows(host, columnsOf(plex), offset, length, read)
-      else await copySlices(offset, length)
+      await copySlices(offset, length)
       checkInService(subdisks)
       validity.markValid(offset, length)
-      if (raid5) options.onRowsFilled?.(offset, length)
     } finally {
       release()
     }
@@ -104,17 +96,16 @@ export function syncPlan(options: SyncOptions): JobPlan {
 
   return planOf(options, {
     subdisks,
-    ...(raid5 ? {} : { aloneBytes: JOB_STEP_ALONE_BYTES }),
+    aloneBytes: JOB_STEP_ALONE_BYTES,
     startBytes: missing[0]?.offset ?? totalBytes,
     async step(from, maxBytes, job) {
       checkInService(subdisks)
       const [range] = validity.missing
       const start = Math.max(from, range?.offset ?? totalBytes)
       const rangeEnd = range ? range.offset + range.length : totalBytes
-      const most = Math.max(Math.floor(maxBytes / unit), 1) * unit
-      const end = Math.min(start + most, rangeEnd)
+      const end = Math.min(start + maxBytes, rangeEnd)
       let copied = 0
-      for (const run of raid5 ? [{ offset: start, end }] : runsWithout(plex, start, end)) {
+      for (const run of runsWithout(plex, start, end)) {
         await copy(run.offset, run.end - run.offset)
         copied += run.end - run.offset
       }
@@ -145,19 +136,6 @@ function runsWithout(
     at = to
   }
   return runs
-}
-
-function wholeUnits(
-  ranges: readonly ByteRange[],
-  unit: number,
-  sizeBytes: number,
-): readonly ByteRange[] {
-  const whole = ranges.map(({ offset, length }) => {
-    const start = Math.floor(offset / unit) * unit
-    const end = Math.min(Math.ceil((offset + length) / unit) * unit, sizeBytes)
-    return { offset: start, length: end - start }
-  })
-  return new RegionValidity(whole).missing
 }
 
 /** A subdisk that was taken out of service has missed writes: what was copied to it counts no more. */

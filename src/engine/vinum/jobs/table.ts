@@ -2,10 +2,13 @@
  * One row for each kind of job: how its plan is made from the running objects, what its progress and its end do to
  * the model. Used by set/jobs.ts.
  */
+import { PlexusError } from '../../../base/errors.ts'
 import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { JobPlan } from '../../geom/job.ts'
+import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { RegionValidity } from '../io/validity.ts'
+import { MENDABLE } from '../io/volume-read.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -17,14 +20,14 @@ import {
   type VinumModel,
 } from '../model/model.ts'
 import { derive } from '../model/state-rules.ts'
-import { checkStep, initialiseStep, rebuildStep } from '../raid5/jobs.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import { checkStep, initialiseStep, rebuildStep, resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex } from '../runtime.ts'
 import { growthCommits } from '../set/growth.ts'
 import type { VinumSet } from '../set/vinum-set.ts'
 import type { RunningVolume } from '../set/volume.ts'
 import { growPlan } from './grow.ts'
-import { checkPlan } from './mirror-jobs.ts'
+import { checkPlan, resyncPlan } from './mirror-jobs.ts'
 import { movePlan } from './move.ts'
 import { healThroughPlex } from './move-heal.ts'
 import { endJob } from './plans.ts'
@@ -73,13 +76,10 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       subdisks,
       missing: missingOf(setup, target),
       async read(offset, into) {
-        // A plex may be larger than its volume: what lies behind is nobody's, and zeroes give it valid parity.
+        // A plex may be larger than its volume: what lies behind is nobody's.
         const there = Math.max(0, Math.min(volume.record.sizeBytes - offset, into.bytes.length))
         into.bytes.fill(0, there)
         if (there > 0) await volume.io.readExcept(plex, offset, slice(into, 0, there))
-      },
-      onRowsFilled(offset, length) {
-        if (plex instanceof Raid5Plex) plex.doubt?.markValid(offset, length)
       },
     })
   },
@@ -99,15 +99,13 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       async step(from, maxBytes, job) {
         const range = validity.missing[0]
         if (!range) return setup.totalBytes
-        if (!plex.isTrusted(range.offset)) {
-          await set.objects.jobs.leaveInDoubt(plex, range.offset)
-        }
         // Rows are whole: what it reaches may lie behind the range.
         const reached = await rebuildStep(
           plex,
           column,
           range.offset,
           Math.min(maxBytes, range.length),
+          () => job.mismatches++,
         )
         if (column.record.state !== 'reviving') throw outOfService(column, 'rebuild')
         validity.markValid(range.offset, reached - range.offset)
@@ -160,6 +158,51 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
   },
   // It has no record: see startResync.
   resync: () => undefined,
+}
+
+/** A resync after a crash: of copies, or of the parity of the one raid5 plex. */
+export function resyncOf(
+  set: VinumSet,
+  setup: JobSetup,
+  volume: RunningVolume,
+  map: WriteIntentBitmap,
+): JobPlan {
+  const { plexes } = volume
+  const onEqual = (offset: number, length: number): void => map.markSynced(offset, length)
+  const nextUnsynced = (from: number, most: number) => map.nextUnsynced(from, most)
+  const [plex] = plexes
+  if (!(plex instanceof Raid5Plex)) {
+    return resyncPlan({ ...setup, host: set, plexes, nextUnsynced, onEqual })
+  }
+  const firstFrom = (from: number): number => nextUnsynced(from, 1)?.offset ?? setup.totalBytes
+  /** Why a row stays in doubt; the others are done all the same, and the job fails in the end. */
+  let failure: PlexusError | undefined
+  return planOf(setup, {
+    subdisks: plex.subdisks,
+    startBytes: firstFrom(0),
+    beforeFinish() {
+      if (failure) throw failure
+    },
+    async step(from, maxBytes, job) {
+      const range = nextUnsynced(from, maxBytes)
+      if (!range) return setup.totalBytes
+      const end = range.offset + range.length
+      for (let at = range.offset; at < end; ) {
+        const rowEnd = plex.pieceEnd(at)
+        try {
+          if (plex.doubt.touches(at, rowEnd - at)) await resyncStep(plex, at, rowEnd - at)
+          onEqual(at, Math.min(rowEnd, end) - at)
+        } catch (error) {
+          if (!(error instanceof PlexusError) || !MENDABLE.has(error.kind)) throw error
+          failure ??= error
+        }
+        at = rowEnd
+      }
+      const next = firstFrom(end)
+      job.skip(next - from - range.length)
+      return next
+    },
+  })
 }
 
 /** In plex space, so that it is the same on each drive however many columns there are. */

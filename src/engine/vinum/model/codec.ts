@@ -16,6 +16,7 @@ import {
   type DriveRecord,
   type GrowthRecord,
   type JobRecord,
+  type LostRange,
   type MoveRecord,
   ORGANIZATIONS,
   PARITY_LAYOUTS,
@@ -141,6 +142,13 @@ const growth: Shape<GrowthRecord> = {
   backup: maybe(record(backup)),
 }
 
+const lost: Shape<LostRange> = {
+  column: whole,
+  offsetBytes: whole,
+  lengthBytes: whole,
+  keptBy: maybe(text),
+}
+
 const plex: Shape<PlexRecord> = {
   uuid: text,
   name: text,
@@ -151,6 +159,7 @@ const plex: Shape<PlexRecord> = {
   state: oneOf(PLEX_STATES),
   parityValidBytes: whole,
   growth: maybe(record(growth)),
+  lost: maybe(list(record(lost))),
 }
 
 const volume: Shape<VolumeRecord> = {

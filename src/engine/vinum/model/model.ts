@@ -84,6 +84,16 @@ export interface GrowthRecord {
     | undefined
 }
 
+/** A part of a column of raid5 whose content is not known: reads of it fail until it is written again. */
+export interface LostRange {
+  readonly column: number
+  /** In column space. */
+  readonly offsetBytes: number
+  readonly lengthBytes: number
+  /** The subdisk that still has the content, if there is one: its return makes the range known again. */
+  readonly keptBy: string | undefined
+}
+
 export interface PlexRecord {
   readonly uuid: string
   readonly name: string
@@ -98,6 +108,8 @@ export interface PlexRecord {
   /** raid5: parity is right in rows wholly below this offset of plex space; at least the size when all is. */
   readonly parityValidBytes: number
   readonly growth: GrowthRecord | undefined
+  /** raid5: by column and offset, disjoint (raid5/lost.ts). Undefined: nothing is lost. */
+  readonly lost: readonly LostRange[] | undefined
 }
 
 export interface VolumeRecord {

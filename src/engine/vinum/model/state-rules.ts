@@ -137,13 +137,14 @@ export function lastCopyLost(
 }
 
 /**
- * HEALTHY: everything serves and is redundant as configured, which copies `inDoubt` are not: they may not agree.
+ * HEALTHY: everything serves and is redundant as configured, which copies `inDoubt` are not: they may not agree. Nor is
+ * it where a part is lost.
  * FAULTED: a part of the volume has no valid copy.
  */
 export function healthOf(model: VinumModel, volumeUuid: string, inDoubt = false): Health {
   if (byUuid(model.volumes, volumeUuid)?.state !== 'up') return 'FAULTED'
   const whole = plexesOf(model, volumeUuid).every(
-    (one) => one.state === 'up' || one.state === 'growable',
+    (one) => !one.lost && (one.state === 'up' || one.state === 'growable'),
   )
   return whole && !inDoubt ? 'HEALTHY' : 'DEGRADED'
 }
@@ -185,8 +186,8 @@ export function setState(
   }
   const before = derive(model, options.isPresent)
   const target = targetOf(before, objectUuid)
-  if (target.record.state === state) return before
   const facts = setFacts(before, target, options)
+  if (target.record.state === state && !(facts.lost && facts.force)) return before
   const rule = SET_RULES.find((one) => one.of === target.of && one.to === state && one.when(facts))
   assert(rule, `there is a rule for ${target.of} to ${state}`)
   if (typeof rule.action !== 'string') {
@@ -251,6 +252,7 @@ function setFacts(model: VinumModel, target: Target, options: SetStateOptions): 
       subdisks.every((one) =>
         hasOtherCopy(model, one, { without, ownParity: target.of === 'subdisk' }),
       ),
+    lost: target.of !== 'subdisk' && lostPlexes(model, target).length > 0,
     redundant:
       plex?.organization === 'raid5' ||
       (plex?.volumeUuid !== undefined && plexesOf(model, plex.volumeUuid).length > 1),
@@ -262,6 +264,14 @@ function setFacts(model: VinumModel, target: Target, options: SetStateOptions): 
     raised: targetOf(derive(raise(model, subdisks), options.isPresent), target.record.uuid).record
       .state,
   }
+}
+
+/** The plexes of an object of which a part is lost. */
+export function lostPlexes(
+  model: VinumModel,
+  { record: { uuid } }: { readonly record: { readonly uuid: string } },
+): readonly PlexRecord[] {
+  return model.plexes.filter((one) => one.lost && (one.uuid === uuid || one.volumeUuid === uuid))
 }
 
 function withStates(
@@ -301,7 +311,8 @@ function accept(
   const whole = columns.every((one) => one.state === 'up')
   const disagree = whole && taken.some((one) => one.state !== 'down')
   const parityValidBytes = disagree ? 0 : sizeOfPlex(plex, columns)
-  return { ...next, plexes: replaceRecord(next.plexes, { ...plex, parityValidBytes }) }
+  const record = { ...plex, parityValidBytes, lost: undefined }
+  return { ...next, plexes: replaceRecord(next.plexes, record) }
 }
 
 const EFFECTS: Readonly<
@@ -320,6 +331,10 @@ const EFFECTS: Readonly<
       subdisksUnder(model, target).filter((one) => one.state !== 'stale'),
       'down',
     ),
+  'take-lost': (model, target) => {
+    const plexes = lostPlexes(model, target).map((one) => ({ ...one, lost: undefined }))
+    return { ...model, plexes: plexes.reduce(replaceRecord<PlexRecord>, model.plexes) }
+  },
   raise: (model, target) => raise(model, subdisksUnder(model, target)),
   accept: (model, target) => {
     if (target.of === 'subdisk') return accept(model, target.record.plexUuid, [target.record])

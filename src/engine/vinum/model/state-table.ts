@@ -133,6 +133,8 @@ export interface SetFacts {
   readonly state: string
   /** subdisk, plex: all that it holds is valid elsewhere in its volume. */
   readonly otherCopy: boolean
+  /** plex, volume: a part of a raid5 plex is lost. */
+  readonly lost: boolean
   /** subdisk: its plex is raid5, or the volume has other plexes. */
   readonly redundant: boolean
   /** A job works on it or on its plex. */
@@ -149,6 +151,7 @@ export type SetEffect =
   | 'take-down'
   | 'raise'
   | 'accept'
+  | 'take-lost'
 
 export interface SetRule {
   readonly id: string
@@ -173,7 +176,7 @@ const OTHER_COPY = refuse(
 )
 const BUSY = refuse('in-use', 'a job works on it', 'wait for the job, or cancel it')
 
-/** After the row for every object: a state that it has already is set with success. */
+/** Before these rows, for every object: a state that it has already is set with success, where nothing is lost. */
 export const SET_RULES: readonly SetRule[] = [
   {
     id: 'set-drive-down-open',
@@ -295,6 +298,14 @@ export const SET_RULES: readonly SetRule[] = [
     ),
   },
 
+  // By the operator's word what the disks say is the content, and nothing else changes.
+  {
+    id: 'set-plex-up-lost',
+    of: 'plex',
+    to: 'up',
+    when: (f) => f.lost && f.force,
+    action: 'take-lost',
+  },
   {
     id: 'set-plex-up',
     of: 'plex',
@@ -355,6 +366,13 @@ export const SET_RULES: readonly SetRule[] = [
     action: refuse('invalid', DERIVED, 'use grow'),
   },
 
+  {
+    id: 'set-volume-up-lost',
+    of: 'volume',
+    to: 'up',
+    when: (f) => f.lost && f.force,
+    action: 'take-lost',
+  },
   { id: 'set-volume-up', of: 'volume', to: 'up', when: (f) => f.raised === 'up', action: 'raise' },
   { id: 'set-volume-up-busy', of: 'volume', to: 'up', when: (f) => f.busy, action: BUSY },
   {

@@ -1,37 +1,26 @@
 /**
- * A plex of organisation raid5 (spec/vinum.md, 7): data and parity in rows over all subdisks, so that one of them
- * may be lost. This file knows where things lie and what is valid there; the work is in raid5/requests.ts
- * (requests), raid5/row-write.ts and raid5/row-read.ts (rows) and raid5/jobs.ts. Called by volume-io.ts and the
- * jobs; made by set/objects.ts.
- *
- *   row       a write holds the lock of its row; a healthy read takes none
- *   valid     a column is read where it is up, or where its rebuild has been
- *   trusted   parity is relied upon below the mark of the initialisation, except where a crash left doubt: until
- *             that is resolved, writes there compute it from all data, and a bad sector is not computed from it
+ * A plex of organisation raid5: data and parity in rows over all subdisks, so that one of them may be lost. It is the only
+ * plex of its volume. This file knows where things lie and what is valid there (RowState in raid5/row-plan.ts); the work
+ * is in raid5/requests.ts (requests), raid5/row-write.ts and raid5/row-read.ts (rows) and raid5/row-jobs.ts. Called by
+ * volume-io.ts and the jobs; made by set/objects.ts. A write holds the lock of its row; a healthy read takes none.
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { type ErrorKind, PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { RAID5_COLUMNS } from '../../../base/limits.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
-import type { GrowingValidity } from '../io/validity.ts'
+import { RangeSet } from '../io/validity.ts'
 import { type PlexRecord, sizeOfPlex } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
-import {
-  createLayout,
-  dataColumn,
-  parityColumn,
-  type Raid5Layout,
-  rowOf,
-  rowStart,
-} from './layout.ts'
+import { createLayout, locate, parityColumn, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import { RowLocks } from './locks.ts'
+import { type ColumnRange, dataOf, touchesLost, withLost, withoutLost } from './lost.ts'
 import { ChangeRequest, FlushRequest, type OnMissed, startRead } from './requests.ts'
 import type { RowState } from './row-plan.ts'
 import { Scratch } from './scratch.ts'
 
 export type Raid5Host = Pick<
   VinumHost,
-  'pool' | 'kernels' | 'log' | 'demote' | 'noteError' | 'noteRepair'
+  'pool' | 'kernels' | 'demote' | 'changeLost' | 'putInDoubt' | 'noteError' | 'noteRepair'
 >
 
 export interface Raid5PlexOptions {
@@ -47,12 +36,10 @@ export class Raid5Plex implements Plex {
   readonly locks = new RowLocks()
   readonly scratch: Scratch
   /**
-   * Where parity may be wrong since a crash, in plex space: everything that is not covered. The owner sets it at
-   * the start from the intent map; {@link import('./jobs.ts').resyncStep} makes it grow.
+   * Where parity may be wrong since a crash or a failed write, in plex space. Settled row by row, by the resync or by the
+   * first write to a row.
    */
-  doubt: GrowingValidity | undefined
-  /** The other plexes of its volume. The owner sets them. */
-  others: readonly Plex[] = []
+  doubt = new RangeSet()
   #record: PlexRecord
   #sizeBytes: number
   #parityValidBytes: number
@@ -162,24 +149,6 @@ export class Raid5Plex implements Plex {
     return subdisk.validity?.covers(rowStart(layout, row), layout.rowDataBytes) ?? false
   }
 
-  /**
-   * Is the parity of `rows` rows relied upon? Doubt counts while all columns are there: then their data are known, and
-   * parity is computed from them. When one is missing, what parity says is the best that there is, unless another plex
-   * has all.
-   */
-  spanTrusted(layout: Raid5Layout, row: number, rows: number): boolean {
-    if (!this.spanComputed(layout, row, rows)) return false
-    if (this.doubt?.covers(rowStart(layout, row), rows * layout.rowDataBytes) ?? true) return true
-    return !this.isSureElsewhere() && !this.columnsOf(layout).every((subdisk) => this.isUp(subdisk))
-  }
-
-  /** Has another plex of the volume all of its content for certain? */
-  isSureElsewhere(): boolean {
-    return this.others.some(({ subdisks }) =>
-      subdisks.every(({ record, writable }) => record.state === 'up' && writable),
-    )
-  }
-
   /** Has the parity of `rows` rows ever been computed? Then the loss of a column may be accepted. */
   spanComputed(layout: Raid5Layout, row: number, rows: number): boolean {
     const mark = this.#parityValidBytes
@@ -191,111 +160,94 @@ export class Raid5Plex implements Plex {
     return this.#parityValidBytes >= this.#sizeBytes
   }
 
-  /** Is all data known of the row at a byte of plex space, so that its parity may be computed? */
-  isRowKnown(offset: number): boolean {
-    const layout = this.layoutAt(offset)
-    const { unreadable, parity } = this.rowState(layout, rowOf(layout, offset), undefined)
-    return unreadable.size === 0 || (unreadable.size === 1 && unreadable.has(parity))
-  }
-
-  /** Is nothing in the row at a byte of plex space that could be read? */
-  hasNothing(offset: number): boolean {
-    const layout = this.layoutAt(offset)
-    return (
-      this.rowState(layout, rowOf(layout, offset), undefined).unreadable.size === layout.columns
-    )
-  }
-
-  /** Is the parity of the row at a byte of plex space relied upon? */
-  isTrusted(offset: number): boolean {
-    const layout = this.layoutAt(offset)
-    return this.spanTrusted(layout, rowOf(layout, offset), 1)
-  }
-
-  /** Nothing is missing in the row, or parity makes up for it. */
-  isWhole(layout: Raid5Layout, row: number): boolean {
-    const { unreadable, trusted } = this.rowState(layout, row, undefined)
-    return unreadable.size === 0 || trusted
-  }
-
   /** The state of a row now; `failed` is a column that could not be read. */
   rowState(layout: Raid5Layout, row: number, failed: number | undefined): RowState {
     let unreadable = none
     let unwritable = none
-    let away = false
     for (let column = 0; column < layout.columns; column++) {
       if (column !== failed && this.columnReadable(layout, row, column)) continue
       unreadable = new Set(unreadable).add(column)
-      const { writable, record } = this.column(column)
-      if (!writable) unwritable = new Set(unwritable).add(column)
-      // Up: its drive has gone, and nobody has said so yet.
-      if (!writable && (record.state === 'down' || record.state === 'up')) away = true
+      if (!this.column(column).writable) unwritable = new Set(unwritable).add(column)
     }
-    const trusted = this.spanTrusted(layout, row, 1)
     return {
       columns: layout.columns,
       parity: parityColumn(layout, row),
+      parityState: !this.spanComputed(layout, row, 1)
+        ? 'unknown'
+        : this.doubt.touches(rowStart(layout, row), layout.rowDataBytes)
+          ? 'doubt'
+          : 'right',
       unreadable,
       failed,
       unwritable,
-      awaited: away && trusted && unreadable.size > 1,
-      trusted,
     }
   }
+
+  /** A write of these rows has failed: nobody knows what it has reached. */
+  tear(layout: Raid5Layout, row: number, rows: number): void {
+    this.doubt.add(rowStart(layout, row), rows * layout.rowDataBytes)
+  }
+
+  /** The parity of these rows is right. */
+  settled(layout: Raid5Layout, row: number, rows: number): void {
+    this.doubt.remove(rowStart(layout, row), rows * layout.rowDataBytes)
+  }
+
+  /**
+   * Takes the doubt off a row that lacks a column: its data there is lost, durably, and what parity says stands for it.
+   * The caller holds the row. Rejects when more is missing, or when the column comes back as it is.
+   */
+  async settleWithout(layout: Raid5Layout, row: number): Promise<void> {
+    const { unreadable, parity } = this.rowState(layout, row, undefined)
+    const [column] = unreadable
+    if (column === undefined) return
+    if (unreadable.size > 1) throw this.cannotStore(layout, row, undefined)
+    if (column !== parity) {
+      const subdisk = this.column(column)
+      const { state } = subdisk.record
+      // Gone, and nobody has said so yet.
+      if (state === 'up' && !subdisk.writable) {
+        await this.host.demote([subdisk], this.driveGone(subdisk))
+      } else if (state === 'up' || state === 'down') throw this.cannotStore(layout, row, undefined)
+      await this.host.changeLost(this, (lost) =>
+        withLost(lost, column, dataOf(layout, column, row, 1), undefined),
+      )
+    }
+    this.settled(layout, row, 1)
+  }
+
+  // More than one column away: the plex serves nothing.
 
   readable(offset: number, length: number): boolean {
     if (offset + length > this.sizeBytes) return false
-    if (this.#allUp()) return true
-    return this.#everyRow(offset, length, (layout, row, touched) => {
-      const { unreadable, trusted } = this.rowState(layout, row, undefined)
-      // What is in doubt comes from the other plex as a whole: each block must always come from the same one.
-      if (unreadable.size > 0 && !trusted && this.isSureElsewhere()) return false
-      return (unreadable.size <= 1 && trusted) || !touched.some((one) => unreadable.has(one))
-    })
+    let away = 0
+    const { columns } = this.layoutAt(offset)
+    for (let column = 0; column < columns; column++) if (!this.column(column).writable) away++
+    return away <= 1
   }
 
   storable(offset: number, length: number): 'full' | 'partial' | 'none' {
-    if (offset + length > this.sizeBytes) return 'none'
-    if (this.#allUp()) return 'full'
-    const all = this.#everyRow(offset, length, (layout, row, touched) => {
-      const { unreadable, unwritable, awaited, parity, trusted } = this.rowState(
-        layout,
-        row,
-        undefined,
-      )
-      if (awaited && [parity, ...touched].some((one) => unreadable.has(one))) return false
-      if (unwritable.size !== 1 || unwritable.has(parity)) return unwritable.size <= 1
-      // What belongs on the missing column lives in parity alone: then that must count.
-      return trusted || !touched.some((one) => unwritable.has(one))
-    })
-    return all ? 'full' : 'none'
+    return this.readable(offset, length) ? 'full' : 'none'
   }
 
-  #allUp(): boolean {
-    for (const subdisk of this.subdisks) if (!this.isUp(subdisk)) return false
-    return true
+  // What is lost.
+
+  /** Is a byte of this part of a column lost? */
+  isLost(column: number, offset: number, length: number): boolean {
+    return touchesLost(this.#record.lost, { column, offset, length })
   }
 
-  #everyRow(
-    offset: number,
-    length: number,
-    test: (layout: Raid5Layout, row: number, touched: readonly number[]) => boolean,
-  ): boolean {
-    const end = offset + length
-    for (let at = offset; at < end; ) {
-      const layout = this.layoutAt(at)
-      const row = rowOf(layout, at)
-      const to = Math.min(end, this.pieceEnd(at))
-      const start = rowStart(layout, row)
-      const first = Math.floor((at - start) / layout.stripeBytes)
-      const last = Math.floor((to - 1 - start) / layout.stripeBytes)
-      const touched = Array.from({ length: last - first + 1 }, (_, index) =>
-        dataColumn(layout, row, first + index),
-      )
-      if (!test(layout, row, touched)) return false
-      at = to
+  /** A range of plex space has been written: nothing of it is lost any more, durably when it resolves. */
+  async regain(offset: number, length: number): Promise<void> {
+    const known: ColumnRange[] = []
+    for (let at = offset; at < offset + length; ) {
+      const end = Math.min(offset + length, this.unitEnd(at))
+      const { column, columnOffset } = locate(this.layoutAt(at), at)
+      known.push({ column, offset: columnOffset, length: end - at })
+      at = end
     }
-    return true
+    if (withoutLost(this.#record.lost, known) === this.#record.lost) return
+    await this.host.changeLost(this, (lost) => withoutLost(lost, known))
   }
 
   // Requests.
@@ -353,16 +305,25 @@ export class Raid5Plex implements Plex {
     layout: Raid5Layout,
     row: number,
     column: number,
-    trusted: boolean,
+    parityState: RowState['parityState'],
     kind: ErrorKind = 'io',
   ): PlexusError {
-    const why = trusted ? 'another subdisk is missing too' : 'parity is not known to be right there'
     const { name } = this.column(column).record
     return this.#error(
       kind,
       'read',
       `${this.#record.name}: row ${row} (byte ${rowStart(layout, row)}) cannot be read without subdisk ` +
-        `${name}: ${why}; bring the subdisk back (plexus vinum list)`,
+        `${name}: ${WHY_NOT[parityState]}; bring the subdisk back (plexus vinum list)`,
+    )
+  }
+
+  isLostError(column: number, offset: number, length: number): PlexusError {
+    const { name } = this.#record
+    return this.#error(
+      'io',
+      'read',
+      `${name}: ${length} bytes at ${offset} of subdisk ${this.column(column).record.name} are lost in part: write them ` +
+        `again, or take what the disks say: plexus vinum setstate --force up ${name}`,
     )
   }
 
@@ -388,3 +349,9 @@ export class Raid5Plex implements Plex {
 }
 
 const none: ReadonlySet<number> = new Set()
+
+const WHY_NOT: Readonly<Record<RowState['parityState'], string>> = {
+  right: 'another subdisk is missing too',
+  unknown: 'parity is not known to be right there, since it was never computed',
+  doubt: 'parity is not known to be right there since a crash or a failed write',
+}

@@ -1,11 +1,11 @@
 /**
- * What a write has to read, compute and write in one row of a RAID5 plex: pure. The row is cut along the column
- * axis where the set of columns that get data changes; in each segment parity comes about in one of three ways:
+ * The state of a row of a RAID5 plex, and what a write has to read, compute and write in it: pure. The row is cut along
+ * the column axis where the set of columns that get data changes; in each segment parity comes about in one of three ways:
  *
  *   reconstruct  P' = new data XOR the untouched columns     reads the untouched ones: none for a full stripe
- *   modify       P' = P XOR old data XOR new data            reads P and the touched ones; P must be right, or else
- *                                                           is as right or wrong as before
- *   data         no parity: its column takes no writes, or what parity would need is not known
+ *   modify       P' = P XOR old data XOR new data            reads P and the touched ones; P stays as right or wrong as it
+ *                                                           was
+ *   data         no parity: its column takes no writes, or its rebuild computes it later
  *
  * Only the bytes that the write touches are read and written, never whole units. Called by raid5/row-write.ts.
  * Offsets are bytes within the unit, 0 to the stripe size.
@@ -17,22 +17,31 @@ export interface Extent {
   readonly end: number
 }
 
+/**
+ * All that is known of a row, found once for each step (Raid5Plex.rowState). Of each column:
+ *
+ *   readable     up, or rebuilt here already: read and written
+ *   unreadable   not rebuilt here yet: takes writes. Or a read of it has just failed (`failed`)
+ *   unwritable   stale, down, or its drive is gone: a part of the unreadable ones
+ *
+ * Of the parity, and with it of an unreadable data column:
+ *
+ *   right    relied upon: one unreadable column is computed from the others
+ *   unknown  never computed (initialisation has not been here): every column speaks for itself; only while all are there
+ *   doubt    a crash or a failed write may have left it wrong: every column speaks for itself. Before the next write the
+ *            row is settled: parity is computed when all data can be read; else the missing column's data is lost
+ *            (raid5/lost.ts), what parity says stands for it, and parity is right
+ *
+ * A column that is lost in places is like any other here: only reads of these places by initiators fail.
+ */
 export interface RowState {
   readonly columns: number
+  /** The column of the parity. */
   readonly parity: number
-  /** Columns whose content here is not known: missing, not valid yet, or a read has failed. */
+  readonly parityState: 'right' | 'unknown' | 'doubt'
   readonly unreadable: ReadonlySet<number>
-  /** The one of them that is valid, but could not be read just now. */
   readonly failed: number | undefined
-  /** Columns that take no writes: stale, down, or without their drive. A part of `unreadable`. */
   readonly unwritable: ReadonlySet<number>
-  /**
-   * Several are unreadable, and one of them is away and comes back as it is: with it parity holds what the others had,
-   * and no write may change that.
-   */
-  readonly awaited: boolean
-  /** Was parity right before? */
-  readonly trusted: boolean
 }
 
 export type ParityMethod = 'reconstruct' | 'modify' | 'data'
@@ -63,7 +72,7 @@ interface Cut {
 /**
  * The plan that reads least often. `touched`: the data columns and ranges that get data; they do not overlap.
  * Undefined when the write cannot be stored: a column that takes no writes gets data which parity cannot hold, or
- * parity would not be left as it is with the columns that are away.
+ * with two columns away parity would not be left as it is.
  */
 export function planRow(state: RowState, touched: readonly Extent[]): RowPlan | undefined {
   const cuts = cutRow(state, touched)
@@ -72,6 +81,18 @@ export function planRow(state: RowState, touched: readonly Extent[]): RowPlan | 
   if (first?.reads.length === 0) return first
   const second = planFor(state, cuts, 'modify')
   return first && second && cost(second) < cost(first) ? second : first
+}
+
+/** The plan that computes the parity of [start, end) of a row from all of its data. */
+export function planParity({ columns, parity }: RowState, start: number, end: number): RowPlan {
+  const untouched = Array.from({ length: columns }, (_, column) => column).filter(
+    (column) => column !== parity,
+  )
+  return {
+    segments: [{ start, end, method: 'reconstruct', touched: [], untouched }],
+    reads: untouched.map((column) => ({ column, start, end })),
+    parityWrites: [{ column: parity, start, end }],
+  }
 }
 
 /** Requests come first, bytes second: a request costs a movement of the arm, or a command at least. */
@@ -142,27 +163,28 @@ function planFor(
 }
 
 function methodFor(
-  state: RowState,
+  { parity, parityState, unreadable, unwritable, failed }: RowState,
   { touched, untouched }: Cut,
   preferred: 'reconstruct' | 'modify',
 ): ParityMethod | undefined {
-  const { parity, unreadable, unwritable, awaited, trusted, failed } = state
   const readable = (column: number) => !unreadable.has(column)
   const hasParity = readable(parity) || parity === failed
-  if (awaited && !(readable(parity) && touched.every(readable))) return undefined
-  const loses = touched.some((column) => unwritable.has(column))
-  // Data for a column that takes no writes lives in parity alone: the parity of this row must count.
-  if (loses && !(trusted && hasParity)) return undefined
-  // A parity column that is being filled gets this row from its rebuild, or now when that costs no reads.
-  if (unwritable.has(parity) || (!hasParity && untouched.length > 0)) return 'data'
   const canModify = readable(parity) && touched.every(readable)
   const canReconstruct = untouched.every(readable)
-  if (canModify && trusted && (preferred === 'modify' || !canReconstruct)) return 'modify'
+  // Data for a column that takes no writes lives in parity alone: the parity of this row must count.
+  const loses = touched.some((column) => unwritable.has(column))
+  if (loses && (parityState !== 'right' || !hasParity)) return undefined
+  if (unwritable.has(parity)) return unreadable.size === 1 ? 'data' : undefined
+  // A parity column that is being filled gets this row from its rebuild, or now when that costs no reads.
+  if (!hasParity && untouched.length > 0) return 'data'
+  // With two away, parity and the second one hold what the first one had: that must stay so.
+  if (unreadable.size > 1 && (unwritable.size > 1 || !canReconstruct)) {
+    return canModify ? 'modify' : undefined
+  }
+  const prefersModify = preferred === 'modify' || !canReconstruct
+  if (canModify && parityState === 'right' && prefersModify) return 'modify'
   if (canReconstruct) return 'reconstruct'
-  // Right or not: what it holds of an untouched column that cannot be read now, it holds afterwards.
-  if (canModify) return 'modify'
-  // A sync fills the row from another plex, parity included.
-  return loses ? undefined : 'data'
+  return canModify ? 'modify' : undefined
 }
 
 /** Adds an extent, as a part of the one that it continues. */

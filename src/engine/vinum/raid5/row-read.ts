@@ -1,15 +1,13 @@
 /**
  * The slow way of a read in one column of one row: its subdisk is missing, not valid there, or has failed. The
  * content is computed from all other columns, under the lock of the row: without it a write of the row in
- * between would mix old and new (spec/vinum.md, 8.11). After a read error the range is written again, which
- * makes the drive replace bad sectors; a column that refuses that is taken out of service. Called by
- * raid5/requests.ts.
+ * between would mix old and new. After a read error the range is written again, which makes the drive replace bad
+ * sectors; where the drive refuses that, the next read computes it again. Called by raid5/requests.ts.
  */
 import { defined } from '../../../base/assert.ts'
 import type { PlexusError } from '../../../base/errors.ts'
 import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer, IoCause, Lease } from '../../../hal/block-device.ts'
-import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup } from './column-io.ts'
 import type { Raid5Layout } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
@@ -54,14 +52,14 @@ export class RowRead extends ColumnGroup implements RowWaiter {
   granted(): void {
     const { layout, row, column, readError, length } = this.#init
     const plex = this.#plex
-    const { unreadable, trusted } = plex.rowState(layout, row, undefined)
+    const { unreadable, parityState } = plex.rowState(layout, row, undefined)
     const known = !unreadable.has(column)
-    const computable = trusted && unreadable.size <= (known ? 0 : 1)
+    const computable = parityState === 'right' && unreadable.size <= (known ? 0 : 1)
     if (known && (!readError || (readError.kind === 'gone' && !computable))) {
       // What was missing has come back while this read waited.
       this.#readDirect(length)
     } else if (!computable) {
-      this.#finish(readError ?? plex.cannotReconstruct(layout, row, column, trusted, 'gone'))
+      this.#finish(readError ?? plex.cannotReconstruct(layout, row, column, parityState, 'gone'))
     } else this.#nextSlice()
   }
 
@@ -143,7 +141,7 @@ export class RowRead extends ColumnGroup implements RowWaiter {
     this.#lease = undefined
     for (const [subdisk, error] of this.failed) this.#plex.host.noteError(subdisk, 'read', error)
     if (failure || !current) {
-      const lost = (): PlexusError => this.#plex.cannotReconstruct(layout, row, column, true)
+      const lost = (): PlexusError => this.#plex.cannotReconstruct(layout, row, column, 'right')
       this.#finish(readError ?? failure?.[1] ?? lost())
       return
     }
@@ -163,13 +161,10 @@ export class RowRead extends ColumnGroup implements RowWaiter {
     }
     this.begin(() => {
       const error = this.failed.get(subdisk)
-      if (!error) {
-        host.noteRepair(subdisk, columnOffset, length)
-        this.#finish(undefined)
-      } else {
-        host.noteError(subdisk, 'write', error)
-        this.#demote(subdisk, error)
-      }
+      // The column stays: what is lost is a sector, which the others make up for.
+      if (error) host.noteError(subdisk, 'write', error)
+      else host.noteRepair(subdisk, columnOffset, length)
+      this.#finish(undefined)
     })
     this.send(subdisk, {
       op: 'write',
@@ -181,18 +176,6 @@ export class RowRead extends ColumnGroup implements RowWaiter {
       cause,
     })
     this.sent()
-  }
-
-  #demote(subdisk: Subdisk, error: PlexusError): void {
-    const { host } = this.#plex
-    host.demote([subdisk], error).then(
-      () => this.#finish(undefined),
-      (failure: unknown) => {
-        // The old content of the range is computed again by the next read: nothing is lost by going on.
-        host.log.error({ err: failure }, `${subdisk.record.name} could not be taken out of service`)
-        this.#finish(undefined)
-      },
-    )
   }
 
   #finish(error: PlexusError | undefined): void {

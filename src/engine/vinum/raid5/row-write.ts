@@ -1,16 +1,16 @@
 /**
  * One update of one row of a RAID5 plex: the parts of one or several writes that wait for the row together.
  *
- *   row lock -> plan (raid5/row-plan.ts) -> scratch, one lease -> reads -> XOR -> data and parity in parallel
- *     -> columns that missed it out of service, durably -> unlock -> the requests go on
+ *   row lock -> settle a row in doubt -> plan (raid5/row-plan.ts) -> scratch, one lease -> reads -> XOR
+ *     -> data and parity in parallel -> columns that missed it out of service, durably -> unlock -> the requests go on
  *
- * A row that needs much scratch is updated in slices along the column axis. The write hole (spec/vinum.md, 8.1):
- * data and parity are in flight together, and a crash leaves a row that is named by the volume's intent map, whose
- * parity is computed again before it is relied upon (raid5/jobs.ts, resync). Called by raid5/requests.ts.
+ * A row that needs much scratch is updated in slices along the column axis. The write hole: data and parity are in flight
+ * together, and a crash leaves a row that is named by the volume's intent map. Its parity is in doubt then: before anything
+ * else is written there, it is computed anew, or what it stands for is lost (RowState). Called by raid5/requests.ts.
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { alignDown } from '../../../base/bytes.ts'
-import type { PlexusError } from '../../../base/errors.ts'
+import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
 import type { XorSource } from '../../../base/kernels.ts'
 import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer, IoCause, Lease } from '../../../hal/block-device.ts'
@@ -19,7 +19,14 @@ import { ColumnGroup, noneFailed } from './column-io.ts'
 import { dataColumn, type Raid5Layout } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
-import { type Extent, planRow, type RowPlan, type RowState, type Segment } from './row-plan.ts'
+import {
+  type Extent,
+  planParity,
+  planRow,
+  type RowPlan,
+  type RowState,
+  type Segment,
+} from './row-plan.ts'
 
 /** What one request writes in one row. */
 export interface RowPart {
@@ -47,6 +54,10 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   readonly #row: number
   readonly #parts: RowPart[]
   #sources: readonly Source[] = []
+  /** The parity of the whole row is computed, before the parts are written. */
+  #settling = false
+  /** That could not be done, since a block cannot be read: the parts are written all the same. */
+  #unsettled = false
   /** Where the next slice begins, and the end of the last one. */
   #position = 0
   #end = 0
@@ -73,7 +84,9 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   /** Writes that wait for the same row and do not overlap become one update: the later one does not fail alone. */
   absorb(next: RowWaiter): boolean {
     if (!(next instanceof RowWrite) || next.#layout !== this.#layout) return false
-    if (!this.#plex.isWhole(this.#layout, this.#row)) return false
+    // Each for itself where one of them may fail.
+    const { unreadable, parityState } = this.#plex.rowState(this.#layout, this.#row, undefined)
+    if (unreadable.size > 0 && parityState !== 'right') return false
     const overlaps = next.#parts.some((one) =>
       this.#parts.some(
         (other) =>
@@ -87,15 +100,55 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   }
 
   granted(): void {
+    const { parity, parityState, unreadable } = this.#plex.rowState(
+      this.#layout,
+      this.#row,
+      undefined,
+    )
+    const isDoubtful = parityState === 'doubt' && !this.#unsettled
+    if (!isDoubtful) this.#writeParts()
+    else if (unreadable.size === 0) {
+      this.#settling = true
+      this.#position = 0
+      this.#end = this.#layout.stripeBytes
+      this.#nextSlice()
+    } else if (unreadable.size === 1 && unreadable.has(parity)) {
+      this.#plex.settled(this.#layout, this.#row, 1)
+      this.#writeParts()
+    } else {
+      this.#plex.settleWithout(this.#layout, this.#row).then(
+        () => this.granted(),
+        (failure: unknown) =>
+          this.#failAll(toPlexusError(failure, 'write', this.#plex.record.name)),
+      )
+    }
+  }
+
+  #writeParts(): void {
     const sources: Source[] = []
     for (const part of this.#parts) this.#addSources(part, sources)
     this.#sources = sources
     this.#position = Number.POSITIVE_INFINITY
+    this.#end = 0
     for (const { start, end } of sources) {
       this.#position = Math.min(this.#position, start)
       this.#end = Math.max(this.#end, end)
     }
     this.#nextSlice()
+  }
+
+  /** Nothing of it is stored in this row: whatever column it was for has missed it. */
+  #failAll(error: PlexusError): void {
+    const columns = this.#plex.columnsOf(this.#layout)
+    this.#finish(error, new Map(columns.map((subdisk) => [subdisk, error])))
+  }
+
+  /** The row is in doubt no more, or cannot be settled: the parts follow. */
+  #endSettling(isRight: boolean): void {
+    this.#settling = false
+    this.#unsettled = !isRight
+    if (isRight) this.#plex.settled(this.#layout, this.#row, 1)
+    this.granted()
   }
 
   #addSources(part: RowPart, sources: Source[]): void {
@@ -117,27 +170,32 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
 
   #nextSlice(): void {
     if (this.#position >= this.#end) {
-      this.#finish(undefined, noneFailed)
+      if (this.#settling) this.#endSettling(true)
+      else this.#finish(undefined, noneFailed)
       return
     }
     const state = this.#plex.rowState(this.#layout, this.#row, this.#readFailed)
     this.#state = state
+    if (this.#settling && state.unreadable.size > 0) {
+      this.#settling = false
+      this.granted()
+      return
+    }
     let bytes = this.#end - this.#position
     let plan: RowPlan | undefined
     for (;;) {
       this.#sliceEnd = this.#position + bytes
-      this.#slice = clip(this.#sources, this.#position, this.#sliceEnd)
-      plan = planRow(state, this.#slice)
+      this.#slice = this.#settling ? [] : clip(this.#sources, this.#position, this.#sliceEnd)
+      plan = this.#settling
+        ? planParity(state, this.#position, this.#sliceEnd)
+        : planRow(state, this.#slice)
       this.#lanes = plan ? lanesOf(plan) : []
       // Each slice has a plan of its own, which may need more columns than that of a longer one.
       if (this.#lanes.length * bytes <= RAID5_SCRATCH_BYTES) break
       bytes = alignDown(RAID5_SCRATCH_BYTES / this.#lanes.length, PAGE_BYTES)
     }
     if (!plan) {
-      const error = this.#plex.cannotStore(this.#layout, this.#row, this.#readError)
-      // Nothing of it is stored in this row: whatever column it was for has missed it.
-      const columns = this.#plex.columnsOf(this.#layout)
-      this.#finish(error, new Map(columns.map((subdisk) => [subdisk, error])))
+      this.#failAll(this.#plex.cannotStore(this.#layout, this.#row, this.#readError))
       return
     }
     this.#plan = plan
@@ -188,6 +246,10 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     const missed = new Map(this.failed)
     for (const [subdisk, error] of missed) this.#plex.host.noteError(subdisk, 'read', error)
     this.#giveBack()
+    if (this.#settling) {
+      this.#endSettling(false)
+      return
+    }
     const [failure] = missed
     const [subdisk, error] = defined(failure, 'a failed read')
     const state = defined(this.#state, 'the state of the row')
@@ -299,11 +361,13 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     for (const column of unreadable) {
       if (column !== this.#readFailed) lost.add(this.#plex.column(column))
     }
-    const computed = this.#plex.spanComputed(this.#layout, this.#row, 1)
-    const redundant = computed || !dataMissed(this.#plex, missed, parity)
+    const isRight = this.#settling || this.#state?.parityState === 'right'
+    const redundant = isRight || !dataMissed(this.#plex, missed, parity)
     this.#plex.resolveMissed(missed, lost.size <= 1 && redundant, (error) => {
-      if (error) this.#finish(error, missed)
-      else {
+      if (error) {
+        this.#plex.tear(this.#layout, this.#row, 1)
+        this.#finish(error, missed)
+      } else {
         this.#position = this.#sliceEnd
         this.#nextSlice()
       }

@@ -40,11 +40,6 @@ export class RowsZero extends ColumnGroup {
     const { layout, firstRow, rows, fua, cause } = this.#init
     const offset = firstRow * layout.stripeBytes
     const length = rows * layout.stripeBytes
-    for (let row = firstRow; row < firstRow + rows; row++) {
-      if (!this.#plex.rowState(layout, row, undefined).awaited) continue
-      this.#refuse(row)
-      return
-    }
     /** Without a drive, but in service: they miss this. */
     const gone: Subdisk[] = []
     let lost = 0
@@ -52,6 +47,10 @@ export class RowsZero extends ColumnGroup {
       if (subdisk.writable) continue
       lost++
       if (isInService(subdisk)) gone.push(subdisk)
+    }
+    if (lost > 1) {
+      this.#refuse()
+      return
     }
     this.begin(() => this.#zeroed(gone, lost))
     for (const subdisk of this.#plex.columnsOf(layout)) {
@@ -63,10 +62,10 @@ export class RowsZero extends ColumnGroup {
     this.sent()
   }
 
-  /** What is away comes back with what it had: then the others must have it, too. */
-  #refuse(row: number): void {
+  /** What is away may come back with what it had: then the others must have it, too. */
+  #refuse(): void {
     const { layout, firstRow, rows } = this.#init
-    const error = this.#plex.cannotStore(layout, row, undefined)
+    const error = this.#plex.cannotStore(layout, firstRow, undefined)
     this.#plex.locks.releaseSpan(firstRow, rows)
     this.#init.done(error, new Map(this.#plex.columnsOf(layout).map((one) => [one, error])))
   }
@@ -90,6 +89,8 @@ export class RowsZero extends ColumnGroup {
     for (const subdisk of gone) missed.set(subdisk, plex.driveGone(subdisk))
     const redundant = lost === 0 || (lost === 1 && plex.spanComputed(layout, firstRow, rows))
     plex.resolveMissed(missed, redundant, (error) => {
+      if (error) plex.tear(layout, firstRow, rows)
+      else if (redundant) plex.settled(layout, firstRow, rows)
       plex.locks.releaseSpan(firstRow, rows)
       if (error || redundant) this.#init.done(error, missed)
       else this.#init.done(plex.cannotStore(layout, firstRow, undefined), missed)

@@ -8,6 +8,7 @@ import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { GrowOptions, Window } from '../jobs/grow.ts'
 import type { BackupArea } from '../jobs/grow-backup.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'
+import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import type { SetDrive } from './drive.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -65,23 +66,16 @@ function parkedError(job: string): PlexusError {
   })
 }
 
-type GrowthCommits = Pick<
-  GrowOptions,
-  'contentBytes' | 'announce' | 'backupAreas' | 'readElsewhere' | 'commitGrowth'
->
+type GrowthCommits = Pick<GrowOptions, 'contentBytes' | 'announce' | 'backupAreas' | 'commitGrowth'>
 
 /** Where the growth of a plex keeps its backups, and how its windows and its progress become known durably. */
 export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
   const { uuid, volumeUuid } = plex.record
   const volume = volumeUuid === undefined ? undefined : set.objects.volumes.get(volumeUuid)
-  const hasOthers = volume !== undefined && volume.plexes.length > 1
   return {
     contentBytes: volume?.record.sizeBytes ?? Number.POSITIVE_INFINITY,
-    announce: (window) => announce(volume?.map, window),
+    announce: (window) => announce(volume?.map, plex, window),
     backupAreas: () => backupAreasOf(set.drives),
-    readElsewhere: hasOthers
-      ? (offset, into) => volume.io.readExcept(plex, offset, into)
-      : undefined,
     async commitGrowth(growth) {
       await set.commit((model) => {
         const now = byUuid(model.plexes, uuid)
@@ -95,6 +89,7 @@ export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
 /** A window is a write as far as the map goes, which ends with the content of the volume. */
 async function announce(
   map: WriteIntentBitmap | undefined,
+  plex: Plex,
   { offsetBytes, lengthBytes }: Window,
 ): Promise<(whole: boolean) => void> {
   const bytes = Math.min(lengthBytes, (map?.sizeBytes ?? 0) - offsetBytes)
@@ -104,7 +99,13 @@ async function announce(
   })
   if (error) map.leave(offsetBytes, bytes)
   if (error) throw error
-  return (whole) => (whole ? map.leave(offsetBytes, bytes) : map.leaveUnsynced(offsetBytes, bytes))
+  return (whole) => {
+    if (whole) map.leave(offsetBytes, bytes)
+    else {
+      if (plex instanceof Raid5Plex) plex.doubt.add(offsetBytes, lengthBytes)
+      map.leaveUnsynced(offsetBytes, bytes)
+    }
+  }
 }
 
 /** Journal areas of the drives that are there, the largest first. */

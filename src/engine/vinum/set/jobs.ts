@@ -8,12 +8,10 @@ import { RESYNC_RETRY_MS } from '../../../base/limits.ts'
 import type { Random } from '../../../base/random.ts'
 import type { DoubtReport } from '../../../control/reports.ts'
 import type { Job, JobPlan } from '../../geom/job.ts'
-import { RegionValidity } from '../io/validity.ts'
 import { finishWindow } from '../jobs/grow.ts'
-import { resyncPlan } from '../jobs/mirror-jobs.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
-import { type JobCommits, type JobSetup, outOfService } from '../jobs/setup.ts'
-import { FINISH, type JobTarget, PLANS, PROGRESS, withoutMove } from '../jobs/table.ts'
+import type { JobCommits, JobSetup } from '../jobs/setup.ts'
+import { FINISH, type JobTarget, PLANS, PROGRESS, resyncOf, withoutMove } from '../jobs/table.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -24,9 +22,8 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from '../model/model.ts'
-import { resyncStep } from '../raid5/jobs.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
-import type { Plex, Subdisk } from '../runtime.ts'
+import type { Plex } from '../runtime.ts'
 import { GrowthTurns, growthCommits } from './growth.ts'
 import type { VinumSet } from './vinum-set.ts'
 import type { RunningVolume } from './volume.ts'
@@ -57,10 +54,6 @@ export class SetJobs {
   #arrivalsTried = 0
   /** Volumes whose resync is due, and when. */
   readonly #resyncs = new Map<RunningVolume, number>()
-  /** Plexes that are out of service because of parity in doubt, until the sync that fills them begins. */
-  readonly #left = new Set<string>()
-  /** Plexes whose sync was given up: a resync does not begin it again. */
-  readonly #givenUp = new Set<string>()
 
   constructor(set: VinumSet) {
     this.#set = set
@@ -127,13 +120,8 @@ export class SetJobs {
 
   #startRecord(record: JobRecord): void {
     const plan = this.#planOf(record)
-    if (plan) {
-      if (record.kind === 'sync') {
-        this.#left.delete(record.targetUuid)
-        this.#givenUp.delete(record.targetUuid)
-      }
-      this.#run(plan)
-    } else {
+    if (plan) this.#run(plan)
+    else {
       // What it was to fill is gone or out of service: as a job that has failed.
       this.#abandon(record, 'failed').catch((error: unknown) => {
         this.#set.log.error({ err: error, job: record.id }, 'a job could not be given up')
@@ -214,14 +202,7 @@ export class SetJobs {
       const next = endJob(model, record.id, outcome)
       return record.kind === 'move' ? withoutMove(next, record.targetUuid) : next
     })
-    if (record.kind === 'sync') this.#givenUp.add(record.targetUuid)
     if (outcome === 'failed') this.#retryLater(record)
-    this.#fillLeft(record)
-  }
-
-  /** Its plex has left meanwhile (leaveInDoubt), and no sync of it could begin before the job had ended. */
-  #fillLeft({ targetUuid, id }: JobRecord): void {
-    if (this.#left.has(targetUuid)) this.#startNeededSoon(`what follows on ${id}`)
   }
 
   /** A growth has ended: the new size becomes known as soon as the graph may change. */
@@ -290,76 +271,13 @@ export class SetJobs {
     })
   }
 
-  /**
-   * Makes the parity in a range right from the data. Where a column is missing that cannot be done: then a plex whose
-   * content another one has leaves, to get what is in doubt from there. Any other one keeps what parity says.
-   */
-  async #fixParity(plex: Plex, offset: number, length: number): Promise<void> {
-    if (!(plex instanceof Raid5Plex)) return
-    const until = Math.min(offset + length, plex.sizeBytes)
-    for (let at = offset; at < until; ) {
-      const awaited = awaitedColumn(plex)
-      if (awaited) throw outOfService(awaited, 'resync')
-      const end = Math.min(until, plex.layoutEnd(at))
-      const rowEnd = Math.min(end, plex.pieceEnd(at))
-      if (isComplete(plex, at)) at = await resyncStep(plex, at, end - at)
-      else if (plex.isRowKnown(at)) at = await resyncStep(plex, at, rowEnd - at)
-      else if (await this.leaveInDoubt(plex, at)) return
-      else if (plex.isSureElsewhere() && plex.hasNothing(at)) {
-        // Another one gives it whole rows and their parity, also where it was a write that it has left for.
-        if (!this.#isFilling(plex)) this.#fillSoon(plex)
-        at = rowEnd
-      } else if (plex.isSureElsewhere()) throw doubtError(plex.record.name, at)
-      else {
-        // The column is computed from it when it is back, and agrees with it then.
-        plex.doubt?.markValid(at, rowEnd - at)
-        at = rowEnd
-      }
-    }
-  }
-
-  /**
-   * Takes a plex out of service that lacks a column and cannot rely on its parity at a byte, where another plex has all,
-   * and has it filled from there. False: it stays.
-   */
-  async leaveInDoubt(plex: Raid5Plex, offset: number): Promise<boolean> {
-    if (!mayLeave(plex)) return false
-    await this.#set.demote(plex.subdisks, doubtError(plex.record.name, offset))
-    this.#fillSoon(plex)
-    return true
-  }
-
-  #fillSoon({ record: { uuid, name } }: Plex): void {
-    this.#left.add(uuid)
-    // A job on it needs columns that are out of service: it fails, and has to be gone first (#fillLeft).
-    const isBusy = this.#set.model.jobs.some(({ targetUuid }) => targetUuid === uuid)
-    if (!isBusy) this.#startNeededSoon(`the sync of ${name}`)
-  }
-
-  /** Has somebody seen to the sync of a plex that is out of service? */
-  #isFilling({ record: { uuid }, subdisks }: Plex): boolean {
-    if (this.#left.has(uuid) || this.#givenUp.has(uuid)) return true
-    const { jobs } = this.#set.model
-    const isSynced = jobs.some(({ kind, targetUuid }) => kind === 'sync' && targetUuid === uuid)
-    return isSynced && subdisks.some(({ record }) => record.state === 'reviving')
-  }
-
   /** After a crash: what may differ among the copies in service is made equal. */
   #startResync(volume: RunningVolume): void {
     const { map, record } = volume
     const id = resyncId(record)
     if (!map || map.isSynced || this.#running.has(id)) return
-    if (volume.plexes.some(awaitedColumn)) return
-    for (const plex of volume.plexes) {
-      // With a column missing, what parity says is the best that there is, unless another plex has all. The prewrite
-      // log will close this hole (spec/vinum.md, 8.1).
-      if (!(plex instanceof Raid5Plex)) continue
-      plex.doubt = new RegionValidity(map.unsynced)
-      // By the operator's word, perhaps.
-      if (plex.subdisks.every(({ record }) => record.state === 'up')) {
-        this.#left.delete(plex.record.uuid)
-      }
-    }
+    // A column of raid5 that comes back as it is: only with it the parity can be made right.
+    if (volume.plexes.some(awaitsColumn)) return
     const setup: JobSetup = {
       record: {
         id,
@@ -383,16 +301,7 @@ export class SetJobs {
         },
       },
     }
-    this.#run(
-      resyncPlan({
-        ...setup,
-        host: this.#set,
-        plexes: volume.plexes,
-        nextUnsynced: (offset, mostBytes) => map.nextUnsynced(offset, mostBytes),
-        fixParity: (plex, offset, length) => this.#fixParity(plex, offset, length),
-        onEqual: (offset, length) => map.markSynced(offset, length),
-      }),
-    )
+    this.#run(resyncOf(this.#set, setup, volume, map))
   }
 }
 
@@ -421,31 +330,6 @@ function resyncId({ uuid }: VolumeRecord): string {
   return `resync-${uuid.slice(0, 8)}`
 }
 
-/** Does it serve although a column is missing, and has another plex all? A growth must go on where it is. */
-function mayLeave(plex: Raid5Plex): boolean {
-  const states = plex.subdisks.map(({ record }) => record.state)
-  const serves = states.includes('up') && states.some((state) => state !== 'up')
-  return serves && plex.record.growth === undefined && plex.isSureElsewhere()
-}
-
-function doubtError(name: string, offset: number): PlexusError {
-  return new PlexusError('io', {
-    op: 'resync',
-    subject: name,
-    message: `a crash left the parity of ${name} in doubt at byte ${offset}, and a column is missing: it is copied from another plex`,
-  })
-}
-
-/**
- * A column of raid5 that comes back as it is, without a rebuild: only with it can the parity be made right that is in
- * doubt. A column that is stale is computed from that parity, right or wrong, and agrees with it then.
- */
-function awaitedColumn(plex: Plex): Subdisk | undefined {
-  if (!(plex instanceof Raid5Plex)) return undefined
-  return plex.subdisks.find(({ record }) => record.state === 'down')
-}
-
-/** Are all columns up that hold the row at `offset`? Those that a growth is adding hold none above its cursor. */
-function isComplete(plex: Raid5Plex, offset: number): boolean {
-  return plex.columnsOf(plex.layoutAt(offset)).every(({ record }) => record.state === 'up')
+function awaitsColumn(plex: Plex): boolean {
+  return plex instanceof Raid5Plex && plex.subdisks.some(({ record }) => record.state === 'down')
 }

@@ -10,6 +10,7 @@ import type { Provider } from '../../geom/provider.ts'
 import type { RememberedIntent } from '../io/dirty-regions.ts'
 import { LinearPlex } from '../io/plex-linear.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
+import { RangeSet } from '../io/validity.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -68,7 +69,9 @@ export class SetObjects {
   async loadMaps(model: VinumModel): Promise<readonly string[]> {
     for (const volume of model.volumes) {
       if (!isRedundant(model, volume.uuid)) continue
-      this.#remembered.set(volume.uuid, await readIntent(this.#set, model, volume))
+      const remembered = await readIntent(this.#set, model, volume)
+      this.#remembered.set(volume.uuid, remembered)
+      this.#set.lost.remember(model, volume.uuid, remembered.bits.ranges())
     }
     return [...this.#remembered.values()].flatMap(({ outdated }) => outdated)
   }
@@ -200,7 +203,12 @@ export class SetObjects {
     const plex = organization === 'raid5' ? new Raid5Plex(options) : new LinearPlex(options)
     const before = this.plexes.get(record.uuid)
     // More columns make no parity right.
-    if (plex instanceof Raid5Plex && before instanceof Raid5Plex) plex.doubt = before.doubt
+    if (plex instanceof Raid5Plex) {
+      plex.doubt =
+        before instanceof Raid5Plex
+          ? before.doubt
+          : new RangeSet(this.#set.lost.doubtOf(record.uuid))
+    }
     this.plexes.set(record.uuid, plex)
     this.#shapes.set(record.uuid, shape)
   }

@@ -32,6 +32,7 @@ import {
 } from '../model/model.ts'
 import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
+import type { Lost } from '../raid5/lost.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
 import {
   fillOutdated,
@@ -48,6 +49,7 @@ import { type Change, ConfigStore, type Voter } from './config-store.ts'
 import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
 import { type Member, reacquireAccess, SetDrive, settleLabel } from './drive.ts'
+import { LostRanges } from './lost-ranges.ts'
 import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
 import { SetObjects } from './objects.ts'
 import { fitDrives, sizeChanged } from './sizes.ts'
@@ -79,6 +81,7 @@ export class VinumSet implements Geom, VinumHost {
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
   #witness: SetWitness | undefined
+  readonly lost: LostRanges
   /** Devices that carry the label of one drive together. */
   readonly copies = new Copies(this)
   /** Why nothing can be committed any more. */
@@ -96,6 +99,7 @@ export class VinumSet implements Geom, VinumHost {
     this.topology = topology
     this.log = topology.log.child({ part: 'vinum', set: uuid.slice(0, 8) })
     this.#demotions = new Demotions(this)
+    this.lost = new LostRanges(this)
   }
 
   get name(): string {
@@ -259,12 +263,15 @@ export class VinumSet implements Geom, VinumHost {
       const next = { ...model }
       const present = [...this.#drives.values()].filter((drive) => drive.present)
       const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
-      return fillOutdated(this, returnDrives(this.withLosses(next), devices), outdated)
+      const served = fillOutdated(this, returnDrives(this.withLosses(next), devices), outdated)
+      // By force some have left before this commit.
+      return this.lost.taken(chosen, served)
     })
     await this.objects.reshape()
     for (const member of late) await returnMember(this, member)
     // What assembling has written may have failed on too many drives, without its having thrown.
     if (this.#failure) throw this.#failure
+    this.lost.committed(this.model)
     this.objects.startJobs(this.model)
     await fitDrives(this)
     await this.probeWitness()
@@ -279,7 +286,7 @@ export class VinumSet implements Geom, VinumHost {
       nextGeneration,
       voter: (uuid) => this.#voter(uuid),
       witness: () => (this.#witness?.failure ? undefined : this.#witness?.id),
-      loseDrives,
+      loseDrives: (before, uuids) => this.lost.taken(before, loseDrives(before, uuids)),
       loseWitness: (error) => tellWitnessLost(this, error),
       onCommit: (next, failed) => this.#committed(next, failed),
     })
@@ -380,7 +387,7 @@ export class VinumSet implements Geom, VinumHost {
     if (this.#failure) throw this.#failure
     const store = defined(this.#store, 'the configuration of an assembled set')
     try {
-      return await store.commit(change, options)
+      return await store.commit((model) => this.lost.taken(model, change(model)), options)
     } catch (error) {
       if (error instanceof PlexusError && error.op === 'commit' && error.kind === 'io') {
         this.#fail(error)
@@ -392,6 +399,7 @@ export class VinumSet implements Geom, VinumHost {
   #committed(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void {
     for (const [uuid, error] of failed) tellFailed(this, uuid, error)
     this.refresh()
+    this.lost.committed(model)
     this.#sayChanges(model)
   }
 
@@ -437,6 +445,14 @@ export class VinumSet implements Geom, VinumHost {
 
   noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
     noteError(this.log, subdisk, op, error)
+  }
+
+  changeLost(plex: Plex, change: (lost: Lost) => Lost): Promise<void> {
+    return this.lost.change(plex, change)
+  }
+
+  putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
+    return this.lost.putInDoubt(plex, offset, length, why)
   }
 
   noteRepair(subdisk: Subdisk, offset: number, length: number): void {

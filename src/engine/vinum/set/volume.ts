@@ -10,7 +10,6 @@ import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { VolumeIo } from '../io/volume-io.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
 import type { ReadPolicy, VolumeRecord } from '../model/model.ts'
-import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import type { SetDrive } from './drive.ts'
 import { IntentStore, intentLayoutOf } from './intent-store.ts'
@@ -42,7 +41,6 @@ export class RunningVolume {
     })
     this.io.owed = set.options.owed.get(record.uuid)
     set.options.owed.delete(record.uuid)
-    introduce(plexes)
     const drives = drivesOf(plexes)
     this.provider = set.topology.makeProvider(set, {
       name,
@@ -110,7 +108,6 @@ export class RunningVolume {
         preferredPlexUuid: record.preferredPlexUuid,
       }
       this.io.setForm({ ...form, map: this.map })
-      introduce(plexes)
       if (redundant && !this.map) {
         const map = this.#makeMap(remembered)
         this.io.setForm({ ...form, map })
@@ -181,13 +178,6 @@ export class RunningVolume {
       },
       initial: remembered,
     })
-  }
-}
-
-/** What a raid5 plex does not know for certain after a crash may come from the others. */
-function introduce(plexes: readonly Plex[]): void {
-  for (const plex of plexes) {
-    if (plex instanceof Raid5Plex) plex.others = plexes.filter((other) => other !== plex)
   }
 }
 

@@ -242,7 +242,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
 /** Adds the record of a plex, and tells of it. */
 export function newPlex(
   draft: Draft,
-  plex: Omit<PlexRecord, 'uuid' | 'state' | 'parityValidBytes' | 'growth'>,
+  plex: Omit<PlexRecord, 'uuid' | 'state' | 'parityValidBytes' | 'lost' | 'growth'>,
   columns: number,
 ): PlexRecord {
   const record: PlexRecord = {
@@ -250,6 +250,7 @@ export function newPlex(
     uuid: newUuid(draft.context.random),
     state: 'down',
     parityValidBytes: 0,
+    lost: undefined,
     growth: undefined,
   }
   draft.addPlex(record)

@@ -240,6 +240,13 @@ export function checkGrowable(draft: Draft, plex: PlexRecord): void {
       `${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies (plexus volume remove-mirror ${volume.name} PLEX), grow, and add them again (plexus volume add-mirror ${volume.name} DEVICE)`,
     )
   }
+  if (plex.lost) {
+    draft.fail(
+      'invalid',
+      plex.name,
+      `a part of plex ${plex.name} is lost, and only a whole one can grow; plexus status shows what to do`,
+    )
+  }
   const parity = plex.organization !== 'raid5' || plex.parityValidBytes >= draft.plexBytes(plex)
   if (plex.state === 'up' && parity && !plex.growth) return
   draft.fail(

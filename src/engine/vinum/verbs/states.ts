@@ -8,8 +8,9 @@ import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import { newJobId } from '../jobs/plans.ts'
 import { byUuid, type PlexRecord, type VolumeRecord } from '../model/model.ts'
-import { setState } from '../model/state-rules.ts'
+import { lostPlexes, setState } from '../model/state-rules.ts'
 import type { PlanningVerb } from '../plan.ts'
+import { lostBytes } from '../raid5/lost.ts'
 import { Draft } from './draft.ts'
 import { findObject, findTyped } from './lookup.ts'
 import { flag, names, text } from './parameters.ts'
@@ -21,7 +22,8 @@ export const SETSTATE: PlanningVerb = {
     const state = text(parameters, 'state', draft.op)
     const { type, record } = findObject(draft.model, text(parameters, 'object', draft.op), draft.op)
     const force = flag(parameters, 'force')
-    if (record.state === state) {
+    const lost = force && state === 'up' ? lostPlexes(draft.model, { record }) : []
+    if (record.state === state && lost.length === 0) {
       draft.warn(`${type} ${record.name} is ${state} already`)
       return draft.finish()
     }
@@ -30,6 +32,14 @@ export const SETSTATE: PlanningVerb = {
       isOpen: context.isOpen,
       isPresent: context.isPresent,
     })
+    for (const plex of lost) {
+      draft.step(
+        `take what the disks say for ${lostBytes(plex.lost)} bytes of ${plex.name}`,
+        plex.name,
+      )
+      draft.warn(`what ${plex.name} has lost reads as anything from now on, until it is written`)
+    }
+    if (lost.length > 0) return draft.finish()
     draft.step(`set ${type} ${record.name} from ${record.state} to ${state}`, record.name)
     for (const { name, uuid, parityValidBytes } of draft.model.plexes) {
       const before = byUuid(context.model.plexes, uuid)?.parityValidBytes ?? parityValidBytes

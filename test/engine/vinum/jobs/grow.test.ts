@@ -24,9 +24,9 @@ import type {
   ParityLayout,
   PlexRecord,
 } from '../../../../src/engine/vinum/model/model.ts'
-import { rebuildStep } from '../../../../src/engine/vinum/raid5/jobs.ts'
 import { createLayout, parityColumn } from '../../../../src/engine/vinum/raid5/layout.ts'
 import { Raid5Plex } from '../../../../src/engine/vinum/raid5/plex-raid5.ts'
+import { rebuildStep } from '../../../../src/engine/vinum/raid5/row-jobs.ts'
 import type { Plex } from '../../../../src/engine/vinum/runtime.ts'
 import type { IoRequest } from '../../../../src/hal/block-device.ts'
 import { readAt, writeAt } from '../../../../src/hal/io.ts'
@@ -146,7 +146,6 @@ class World {
         this.announced.push(window)
         return (whole) => this.ended.push(whole)
       },
-      readElsewhere: undefined,
       backupAreas: () => this.drives.filter(({ consumer }) => consumer).map(areaOf),
       commitGrowth: async (next) => {
         await new Promise((resolve) => setImmediate(resolve))
@@ -600,26 +599,6 @@ t.test('a growth without room for its backup is refused before anything is touch
   const narrow = growPlan({ ...world.options, backupAreas: () => small })
   await t.rejects(narrow.step(0, STRIPE, NO_JOB), { kind: 'no-space', message: /4096/ })
   t.ok((await world.read(0, content.length)).equals(content))
-})
-
-t.test('what the plex cannot read, another plex of the volume gives', async (t) => {
-  const one = defined(CASES[0], 'striped')
-  const { world, content } = await started(one)
-  const [first] = world.drives
-  defined(first, 'a drive').device.fail('read', 'io', 1)
-  const plan = growPlan({
-    ...world.options,
-    readElsewhere: async (offset, into) => {
-      content.copy(into.bytes, 0, offset, offset + into.bytes.length)
-    },
-  })
-  await plan.step(0, STRIPE, NO_JOB)
-  t.ok((await world.read(0, content.length)).equals(content))
-  defined(first, 'a drive').device.fail('read', 'io', 1)
-  await t.rejects(growPlan(world.options).step(world.durable?.cursorBytes ?? 0, STRIPE, NO_JOB), {
-    kind: 'io',
-    message: /injected/,
-  })
 })
 
 t.test('a commit that fails keeps the window, for nobody knows what a restart finds', async (t) => {

@@ -20,7 +20,11 @@ import { VolumeIo } from '../../../../src/engine/vinum/io/volume-io.ts'
 import { checkPlan, type Mismatch } from '../../../../src/engine/vinum/jobs/mirror-jobs.ts'
 import { inSlices, partsOf } from '../../../../src/engine/vinum/jobs/setup.ts'
 import { syncPlan } from '../../../../src/engine/vinum/jobs/sync.ts'
-import { checkStep, initialiseStep, rebuildStep } from '../../../../src/engine/vinum/raid5/jobs.ts'
+import {
+  checkStep,
+  initialiseStep,
+  rebuildStep,
+} from '../../../../src/engine/vinum/raid5/row-jobs.ts'
 import type { AlignedBuffer, IoRequest } from '../../../../src/hal/block-device.ts'
 import { CursorValidity } from '../../../support/cursor-validity.ts'
 import { pictureRow, Raid5Rig } from '../../../support/raid5-rig.ts'

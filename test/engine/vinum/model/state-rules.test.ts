@@ -228,6 +228,8 @@ interface SetRow {
   /** States of other objects after. */
   readonly after?: Readonly<Record<string, string>>
   readonly parityValidBytes?: number
+  /** Of v.p0 after. */
+  readonly lost?: PlexRecord['lost']
   readonly refuse?: RegExp
 }
 
@@ -236,6 +238,8 @@ const staleMirror = derive(edit(mirror, 'v.p0.s0', { state: 'stale' }))
 const staleColumn = derive(edit(raid5, 'v.p0.s0', { state: 'stale' }))
 const twoStale = derive(edit(staleColumn, 'v.p0.s1', { state: 'stale' }))
 const driveDown = lose(concat, 'd1')
+const lost = [{ column: 0, offsetBytes: 0, lengthBytes: 65536, keptBy: undefined }]
+const lostPart = edit(raid5, 'v.p0', { lost })
 const detached = (model: VinumModel) => derive(edit(model, 'v.p0.s0', { plexUuid: undefined }))
 const off = (model: VinumModel, name: string, state: string) =>
   setState(model, find(model, name).uuid, state, {
@@ -332,6 +336,8 @@ const SET: Readonly<Record<string, SetRow>> = {
     force: true,
     after: { 'v.p0.s0': 'up', v: 'up' },
   },
+  'set-plex-up-lost': { model: lostPart, object: 'v.p0', force: true, lost: undefined },
+  'set-volume-up-lost': { model: lostPart, object: 'v', force: true, lost: undefined },
   'set-plex-down-last': { model: concat, object: 'v.p0', refuse: /no other valid copy/ },
   'set-plex-down': {
     model: mirror,
@@ -416,6 +422,7 @@ t.test('5.2: every rule of setstate has a case', async (t) => {
       if (row.parityValidBytes !== undefined) {
         t.equal(find<PlexRecord>(after, 'v.p0').parityValidBytes, row.parityValidBytes)
       }
+      if ('lost' in row) t.equal(find<PlexRecord>(after, 'v.p0').lost, row.lost)
       t.equal(derive(after), after, `${rule.id}: the state holds`)
     }
     t.equal(JSON.stringify(row.model), frozen, `${rule.id}: the model was not touched`)
@@ -669,6 +676,7 @@ t.test('health', async (t) => {
   t.equal(health(lose(mirror, 'd1')), 'DEGRADED')
   t.equal(health(lose(raid5, 'd1')), 'DEGRADED')
   t.equal(health(parity(raid5, 0)), 'DEGRADED', 'no redundancy yet')
+  t.equal(health(lostPart), 'DEGRADED', 'a part is lost')
   t.equal(health(lose(raid5, 'd1', 'd2')), 'FAULTED')
   t.equal(health(lose(concat, 'd1')), 'FAULTED')
   t.equal(health(derive(edit(grow(striped, 1), 'v', { sizeBytes: 4 * MIB }))), 'HEALTHY')

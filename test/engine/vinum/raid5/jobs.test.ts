@@ -7,7 +7,7 @@ import {
   initialiseStep,
   rebuildStep,
   resyncStep,
-} from '../../../../src/engine/vinum/raid5/jobs.ts'
+} from '../../../../src/engine/vinum/raid5/row-jobs.ts'
 import { CursorValidity } from '../../../support/cursor-validity.ts'
 import { pattern, Raid5Rig } from '../../../support/raid5-rig.ts'
 import { setState, settle } from '../../../support/vinum-host.ts'
@@ -121,7 +121,7 @@ t.test(
     const rig = new Raid5Rig()
     rig.fill()
     const validity = revive(rig, 1)
-    rig.drive(2).device.fail('read', 'io')
+    rig.drive(2).device.fail('read', 'timeout')
     await t.rejects(rebuildStep(rig.plex, rig.subdisk(1), 0, 3 * S), { message: /injected/ })
     t.equal(validity.cursorBytes, 0)
     rig.drive(1).device.fail('write', 'io')
@@ -259,41 +259,157 @@ t.test('8.12: after a repair that failed, nothing waits for ever', async (t) => 
   t.same(rig.differences(), [])
 })
 
-t.test('8.1: after a crash, parity of the marked rows is computed before it is used', async (t) => {
-  const rig = new Raid5Rig({ columns: 5 })
+/** Rows of these numbers are in doubt, and what they have for parity is wrong. */
+function putInDoubt(rig: Raid5Rig, ...rows: readonly number[]): void {
+  const rowBytes = (rig.columns - 1) * rig.stripeBytes
+  for (const row of rows) {
+    rig.plex.doubt.add(row * rowBytes, rowBytes)
+    rig.unit(rig.columns - 1 - (row % rig.columns), row).fill(0x11)
+  }
+}
+
+t.test(
+  '8.1: after a crash the parity of a row in doubt is computed before it is used',
+  async (t) => {
+    const rig = new Raid5Rig({ columns: 5 })
+    rig.fill()
+    const row = 4 * S
+    putInDoubt(rig, 2, 3)
+    await rig.write(2 * row, pattern(512, 1))
+    t.same(
+      rig.differences().filter((place) => place.startsWith('row 2')),
+      [],
+      'all of it, before the first write',
+    )
+    t.ok(!rig.plex.doubt.touches(2 * row, row))
+    rig.drive(0).device.fail('read', 'io')
+    await t.rejects(rig.read(3 * row, 512), { message: /injected/ })
+    t.same(rig.host.repairs, [], 'nothing is written from parity in doubt')
+    // A block of another column cannot be read just now: the write goes on, and the doubt stays.
+    rig.drive(4).device.fail('read', 'io')
+    await rig.write(3 * row, pattern(512, 2))
+    t.ok(rig.plex.doubt.touches(3 * row, row))
+    const stop = writing(rig, 9)
+    t.equal(await resyncStep(rig.plex, 2 * row, 2 * row), 4 * row)
+    await stop()
+    t.ok(!rig.plex.doubt.touches(0, rig.plex.sizeBytes))
+    t.same(rig.differences(), [])
+    // A column that fails a write in a row in doubt goes out of service as ever, with parity made right before.
+    putInDoubt(rig, 1)
+    rig.drive(1).device.fail('write', 'io')
+    await rig.write(row + S, pattern(512, 3))
+    t.same(rig.host.demoted, [['p.s1']])
+    t.same(rig.differences([1]), [])
+    setState(rig.subdisk(1), 'up')
+    rig.fill()
+    // A row whose parity column is missing has nothing to compute.
+    putInDoubt(rig, 0)
+    setState(rig.subdisk(4), 'stale')
+    t.equal(await resyncStep(rig.plex, 0, row), row)
+    t.ok(!rig.plex.doubt.touches(0, rig.plex.sizeBytes))
+    rig.assertAtRest()
+  },
+)
+
+t.test(
+  'a column that is missing in a row in doubt is lost there until it is written',
+  async (t) => {
+    for (const settle of ['resync', 'write'] as const) {
+      const rig = new Raid5Rig({ columns: 5 })
+      rig.fill()
+      putInDoubt(rig, 2, 3)
+      const row = 4 * S
+      setState(rig.subdisk(0), 'stale')
+      await t.rejects(rig.read(2 * row, 512), { message: /since a crash/ }, 'no guess')
+      t.ok(
+        (await rig.read(2 * row + S, S)).equals(rig.content.subarray(2 * row + S, 2 * row + 2 * S)),
+      )
+      if (settle === 'resync') await resyncStep(rig.plex, 2 * row, 2 * row)
+      else for (const at of [2, 3]) await rig.write(at * row + S, pattern(512, at))
+      t.same(rig.plex.record.lost, [
+        { column: 0, offsetBytes: 2 * S, lengthBytes: 2 * S, keptBy: undefined },
+      ])
+      for (let again = 0; again < 2; again++) {
+        await t.rejects(rig.read(2 * row, 512), { kind: 'io', message: /are lost .*--force up p/ })
+      }
+      await rig.write(2 * row + 1024, pattern(2048, 7))
+      t.ok((await rig.read(2 * row + 1024, 2048)).equals(pattern(2048, 7)), 'written: known')
+      await t.rejects(rig.read(2 * row, 2048), { message: /are lost/ }, 'what is beside it is not')
+      // Its rebuild does not make data of what parity says.
+      revive(rig, 0)
+      await run(rig, (offset, maxBytes) => rebuildStep(rig.plex, rig.subdisk(0), offset, maxBytes))
+      setState(rig.subdisk(0), 'up')
+      await t.rejects(rig.read(2 * row, 512), { message: /are lost/ })
+      t.ok((await rig.read(2 * row + 1024, 2048)).equals(pattern(2048, 7)))
+      await rig.write(2 * row, Buffer.from(rig.content.subarray(2 * row, 2 * row + S)))
+      await rig.send({ op: 'write-zeroes', offset: 3 * row, length: row }).result
+      rig.content.fill(0, 3 * row, 4 * row)
+      t.equal(rig.plex.record.lost, undefined, 'all of it was written')
+      t.same(rig.differences(), [])
+      rig.assertAtRest()
+    }
+  },
+)
+
+t.test('a column that returns with what was lost makes it known again', async (t) => {
+  const rig = new Raid5Rig({ columns: 4, parityLayout: 'left-symmetric' })
   rig.fill()
-  const row = 4 * S
-  rig.plex.doubt = new RegionValidity([{ offset: 2 * row, length: 2 * row }])
-  for (const at of [2, 3]) rig.unit(4 - at, at).fill(0x11)
-  await rig.write(2 * row, pattern(512, 1))
-  t.same(rig.unit(2, 2).subarray(0, 512), rig.expectedRow(2)[2]?.subarray(0, 512), 'not modified')
-  rig.drive(0).device.fail('read', 'io')
-  await t.rejects(rig.read(2 * row, 512), { message: /injected/ })
-  t.same(rig.host.repairs, [], 'nothing is written from parity in doubt')
+  putInDoubt(rig, 1, 2)
+  const { uuid } = rig.subdisk(0).record
   setState(rig.subdisk(0), 'stale')
-  t.ok(rig.plex.readable(2 * row, 512), 'with a column missing, parity is the best that there is')
-  await t.rejects(resyncStep(rig.plex, 2 * row, row), { message: /p\.s0 is stale/ })
+  // As the set writes down when a column leaves: the subdisk has its content still.
+  const lost = [{ column: 0, offsetBytes: S, lengthBytes: 2 * S, keptBy: uuid }]
+  rig.plex.record = { ...rig.plex.record, lost }
+  rig.plex.doubt.remove(0, rig.plex.sizeBytes)
+  await rig.write(3 * S, pattern(3 * S, 5))
+  setState(rig.subdisk(0), 'reviving')
+  rig.subdisk(0).validity = new RegionValidity([{ offset: 0, length: rig.plex.sizeBytes }])
+  await run(rig, (offset, maxBytes) => rebuildStep(rig.plex, rig.subdisk(0), offset, maxBytes))
   setState(rig.subdisk(0), 'up')
-  const stop = writing(rig, 9)
-  t.equal(await resyncStep(rig.plex, 2 * row, 2 * row), 4 * row)
-  await stop()
-  t.ok(rig.plex.doubt.covers(0, rig.plex.sizeBytes))
-  t.same(rig.differences(), [])
-  // A column that is lost in the middle of it goes out of service as ever.
-  rig.plex.doubt = new RegionValidity([{ offset: row, length: row }])
-  rig.drive(1).device.fail('write', 'io')
-  await rig.write(row + S, pattern(512, 3))
-  t.same(rig.host.demotions, [[rig.subdisk(1)]])
-  setState(rig.subdisk(1), 'reviving')
-  rig.subdisk(1).validity = new CursorValidity(row)
-  await rebuildStep(rig.plex, rig.subdisk(1), row, row)
-  t.ok(rig.plex.doubt.covers(row, row), 'its rebuild makes data and parity agree')
-  setState(rig.subdisk(1), 'up')
-  // A row whose parity column is missing has nothing to compute.
-  rig.plex.doubt = new RegionValidity([{ offset: 0, length: row }])
-  setState(rig.subdisk(4), 'stale')
-  t.equal(await resyncStep(rig.plex, 0, row), row)
+  t.equal(rig.plex.record.lost, undefined)
+  t.same(rig.differences(), [], 'its own content where nothing was written, computed elsewhere')
+  t.ok((await rig.read(0, rig.content.length)).equals(rig.content))
   rig.assertAtRest()
+})
+
+t.test('a rebuild goes on after a block that cannot be read, and says what is lost', async (t) => {
+  for (const bad of [1, 3]) {
+    const rig = new Raid5Rig({ columns: 4, rows: 6 })
+    rig.fill()
+    const { device } = rig.drive(bad)
+    const submit = device.submit.bind(device)
+    // One block of row 0: of data for column 1, of parity for column 3.
+    const at = 4096 + 1024
+    let isBad = true
+    device.submit = (request) => {
+      const touches = request.offset <= at && request.offset + request.length > at
+      if (request.op === 'write' && touches) isBad = false
+      if (request.op === 'read' && touches && isBad) device.fail('read', 'io', 1)
+      submit(request)
+    }
+    revive(rig, 0)
+    let losses = 0
+    await run(rig, (offset, maxBytes) =>
+      rebuildStep(rig.plex, rig.subdisk(0), offset, maxBytes, () => losses++),
+    )
+    setState(rig.subdisk(0), 'up')
+    t.equal(losses, 1)
+    t.match(rig.host.doubts, [
+      new RegExp(`512 bytes at 1024 of subdisk p.s${bad} .* drive d${bad}`),
+    ])
+    const lost = [{ column: 0, offsetBytes: 1024, lengthBytes: 512, keptBy: undefined }]
+    t.same(rig.plex.record.lost, lost)
+    await t.rejects(rig.read(0, S), { message: /are lost/ })
+    t.ok((await rig.read(1536, 512)).equals(rig.content.subarray(1536, 2048)), 'no more than that')
+    if (bad === 1) await t.rejects(rig.read(S + 1024, 512), { message: /injected/ }, 'nor guessed')
+    t.ok((await rig.read(3 * S, S)).equals(rig.content.subarray(3 * S, 4 * S)))
+    // Written again it is known, and with it the parity can be made right.
+    for (const offset of [1024, S + 1024]) await rig.write(offset, pattern(512, 3))
+    await resyncStep(rig.plex, 0, 3 * S)
+    t.same(rig.differences(), [])
+    t.equal(rig.plex.record.lost, undefined)
+    rig.assertAtRest()
+  }
 })
 
 t.test('steps of large stripes work in slices', async (t) => {

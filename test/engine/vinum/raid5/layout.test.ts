@@ -75,8 +75,7 @@ function state(more: Partial<RowState> = {}): RowState {
     unreadable: none,
     failed: undefined,
     unwritable: none,
-    awaited: false,
-    trusted: true,
+    parityState: 'right',
     ...more,
   }
 }
@@ -111,7 +110,7 @@ t.test('the plan of a row reads as little as possible', async (t) => {
 
 t.test('parity that is not right is never modified', async (t) => {
   t.same(methods(state(), full(1)), ['modify'])
-  t.same(methods(state({ trusted: false }), full(1)), ['reconstruct'])
+  t.same(methods(state({ parityState: 'unknown' }), full(1)), ['reconstruct'])
 })
 
 t.test('a column is missing: parity holds its data, or the write is refused', async (t) => {
@@ -123,12 +122,12 @@ t.test('a column is missing: parity holds its data, or the write is refused', as
   t.same(methods(state(lost(1)), full(0, 2, 3)), ['modify'], 'its old data stay in parity')
   t.same(methods(state(lost(4)), full(1)), ['data'], 'without a parity column there is none')
   t.same(
-    methods(state({ ...lost(1), trusted: false }), full(1)),
+    methods(state({ ...lost(1), parityState: 'unknown' }), full(1)),
     undefined,
     'parity does not count',
   )
   t.same(
-    methods(state({ ...lost(1), trusted: false }), full(2)),
+    methods(state({ ...lost(1), parityState: 'unknown' }), full(2)),
     ['modify'],
     'what it may hold of the missing one, it goes on to hold',
   )
@@ -145,14 +144,14 @@ t.test(
   'two columns are away, and one comes back as it is: parity follows, or nothing is written',
   async (t) => {
     const without = (...columns: number[]) =>
-      state({ unreadable: new Set(columns), unwritable: new Set(columns), awaited: true })
+      state({ unreadable: new Set(columns), unwritable: new Set(columns) })
     t.same(methods(without(1, 2), full(0)), ['modify'])
     t.same(methods(without(1, 2), full(0, 3)), ['modify'])
     for (const touched of [full(1), full(0, 1), full(0, 1, 2, 3)]) {
       t.same(methods(without(1, 2), touched), undefined)
     }
     t.same(methods(without(1, 4), full(0)), undefined, 'parity is away')
-    const filling = state({ unreadable: new Set([1, 2]), unwritable: new Set([1]), awaited: true })
+    const filling = state({ unreadable: new Set([1, 2]), unwritable: new Set([1]) })
     t.same(methods(filling, full(2)), undefined, 'its rebuild would take the write back')
     t.same(methods(filling, full(3)), ['modify'])
   },

@@ -544,6 +544,87 @@ t.test(
   },
 )
 
+/** Where row 6 begins in the volume, and its units in the columns. */
+const ROW = 6 * 128 * KIB
+const UNIT = 6 * 64 * KIB
+
+/** A raid5 of d1, d2, d3 with the power cut in a write of row 6: its parity tells nothing of the unit on d2. */
+async function cutInRow(): Promise<Machine> {
+  const layout = { raid5: ['d1', 'd2', 'd3'], stripeSize: '64KiB', size: '8MiB' }
+  const machine = await machineWith(4, layout)
+  await machine.jobsDone()
+  const volume = machine.open('v')
+  await put(volume, 0, pattern(1, MIB), true)
+  const { driveOffsetBytes = 0 } = machine.volume('v').components[0]?.children[2] ?? {}
+  machine.cut()
+  const at = driveOffsetBytes + UNIT
+  machine.device('d3').media.fill(0x55, at, at + 64 * KIB)
+  return machine
+}
+
+const criticals = (machine: Machine) =>
+  machine.topology.events.history.filter(
+    ({ severity, event }) => severity === 'critical' && event === 'data-lost',
+  )
+
+t.test('a disk lost before the resync: what is in doubt is an error, never a guess', async (t) => {
+  for (const when of ['at the start', 'after the start'] as const) {
+    const machine = await cutInRow()
+    machine.topology.jobs.limitBytesPerSecond = 1
+    if (when === 'at the start') await machine.start(['d1', 'd3', 'd4'])
+    else {
+      await machine.start()
+      await machine.pull('d2')
+    }
+    /** Every read of the unit that was on d2 says the same; the rest is there. */
+    const isLost = async (what: string): Promise<void> => {
+      const volume = machine.open('v')
+      for (let again = 0; again < 2; again++) {
+        const failure = await failureOf(get(volume, ROW + 96 * KIB, 512))
+        t.match(failure, { kind: 'io', message: /are lost/ }, `${when}, ${what}`)
+      }
+      t.ok((await get(volume, ROW, 64 * KIB)).equals(pattern(1, MIB).subarray(ROW, ROW + 64 * KIB)))
+      t.match(criticals(machine).at(-1)?.message, /of volume v cannot be read .*v\.p0\.s1/)
+      const { health, status, action } = machine.volume('v')
+      t.equal(health, 'DEGRADED')
+      t.match(status, /of v\.p0\.s1 are lost/)
+      t.match(action, /--force up v\.p0/)
+      t.notMatch(status, /Data is intact/)
+    }
+    await isLost('before')
+    await put(machine.open('v'), ROW + 64 * KIB, pattern(7, 4096), true)
+    machine.cut()
+    await machine.start(['d1', 'd3', 'd4'])
+    await isLost('after a restart')
+    t.ok(
+      (await get(machine.open('v'), ROW + 64 * KIB, 4096)).equals(pattern(7, 4096)),
+      'written since',
+    )
+    if (when === 'at the start') {
+      await machine.run('volume.replace', { name: 'v', oldDrive: 'd2', newDevice: 'd4' })
+      await machine.jobsDone()
+      await isLost('after a rebuild')
+      await machine.run('vinum.setstate', { state: 'up', object: 'v.p0', force: true })
+      await get(machine.open('v'), 0, MIB)
+    } else {
+      await machine.plug('d2')
+      await machine.jobsDone()
+      const found = await get(machine.open('v'), ROW + 64 * KIB, 64 * KIB)
+      t.ok(
+        found.equals(
+          Buffer.concat([
+            pattern(7, 4096),
+            pattern(1, MIB).subarray(ROW + 68 * KIB, ROW + 128 * KIB),
+          ]),
+        ),
+      )
+    }
+    t.match(machine.volume('v'), { health: 'HEALTHY', status: '' })
+    await machine.run('volume.scrub', { name: 'v' })
+    for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
+  }
+})
+
 t.test(
   'a resync that waits does not go on with columns that are no more (sim seed 300381)',
   async (t) => {

@@ -1,7 +1,7 @@
 /**
  * Writes whole rows of striped and raid5 columns, parity included, straight to the subdisks: for jobs that bring a
- * row's content themselves (a sync into a raid5 plex, the new layout of a growth). The caller keeps everybody off
- * the rows. A row's units may be larger than a buffer: they are done in slices of all columns.
+ * row's content themselves: the new layout of a growth (jobs/grow.ts). The caller keeps everybody off the rows. A
+ * row's units may be larger than a buffer: they are done in slices of all columns.
  */
 import { defined } from '../../../base/assert.ts'
 import { alignDown } from '../../../base/bytes.ts'
@@ -9,10 +9,10 @@ import { PlexusError } from '../../../base/errors.ts'
 import type { Kernels, XorSource } from '../../../base/kernels.ts'
 import { JOB_STEP_BYTES, PAGE_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
+import { asPromise, type Missed, settled, slice, transfer, withLease } from '../jobs/setup.ts'
 import type { ParityLayout, PlexRecord } from '../model/model.ts'
-import { createLayout, dataColumn, parityColumn } from '../raid5/layout.ts'
 import type { Subdisk, VinumHost } from '../runtime.ts'
-import { asPromise, type Missed, settled, slice, transfer, withLease } from './setup.ts'
+import { createLayout, dataColumn, parityColumn } from './layout.ts'
 
 /** The columns of one layout of a plex. */
 export interface Columns {

@@ -1,0 +1,115 @@
+/**
+ * What is lost of a raid5 plex ({@link LostRange}): the blocks of a column that went out of service in rows whose parity
+ * was in doubt, and the blocks of a rebuilt column for which another column could not be read. Reads of them fail until
+ * they are written, found again, or given up for what the disks say (`setstate --force up`). Linux md's list of bad blocks
+ * is the model; docs/adr/0014 has the reasons. Pure; used by plex-raid5.ts, row-jobs.ts and set/lost-ranges.ts.
+ */
+import type { ByteRange } from '../../../base/bytes.ts'
+import { LOST_RANGES } from '../../../base/limits.ts'
+import { RangeSet } from '../io/validity.ts'
+import type { LostRange, PlexRecord } from '../model/model.ts'
+import { dataIndex, type Raid5Layout } from './layout.ts'
+
+export type Lost = PlexRecord['lost']
+
+/** Column space. */
+export interface ColumnRange extends ByteRange {
+  readonly column: number
+}
+
+/** Is a byte of the range lost? */
+export function touchesLost(lost: Lost, { column, offset, length }: ColumnRange): boolean {
+  if (!lost) return false
+  return lost.some(
+    (one) =>
+      one.column === column &&
+      one.offsetBytes < offset + length &&
+      offset < one.offsetBytes + one.lengthBytes,
+  )
+}
+
+/** Data of rows `firstRow` to `firstRow + rows` that lies in a column: its parity is not data. In column space. */
+export function dataOf(
+  layout: Raid5Layout,
+  column: number,
+  firstRow: number,
+  rows: number,
+): readonly ByteRange[] {
+  const { stripeBytes } = layout
+  // Parity in the middle does no harm: nobody reads it.
+  if (rows > LOST_RANGES) return [{ offset: firstRow * stripeBytes, length: rows * stripeBytes }]
+  const units: ByteRange[] = []
+  for (let row = firstRow; row < firstRow + rows; row++) {
+    if (dataIndex(layout, row, column) < 0) continue
+    units.push({ offset: row * stripeBytes, length: stripeBytes })
+  }
+  return new RangeSet(units).ranges
+}
+
+/** With these ranges of a column lost. What is lost already stays as it is; the same object when that is all. */
+export function withLost(
+  lost: Lost,
+  column: number,
+  added: readonly ByteRange[],
+  keptBy: string | undefined,
+): Lost {
+  const fresh = new RangeSet(added)
+  for (const one of lost ?? []) {
+    if (one.column === column) fresh.remove(one.offsetBytes, one.lengthBytes)
+  }
+  if (fresh.ranges.length === 0) return lost
+  const more = fresh.ranges.map(({ offset, length }) => ({
+    column,
+    offsetBytes: offset,
+    lengthBytes: length,
+    keptBy,
+  }))
+  return bounded([...(lost ?? []), ...more])
+}
+
+/** With these ranges known again; the same object when none of them was lost. */
+export function withoutLost(lost: Lost, known: readonly ColumnRange[]): Lost {
+  if (!lost || !known.some((one) => touchesLost(lost, one))) return lost
+  const next = lost.flatMap((one) => {
+    const left = new RangeSet([{ offset: one.offsetBytes, length: one.lengthBytes }])
+    for (const { column, offset, length } of known) {
+      if (column === one.column) left.remove(offset, length)
+    }
+    return left.ranges.map(({ offset, length }) => ({
+      ...one,
+      offsetBytes: offset,
+      lengthBytes: length,
+    }))
+  })
+  return next.length === 0 ? undefined : bounded(next)
+}
+
+/** Bytes that are lost. */
+export function lostBytes(lost: Lost): number {
+  return (lost ?? []).reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
+}
+
+/** Bytes between two neighbours in order; infinite where they must not be joined. */
+function gapOf(a: LostRange, b: LostRange): number {
+  if (a.column !== b.column || a.keptBy !== b.keptBy) return Number.POSITIVE_INFINITY
+  return b.offsetBytes - (a.offsetBytes + a.lengthBytes)
+}
+
+/** In order; those that touch are joined, and beyond {@link LOST_RANGES} those with the smallest gaps between them. */
+function bounded(ranges: readonly LostRange[]): Lost {
+  const sorted = [...ranges].sort((a, b) => a.column - b.column || a.offsetBytes - b.offsetBytes)
+  const gaps = sorted.slice(1).map((one, index) => gapOf(sorted[index] as LostRange, one))
+  const largest = [...gaps].sort((a, b) => (a < b ? 1 : a > b ? -1 : 0))
+  const limit = largest[LOST_RANGES - 1] ?? 0
+  const result: LostRange[] = []
+  for (const [index, one] of sorted.entries()) {
+    const gap = index === 0 ? Number.POSITIVE_INFINITY : (gaps[index - 1] ?? 0)
+    const last = result.at(-1)
+    if (!last || gap === Number.POSITIVE_INFINITY || gap > limit) result.push(one)
+    else {
+      const lengthBytes = one.offsetBytes + one.lengthBytes - last.offsetBytes
+      result[result.length - 1] = { ...last, lengthBytes }
+    }
+  }
+  return result
+}

@@ -1,0 +1,302 @@
+/**
+ * Steps of the long work on a RAID5 plex, each over a few rows that are locked meanwhile and released after it: rebuild of a
+ * column, first computation of parity, check and repair, and resync after a crash. A step resolves to the offset of plex
+ * space that is done, and rejects where anything could not be written; where a block cannot be read a rebuild goes on, and
+ * says what is lost. Called by set/jobs.ts through the job manager (geom/job.ts).
+ *
+ * Rows lie one behind the other on every column, so one request per column reads many of them, and the XOR of all
+ * columns but one is that one, wherever parity lies.
+ */
+import type { ByteRange } from '../../../base/bytes.ts'
+import { PlexusError } from '../../../base/errors.ts'
+import { LOST_RANGES, RAID5_REPAIR_BYTES } from '../../../base/limits.ts'
+import { type GrowingValidity, RangeSet } from '../io/validity.ts'
+import { flushDrives, slice as part, settled } from '../jobs/setup.ts'
+import type { Subdisk } from '../runtime.ts'
+import { parityColumn, type Raid5Layout, rowStart } from './layout.ts'
+import { withLost, withoutLost } from './lost.ts'
+import type { Raid5Plex } from './plex-raid5.ts'
+import {
+  BAD_BLOCK,
+  columnRange,
+  eachSlice,
+  laneOffset,
+  move,
+  type Run,
+  readRuns,
+  requireColumns,
+  rowsOf,
+  runsOf,
+  type Slice,
+  type Span,
+  stillThere,
+  withRows,
+  xorOthers,
+} from './row-slices.ts'
+
+export interface CheckResult {
+  /** Plex space below it is done. */
+  readonly offset: number
+  /** One for each row whose parity was wrong: the plex offset of the row plus where in its units it begins to differ. */
+  readonly mismatches: readonly number[]
+}
+
+/**
+ * Computes the content of `column` from the others and writes it; what is written becomes valid in its `validity`,
+ * which the caller has set. What is lost and the column still has is read from it: there parity is computed. Blocks of
+ * others that cannot be read cost the blocks of the column that they stand for: those are lost from then on, and `onLost`
+ * is called with their bytes. Rejects with `io` when another column is missing or has failed, or parity was never computed.
+ */
+export function rebuildStep(
+  plex: Raid5Plex,
+  column: Subdisk,
+  offset: number,
+  maxBytes: number,
+  onLost: (bytes: number) => void = () => {},
+): Promise<number> {
+  const index = plex.subdisks.indexOf(column)
+  return withRows(plex, offset, maxBytes, async (span) => {
+    const { layout, firstRow, rows, end } = span
+    const start = rowStart(layout, firstRow)
+    // In the old layout of a growth the new columns hold nothing yet.
+    if (index < layout.columns) {
+      if (!plex.spanComputed(layout, firstRow, rows)) {
+        throw plex.cannotReconstruct(layout, firstRow, index, 'unknown')
+      }
+      requireColumns(plex, span, index)
+      for (let row = firstRow; row < firstRow + rows; row++) {
+        const { parityState } = plex.rowState(layout, row, undefined)
+        if (parityState === 'doubt') await plex.settleWithout(layout, row)
+      }
+      await rebuildColumn(plex, span, index, onLost)
+    }
+    const validity = column.validity as GrowingValidity | undefined
+    validity?.markValid(start, end - start)
+    return end
+  })
+}
+
+async function rebuildColumn(
+  plex: Raid5Plex,
+  span: Span,
+  column: number,
+  onLost: (bytes: number) => void,
+): Promise<void> {
+  const { uuid } = plex.column(column).record
+  const all = columnRange(span)
+  const kept = (plex.record.lost ?? []).filter(
+    (one) => one.column === column && one.keptBy === uuid,
+  )
+  const computed = new RangeSet([all])
+  for (const one of kept) computed.remove(one.offsetBytes, one.lengthBytes)
+  for (const range of computed.ranges) {
+    await compute(plex, span, range, { target: () => column, onLost })
+  }
+  const own = new RangeSet([all])
+  for (const range of computed.ranges) own.remove(range.offset, range.length)
+  if (own.ranges.length === 0) return
+  for (const range of own.ranges) {
+    await compute(plex, span, range, { ...parityOf(span.layout), own: column })
+  }
+  // Else a power cut could leave parity from which the column is computed as it is not.
+  await flushDrives(plex.subdisks)
+  const known = own.ranges.map((one) => ({ column, ...one }))
+  await plex.host.changeLost(plex, (lost) => withoutLost(lost, known))
+}
+
+/** Computes the parity of rows, and moves the plex's mark of what is right. Needs all columns. */
+export function initialiseStep(plex: Raid5Plex, offset: number, maxBytes: number): Promise<number> {
+  return withRows(plex, offset, maxBytes, async (span) => {
+    requireColumns(plex, span)
+    await compute(plex, span, columnRange(span), parityOf(span.layout))
+    plex.markParity(span.offset, span.end - span.offset)
+    return span.end
+  })
+}
+
+/**
+ * Computes the parity of rows anew from their data, and takes the doubt off them. A row without its parity column needs
+ * nothing; what a row without a data column has there is lost (Raid5Plex.settleWithout).
+ */
+export function resyncStep(plex: Raid5Plex, offset: number, maxBytes: number): Promise<number> {
+  return withRows(plex, offset, maxBytes, async (span) => {
+    const { layout, firstRow, rows } = span
+    for (let row = firstRow; row < firstRow + rows; row++) {
+      const { unreadable, parityState } = plex.rowState(layout, row, undefined)
+      const one = { ...span, firstRow: row, rows: 1 }
+      if (unreadable.size > 0 && parityState === 'doubt') {
+        await plex.settleWithout(layout, row)
+        continue
+      }
+      requireColumns(plex, one)
+      await compute(plex, one, columnRange(one), parityOf(layout))
+      plex.settled(layout, row, 1)
+    }
+    return span.end
+  })
+}
+
+/**
+ * Reads rows, each once, and compares their parity. `repair` writes the right parity: data is taken to be
+ * right. A block that cannot be read is computed and written again, as far as its drive takes it. Needs all columns.
+ */
+export function checkStep(
+  plex: Raid5Plex,
+  offset: number,
+  maxBytes: number,
+  { repair }: { readonly repair: boolean },
+): Promise<CheckResult> {
+  return withRows(plex, offset, maxBytes, async (span) => {
+    requireColumns(plex, span)
+    const wrong = new Map<number, number>()
+    await eachSlice(span, columnRange(span), async (slice) => {
+      await readAll(plex, slice)
+      await compare(plex, slice, repair, wrong)
+    })
+    return { offset: span.end, mismatches: [...wrong.values()].sort((a, b) => a - b) }
+  })
+}
+
+interface Wanted {
+  /** The column that is computed in a row. */
+  target(row: number): number
+  /** A column whose content counts, though it is not valid yet. */
+  readonly own?: number
+  /** Blocks that cannot be computed since another column's cannot be read are lost; without it that rejects. */
+  readonly onLost?: (bytes: number) => void
+}
+
+function parityOf(layout: Raid5Layout): Wanted {
+  return { target: (row) => parityColumn(layout, row) }
+}
+
+/** Computes a column in each row from all others, and writes it. */
+async function compute(
+  plex: Raid5Plex,
+  span: Span,
+  range: ByteRange,
+  { target, own = -1, onLost }: Wanted,
+): Promise<void> {
+  const block = Math.max(...plex.subdisks.map(({ drive }) => drive.record.blockBytes))
+  await eachSlice(span, range, async (slice) => {
+    const reads = runsOf(slice, (row, column) => column !== target(row))
+    const bad = await readRuns(plex, slice, reads, onLost ? [RAID5_REPAIR_BYTES, block] : [])
+    for (const { row, start, length } of rowsOf(slice)) {
+      stillThere(plex, slice, row, target(row), own)
+      xorOthers(plex, slice, target(row), start, length)
+    }
+    if (bad.length > 0) onLost?.(await loseBlocks(plex, slice, bad, target))
+    const writes = runsOf(slice, (row, column) => column === target(row))
+    await settled(writes.map((run) => move(plex, 'write', slice, run)))
+  })
+}
+
+/**
+ * Blocks that stand for others which could not be read are zeroes, and nobody reads them as data; the rows are in doubt,
+ * durably, until the others have been written again: parity makes up for none of them. Resolves to the bytes of data lost.
+ */
+async function loseBlocks(
+  plex: Raid5Plex,
+  slice: Slice,
+  bad: readonly Run[],
+  target: (row: number) => number,
+): Promise<number> {
+  const { layout } = slice.span
+  let bytes = 0
+  for (const { column, start, length } of bad) {
+    const row = Math.floor(start / layout.stripeBytes)
+    const into = target(row)
+    part(slice.buffer, laneOffset(slice, into, start), length).bytes.fill(0)
+    const { lost, name } = plex.record
+    const { record, drive } = plex.column(column)
+    if ((lost?.length ?? 0) >= LOST_RANGES) {
+      throw new PlexusError('io', {
+        op: 'rebuild',
+        subject: name,
+        message: `${name}: too many blocks of subdisk ${record.name} on drive ${drive.record.name} cannot be read; replace that drive first`,
+      })
+    }
+    const why =
+      `${length} bytes at ${start} of subdisk ${record.name} cannot be read from drive ${drive.record.name} while ` +
+      `subdisk ${plex.column(into).record.name} is rebuilt`
+    plex.tear(layout, row, 1)
+    await plex.host.putInDoubt(plex, rowStart(layout, row), layout.rowDataBytes, why)
+    if (into === parityColumn(layout, row)) continue
+    bytes += length
+    await plex.host.changeLost(plex, (now) =>
+      withLost(now, into, [{ offset: start, length }], undefined),
+    )
+  }
+  return bytes
+}
+
+/** Reads all columns. What cannot be read is computed from the others and written again. */
+async function readAll(plex: Raid5Plex, slice: Slice): Promise<void> {
+  const runs = runsOf(slice, () => true)
+  const bad = await readRuns(plex, slice, runs, [RAID5_REPAIR_BYTES])
+  for (const piece of bad) await repairPiece(plex, slice, piece, bad)
+}
+
+async function repairPiece(
+  plex: Raid5Plex,
+  slice: Slice,
+  piece: Run,
+  bad: readonly Run[],
+): Promise<void> {
+  const { column, start, length } = piece
+  const { layout } = slice.span
+  const row = Math.floor(start / layout.stripeBytes)
+  const { parityState } = plex.rowState(layout, row, undefined)
+  const alone = bad.every(
+    (other) =>
+      other.column === column ||
+      start + length <= other.start ||
+      other.start + other.length <= start,
+  )
+  if (parityState !== 'right' || !alone) {
+    throw plex.cannotReconstruct(layout, row, column, parityState)
+  }
+  stillThere(plex, slice, row)
+  xorOthers(plex, slice, column, start, length)
+  try {
+    await move(plex, 'write', slice, piece)
+    plex.host.noteRepair(plex.column(column), start, length)
+  } catch (error) {
+    // The others make up for it, as before.
+    if (!(error instanceof PlexusError && BAD_BLOCK.has(error.kind))) throw error
+  }
+}
+
+/** Compares the parity of the rows in a slice, all of whose columns have been read. */
+async function compare(
+  plex: Raid5Plex,
+  slice: Slice,
+  repair: boolean,
+  wrong: Map<number, number>,
+): Promise<void> {
+  const { span, buffer } = slice
+  const { layout } = span
+  for (const { row, start, length } of rowsOf(slice)) {
+    const parity = parityColumn(layout, row)
+    xorOthers(plex, slice, parity, start, length, true)
+    const right = part(buffer, laneOffset(slice, layout.columns, start), length)
+    const found = part(buffer, laneOffset(slice, parity, start), length)
+    if (right.bytes.equals(found.bytes)) continue
+    stillThere(plex, slice, row)
+    const subdisk = plex.column(parity)
+    const inUnit = start - row * layout.stripeBytes + firstDifference(right.bytes, found.bytes)
+    // Once for each row, whichever of its slices is the first to be compared.
+    const known = wrong.get(row)
+    if (known === undefined) plex.host.noteError(subdisk, 'parity', undefined)
+    wrong.set(row, Math.min(known ?? Number.POSITIVE_INFINITY, rowStart(layout, row) + inUnit))
+    if (!repair) continue
+    right.bytes.copy(found.bytes)
+    await move(plex, 'write', slice, { column: parity, start, length })
+  }
+}
+
+function firstDifference(a: Buffer, b: Buffer): number {
+  let at = 0
+  while (a[at] === b[at]) at++
+  return at
+}

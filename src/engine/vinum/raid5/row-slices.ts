@@ -1,0 +1,256 @@
+/**
+ * Rows of a RAID5 plex in the hands of a job: locked, cut into slices of all columns, read, computed and written there. A
+ * slice has a place for a part of each column, and one more. Used by raid5/row-jobs.ts.
+ */
+import { defined } from '../../../base/assert.ts'
+import { alignDown, type ByteRange } from '../../../base/bytes.ts'
+import { PlexusError, toPlexusError } from '../../../base/errors.ts'
+import {
+  JOB_SLICE_BYTES,
+  JOB_SLICES,
+  PAGE_BYTES,
+  RAID5_JOB_BYTES,
+  RAID5_SLICE_MIN_BYTES,
+} from '../../../base/limits.ts'
+import type { AlignedBuffer } from '../../../hal/block-device.ts'
+import { inSlices, slice as part, partsOf, transfer, withLease } from '../jobs/setup.ts'
+import { type Raid5Layout, rowOf, rowStart } from './layout.ts'
+import type { Raid5Plex } from './plex-raid5.ts'
+
+/** Rows of one step, all of one layout. */
+export interface Span {
+  readonly layout: Raid5Layout
+  readonly firstRow: number
+  readonly rows: number
+  /** In plex space; the last row may be cut by a growth's cursor. */
+  readonly offset: number
+  readonly end: number
+  /** Bytes of each column that one slice has, and scratch for those that are worked on at once. */
+  readonly sliceBytes: number
+  readonly buffers: readonly AlignedBuffer[]
+}
+
+/** Locks the rows from `offset` on, as many as fit maxBytes, at least one. */
+export async function withRows<T>(
+  plex: Raid5Plex,
+  offset: number,
+  maxBytes: number,
+  work: (span: Span) => Promise<T>,
+): Promise<T> {
+  const layout = plex.layoutAt(offset)
+  const limit = plex.layoutEnd(offset)
+  const firstRow = rowOf(layout, offset)
+  const wanted = Math.floor(maxBytes / layout.rowDataBytes)
+  const left = Math.ceil((limit - rowStart(layout, firstRow)) / layout.rowDataBytes)
+  const rows = Math.max(1, Math.min(wanted, left))
+  const end = Math.min(limit, rowStart(layout, firstRow + rows))
+  const lanes = layout.columns + 1
+  const { sliceBytes, atOnce } = slicing(lanes, rows * layout.stripeBytes)
+  // Before the rows are locked: who waits for them may hold all of the pool.
+  return withLease(plex.host.pool, atOnce * lanes * sliceBytes, async (lease) => {
+    const buffers = partsOf(lease, lanes * sliceBytes)
+    await new Promise<void>((resolve) => plex.locks.acquireSpan(firstRow, rows, resolve))
+    try {
+      return await work({ layout, firstRow, rows, offset, end, sliceBytes, buffers })
+    } finally {
+      plex.locks.releaseSpan(firstRow, rows)
+    }
+  })
+}
+
+/** Slices of `length` bytes of each column, with so many `lanes` of scratch: in one lease as many as are of a good size. */
+function slicing(lanes: number, length: number): { readonly sliceBytes: number; atOnce: number } {
+  const room = RAID5_JOB_BYTES / lanes
+  const most = Math.max(1, Math.min(JOB_SLICES, Math.floor(room / RAID5_SLICE_MIN_BYTES)))
+  const grain = room < RAID5_SLICE_MIN_BYTES ? PAGE_BYTES : RAID5_SLICE_MIN_BYTES
+  const sliceBytes = Math.min(length, JOB_SLICE_BYTES, alignDown(room / most, grain))
+  return { sliceBytes, atOnce: Math.min(most, Math.ceil(length / sliceBytes)) }
+}
+
+/** All columns but `except` must be readable in all rows. */
+export function requireColumns(plex: Raid5Plex, span: Span, ...except: readonly number[]): void {
+  for (let row = span.firstRow; row < span.firstRow + span.rows; row++) {
+    for (let column = 0; column < span.layout.columns; column++) {
+      if (except.includes(column) || plex.columnReadable(span.layout, row, column)) continue
+      const { name, state } = plex.column(column).record
+      throw new PlexusError('io', {
+        op: 'read',
+        subject: plex.record.name,
+        message: `${plex.record.name}: subdisk ${name} is ${state} and not valid in row ${row}; bring it back first`,
+      })
+    }
+  }
+}
+
+/** A piece of the columns of a span, with a place for each column in its buffer, and one more. */
+export interface Slice {
+  readonly span: Span
+  readonly buffer: AlignedBuffer
+  /** Column space. */
+  readonly start: number
+  readonly length: number
+}
+
+/** A part of one column. */
+export interface Run {
+  readonly column: number
+  readonly start: number
+  readonly length: number
+}
+
+/** The part of each column that the rows of a span have. */
+export function columnRange({ layout, firstRow, rows }: Span): ByteRange {
+  return { offset: firstRow * layout.stripeBytes, length: rows * layout.stripeBytes }
+}
+
+export function eachSlice(
+  span: Span,
+  { offset, length }: ByteRange,
+  work: (slice: Slice) => Promise<void>,
+): Promise<void> {
+  return inSlices(offset, offset + length, span.sliceBytes, span.buffers, (start, bytes, buffer) =>
+    work({ span, buffer, start, length: bytes }),
+  )
+}
+
+/** Where a byte of a column is in the buffer of a slice. */
+export function laneOffset({ start, length }: Slice, column: number, at: number): number {
+  return column * length + (at - start)
+}
+
+/** The rows of a slice, each with the part of its units that lies in the slice. */
+export function rowsOf({
+  span,
+  start,
+  length,
+}: Slice): readonly { row: number; start: number; length: number }[] {
+  const { stripeBytes } = span.layout
+  const rows: { row: number; start: number; length: number }[] = []
+  for (let at = start; at < start + length; ) {
+    const row = Math.floor(at / stripeBytes)
+    const end = Math.min(start + length, (row + 1) * stripeBytes)
+    rows.push({ row, start: at, length: end - at })
+    at = end
+  }
+  return rows
+}
+
+/** The parts of all columns whose rows `wanted` picks, those of neighbouring rows joined. */
+export function runsOf(
+  slice: Slice,
+  wanted: (row: number, column: number) => boolean,
+): readonly Run[] {
+  const runs: Run[] = []
+  for (let column = 0; column < slice.span.layout.columns; column++) {
+    let last: { column: number; start: number; length: number } | undefined
+    for (const { row, start, length } of rowsOf(slice)) {
+      if (!wanted(row, column)) last = undefined
+      else if (last) last.length += length
+      else {
+        last = { column, start, length }
+        runs.push(last)
+      }
+    }
+  }
+  return runs
+}
+
+/** Reads or writes one run from or to its place in the buffer, and counts trouble. */
+export async function move(
+  plex: Raid5Plex,
+  op: 'read' | 'write',
+  slice: Slice,
+  run: Run,
+): Promise<void> {
+  const subdisk = plex.column(run.column)
+  const place = laneOffset(slice, run.column, run.start)
+  try {
+    await transfer(op, subdisk, run.start, part(slice.buffer, place, run.length))
+  } catch (thrown) {
+    const error = toPlexusError(thrown, op, subdisk.record.name)
+    plex.host.noteError(subdisk, op, error)
+    throw error
+  }
+}
+
+/**
+ * A column that went out of service since it was read may have given what it had before a write that it lost with its
+ * cache: nothing may be computed from that.
+ */
+export function stillThere(
+  plex: Raid5Plex,
+  { span }: Slice,
+  row: number,
+  ...except: readonly number[]
+): void {
+  requireColumns(plex, { ...span, firstRow: row, rows: 1 }, ...except)
+}
+
+/** lane(column) = XOR of the lanes of all other columns; into the spare lane when `spare` is true. */
+export function xorOthers(
+  plex: Raid5Plex,
+  slice: Slice,
+  column: number,
+  start: number,
+  length: number,
+  spare = false,
+): void {
+  const { columns } = slice.span.layout
+  const { bytes } = slice.buffer
+  const sources = Array.from({ length: columns }, (_, other) => other)
+    .filter((other) => other !== column)
+    .map((other) => ({ bytes, offset: laneOffset(slice, other, start) }))
+  const into = laneOffset(slice, spare ? columns : column, start)
+  plex.host.kernels.xor(bytes, into, sources, length)
+}
+
+/** What an error says of a place on the medium, and not of the whole drive. */
+export const BAD_BLOCK: ReadonlySet<string> = new Set(['io', 'corrupt'])
+
+/**
+ * Reads parts of columns. Resolves to what cannot be read, found by reading again in pieces of `pieces` bytes, each of the
+ * ones before in smaller ones; rejects for what is not a bad block, and without `pieces` for those as well.
+ */
+export async function readRuns(
+  plex: Raid5Plex,
+  slice: Slice,
+  runs: readonly Run[],
+  pieces: readonly number[],
+): Promise<readonly Run[]> {
+  const results = await Promise.allSettled(runs.map((run) => move(plex, 'read', slice, run)))
+  const bad: Run[] = []
+  for (const [index, result] of results.entries()) {
+    if (result.status === 'fulfilled') continue
+    const { reason } = result
+    const isBadBlock = reason instanceof PlexusError && BAD_BLOCK.has(reason.kind)
+    if (pieces.length === 0 || !isBadBlock) throw reason
+    let found: readonly Run[] = [defined(runs[index], 'a run')]
+    for (const bytes of pieces) {
+      const smaller: Run[] = []
+      for (const piece of found) smaller.push(...(await badPieces(plex, slice, piece, bytes)))
+      found = smaller
+    }
+    bad.push(...found)
+  }
+  return bad
+}
+
+/** Reads a part of a column again, in pieces; returns those that fail. */
+async function badPieces(
+  plex: Raid5Plex,
+  slice: Slice,
+  run: Run,
+  bytes: number,
+): Promise<readonly Run[]> {
+  const bad: Run[] = []
+  const end = run.start + run.length
+  for (let at = run.start; at < end; ) {
+    const unitEnd =
+      (Math.floor(at / slice.span.layout.stripeBytes) + 1) * slice.span.layout.stripeBytes
+    const to = Math.min(at + bytes, unitEnd, end)
+    const piece = { ...run, start: at, length: to - at }
+    await move(plex, 'read', slice, piece).catch(() => bad.push(piece))
+    at = to
+  }
+  return bad
+}

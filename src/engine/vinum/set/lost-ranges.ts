@@ -1,0 +1,188 @@
+/**
+ * What a set does for raid5 plexes whose parity is in doubt (raid5/row-plan.ts, RowState): a column that goes out of
+ * service takes its data in such rows with it. That is written down in the commit that takes it out, so that no restart and
+ * no rebuild makes data of what parity says by chance (docs/adr/0014). Part of a set (vinum-set.ts).
+ */
+import { type ByteRange, formatSize } from '../../../base/bytes.ts'
+import type { EventLog } from '../../geom/events.ts'
+import { RangeSet } from '../io/validity.ts'
+import {
+  byUuid,
+  type PlexRecord,
+  replaceRecord,
+  type SubdiskState,
+  sizeOfPlex,
+  subdisksOf,
+  type VinumModel,
+} from '../model/model.ts'
+import { createLayout, rowOf } from '../raid5/layout.ts'
+import { dataOf, type Lost, lostBytes, withLost } from '../raid5/lost.ts'
+import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import type { Plex } from '../runtime.ts'
+import type { SetObjects } from './objects.ts'
+
+const COMPLETE: readonly (SubdiskState | undefined)[] = ['up', 'down']
+
+/** What of the set is needed here. */
+interface Owner {
+  readonly topology: { readonly events: EventLog }
+  readonly objects: Pick<SetObjects, 'plexes' | 'volumes' | 'jobs'>
+  commit(change: (model: VinumModel) => VinumModel): Promise<VinumModel>
+}
+
+export class LostRanges {
+  readonly #set: Owner
+  /** By plex: what a crash has left in doubt, until the plex runs. */
+  readonly #remembered = new Map<string, readonly ByteRange[]>()
+  /** By plex: what the commit under way makes of doubt. */
+  readonly #taken = new Map<string, readonly ByteRange[]>()
+  /** By plex: bytes that were told of. */
+  readonly #told = new Map<string, number>()
+
+  constructor(set: Owner) {
+    this.#set = set
+  }
+
+  /**
+   * A crash has left these ranges of a volume in doubt. Where its raid5 plex lacked a column already, they say what that
+   * one has missed; what was being written then cannot be told from it (the write hole of a degraded plex).
+   */
+  remember(model: VinumModel, volumeUuid: string, ranges: readonly ByteRange[]): void {
+    for (const plex of model.plexes) {
+      if (plex.volumeUuid !== volumeUuid || plex.organization !== 'raid5') continue
+      const columns = subdisksOf(model, plex.uuid)
+      const isComplete = (count: number): boolean =>
+        columns.slice(0, count).every(({ state }) => COMPLETE.includes(state))
+      const { growth } = plex
+      const doubt = new RangeSet(isComplete(growth?.columnsBefore ?? columns.length) ? ranges : [])
+      if (growth && !isComplete(columns.length)) doubt.remove(0, growth.cursorBytes)
+      this.#remembered.set(plex.uuid, doubt.ranges)
+    }
+  }
+
+  /** What is in doubt of a plex, in plex space. */
+  doubtOf(plexUuid: string): readonly ByteRange[] {
+    const plex = this.#set.objects.plexes.get(plexUuid)
+    if (plex instanceof Raid5Plex) return [...plex.doubt.ranges]
+    return this.#remembered.get(plexUuid) ?? []
+  }
+
+  /** The configuration after a change, with what columns that leave in it take with them. */
+  taken(before: VinumModel, after: VinumModel): VinumModel {
+    let next = after
+    for (const plex of after.plexes) {
+      const doubt = plex.organization === 'raid5' ? this.doubtOf(plex.uuid) : []
+      if (doubt.length === 0) continue
+      let { lost } = plex
+      /** The doubt is over below it. */
+      let overBytes = 0
+      for (const [column, { uuid, state }] of subdisksOf(after, plex.uuid).entries()) {
+        const was = byUuid(before.subdisks, uuid)?.state
+        if (!COMPLETE.includes(was) || (state !== 'stale' && state !== 'reviving')) continue
+        const { growth } = plex
+        // In the old layout of a growth the new columns have no part.
+        const isNew = growth && column >= growth.columnsBefore
+        overBytes = Math.max(overBytes, isNew ? growth.cursorBytes : Number.POSITIVE_INFINITY)
+        lost = withLost(lost, column, columnsDoubt(after, plex, column, doubt), uuid)
+      }
+      if (overBytes > 0) {
+        const over = doubt.map(({ offset, length }) => ({
+          offset,
+          length: Math.max(0, Math.min(length, overBytes - offset)),
+        }))
+        this.#taken.set(plex.uuid, over)
+      }
+      if (lost !== plex.lost) {
+        next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, lost }) }
+      }
+    }
+    return next
+  }
+
+  /** The configuration is durable. */
+  committed(model: VinumModel): void {
+    for (const [uuid, ranges] of this.#taken) {
+      const plex = this.#set.objects.plexes.get(uuid)
+      if (plex instanceof Raid5Plex) {
+        for (const { offset, length } of ranges) plex.doubt.remove(offset, length)
+      }
+      const left = new RangeSet(this.#remembered.get(uuid))
+      for (const { offset, length } of ranges) left.remove(offset, length)
+      this.#remembered.set(uuid, left.ranges)
+    }
+    this.#taken.clear()
+    for (const plex of model.plexes) {
+      const bytes = lostBytes(plex.lost)
+      if (bytes > (this.#told.get(plex.uuid) ?? 0)) this.#tell(model, plex, bytes)
+      this.#told.set(plex.uuid, bytes)
+    }
+  }
+
+  #tell(model: VinumModel, { name, lost, volumeUuid, uuid }: PlexRecord, bytes: number): void {
+    const volume = byUuid(model.volumes, volumeUuid)?.name ?? name
+    const subdisks = subdisksOf(model, uuid)
+    const places = (lost ?? []).map(
+      ({ column, offsetBytes, lengthBytes }) =>
+        `${lengthBytes} at ${offsetBytes} of ${subdisks[column]?.name ?? '?'}`,
+    )
+    const shown = places.slice(0, PLACES_SHOWN).join(', ')
+    const more = places.length > PLACES_SHOWN ? ` and ${places.length - PLACES_SHOWN} more` : ''
+    this.#set.topology.events.emit(
+      'critical',
+      'data-lost',
+      volume,
+      `${formatSize(bytes)} of volume ${volume} cannot be read (bytes ${shown}${more}): its parity was in doubt when a disk ` +
+        'went, or two disks fail in one row. Bring the disk back, write these parts again, or take what the other disks ' +
+        `say: plexus vinum setstate --force up ${name}`,
+    )
+  }
+
+  /** VinumHost.putInDoubt. */
+  async putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
+    const { objects, topology } = this.#set
+    const volume = objects.volumes.get(plex.record.volumeUuid ?? '')
+    const { name } = volume?.record ?? plex.record
+    topology.events.emit('critical', 'data-unreadable', name, `volume ${name}: ${why}`)
+    if (!volume?.map) return
+    await volume.map.markUnsynced(offset, Math.min(length, volume.map.sizeBytes - offset))
+    objects.jobs.resyncLater(volume)
+  }
+
+  /** VinumHost.changeLost. */
+  async change({ record: { uuid } }: Plex, change: (lost: Lost) => Lost): Promise<void> {
+    await this.#set.commit((model) => {
+      const plex = byUuid(model.plexes, uuid)
+      const lost = plex && change(plex.lost)
+      if (!plex || lost === plex.lost) return model
+      return { ...model, plexes: replaceRecord(model.plexes, { ...plex, lost }) }
+    })
+  }
+}
+
+const PLACES_SHOWN = 3
+
+/** Data of a column in the rows of ranges of plex space. In column space. */
+function columnsDoubt(
+  model: VinumModel,
+  plex: PlexRecord,
+  column: number,
+  doubt: readonly ByteRange[],
+): readonly ByteRange[] {
+  const subdisks = subdisksOf(model, plex.uuid)
+  const { growth, stripeBytes, parityLayout = 'left-symmetric' } = plex
+  const sizeBytes = sizeOfPlex(plex, subdisks)
+  const cursor = growth?.cursorBytes ?? sizeBytes
+  const now = createLayout(subdisks.length, stripeBytes, parityLayout)
+  const before = createLayout(growth?.columnsBefore ?? subdisks.length, stripeBytes, parityLayout)
+  return doubt.flatMap(({ offset, length }) => {
+    const end = Math.min(offset + length, sizeBytes)
+    return [
+      { layout: now, from: offset, to: Math.min(end, cursor) },
+      { layout: before, from: Math.max(offset, cursor), to: end },
+    ].flatMap(({ layout, from, to }) => {
+      if (from >= to || column >= layout.columns) return []
+      const first = rowOf(layout, from)
+      return dataOf(layout, column, first, rowOf(layout, to - 1) + 1 - first)
+    })
+  })
+}
