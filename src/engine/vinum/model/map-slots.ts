@@ -2,7 +2,7 @@
  * Where the intent maps of the volumes lie: pairs of blocks in the map areas of the drives, the same on each drive of a
  * volume (docs/on-disk-format.md). Pure; used at the end of every verb and of every growth.
  */
-import { GIB, INTENT_REGION_BYTES_WANTED, KIB } from '../../../base/limits.ts'
+import { INTENT_REGION_BYTES_WANTED, KIB } from '../../../base/limits.ts'
 import { ANCHOR_MEDIA_BYTES_MIN, MAP_PAIR_BYTES, planAnchor } from '../../geom/anchor-layout.ts'
 import { INTENT_BLOCK_REGIONS } from '../io/intent-bits.ts'
 import {
@@ -62,7 +62,8 @@ function mapPairsOf(model: VinumModel, volume: VolumeRecord): number {
     const drive = byUuid(model.drives, uuid)
     return drive ? pairsOn(drive) : []
   })
-  return Math.min(...pairs.filter((count) => count > 0), pairs.length === 0 ? 0 : GIB)
+  const some = pairs.filter((count) => count > 0)
+  return some.length > 0 ? Math.min(...some) : 0
 }
 
 /** From where its data ends: a drive that was FreeBSD's may have a map of the least size, or none. */
