@@ -1,7 +1,4 @@
-/**
- * Named events of the engine with a severity (as mdadm's monitor has them): a bounded history for `plexus
- * events`, the log, and whoever listens. The engine emits, the daemon logs and serves them.
- */
+/** Named events with a severity (as mdadm's monitor has them): a bounded history for `plexus events`, and listeners. */
 import { EVENT_HISTORY } from '../../base/limits.ts'
 import type { EventReport } from '../../control/reports.ts'
 

@@ -1,7 +1,4 @@
-/**
- * What is the matter with a volume, in sentences, and what to type next: the lines `status:` and `action:` of
- * `plexus status`. Made from what reports.ts, its only caller, knows of the volume.
- */
+/** What is the matter with a volume, and what to type next: the lines `status:` and `action:` of `plexus status`. */
 import { formatSize } from '../../base/bytes.ts'
 import { formatTime } from '../../control/duration.ts'
 import type { DoubtReport, Health, JobReport } from '../../control/reports.ts'

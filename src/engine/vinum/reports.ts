@@ -1,8 +1,4 @@
-/**
- * What vinum says of itself (control/reports.ts): volumes with their plexes and subdisks, health, what is the
- * matter and what to type next (advice.ts); drives with their room. Made from the model and the running objects;
- * called by the control methods through vinum-class.ts.
- */
+/** The reports of vinum (control/reports.ts): volumes with plexes, subdisks, health and advice; drives with their room. */
 import { formatSize } from '../../base/bytes.ts'
 import { formatTime } from '../../control/duration.ts'
 import type {
