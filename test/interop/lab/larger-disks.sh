@@ -25,4 +25,4 @@ filled "what is in the new room" "$DISK" 40m
 attach_lun 0
 filled "what was written before" "$DISK" 120m
 check "logout" logout $VOLUMES_TARGET
-clean_log 'conn error|connection[0-9]+:0'
+clean_log 'conn error|connection[0-9]+:0|Sense Key : 0x2'
