@@ -116,8 +116,19 @@ export class Healing {
       for (const unit of world.units) await unit.open(machine)
       return
     }
+    // The set is right as it runs: what was used apart from it is filled from it.
+    const isFormer = ({ state }: { readonly state: string }): boolean => state === 'FORMER'
+    const running = drivesIn(machine).find(({ state }) => state === 'UP')
+    if (running && drivesIn(machine).some(isFormer)) {
+      const error = await world.verb('vinum', 'assemble', { from: running.name })
+      if (world.machine !== machine) return
+      if (!error) {
+        this.#trouble.parts?.join()
+        return
+      }
+    }
     // What the set does not take back comes as a new disk.
-    for (const { name } of drivesIn(machine).filter(({ state }) => state === 'FORMER')) {
+    for (const { name } of drivesIn(machine).filter(isFormer)) {
       const disk = world.disks.find((one) => one.name === name)
       if (!disk?.device || world.machine !== machine) return
       world.unplug(disk, false)
