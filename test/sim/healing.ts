@@ -73,8 +73,8 @@ export class Healing {
       if (volume && !isTriedAgain && jobsOf(machine).length === 0) {
         await world.verb('vinum', 'start', { objects: [volume.name] })
         await this.#reviveDrives(machine)
-        if (volume.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)
       }
+      if (volume?.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)
       if (this.#trouble.parts && round > PATIENT_ROUNDS) await this.#decide(machine, unit.uuid)
       await world.pause(LOOK_MS * Math.min(round + 1, 1000))
     }
