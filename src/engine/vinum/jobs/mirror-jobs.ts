@@ -93,7 +93,8 @@ async function equalise(
   await withLease(host.pool, length, async (lease) => {
     const source = await readFirst(plexes, offset, lease)
     for (const plex of plexes) {
-      if (plex !== source) await writeOrDemote(host, plex, offset, lease)
+      // Durable: a reader may get it from any copy from now on, and must find it when the power and the source are lost.
+      if (plex !== source) await writeOrDemote(host, plex, offset, lease, true)
     }
   })
 }
@@ -169,11 +170,12 @@ async function writeOrDemote(
   plex: Plex,
   offset: number,
   from: AlignedBuffer,
+  fua = false,
 ): Promise<void> {
   if (plex.storable(offset, from.bytes.length) === 'none') return
   const missed: Missed[] = []
   try {
-    await transferPlex('write', plex, offset, from, missed)
+    await transferPlex('write', plex, offset, from, missed, fua)
   } catch (error) {
     if (!(error instanceof PlexusError) || missed.length === 0) throw error
     const serving = missed.map(({ subdisk }) => subdisk).filter(({ writable }) => writable)

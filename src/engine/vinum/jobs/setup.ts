@@ -124,8 +124,10 @@ export function transferPlex(
   offset: number,
   data: AlignedBuffer,
   missed: Missed[] = [],
+  fua = false,
 ): Promise<void> {
-  return asPromise(op, offset, data, (request) =>
+  const options = { cause: 'sync', fua } as const
+  return requested(op, { offset, length: data.bytes.length }, data, options, (request) =>
     plex.start(request, (subdisk, error) => missed.push({ subdisk, error })),
   )
 }
