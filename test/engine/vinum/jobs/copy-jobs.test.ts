@@ -342,7 +342,8 @@ t.test('vinum.md 8.6: a failed copy never counts as synced', async (t) => {
     return world
   }
   const unread = await fresh()
-  unread.drive(0, 1).device.fail('read', 'io', 1)
+  // At once, and then the piece that lies there.
+  unread.drive(0, 1).device.fail('read', 'io', 2)
   const failed = await unread.run(unread.syncOf(1))
   t.equal(failed.state, 'failed')
   t.strictSame(unread.calls, ['abandon failed'])
