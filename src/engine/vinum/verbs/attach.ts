@@ -5,9 +5,8 @@
 import { alignDown, formatSize, parseSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
-import type { PlanningVerb } from '../plan.ts'
 import { COLUMNS_MIN, checkOneMore, checkStripe, checkSubdiskCount, childName } from './build.ts'
-import { Draft, isPlaceholder } from './draft.ts'
+import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { usableDrive } from './drives.ts'
 import {
   beginGrowth,
@@ -17,10 +16,8 @@ import {
   checkOnlyCopy,
   growVolume,
   trimPlex,
-  volumeOf,
 } from './growth.ts'
 import { findObject, findTyped } from './lookup.ts'
-import { list, text } from './parameters.ts'
 
 interface Details {
   readonly rename: boolean
@@ -43,28 +40,23 @@ function detailsOf(draft: Draft, words: readonly string[]): Details {
   }
 }
 
-export const ATTACH: PlanningVerb = {
-  spec: VINUM_SPECS.attach,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum attach')
-    const found = findObject(draft.model, text(parameters, 'object', draft.op), draft.op)
-    const parent = text(parameters, 'parent', draft.op)
-    const details = detailsOf(draft, list(parameters, 'details'))
-    if (found.type === 'plex') {
-      attachPlex(draft, found.record, findTyped(draft.model, 'volume', parent, draft.op), details)
-    } else if (found.type === 'subdisk') {
-      attachSubdisk(draft, found.record, findTyped(draft.model, 'plex', parent, draft.op), details)
-    } else {
-      const { name } = found.record
-      draft.fail(
-        'invalid',
-        name,
-        `${name} is a ${found.type}; a plex is attached to a volume, and a subdisk to a plex`,
-      )
-    }
-    return draft.finish()
-  },
-}
+export const ATTACH = planning(VINUM_SPECS.attach, [], (draft) => {
+  const found = findObject(draft.model, draft.text('object'))
+  const parent = draft.text('parent')
+  const details = detailsOf(draft, draft.list('details'))
+  if (found.type === 'plex') {
+    attachPlex(draft, found.record, findTyped(draft.model, 'volume', parent), details)
+  } else if (found.type === 'subdisk') {
+    attachSubdisk(draft, found.record, findTyped(draft.model, 'plex', parent), details)
+  } else {
+    const { name } = found.record
+    draft.fail(
+      'invalid',
+      name,
+      `${name} is a ${found.type}; a plex is attached to a volume, and a subdisk to a plex`,
+    )
+  }
+})
 
 function attachPlex(
   draft: Draft,
@@ -72,7 +64,7 @@ function attachPlex(
   volume: VolumeRecord,
   { rename, offsetBytes }: Details,
 ): void {
-  const holder = volumeOf(draft, plex)
+  const holder = draft.volumeOf(plex)
   if (holder) {
     draft.fail(
       'in-use',
@@ -121,13 +113,13 @@ function attachPlex(
   if (rename) renameSubdisks(draft, named)
   if (first) {
     // Nothing has been written since it was detached, so its content is the volume's.
-    draft.putVolume({ ...volume, sizeBytes })
+    draft.put('volumes', { ...volume, sizeBytes })
     draft.startJobs(named)
     return
   }
   trimPlex(draft, named, volume.sizeBytes)
-  for (const one of draft.subdisksOf(named)) draft.putSubdisk({ ...one, state: 'stale' })
-  draft.putPlex({ ...named, parityValidBytes: 0 })
+  for (const one of draft.subdisksOf(named)) draft.put('subdisks', { ...one, state: 'stale' })
+  draft.put('plexes', { ...named, parityValidBytes: 0 })
   draft.startJobs(named)
 }
 
@@ -136,7 +128,7 @@ function renameSubdisks(draft: Draft, plex: PlexRecord): void {
     const name = `${plex.name}.s${index}`
     if (one.name === name) return
     const free = childName(draft, 'subdisk', `${plex.name}.s`, index)
-    draft.putSubdisk({ ...one, name: free })
+    draft.put('subdisks', { ...one, name: free })
     draft.step(`rename subdisk ${one.name} to ${free}`, free)
   })
 }
@@ -147,7 +139,7 @@ function attachSubdisk(
   plex: PlexRecord,
   { rename, offsetBytes }: Details,
 ): void {
-  const holder = draft.model.plexes.find((one) => one.uuid === subdisk.plexUuid)
+  const holder = draft.plexOf(subdisk)
   if (holder) {
     draft.fail(
       'in-use',
@@ -156,7 +148,7 @@ function attachSubdisk(
     )
   }
   const drive = draft.drive(subdisk.driveUuid)
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   draft.checkIdle(plex, 'attach')
   if (drive) usableDrive(draft, drive)
   if (volume && drive) checkFits(draft, volume, drive)
@@ -172,7 +164,7 @@ function attachSubdisk(
   const name = rename ? renamed(draft, subdisk, plex, index) : subdisk.name
   const columnsBefore = draft.subdisksOf(plex).length
   if (hole) draft.drop(new Set([hole.uuid]))
-  draft.putSubdisk({ ...subdisk, ...place, name, plexUuid: plex.uuid })
+  draft.put('subdisks', { ...subdisk, ...place, name, plexUuid: plex.uuid })
   draft.step(
     `attach subdisk ${subdisk.name} to plex ${plex.name} at ${formatSize(place.plexOffsetBytes)}${rename ? ` as ${name}` : ''}`,
     name,
@@ -262,7 +254,7 @@ function asColumn(
   const drive = draft.drive(subdisk.driveUuid)
   if (drive) checkStripe(draft, stripeBytes, [drive])
   if (!buildsUp(plex, columns.length)) checkGrowable(draft, plex)
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume && drive) checkNotCarrying(draft, volume, drive)
   const sizeBytes = columns[0]?.sizeBytes ?? alignDown(subdisk.sizeBytes, stripeBytes)
   checkSize(draft, subdisk, Math.max(stripeBytes, sizeBytes))

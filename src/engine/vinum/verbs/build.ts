@@ -28,7 +28,7 @@ import type {
   VolumeRecord,
 } from '../model/model.ts'
 import type { Draft } from './draft.ts'
-import { checkNewName } from './lookup.ts'
+import { checkNewName, freeName } from './lookup.ts'
 
 /** Fewest columns of an organisation. */
 export const COLUMNS_MIN: Readonly<Record<Organization, number>> = {
@@ -92,7 +92,7 @@ export function checkStripe(
 
 /** Creates a volume whole: its plexes and subdisks, p0 up, the other copies stale. */
 export function buildVolume(draft: Draft, layout: VolumeLayout): VolumeRecord {
-  checkNewName(draft.model, 'volume', layout.name, draft.op)
+  checkNewName(draft, 'volume', layout.name)
   const target = targetBytes(draft, layout)
   const sizes = layout.plexes.map((plex) => columnSizes(draft, plex, target))
   const sizeBytes = Math.min(...layout.plexes.map((plex, index) => bytesOf(plex, sizes[index])))
@@ -233,7 +233,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
     mapSlot,
     moreMapSlots: undefined,
   }
-  draft.addVolume(volume)
+  draft.add('volumes', volume)
   const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
   draft.step(`create volume ${name}${size}`, name)
   return volume
@@ -253,7 +253,7 @@ export function newPlex(
     lost: undefined,
     growth: undefined,
   }
-  draft.addPlex(record)
+  draft.add('plexes', record)
   draft.step(`create plex ${record.name}: ${layoutText(record, columns)}`, record.name)
   return record
 }
@@ -329,18 +329,8 @@ export function childName(
   prefix: string,
   first: number,
 ): string {
-  const taken = new Set(
-    [
-      ...draft.model.plexes,
-      ...draft.model.subdisks,
-      ...draft.model.volumes,
-      ...draft.model.drives,
-    ].map((one) => one.name),
-  )
-  let number = first
-  while (taken.has(`${prefix}${number}`)) number++
-  const name = `${prefix}${number}`
-  checkNewName(draft.model, type, name, draft.op)
+  const name = freeName(draft.model, prefix, first)
+  checkNewName(draft, type, name)
   return name
 }
 
@@ -374,7 +364,7 @@ export function placeSubdisk(draft: Draft, init: NewSubdisk): SubdiskRecord {
     state,
     move: undefined,
   }
-  draft.addSubdisk(record)
+  draft.add('subdisks', record)
   draft.step(`create subdisk ${name} on ${drive.name}: ${formatSize(sizeBytes)}`, name)
   return record
 }

@@ -6,12 +6,10 @@
 import { formatSize } from '../../../base/bytes.ts'
 import { newUuid } from '../../../base/random.ts'
 import { planAnchor } from '../../geom/anchor.ts'
-import type { VerbParameters } from '../../geom/types.ts'
 import type { DriveRecord } from '../model/model.ts'
 import type { Candidate } from '../plan.ts'
 import { type Draft, isPlaceholder } from './draft.ts'
 import { checkNewName } from './lookup.ts'
-import { checkDistinct, flag, list } from './parameters.ts'
 
 export interface DriveChoice {
   /** Overwrite foreign data. */
@@ -33,24 +31,13 @@ export function resolveDrive(draft: Draft, name: string, choice: DriveChoice): D
   return drive ? usableDrive(draft, drive) : newDrive(draft, name, choice)
 }
 
-/** The drives of the parameter `devices`, each once. Throws `invalid` when there is none, or one twice. */
-export function resolveDrives(draft: Draft, parameters: VerbParameters): readonly DriveRecord[] {
-  return resolveNames(draft, list(parameters, 'devices'), parameters)
-}
-
-/** The drives that these names mean, each once. */
-export function resolveNames(
-  draft: Draft,
-  names: readonly string[],
-  parameters: VerbParameters,
-): readonly DriveRecord[] {
-  checkDistinct(names, 'device', draft.op)
-  const choice = { wipeSignatures: flag(parameters, 'wipeSignatures') }
-  const drives = names.map((name) => resolveDrive(draft, name, choice))
-  checkDistinct(
+/** The drives that these names mean, each once. Throws `invalid` where one is named twice. */
+export function resolveDrives(draft: Draft, names: readonly string[]): readonly DriveRecord[] {
+  const choice = { wipeSignatures: draft.flag('wipeSignatures') }
+  const drives = draft.distinct(names, 'device').map((name) => resolveDrive(draft, name, choice))
+  draft.distinct(
     drives.map((one) => one.name),
     'drive',
-    draft.op,
   )
   return drives
 }
@@ -78,7 +65,7 @@ export function newDrive(draft: Draft, device: string, choice: DriveChoice): Dri
   checkCandidate(draft, candidate, choice)
   // A provider of another class is named CLASS/NAME; the last part is its name.
   const name = choice.driveName ?? candidate.name.split('/').at(-1) ?? candidate.name
-  checkNewName(draft.model, 'drive', name, draft.op)
+  checkNewName(draft, 'drive', name)
   const layout = planAnchor(candidate.sizeBytes, candidate.blockBytes)
   const record: DriveRecord = {
     uuid: newUuid(draft.context.random),

@@ -23,11 +23,6 @@ import {
 } from './build.ts'
 import type { Draft } from './draft.ts'
 
-/** The volume above a plex, or undefined for a detached one. */
-export function volumeOf(draft: Draft, plex: PlexRecord): VolumeRecord | undefined {
-  return draft.model.volumes.find((one) => one.uuid === plex.volumeUuid)
-}
-
 /** The logical block that a volume announces: the largest of its drives. 0 while it has none. */
 export function blockOfVolume(draft: Draft, volume: VolumeRecord): number {
   const drives = draft
@@ -89,7 +84,7 @@ export function appendSubdisk(
   drive: DriveRecord,
   sizeBytes: number,
 ): SubdiskRecord {
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   const columns = draft.subdisksOf(plex).length
   checkSubdiskCount(draft, columns + 1)
   if (volume) checkFits(draft, volume, drive)
@@ -109,7 +104,7 @@ export function appendSubdisk(
  * content there already, else up: it is the first to have any.
  */
 export function stateAtEnd(draft: Draft, plex: PlexRecord, offset: number): SubdiskState {
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (!volume) return 'up'
   const others = draft.plexesOf(volume).filter((one) => one.uuid !== plex.uuid)
   return others.some((one) => draft.plexBytes(one) > offset) ? 'stale' : 'up'
@@ -120,7 +115,7 @@ export function stateAtEnd(draft: Draft, plex: PlexRecord, offset: number): Subd
  * the others when the volume reaches it (8.2), so copies grow together or not at all.
  */
 export function checkOnlyCopy(draft: Draft, plex: PlexRecord): void {
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   const copies = volume ? draft.plexesOf(volume).length : 0
   if (!volume || copies < 2) return
   draft.fail(
@@ -150,7 +145,7 @@ export function trimPlex(draft: Draft, plex: PlexRecord, sizeBytes: number): voi
         `subdisk ${one.name} lies wholly beyond the ${formatSize(sizeBytes)} of the volume; leave it out, or detach it first`,
       )
     }
-    draft.putSubdisk({ ...one, sizeBytes: wanted })
+    draft.put('subdisks', { ...one, sizeBytes: wanted })
     draft.step(
       `trim subdisk ${one.name} from ${formatSize(one.sizeBytes)} to ${formatSize(wanted)}`,
       one.name,
@@ -181,7 +176,7 @@ function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord
   for (const drive of drives) {
     appendSubdisk(draft, plex, drive, roomOn(draft, drive))
   }
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume) growVolume(draft, volume)
 }
 
@@ -200,7 +195,7 @@ export function roomOn(draft: Draft, drive: DriveRecord): number {
 export function growVolume(draft: Draft, volume: VolumeRecord): void {
   const sizeBytes = Math.min(...draft.plexesOf(volume).map((one) => draft.plexBytes(one)))
   if (sizeBytes <= volume.sizeBytes) return
-  draft.putVolume({ ...volume, sizeBytes })
+  draft.put('volumes', { ...volume, sizeBytes })
   draft.step(
     `grow volume ${volume.name}: ${formatSize(volume.sizeBytes)} to ${formatSize(sizeBytes)}`,
     volume.name,
@@ -211,7 +206,7 @@ function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecor
   checkGrowable(draft, plex)
   const columns = draft.subdisksOf(plex)
   const sizeBytes = columns[0]?.sizeBytes ?? 0
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   checkSubdiskCount(draft, columns.length + drives.length)
   drives.forEach((drive, index) => {
     if (volume) {
@@ -232,7 +227,7 @@ function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecor
 
 /** Throws when a striped or raid5 plex cannot be restriped now. */
 export function checkGrowable(draft: Draft, plex: PlexRecord): void {
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume && draft.plexesOf(volume).length > 1) {
     draft.fail(
       'unsupported',
@@ -263,7 +258,7 @@ export function beginGrowth(draft: Draft, plex: PlexRecord, columnsBefore: numbe
   const before = dataColumns(plex.organization, columnsBefore) * column
   const after = dataColumns(plex.organization, subdisks.length) * column
   checkBackupRoom(draft, plex, dataColumns(plex.organization, subdisks.length) * plex.stripeBytes)
-  draft.putPlex({ ...plex, growth: { columnsBefore, cursorBytes: 0, backup: undefined } })
+  draft.put('plexes', { ...plex, growth: { columnsBefore, cursorBytes: 0, backup: undefined } })
   draft.step(
     `restripe plex ${plex.name} from ${columnsBefore} to ${subdisks.length} columns: ${formatSize(before)} to ${formatSize(after)} when it has ended`,
     plex.name,

@@ -6,43 +6,31 @@
 import { formatSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
-import type { PlanningVerb } from '../plan.ts'
 import { findPlace, placeSubdisk } from './build.ts'
-import { Draft } from './draft.ts'
+import { type Draft, planning } from './draft.ts'
 import { resolveDrive } from './drives.ts'
-import { checkFits, checkNotCarrying, volumeOf } from './growth.ts'
+import { checkFits, checkNotCarrying } from './growth.ts'
 import { findTyped, lookUp } from './lookup.ts'
-import { flag, list, names, text } from './parameters.ts'
 
-export const MOVE: PlanningVerb = {
-  spec: VINUM_SPECS.move,
-  devices: (parameters) => list(parameters, 'drive'),
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum move')
-    const target = text(parameters, 'drive', draft.op)
-    const found = lookUp(draft.model, target)
-    if (found && found.type !== 'drive') {
-      draft.fail(
-        'invalid',
-        target,
-        `${target} is a ${found.type}, not a drive; name the drive first`,
-      )
-    }
-    const subdisks = names(parameters, 'subdisks', 'subdisk', draft.op).map((name) =>
-      findTyped(draft.model, 'subdisk', name, draft.op),
-    )
-    const drive = resolveDrive(draft, target, {
-      wipeSignatures: flag(parameters, 'wipeSignatures'),
-    })
-    const move = flag(parameters, 'force') ? rebuildOn : moveTo
-    for (const subdisk of subdisks) move(draft, subdisk, drive)
-    return draft.finish()
-  },
-}
+export const MOVE = planning(VINUM_SPECS.move, ['drive'], (draft) => {
+  const target = draft.text('drive')
+  const found = lookUp(draft.model, target)
+  if (found && found.type !== 'drive') {
+    draft.fail('invalid', target, `${target} is a ${found.type}, not a drive; name the drive first`)
+  }
+  const subdisks = draft
+    .names('subdisks', 'subdisk')
+    .map((name) => findTyped(draft.model, 'subdisk', name))
+  const drive = resolveDrive(draft, target, {
+    wipeSignatures: draft.flag('wipeSignatures'),
+  })
+  const move = draft.flag('force') ? rebuildOn : moveTo
+  for (const subdisk of subdisks) move(draft, subdisk, drive)
+})
 
 /** What every move needs. Returns the plex that the subdisk belongs to. */
 function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): PlexRecord {
-  const plex = draft.model.plexes.find((one) => one.uuid === subdisk.plexUuid)
+  const plex = draft.plexOf(subdisk)
   if (!plex) {
     return draft.fail(
       'invalid',
@@ -57,7 +45,7 @@ function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): Pl
       `subdisk ${subdisk.name} is on drive ${drive.name} already; choose another drive`,
     )
   }
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume) {
     checkFits(draft, volume, drive)
     checkNotCarrying(draft, volume, drive, subdisk)
@@ -85,7 +73,7 @@ export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord)
   }
   const from = draft.drive(subdisk.driveUuid)?.name ?? '???'
   const driveOffsetBytes = findPlace(draft, drive, subdisk.sizeBytes)
-  draft.putSubdisk({ ...subdisk, move: { driveUuid: drive.uuid, driveOffsetBytes } })
+  draft.put('subdisks', { ...subdisk, move: { driveUuid: drive.uuid, driveOffsetBytes } })
   draft.step(
     `move subdisk ${subdisk.name} from ${from} to ${drive.name}: ${formatSize(subdisk.sizeBytes)}, copied while in use`,
     subdisk.name,
