@@ -27,11 +27,8 @@ interface Details {
 function detailsOf(draft: Draft, words: readonly string[]): Details {
   const offsets = words.filter((one) => one !== 'rename')
   if (offsets.length > 1) {
-    draft.fail(
-      'invalid',
-      offsets[1] ?? '',
-      `attach: "${offsets[1]}" is too much; after the parent stand "rename" and an offset at most`,
-    )
+    const why = `attach: "${offsets[1]}" is too much; after the parent stand "rename" and an offset at most`
+    draft.fail('invalid', offsets[1] ?? '', why)
   }
   const [offset] = offsets
   return {
@@ -50,11 +47,8 @@ export const ATTACH = planning(VINUM_SPECS.attach, [], (draft) => {
     attachSubdisk(draft, found.record, findTyped(draft.model, 'plex', parent), details)
   } else {
     const { name } = found.record
-    draft.fail(
-      'invalid',
-      name,
-      `${name} is a ${found.type}; a plex is attached to a volume, and a subdisk to a plex`,
-    )
+    const why = `${name} is a ${found.type}; a plex is attached to a volume, and a subdisk to a plex`
+    draft.fail('invalid', name, why)
   }
 })
 
@@ -66,11 +60,8 @@ function attachPlex(
 ): void {
   const holder = draft.volumeOf(plex)
   if (holder) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `plex ${plex.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${plex.name}`,
-    )
+    const why = `plex ${plex.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${plex.name}`
+    draft.fail('in-use', plex.name, why)
   }
   if (offsetBytes !== undefined) {
     draft.fail('invalid', plex.name, 'attach: an offset is for subdisks; a plex begins at 0')
@@ -88,11 +79,8 @@ function attachPlex(
   const first = draft.plexesOf(volume).length === 0
   const sizeBytes = draft.plexBytes(plex)
   if (!first && sizeBytes < volume.sizeBytes) {
-    draft.fail(
-      'invalid',
-      plex.name,
-      `plex ${plex.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as the volume: grow it first`,
-    )
+    const why = `plex ${plex.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as the volume: grow it first`
+    draft.fail('invalid', plex.name, why)
   }
   const named = {
     ...plex,
@@ -141,11 +129,8 @@ function attachSubdisk(
 ): void {
   const holder = draft.plexOf(subdisk)
   if (holder) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${subdisk.name}`,
-    )
+    const why = `subdisk ${subdisk.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${subdisk.name}`
+    draft.fail('in-use', subdisk.name, why)
   }
   const drive = draft.drive(subdisk.driveUuid)
   const volume = draft.volumeOf(plex)
@@ -214,11 +199,8 @@ function atEnd(
   checkOnlyCopy(draft, plex)
   const end = draft.plexBytes(plex)
   if (offsetBytes !== undefined && offsetBytes !== end) {
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `offset ${offsetBytes} of ${plex.name} is ${offsetBytes < end ? 'taken' : 'behind a gap'}; the next free one is ${end}`,
-    )
+    const why = `offset ${offsetBytes} of ${plex.name} is ${offsetBytes < end ? 'taken' : 'behind a gap'}; the next free one is ${end}`
+    draft.fail('invalid', subdisk.name, why)
   }
   checkSubdiskCount(draft, draft.subdisksOf(plex).length + 1)
   return {
@@ -244,11 +226,8 @@ function asColumn(
       offsetBytes % stripeBytes === 0
         ? `column ${offsetBytes / stripeBytes} is ${offsetBytes < end ? 'taken' : 'behind a gap'}`
         : `${offsetBytes} is not a multiple of the stripe, ${stripeBytes}`
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `offset in ${plex.name}: ${fact}; the next free one is ${end}`,
-    )
+    const why = `offset in ${plex.name}: ${fact}; the next free one is ${end}`
+    draft.fail('invalid', subdisk.name, why)
   }
   checkSubdiskCount(draft, columns.length + 1)
   const drive = draft.drive(subdisk.driveUuid)
@@ -263,11 +242,8 @@ function asColumn(
 
 function checkSize(draft: Draft, subdisk: SubdiskRecord, needed: number): void {
   if (subdisk.sizeBytes >= needed) return
-  draft.fail(
-    'invalid',
-    subdisk.name,
-    `subdisk ${subdisk.name} has ${formatSize(subdisk.sizeBytes)}, and ${formatSize(needed)} are needed there; use a larger one`,
-  )
+  const why = `subdisk ${subdisk.name} has ${formatSize(subdisk.sizeBytes)}, and ${formatSize(needed)} are needed there; use a larger one`
+  draft.fail('invalid', subdisk.name, why)
 }
 
 function renamed(draft: Draft, subdisk: SubdiskRecord, plex: PlexRecord, index: number): string {

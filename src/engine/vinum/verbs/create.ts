@@ -181,11 +181,8 @@ class Creation {
     this.#placeParts(one, plex, parts, beside.length > 0 ? 'stale' : 'up')
     const sizeBytes = draft.plexBytes(plex)
     if (volume && sizeBytes < volume.sizeBytes) {
-      this.#fail(
-        one.line,
-        one.name,
-        `plex ${one.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as its volume`,
-      )
+      const why = `plex ${one.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as its volume`
+      this.#fail(one.line, one.name, why)
     }
     if (volume && volume.sizeBytes > 0) trimPlex(draft, plex, volume.sizeBytes)
     return plex
@@ -202,22 +199,16 @@ class Creation {
       )
     }
     if (sizeBytes > 0) return { text: one, drive, sizeBytes }
-    return this.#draft.fail(
-      'no-space',
-      one.name,
-      `${ORIGIN}:${one.line}: no room for subdisk ${one.name} on drive ${drive.name}; the largest free extent is ${formatSize(room)}`,
-    )
+    const why = `${ORIGIN}:${one.line}: no room for subdisk ${one.name} on drive ${drive.name}; the largest free extent is ${formatSize(room)}`
+    return this.#draft.fail('no-space', one.name, why)
   }
 
   #checkMembers(one: TextPlex, parts: readonly Part[]): void {
     const fewest = COLUMNS_MIN[one.organization]
     const empty = one.volume === undefined && parts.length === 0
     if (parts.length < fewest && !empty) {
-      this.#fail(
-        one.line,
-        one.name,
-        `plex ${one.name} is ${one.organization} and needs at least ${fewest} subdisks; it has ${parts.length}`,
-      )
+      const why = `plex ${one.name} is ${one.organization} and needs at least ${fewest} subdisks; it has ${parts.length}`
+      this.#fail(one.line, one.name, why)
     }
     checkSubdiskCount(this.#draft, parts.length)
     const drives = parts.map(({ drive }) => drive)
@@ -236,11 +227,8 @@ class Creation {
     if (one.organization === 'concat' || parts.length === 0) return
     const column = alignDown(Math.min(...parts.map(({ sizeBytes }) => sizeBytes)), one.stripeBytes)
     if (column === 0) {
-      this.#fail(
-        one.line,
-        one.name,
-        `the smallest column of ${one.name} has less than one stripe, ${formatSize(one.stripeBytes)}`,
-      )
+      const why = `the smallest column of ${one.name} has less than one stripe, ${formatSize(one.stripeBytes)}`
+      this.#fail(one.line, one.name, why)
     }
     for (const part of parts) {
       if (part.text.sizeBytes !== undefined && part.sizeBytes > column) {
@@ -268,11 +256,8 @@ class Creation {
     let expected = 0
     for (const { part, plexOffsetBytes } of places) {
       if (plexOffsetBytes !== expected) {
-        this.#fail(
-          part.text.line,
-          part.text.name,
-          `subdisk ${part.text.name} is at ${plexOffsetBytes} of ${one.name}, and ${expected} is next: pieces must neither overlap nor leave gaps`,
-        )
+        const why = `subdisk ${part.text.name} is at ${plexOffsetBytes} of ${one.name}, and ${expected} is next: pieces must neither overlap nor leave gaps`
+        this.#fail(part.text.line, part.text.name, why)
       }
       expected += one.organization === 'concat' ? part.sizeBytes : one.stripeBytes
       this.#each([part.text], () => this.#place(part, plex, plexOffsetBytes, state))
@@ -302,11 +287,8 @@ class Creation {
       if (one.plex === undefined) this.#place(this.#part(one), undefined, 0, 'up')
       else if (!lookUp(this.#draft.model, one.name)) {
         findTyped(this.#draft.model, 'plex', one.plex)
-        this.#fail(
-          one.line,
-          one.name,
-          `plex ${one.plex} exists already; to make it larger: plexus vinum grow ${one.plex} DEVICE`,
-        )
+        const why = `plex ${one.plex} exists already; to make it larger: plexus vinum grow ${one.plex} DEVICE`
+        this.#fail(one.line, one.name, why)
       }
     })
   }

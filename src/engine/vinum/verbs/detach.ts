@@ -34,18 +34,12 @@ export function checkLastCopy(
   if (lost === undefined) return
   const volume = draft.volumeOf(plex)
   if (volume && draft.context.isOpen(volume.uuid)) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `volume ${volume.name} is in use and would lose the last good copy of ${lost}; take its LUN away first, or add another copy`,
-    )
+    const why = `volume ${volume.name} is in use and would lose the last good copy of ${lost}; take its LUN away first, or add another copy`
+    draft.fail('in-use', plex.name, why)
   }
   if (!force) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `the last good copy of ${lost} would be lost; -f does it all the same`,
-    )
+    const why = `the last good copy of ${lost} would be lost; -f does it all the same`
+    draft.fail('in-use', plex.name, why)
   }
   draft.warn(`the last good copy of ${lost} goes out of service`)
 }
@@ -59,13 +53,10 @@ function detachPlex(draft: Draft, plex: PlexRecord, force: boolean): void {
   draft.checkIdle(plex, 'detach')
   const open = draft.context.isOpen(volume.uuid)
   if (!force && (open || plex.state === 'up')) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      open
-        ? `volume ${volume.name} is in use; -f detaches ${plex.name} all the same`
-        : `plex ${plex.name} is up and serves ${volume.name}; -f detaches it all the same`,
-    )
+    const why = open
+      ? `volume ${volume.name} is in use; -f detaches ${plex.name} all the same`
+      : `plex ${plex.name} is up and serves ${volume.name}; -f detaches it all the same`
+    draft.fail('in-use', plex.name, why)
   }
   checkLastCopy(draft, plex, draft.subdisksOf(plex), force)
   unlinkPlex(draft, plex)
@@ -96,20 +87,14 @@ function detachSubdisk(draft: Draft, subdisk: SubdiskRecord, force: boolean): vo
   }
   const drive = draft.drive(subdisk.driveUuid)
   if (drive && isPlaceholder(drive)) {
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `${subdisk.name} only keeps a place in ${plex.name}; attach a subdisk to the plex, or rm the plex`,
-    )
+    const why = `${subdisk.name} only keeps a place in ${plex.name}; attach a subdisk to the plex, or rm the plex`
+    draft.fail('invalid', subdisk.name, why)
   }
   draft.checkIdle(plex, 'detach')
   const serving = plex.state !== 'down' && subdisk.state === 'up'
   if (!force && serving) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} serves plex ${plex.name} (${plex.state}); -f detaches it all the same`,
-    )
+    const why = `subdisk ${subdisk.name} serves plex ${plex.name} (${plex.state}); -f detaches it all the same`
+    draft.fail('in-use', subdisk.name, why)
   }
   checkLastCopy(draft, plex, [subdisk], force)
   leavePlaceholder(draft, subdisk)

@@ -110,11 +110,8 @@ export class Draft {
   distinct(names: readonly string[], what: string): readonly string[] {
     const twice = names.find((one, index) => names.indexOf(one) !== index)
     if (twice === undefined) return names
-    return this.fail(
-      'invalid',
-      twice,
-      `${this.op}: ${what} ${twice} is named twice; name each once`,
-    )
+    const why = `${this.op}: ${what} ${twice} is named twice; name each once`
+    return this.fail('invalid', twice, why)
   }
 
   // The model.
@@ -202,11 +199,8 @@ export class Draft {
   checkIdle(plex: PlexRecord, what: string): void {
     const job = this.jobsOn(plex)[0]
     if (!job) return
-    this.fail(
-      'in-use',
-      plex.name,
-      `${what}: job ${job.id} (${job.kind}) works on ${plex.name}; wait for it, or cancel it: plexus job cancel ${job.id}`,
-    )
+    const why = `${what}: job ${job.id} (${job.kind}) works on ${plex.name}; wait for it, or cancel it: plexus job cancel ${job.id}`
+    this.fail('in-use', plex.name, why)
   }
 
   /** Would the subdisks' leaving cost a volume a part of its data? The name of what would be lost. */

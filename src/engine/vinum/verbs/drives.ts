@@ -45,22 +45,16 @@ export function resolveDrives(draft: Draft, names: readonly string[]): readonly 
 /** The drive, which must be able to take new subdisks. Throws `gone`. */
 export function usableDrive(draft: Draft, drive: DriveRecord): DriveRecord {
   if (drive.state === 'up' && draft.isPresent(drive.uuid)) return drive
-  return draft.fail(
-    'gone',
-    drive.name,
-    `drive ${drive.name} (device ${drive.device || '???'}) is down: nothing can be put on it; bring the device back, or choose another one`,
-  )
+  const why = `drive ${drive.name} (device ${drive.device || '???'}) is down: nothing can be put on it; bring the device back, or choose another one`
+  return draft.fail('gone', drive.name, why)
 }
 
 /** Makes a drive of a device. Throws as {@link resolveDrive}, and `exists` when the name is taken. */
 export function newDrive(draft: Draft, device: string, choice: DriveChoice): DriveRecord {
   const candidate = draft.context.candidate(device)
   if (!candidate) {
-    return draft.fail(
-      'not-found',
-      device,
-      `there is no drive and no device "${device}"; plexus device list shows the devices of the configuration`,
-    )
+    const why = `there is no drive and no device "${device}"; plexus device list shows the devices of the configuration`
+    return draft.fail('not-found', device, why)
   }
   checkCandidate(draft, candidate, choice)
   // A provider of another class is named CLASS/NAME; the last part is its name.
@@ -94,39 +88,25 @@ function checkCandidate(draft: Draft, candidate: Candidate, choice: DriveChoice)
   const { name, path } = candidate
   const taken = draft.newDrives.find((one) => one.candidate.name === name)
   if (taken) {
-    draft.fail(
-      'in-use',
-      name,
-      `${path}: drive ${taken.record.name} is made of it already; name each device once`,
-    )
+    const why = `${path}: drive ${taken.record.name} is made of it already; name each device once`
+    draft.fail('in-use', name, why)
   }
   if (candidate.inUse !== undefined) {
-    draft.fail(
-      'in-use',
-      name,
-      `${path}: in use by ${candidate.inUse}; free it there first, or choose another device`,
-    )
+    const why = `${path}: in use by ${candidate.inUse}; free it there first, or choose another device`
+    draft.fail('in-use', name, why)
   }
   if (candidate.twin !== undefined) {
-    draft.fail(
-      'in-use',
-      name,
+    const why =
       `${path}: the same disk as ${candidate.twin}, by another path, or a copy of it; several paths cannot be used together yet: take one of ` +
-        'them out of the configuration',
-    )
+      'them out of the configuration'
+    draft.fail('in-use', name, why)
   }
   if (candidate.readOnly) {
-    draft.fail(
-      'permission',
-      name,
-      `${path}: read-only; a drive must take writes. Choose another device`,
-    )
+    const why = `${path}: read-only; a drive must take writes. Choose another device`
+    draft.fail('permission', name, why)
   }
   if (candidate.contents !== '' && !choice.wipeSignatures) {
-    draft.fail(
-      'foreign',
-      name,
-      `${path}: ${candidate.contents} found; --wipe-signatures overwrites it`,
-    )
+    const why = `${path}: ${candidate.contents} found; --wipe-signatures overwrites it`
+    draft.fail('foreign', name, why)
   }
 }

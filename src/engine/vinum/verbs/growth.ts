@@ -39,11 +39,8 @@ export function blockOfVolume(draft: Draft, volume: VolumeRecord): number {
 export function checkFits(draft: Draft, volume: VolumeRecord, drive: DriveRecord): void {
   const block = blockOfVolume(draft, volume)
   if (block > 0 && drive.blockBytes > block) {
-    draft.fail(
-      'invalid',
-      drive.name,
-      `drive ${drive.name} has blocks of ${drive.blockBytes} bytes, and volume ${volume.name} announces ${block}; choose a drive with blocks of ${block} bytes at most`,
-    )
+    const why = `drive ${drive.name} has blocks of ${drive.blockBytes} bytes, and volume ${volume.name} announces ${block}; choose a drive with blocks of ${block} bytes at most`
+    draft.fail('invalid', drive.name, why)
   }
   checkMapSlot(draft, volume, drive)
 }
@@ -70,11 +67,8 @@ export function checkNotCarrying(
       (one.driveUuid === drive.uuid || one.move?.driveUuid === drive.uuid),
   )
   if (!there) return
-  draft.fail(
-    'invalid',
-    drive.name,
-    `drive ${drive.name} carries ${there.name} of ${volume.name} already, so that its failure would cost two parts at once; choose another drive`,
-  )
+  const why = `drive ${drive.name} carries ${there.name} of ${volume.name} already, so that its failure would cost two parts at once; choose another drive`
+  draft.fail('invalid', drive.name, why)
 }
 
 /** Adds a subdisk of `sizeBytes` at the end of a concat plex. */
@@ -118,11 +112,8 @@ export function checkOnlyCopy(draft: Draft, plex: PlexRecord): void {
   const volume = draft.volumeOf(plex)
   const copies = volume ? draft.plexesOf(volume).length : 0
   if (!volume || copies < 2) return
-  draft.fail(
-    'unsupported',
-    plex.name,
-    `plex ${plex.name} is one of ${copies} copies of ${volume.name}, which grow together, by ${copies} devices: plexus volume grow ${volume.name} DEVICE DEVICE`,
-  )
+  const why = `plex ${plex.name} is one of ${copies} copies of ${volume.name}, which grow together, by ${copies} devices: plexus volume grow ${volume.name} DEVICE DEVICE`
+  draft.fail('unsupported', plex.name, why)
 }
 
 /**
@@ -139,11 +130,8 @@ export function trimPlex(draft: Draft, plex: PlexRecord, sizeBytes: number): voi
         : alignUp(Math.ceil(sizeBytes / dataColumns(organization, subdisks.length)), stripeBytes)
     if (wanted >= one.sizeBytes) continue
     if (wanted === 0) {
-      draft.fail(
-        'invalid',
-        one.name,
-        `subdisk ${one.name} lies wholly beyond the ${formatSize(sizeBytes)} of the volume; leave it out, or detach it first`,
-      )
+      const why = `subdisk ${one.name} lies wholly beyond the ${formatSize(sizeBytes)} of the volume; leave it out, or detach it first`
+      draft.fail('invalid', one.name, why)
     }
     draft.put('subdisks', { ...one, sizeBytes: wanted })
     draft.step(
@@ -161,11 +149,8 @@ function blockOf(draft: Draft, subdisk: SubdiskRecord): number {
 export function growPlex(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
   draft.checkIdle(plex, 'grow')
   if (draft.subdisksOf(plex).length === 0) {
-    draft.fail(
-      'invalid',
-      plex.name,
-      `plex ${plex.name} has no subdisks that could grow; attach subdisks first`,
-    )
+    const why = `plex ${plex.name} has no subdisks that could grow; attach subdisks first`
+    draft.fail('invalid', plex.name, why)
   }
   if (plex.organization === 'concat') growConcat(draft, plex, drives)
   else growColumns(draft, plex, drives)
@@ -184,11 +169,8 @@ function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord
 export function roomOn(draft: Draft, drive: DriveRecord): number {
   const room = largestFree(draft.model, drive, placeAlignment([drive]))
   if (room > 0) return room
-  return draft.fail(
-    'no-space',
-    drive.name,
-    `drive ${drive.name} is full; choose another drive, or remove a subdisk from it`,
-  )
+  const why = `drive ${drive.name} is full; choose another drive, or remove a subdisk from it`
+  return draft.fail('no-space', drive.name, why)
 }
 
 /** Lets the volume have what all its plexes have. A volume never shrinks here. */
@@ -229,26 +211,17 @@ function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecor
 export function checkGrowable(draft: Draft, plex: PlexRecord): void {
   const volume = draft.volumeOf(plex)
   if (volume && draft.plexesOf(volume).length > 1) {
-    draft.fail(
-      'unsupported',
-      plex.name,
-      `${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies (plexus volume remove-mirror ${volume.name} PLEX), grow, and add them again (plexus volume add-mirror ${volume.name} DEVICE)`,
-    )
+    const why = `${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies (plexus volume remove-mirror ${volume.name} PLEX), grow, and add them again (plexus volume add-mirror ${volume.name} DEVICE)`
+    draft.fail('unsupported', plex.name, why)
   }
   if (plex.lost) {
-    draft.fail(
-      'invalid',
-      plex.name,
-      `a part of plex ${plex.name} is lost, and only a whole one can grow; plexus status shows what to do`,
-    )
+    const why = `a part of plex ${plex.name} is lost, and only a whole one can grow; plexus status shows what to do`
+    draft.fail('invalid', plex.name, why)
   }
   const parity = plex.organization !== 'raid5' || plex.parityValidBytes >= draft.plexBytes(plex)
   if (plex.state === 'up' && parity && !plex.growth) return
-  draft.fail(
-    'invalid',
-    plex.name,
-    `plex ${plex.name} is ${parity ? plex.state : 'initializing'}, and only a whole one can grow; bring it up first: plexus vinum start ${plex.name}`,
-  )
+  const why = `plex ${plex.name} is ${parity ? plex.state : 'initializing'}, and only a whole one can grow; bring it up first: plexus vinum start ${plex.name}`
+  draft.fail('invalid', plex.name, why)
 }
 
 /** The plex has more columns than `columnsBefore`: records the restripe, and starts its job. */
@@ -274,9 +247,6 @@ function checkBackupRoom(draft: Draft, plex: PlexRecord, rowBytes: number): void
     .map(({ mediaBytes, blockBytes }) => planAnchor(mediaBytes, blockBytes).journal.length)
   const largest = Math.max(0, ...areas)
   if (rowBytes <= largest) return
-  draft.fail(
-    'unsupported',
-    plex.name,
-    `plex ${plex.name} cannot be restriped: a row would have ${formatSize(rowBytes)}, and the journal areas of these drives hold ${formatSize(largest)} at most; grow by fewer drives, or move the data to a new volume with a smaller stripe`,
-  )
+  const why = `plex ${plex.name} cannot be restriped: a row would have ${formatSize(rowBytes)}, and the journal areas of these drives hold ${formatSize(largest)} at most; grow by fewer drives, or move the data to a new volume with a smaller stripe`
+  draft.fail('unsupported', plex.name, why)
 }

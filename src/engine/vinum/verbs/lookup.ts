@@ -56,11 +56,8 @@ export function lookUp(model: VinumModel, name: string): FoundObject | undefined
 export function findObject(model: VinumModel, name: string): FoundObject {
   const found = lookUp(model, name)
   if (found) return found
-  throw new PlexusError('not-found', {
-    op: 'find',
-    subject: name,
-    message: `there is no object "${name}"${didYouMean(name, allNames(model))}; plexus vinum list shows all`,
-  })
+  const message = `there is no object "${name}"${didYouMean(name, allNames(model))}; plexus vinum list shows all`
+  throw new PlexusError('not-found', { op: 'find', subject: name, message })
 }
 
 type RecordOf<T extends ObjectType> = Extract<FoundObject, { readonly type: T }>['record']
@@ -77,11 +74,8 @@ export function findTyped<T extends ObjectType>(
   const fact = found
     ? `"${name}" is a ${found.type}, not a ${type}`
     : `there is no ${type} "${name}"`
-  throw new PlexusError('not-found', {
-    op: 'find',
-    subject: name,
-    message: `${fact}${found ? '' : didYouMean(name, known)}; plexus vinum list shows all`,
-  })
+  const message = `${fact}${found ? '' : didYouMean(name, known)}; plexus vinum list shows all`
+  throw new PlexusError('not-found', { op: 'find', subject: name, message })
 }
 
 /** Throws `invalid` for a name that cannot be one, `exists` for one that is taken by an object of any type. */

@@ -32,18 +32,12 @@ export const MOVE = planning(VINUM_SPECS.move, ['drive'], (draft) => {
 function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): PlexRecord {
   const plex = draft.plexOf(subdisk)
   if (!plex) {
-    return draft.fail(
-      'invalid',
-      subdisk.name,
-      `subdisk ${subdisk.name} is detached, and only attached ones move; attach it first`,
-    )
+    const why = `subdisk ${subdisk.name} is detached, and only attached ones move; attach it first`
+    return draft.fail('invalid', subdisk.name, why)
   }
   if (subdisk.driveUuid === drive.uuid) {
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `subdisk ${subdisk.name} is on drive ${drive.name} already; choose another drive`,
-    )
+    const why = `subdisk ${subdisk.name} is on drive ${drive.name} already; choose another drive`
+    draft.fail('invalid', subdisk.name, why)
   }
   const volume = draft.volumeOf(plex)
   if (volume) {
@@ -57,19 +51,13 @@ function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): Pl
 export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): void {
   const plex = checkMove(draft, subdisk, drive)
   if (subdisk.move) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} is being moved already; wait for that job, or cancel it`,
-    )
+    const why = `subdisk ${subdisk.name} is being moved already; wait for that job, or cancel it`
+    draft.fail('in-use', subdisk.name, why)
   }
   checkNoOtherJob(draft, plex)
   if (subdisk.state !== 'up') {
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`,
-    )
+    const why = `subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`
+    draft.fail('invalid', subdisk.name, why)
   }
   const from = draft.drive(subdisk.driveUuid)?.name ?? '???'
   const driveOffsetBytes = findPlace(draft, drive, subdisk.sizeBytes)
@@ -94,11 +82,8 @@ export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveReco
   // Not even with force: nothing else could fill the new place.
   const lost = draft.lastCopyLost([subdisk])
   if (lost !== undefined) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} holds the last good copy of ${lost}, which cannot be rebuilt from elsewhere; move it without -f, so that it is copied`,
-    )
+    const why = `subdisk ${subdisk.name} holds the last good copy of ${lost}, which cannot be rebuilt from elsewhere; move it without -f, so that it is copied`
+    draft.fail('in-use', subdisk.name, why)
   }
   draft.drop(new Set([subdisk.uuid]))
   const placed = placeSubdisk(draft, {
@@ -111,10 +96,7 @@ export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveReco
   })
   draft.derive()
   if (draft.startJobsOrThrow(plex) === 0) {
-    draft.fail(
-      'invalid',
-      placed.name,
-      `no other copy holds what belongs on ${placed.name}; bring its old drive back, or restore a backup`,
-    )
+    const why = `no other copy holds what belongs on ${placed.name}; bring its old drive back, or restore a backup`
+    draft.fail('invalid', placed.name, why)
   }
 }

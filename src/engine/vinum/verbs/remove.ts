@@ -47,22 +47,16 @@ function needsRecursive(draft: Draft, type: string, name: string, below: string)
 
 function removeVolume(draft: Draft, volume: VolumeRecord, wish: Wish): void {
   if (draft.context.isOpen(volume.uuid)) {
-    draft.fail(
-      'in-use',
-      volume.name,
-      `volume ${volume.name} is in use; take its LUN away first, then remove it`,
-    )
+    const why = `volume ${volume.name} is in use; take its LUN away first, then remove it`
+    draft.fail('in-use', volume.name, why)
   }
   const plexes = draft.plexesOf(volume)
   if (plexes.length > 0 && !wish.recursive) {
     needsRecursive(draft, 'volume', volume.name, count(plexes.length, 'plex', 'plexes'))
   }
   if (plexes.length > 0 && !wish.force) {
-    draft.fail(
-      'in-use',
-      volume.name,
-      `volume ${volume.name} holds ${formatSize(volume.sizeBytes)} of data that would be lost; -f removes it all the same`,
-    )
+    const why = `volume ${volume.name} holds ${formatSize(volume.sizeBytes)} of data that would be lost; -f removes it all the same`
+    draft.fail('in-use', volume.name, why)
   }
   dropVolume(draft, volume)
 }
@@ -128,11 +122,8 @@ export function checkCopy(
     ? `plex ${plex.name} is the only copy of volume ${volume.name}`
     : `plex ${plex.name} holds the last good copy of ${lost}`
   if (draft.context.isOpen(volume.uuid)) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `${fact}, which is in use; take its LUN away first, or add another copy: plexus volume add-mirror ${volume.name} DEVICE`,
-    )
+    const why = `${fact}, which is in use; take its LUN away first, or add another copy: plexus volume add-mirror ${volume.name} DEVICE`
+    draft.fail('in-use', plex.name, why)
   }
   if (!force) draft.fail('in-use', plex.name, `${fact}; -f removes it all the same`)
   draft.warn(`${fact}: that data is lost`)
@@ -141,11 +132,8 @@ export function checkCopy(
 function removeSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
   const plex = draft.plexOf(subdisk)
   if (plex) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} is attached to plex ${plex.name}; detach it first: plexus vinum detach ${subdisk.name}`,
-    )
+    const why = `subdisk ${subdisk.name} is attached to plex ${plex.name}; detach it first: plexus vinum detach ${subdisk.name}`
+    draft.fail('in-use', subdisk.name, why)
   }
   dropSubdisk(draft, subdisk)
 }
@@ -156,18 +144,12 @@ function removeDrive(draft: Draft, drive: DriveRecord, wish: Wish): void {
   )
   const incoming = users.find((one) => one.move)
   if (incoming) {
-    draft.fail(
-      'in-use',
-      drive.name,
-      `subdisk ${incoming.name} is being moved from or to drive ${drive.name}; wait for that job, or cancel it`,
-    )
+    const why = `subdisk ${incoming.name} is being moved from or to drive ${drive.name}; wait for that job, or cancel it`
+    draft.fail('in-use', drive.name, why)
   }
   if (isPlaceholder(drive)) {
-    draft.fail(
-      'invalid',
-      drive.name,
-      `${drive.name} only keeps the place of ${users[0]?.name}; it goes when a subdisk is attached there`,
-    )
+    const why = `${drive.name} only keeps the place of ${users[0]?.name}; it goes when a subdisk is attached there`
+    draft.fail('invalid', drive.name, why)
   }
   if (users.length > 0 && wish.recursive) removeUsers(draft, users, wish)
   else if (users.length > 0) abandonDrive(draft, drive, users, wish)
@@ -195,11 +177,8 @@ function abandonDrive(
 ): void {
   const names = users.map((one) => one.name).join(', ')
   if (!wish.force) {
-    draft.fail(
-      'in-use',
-      drive.name,
-      `drive ${drive.name} carries ${names}; move them first (plexus vinum move DRIVE ${users[0]?.name}), or give them up with -f`,
-    )
+    const why = `drive ${drive.name} carries ${names}; move them first (plexus vinum move DRIVE ${users[0]?.name}), or give them up with -f`
+    draft.fail('in-use', drive.name, why)
   }
   for (const plex of draft.model.plexes) {
     const grows = plex.growth && users.some((one) => one.plexUuid === plex.uuid)
@@ -212,11 +191,8 @@ function abandonDrive(
   })
   const open = volumes.find((one) => draft.context.isOpen(one.uuid))
   if (lost !== undefined && open) {
-    draft.fail(
-      'in-use',
-      drive.name,
-      `drive ${drive.name} holds the last good copy of ${lost}, and ${open.name} is in use; move it first, or take the LUN away`,
-    )
+    const why = `drive ${drive.name} holds the last good copy of ${lost}, and ${open.name} is in use; move it first, or take the LUN away`
+    draft.fail('in-use', drive.name, why)
   }
   if (lost !== undefined) draft.warn(`the last good copy of ${lost} is lost`)
   for (const one of users.filter((two) => two.plexUuid === undefined)) dropSubdisk(draft, one)
@@ -254,11 +230,8 @@ export const VOLUME_DESTROY = planning(VOLUME_SPECS.destroy, [], (draft) => {
   const volume = findTyped(draft.model, 'volume', draft.text('name'))
   if (draft.context.isOpen(volume.uuid)) {
     if (!draft.flag('force')) {
-      draft.fail(
-        'in-use',
-        volume.name,
-        `volume ${volume.name} is in use. Log the sessions out and take its LUN away first, or repeat with --force`,
-      )
+      const why = `volume ${volume.name} is in use. Log the sessions out and take its LUN away first, or repeat with --force`
+      draft.fail('in-use', volume.name, why)
     }
     draft.warn(`volume ${volume.name} is in use: its initiators lose it at once`)
   }

@@ -30,11 +30,8 @@ function rename(draft: Draft, found: FoundObject, to: string, recursive: boolean
     draft.fail('invalid', to, `"${to}" cannot be the name of a ${type}; its form is ${form}`)
   }
   if (type === 'volume' && draft.context.isOpen(record.uuid)) {
-    draft.fail(
-      'in-use',
-      record.name,
-      `volume ${record.name} is in use under its name; take its LUN away first`,
-    )
+    const why = `volume ${record.name} is in use under its name; take its LUN away first`
+    draft.fail('in-use', record.name, why)
   }
   if (type === 'volume') renameVolume(draft, record, to, recursive)
   else if (type === 'plex') renamePlex(draft, record, to, recursive)

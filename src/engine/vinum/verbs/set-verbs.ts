@@ -6,11 +6,8 @@ import { retireDrive } from './remove.ts'
 /** Throws when there is no configuration at all, or when a volume is in use. */
 function checkThere(draft: Draft): void {
   if (draft.model.drives.length > 0) return
-  draft.fail(
-    'not-found',
-    'vinum',
-    `${draft.op}: there are no drives; plexus volume create NAME --mirror DEVICE DEVICE makes the first ones`,
-  )
+  const why = `${draft.op}: there are no drives; plexus volume create NAME --mirror DEVICE DEVICE makes the first ones`
+  draft.fail('not-found', 'vinum', why)
 }
 
 function checkClosed(draft: Draft): void {
@@ -25,11 +22,8 @@ export const RESETCONFIG = planning(VINUM_SPECS.resetconfig, [], (draft) => {
   checkClosed(draft)
   const [job] = draft.model.jobs
   if (job && !draft.flag('force')) {
-    draft.fail(
-      'in-use',
-      job.id,
-      `vinum resetconfig: job ${job.id} (${job.kind}) runs; cancel it, or repeat with -f`,
-    )
+    const why = `vinum resetconfig: job ${job.id} (${job.kind}) runs; cancel it, or repeat with -f`
+    draft.fail('in-use', job.id, why)
   }
   const { volumes, plexes, subdisks, drives } = draft.model
   draft.step(

@@ -44,18 +44,12 @@ export const arrangeRaid5: Arrange = (draft, drives) => [
 const arrangeMirror: Arrange = (draft, drives) => {
   const striped = draft.flag('striped')
   if (drives.length % 2 !== 0 || drives.length === 0) {
-    draft.fail(
-      'invalid',
-      'mirror',
-      `mirror needs an even number of drives, and ${drives.length} were named: half of them for each copy`,
-    )
+    const why = `mirror needs an even number of drives, and ${drives.length} were named: half of them for each copy`
+    draft.fail('invalid', 'mirror', why)
   }
   if (striped && drives.length < 4) {
-    draft.fail(
-      'invalid',
-      'mirror',
-      `a striped mirror needs at least 4 drives, 2 for each copy, and ${drives.length} were named; name more, or leave --striped out`,
-    )
+    const why = `a striped mirror needs at least 4 drives, 2 for each copy, and ${drives.length} were named; name more, or leave --striped out`
+    draft.fail('invalid', 'mirror', why)
   }
   return [0, 1].map((copy) => {
     const own = drives.filter((_, index) => index % 2 === copy)
@@ -71,11 +65,8 @@ export function checkVolumeName(draft: Draft, name: string): void {
   checkNewName(draft, 'volume', name)
   const device = draft.context.candidate(name)
   if (!device) return
-  draft.fail(
-    'exists',
-    name,
-    `${name} exists: it is the device ${device.path}; choose another name for the volume`,
-  )
+  const why = `${name} exists: it is the device ${device.path}; choose another name for the volume`
+  draft.fail('exists', name, why)
 }
 
 /** Resolves the devices and builds the volume; starts what it needs. */

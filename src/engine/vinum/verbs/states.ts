@@ -56,11 +56,8 @@ export const START = planning(VINUM_SPECS.start, [], (draft) => {
   for (const name of objects) {
     const { type, record } = findObject(draft.model, name)
     if (type === 'subdisk' || type === 'drive') {
-      draft.fail(
-        'unsupported',
-        name,
-        `${name} is a ${type}, and only volumes and plexes are started; name the plex above it`,
-      )
+      const why = `${name} is a ${type}, and only volumes and plexes are started; name the plex above it`
+      draft.fail('unsupported', name, why)
     }
     if (draft.startJobsOrThrow(record) > 0) continue
     const volume = type === 'plex' ? record.volumeUuid : record.uuid
@@ -88,11 +85,8 @@ function addCheck(
       check && job.paused
         ? `resume it (plexus job resume ${job.id}), or begin again with -f`
         : `wait for it, or cancel it: plexus job cancel ${job.id}`
-    draft.fail(
-      'in-use',
-      target.name,
-      `job ${job.id} (${job.kind}${job.paused ? ', paused' : ''}) works on ${target.name}; ${advice}`,
-    )
+    const why = `job ${job.id} (${job.kind}${job.paused ? ', paused' : ''}) works on ${target.name}; ${advice}`
+    draft.fail('in-use', target.name, why)
   }
   draft.addJob({
     id: newJobId(draft.model, draft.context.random),
@@ -108,11 +102,8 @@ function addCheck(
 
 function checkWhole(draft: Draft, plex: PlexRecord): void {
   if (plex.state === 'up') return
-  draft.fail(
-    'invalid',
-    plex.name,
-    `plex ${plex.name} is ${plex.state}, not fully up; bring it up first: plexus vinum start ${plex.name}`,
-  )
+  const why = `plex ${plex.name} is ${plex.state}, not fully up; bring it up first: plexus vinum start ${plex.name}`
+  draft.fail('invalid', plex.name, why)
 }
 
 function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
@@ -121,11 +112,8 @@ function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
     for (const name of plexes) {
       const plex = findTyped(draft.model, 'plex', name)
       if (plex.organization !== 'raid5') {
-        draft.fail(
-          'unsupported',
-          name,
-          `plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub VOLUME compares the copies of a volume`,
-        )
+        const why = `plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub VOLUME compares the copies of a volume`
+        draft.fail('unsupported', name, why)
       }
       checkWhole(draft, plex)
       addCheck(draft, kind, plex, draft.flag('force'))
@@ -144,11 +132,8 @@ export const VOLUME_SCRUB = planning(VOLUME_SPECS.scrub, [], (draft) => {
   const plexes = draft.plexesOf(volume)
   const raid5 = plexes.filter((one) => one.organization === 'raid5')
   if (plexes.length < 2 && raid5.length === 0) {
-    draft.fail(
-      'unsupported',
-      volume.name,
-      `volume ${volume.name} has one copy and no parity: there is nothing to compare; add a copy: plexus volume add-mirror ${volume.name} DEVICE`,
-    )
+    const why = `volume ${volume.name} has one copy and no parity: there is nothing to compare; add a copy: plexus volume add-mirror ${volume.name} DEVICE`
+    draft.fail('unsupported', volume.name, why)
   }
   for (const plex of plexes) checkWhole(draft, plex)
   for (const plex of raid5) addCheck(draft, kind, plex, false)

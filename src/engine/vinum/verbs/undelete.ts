@@ -47,11 +47,8 @@ function undelete(draft: Draft): void {
   const found = kept[at]
   if (!volume || !found) {
     const names = [...new Set(destroyed.map((one) => one.name))].join(', ') || 'none'
-    draft.fail(
-      'not-found',
-      name,
-      `no configuration that is kept has a destroyed volume "${name}"; those that it has: ${names}`,
-    )
+    const why = `no configuration that is kept has a destroyed volume "${name}"; those that it has: ${names}`
+    draft.fail('not-found', name, why)
   }
   checkVolumeName(draft, name)
   draft.step(
@@ -80,11 +77,8 @@ function restorePlex(
 ): void {
   checkNewName(draft, 'plex', plex.name)
   if (plex.growth) {
-    draft.fail(
-      'unsupported',
-      plex.name,
-      `plex ${plex.name} was being restriped when it went, and where that was is not known any more; it cannot be brought back`,
-    )
+    const why = `plex ${plex.name} was being restriped when it went, and where that was is not known any more; it cannot be brought back`
+    draft.fail('unsupported', plex.name, why)
   }
   // Parity that can be made again is: a write may have been under way.
   const parityValidBytes = plex === truth ? 0 : plex.parityValidBytes
@@ -122,11 +116,8 @@ function restoreSubdisk(
       ({ offset, length }) => offset < end && driveOffsetBytes < offset + length,
     )
     if (!user) continue
-    draft.fail(
-      'in-use',
-      name,
-      `the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`,
-    )
+    const why = `the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`
+    draft.fail('in-use', name, why)
   }
   draft.add('subdisks', { ...subdisk, state: state === 'up' ? 'up' : 'stale', move: undefined })
   draft.step(`put subdisk ${name} back on ${drive.name}: ${formatSize(sizeBytes)}`, name)

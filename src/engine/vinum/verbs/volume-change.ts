@@ -36,11 +36,8 @@ export const VOLUME_GROW = planning(VOLUME_SPECS.grow, ['devices'], (draft) => {
   const plexes = draft.plexesOf(volume)
   const [first] = plexes
   if (!first) {
-    return draft.fail(
-      'invalid',
-      volume.name,
-      `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`,
-    )
+    const why = `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`
+    return draft.fail('invalid', volume.name, why)
   }
   const drives = resolveDrives(draft, draft.list('devices'))
   if (plexes.length === 1) growPlex(draft, first, drives)
@@ -59,19 +56,13 @@ function growCopies(
     // Copies with stripes cannot grow; this says why.
     if (plex.organization !== 'concat') checkGrowable(draft, plex)
     if (draft.plexBytes(plex) !== volume.sizeBytes) {
-      draft.fail(
-        'unsupported',
-        plex.name,
-        `plex ${plex.name} and volume ${volume.name} differ in size, so that copies cannot grow together; remove the copy, grow, and add it again`,
-      )
+      const why = `plex ${plex.name} and volume ${volume.name} differ in size, so that copies cannot grow together; remove the copy, grow, and add it again`
+      draft.fail('unsupported', plex.name, why)
     }
   }
   if (drives.length % plexes.length !== 0) {
-    draft.fail(
-      'invalid',
-      volume.name,
-      `volume ${volume.name} has ${plexes.length} copies, and ${drives.length} devices cannot be dealt to them evenly; name ${plexes.length} devices, or a multiple`,
-    )
+    const why = `volume ${volume.name} has ${plexes.length} copies, and ${drives.length} devices cannot be dealt to them evenly; name ${plexes.length} devices, or a multiple`
+    draft.fail('invalid', volume.name, why)
   }
   for (const drive of drives) checkNotCarrying(draft, volume, drive)
   for (let round = 0; round < drives.length; round += plexes.length) {
@@ -90,11 +81,8 @@ export const VOLUME_ADD_MIRROR = planning(VOLUME_SPECS['add-mirror'], ['devices'
   const volume = volumeNamed(draft)
   const [first] = draft.plexesOf(volume)
   if (!first) {
-    return draft.fail(
-      'invalid',
-      volume.name,
-      `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`,
-    )
+    const why = `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`
+    return draft.fail('invalid', volume.name, why)
   }
   checkOneMore(draft, volume, 'concat')
   for (const plex of draft.plexesOf(volume)) if (plex.growth) draft.checkIdle(plex, 'add-mirror')
@@ -118,11 +106,8 @@ export const VOLUME_REMOVE_MIRROR = planning(VOLUME_SPECS['remove-mirror'], [], 
   const volume = volumeNamed(draft)
   const plex = plexOf(draft, volume, draft.text('plex'))
   if (draft.plexesOf(volume).length === 1) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `plex ${plex.name} is the only copy of volume ${volume.name}; to remove all of it: plexus volume destroy ${volume.name}`,
-    )
+    const why = `plex ${plex.name} is the only copy of volume ${volume.name}; to remove all of it: plexus volume destroy ${volume.name}`
+    draft.fail('in-use', plex.name, why)
   }
   checkCopy(draft, plex, volume, false)
   dropPlex(draft, plex)
@@ -135,11 +120,8 @@ function plexOf(draft: Draft, volume: VolumeRecord, name: string): PlexRecord {
   const plex = findTyped(draft.model, 'plex', name)
   if (plex.volumeUuid === volume.uuid) return plex
   const names = draft.plexesOf(volume).map((one) => one.name)
-  return draft.fail(
-    'not-found',
-    name,
-    `plex ${name} does not belong to volume ${volume.name}, which has ${names.join(', ') || 'none'}`,
-  )
+  const why = `plex ${name} does not belong to volume ${volume.name}, which has ${names.join(', ') || 'none'}`
+  return draft.fail('not-found', name, why)
 }
 
 export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (draft) => {
@@ -152,11 +134,8 @@ export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (dra
     .flatMap((plex) => draft.subdisksOf(plex))
     .filter((one) => one.driveUuid === old.uuid)
   if (leaving.length === 0) {
-    draft.fail(
-      'not-found',
-      old.name,
-      `drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`,
-    )
+    const why = `drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`
+    draft.fail('not-found', old.name, why)
   }
   const found = lookUp(draft.model, target)
   if (found && found.type !== 'drive') {
@@ -190,12 +169,10 @@ function checkRightDrive(
     .map(({ driveUuid }) => draft.drive(driveUuid))
     .find((drive) => drive && (drive.state !== 'up' || !draft.isPresent(drive.uuid)))
   if (!bad) return
-  draft.fail(
-    'in-use',
-    old.name,
+  const why =
     `drive ${old.name} is healthy, and ${bad.name} is missing: while ${old.name} is read to be copied, an error on it would lose ` +
-      `data. Replace ${bad.name} first (plexus volume replace ${volume.name} ${bad.name} NEW-DEVICE), or repeat with --force`,
-  )
+    `data. Replace ${bad.name} first (plexus volume replace ${volume.name} ${bad.name} NEW-DEVICE), or repeat with --force`
+  draft.fail('in-use', old.name, why)
 }
 
 function isGood(draft: Draft, subdisk: SubdiskRecord, { uuid, state }: DriveRecord): boolean {
@@ -238,20 +215,16 @@ export const VOLUME_SET = planning(VOLUME_SPECS.set, [], (draft) => {
   const policy = draft.optionalText('readPolicy')
   const named = draft.optionalText('plex')
   if (policy === undefined) {
-    draft.fail(
-      'invalid',
-      volume.name,
-      'volume set: nothing to set; give --read-policy round-robin, least-queue, or prefer with --plex',
-    )
+    const why =
+      'volume set: nothing to set; give --read-policy round-robin, least-queue, or prefer with --plex'
+    draft.fail('invalid', volume.name, why)
   }
   if ((policy === 'prefer') !== (named !== undefined)) {
-    draft.fail(
-      'invalid',
-      volume.name,
+    const why =
       named === undefined
         ? 'volume set: prefer needs --plex, the copy that is preferred'
-        : `volume set: --plex goes with prefer, not with ${policy}`,
-    )
+        : `volume set: --plex goes with prefer, not with ${policy}`
+    draft.fail('invalid', volume.name, why)
   }
   const plex = named === undefined ? undefined : plexOf(draft, volume, named)
   const readPolicy = policy as ReadPolicy

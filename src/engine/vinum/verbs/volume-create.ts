@@ -15,11 +15,8 @@ import {
 /** A full copy on each drive. */
 const arrangeCopies: Arrange = (draft, drives) => {
   if (drives.length < 2) {
-    draft.fail(
-      'invalid',
-      'mirror',
-      'a mirror needs at least 2 devices, one for each copy; name more',
-    )
+    const why = 'a mirror needs at least 2 devices, one for each copy; name more'
+    draft.fail('invalid', 'mirror', why)
   }
   return drives.map((drive) => concatOf([drive]))
 }
@@ -49,11 +46,8 @@ export const VOLUME_CREATE: PlanningVerb = {
     const [layout = '', another] = layoutsIn(draft.parameters)
     const row = LAYOUTS[layout]
     if (!row || another !== undefined) {
-      return draft.fail(
-        'invalid',
-        name,
-        `volume create: say how the devices make ${name}, with exactly one of --concat, --stripe, --mirror, --raid5 and its devices`,
-      )
+      const why = `volume create: say how the devices make ${name}, with exactly one of --concat, --stripe, --mirror, --raid5 and its devices`
+      return draft.fail('invalid', name, why)
     }
     for (const [option, typed] of Object.entries(DEPENDENT)) {
       if (draft.parameters[option] === undefined || row.takes.includes(option)) continue
