@@ -166,13 +166,10 @@ function decodeCommon(block: Buffer, magic: Buffer, subject: string): Anchor | u
   if (block.readUInt32LE(12) !== crcOf(block)) return undefined
   const version = block.readUInt32LE(8)
   if (version > ANCHOR_VERSION) {
-    throw new PlexusError('unsupported', {
-      op: 'read',
-      subject,
-      message:
-        `${subject} has metadata of version ${version}; this Plexus knows version ${ANCHOR_VERSION}: ` +
-        'use the newer Plexus that wrote it',
-    })
+    const message =
+      `${subject} has metadata of version ${version}; this Plexus knows version ${ANCHOR_VERSION}: ` +
+      'use the newer Plexus that wrote it'
+    throw new PlexusError('unsupported', { op: 'read', subject, message })
   }
   const slot = block.readUInt32LE(68)
   if (version !== ANCHOR_VERSION || slot > 1) return undefined

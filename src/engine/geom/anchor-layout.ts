@@ -135,13 +135,10 @@ export function planAnchorAround(
     const none = { offset: 0, length: 0 }
     return { ...common, dataEndBytes, journal: none, map: none }
   }
-  throw new PlexusError('no-space', {
-    op: 'plan',
-    subject: 'layout',
-    message:
-      `the data reaches to byte ${kept.endBytes} of ${mediaBytes}: the last block must be free for the ` +
-      'anchor; copy the data to a new volume instead',
-  })
+  const message =
+    `the data reaches to byte ${kept.endBytes} of ${mediaBytes}: the last block must be free for the ` +
+    'anchor; copy the data to a new volume instead'
+  throw new PlexusError('no-space', { op: 'plan', subject: 'layout', message })
 }
 
 /** Bytes of configuration that a slot holds. */
@@ -174,20 +171,14 @@ export function planResize(layout: AnchorLayout, mediaBytes: number): AnchorLayo
 function checkMedium(mediaBytes: number, blockBytes: number): void {
   assert(mediaBytes % blockBytes === 0, 'a medium has whole blocks')
   if (blockBytes > ANCHOR_ALIGNMENT_BYTES || ANCHOR_ALIGNMENT_BYTES % blockBytes !== 0) {
-    throw new PlexusError('unsupported', {
-      op: 'plan',
-      subject: 'layout',
-      message: `logical blocks of ${blockBytes} bytes cannot be used; 512 to 4096 can`,
-    })
+    const message = `logical blocks of ${blockBytes} bytes cannot be used; 512 to 4096 can`
+    throw new PlexusError('unsupported', { op: 'plan', subject: 'layout', message })
   }
   if (mediaBytes >= ANCHOR_MEDIA_BYTES_MIN) return
-  throw new PlexusError('no-space', {
-    op: 'plan',
-    subject: 'layout',
-    message:
-      `${formatSize(mediaBytes)} is too small for a disk with metadata and data; ` +
-      `use one of ${formatSize(ANCHOR_MEDIA_BYTES_MIN)} or more`,
-  })
+  const message =
+    `${formatSize(mediaBytes)} is too small for a disk with metadata and data; ` +
+    `use one of ${formatSize(ANCHOR_MEDIA_BYTES_MIN)} or more`
+  throw new PlexusError('no-space', { op: 'plan', subject: 'layout', message })
 }
 
 function share(mediaBytes: number, rule: { min: number; max: number; share: number }): number {

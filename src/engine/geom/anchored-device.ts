@@ -146,13 +146,10 @@ export class AnchoredDevice extends AnchorAreas {
     if (newest) return { ...newest, older, damaged: false }
     if (generation === 0) return undefined
     if (older) return { ...older, older: undefined, damaged: true }
-    throw new PlexusError('corrupt', {
-      op: 'read',
-      subject: this.device.path,
-      message:
-        `${this.device.path}: both copies of its configuration are damaged (the last one was ` +
-        `generation ${generation}); the other disks of the set have it: replace this one`,
-    })
+    const message =
+      `${this.device.path}: both copies of its configuration are damaged (the last one was ` +
+      `generation ${generation}); the other disks of the set have it: replace this one`
+    throw new PlexusError('corrupt', { op: 'read', subject: this.device.path, message })
   }
 
   async #readSlots(): Promise<{
@@ -289,13 +286,10 @@ export class AnchoredDevice extends AnchorAreas {
   }
 
   #tooLarge(length: number, place: ByteRange): PlexusError {
-    return new PlexusError('no-space', {
-      op: 'commit',
-      subject: this.device.path,
-      message:
-        `${this.device.path}: a configuration of ${length} bytes does not fit its place of ` +
-        `${payloadRoom(place)} bytes; use fewer objects, or a larger disk`,
-    })
+    const message =
+      `${this.device.path}: a configuration of ${length} bytes does not fit its place of ` +
+      `${payloadRoom(place)} bytes; use fewer objects, or a larger disk`
+    return new PlexusError('no-space', { op: 'commit', subject: this.device.path, message })
   }
 
   /** Makes the device nobody's, durably: after it findLabel finds nothing. */

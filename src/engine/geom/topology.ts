@@ -87,11 +87,8 @@ export class Topology {
   find(name: string): Provider {
     const provider = this.#providers.get(name)
     if (provider) return provider
-    throw new PlexusError('not-found', {
-      op: 'find',
-      subject: name,
-      message: `there is no provider "${name}"${didYouMean(name, [...this.#providers.keys()])}; plexus tree shows all`,
-    })
+    const message = `there is no provider "${name}"${didYouMean(name, [...this.#providers.keys()])}; plexus tree shows all`
+    throw new PlexusError('not-found', { op: 'find', subject: name, message })
   }
 
   /**
@@ -221,11 +218,8 @@ export class Topology {
 
   #checkFree(name: string): void {
     if (!this.#providers.has(name)) return
-    throw new PlexusError('exists', {
-      op: 'create',
-      subject: name,
-      message: `a provider named "${name}" exists already; choose another name`,
-    })
+    const message = `a provider named "${name}" exists already; choose another name`
+    throw new PlexusError('exists', { op: 'create', subject: name, message })
   }
 
   /** Same provider under another name. Throws `exists`. Who holds it keeps it. */
@@ -334,11 +328,8 @@ export class Topology {
     access: AccessCounts,
   ): Consumer {
     if (owner && standsOn(provider, owner)) {
-      throw new PlexusError('invalid', {
-        op: 'attach',
-        subject: provider.name,
-        message: `${holder} cannot use ${provider.name}: it would stand on itself, or on what is above it`,
-      })
+      const message = `${holder} cannot use ${provider.name}: it would stand on itself, or on what is above it`
+      throw new PlexusError('invalid', { op: 'attach', subject: provider.name, message })
     }
     const consumer = new Consumer(provider, owner, holder, this)
     try {
@@ -408,9 +399,6 @@ function first<T>(set: ReadonlySet<T>): T | undefined {
 }
 
 function goneError(path: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'use',
-    subject: path,
-    message: `${path} is gone; connect it again`,
-  })
+  const message = `${path} is gone; connect it again`
+  return new PlexusError('gone', { op: 'use', subject: path, message })
 }

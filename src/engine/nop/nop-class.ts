@@ -32,11 +32,8 @@ function verbsOf(geoms: Map<string, NopGeom>): readonly Verb[] {
     const name = textOf(parameters, 'name') ?? ''
     const geom = geoms.get(name)
     if (geom) return geom
-    throw new PlexusError('not-found', {
-      op: 'find',
-      subject: name,
-      message: `there is no nop provider "${name}"; plexus nop list shows all`,
-    })
+    const message = `there is no nop provider "${name}"; plexus nop list shows all`
+    throw new PlexusError('not-found', { op: 'find', subject: name, message })
   }
   /** A verb that sets something on one geom and answers its row. */
   const setter =
@@ -93,11 +90,8 @@ function create(
 function refuseOpen(geom: NopGeom): void {
   for (const { access, holder } of geom.provider.consumers) {
     if (access.read === 0 && access.write === 0 && access.exclusive === 0) continue
-    throw new PlexusError('in-use', {
-      op: 'destroy',
-      subject: geom.name,
-      message: `${geom.name} is in use by ${holder}; stop that first, or use --force`,
-    })
+    const message = `${geom.name} is in use by ${holder}; stop that first, or use --force`
+    throw new PlexusError('in-use', { op: 'destroy', subject: geom.name, message })
   }
 }
 

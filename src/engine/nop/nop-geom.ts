@@ -169,11 +169,8 @@ export class NopGeom implements Geom {
 
   #error(request: IoRequest, kind: NopFailKind, why: string): PlexusError {
     const { op, offset, length } = request
-    return new PlexusError(kind, {
-      op,
-      subject: this.name,
-      message: `${this.name}: ${op} of ${length} bytes at offset ${offset} failed: ${why}`,
-    })
+    const message = `${this.name}: ${op} of ${length} bytes at offset ${offset} failed: ${why}`
+    return new PlexusError(kind, { op, subject: this.name, message })
   }
 
   async orphan(_consumer: Consumer, reason: PlexusError): Promise<void> {
@@ -189,11 +186,8 @@ export class NopGeom implements Geom {
   }
 
   #gone(): PlexusError {
-    return new PlexusError('gone', {
-      op: 'use',
-      subject: this.name,
-      message: `${this.name} was destroyed; create it again with plexus nop create PROVIDER`,
-    })
+    const message = `${this.name} was destroyed; create it again with plexus nop create PROVIDER`
+    return new PlexusError('gone', { op: 'use', subject: this.name, message })
   }
 
   async #close(reason: PlexusError): Promise<void> {

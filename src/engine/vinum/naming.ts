@@ -123,13 +123,10 @@ export function address<T extends NamedSet>(
   }
   const [first, second] = owners
   if (first && second) {
-    throw new PlexusError('invalid', {
-      op: 'find',
-      subject: second[1],
-      message:
-        `${second[1]} belongs to ${second[0].name}, and ${first[1]} to ${first[0].name}: a verb works on one set; ` +
-        `an object of a set is named SET/NAME: ${first[0].name}/${bareName(second[1])}`,
-    })
+    const message =
+      `${second[1]} belongs to ${second[0].name}, and ${first[1]} to ${first[0].name}: a verb works on one set; ` +
+      `an object of a set is named SET/NAME: ${first[0].name}/${bareName(second[1])}`
+    throw new PlexusError('invalid', { op: 'find', subject: second[1], message })
   }
   return { set: first?.[0], parameters: found }
 }

@@ -281,12 +281,9 @@ class VinumClass implements GeomClass {
   async #convert(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const set = this.#sets.imported
     if (!set?.assembled) {
-      throw new PlexusError('not-found', {
-        op: 'convert',
-        subject: 'vinum',
-        message:
-          'there are no drives of FreeBSD that could be assembled; plexus vinum ld shows the drives',
-      })
+      const message =
+        'there are no drives of FreeBSD that could be assembled; plexus vinum ld shows the drives'
+      throw new PlexusError('not-found', { op: 'convert', subject: 'vinum', message })
     }
     const conversion = prepareConversion(set, newUuid(topology.random))
     const { drives } = conversion.model
@@ -371,27 +368,18 @@ function checkNames(
     const holder = topology.providers.get(name)
     // A name that this very plan sets free is free.
     if (!holder || now.volumes.some((one) => one.name === name)) continue
-    throw new PlexusError('exists', {
-      op: 'create',
-      subject: name,
-      message: `volume ${name}: ${name} is a ${holder.geom.className} already; choose another name`,
-    })
+    const message = `volume ${name}: ${name} is a ${holder.geom.className} already; choose another name`
+    throw new PlexusError('exists', { op: 'create', subject: name, message })
   }
 }
 
 function nothingToAssemble(waiting: readonly VinumSet[]): PlexusError {
   if (waiting.length === 0) {
-    return new PlexusError('invalid', {
-      op: 'assemble',
-      subject: 'vinum',
-      message: 'no set waits for drives: every set that was found is assembled',
-    })
+    const message = 'no set waits for drives: every set that was found is assembled'
+    return new PlexusError('invalid', { op: 'assemble', subject: 'vinum', message })
   }
-  return new PlexusError('in-use', {
-    op: 'assemble',
-    subject: 'vinum',
-    message:
-      `${waiting.map((set) => `${set.name}: ${set.describeIncomplete()}`).join('; ')}. Connect the drives; or, if they ` +
-      `are lost: plexus vinum assemble --force ${waiting[0]?.name}; what only they have is lost then`,
-  })
+  const message =
+    `${waiting.map((set) => `${set.name}: ${set.describeIncomplete()}`).join('; ')}. Connect the drives; or, if they ` +
+    `are lost: plexus vinum assemble --force ${waiting[0]?.name}; what only they have is lost then`
+  return new PlexusError('in-use', { op: 'assemble', subject: 'vinum', message })
 }

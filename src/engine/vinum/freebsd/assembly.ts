@@ -58,11 +58,10 @@ function refuseTwins(drives: readonly FreebsdDrive[]): void {
   for (const drive of drives) {
     const other = known.get(drive.driveName)
     if (other) {
-      throw corrupt(
-        drive.driveName,
+      const why =
         `${other.device} and ${drive.device} both carry FreeBSD's drive "${drive.driveName}": ` +
-          'disconnect the one that is a copy, or belongs to another machine',
-      )
+        'disconnect the one that is a copy, or belongs to another machine'
+      throw corrupt(drive.driveName, why)
     }
     known.set(drive.driveName, drive)
   }
@@ -84,11 +83,8 @@ function newestOf(drives: readonly FreebsdDrive[]): FreebsdDrive {
     const why = first.problem?.message ?? 'nothing could be read'
     throw corrupt(first.driveName, `no drive has a configuration that can be read: ${why}`)
   }
-  throw new PlexusError('not-found', {
-    op: 'assemble',
-    subject: 'FreeBSD vinum',
-    message: 'there is no drive of FreeBSD vinum; connect the disks of the FreeBSD machine',
-  })
+  const message = 'there is no drive of FreeBSD vinum; connect the disks of the FreeBSD machine'
+  throw new PlexusError('not-found', { op: 'assemble', subject: 'FreeBSD vinum', message })
 }
 
 /** FreeBSD lets a drive and a volume have one name; here names are unique over all types. */
@@ -159,11 +155,10 @@ function subdiskRecord(
     throw corrupt(text.name, `subdisk ${text.name} has no length or no place in FreeBSD's text`)
   }
   if (drive && driveOffsetBytes + sizeBytes > drive.sizeBytes) {
-    throw corrupt(
-      text.name,
+    const why =
       `subdisk ${text.name} ends at byte ${driveOffsetBytes + sizeBytes}, behind the end of ` +
-        `${drive.device} (${drive.sizeBytes} bytes): is it the whole disk?`,
-    )
+      `${drive.device} (${drive.sizeBytes} bytes): is it the whole disk?`
+    throw corrupt(text.name, why)
   }
   // What was not up when it was saved has missed writes, or was never complete; it is not read.
   const state = text.state !== 'up' ? 'stale' : drive ? 'up' : 'down'

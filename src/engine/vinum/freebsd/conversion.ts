@@ -28,12 +28,10 @@ export interface Conversion {
 export function prepareConversion(set: FreebsdSet, setUuid: string): Conversion {
   const { strangers } = set
   if (strangers.length > 0) {
-    throw refusal(
-      'invalid',
-      strangers.join(', '),
+    const why =
       `drive ${strangers.join(', ')} carries subdisks that the newest configuration does not have, and that ` +
-        'would be lost; disconnect it, then convert again',
-    )
+      'would be lost; disconnect it, then convert again'
+    throw refusal('invalid', strangers.join(', '), why)
   }
   const plan = planConversion(set.model)
   checkClean(set.model)
@@ -47,11 +45,8 @@ export function prepareConversion(set: FreebsdSet, setUuid: string): Conversion 
   for (const [uuid, { slots }] of plan.layouts) {
     if (payload.length <= Math.min(...slots.map(payloadRoom))) continue
     const { name } = defined(set.drives.get(uuid), 'the drive of a layout').record
-    throw refusal(
-      'no-space',
-      name,
-      `drive ${name} has no room for a configuration of ${payload.length} bytes; copy the data to new volumes instead`,
-    )
+    const why = `drive ${name} has no room for a configuration of ${payload.length} bytes; copy the data to new volumes instead`
+    throw refusal('no-space', name, why)
   }
   return { plan, model, payload }
 }
@@ -65,12 +60,10 @@ function checkClean(model: VinumModel): void {
   for (const volume of model.volumes) {
     const [raid5, other] = [...plexesOf(model, volume.uuid)].sort(byParity)
     if (raid5?.organization === 'raid5' && other) {
-      throw refusal(
-        'unsupported',
-        volume.name,
+      const why =
         `volume ${volume.name} has the raid5 plex ${raid5.name} and other plexes, which no native volume has; let FreeBSD remove ` +
-          'them, or copy the volume to a new one',
-      )
+        'them, or copy the volume to a new one'
+      throw refusal('unsupported', volume.name, why)
     }
     const parts = plexesOf(model, volume.uuid).flatMap((plex) => [
       { type: 'plex', ...plex },
@@ -78,12 +71,10 @@ function checkClean(model: VinumModel): void {
     ])
     const bad = [...parts, { type: 'volume', ...volume }].find(({ state }) => state !== 'up')
     if (!bad) continue
-    throw refusal(
-      'invalid',
-      bad.name,
+    const why =
       `${bad.type} ${bad.name} is ${bad.state}: convert only what is whole; let FreeBSD bring it up to date, or ` +
-        `copy volume ${volume.name} to a new one`,
-    )
+      `copy volume ${volume.name} to a new one`
+    throw refusal('invalid', bad.name, why)
   }
 }
 

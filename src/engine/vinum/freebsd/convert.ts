@@ -39,11 +39,8 @@ export function convertLayout(mediaBytes: number, usedEndBytes: number): AnchorL
 export function planConversion(model: VinumModel): ConversionPlan {
   const missing = model.drives.filter(({ state }) => state !== 'up').map(({ name }) => name)
   if (missing.length > 0) {
-    throw new PlexusError('gone', {
-      op: 'convert',
-      subject: missing.join(', '),
-      message: `drive ${missing.join(', ')} is missing: connect all drives before converting`,
-    })
+    const message = `drive ${missing.join(', ')} is missing: connect all drives before converting`
+    throw new PlexusError('gone', { op: 'convert', subject: missing.join(', '), message })
   }
   const layouts = new Map(model.drives.map((drive) => [drive.uuid, layoutOf(model, drive)]))
   const drives = model.drives.map((drive): DriveRecord => {
@@ -70,11 +67,7 @@ function layoutOf(model: VinumModel, drive: DriveRecord): AnchorLayout {
     return convertLayout(drive.mediaBytes, Math.max(FREEBSD_DATA_OFFSET_BYTES, ...ends))
   } catch (error) {
     if (!(error instanceof PlexusError)) throw error
-    throw new PlexusError(error.kind, {
-      op: 'convert',
-      subject: drive.name,
-      message: `drive ${drive.name} on ${drive.device}: ${error.message}`,
-      cause: error,
-    })
+    const message = `drive ${drive.name} on ${drive.device}: ${error.message}`
+    throw new PlexusError(error.kind, { op: 'convert', subject: drive.name, message, cause: error })
   }
 }

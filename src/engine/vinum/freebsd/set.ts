@@ -351,11 +351,8 @@ export class FreebsdSet implements Geom, VinumHost {
   }
 
   #endedError(name: string): PlexusError {
-    return new PlexusError('gone', {
-      op: 'use',
-      subject: name,
-      message: `volume ${name} of FreeBSD's drives is no more, or is about to come back in another form`,
-    })
+    const message = `volume ${name} of FreeBSD's drives is no more, or is about to come back in another form`
+    return new PlexusError('gone', { op: 'use', subject: name, message })
   }
 
   #say(event: 'set-assembled' | 'set-incomplete', message: string): void {

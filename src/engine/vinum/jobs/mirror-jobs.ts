@@ -84,7 +84,8 @@ async function equalise(
   await withLease(host.pool, length, async (lease) => {
     const source = await readCopies(copiesOf(volume, plexes), rangeOf(offset, lease))
     for (const plex of plexes) {
-      if (plex !== source) await writeCopy(host, plex, rangeOf(offset, lease))
+      // Durable: a reader may get it from any copy from now on, and must find it when the power and the source are lost.
+      if (plex !== source) await writeCopy(host, plex, { ...rangeOf(offset, lease), fua: true })
     }
   })
 }

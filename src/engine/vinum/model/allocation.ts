@@ -84,13 +84,10 @@ export function allocate(
     .map((one) => shrink(one, alignment))
     .find((one) => one.length >= sizeBytes)
   if (found) return { offset: found.offset, length: sizeBytes }
-  throw new PlexusError('no-space', {
-    op: 'allocate',
-    subject: drive.name,
-    message:
-      `drive ${drive.name}: no extent of ${formatSize(sizeBytes)} (${sizeBytes} bytes) is free; ` +
-      `${freeText(model, drive)}`,
-  })
+  const message =
+    `drive ${drive.name}: no extent of ${formatSize(sizeBytes)} (${sizeBytes} bytes) is free; ` +
+    `${freeText(model, drive)}`
+  throw new PlexusError('no-space', { op: 'allocate', subject: drive.name, message })
 }
 
 /** Throws when a place that somebody has chosen is not aligned, outside the data area, or taken. */
@@ -103,13 +100,10 @@ function checkPlace(
   checkAligned(drive, 'offset', place.offset, alignment)
   const end = place.offset + place.length
   if (place.offset < drive.dataStartBytes || place.offset >= drive.dataEndBytes) {
-    throw new PlexusError('invalid', {
-      op: 'allocate',
-      subject: drive.name,
-      message:
-        `drive ${drive.name}: offset ${place.offset} is outside the data area, which goes from ` +
-        `${drive.dataStartBytes} to ${drive.dataEndBytes}; choose one inside, or leave it out`,
-    })
+    const message =
+      `drive ${drive.name}: offset ${place.offset} is outside the data area, which goes from ` +
+      `${drive.dataStartBytes} to ${drive.dataEndBytes}; choose one inside, or leave it out`
+    throw new PlexusError('invalid', { op: 'allocate', subject: drive.name, message })
   }
   const taken = usedExtents(model, drive.uuid).find(
     (one) => one.offset < end && place.offset < one.offset + one.length,
@@ -118,13 +112,10 @@ function checkPlace(
   const cause = taken
     ? `subdisk ${taken.subdisk} lies from ${taken.offset} to ${taken.offset + taken.length}`
     : `the data area ends at ${drive.dataEndBytes}`
-  throw new PlexusError('no-space', {
-    op: 'allocate',
-    subject: drive.name,
-    message:
-      `drive ${drive.name}: ${formatSize(place.length)} (${place.length} bytes) do not fit at offset ` +
-      `${place.offset}: ${cause}; ${freeText(model, drive)}`,
-  })
+  const message =
+    `drive ${drive.name}: ${formatSize(place.length)} (${place.length} bytes) do not fit at offset ` +
+    `${place.offset}: ${cause}; ${freeText(model, drive)}`
+  throw new PlexusError('no-space', { op: 'allocate', subject: drive.name, message })
 }
 
 /** The aligned part of an extent; length 0 when there is none. */
@@ -138,11 +129,8 @@ function checkAligned(drive: DriveRecord, what: string, value: number, alignment
   if (Number.isSafeInteger(value) && value >= (what === 'size' ? 1 : 0)) {
     if (isAligned(value, alignment)) return
   }
-  throw new PlexusError('invalid', {
-    op: 'allocate',
-    subject: drive.name,
-    message: `drive ${drive.name}: ${what} ${value} is not a multiple of ${formatSize(alignment)}`,
-  })
+  const message = `drive ${drive.name}: ${what} ${value} is not a multiple of ${formatSize(alignment)}`
+  throw new PlexusError('invalid', { op: 'allocate', subject: drive.name, message })
 }
 
 function freeText(model: VinumModel, drive: DriveRecord): string {

@@ -43,11 +43,8 @@ type Reader<T> = (value: unknown, path: string) => T
 type Shape<T> = { readonly [K in keyof T]-?: Reader<T[K]> }
 
 function corrupt(path: string, problem: string): PlexusError {
-  return new PlexusError('corrupt', {
-    op: 'decode',
-    subject: path,
-    message: `vinum configuration: ${path}: ${problem}`,
-  })
+  const message = `vinum configuration: ${path}: ${problem}`
+  return new PlexusError('corrupt', { op: 'decode', subject: path, message })
 }
 
 const text: Reader<string> = (value, path) => {
@@ -216,22 +213,15 @@ export function decodeModel(bytes: Buffer): VinumModel {
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
   } catch (error) {
-    throw new PlexusError('corrupt', {
-      op: 'decode',
-      subject: 'model',
-      message: `vinum configuration: ${bytes.length} bytes that are not JSON`,
-      cause: error,
-    })
+    const message = `vinum configuration: ${bytes.length} bytes that are not JSON`
+    throw new PlexusError('corrupt', { op: 'decode', subject: 'model', message, cause: error })
   }
   const { format } = record<{ format: number }>({ format: whole })(value, 'model')
   if (format > MODEL_FORMAT) {
-    throw new PlexusError('unsupported', {
-      op: 'decode',
-      subject: 'model',
-      message:
-        `vinum configuration: it has format ${format}, and this build knows ${MODEL_FORMAT}; ` +
-        'a newer Plexus has written it: use that one',
-    })
+    const message =
+      `vinum configuration: it has format ${format}, and this build knows ${MODEL_FORMAT}; ` +
+      'a newer Plexus has written it: use that one'
+    throw new PlexusError('unsupported', { op: 'decode', subject: 'model', message })
   }
   if (format !== MODEL_FORMAT) throw corrupt('model.format', `${format} does not exist`)
   const decoded = readModel(value, 'model')

@@ -62,11 +62,8 @@ export function checkModel(model: VinumModel): void {
 }
 
 function fault(object: string, field: string, problem: string): PlexusError {
-  return new PlexusError('corrupt', {
-    op: 'check',
-    subject: object,
-    message: `vinum configuration: ${object}, ${field}: ${problem}`,
-  })
+  const message = `vinum configuration: ${object}, ${field}: ${problem}`
+  return new PlexusError('corrupt', { op: 'check', subject: object, message })
 }
 
 function checkIdentities(model: VinumModel): void {

@@ -94,11 +94,8 @@ function waysOn(absent: Absent, set: VinumSet): string {
 /** Throws `exists` when a volume that is not served now has the name. */
 export function checkNameFree(registry: SetRegistry, name: string): void {
   const refuse = (why: string): never => {
-    throw new PlexusError('exists', {
-      op: 'create',
-      subject: name,
-      message: `volume ${name} exists already${why}`,
-    })
+    const message = `volume ${name} exists already${why}`
+    throw new PlexusError('exists', { op: 'create', subject: name, message })
   }
   const absent = absentSets(registry).find(({ model }) =>
     model.volumes.some((one) => one.name === name),

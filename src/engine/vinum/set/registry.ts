@@ -145,11 +145,8 @@ export class SetRegistry {
         }
       }
     }
-    throw new PlexusError('not-found', {
-      op: 'assemble',
-      subject: name,
-      message: `${name} is no drive of a set that is in operation or waits; plexus vinum ld shows the drives`,
-    })
+    const message = `${name} is no drive of a set that is in operation or waits; plexus vinum ld shows the drives`
+    throw new PlexusError('not-found', { op: 'assemble', subject: name, message })
   }
 
   // Devices.

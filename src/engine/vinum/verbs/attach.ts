@@ -5,9 +5,8 @@
 import { alignDown, formatSize, parseSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
-import type { PlanningVerb } from '../plan.ts'
 import { COLUMNS_MIN, checkOneMore, checkStripe, checkSubdiskCount, childName } from './build.ts'
-import { Draft, isPlaceholder } from './draft.ts'
+import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { usableDrive } from './drives.ts'
 import {
   beginGrowth,
@@ -17,10 +16,8 @@ import {
   checkOnlyCopy,
   growVolume,
   trimPlex,
-  volumeOf,
 } from './growth.ts'
 import { findObject, findTyped } from './lookup.ts'
-import { list, text } from './parameters.ts'
 
 interface Details {
   readonly rename: boolean
@@ -30,11 +27,8 @@ interface Details {
 function detailsOf(draft: Draft, words: readonly string[]): Details {
   const offsets = words.filter((one) => one !== 'rename')
   if (offsets.length > 1) {
-    draft.fail(
-      'invalid',
-      offsets[1] ?? '',
-      `attach: "${offsets[1]}" is too much; after the parent stand "rename" and an offset at most`,
-    )
+    const why = `attach: "${offsets[1]}" is too much; after the parent stand "rename" and an offset at most`
+    draft.fail('invalid', offsets[1] ?? '', why)
   }
   const [offset] = offsets
   return {
@@ -43,28 +37,20 @@ function detailsOf(draft: Draft, words: readonly string[]): Details {
   }
 }
 
-export const ATTACH: PlanningVerb = {
-  spec: VINUM_SPECS.attach,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum attach')
-    const found = findObject(draft.model, text(parameters, 'object', draft.op), draft.op)
-    const parent = text(parameters, 'parent', draft.op)
-    const details = detailsOf(draft, list(parameters, 'details'))
-    if (found.type === 'plex') {
-      attachPlex(draft, found.record, findTyped(draft.model, 'volume', parent, draft.op), details)
-    } else if (found.type === 'subdisk') {
-      attachSubdisk(draft, found.record, findTyped(draft.model, 'plex', parent, draft.op), details)
-    } else {
-      const { name } = found.record
-      draft.fail(
-        'invalid',
-        name,
-        `${name} is a ${found.type}; a plex is attached to a volume, and a subdisk to a plex`,
-      )
-    }
-    return draft.finish()
-  },
-}
+export const ATTACH = planning(VINUM_SPECS.attach, [], (draft) => {
+  const found = findObject(draft.model, draft.text('object'))
+  const parent = draft.text('parent')
+  const details = detailsOf(draft, draft.list('details'))
+  if (found.type === 'plex') {
+    attachPlex(draft, found.record, findTyped(draft.model, 'volume', parent), details)
+  } else if (found.type === 'subdisk') {
+    attachSubdisk(draft, found.record, findTyped(draft.model, 'plex', parent), details)
+  } else {
+    const { name } = found.record
+    const why = `${name} is a ${found.type}; a plex is attached to a volume, and a subdisk to a plex`
+    draft.fail('invalid', name, why)
+  }
+})
 
 function attachPlex(
   draft: Draft,
@@ -72,13 +58,10 @@ function attachPlex(
   volume: VolumeRecord,
   { rename, offsetBytes }: Details,
 ): void {
-  const holder = volumeOf(draft, plex)
+  const holder = draft.volumeOf(plex)
   if (holder) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `plex ${plex.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${plex.name}`,
-    )
+    const why = `plex ${plex.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${plex.name}`
+    draft.fail('in-use', plex.name, why)
   }
   if (offsetBytes !== undefined) {
     draft.fail('invalid', plex.name, 'attach: an offset is for subdisks; a plex begins at 0')
@@ -103,11 +86,8 @@ function attachPlex(
   const first = draft.plexesOf(volume).length === 0
   const sizeBytes = draft.plexBytes(plex)
   if (!first && sizeBytes < volume.sizeBytes) {
-    draft.fail(
-      'invalid',
-      plex.name,
-      `plex ${plex.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as the volume: grow it first`,
-    )
+    const why = `plex ${plex.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as the volume: grow it first`
+    draft.fail('invalid', plex.name, why)
   }
   const named = {
     ...plex,
@@ -128,13 +108,13 @@ function attachPlex(
   if (rename) renameSubdisks(draft, named)
   if (first) {
     // Nothing has been written since it was detached, so its content is the volume's.
-    draft.putVolume({ ...volume, sizeBytes })
+    draft.put('volumes', { ...volume, sizeBytes })
     draft.startJobs(named)
     return
   }
   trimPlex(draft, named, volume.sizeBytes)
-  for (const one of draft.subdisksOf(named)) draft.putSubdisk({ ...one, state: 'stale' })
-  draft.putPlex({ ...named, parityValidBytes: 0 })
+  for (const one of draft.subdisksOf(named)) draft.put('subdisks', { ...one, state: 'stale' })
+  draft.put('plexes', { ...named, parityValidBytes: 0 })
   draft.startJobs(named)
 }
 
@@ -143,7 +123,7 @@ function renameSubdisks(draft: Draft, plex: PlexRecord): void {
     const name = `${plex.name}.s${index}`
     if (one.name === name) return
     const free = childName(draft, 'subdisk', `${plex.name}.s`, index)
-    draft.putSubdisk({ ...one, name: free })
+    draft.put('subdisks', { ...one, name: free })
     draft.step(`rename subdisk ${one.name} to ${free}`, free)
   })
 }
@@ -154,16 +134,13 @@ function attachSubdisk(
   plex: PlexRecord,
   { rename, offsetBytes }: Details,
 ): void {
-  const holder = draft.model.plexes.find((one) => one.uuid === subdisk.plexUuid)
+  const holder = draft.plexOf(subdisk)
   if (holder) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${subdisk.name}`,
-    )
+    const why = `subdisk ${subdisk.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${subdisk.name}`
+    draft.fail('in-use', subdisk.name, why)
   }
   const drive = draft.drive(subdisk.driveUuid)
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   draft.checkIdle(plex, 'attach')
   if (drive) usableDrive(draft, drive)
   if (volume && drive) checkFits(draft, volume, drive)
@@ -179,7 +156,7 @@ function attachSubdisk(
   const name = rename ? renamed(draft, subdisk, plex, index) : subdisk.name
   const columnsBefore = draft.subdisksOf(plex).length
   if (hole) draft.drop(new Set([hole.uuid]))
-  draft.putSubdisk({ ...subdisk, ...place, name, plexUuid: plex.uuid })
+  draft.put('subdisks', { ...subdisk, ...place, name, plexUuid: plex.uuid })
   draft.step(
     `attach subdisk ${subdisk.name} to plex ${plex.name} at ${formatSize(place.plexOffsetBytes)}${rename ? ` as ${name}` : ''}`,
     name,
@@ -229,11 +206,8 @@ function atEnd(
   checkOnlyCopy(draft, plex)
   const end = draft.plexBytes(plex)
   if (offsetBytes !== undefined && offsetBytes !== end) {
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `offset ${offsetBytes} of ${plex.name} is ${offsetBytes < end ? 'taken' : 'behind a gap'}; the next free one is ${end}`,
-    )
+    const why = `offset ${offsetBytes} of ${plex.name} is ${offsetBytes < end ? 'taken' : 'behind a gap'}; the next free one is ${end}`
+    draft.fail('invalid', subdisk.name, why)
   }
   checkSubdiskCount(draft, draft.subdisksOf(plex).length + 1)
   return {
@@ -259,17 +233,14 @@ function asColumn(
       offsetBytes % stripeBytes === 0
         ? `column ${offsetBytes / stripeBytes} is ${offsetBytes < end ? 'taken' : 'behind a gap'}`
         : `${offsetBytes} is not a multiple of the stripe, ${stripeBytes}`
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `offset in ${plex.name}: ${fact}; the next free one is ${end}`,
-    )
+    const why = `offset in ${plex.name}: ${fact}; the next free one is ${end}`
+    draft.fail('invalid', subdisk.name, why)
   }
   checkSubdiskCount(draft, columns.length + 1)
   const drive = draft.drive(subdisk.driveUuid)
   if (drive) checkStripe(draft, stripeBytes, [drive])
   if (!buildsUp(plex, columns.length)) checkGrowable(draft, plex)
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume && drive) checkNotCarrying(draft, volume, drive)
   const sizeBytes = columns[0]?.sizeBytes ?? alignDown(subdisk.sizeBytes, stripeBytes)
   checkSize(draft, subdisk, Math.max(stripeBytes, sizeBytes))
@@ -278,11 +249,8 @@ function asColumn(
 
 function checkSize(draft: Draft, subdisk: SubdiskRecord, needed: number): void {
   if (subdisk.sizeBytes >= needed) return
-  draft.fail(
-    'invalid',
-    subdisk.name,
-    `subdisk ${subdisk.name} has ${formatSize(subdisk.sizeBytes)}, and ${formatSize(needed)} are needed there; use a larger one`,
-  )
+  const why = `subdisk ${subdisk.name} has ${formatSize(subdisk.sizeBytes)}, and ${formatSize(needed)} are needed there; use a larger one`
+  draft.fail('invalid', subdisk.name, why)
 }
 
 function renamed(draft: Draft, subdisk: SubdiskRecord, plex: PlexRecord, index: number): string {

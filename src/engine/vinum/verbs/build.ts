@@ -28,7 +28,7 @@ import type {
   VolumeRecord,
 } from '../model/model.ts'
 import type { Draft } from './draft.ts'
-import { checkNewName } from './lookup.ts'
+import { checkNewName, freeName } from './lookup.ts'
 
 /** Fewest columns of an organisation. */
 export const COLUMNS_MIN: Readonly<Record<Organization, number>> = {
@@ -83,16 +83,13 @@ export function checkStripe(
   const unit = Math.max(BLOCK_BYTES_DEFAULT, ...drives.map((one) => one.blockBytes))
   const fits = stripeBytes >= STRIPE_BYTES_MIN && stripeBytes <= STRIPE_BYTES_MAX
   if (fits && stripeBytes % unit === 0) return
-  draft.fail(
-    'invalid',
-    'stripe',
-    `invalid stripe size ${formatSize(stripeBytes)}: it must be a multiple of ${formatSize(unit)}, at most ${formatSize(STRIPE_BYTES_MAX)}; 256KiB is usual`,
-  )
+  const why = `invalid stripe size ${formatSize(stripeBytes)}: it must be a multiple of ${formatSize(unit)}, at most ${formatSize(STRIPE_BYTES_MAX)}; 256KiB is usual`
+  draft.fail('invalid', 'stripe', why)
 }
 
 /** Creates a volume whole: its plexes and subdisks, p0 up, the other copies stale. */
 export function buildVolume(draft: Draft, layout: VolumeLayout): VolumeRecord {
-  checkNewName(draft.model, 'volume', layout.name, draft.op)
+  checkNewName(draft, 'volume', layout.name)
   const target = targetBytes(draft, layout)
   const sizes = layout.plexes.map((plex) => columnSizes(draft, plex, target))
   const sizeBytes = Math.min(...layout.plexes.map((plex, index) => bytesOf(plex, sizes[index])))
@@ -114,11 +111,8 @@ function targetBytes(draft: Draft, layout: VolumeLayout): number {
   const capacity = Math.min(...layout.plexes.map((plex) => capacityBytes(draft, plex)))
   if (layout.sizeBytes === undefined) return capacity
   if (layout.sizeBytes > capacity) {
-    draft.fail(
-      'no-space',
-      layout.name,
-      `${layout.name}: ${formatSize(layout.sizeBytes)} were asked for, but these drives have room for ${formatSize(capacity)}; add drives, or ask for less`,
-    )
+    const why = `${layout.name}: ${formatSize(layout.sizeBytes)} were asked for, but these drives have room for ${formatSize(capacity)}; add drives, or ask for less`
+    draft.fail('no-space', layout.name, why)
   }
   return layout.sizeBytes
 }
@@ -132,11 +126,8 @@ function capacityBytes(draft: Draft, plex: PlexLayout): number {
     const room = largestFree(draft.model, drive, alignment)
     const usable = organization === 'concat' ? room : alignDown(room, stripeBytes)
     if (usable > 0) return usable
-    return draft.fail(
-      'no-space',
-      drive.name,
-      `drive ${drive.name} has no room: its largest free extent is ${formatSize(room)}; choose another drive, or remove a subdisk from it`,
-    )
+    const why = `drive ${drive.name} has no room: its largest free extent is ${formatSize(room)}; choose another drive, or remove a subdisk from it`
+    return draft.fail('no-space', drive.name, why)
   })
   if (organization === 'concat') return rooms.reduce((sum, room) => sum + room, 0)
   return Math.min(...rooms) * dataColumns(organization, drives.length)
@@ -146,33 +137,24 @@ function checkDrives(draft: Draft, plex: PlexLayout): void {
   const { organization, stripeBytes, drives } = plex
   const fewest = COLUMNS_MIN[organization]
   if (drives.length < fewest) {
-    draft.fail(
-      'invalid',
-      organization,
-      `${organization} needs at least ${fewest} drives, and ${drives.length} ${drives.length === 1 ? 'was' : 'were'} named; name more`,
-    )
+    const why = `${organization} needs at least ${fewest} drives, and ${drives.length} ${drives.length === 1 ? 'was' : 'were'} named; name more`
+    draft.fail('invalid', organization, why)
   }
   checkSubdiskCount(draft, drives.length)
   const twice = drives.find(
     (one, index) => drives.findIndex((two) => two.uuid === one.uuid) < index,
   )
   if (twice) {
-    draft.fail(
-      'invalid',
-      twice.name,
-      `drive ${twice.name} is named twice; a plex takes each drive once`,
-    )
+    const why = `drive ${twice.name} is named twice; a plex takes each drive once`
+    draft.fail('invalid', twice.name, why)
   }
   if (organization !== 'concat') checkStripe(draft, stripeBytes, drives)
 }
 
 export function checkSubdiskCount(draft: Draft, count: number): void {
   if (count <= SUBDISKS_PER_PLEX) return
-  draft.fail(
-    'exhausted',
-    'plex',
-    `a plex has at most ${SUBDISKS_PER_PLEX} subdisks, and this one would have ${count}; use fewer drives`,
-  )
+  const why = `a plex has at most ${SUBDISKS_PER_PLEX} subdisks, and this one would have ${count}; use fewer drives`
+  draft.fail('exhausted', 'plex', why)
 }
 
 /** The size of each subdisk of a plex that holds `target` bytes at least. */
@@ -180,11 +162,8 @@ function columnSizes(draft: Draft, plex: PlexLayout, target: number): readonly n
   const { organization, stripeBytes, drives } = plex
   const capacity = capacityBytes(draft, plex)
   if (capacity < target) {
-    draft.fail(
-      'no-space',
-      organization,
-      `these drives have room for ${formatSize(capacity)} as ${organization}, and ${formatSize(target)} are needed; choose larger drives, or more of them`,
-    )
+    const why = `these drives have room for ${formatSize(capacity)} as ${organization}, and ${formatSize(target)} are needed; choose larger drives, or more of them`
+    draft.fail('no-space', organization, why)
   }
   if (organization !== 'concat') {
     const size = alignUp(Math.ceil(target / dataColumns(organization, drives.length)), stripeBytes)
@@ -194,11 +173,8 @@ function columnSizes(draft: Draft, plex: PlexLayout, target: number): readonly n
   let left = alignUp(target, alignment)
   return drives.map((drive) => {
     if (left === 0) {
-      draft.fail(
-        'invalid',
-        drive.name,
-        `drive ${drive.name} would hold nothing: ${formatSize(target)} fit the drives before it; leave it out`,
-      )
+      const why = `drive ${drive.name} would hold nothing: ${formatSize(target)} fit the drives before it; leave it out`
+      draft.fail('invalid', drive.name, why)
     }
     const size = Math.min(left, largestFree(draft.model, drive, alignment))
     left -= size
@@ -234,7 +210,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
     moreMapSlots: undefined,
     mismatches: undefined,
   }
-  draft.addVolume(volume)
+  draft.add('volumes', volume)
   const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
   draft.step(`create volume ${name}${size}`, name)
   return volume
@@ -254,7 +230,7 @@ export function newPlex(
     lost: undefined,
     growth: undefined,
   }
-  draft.addPlex(record)
+  draft.add('plexes', record)
   draft.step(`create plex ${record.name}: ${layoutText(record, columns)}`, record.name)
   return record
 }
@@ -307,11 +283,8 @@ function buildPlex(
 export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: Organization): void {
   const plexes = draft.plexesOf(volume)
   if (plexes.length >= PLEXES_PER_VOLUME) {
-    draft.fail(
-      'exhausted',
-      volume.name,
-      `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`,
-    )
+    const why = `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`
+    draft.fail('exhausted', volume.name, why)
   }
   const growing = plexes.find(({ growth }) => growth)
   if (growing) {
@@ -327,12 +300,10 @@ export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: O
   }
   const isRaid5 = [organization, ...plexes.map((one) => one.organization)].includes('raid5')
   if (plexes.length === 0 || !isRaid5) return
-  draft.fail(
-    'unsupported',
-    volume.name,
+  const why =
     `volume ${volume.name} cannot have ${plexes.map(({ name }) => name).join(', ')} and a ${organization} plex: ` +
-      'a raid5 plex is the only plex of its volume; for copies use mirrors (--mirror), for parity one raid5 plex',
-  )
+    'a raid5 plex is the only plex of its volume; for copies use mirrors (--mirror), for parity one raid5 plex'
+  draft.fail('unsupported', volume.name, why)
 }
 
 /** The name that the default rule gives, or the next free number where that one is taken. */
@@ -342,18 +313,8 @@ export function childName(
   prefix: string,
   first: number,
 ): string {
-  const taken = new Set(
-    [
-      ...draft.model.plexes,
-      ...draft.model.subdisks,
-      ...draft.model.volumes,
-      ...draft.model.drives,
-    ].map((one) => one.name),
-  )
-  let number = first
-  while (taken.has(`${prefix}${number}`)) number++
-  const name = `${prefix}${number}`
-  checkNewName(draft.model, type, name, draft.op)
+  const name = freeName(draft.model, prefix, first)
+  checkNewName(draft, type, name)
   return name
 }
 
@@ -387,7 +348,7 @@ export function placeSubdisk(draft: Draft, init: NewSubdisk): SubdiskRecord {
     state,
     move: undefined,
   }
-  draft.addSubdisk(record)
+  draft.add('subdisks', record)
   draft.step(`create subdisk ${name} on ${drive.name}: ${formatSize(sizeBytes)}`, name)
   return record
 }
@@ -412,9 +373,6 @@ export function checkMapSlot(draft: Draft, volume: VolumeRecord, drive: DriveRec
     planAnchor(drive.mediaBytes, drive.blockBytes).map.length / MAP_PAIR_BYTES,
   )
   if (volume.mapSlot < slots) return
-  draft.fail(
-    'exhausted',
-    volume.name,
-    `drive ${drive.name} has room for the maps of ${slots} volumes only; remove a volume first, or use larger drives`,
-  )
+  const why = `drive ${drive.name} has room for the maps of ${slots} volumes only; remove a volume first, or use larger drives`
+  draft.fail('exhausted', volume.name, why)
 }

@@ -5,7 +5,6 @@
 import { alignDown, formatSize } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
-import type { VerbParameters } from '../../geom/types.ts'
 import type { DriveRecord, PlexRecord, VolumeRecord } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import {
@@ -26,17 +25,16 @@ import {
   placeAlignment,
   placeSubdisk,
 } from './build.ts'
-import { Draft } from './draft.ts'
+import { type Draft, listOf, planning } from './draft.ts'
 import { newDrive, resolveDrive } from './drives.ts'
 import { checkFits, trimPlex } from './growth.ts'
 import { checkNewName, findTyped, lookUp } from './lookup.ts'
-import { flag, text } from './parameters.ts'
 import { checkVolumeName } from './short-forms.ts'
 
 const ORIGIN = 'configuration'
 
-function parse(parameters: VerbParameters, draft?: Draft): readonly TextObject[] {
-  return parseConfigText(text(parameters, 'file', 'vinum create'), {
+function parse(file: string, draft?: Draft): readonly TextObject[] {
+  return parseConfigText(file, {
     origin: ORIGIN,
     ...(draft && {
       isTaken: (name: string) => lookUp(draft.context.model, name) !== undefined,
@@ -55,26 +53,20 @@ function ofType<T extends TextObject['type']>(
 }
 
 export const CREATE: PlanningVerb = {
-  spec: VINUM_SPECS.create,
+  ...planning(VINUM_SPECS.create, [], (draft) => {
+    const objects = parse(draft.text('file'), draft)
+    if (objects.length === 0) {
+      const why = `${ORIGIN}: it has no objects; plexus vinum printconfig shows the form`
+      draft.fail('invalid', ORIGIN, why)
+    }
+    new Creation(draft, objects).run()
+  }),
   devices: (parameters) =>
-    parse(parameters).flatMap((one) => {
+    parse(listOf(parameters, 'file').join()).flatMap((one) => {
       if (one.type === 'drive') return [one.device]
       if (one.type === 'subdisk') return [one.drive]
       return one.type === 'volume' ? [one.name] : []
     }),
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum create')
-    const objects = parse(parameters, draft)
-    if (objects.length === 0) {
-      draft.fail(
-        'invalid',
-        ORIGIN,
-        `${ORIGIN}: it has no objects; plexus vinum printconfig shows the form`,
-      )
-    }
-    new Creation(draft, objects, parameters).run()
-    return draft.finish()
-  },
 }
 
 /** A subdisk of the text with its drive and, after trimming, its size. */
@@ -91,11 +83,11 @@ class Creation {
   /** What is new in the text: without the objects that -f skips. */
   readonly #fresh: readonly TextObject[]
 
-  constructor(draft: Draft, objects: readonly TextObject[], parameters: VerbParameters) {
+  constructor(draft: Draft, objects: readonly TextObject[]) {
     this.#draft = draft
     this.#objects = objects
-    this.#wipeSignatures = flag(parameters, 'wipeSignatures')
-    const force = flag(parameters, 'force')
+    this.#wipeSignatures = draft.flag('wipeSignatures')
+    const force = draft.flag('force')
     this.#fresh = objects.filter((one) => {
       if (!force || lookUp(draft.model, one.name)?.type !== one.type) return true
       draft.warn(`${one.name} exists and is left as it is`)
@@ -106,7 +98,7 @@ class Creation {
   run(): void {
     this.#each(this.#fresh, (one) => {
       if (one.type === 'volume') checkVolumeName(this.#draft, one.name)
-      else checkNewName(this.#draft.model, one.type, one.name, this.#draft.op)
+      else checkNewName(this.#draft, one.type, one.name)
     })
     this.#createDrives()
     const volumes = this.#each(ofType(this.#fresh, 'volume'), (one) => this.#createVolume(one))
@@ -155,7 +147,7 @@ class Creation {
     const volume = newVolume(this.#draft, one.name, undefined)
     const named = { ...volume, readPolicy: one.readPolicy ?? volume.readPolicy }
     // The preferred plex is named when it exists.
-    this.#draft.putVolume({
+    this.#draft.put('volumes', {
       ...named,
       readPolicy: one.preferredPlex ? 'round-robin' : named.readPolicy,
     })
@@ -166,7 +158,7 @@ class Creation {
     const draft = this.#draft
     const members = ofType(this.#objects, 'subdisk').filter((two) => two.plex === one.name)
     const volume =
-      one.volume === undefined ? undefined : findTyped(draft.model, 'volume', one.volume, draft.op)
+      one.volume === undefined ? undefined : findTyped(draft.model, 'volume', one.volume)
     if (volume) checkOneMore(draft, volume, one.organization)
     const parts = this.#each(members, (two) => this.#part(two))
     this.#checkMembers(one, parts)
@@ -189,11 +181,8 @@ class Creation {
     this.#placeParts(one, plex, parts, beside.length > 0 ? 'stale' : 'up')
     const sizeBytes = draft.plexBytes(plex)
     if (volume && sizeBytes < volume.sizeBytes) {
-      this.#fail(
-        one.line,
-        one.name,
-        `plex ${one.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as its volume`,
-      )
+      const why = `plex ${one.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as its volume`
+      this.#fail(one.line, one.name, why)
     }
     if (volume && volume.sizeBytes > 0) trimPlex(draft, plex, volume.sizeBytes)
     return plex
@@ -210,22 +199,16 @@ class Creation {
       )
     }
     if (sizeBytes > 0) return { text: one, drive, sizeBytes }
-    return this.#draft.fail(
-      'no-space',
-      one.name,
-      `${ORIGIN}:${one.line}: no room for subdisk ${one.name} on drive ${drive.name}; the largest free extent is ${formatSize(room)}`,
-    )
+    const why = `${ORIGIN}:${one.line}: no room for subdisk ${one.name} on drive ${drive.name}; the largest free extent is ${formatSize(room)}`
+    return this.#draft.fail('no-space', one.name, why)
   }
 
   #checkMembers(one: TextPlex, parts: readonly Part[]): void {
     const fewest = COLUMNS_MIN[one.organization]
     const empty = one.volume === undefined && parts.length === 0
     if (parts.length < fewest && !empty) {
-      this.#fail(
-        one.line,
-        one.name,
-        `plex ${one.name} is ${one.organization} and needs at least ${fewest} subdisks; it has ${parts.length}`,
-      )
+      const why = `plex ${one.name} is ${one.organization} and needs at least ${fewest} subdisks; it has ${parts.length}`
+      this.#fail(one.line, one.name, why)
     }
     checkSubdiskCount(this.#draft, parts.length)
     const drives = parts.map(({ drive }) => drive)
@@ -244,11 +227,8 @@ class Creation {
     if (one.organization === 'concat' || parts.length === 0) return
     const column = alignDown(Math.min(...parts.map(({ sizeBytes }) => sizeBytes)), one.stripeBytes)
     if (column === 0) {
-      this.#fail(
-        one.line,
-        one.name,
-        `the smallest column of ${one.name} has less than one stripe, ${formatSize(one.stripeBytes)}`,
-      )
+      const why = `the smallest column of ${one.name} has less than one stripe, ${formatSize(one.stripeBytes)}`
+      this.#fail(one.line, one.name, why)
     }
     for (const part of parts) {
       if (part.text.sizeBytes !== undefined && part.sizeBytes > column) {
@@ -276,11 +256,8 @@ class Creation {
     let expected = 0
     for (const { part, plexOffsetBytes } of places) {
       if (plexOffsetBytes !== expected) {
-        this.#fail(
-          part.text.line,
-          part.text.name,
-          `subdisk ${part.text.name} is at ${plexOffsetBytes} of ${one.name}, and ${expected} is next: pieces must neither overlap nor leave gaps`,
-        )
+        const why = `subdisk ${part.text.name} is at ${plexOffsetBytes} of ${one.name}, and ${expected} is next: pieces must neither overlap nor leave gaps`
+        this.#fail(part.text.line, part.text.name, why)
       }
       expected += one.organization === 'concat' ? part.sizeBytes : one.stripeBytes
       this.#each([part.text], () => this.#place(part, plex, plexOffsetBytes, state))
@@ -309,25 +286,22 @@ class Creation {
     this.#each(ofType(this.#fresh, 'subdisk'), (one) => {
       if (one.plex === undefined) this.#place(this.#part(one), undefined, 0, 'up')
       else if (!lookUp(this.#draft.model, one.name)) {
-        findTyped(this.#draft.model, 'plex', one.plex, this.#draft.op)
-        this.#fail(
-          one.line,
-          one.name,
-          `plex ${one.plex} exists already; to make it larger: plexus vinum grow ${one.plex} DEVICE`,
-        )
+        findTyped(this.#draft.model, 'plex', one.plex)
+        const why = `plex ${one.plex} exists already; to make it larger: plexus vinum grow ${one.plex} DEVICE`
+        this.#fail(one.line, one.name, why)
       }
     })
   }
 
   #finishVolume(one: TextVolume): void {
     const draft = this.#draft
-    const volume = findTyped(draft.model, 'volume', one.name, draft.op)
+    const volume = findTyped(draft.model, 'volume', one.name)
     const plexes = draft.plexesOf(volume)
     const sizes = plexes.map((plex) => draft.plexBytes(plex))
     const sizeBytes = sizes.length === 0 ? 0 : Math.min(...sizes)
     for (const plex of plexes) trimPlex(draft, plex, sizeBytes)
     const preferred = this.#preferred(one, volume)
-    draft.putVolume({
+    draft.put('volumes', {
       ...volume,
       sizeBytes,
       readPolicy: preferred ? 'prefer' : volume.readPolicy,
@@ -337,7 +311,7 @@ class Creation {
 
   #preferred(one: TextVolume, volume: VolumeRecord): PlexRecord | undefined {
     if (one.preferredPlex === undefined) return undefined
-    const plex = findTyped(this.#draft.model, 'plex', one.preferredPlex, this.#draft.op)
+    const plex = findTyped(this.#draft.model, 'plex', one.preferredPlex)
     if (plex.volumeUuid === volume.uuid) return plex
     return this.#fail(one.line, one.name, `plex ${plex.name} does not belong to volume ${one.name}`)
   }

@@ -6,31 +6,19 @@
 import { newUuid } from '../../../base/random.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
-import type { PlanningVerb } from '../plan.ts'
-import { Draft, isPlaceholder } from './draft.ts'
-import { volumeOf } from './growth.ts'
+import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { findObject, freeName } from './lookup.ts'
-import { flag, text } from './parameters.ts'
 
-export const DETACH: PlanningVerb = {
-  spec: VINUM_SPECS.detach,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum detach')
-    const found = findObject(draft.model, text(parameters, 'object', draft.op), draft.op)
-    const force = flag(parameters, 'force')
-    if (found.type === 'plex') detachPlex(draft, found.record, force)
-    else if (found.type === 'subdisk') detachSubdisk(draft, found.record, force)
-    else {
-      const { name } = found.record
-      draft.fail(
-        'invalid',
-        name,
-        `${name} is a ${found.type}; only plexes and subdisks are attached`,
-      )
-    }
-    return draft.finish()
-  },
-}
+export const DETACH = planning(VINUM_SPECS.detach, [], (draft) => {
+  const found = findObject(draft.model, draft.text('object'))
+  const force = draft.flag('force')
+  if (found.type === 'plex') detachPlex(draft, found.record, force)
+  else if (found.type === 'subdisk') detachSubdisk(draft, found.record, force)
+  else {
+    const { name } = found.record
+    draft.fail('invalid', name, `${name} is a ${found.type}; only plexes and subdisks are attached`)
+  }
+})
 
 /**
  * Refuses to take the last copy of a part of a volume: always while the volume is open, else without `force`.
@@ -44,26 +32,20 @@ export function checkLastCopy(
 ): void {
   const lost = draft.lastCopyLost(subdisks)
   if (lost === undefined) return
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume && draft.context.isOpen(volume.uuid)) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `volume ${volume.name} is in use and would lose the last good copy of ${lost}; take its LUN away first, or add another copy`,
-    )
+    const why = `volume ${volume.name} is in use and would lose the last good copy of ${lost}; take its LUN away first, or add another copy`
+    draft.fail('in-use', plex.name, why)
   }
   if (!force) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `the last good copy of ${lost} would be lost; -f does it all the same`,
-    )
+    const why = `the last good copy of ${lost} would be lost; -f does it all the same`
+    draft.fail('in-use', plex.name, why)
   }
   draft.warn(`the last good copy of ${lost} goes out of service`)
 }
 
 function detachPlex(draft: Draft, plex: PlexRecord, force: boolean): void {
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (!volume) {
     draft.warn(`plex ${plex.name} is detached already`)
     return
@@ -71,13 +53,10 @@ function detachPlex(draft: Draft, plex: PlexRecord, force: boolean): void {
   draft.checkIdle(plex, 'detach')
   const open = draft.context.isOpen(volume.uuid)
   if (!force && (open || plex.state === 'up')) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      open
-        ? `volume ${volume.name} is in use; -f detaches ${plex.name} all the same`
-        : `plex ${plex.name} is up and serves ${volume.name}; -f detaches it all the same`,
-    )
+    const why = open
+      ? `volume ${volume.name} is in use; -f detaches ${plex.name} all the same`
+      : `plex ${plex.name} is up and serves ${volume.name}; -f detaches it all the same`
+    draft.fail('in-use', plex.name, why)
   }
   checkLastCopy(draft, plex, draft.subdisksOf(plex), force)
   unlinkPlex(draft, plex)
@@ -88,11 +67,11 @@ function detachPlex(draft: Draft, plex: PlexRecord, force: boolean): void {
 
 /** Takes the plex out of its volume's records. The volume without any plex has no size. */
 function unlinkPlex(draft: Draft, plex: PlexRecord): void {
-  const volume = volumeOf(draft, plex)
-  draft.putPlex({ ...plex, volumeUuid: undefined })
+  const volume = draft.volumeOf(plex)
+  draft.put('plexes', { ...plex, volumeUuid: undefined })
   if (!volume) return
   const preferred = volume.preferredPlexUuid === plex.uuid
-  draft.putVolume({
+  draft.put('volumes', {
     ...volume,
     sizeBytes: draft.plexesOf(volume).length === 0 ? 0 : volume.sizeBytes,
     readPolicy: preferred ? 'round-robin' : volume.readPolicy,
@@ -101,31 +80,25 @@ function unlinkPlex(draft: Draft, plex: PlexRecord): void {
 }
 
 function detachSubdisk(draft: Draft, subdisk: SubdiskRecord, force: boolean): void {
-  const plex = draft.model.plexes.find((one) => one.uuid === subdisk.plexUuid)
+  const plex = draft.plexOf(subdisk)
   if (!plex) {
     draft.warn(`subdisk ${subdisk.name} is detached already`)
     return
   }
   const drive = draft.drive(subdisk.driveUuid)
   if (drive && isPlaceholder(drive)) {
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `${subdisk.name} only keeps a place in ${plex.name}; attach a subdisk to the plex, or rm the plex`,
-    )
+    const why = `${subdisk.name} only keeps a place in ${plex.name}; attach a subdisk to the plex, or rm the plex`
+    draft.fail('invalid', subdisk.name, why)
   }
   draft.checkIdle(plex, 'detach')
   const serving = plex.state !== 'down' && subdisk.state === 'up'
   if (!force && serving) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} serves plex ${plex.name} (${plex.state}); -f detaches it all the same`,
-    )
+    const why = `subdisk ${subdisk.name} serves plex ${plex.name} (${plex.state}); -f detaches it all the same`
+    draft.fail('in-use', subdisk.name, why)
   }
   checkLastCopy(draft, plex, [subdisk], force)
   leavePlaceholder(draft, subdisk)
-  draft.putSubdisk({ ...subdisk, plexUuid: undefined, plexOffsetBytes: 0 })
+  draft.put('subdisks', { ...subdisk, plexUuid: undefined, plexOffsetBytes: 0 })
   draft.step(`detach subdisk ${subdisk.name} from plex ${plex.name}`, subdisk.name)
   if (serving) draft.warn(`plex ${plex.name} works without ${subdisk.name}, until one is attached`)
 }
@@ -143,8 +116,8 @@ function leavePlaceholder(draft: Draft, subdisk: SubdiskRecord): void {
     dataEndBytes: subdisk.sizeBytes,
     last: undefined,
   }
-  draft.addPlaceholder(drive)
-  draft.addSubdisk({
+  draft.add('drives', drive)
+  draft.add('subdisks', {
     ...subdisk,
     uuid: newUuid(draft.context.random),
     name: freeName(draft.model, `${drive.name}.s`),

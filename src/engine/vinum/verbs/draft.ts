@@ -1,11 +1,13 @@
 /**
  * A plan in the making: the model that grows step by step, beside the steps and warnings that tell of it.
  * The present model is never touched (all records are immutable), so a verb that throws changes nothing
- * (spec/vinum.md, 8.24). Every planning verb makes one Draft and returns its `finish()`.
+ * (all or nothing). Every planning verb works on one Draft.
  */
-import { formatSize } from '../../../base/bytes.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { parseSize } from '../../../base/bytes.ts'
+import { type ErrorKind, PlexusError } from '../../../base/errors.ts'
 import type { PlanStep } from '../../../control/reports.ts'
+import type { VerbSpec } from '../../../control/verb-spec.ts'
+import type { VerbParameters } from '../../geom/types.ts'
 import { jobsForAll } from '../jobs/plans.ts'
 import { appended } from '../model/lists.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
@@ -23,10 +25,20 @@ import {
   type VolumeRecord,
 } from '../model/model.ts'
 import { derive, lastCopyLost } from '../model/state-rules.ts'
-import type { NewDrive, Plan, PlanContext } from '../plan.ts'
+import type { NewDrive, Plan, PlanContext, PlanningVerb } from '../plan.ts'
+
+/** What each list of the model holds. */
+interface Records {
+  drives: DriveRecord
+  subdisks: SubdiskRecord
+  plexes: PlexRecord
+  volumes: VolumeRecord
+}
+type Lists = { readonly [L in keyof Records]: readonly Records[L][] }
 
 export class Draft {
   readonly context: PlanContext
+  readonly parameters: VerbParameters
   /** `vinum create`: for messages. */
   readonly op: string
   model: VinumModel
@@ -35,8 +47,9 @@ export class Draft {
   readonly #steps: PlanStep[] = []
   readonly #warnings: string[] = []
 
-  constructor(context: PlanContext, op: string) {
+  constructor(context: PlanContext, parameters: VerbParameters, op: string) {
     this.context = context
+    this.parameters = parameters
     this.op = op
     this.model = context.model
   }
@@ -49,11 +62,7 @@ export class Draft {
     if (!this.#warnings.includes(text)) this.#warnings.push(text)
   }
 
-  fail(
-    kind: ConstructorParameters<typeof PlexusError>[0],
-    subject: string,
-    message: string,
-  ): never {
+  fail(kind: ErrorKind, subject: string, message: string): never {
     throw new PlexusError(kind, { op: this.op, subject, message })
   }
 
@@ -61,42 +70,65 @@ export class Draft {
   readonly isPresent = (driveUuid: string): boolean =>
     this.newDrives.some((one) => one.record.uuid === driveUuid) || this.context.isPresent(driveUuid)
 
+  // Parameters: the control server has checked them against the spec of the verb.
+
+  optionalText(name: string): string | undefined {
+    const value = this.parameters[name]
+    return typeof value === 'string' ? value : undefined
+  }
+
+  /** Throws `invalid` where there is none. */
+  text(name: string): string {
+    const value = this.optionalText(name)
+    if (value) return value
+    const { op } = this
+    return this.fail('invalid', name, `${op}: ${name} is missing; plexus ${op} --help shows it`)
+  }
+
+  list(name: string): readonly string[] {
+    return listOf(this.parameters, name)
+  }
+
+  flag(name: string): boolean {
+    return this.parameters[name] === true
+  }
+
+  /** A size in bytes. Throws `invalid` for what is not a size above 0. */
+  optionalSize(name: string): number | undefined {
+    const value = this.optionalText(name)
+    if (value === undefined) return undefined
+    const bytes = parseSize(value)
+    if (bytes > 0) return bytes
+    return this.fail('invalid', name, `${this.op}: ${name} ${value} must be more than 0`)
+  }
+
+  /** A list of names, each once; `what` they are. Throws `invalid` where one stands twice. */
+  names(name: string, what: string): readonly string[] {
+    return this.distinct(this.list(name), what)
+  }
+
+  distinct(names: readonly string[], what: string): readonly string[] {
+    const twice = names.find((one, index) => names.indexOf(one) !== index)
+    if (twice === undefined) return names
+    const why = `${this.op}: ${what} ${twice} is named twice; name each once`
+    return this.fail('invalid', twice, why)
+  }
+
+  // The model.
+
   addDrive(drive: NewDrive): void {
     this.newDrives.push(drive)
-    this.model = { ...this.model, drives: appended(this.model.drives, drive.record) }
+    this.add('drives', drive.record)
   }
 
-  /** A place that no device stands behind; needs no label. */
-  addPlaceholder(record: DriveRecord): void {
-    this.model = { ...this.model, drives: appended(this.model.drives, record) }
+  add<L extends keyof Records>(list: L, record: Records[L]): void {
+    const lists: Lists = this.model
+    this.model = { ...this.model, [list]: appended(lists[list], record) }
   }
 
-  addVolume(record: VolumeRecord): void {
-    this.model = { ...this.model, volumes: appended(this.model.volumes, record) }
-  }
-
-  addPlex(record: PlexRecord): void {
-    this.model = { ...this.model, plexes: appended(this.model.plexes, record) }
-  }
-
-  addSubdisk(record: SubdiskRecord): void {
-    this.model = { ...this.model, subdisks: appended(this.model.subdisks, record) }
-  }
-
-  putDrive(record: DriveRecord): void {
-    this.model = { ...this.model, drives: replaceRecord(this.model.drives, record) }
-  }
-
-  putVolume(record: VolumeRecord): void {
-    this.model = { ...this.model, volumes: replaceRecord(this.model.volumes, record) }
-  }
-
-  putPlex(record: PlexRecord): void {
-    this.model = { ...this.model, plexes: replaceRecord(this.model.plexes, record) }
-  }
-
-  putSubdisk(record: SubdiskRecord): void {
-    this.model = { ...this.model, subdisks: replaceRecord(this.model.subdisks, record) }
+  put<L extends keyof Records>(list: L, record: Records[L]): void {
+    const lists: Lists = this.model
+    this.model = { ...this.model, [list]: replaceRecord(lists[list], record) }
   }
 
   /** Takes objects out of the model, with the jobs that work on them and what refers to them. */
@@ -136,6 +168,22 @@ export class Draft {
     return plexesOf(this.model, volume.uuid)
   }
 
+  /** The volume above a plex, or undefined for a detached one. */
+  volumeOf(plex: PlexRecord | undefined): VolumeRecord | undefined {
+    return byUuid(this.model.volumes, plex?.volumeUuid)
+  }
+
+  /** The plex above a subdisk, or undefined for a detached one. */
+  plexOf(subdisk: SubdiskRecord | undefined): PlexRecord | undefined {
+    return byUuid(this.model.plexes, subdisk?.plexUuid)
+  }
+
+  /** Has the subdisk only its place in a plex, and no device? */
+  isHole(subdisk: SubdiskRecord): boolean {
+    const drive = this.drive(subdisk.driveUuid)
+    return drive !== undefined && isPlaceholder(drive)
+  }
+
   plexBytes(plex: PlexRecord): number {
     return sizeOfPlex(plex, this.subdisksOf(plex))
   }
@@ -151,11 +199,8 @@ export class Draft {
   checkIdle(plex: PlexRecord, what: string): void {
     const job = this.jobsOn(plex)[0]
     if (!job) return
-    this.fail(
-      'in-use',
-      plex.name,
-      `${what}: job ${job.id} (${job.kind}) works on ${plex.name}; wait for it, or cancel it: plexus job cancel ${job.id}`,
-    )
+    const why = `${what}: job ${job.id} (${job.kind}) works on ${plex.name}; wait for it, or cancel it: plexus job cancel ${job.id}`
+    this.fail('in-use', plex.name, why)
   }
 
   /** Would the subdisks' leaving cost a volume a part of its data? The name of what would be lost. */
@@ -243,7 +288,26 @@ export function isPlaceholder(drive: DriveRecord): boolean {
   return drive.device === ''
 }
 
-/** `1.82 TiB on d6`. */
-export function placeText(draft: Draft, subdisk: SubdiskRecord): string {
-  return `${formatSize(subdisk.sizeBytes)} on ${draft.drive(subdisk.driveUuid)?.name ?? '???'}`
+/** A parameter with several values; one text counts as a list of one. */
+export function listOf(parameters: VerbParameters, name: string): readonly string[] {
+  const value = parameters[name]
+  if (typeof value === 'string') return [value]
+  return Array.isArray(value) ? value : []
+}
+
+/** A verb that `work` plans on a fresh draft; `devices` names the parameters whose values may be devices. */
+export function planning(
+  spec: VerbSpec,
+  devices: readonly string[],
+  work: (draft: Draft) => void,
+): PlanningVerb {
+  return {
+    spec,
+    devices: (parameters) => devices.flatMap((name) => listOf(parameters, name)),
+    plan(context, parameters) {
+      const draft = new Draft(context, parameters, `${spec.noun} ${spec.name}`)
+      work(draft)
+      return draft.finish()
+    },
+  }
 }

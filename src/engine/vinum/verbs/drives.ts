@@ -6,12 +6,10 @@
 import { formatSize } from '../../../base/bytes.ts'
 import { newUuid } from '../../../base/random.ts'
 import { planAnchor } from '../../geom/anchor.ts'
-import type { VerbParameters } from '../../geom/types.ts'
 import type { DriveRecord } from '../model/model.ts'
 import type { Candidate } from '../plan.ts'
 import { type Draft, isPlaceholder } from './draft.ts'
 import { checkNewName } from './lookup.ts'
-import { checkDistinct, flag, list } from './parameters.ts'
 
 export interface DriveChoice {
   /** Overwrite foreign data. */
@@ -33,24 +31,13 @@ export function resolveDrive(draft: Draft, name: string, choice: DriveChoice): D
   return drive ? usableDrive(draft, drive) : newDrive(draft, name, choice)
 }
 
-/** The drives of the parameter `devices`, each once. Throws `invalid` when there is none, or one twice. */
-export function resolveDrives(draft: Draft, parameters: VerbParameters): readonly DriveRecord[] {
-  return resolveNames(draft, list(parameters, 'devices'), parameters)
-}
-
-/** The drives that these names mean, each once. */
-export function resolveNames(
-  draft: Draft,
-  names: readonly string[],
-  parameters: VerbParameters,
-): readonly DriveRecord[] {
-  checkDistinct(names, 'device', draft.op)
-  const choice = { wipeSignatures: flag(parameters, 'wipeSignatures') }
-  const drives = names.map((name) => resolveDrive(draft, name, choice))
-  checkDistinct(
+/** The drives that these names mean, each once. Throws `invalid` where one is named twice. */
+export function resolveDrives(draft: Draft, names: readonly string[]): readonly DriveRecord[] {
+  const choice = { wipeSignatures: draft.flag('wipeSignatures') }
+  const drives = draft.distinct(names, 'device').map((name) => resolveDrive(draft, name, choice))
+  draft.distinct(
     drives.map((one) => one.name),
     'drive',
-    draft.op,
   )
   return drives
 }
@@ -58,27 +45,21 @@ export function resolveNames(
 /** The drive, which must be able to take new subdisks. Throws `gone`. */
 export function usableDrive(draft: Draft, drive: DriveRecord): DriveRecord {
   if (drive.state === 'up' && draft.isPresent(drive.uuid)) return drive
-  return draft.fail(
-    'gone',
-    drive.name,
-    `drive ${drive.name} (device ${drive.device || '???'}) is down: nothing can be put on it; bring the device back, or choose another one`,
-  )
+  const why = `drive ${drive.name} (device ${drive.device || '???'}) is down: nothing can be put on it; bring the device back, or choose another one`
+  return draft.fail('gone', drive.name, why)
 }
 
 /** Makes a drive of a device. Throws as {@link resolveDrive}, and `exists` when the name is taken. */
 export function newDrive(draft: Draft, device: string, choice: DriveChoice): DriveRecord {
   const candidate = draft.context.candidate(device)
   if (!candidate) {
-    return draft.fail(
-      'not-found',
-      device,
-      `there is no drive and no device "${device}"; plexus device list shows the devices of the configuration`,
-    )
+    const why = `there is no drive and no device "${device}"; plexus device list shows the devices of the configuration`
+    return draft.fail('not-found', device, why)
   }
   checkCandidate(draft, candidate, choice)
   // A provider of another class is named CLASS/NAME; the last part is its name.
   const name = choice.driveName ?? candidate.name.split('/').at(-1) ?? candidate.name
-  checkNewName(draft.model, 'drive', name, draft.op)
+  checkNewName(draft, 'drive', name)
   const layout = planAnchor(candidate.sizeBytes, candidate.blockBytes)
   const record: DriveRecord = {
     uuid: newUuid(draft.context.random),
@@ -107,39 +88,25 @@ function checkCandidate(draft: Draft, candidate: Candidate, choice: DriveChoice)
   const { name, path } = candidate
   const taken = draft.newDrives.find((one) => one.candidate.name === name)
   if (taken) {
-    draft.fail(
-      'in-use',
-      name,
-      `${path}: drive ${taken.record.name} is made of it already; name each device once`,
-    )
+    const why = `${path}: drive ${taken.record.name} is made of it already; name each device once`
+    draft.fail('in-use', name, why)
   }
   if (candidate.inUse !== undefined) {
-    draft.fail(
-      'in-use',
-      name,
-      `${path}: in use by ${candidate.inUse}; free it there first, or choose another device`,
-    )
+    const why = `${path}: in use by ${candidate.inUse}; free it there first, or choose another device`
+    draft.fail('in-use', name, why)
   }
   if (candidate.twin !== undefined) {
-    draft.fail(
-      'in-use',
-      name,
+    const why =
       `${path}: the same disk as ${candidate.twin}, by another path, or a copy of it; several paths cannot be used together yet: take one of ` +
-        'them out of the configuration',
-    )
+      'them out of the configuration'
+    draft.fail('in-use', name, why)
   }
   if (candidate.readOnly) {
-    draft.fail(
-      'permission',
-      name,
-      `${path}: read-only; a drive must take writes. Choose another device`,
-    )
+    const why = `${path}: read-only; a drive must take writes. Choose another device`
+    draft.fail('permission', name, why)
   }
   if (candidate.contents !== '' && !choice.wipeSignatures) {
-    draft.fail(
-      'foreign',
-      name,
-      `${path}: ${candidate.contents} found; --wipe-signatures overwrites it`,
-    )
+    const why = `${path}: ${candidate.contents} found; --wipe-signatures overwrites it`
+    draft.fail('foreign', name, why)
   }
 }

@@ -23,11 +23,6 @@ import {
 } from './build.ts'
 import type { Draft } from './draft.ts'
 
-/** The volume above a plex, or undefined for a detached one. */
-export function volumeOf(draft: Draft, plex: PlexRecord): VolumeRecord | undefined {
-  return draft.model.volumes.find((one) => one.uuid === plex.volumeUuid)
-}
-
 /** The logical block that a volume announces: the largest of its drives. 0 while it has none. */
 export function blockOfVolume(draft: Draft, volume: VolumeRecord): number {
   const drives = draft
@@ -44,11 +39,8 @@ export function blockOfVolume(draft: Draft, volume: VolumeRecord): number {
 export function checkFits(draft: Draft, volume: VolumeRecord, drive: DriveRecord): void {
   const block = blockOfVolume(draft, volume)
   if (block > 0 && drive.blockBytes > block) {
-    draft.fail(
-      'invalid',
-      drive.name,
-      `drive ${drive.name} has blocks of ${drive.blockBytes} bytes, and volume ${volume.name} announces ${block}; choose a drive with blocks of ${block} bytes at most`,
-    )
+    const why = `drive ${drive.name} has blocks of ${drive.blockBytes} bytes, and volume ${volume.name} announces ${block}; choose a drive with blocks of ${block} bytes at most`
+    draft.fail('invalid', drive.name, why)
   }
   checkMapSlot(draft, volume, drive)
 }
@@ -75,11 +67,8 @@ export function checkNotCarrying(
       (one.driveUuid === drive.uuid || one.move?.driveUuid === drive.uuid),
   )
   if (!there) return
-  draft.fail(
-    'invalid',
-    drive.name,
-    `drive ${drive.name} carries ${there.name} of ${volume.name} already, so that its failure would cost two parts at once; choose another drive`,
-  )
+  const why = `drive ${drive.name} carries ${there.name} of ${volume.name} already, so that its failure would cost two parts at once; choose another drive`
+  draft.fail('invalid', drive.name, why)
 }
 
 /** Adds a subdisk of `sizeBytes` at the end of a concat plex. */
@@ -89,7 +78,7 @@ export function appendSubdisk(
   drive: DriveRecord,
   sizeBytes: number,
 ): SubdiskRecord {
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   const columns = draft.subdisksOf(plex).length
   checkSubdiskCount(draft, columns + 1)
   if (volume) checkFits(draft, volume, drive)
@@ -109,7 +98,7 @@ export function appendSubdisk(
  * content there already, else up: it is the first to have any.
  */
 export function stateAtEnd(draft: Draft, plex: PlexRecord, offset: number): SubdiskState {
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (!volume) return 'up'
   const others = draft.plexesOf(volume).filter((one) => one.uuid !== plex.uuid)
   return others.some((one) => draft.plexBytes(one) > offset) ? 'stale' : 'up'
@@ -120,14 +109,11 @@ export function stateAtEnd(draft: Draft, plex: PlexRecord, offset: number): Subd
  * the others when the volume reaches it (8.2), so copies grow together or not at all.
  */
 export function checkOnlyCopy(draft: Draft, plex: PlexRecord): void {
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   const copies = volume ? draft.plexesOf(volume).length : 0
   if (!volume || copies < 2) return
-  draft.fail(
-    'unsupported',
-    plex.name,
-    `plex ${plex.name} is one of ${copies} copies of ${volume.name}, which grow together, by ${copies} devices: plexus volume grow ${volume.name} DEVICE DEVICE`,
-  )
+  const why = `plex ${plex.name} is one of ${copies} copies of ${volume.name}, which grow together, by ${copies} devices: plexus volume grow ${volume.name} DEVICE DEVICE`
+  draft.fail('unsupported', plex.name, why)
 }
 
 /**
@@ -144,13 +130,10 @@ export function trimPlex(draft: Draft, plex: PlexRecord, sizeBytes: number): voi
         : alignUp(Math.ceil(sizeBytes / dataColumns(organization, subdisks.length)), stripeBytes)
     if (wanted >= one.sizeBytes) continue
     if (wanted === 0) {
-      draft.fail(
-        'invalid',
-        one.name,
-        `subdisk ${one.name} lies wholly beyond the ${formatSize(sizeBytes)} of the volume; leave it out, or detach it first`,
-      )
+      const why = `subdisk ${one.name} lies wholly beyond the ${formatSize(sizeBytes)} of the volume; leave it out, or detach it first`
+      draft.fail('invalid', one.name, why)
     }
-    draft.putSubdisk({ ...one, sizeBytes: wanted })
+    draft.put('subdisks', { ...one, sizeBytes: wanted })
     draft.step(
       `trim subdisk ${one.name} from ${formatSize(one.sizeBytes)} to ${formatSize(wanted)}`,
       one.name,
@@ -166,11 +149,8 @@ function blockOf(draft: Draft, subdisk: SubdiskRecord): number {
 export function growPlex(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
   draft.checkIdle(plex, 'grow')
   if (draft.subdisksOf(plex).length === 0) {
-    draft.fail(
-      'invalid',
-      plex.name,
-      `plex ${plex.name} has no subdisks that could grow; attach subdisks first`,
-    )
+    const why = `plex ${plex.name} has no subdisks that could grow; attach subdisks first`
+    draft.fail('invalid', plex.name, why)
   }
   if (plex.organization === 'concat') growConcat(draft, plex, drives)
   else growColumns(draft, plex, drives)
@@ -181,7 +161,7 @@ function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord
   for (const drive of drives) {
     appendSubdisk(draft, plex, drive, roomOn(draft, drive))
   }
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume) growVolume(draft, volume)
 }
 
@@ -189,18 +169,15 @@ function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord
 export function roomOn(draft: Draft, drive: DriveRecord): number {
   const room = largestFree(draft.model, drive, placeAlignment([drive]))
   if (room > 0) return room
-  return draft.fail(
-    'no-space',
-    drive.name,
-    `drive ${drive.name} is full; choose another drive, or remove a subdisk from it`,
-  )
+  const why = `drive ${drive.name} is full; choose another drive, or remove a subdisk from it`
+  return draft.fail('no-space', drive.name, why)
 }
 
 /** Lets the volume have what all its plexes have. A volume never shrinks here. */
 export function growVolume(draft: Draft, volume: VolumeRecord): void {
   const sizeBytes = Math.min(...draft.plexesOf(volume).map((one) => draft.plexBytes(one)))
   if (sizeBytes <= volume.sizeBytes) return
-  draft.putVolume({ ...volume, sizeBytes })
+  draft.put('volumes', { ...volume, sizeBytes })
   draft.step(
     `grow volume ${volume.name}: ${formatSize(volume.sizeBytes)} to ${formatSize(sizeBytes)}`,
     volume.name,
@@ -211,7 +188,7 @@ function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecor
   checkGrowable(draft, plex)
   const columns = draft.subdisksOf(plex)
   const sizeBytes = columns[0]?.sizeBytes ?? 0
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   checkSubdiskCount(draft, columns.length + drives.length)
   drives.forEach((drive, index) => {
     if (volume) {
@@ -232,28 +209,19 @@ function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecor
 
 /** Throws when a striped or raid5 plex cannot be restriped now. */
 export function checkGrowable(draft: Draft, plex: PlexRecord): void {
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume && draft.plexesOf(volume).length > 1) {
-    draft.fail(
-      'unsupported',
-      plex.name,
-      `${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies (plexus volume remove-mirror ${volume.name} PLEX), grow, and add them again (plexus volume add-mirror ${volume.name} DEVICE)`,
-    )
+    const why = `${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies (plexus volume remove-mirror ${volume.name} PLEX), grow, and add them again (plexus volume add-mirror ${volume.name} DEVICE)`
+    draft.fail('unsupported', plex.name, why)
   }
   if (plex.lost) {
-    draft.fail(
-      'invalid',
-      plex.name,
-      `a part of plex ${plex.name} is lost, and only a whole one can grow; plexus status shows what to do`,
-    )
+    const why = `a part of plex ${plex.name} is lost, and only a whole one can grow; plexus status shows what to do`
+    draft.fail('invalid', plex.name, why)
   }
   const parity = plex.organization !== 'raid5' || plex.parityValidBytes >= draft.plexBytes(plex)
   if (plex.state === 'up' && parity && !plex.growth) return
-  draft.fail(
-    'invalid',
-    plex.name,
-    `plex ${plex.name} is ${parity ? plex.state : 'initializing'}, and only a whole one can grow; bring it up first: plexus vinum start ${plex.name}`,
-  )
+  const why = `plex ${plex.name} is ${parity ? plex.state : 'initializing'}, and only a whole one can grow; bring it up first: plexus vinum start ${plex.name}`
+  draft.fail('invalid', plex.name, why)
 }
 
 /** The plex has more columns than `columnsBefore`: records the restripe, and starts its job. */
@@ -263,7 +231,7 @@ export function beginGrowth(draft: Draft, plex: PlexRecord, columnsBefore: numbe
   const before = dataColumns(plex.organization, columnsBefore) * column
   const after = dataColumns(plex.organization, subdisks.length) * column
   checkBackupRoom(draft, plex, dataColumns(plex.organization, subdisks.length) * plex.stripeBytes)
-  draft.putPlex({ ...plex, growth: { columnsBefore, cursorBytes: 0, backup: undefined } })
+  draft.put('plexes', { ...plex, growth: { columnsBefore, cursorBytes: 0, backup: undefined } })
   draft.step(
     `restripe plex ${plex.name} from ${columnsBefore} to ${subdisks.length} columns: ${formatSize(before)} to ${formatSize(after)} when it has ended`,
     plex.name,
@@ -279,9 +247,6 @@ function checkBackupRoom(draft: Draft, plex: PlexRecord, rowBytes: number): void
     .map(({ mediaBytes, blockBytes }) => planAnchor(mediaBytes, blockBytes).journal.length)
   const largest = Math.max(0, ...areas)
   if (rowBytes <= largest) return
-  draft.fail(
-    'unsupported',
-    plex.name,
-    `plex ${plex.name} cannot be restriped: a row would have ${formatSize(rowBytes)}, and the journal areas of these drives hold ${formatSize(largest)} at most; grow by fewer drives, or move the data to a new volume with a smaller stripe`,
-  )
+  const why = `plex ${plex.name} cannot be restriped: a row would have ${formatSize(rowBytes)}, and the journal areas of these drives hold ${formatSize(largest)} at most; grow by fewer drives, or move the data to a new volume with a smaller stripe`
+  draft.fail('unsupported', plex.name, why)
 }

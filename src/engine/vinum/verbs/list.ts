@@ -30,9 +30,8 @@ import {
 import { healthOf } from '../model/state-rules.ts'
 import type { PlanContext, ShowingVerb } from '../plan.ts'
 import { printConfigText } from '../text/config.ts'
-import { isPlaceholder } from './draft.ts'
+import { isPlaceholder, listOf } from './draft.ts'
 import { findObject, findTyped, type ObjectType } from './lookup.ts'
-import { flag, list, text } from './parameters.ts'
 
 function driveRow(context: PlanContext, drive: DriveRecord, withFreeList: boolean): DriveRow {
   const freeList = freeExtents(context.model, drive)
@@ -126,7 +125,7 @@ function subdiskRow(context: PlanContext, subdisk: SubdiskRecord): SubdiskRow {
 function wanted(context: PlanContext, names: readonly string[], recursive: boolean): Set<string> {
   const { model } = context
   const uuids = new Set<string>()
-  for (const name of names) uuids.add(findObject(model, name, 'vinum list').record.uuid)
+  for (const name of names) uuids.add(findObject(model, name).record.uuid)
   if (!recursive) return uuids
   for (const one of model.plexes) if (uuids.has(one.volumeUuid ?? '')) uuids.add(one.uuid)
   for (const one of model.subdisks) if (uuids.has(one.plexUuid ?? '')) uuids.add(one.uuid)
@@ -145,9 +144,9 @@ function listing(
   type: ObjectType | undefined,
 ): VinumListing {
   const { model } = context
-  const names = list(parameters, 'objects')
-  const recursive = flag(parameters, 'recursive')
-  for (const name of names) if (type) findTyped(model, type, name, 'vinum list')
+  const names = listOf(parameters, 'objects')
+  const recursive = parameters['recursive'] === true
+  for (const name of names) if (type) findTyped(model, type, name)
   const lists = {
     volume: model.volumes,
     plex: model.plexes,
@@ -159,7 +158,7 @@ function listing(
   const all = names.length === 0 && !type
   const shown = <T extends { readonly uuid: string }>(records: readonly T[]): readonly T[] =>
     all ? records : records.filter((one) => uuids.has(one.uuid))
-  const withFreeList = flag(parameters, 'freeList')
+  const withFreeList = parameters['freeList'] === true
   return {
     drives: shown(model.drives).map((one) => driveRow(context, one, withFreeList)),
     volumes: shown(model.volumes).map((one) => volumeRow(context, one)),
@@ -189,8 +188,8 @@ export const PRINTCONFIG: ShowingVerb = {
 export const VOLUME_SHOW: ShowingVerb = {
   spec: VOLUME_SPECS.show,
   show(context, parameters): VinumListing {
-    const name = text(parameters, 'name', 'volume show')
-    findTyped(context.model, 'volume', name, 'volume show')
-    return listing(context, { objects: [name], recursive: true }, undefined)
+    const objects = listOf(parameters, 'name')
+    for (const name of objects) findTyped(context.model, 'volume', name)
+    return listing(context, { objects, recursive: true }, undefined)
   },
 }

@@ -13,6 +13,7 @@ import type {
   VolumeRecord,
 } from '../model/model.ts'
 import { objectsOf, setName } from '../naming.ts'
+import type { Draft } from './draft.ts'
 
 export type ObjectType = 'volume' | 'plex' | 'subdisk' | 'drive'
 
@@ -52,14 +53,11 @@ export function lookUp(model: VinumModel, name: string): FoundObject | undefined
 }
 
 /** As {@link lookUp}; throws `not-found` with the nearest name. */
-export function findObject(model: VinumModel, name: string, op: string): FoundObject {
+export function findObject(model: VinumModel, name: string): FoundObject {
   const found = lookUp(model, name)
   if (found) return found
-  throw new PlexusError('not-found', {
-    op,
-    subject: name,
-    message: `there is no object "${name}"${didYouMean(name, allNames(model))}; plexus vinum list shows all`,
-  })
+  const message = `there is no object "${name}"${didYouMean(name, allNames(model))}; plexus vinum list shows all`
+  throw new PlexusError('not-found', { op: 'find', subject: name, message })
 }
 
 type RecordOf<T extends ObjectType> = Extract<FoundObject, { readonly type: T }>['record']
@@ -69,7 +67,6 @@ export function findTyped<T extends ObjectType>(
   model: VinumModel,
   type: T,
   name: string,
-  op: string,
 ): RecordOf<T> {
   const found = lookUp(model, name)
   if (found?.type === type) return found.record as RecordOf<T>
@@ -77,47 +74,34 @@ export function findTyped<T extends ObjectType>(
   const fact = found
     ? `"${name}" is a ${found.type}, not a ${type}`
     : `there is no ${type} "${name}"`
-  throw new PlexusError('not-found', {
-    op,
-    subject: name,
-    message: `${fact}${found ? '' : didYouMean(name, known)}; plexus vinum list shows all`,
-  })
+  const message = `${fact}${found ? '' : didYouMean(name, known)}; plexus vinum list shows all`
+  throw new PlexusError('not-found', { op: 'find', subject: name, message })
 }
 
 /** Throws `invalid` for a name that cannot be one, `exists` for one that is taken by an object of any type. */
-export function checkNewName(model: VinumModel, type: ObjectType, name: string, op: string): void {
-  const refuse = (kind: 'invalid' | 'exists', message: string): never => {
-    throw new PlexusError(kind, { op, subject: name, message })
-  }
+export function checkNewName(draft: Draft, type: ObjectType, name: string): void {
   // Of another set, where there are several (naming.ts).
-  const own = `${setName(model.setUuid)}/`
+  const own = `${setName(draft.model.setUuid)}/`
   const bare = name.startsWith(own) ? name.slice(own.length) : name
   if (!NAME.test(bare)) {
-    refuse(
-      'invalid',
-      `"${name}" cannot be the name of a ${type}; use letters, digits and . _ + : @ -, a letter or digit first`,
-    )
+    const form = 'use letters, digits and . _ + : @ -, a letter or digit first'
+    draft.fail('invalid', name, `"${name}" cannot be the name of a ${type}; ${form}`)
   }
-  if (Buffer.byteLength(bare) > NAME_BYTES[type]) {
-    refuse(
-      'invalid',
-      `"${name}" is too long for a ${type}; a name has ${NAME_BYTES[type]} bytes at most`,
-    )
+  const most = NAME_BYTES[type]
+  if (Buffer.byteLength(bare) > most) {
+    const fact = `"${name}" is too long for a ${type}`
+    draft.fail('invalid', name, `${fact}; a name has ${most} bytes at most`)
   }
-  const holder = lookUp(model, name)
-  if (holder) {
-    refuse(
-      'exists',
-      `${name} exists: it is a ${holder.type}; choose another name, or rename that one first`,
-    )
-  }
+  const holder = lookUp(draft.model, name)
+  if (!holder) return
+  const advice = 'choose another name, or rename that one first'
+  draft.fail('exists', name, `${name} exists: it is a ${holder.type}; ${advice}`)
 }
 
-/** `PREFIX0`, `PREFIX1`, … the first that is free over all types. */
-export function freeName(model: VinumModel, prefix: string): string {
+/** The first of `PREFIX0`, `PREFIX1`, … from `first` on that is free over all types. */
+export function freeName(model: VinumModel, prefix: string, first = 0): string {
   const taken = new Set(allNames(model))
-  for (let number = 0; ; number++) {
-    const name = `${prefix}${number}`
-    if (!taken.has(name)) return name
-  }
+  let number = first
+  while (taken.has(`${prefix}${number}`)) number++
+  return `${prefix}${number}`
 }

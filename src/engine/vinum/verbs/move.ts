@@ -6,58 +6,40 @@
 import { formatSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
-import type { PlanningVerb } from '../plan.ts'
 import { findPlace, placeSubdisk } from './build.ts'
-import { Draft } from './draft.ts'
+import { type Draft, planning } from './draft.ts'
 import { resolveDrive } from './drives.ts'
-import { checkFits, checkNotCarrying, volumeOf } from './growth.ts'
+import { checkFits, checkNotCarrying } from './growth.ts'
 import { findTyped, lookUp } from './lookup.ts'
-import { flag, list, names, text } from './parameters.ts'
 
-export const MOVE: PlanningVerb = {
-  spec: VINUM_SPECS.move,
-  devices: (parameters) => list(parameters, 'drive'),
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum move')
-    const target = text(parameters, 'drive', draft.op)
-    const found = lookUp(draft.model, target)
-    if (found && found.type !== 'drive') {
-      draft.fail(
-        'invalid',
-        target,
-        `${target} is a ${found.type}, not a drive; name the drive first`,
-      )
-    }
-    const subdisks = names(parameters, 'subdisks', 'subdisk', draft.op).map((name) =>
-      findTyped(draft.model, 'subdisk', name, draft.op),
-    )
-    const drive = resolveDrive(draft, target, {
-      wipeSignatures: flag(parameters, 'wipeSignatures'),
-    })
-    const move = flag(parameters, 'force') ? rebuildOn : moveTo
-    for (const subdisk of subdisks) move(draft, subdisk, drive)
-    return draft.finish()
-  },
-}
+export const MOVE = planning(VINUM_SPECS.move, ['drive'], (draft) => {
+  const target = draft.text('drive')
+  const found = lookUp(draft.model, target)
+  if (found && found.type !== 'drive') {
+    draft.fail('invalid', target, `${target} is a ${found.type}, not a drive; name the drive first`)
+  }
+  const subdisks = draft
+    .names('subdisks', 'subdisk')
+    .map((name) => findTyped(draft.model, 'subdisk', name))
+  const drive = resolveDrive(draft, target, {
+    wipeSignatures: draft.flag('wipeSignatures'),
+  })
+  const move = draft.flag('force') ? rebuildOn : moveTo
+  for (const subdisk of subdisks) move(draft, subdisk, drive)
+})
 
 /** What every move needs. Returns the plex that the subdisk belongs to. */
 function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): PlexRecord {
-  const plex = draft.model.plexes.find((one) => one.uuid === subdisk.plexUuid)
+  const plex = draft.plexOf(subdisk)
   if (!plex) {
-    return draft.fail(
-      'invalid',
-      subdisk.name,
-      `subdisk ${subdisk.name} is detached, and only attached ones move; attach it first`,
-    )
+    const why = `subdisk ${subdisk.name} is detached, and only attached ones move; attach it first`
+    return draft.fail('invalid', subdisk.name, why)
   }
   if (subdisk.driveUuid === drive.uuid) {
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `subdisk ${subdisk.name} is on drive ${drive.name} already; choose another drive`,
-    )
+    const why = `subdisk ${subdisk.name} is on drive ${drive.name} already; choose another drive`
+    draft.fail('invalid', subdisk.name, why)
   }
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume) {
     checkFits(draft, volume, drive)
     checkNotCarrying(draft, volume, drive, subdisk)
@@ -69,23 +51,17 @@ function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): Pl
 export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): void {
   const plex = checkMove(draft, subdisk, drive)
   if (subdisk.move) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} is being moved already; wait for that job, or cancel it`,
-    )
+    const why = `subdisk ${subdisk.name} is being moved already; wait for that job, or cancel it`
+    draft.fail('in-use', subdisk.name, why)
   }
   checkNoOtherJob(draft, plex)
   if (subdisk.state !== 'up') {
-    draft.fail(
-      'invalid',
-      subdisk.name,
-      `subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`,
-    )
+    const why = `subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`
+    draft.fail('invalid', subdisk.name, why)
   }
   const from = draft.drive(subdisk.driveUuid)?.name ?? '???'
   const driveOffsetBytes = findPlace(draft, drive, subdisk.sizeBytes)
-  draft.putSubdisk({ ...subdisk, move: { driveUuid: drive.uuid, driveOffsetBytes } })
+  draft.put('subdisks', { ...subdisk, move: { driveUuid: drive.uuid, driveOffsetBytes } })
   draft.step(
     `move subdisk ${subdisk.name} from ${from} to ${drive.name}: ${formatSize(subdisk.sizeBytes)}, copied while in use`,
     subdisk.name,
@@ -106,11 +82,8 @@ export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveReco
   // Not even with force: nothing else could fill the new place.
   const lost = draft.lastCopyLost([subdisk])
   if (lost !== undefined) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} holds the last good copy of ${lost}, which cannot be rebuilt from elsewhere; move it without -f, so that it is copied`,
-    )
+    const why = `subdisk ${subdisk.name} holds the last good copy of ${lost}, which cannot be rebuilt from elsewhere; move it without -f, so that it is copied`
+    draft.fail('in-use', subdisk.name, why)
   }
   draft.drop(new Set([subdisk.uuid]))
   const placed = placeSubdisk(draft, {
@@ -123,10 +96,7 @@ export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveReco
   })
   draft.derive()
   if (draft.startJobsOrThrow(plex) === 0) {
-    draft.fail(
-      'invalid',
-      placed.name,
-      `no other copy holds what belongs on ${placed.name}; bring its old drive back, or restore a backup`,
-    )
+    const why = `no other copy holds what belongs on ${placed.name}; bring its old drive back, or restore a backup`
+    draft.fail('invalid', placed.name, why)
   }
 }

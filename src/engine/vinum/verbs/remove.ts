@@ -7,11 +7,8 @@ import { newUuid } from '../../../base/random.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
-import type { PlanningVerb } from '../plan.ts'
-import { Draft, isPlaceholder } from './draft.ts'
-import { volumeOf } from './growth.ts'
+import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { type FoundObject, findObject, findTyped, freeName, lookUp } from './lookup.ts'
-import { flag, names, text } from './parameters.ts'
 
 interface Wish {
   readonly recursive: boolean
@@ -20,21 +17,16 @@ interface Wish {
 
 type Removal<T> = (draft: Draft, record: T, wish: Wish) => void
 
-export const RM: PlanningVerb = {
-  spec: VINUM_SPECS.rm,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum rm')
-    const objects = names(parameters, 'objects', 'object', draft.op)
-    const wish = { recursive: flag(parameters, 'recursive'), force: flag(parameters, 'force') }
-    for (const name of objects) findObject(draft.model, name, draft.op)
-    for (const name of objects) {
-      const found = lookUp(draft.model, name)
-      // An object that went with one named before it.
-      if (found) remove(draft, found, wish)
-    }
-    return draft.finish()
-  },
-}
+export const RM = planning(VINUM_SPECS.rm, [], (draft) => {
+  const objects = draft.names('objects', 'object')
+  const wish = { recursive: draft.flag('recursive'), force: draft.flag('force') }
+  for (const name of objects) findObject(draft.model, name)
+  for (const name of objects) {
+    const found = lookUp(draft.model, name)
+    // An object that went with one named before it.
+    if (found) remove(draft, found, wish)
+  }
+})
 
 function remove(draft: Draft, found: FoundObject, wish: Wish): void {
   const removals: {
@@ -55,22 +47,16 @@ function needsRecursive(draft: Draft, type: string, name: string, below: string)
 
 function removeVolume(draft: Draft, volume: VolumeRecord, wish: Wish): void {
   if (draft.context.isOpen(volume.uuid)) {
-    draft.fail(
-      'in-use',
-      volume.name,
-      `volume ${volume.name} is in use; take its LUN away first, then remove it`,
-    )
+    const why = `volume ${volume.name} is in use; take its LUN away first, then remove it`
+    draft.fail('in-use', volume.name, why)
   }
   const plexes = draft.plexesOf(volume)
   if (plexes.length > 0 && !wish.recursive) {
     needsRecursive(draft, 'volume', volume.name, count(plexes.length, 'plex', 'plexes'))
   }
   if (plexes.length > 0 && !wish.force) {
-    draft.fail(
-      'in-use',
-      volume.name,
-      `volume ${volume.name} holds ${formatSize(volume.sizeBytes)} of data that would be lost; -f removes it all the same`,
-    )
+    const why = `volume ${volume.name} holds ${formatSize(volume.sizeBytes)} of data that would be lost; -f removes it all the same`
+    draft.fail('in-use', volume.name, why)
   }
   dropVolume(draft, volume)
 }
@@ -107,13 +93,13 @@ function removePlex(draft: Draft, plex: PlexRecord, wish: Wish): void {
   if (real.length > 0 && !wish.recursive) {
     needsRecursive(draft, 'plex', plex.name, count(real.length, 'subdisk', 'subdisks'))
   }
-  const volume = volumeOf(draft, plex)
+  const volume = draft.volumeOf(plex)
   if (volume) checkCopy(draft, plex, volume, wish.force)
   const last = volume !== undefined && draft.plexesOf(volume).length === 1
   dropPlex(draft, plex)
   // The record as it is now: with the plex, it may have lost its preference.
   const left = draft.model.volumes.find((one) => one.uuid === volume?.uuid)
-  if (left && last) draft.putVolume({ ...left, sizeBytes: 0 })
+  if (left && last) draft.put('volumes', { ...left, sizeBytes: 0 })
   if (volume && draft.plexesOf(volume).length === 1) {
     draft.warn(`volume ${volume.name} has one copy left`)
   }
@@ -136,24 +122,18 @@ export function checkCopy(
     ? `plex ${plex.name} is the only copy of volume ${volume.name}`
     : `plex ${plex.name} holds the last good copy of ${lost}`
   if (draft.context.isOpen(volume.uuid)) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `${fact}, which is in use; take its LUN away first, or add another copy: plexus volume add-mirror ${volume.name} DEVICE`,
-    )
+    const why = `${fact}, which is in use; take its LUN away first, or add another copy: plexus volume add-mirror ${volume.name} DEVICE`
+    draft.fail('in-use', plex.name, why)
   }
   if (!force) draft.fail('in-use', plex.name, `${fact}; -f removes it all the same`)
   draft.warn(`${fact}: that data is lost`)
 }
 
 function removeSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
-  const plex = draft.model.plexes.find((one) => one.uuid === subdisk.plexUuid)
+  const plex = draft.plexOf(subdisk)
   if (plex) {
-    draft.fail(
-      'in-use',
-      subdisk.name,
-      `subdisk ${subdisk.name} is attached to plex ${plex.name}; detach it first: plexus vinum detach ${subdisk.name}`,
-    )
+    const why = `subdisk ${subdisk.name} is attached to plex ${plex.name}; detach it first: plexus vinum detach ${subdisk.name}`
+    draft.fail('in-use', subdisk.name, why)
   }
   dropSubdisk(draft, subdisk)
 }
@@ -164,18 +144,12 @@ function removeDrive(draft: Draft, drive: DriveRecord, wish: Wish): void {
   )
   const incoming = users.find((one) => one.move)
   if (incoming) {
-    draft.fail(
-      'in-use',
-      drive.name,
-      `subdisk ${incoming.name} is being moved from or to drive ${drive.name}; wait for that job, or cancel it`,
-    )
+    const why = `subdisk ${incoming.name} is being moved from or to drive ${drive.name}; wait for that job, or cancel it`
+    draft.fail('in-use', drive.name, why)
   }
   if (isPlaceholder(drive)) {
-    draft.fail(
-      'invalid',
-      drive.name,
-      `${drive.name} only keeps the place of ${users[0]?.name}; it goes when a subdisk is attached there`,
-    )
+    const why = `${drive.name} only keeps the place of ${users[0]?.name}; it goes when a subdisk is attached there`
+    draft.fail('invalid', drive.name, why)
   }
   if (users.length > 0 && wish.recursive) removeUsers(draft, users, wish)
   else if (users.length > 0) abandonDrive(draft, drive, users, wish)
@@ -186,8 +160,8 @@ function removeDrive(draft: Draft, drive: DriveRecord, wish: Wish): void {
 function removeUsers(draft: Draft, users: readonly SubdiskRecord[], wish: Wish): void {
   for (const { uuid } of users) {
     const subdisk = draft.model.subdisks.find((one) => one.uuid === uuid)
-    const plex = draft.model.plexes.find((one) => one.uuid === subdisk?.plexUuid)
-    const volume = plex && volumeOf(draft, plex)
+    const plex = draft.plexOf(subdisk)
+    const volume = plex && draft.volumeOf(plex)
     if (volume) removeVolume(draft, volume, wish)
     else if (plex) dropPlex(draft, plex)
     else if (subdisk) dropSubdisk(draft, subdisk)
@@ -203,11 +177,8 @@ function abandonDrive(
 ): void {
   const names = users.map((one) => one.name).join(', ')
   if (!wish.force) {
-    draft.fail(
-      'in-use',
-      drive.name,
-      `drive ${drive.name} carries ${names}; move them first (plexus vinum move DRIVE ${users[0]?.name}), or give them up with -f`,
-    )
+    const why = `drive ${drive.name} carries ${names}; move them first (plexus vinum move DRIVE ${users[0]?.name}), or give them up with -f`
+    draft.fail('in-use', drive.name, why)
   }
   for (const plex of draft.model.plexes) {
     const grows = plex.growth && users.some((one) => one.plexUuid === plex.uuid)
@@ -215,16 +186,13 @@ function abandonDrive(
   }
   const lost = draft.lastCopyLost(users)
   const volumes = users.flatMap((one) => {
-    const plex = draft.model.plexes.find((two) => two.uuid === one.plexUuid)
-    return (plex && volumeOf(draft, plex)) ?? []
+    const plex = draft.plexOf(one)
+    return (plex && draft.volumeOf(plex)) ?? []
   })
   const open = volumes.find((one) => draft.context.isOpen(one.uuid))
   if (lost !== undefined && open) {
-    draft.fail(
-      'in-use',
-      drive.name,
-      `drive ${drive.name} holds the last good copy of ${lost}, and ${open.name} is in use; move it first, or take the LUN away`,
-    )
+    const why = `drive ${drive.name} holds the last good copy of ${lost}, and ${open.name} is in use; move it first, or take the LUN away`
+    draft.fail('in-use', drive.name, why)
   }
   if (lost !== undefined) draft.warn(`the last good copy of ${lost} is lost`)
   for (const one of users.filter((two) => two.plexUuid === undefined)) dropSubdisk(draft, one)
@@ -235,9 +203,9 @@ function abandonDrive(
     state: 'down',
     device: '',
   }
-  draft.addPlaceholder(placeholder)
+  draft.add('drives', placeholder)
   for (const one of draft.model.subdisks.filter((two) => two.driveUuid === drive.uuid)) {
-    draft.putSubdisk({ ...one, driveUuid: placeholder.uuid, state: 'stale' })
+    draft.put('subdisks', { ...one, driveUuid: placeholder.uuid, state: 'stale' })
     draft.step(`take subdisk ${one.name} out of service`, one.name)
   }
   draft.dropEmptyPlaceholders()
@@ -258,25 +226,17 @@ export function retireDrive(draft: Draft, drive: DriveRecord): void {
   )
 }
 
-export const VOLUME_DESTROY: PlanningVerb = {
-  spec: VOLUME_SPECS.destroy,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume destroy')
-    const volume = findTyped(draft.model, 'volume', text(parameters, 'name', draft.op), draft.op)
-    if (draft.context.isOpen(volume.uuid)) {
-      if (!flag(parameters, 'force')) {
-        draft.fail(
-          'in-use',
-          volume.name,
-          `volume ${volume.name} is in use. Log the sessions out and take its LUN away first, or repeat with --force`,
-        )
-      }
-      draft.warn(`volume ${volume.name} is in use: its initiators lose it at once`)
+export const VOLUME_DESTROY = planning(VOLUME_SPECS.destroy, [], (draft) => {
+  const volume = findTyped(draft.model, 'volume', draft.text('name'))
+  if (draft.context.isOpen(volume.uuid)) {
+    if (!draft.flag('force')) {
+      const why = `volume ${volume.name} is in use. Log the sessions out and take its LUN away first, or repeat with --force`
+      draft.fail('in-use', volume.name, why)
     }
-    dropVolume(draft, volume)
-    return draft.finish()
-  },
-}
+    draft.warn(`volume ${volume.name} is in use: its initiators lose it at once`)
+  }
+  dropVolume(draft, volume)
+})
 
 function onPlaceholder(draft: Draft, subdisk: SubdiskRecord): boolean {
   const drive = draft.drive(subdisk.driveUuid)

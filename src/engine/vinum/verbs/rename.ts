@@ -2,33 +2,19 @@
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type { PlexRecord, VolumeRecord } from '../model/model.ts'
-import type { PlanningVerb } from '../plan.ts'
-import { Draft } from './draft.ts'
+import { type Draft, planning } from './draft.ts'
 import { checkNewName, type FoundObject, findObject, findTyped } from './lookup.ts'
-import { flag, list, text } from './parameters.ts'
 import { checkVolumeName } from './short-forms.ts'
 
-export const RENAME: PlanningVerb = {
-  spec: VINUM_SPECS.rename,
-  devices: (parameters) => list(parameters, 'to'),
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum rename')
-    const found = findObject(draft.model, text(parameters, 'from', draft.op), draft.op)
-    rename(draft, found, text(parameters, 'to', draft.op), flag(parameters, 'recursive'))
-    return draft.finish()
-  },
-}
+export const RENAME = planning(VINUM_SPECS.rename, ['to'], (draft) => {
+  const found = findObject(draft.model, draft.text('from'))
+  rename(draft, found, draft.text('to'), draft.flag('recursive'))
+})
 
-export const VOLUME_RENAME: PlanningVerb = {
-  spec: VOLUME_SPECS.rename,
-  devices: (parameters) => list(parameters, 'to'),
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume rename')
-    const record = findTyped(draft.model, 'volume', text(parameters, 'name', draft.op), draft.op)
-    rename(draft, { type: 'volume', record }, text(parameters, 'to', draft.op), true)
-    return draft.finish()
-  },
-}
+export const VOLUME_RENAME = planning(VOLUME_SPECS.rename, ['to'], (draft) => {
+  const record = findTyped(draft.model, 'volume', draft.text('name'))
+  rename(draft, { type: 'volume', record }, draft.text('to'), true)
+})
 
 /** Fewest dots in the names of each type: `V.pN`, `V.pN.sM`. */
 const DOTS = { volume: 0, plex: 1, subdisk: 2, drive: 0 } as const
@@ -44,30 +30,27 @@ function rename(draft: Draft, found: FoundObject, to: string, recursive: boolean
     draft.fail('invalid', to, `"${to}" cannot be the name of a ${type}; its form is ${form}`)
   }
   if (type === 'volume' && draft.context.isOpen(record.uuid)) {
-    draft.fail(
-      'in-use',
-      record.name,
-      `volume ${record.name} is in use under its name; take its LUN away first`,
-    )
+    const why = `volume ${record.name} is in use under its name; take its LUN away first`
+    draft.fail('in-use', record.name, why)
   }
   if (type === 'volume') renameVolume(draft, record, to, recursive)
   else if (type === 'plex') renamePlex(draft, record, to, recursive)
   else {
     give(draft, type, record.name, to)
-    if (type === 'subdisk') draft.putSubdisk({ ...record, name: to })
-    else draft.putDrive({ ...record, name: to })
+    if (type === 'subdisk') draft.put('subdisks', { ...record, name: to })
+    else draft.put('drives', { ...record, name: to })
   }
 }
 
 function give(draft: Draft, type: FoundObject['type'], from: string, to: string): void {
-  checkNewName(draft.model, type, to, draft.op)
+  checkNewName(draft, type, to)
   draft.step(`rename ${type} ${from} to ${to}`, to)
 }
 
 function renameVolume(draft: Draft, volume: VolumeRecord, to: string, recursive: boolean): void {
   checkVolumeName(draft, to)
   give(draft, 'volume', volume.name, to)
-  draft.putVolume({ ...volume, name: to })
+  draft.put('volumes', { ...volume, name: to })
   if (!recursive) return
   draft.plexesOf(volume).forEach((plex, index) => {
     renamePlex(draft, plex, `${to}.p${index}`, true)
@@ -77,13 +60,13 @@ function renameVolume(draft: Draft, volume: VolumeRecord, to: string, recursive:
 function renamePlex(draft: Draft, plex: PlexRecord, to: string, recursive: boolean): void {
   if (plex.name !== to) {
     give(draft, 'plex', plex.name, to)
-    draft.putPlex({ ...plex, name: to })
+    draft.put('plexes', { ...plex, name: to })
   }
   if (!recursive) return
   draft.subdisksOf(plex).forEach((subdisk, index) => {
     const name = `${to}.s${index}`
     if (subdisk.name === name) return
     give(draft, 'subdisk', subdisk.name, name)
-    draft.putSubdisk({ ...subdisk, name })
+    draft.put('subdisks', { ...subdisk, name })
   })
 }

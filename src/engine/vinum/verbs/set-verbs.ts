@@ -1,18 +1,13 @@
 /** `vinum resetconfig`, `saveconfig` and `stop`: the set of drives as a whole. spec/vinum.md, 6. */
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
-import type { PlanningVerb } from '../plan.ts'
-import { Draft, isPlaceholder } from './draft.ts'
-import { flag } from './parameters.ts'
+import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { retireDrive } from './remove.ts'
 
 /** Throws when there is no configuration at all, or when a volume is in use. */
 function checkThere(draft: Draft): void {
   if (draft.model.drives.length > 0) return
-  draft.fail(
-    'not-found',
-    'vinum',
-    `${draft.op}: there are no drives; plexus volume create NAME --mirror DEVICE DEVICE makes the first ones`,
-  )
+  const why = `${draft.op}: there are no drives; plexus volume create NAME --mirror DEVICE DEVICE makes the first ones`
+  draft.fail('not-found', 'vinum', why)
 }
 
 function checkClosed(draft: Draft): void {
@@ -22,59 +17,41 @@ function checkClosed(draft: Draft): void {
   draft.fail('in-use', names, `${draft.op}: in use: ${names}; take their LUNs away first`)
 }
 
-export const RESETCONFIG: PlanningVerb = {
-  spec: VINUM_SPECS.resetconfig,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum resetconfig')
-    checkThere(draft)
-    checkClosed(draft)
-    const [job] = draft.model.jobs
-    if (job && !flag(parameters, 'force')) {
-      draft.fail(
-        'in-use',
-        job.id,
-        `vinum resetconfig: job ${job.id} (${job.kind}) runs; cancel it, or repeat with -f`,
-      )
-    }
-    const { volumes, plexes, subdisks, drives } = draft.model
-    draft.step(
-      `remove all objects: ${volumes.length} volumes, ${plexes.length} plexes, ${subdisks.length} subdisks`,
-      'vinum',
-    )
-    for (const { name } of volumes) draft.warn(`all data of volume ${name} is lost`)
-    draft.model = { ...draft.model, volumes: [], plexes: [], subdisks: [], jobs: [] }
-    for (const drive of drives) {
-      if (!isPlaceholder(drive)) retireDrive(draft, drive)
-    }
-    draft.dropEmptyPlaceholders()
-    return draft.finish()
-  },
-}
+export const RESETCONFIG = planning(VINUM_SPECS.resetconfig, [], (draft) => {
+  checkThere(draft)
+  checkClosed(draft)
+  const [job] = draft.model.jobs
+  if (job && !draft.flag('force')) {
+    const why = `vinum resetconfig: job ${job.id} (${job.kind}) runs; cancel it, or repeat with -f`
+    draft.fail('in-use', job.id, why)
+  }
+  const { volumes, plexes, subdisks, drives } = draft.model
+  draft.step(
+    `remove all objects: ${volumes.length} volumes, ${plexes.length} plexes, ${subdisks.length} subdisks`,
+    'vinum',
+  )
+  for (const { name } of volumes) draft.warn(`all data of volume ${name} is lost`)
+  draft.model = { ...draft.model, volumes: [], plexes: [], subdisks: [], jobs: [] }
+  for (const drive of drives) {
+    if (!isPlaceholder(drive)) retireDrive(draft, drive)
+  }
+  draft.dropEmptyPlaceholders()
+})
 
-export const SAVECONFIG: PlanningVerb = {
-  spec: VINUM_SPECS.saveconfig,
-  plan(context) {
-    const draft = new Draft(context, 'vinum saveconfig')
-    checkThere(draft)
-    const up = draft.model.drives.filter((one) => one.state === 'up')
-    draft.step(`write the configuration to ${up.map((one) => one.name).join(', ')}`, 'vinum')
-    // Equal, but not the same object: the set commits it as the next generation.
-    draft.model = { ...draft.model }
-    return draft.finish()
-  },
-}
+export const SAVECONFIG = planning(VINUM_SPECS.saveconfig, [], (draft) => {
+  checkThere(draft)
+  const up = draft.model.drives.filter((one) => one.state === 'up')
+  draft.step(`write the configuration to ${up.map((one) => one.name).join(', ')}`, 'vinum')
+  // Equal, but not the same object: the set commits it as the next generation.
+  draft.model = { ...draft.model }
+})
 
 /** Changes no record: the set closes its drives and serves no more, until the next start. */
-export const STOP: PlanningVerb = {
-  spec: VINUM_SPECS.stop,
-  plan(context) {
-    const draft = new Draft(context, 'vinum stop')
-    checkThere(draft)
-    checkClosed(draft)
-    if (draft.model.jobs.length > 0) {
-      draft.warn(`${draft.model.jobs.length} jobs stop here, and go on at the next start`)
-    }
-    draft.step(`close ${draft.model.drives.length} drives`, 'vinum')
-    return draft.finish()
-  },
-}
+export const STOP = planning(VINUM_SPECS.stop, [], (draft) => {
+  checkThere(draft)
+  checkClosed(draft)
+  if (draft.model.jobs.length > 0) {
+    draft.warn(`${draft.model.jobs.length} jobs stop here, and go on at the next start`)
+  }
+  draft.step(`close ${draft.model.drives.length} drives`, 'vinum')
+})

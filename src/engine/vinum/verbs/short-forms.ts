@@ -4,21 +4,15 @@
  */
 import { STRIPE_BYTES_DEFAULT } from '../../../base/limits.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
-import type { VerbParameters } from '../../geom/types.ts'
 import type { DriveRecord, ParityLayout } from '../model/model.ts'
-import type { Plan, PlanContext, PlanningVerb } from '../plan.ts'
+import type { PlanningVerb } from '../plan.ts'
 import { buildVolume, type PlexLayout } from './build.ts'
-import { Draft } from './draft.ts'
-import { resolveNames } from './drives.ts'
+import { type Draft, planning } from './draft.ts'
+import { resolveDrives } from './drives.ts'
 import { checkNewName, freeName, lookUp } from './lookup.ts'
-import { flag, list, optionalSize, optionalText } from './parameters.ts'
 
 /** What a form makes of its drives; throws for a number of drives that it cannot use. */
-export type Arrange = (
-  draft: Draft,
-  drives: readonly DriveRecord[],
-  parameters: VerbParameters,
-) => readonly PlexLayout[]
+export type Arrange = (draft: Draft, drives: readonly DriveRecord[]) => readonly PlexLayout[]
 
 export function concatOf(drives: readonly DriveRecord[]): PlexLayout {
   return { organization: 'concat', stripeBytes: 0, parityLayout: undefined, drives }
@@ -28,42 +22,34 @@ export function stripedOf(drives: readonly DriveRecord[], stripeBytes: number): 
   return { organization: 'striped', stripeBytes, parityLayout: undefined, drives }
 }
 
-/** Parameters `stripeSize` and its default. */
-export function stripeOf(draft: Draft, parameters: VerbParameters): number {
-  return optionalSize(parameters, 'stripeSize', draft.op) ?? STRIPE_BYTES_DEFAULT
+/** Parameter `stripeSize` and its default. */
+function stripeOf(draft: Draft): number {
+  return draft.optionalSize('stripeSize') ?? STRIPE_BYTES_DEFAULT
 }
 
 export const arrangeConcat: Arrange = (_draft, drives) => [concatOf(drives)]
 
-export const arrangeStripe: Arrange = (draft, drives, parameters) => [
-  stripedOf(drives, stripeOf(draft, parameters)),
-]
+export const arrangeStripe: Arrange = (draft, drives) => [stripedOf(drives, stripeOf(draft))]
 
-export const arrangeRaid5: Arrange = (draft, drives, parameters) => [
+export const arrangeRaid5: Arrange = (draft, drives) => [
   {
     organization: 'raid5',
-    stripeBytes: stripeOf(draft, parameters),
-    parityLayout: (optionalText(parameters, 'parity') ?? 'left-symmetric') as ParityLayout,
+    stripeBytes: stripeOf(draft),
+    parityLayout: (draft.optionalText('parity') ?? 'left-symmetric') as ParityLayout,
     drives,
   },
 ]
 
 /** Deals the drives to two copies in turn: the first to p0, the second to p1, and so on. */
-const arrangeMirror: Arrange = (draft, drives, parameters) => {
-  const striped = flag(parameters, 'striped')
+const arrangeMirror: Arrange = (draft, drives) => {
+  const striped = draft.flag('striped')
   if (drives.length % 2 !== 0 || drives.length === 0) {
-    draft.fail(
-      'invalid',
-      'mirror',
-      `mirror needs an even number of drives, and ${drives.length} were named: half of them for each copy`,
-    )
+    const why = `mirror needs an even number of drives, and ${drives.length} were named: half of them for each copy`
+    draft.fail('invalid', 'mirror', why)
   }
   if (striped && drives.length < 4) {
-    draft.fail(
-      'invalid',
-      'mirror',
-      `a striped mirror needs at least 4 drives, 2 for each copy, and ${drives.length} were named; name more, or leave --striped out`,
-    )
+    const why = `a striped mirror needs at least 4 drives, 2 for each copy, and ${drives.length} were named; name more, or leave --striped out`
+    draft.fail('invalid', 'mirror', why)
   }
   return [0, 1].map((copy) => {
     const own = drives.filter((_, index) => index % 2 === copy)
@@ -76,14 +62,11 @@ const arrangeMirror: Arrange = (draft, drives, parameters) => {
  * it. The verb must list the name among its `devices`, so that it is looked at.
  */
 export function checkVolumeName(draft: Draft, name: string): void {
-  checkNewName(draft.model, 'volume', name, draft.op)
+  checkNewName(draft, 'volume', name)
   const device = draft.context.candidate(name)
   if (!device) return
-  draft.fail(
-    'exists',
-    name,
-    `${name} exists: it is the device ${device.path}; choose another name for the volume`,
-  )
+  const why = `${name} exists: it is the device ${device.path}; choose another name for the volume`
+  draft.fail('exists', name, why)
 }
 
 /** Resolves the devices and builds the volume; starts what it needs. */
@@ -92,33 +75,22 @@ export function createVolume(
   name: string,
   devices: readonly string[],
   arrange: Arrange,
-  parameters: VerbParameters,
 ): void {
   checkVolumeName(draft, name)
-  const drives = resolveNames(draft, devices, parameters)
-  const plexes = arrange(draft, drives, parameters)
-  const sizeBytes = optionalSize(parameters, 'size', draft.op)
+  const drives = resolveDrives(draft, devices)
+  const plexes = arrange(draft, drives)
+  const sizeBytes = draft.optionalSize('size')
   const volume = buildVolume(draft, { name, plexes, sizeBytes })
   draft.startJobs(volume)
 }
 
 function shortForm(form: 'concat' | 'stripe' | 'mirror' | 'raid5', arrange: Arrange): PlanningVerb {
-  return {
-    spec: VINUM_SPECS[form],
-    devices: (parameters) => [...list(parameters, 'devices'), ...list(parameters, 'name')],
-    plan(context: PlanContext, parameters): Plan {
-      const draft = new Draft(context, `vinum ${form}`)
-      const asked = optionalText(parameters, 'name')
-      const name = asked ?? freeName(draft.model, 'vinumvolume')
-      const existing = lookUp(draft.model, name)
-      if (existing?.type === 'volume' && flag(parameters, 'force')) {
-        draft.warn(`${name} exists and is left as it is`)
-        return draft.finish()
-      }
-      createVolume(draft, name, list(parameters, 'devices'), arrange, parameters)
-      return draft.finish()
-    },
-  }
+  return planning(VINUM_SPECS[form], ['devices', 'name'], (draft) => {
+    const name = draft.optionalText('name') ?? freeName(draft.model, 'vinumvolume')
+    if (lookUp(draft.model, name)?.type === 'volume' && draft.flag('force')) {
+      draft.warn(`${name} exists and is left as it is`)
+    } else createVolume(draft, name, draft.list('devices'), arrange)
+  })
 }
 
 export const SHORT_FORMS: readonly PlanningVerb[] = [

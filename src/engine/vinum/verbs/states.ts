@@ -11,75 +11,61 @@ import { byUuid, type PlexRecord, type VolumeRecord } from '../model/model.ts'
 import { lostPlexes, setState } from '../model/state-rules.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { lostBytes } from '../raid5/lost.ts'
-import { Draft } from './draft.ts'
+import { type Draft, planning } from './draft.ts'
 import { findObject, findTyped } from './lookup.ts'
-import { flag, names, text } from './parameters.ts'
 
-export const SETSTATE: PlanningVerb = {
-  spec: VINUM_SPECS.setstate,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum setstate')
-    const state = text(parameters, 'state', draft.op)
-    const { type, record } = findObject(draft.model, text(parameters, 'object', draft.op), draft.op)
-    const force = flag(parameters, 'force')
-    const lost = force && state === 'up' ? lostPlexes(draft.model, { record }) : []
-    if (record.state === state && lost.length === 0) {
-      draft.warn(`${type} ${record.name} is ${state} already`)
-      return draft.finish()
-    }
-    draft.model = setState(draft.model, record.uuid, state, {
-      force,
-      isOpen: context.isOpen,
-      isPresent: context.isPresent,
-    })
-    for (const plex of lost) {
-      draft.step(
-        `take what the disks say for ${lostBytes(plex.lost)} bytes of ${plex.name}`,
-        plex.name,
-      )
-      draft.warn(`what ${plex.name} has lost reads as anything from now on, until it is written`)
-    }
-    if (lost.length > 0) return draft.finish()
-    draft.step(`set ${type} ${record.name} from ${record.state} to ${state}`, record.name)
-    for (const { name, uuid, parityValidBytes } of draft.model.plexes) {
-      const before = byUuid(context.model.plexes, uuid)?.parityValidBytes ?? parityValidBytes
-      if (parityValidBytes <= before) continue
-      draft.warn(
-        `the parity of ${name} counts everywhere by order: what was never written reads as anything`,
-      )
-    }
-    if (force && state === 'up') {
-      draft.warn(
-        `${record.name} is up by order: what it missed while it was ${record.state} stays old`,
-      )
-    }
-    return draft.finish()
-  },
-}
+export const SETSTATE = planning(VINUM_SPECS.setstate, [], (draft) => {
+  const state = draft.text('state')
+  const { type, record } = findObject(draft.model, draft.text('object'))
+  const force = draft.flag('force')
+  const lost = force && state === 'up' ? lostPlexes(draft.model, { record }) : []
+  if (record.state === state && lost.length === 0) {
+    draft.warn(`${type} ${record.name} is ${state} already`)
+    return
+  }
+  draft.model = setState(draft.model, record.uuid, state, {
+    force,
+    isOpen: draft.context.isOpen,
+    isPresent: draft.context.isPresent,
+  })
+  for (const plex of lost) {
+    draft.step(
+      `take what the disks say for ${lostBytes(plex.lost)} bytes of ${plex.name}`,
+      plex.name,
+    )
+    draft.warn(`what ${plex.name} has lost reads as anything from now on, until it is written`)
+  }
+  if (lost.length > 0) return
+  draft.step(`set ${type} ${record.name} from ${record.state} to ${state}`, record.name)
+  for (const { name, uuid, parityValidBytes } of draft.model.plexes) {
+    const before = byUuid(draft.context.model.plexes, uuid)?.parityValidBytes ?? parityValidBytes
+    if (parityValidBytes <= before) continue
+    draft.warn(
+      `the parity of ${name} counts everywhere by order: what was never written reads as anything`,
+    )
+  }
+  if (force && state === 'up') {
+    draft.warn(
+      `${record.name} is up by order: what it missed while it was ${record.state} stays old`,
+    )
+  }
+})
 
-export const START: PlanningVerb = {
-  spec: VINUM_SPECS.start,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'vinum start')
-    const objects = names(parameters, 'objects', 'object', draft.op)
-    for (const name of objects) {
-      const { type, record } = findObject(draft.model, name, draft.op)
-      if (type === 'subdisk' || type === 'drive') {
-        draft.fail(
-          'unsupported',
-          name,
-          `${name} is a ${type}, and only volumes and plexes are started; name the plex above it`,
-        )
-      }
-      if (draft.startJobsOrThrow(record) > 0) continue
-      const volume = type === 'plex' ? record.volumeUuid : record.uuid
-      // Needs no record: the set takes up every resync that is due when a verb has ended.
-      if (context.inDoubt(volume ?? '')) draft.step(`resync what is in doubt of ${name}`, name)
-      else draft.warn(`${type} ${name} is ${record.state}: nothing to start`)
+export const START = planning(VINUM_SPECS.start, [], (draft) => {
+  const objects = draft.names('objects', 'object')
+  for (const name of objects) {
+    const { type, record } = findObject(draft.model, name)
+    if (type === 'subdisk' || type === 'drive') {
+      const why = `${name} is a ${type}, and only volumes and plexes are started; name the plex above it`
+      draft.fail('unsupported', name, why)
     }
-    return draft.finish()
-  },
-}
+    if (draft.startJobsOrThrow(record) > 0) continue
+    const volume = type === 'plex' ? record.volumeUuid : record.uuid
+    // Needs no record: the set takes up every resync that is due when a verb has ended.
+    if (draft.context.inDoubt(volume ?? '')) draft.step(`resync what is in doubt of ${name}`, name)
+    else draft.warn(`${type} ${name} is ${record.state}: nothing to start`)
+  }
+})
 
 /** A job that compares: on a raid5 plex its parity, on a volume its copies. */
 function addCheck(
@@ -99,11 +85,8 @@ function addCheck(
       check && job.paused
         ? `resume it (plexus job resume ${job.id}), or begin again with -f`
         : `wait for it, or cancel it: plexus job cancel ${job.id}`
-    draft.fail(
-      'in-use',
-      target.name,
-      `job ${job.id} (${job.kind}${job.paused ? ', paused' : ''}) works on ${target.name}; ${advice}`,
-    )
+    const why = `job ${job.id} (${job.kind}${job.paused ? ', paused' : ''}) works on ${target.name}; ${advice}`
+    draft.fail('in-use', target.name, why)
   }
   draft.addJob({
     id: newJobId(draft.model, draft.context.random),
@@ -119,34 +102,23 @@ function addCheck(
 
 function checkWhole(draft: Draft, plex: PlexRecord): void {
   if (plex.state === 'up') return
-  draft.fail(
-    'invalid',
-    plex.name,
-    `plex ${plex.name} is ${plex.state}, not fully up; bring it up first: plexus vinum start ${plex.name}`,
-  )
+  const why = `plex ${plex.name} is ${plex.state}, not fully up; bring it up first: plexus vinum start ${plex.name}`
+  draft.fail('invalid', plex.name, why)
 }
 
 function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
-  return {
-    spec,
-    plan(context, parameters) {
-      const draft = new Draft(context, `vinum ${spec.name}`)
-      const plexes = names(parameters, 'plexes', 'plex', draft.op)
-      for (const name of plexes) {
-        const plex = findTyped(draft.model, 'plex', name, draft.op)
-        if (plex.organization !== 'raid5') {
-          draft.fail(
-            'unsupported',
-            name,
-            `plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub VOLUME compares the copies of a volume`,
-          )
-        }
-        checkWhole(draft, plex)
-        addCheck(draft, kind, plex, flag(parameters, 'force'))
+  return planning(spec, [], (draft) => {
+    const plexes = draft.names('plexes', 'plex')
+    for (const name of plexes) {
+      const plex = findTyped(draft.model, 'plex', name)
+      if (plex.organization !== 'raid5') {
+        const why = `plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub VOLUME compares the copies of a volume`
+        draft.fail('unsupported', name, why)
       }
-      return draft.finish()
-    },
-  }
+      checkWhole(draft, plex)
+      addCheck(draft, kind, plex, draft.flag('force'))
+    }
+  })
 }
 
 export const PARITY_VERBS: readonly PlanningVerb[] = [
@@ -154,24 +126,16 @@ export const PARITY_VERBS: readonly PlanningVerb[] = [
   parityVerb(VINUM_SPECS.rebuildparity, 'repair'),
 ]
 
-export const VOLUME_SCRUB: PlanningVerb = {
-  spec: VOLUME_SPECS.scrub,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume scrub')
-    const volume = findTyped(draft.model, 'volume', text(parameters, 'name', draft.op), draft.op)
-    const kind = flag(parameters, 'repair') ? 'repair' : 'check'
-    const plexes = draft.plexesOf(volume)
-    const raid5 = plexes.filter((one) => one.organization === 'raid5')
-    if (plexes.length < 2 && raid5.length === 0) {
-      draft.fail(
-        'unsupported',
-        volume.name,
-        `volume ${volume.name} has one copy and no parity: there is nothing to compare; add a copy: plexus volume add-mirror ${volume.name} DEVICE`,
-      )
-    }
-    for (const plex of plexes) checkWhole(draft, plex)
-    for (const plex of raid5) addCheck(draft, kind, plex, false)
-    if (plexes.length > 1) addCheck(draft, kind, volume, false)
-    return draft.finish()
-  },
-}
+export const VOLUME_SCRUB = planning(VOLUME_SPECS.scrub, [], (draft) => {
+  const volume = findTyped(draft.model, 'volume', draft.text('name'))
+  const kind = draft.flag('repair') ? 'repair' : 'check'
+  const plexes = draft.plexesOf(volume)
+  const raid5 = plexes.filter((one) => one.organization === 'raid5')
+  if (plexes.length < 2 && raid5.length === 0) {
+    const why = `volume ${volume.name} has one copy and no parity: there is nothing to compare; add a copy: plexus volume add-mirror ${volume.name} DEVICE`
+    draft.fail('unsupported', volume.name, why)
+  }
+  for (const plex of plexes) checkWhole(draft, plex)
+  for (const plex of raid5) addCheck(draft, kind, plex, false)
+  if (plexes.length > 1) addCheck(draft, kind, volume, false)
+})

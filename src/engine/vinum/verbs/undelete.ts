@@ -19,10 +19,9 @@ import { bareName } from '../naming.ts'
 import type { PlanningVerb } from '../plan.ts'
 import type { KeptConfiguration } from '../set/memory.ts'
 import { checkMapSlot, freeMapSlot } from './build.ts'
-import { Draft, isPlaceholder } from './draft.ts'
+import { type Draft, isPlaceholder, listOf, planning } from './draft.ts'
 import { usableDrive } from './drives.ts'
 import { checkNewName } from './lookup.ts'
-import { list, text } from './parameters.ts'
 import { checkVolumeName } from './short-forms.ts'
 
 /** Volumes that are in a kept configuration and not in the present one, the newest first. */
@@ -35,40 +34,34 @@ export function destroyedVolumes(
 }
 
 export const VOLUME_UNDELETE: PlanningVerb = {
-  spec: VOLUME_SPECS.undelete,
-  devices: (parameters) => list(parameters, 'name'),
-  needsKept: (parameters) => bareName(text(parameters, 'name', 'volume undelete')),
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume undelete')
-    const name = text(parameters, 'name', draft.op)
-    const kept = context.kept ?? []
-    const destroyed = destroyedVolumes(kept, context.model)
-    const volume = destroyed.find((one) => one.name === bareName(name))
-    if (!volume) {
-      const names = [...new Set(destroyed.map((one) => one.name))].join(', ') || 'none'
-      return draft.fail(
-        'not-found',
-        name,
-        `no configuration that is kept has a destroyed volume "${name}"; those that it has: ${names}`,
-      )
-    }
-    checkVolumeName(draft, name)
-    const at = kept.findIndex(({ model }) => byUuid(model.volumes, volume.uuid))
-    const found = kept[at]
-    if (!found) return draft.finish()
-    draft.step(
-      `bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`,
-      name,
-    )
-    const mapSlot = freeMapSlot(draft.model, volume.mapSlot)
-    draft.addVolume({ ...volume, mapSlot, moreMapSlots: undefined })
-    const later = kept.slice(0, at).map(({ model }) => model)
-    const plexes = plexesOf(found.model, volume.uuid)
-    const truth = plexes.find((one) => isWhole(found.model, one))
-    for (const plex of plexes) restorePlex(draft, found.model, plex, later, truth)
-    draft.startJobs(volume)
-    return draft.finish()
-  },
+  ...planning(VOLUME_SPECS.undelete, ['name'], undelete),
+  needsKept: (parameters) => bareName(listOf(parameters, 'name').join()),
+}
+
+function undelete(draft: Draft): void {
+  const name = draft.text('name')
+  const kept = draft.context.kept ?? []
+  const destroyed = destroyedVolumes(kept, draft.model)
+  const volume = destroyed.find((one) => one.name === bareName(name))
+  const at = kept.findIndex(({ model }) => byUuid(model.volumes, volume?.uuid))
+  const found = kept[at]
+  if (!volume || !found) {
+    const names = [...new Set(destroyed.map((one) => one.name))].join(', ') || 'none'
+    const why = `no configuration that is kept has a destroyed volume "${name}"; those that it has: ${names}`
+    draft.fail('not-found', name, why)
+  }
+  checkVolumeName(draft, name)
+  draft.step(
+    `bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`,
+    name,
+  )
+  const mapSlot = freeMapSlot(draft.model, volume.mapSlot)
+  draft.add('volumes', { ...volume, mapSlot, moreMapSlots: undefined })
+  const later = kept.slice(0, at).map(({ model }) => model)
+  const plexes = plexesOf(found.model, volume.uuid)
+  const truth = plexes.find((one) => isWhole(found.model, one))
+  for (const plex of plexes) restorePlex(draft, found.model, plex, later, truth)
+  draft.startJobs(volume)
 }
 
 function isWhole(model: VinumModel, { uuid }: PlexRecord): boolean {
@@ -82,17 +75,14 @@ function restorePlex(
   later: readonly VinumModel[],
   truth: PlexRecord | undefined,
 ): void {
-  checkNewName(draft.model, 'plex', plex.name, draft.op)
+  checkNewName(draft, 'plex', plex.name)
   if (plex.growth) {
-    draft.fail(
-      'unsupported',
-      plex.name,
-      `plex ${plex.name} was being restriped when it went, and where that was is not known any more; it cannot be brought back`,
-    )
+    const why = `plex ${plex.name} was being restriped when it went, and where that was is not known any more; it cannot be brought back`
+    draft.fail('unsupported', plex.name, why)
   }
   // Parity that can be made again is: a write may have been under way.
   const parityValidBytes = plex === truth ? 0 : plex.parityValidBytes
-  draft.addPlex({ ...plex, parityValidBytes })
+  draft.add('plexes', { ...plex, parityValidBytes })
   for (const subdisk of subdisksOf(old, plex.uuid)) {
     const isStale = truth !== undefined && truth !== plex
     restoreSubdisk(draft, old, isStale ? { ...subdisk, state: 'stale' } : subdisk, later)
@@ -106,9 +96,9 @@ function restoreSubdisk(
   later: readonly VinumModel[],
 ): void {
   const { name, driveUuid, driveOffsetBytes, sizeBytes, state } = subdisk
-  checkNewName(draft.model, 'subdisk', name, draft.op)
+  checkNewName(draft, 'subdisk', name)
   const before = byUuid(old.drives, driveUuid)
-  if (before && isPlaceholder(before) && !draft.drive(driveUuid)) draft.addPlaceholder(before)
+  if (before && isPlaceholder(before) && !draft.drive(driveUuid)) draft.add('drives', before)
   const drive =
     draft.drive(driveUuid) ??
     draft.fail(
@@ -126,12 +116,9 @@ function restoreSubdisk(
       ({ offset, length }) => offset < end && driveOffsetBytes < offset + length,
     )
     if (!user) continue
-    draft.fail(
-      'in-use',
-      name,
-      `the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`,
-    )
+    const why = `the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`
+    draft.fail('in-use', name, why)
   }
-  draft.addSubdisk({ ...subdisk, state: state === 'up' ? 'up' : 'stale', move: undefined })
+  draft.add('subdisks', { ...subdisk, state: state === 'up' ? 'up' : 'stale', move: undefined })
   draft.step(`put subdisk ${name} back on ${drive.name}: ${formatSize(sizeBytes)}`, name)
 }

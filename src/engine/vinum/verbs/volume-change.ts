@@ -3,7 +3,6 @@
  * in use (design/surface.md).
  */
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
-import type { VerbParameters } from '../../geom/types.ts'
 import type {
   DriveRecord,
   PlexRecord,
@@ -11,9 +10,8 @@ import type {
   SubdiskRecord,
   VolumeRecord,
 } from '../model/model.ts'
-import type { PlanningVerb } from '../plan.ts'
 import { buildCopy, checkOneMore, childName, type PlexLayout } from './build.ts'
-import { Draft, isPlaceholder } from './draft.ts'
+import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { resolveDrive, resolveDrives } from './drives.ts'
 import {
   appendSubdisk,
@@ -26,35 +24,25 @@ import {
 } from './growth.ts'
 import { findTyped, lookUp } from './lookup.ts'
 import { moveTo, rebuildOn } from './move.ts'
-import { flag, list, optionalText, text } from './parameters.ts'
 import { checkCopy, dropPlex, retireDrive } from './remove.ts'
 import { concatOf, stripedOf } from './short-forms.ts'
 
-function volumeOfName(draft: Draft, parameters: VerbParameters): VolumeRecord {
-  return findTyped(draft.model, 'volume', text(parameters, 'name', draft.op), draft.op)
+function volumeNamed(draft: Draft): VolumeRecord {
+  return findTyped(draft.model, 'volume', draft.text('name'))
 }
 
-export const VOLUME_GROW: PlanningVerb = {
-  spec: VOLUME_SPECS.grow,
-  devices: (parameters) => list(parameters, 'devices'),
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume grow')
-    const volume = volumeOfName(draft, parameters)
-    const plexes = draft.plexesOf(volume)
-    const [first] = plexes
-    if (!first) {
-      return draft.fail(
-        'invalid',
-        volume.name,
-        `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`,
-      )
-    }
-    const drives = resolveDrives(draft, parameters)
-    if (plexes.length === 1) growPlex(draft, first, drives)
-    else growCopies(draft, volume, plexes, drives)
-    return draft.finish()
-  },
-}
+export const VOLUME_GROW = planning(VOLUME_SPECS.grow, ['devices'], (draft) => {
+  const volume = volumeNamed(draft)
+  const plexes = draft.plexesOf(volume)
+  const [first] = plexes
+  if (!first) {
+    const why = `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`
+    return draft.fail('invalid', volume.name, why)
+  }
+  const drives = resolveDrives(draft, draft.list('devices'))
+  if (plexes.length === 1) growPlex(draft, first, drives)
+  else growCopies(draft, volume, plexes, drives)
+})
 
 /** Every copy grows by the same: the drives are dealt to the copies in turn. */
 function growCopies(
@@ -68,19 +56,13 @@ function growCopies(
     // Copies with stripes cannot grow; this says why.
     if (plex.organization !== 'concat') checkGrowable(draft, plex)
     if (draft.plexBytes(plex) !== volume.sizeBytes) {
-      draft.fail(
-        'unsupported',
-        plex.name,
-        `plex ${plex.name} and volume ${volume.name} differ in size, so that copies cannot grow together; remove the copy, grow, and add it again`,
-      )
+      const why = `plex ${plex.name} and volume ${volume.name} differ in size, so that copies cannot grow together; remove the copy, grow, and add it again`
+      draft.fail('unsupported', plex.name, why)
     }
   }
   if (drives.length % plexes.length !== 0) {
-    draft.fail(
-      'invalid',
-      volume.name,
-      `volume ${volume.name} has ${plexes.length} copies, and ${drives.length} devices cannot be dealt to them evenly; name ${plexes.length} devices, or a multiple`,
-    )
+    const why = `volume ${volume.name} has ${plexes.length} copies, and ${drives.length} devices cannot be dealt to them evenly; name ${plexes.length} devices, or a multiple`
+    draft.fail('invalid', volume.name, why)
   }
   for (const drive of drives) checkNotCarrying(draft, volume, drive)
   for (let round = 0; round < drives.length; round += plexes.length) {
@@ -95,33 +77,24 @@ function growCopies(
   for (const plex of plexes.slice(1)) draft.startJobs(plex)
 }
 
-export const VOLUME_ADD_MIRROR: PlanningVerb = {
-  spec: VOLUME_SPECS['add-mirror'],
-  devices: (parameters) => list(parameters, 'devices'),
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume add-mirror')
-    const volume = volumeOfName(draft, parameters)
-    const [first] = draft.plexesOf(volume)
-    if (!first) {
-      return draft.fail(
-        'invalid',
-        volume.name,
-        `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`,
-      )
-    }
-    checkOneMore(draft, volume, 'concat')
-    for (const plex of draft.plexesOf(volume)) if (plex.growth) draft.checkIdle(plex, 'add-mirror')
-    const drives = resolveDrives(draft, parameters)
-    for (const drive of drives) {
-      checkFits(draft, volume, drive)
-      checkNotCarrying(draft, volume, drive)
-    }
-    const plex = buildCopy(draft, volume, copyLayout(first, drives))
-    draft.derive()
-    draft.startJobsOrThrow(plex)
-    return draft.finish()
-  },
-}
+export const VOLUME_ADD_MIRROR = planning(VOLUME_SPECS['add-mirror'], ['devices'], (draft) => {
+  const volume = volumeNamed(draft)
+  const [first] = draft.plexesOf(volume)
+  if (!first) {
+    const why = `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`
+    return draft.fail('invalid', volume.name, why)
+  }
+  checkOneMore(draft, volume, 'concat')
+  for (const plex of draft.plexesOf(volume)) if (plex.growth) draft.checkIdle(plex, 'add-mirror')
+  const drives = resolveDrives(draft, draft.list('devices'))
+  for (const drive of drives) {
+    checkFits(draft, volume, drive)
+    checkNotCarrying(draft, volume, drive)
+  }
+  const plex = buildCopy(draft, volume, copyLayout(first, drives))
+  draft.derive()
+  draft.startJobsOrThrow(plex)
+})
 
 /** Striped as the first copy is, where there are drives enough for that; else one behind the other. */
 function copyLayout(first: PlexRecord, drives: readonly DriveRecord[]): PlexLayout {
@@ -129,76 +102,56 @@ function copyLayout(first: PlexRecord, drives: readonly DriveRecord[]): PlexLayo
   return striped ? stripedOf(drives, first.stripeBytes) : concatOf(drives)
 }
 
-export const VOLUME_REMOVE_MIRROR: PlanningVerb = {
-  spec: VOLUME_SPECS['remove-mirror'],
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume remove-mirror')
-    const volume = volumeOfName(draft, parameters)
-    const plex = plexOf(draft, volume, text(parameters, 'plex', draft.op))
-    if (draft.plexesOf(volume).length === 1) {
-      draft.fail(
-        'in-use',
-        plex.name,
-        `plex ${plex.name} is the only copy of volume ${volume.name}; to remove all of it: plexus volume destroy ${volume.name}`,
-      )
-    }
-    checkCopy(draft, plex, volume, false)
-    dropPlex(draft, plex)
-    if (draft.plexesOf(volume).length === 1) {
-      draft.warn(`volume ${volume.name} has one copy left`)
-    }
-    return draft.finish()
-  },
-}
+export const VOLUME_REMOVE_MIRROR = planning(VOLUME_SPECS['remove-mirror'], [], (draft) => {
+  const volume = volumeNamed(draft)
+  const plex = plexOf(draft, volume, draft.text('plex'))
+  if (draft.plexesOf(volume).length === 1) {
+    const why = `plex ${plex.name} is the only copy of volume ${volume.name}; to remove all of it: plexus volume destroy ${volume.name}`
+    draft.fail('in-use', plex.name, why)
+  }
+  checkCopy(draft, plex, volume, false)
+  dropPlex(draft, plex)
+  if (draft.plexesOf(volume).length === 1) {
+    draft.warn(`volume ${volume.name} has one copy left`)
+  }
+})
 
 function plexOf(draft: Draft, volume: VolumeRecord, name: string): PlexRecord {
-  const plex = findTyped(draft.model, 'plex', name, draft.op)
+  const plex = findTyped(draft.model, 'plex', name)
   if (plex.volumeUuid === volume.uuid) return plex
   const names = draft.plexesOf(volume).map((one) => one.name)
-  return draft.fail(
-    'not-found',
-    name,
-    `plex ${name} does not belong to volume ${volume.name}, which has ${names.join(', ') || 'none'}`,
-  )
+  const why = `plex ${name} does not belong to volume ${volume.name}, which has ${names.join(', ') || 'none'}`
+  return draft.fail('not-found', name, why)
 }
 
-export const VOLUME_REPLACE: PlanningVerb = {
-  spec: VOLUME_SPECS.replace,
-  devices: (parameters) => list(parameters, 'newDevice'),
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume replace')
-    const volume = volumeOfName(draft, parameters)
-    const target = text(parameters, 'newDevice', draft.op)
-    const named = findTyped(draft.model, 'drive', text(parameters, 'oldDrive', draft.op), draft.op)
-    const old = target === named.name ? leaveName(draft, named) : named
-    const leaving = draft
-      .plexesOf(volume)
-      .flatMap((plex) => draft.subdisksOf(plex))
-      .filter((one) => one.driveUuid === old.uuid)
-    if (leaving.length === 0) {
-      draft.fail(
-        'not-found',
-        old.name,
-        `drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`,
-      )
-    }
-    const found = lookUp(draft.model, target)
-    if (found && found.type !== 'drive') {
-      draft.fail('invalid', target, `${target} is a ${found.type}; name a device or a drive`)
-    }
-    const drive = resolveDrive(draft, target, {
-      wipeSignatures: flag(parameters, 'wipeSignatures'),
-    })
-    if (drive.uuid === old.uuid) {
-      draft.fail('invalid', target, `drive ${old.name} cannot take its own place; name another one`)
-    }
-    checkNotCarrying(draft, volume, drive)
-    if (!flag(parameters, 'force')) checkRightDrive(draft, volume, old, leaving)
-    for (const subdisk of leaving) replaceSubdisk(draft, subdisk, old, drive)
-    releaseDrive(draft, old)
-    return draft.finish()
-  },
-}
+export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (draft) => {
+  const volume = volumeNamed(draft)
+  const target = draft.text('newDevice')
+  const named = findTyped(draft.model, 'drive', draft.text('oldDrive'))
+  const old = target === named.name ? leaveName(draft, named) : named
+  const leaving = draft
+    .plexesOf(volume)
+    .flatMap((plex) => draft.subdisksOf(plex))
+    .filter((one) => one.driveUuid === old.uuid)
+  if (leaving.length === 0) {
+    const why = `drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`
+    draft.fail('not-found', old.name, why)
+  }
+  const found = lookUp(draft.model, target)
+  if (found && found.type !== 'drive') {
+    draft.fail('invalid', target, `${target} is a ${found.type}; name a device or a drive`)
+  }
+  const drive = resolveDrive(draft, target, {
+    wipeSignatures: draft.flag('wipeSignatures'),
+  })
+  if (drive.uuid === old.uuid) {
+    draft.fail('invalid', target, `drive ${old.name} cannot take its own place; name another one`)
+  }
+  checkNotCarrying(draft, volume, drive)
+  if (!draft.flag('force')) checkRightDrive(draft, volume, old, leaving)
+  for (const subdisk of leaving) replaceSubdisk(draft, subdisk, old, drive)
+  releaseDrive(draft, old)
+})
 
 /**
  * Throws when the drive is healthy and another one of the volume is not: that one was meant, or the healthy one has the
@@ -216,12 +169,10 @@ function checkRightDrive(
     .map(({ driveUuid }) => draft.drive(driveUuid))
     .find((drive) => drive && (drive.state !== 'up' || !draft.isPresent(drive.uuid)))
   if (!bad) return
-  draft.fail(
-    'in-use',
-    old.name,
+  const why =
     `drive ${old.name} is healthy, and ${bad.name} is missing: while ${old.name} is read to be copied, an error on it would lose ` +
-      `data. Replace ${bad.name} first (plexus volume replace ${volume.name} ${bad.name} NEW-DEVICE), or repeat with --force`,
-  )
+    `data. Replace ${bad.name} first (plexus volume replace ${volume.name} ${bad.name} NEW-DEVICE), or repeat with --force`
+  draft.fail('in-use', old.name, why)
 }
 
 function isGood(draft: Draft, subdisk: SubdiskRecord, { uuid, state }: DriveRecord): boolean {
@@ -232,7 +183,7 @@ function isGood(draft: Draft, subdisk: SubdiskRecord, { uuid, state }: DriveReco
 function leaveName(draft: Draft, old: DriveRecord): DriveRecord {
   if (draft.isPresent(old.uuid) || !draft.context.candidate(old.name)) return old
   const renamed = { ...old, name: childName(draft, 'drive', `${old.name}.old`, 1) }
-  draft.putDrive(renamed)
+  draft.put('drives', renamed)
   return renamed
 }
 
@@ -259,37 +210,28 @@ function releaseDrive(draft: Draft, old: DriveRecord): void {
   } else if (old.state === 'down' || !draft.isPresent(old.uuid)) retireDrive(draft, old)
 }
 
-export const VOLUME_SET: PlanningVerb = {
-  spec: VOLUME_SPECS.set,
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume set')
-    const volume = volumeOfName(draft, parameters)
-    const policy = optionalText(parameters, 'readPolicy')
-    const named = optionalText(parameters, 'plex')
-    if (policy === undefined) {
-      draft.fail(
-        'invalid',
-        volume.name,
-        'volume set: nothing to set; give --read-policy round-robin, least-queue, or prefer with --plex',
-      )
-    }
-    if ((policy === 'prefer') !== (named !== undefined)) {
-      draft.fail(
-        'invalid',
-        volume.name,
-        named === undefined
-          ? 'volume set: prefer needs --plex, the copy that is preferred'
-          : `volume set: --plex goes with prefer, not with ${policy}`,
-      )
-    }
-    const plex = named === undefined ? undefined : plexOf(draft, volume, named)
-    const readPolicy = policy as ReadPolicy
-    if (volume.readPolicy === readPolicy && volume.preferredPlexUuid === plex?.uuid) {
-      draft.warn(`volume ${volume.name} is read by ${policy} already`)
-      return draft.finish()
-    }
-    draft.putVolume({ ...volume, readPolicy, preferredPlexUuid: plex?.uuid })
-    draft.step(`read volume ${volume.name} by ${policy}${plex ? ` ${plex.name}` : ''}`, volume.name)
-    return draft.finish()
-  },
-}
+export const VOLUME_SET = planning(VOLUME_SPECS.set, [], (draft) => {
+  const volume = volumeNamed(draft)
+  const policy = draft.optionalText('readPolicy')
+  const named = draft.optionalText('plex')
+  if (policy === undefined) {
+    const why =
+      'volume set: nothing to set; give --read-policy round-robin, least-queue, or prefer with --plex'
+    draft.fail('invalid', volume.name, why)
+  }
+  if ((policy === 'prefer') !== (named !== undefined)) {
+    const why =
+      named === undefined
+        ? 'volume set: prefer needs --plex, the copy that is preferred'
+        : `volume set: --plex goes with prefer, not with ${policy}`
+    draft.fail('invalid', volume.name, why)
+  }
+  const plex = named === undefined ? undefined : plexOf(draft, volume, named)
+  const readPolicy = policy as ReadPolicy
+  if (volume.readPolicy === readPolicy && volume.preferredPlexUuid === plex?.uuid) {
+    draft.warn(`volume ${volume.name} is read by ${policy} already`)
+    return
+  }
+  draft.put('volumes', { ...volume, readPolicy, preferredPlexUuid: plex?.uuid })
+  draft.step(`read volume ${volume.name} by ${policy}${plex ? ` ${plex.name}` : ''}`, volume.name)
+})

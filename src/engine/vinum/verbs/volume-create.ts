@@ -1,10 +1,8 @@
 /** `volume create NAME --concat|--stripe|--mirror|--raid5 DEVICE…`: a volume in one line (design/surface.md). */
-import { PlexusError } from '../../../base/errors.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
 import type { PlanningVerb } from '../plan.ts'
-import { Draft } from './draft.ts'
-import { list, text } from './parameters.ts'
+import { listOf, planning } from './draft.ts'
 import {
   type Arrange,
   arrangeConcat,
@@ -17,11 +15,8 @@ import {
 /** A full copy on each drive. */
 const arrangeCopies: Arrange = (draft, drives) => {
   if (drives.length < 2) {
-    draft.fail(
-      'invalid',
-      'mirror',
-      'a mirror needs at least 2 devices, one for each copy; name more',
-    )
+    const why = 'a mirror needs at least 2 devices, one for each copy; name more'
+    draft.fail('invalid', 'mirror', why)
   }
   return drives.map((drive) => concatOf([drive]))
 }
@@ -40,40 +35,27 @@ const DEPENDENT: Readonly<Record<string, string>> = {
   parity: '--parity',
 }
 
-function chosen(parameters: VerbParameters): string | undefined {
-  const given = Object.keys(LAYOUTS).filter((one) => list(parameters, one).length > 0)
-  return given.length === 1 ? given[0] : undefined
-}
-
-function devicesOf(parameters: VerbParameters): readonly string[] {
-  const layout = chosen(parameters)
-  return layout === undefined ? [] : list(parameters, layout)
+/** The options of a layout that were given; one is what the verb wants. */
+function layoutsIn(parameters: VerbParameters): readonly string[] {
+  return Object.keys(LAYOUTS).filter((one) => listOf(parameters, one).length > 0)
 }
 
 export const VOLUME_CREATE: PlanningVerb = {
-  spec: VOLUME_SPECS.create,
-  devices: (parameters) => [...devicesOf(parameters), ...list(parameters, 'name')],
-  plan(context, parameters) {
-    const draft = new Draft(context, 'volume create')
-    const name = text(parameters, 'name', draft.op)
-    const layout = chosen(parameters)
-    const row = layout === undefined ? undefined : LAYOUTS[layout]
-    if (!row) {
-      throw new PlexusError('invalid', {
-        op: draft.op,
-        subject: name,
-        message: `volume create: say how the devices make ${name}, with exactly one of --concat, --stripe, --mirror, --raid5 and its devices`,
-      })
+  ...planning(VOLUME_SPECS.create, [], (draft) => {
+    const name = draft.text('name')
+    const [layout = '', another] = layoutsIn(draft.parameters)
+    const row = LAYOUTS[layout]
+    if (!row || another !== undefined) {
+      const why = `volume create: say how the devices make ${name}, with exactly one of --concat, --stripe, --mirror, --raid5 and its devices`
+      return draft.fail('invalid', name, why)
     }
     for (const [option, typed] of Object.entries(DEPENDENT)) {
-      if (parameters[option] === undefined || row.takes.includes(option)) continue
-      draft.fail(
-        'invalid',
-        typed,
-        `volume create: ${typed} does not go with --${layout}; leave it out`,
-      )
+      if (draft.parameters[option] === undefined || row.takes.includes(option)) continue
+      const why = `volume create: ${typed} does not go with --${layout}; leave it out`
+      draft.fail('invalid', typed, why)
     }
-    createVolume(draft, name, devicesOf(parameters), row.arrange, parameters)
-    return draft.finish()
-  },
+    createVolume(draft, name, draft.list(layout), row.arrange)
+  }),
+  devices: (parameters) =>
+    [...layoutsIn(parameters), 'name'].flatMap((option) => listOf(parameters, option)),
 }
