@@ -224,18 +224,24 @@ function checkOf(
       aloneBytes: aloneBytesOf(plex),
       async step(offset, maxBytes, job) {
         const result = await checkStep(plex, offset, maxBytes, { repair })
-        for (const at of result.mismatches) noteMismatch(set, plex, at, repair)
-        job.mismatches += result.mismatches.length
+        // What may differ since a crash is no mismatch: a resync sees to it.
+        const wrong = result.mismatches.filter(
+          (at) => !plex.doubt.touches(at, plex.pieceEnd(at) - at),
+        )
+        for (const at of wrong) noteMismatch(set, plex, at, repair)
+        job.mismatches += wrong.length
         return result.offset
       },
     })
   }
-  if (!target.volume) return undefined
+  const { volume } = target
+  if (!volume) return undefined
   return checkPlan({
     ...setup,
     host: set,
-    plexes: target.volume.plexes,
+    plexes: volume.plexes,
     repair,
+    isUnsynced: (offset, length) => volume.io.isUnsynced(offset, length),
     onMismatch: (mismatch) => noteMismatch(set, mismatch.plex, mismatch.offset, repair),
   })
 }
