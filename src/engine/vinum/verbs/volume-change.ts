@@ -109,7 +109,7 @@ export const VOLUME_REMOVE_MIRROR = planning(VOLUME_SPECS['remove-mirror'], [], 
     const why = `plex ${plex.name} is the only copy of volume ${volume.name}; to remove all of it: plexus volume destroy ${volume.name}`
     draft.fail('in-use', plex.name, why)
   }
-  checkCopy(draft, plex, volume, false)
+  checkCopy(draft, plex, volume)
   dropPlex(draft, plex)
   if (draft.plexesOf(volume).length === 1) {
     draft.warn(`volume ${volume.name} has one copy left`)
