@@ -12,7 +12,6 @@ import {
   DEVICE_POLL_MS,
   DEVICE_QUEUE_DEPTH,
   DEVICE_RANGE_DEPTH,
-  RANGE_STEP_BYTES,
   ZERO_WRITE_BYTES,
 } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
@@ -31,17 +30,8 @@ import type {
 import { IO_KIND, type IoOperation } from './io-engine.ts'
 import { IO_ENDED, ioError } from './io-errors.ts'
 import type { IoChannel, IoQueue } from './io-queue.ts'
-import {
-  BLKDISCARD,
-  BLKGETSIZE64,
-  BLKZEROOUT,
-  ERRNO,
-  FALLOC_PUNCH_HOLE,
-  FALLOC_ZERO_RANGE,
-  fileExtent,
-  ioctlU64,
-  RWF_DSYNC,
-} from './libc.ts'
+import { BLKGETSIZE64, ERRNO, fileExtent, ioctlU64, RWF_DSYNC } from './libc.ts'
+import { discardMethods, NOT_THIS_WAY, type RangeMethod, zeroMethods } from './range-methods.ts'
 
 export interface DirectDeviceInit {
   readonly path: string
@@ -62,40 +52,6 @@ export interface DirectDeviceInit {
   readonly closeFd: (fd: number) => Promise<void>
 }
 
-/** A way to discard or to zero a range. */
-interface RangeMethod {
-  readonly kind: typeof IO_KIND.ALLOCATE | typeof IO_KIND.RANGE_IOCTL | typeof IO_KIND.WRITE
-  /** Mode of fallocate or request of ioctl. */
-  readonly flags: number
-  readonly stepBytes: number
-}
-
-const PUNCH = { kind: IO_KIND.ALLOCATE, flags: FALLOC_PUNCH_HOLE, stepBytes: RANGE_STEP_BYTES }
-const ZERO_RANGE = { kind: IO_KIND.ALLOCATE, flags: FALLOC_ZERO_RANGE, stepBytes: RANGE_STEP_BYTES }
-const DISCARD_IOCTL = { kind: IO_KIND.RANGE_IOCTL, flags: BLKDISCARD, stepBytes: RANGE_STEP_BYTES }
-const ZEROOUT_IOCTL = { kind: IO_KIND.RANGE_IOCTL, flags: BLKZEROOUT, stepBytes: RANGE_STEP_BYTES }
-const WRITE_ZEROES = { kind: IO_KIND.WRITE, flags: 0, stepBytes: ZERO_WRITE_BYTES }
-
-/**
- * What to try for a discard. Where discarded blocks must read as zeroes (LBPRZ), only the hole punch
- * will do, which the kernel refuses where it cannot promise that; BLKDISCARD promises nothing. A kernel that
- * finds out later that the device cannot punch (loop over tmpfs) still owes the zeroes: they are written.
- */
-function discardMethods(init: DirectDeviceInit): RangeMethod[] {
-  if (init.features.discardGranularityBytes === 0) return []
-  if (init.kind === 'file') return [PUNCH, ZERO_RANGE, WRITE_ZEROES]
-  return init.features.discardZeroes ? [PUNCH, ZEROOUT_IOCTL] : [DISCARD_IOCTL]
-}
-
-/** What to try for write-zeroes; writing them always works. */
-function zeroMethods(init: DirectDeviceInit): RangeMethod[] {
-  return init.kind === 'file'
-    ? [ZERO_RANGE, WRITE_ZEROES]
-    : [ZERO_RANGE, ZEROOUT_IOCTL, WRITE_ZEROES]
-}
-
-/** Results that mean: not this way, and never will be. */
-const NOT_THIS_WAY: ReadonlySet<number> = new Set([-ERRNO.EOPNOTSUPP, -ERRNO.ENOTTY, -ERRNO.ENOSYS])
 const IS_GONE: ReadonlySet<number> = new Set([-ERRNO.ENODEV, -ERRNO.ENXIO, -ERRNO.ENOMEDIUM])
 /**
  * What requests behind the end of a block device get: writes ENOSPC, reads nothing. Linux gives a disk that was pulled

@@ -13,11 +13,13 @@ import { GIB, RING_BATCH, RING_ENTRIES, RING_RETRY_MS } from '../base/limits.ts'
 import type { AlignedPool } from './aligned-pool.ts'
 import { IO_KIND, type IoEngine, type IoOperation, type IoSink } from './io-engine.ts'
 import {
-  ERRNO,
   ioUringEnter,
   ioUringRegisterBuffers,
   ioUringSetup,
   ioUringSetWorkers,
+} from './io-uring-calls.ts'
+import {
+  ERRNO,
   mmapShared,
   munmap,
   SysError,

@@ -8,7 +8,6 @@
  * user space addresses on these machines are below 2^53.
  */
 import koffi from 'koffi'
-import { assert } from '../base/assert.ts'
 
 const library = koffi.load(null)
 
@@ -105,7 +104,7 @@ export function memoryAddress(memory: WebAssembly.Memory): number {
 }
 
 /** Address of the first byte of a heap buffer; valid as long as its ArrayBuffer lives. */
-export function bytesAddress(bytes: Uint8Array): number {
+export function bytesAddress(bytes: NodeJS.TypedArray): number {
   return Number(koffi.address(bytes))
 }
 
@@ -270,89 +269,14 @@ export const BLKDISCARD = 0x1277
 export const BLKZEROOUT = 0x127f
 export const BLKGETSIZE64 = 0x80081272
 
-// --------------------------------------------------------------------------------------- io_uring
+// ----------------------------------------------------------------------------------------- syscall
 
-type Syscall = (
-  number: number,
-  a: number,
-  b: number,
-  c: number,
-  d: number,
-  e: number,
-  f: number,
-) => number
 /** Declared with fixed arguments: a variadic call costs 40 % more, and the registers are the same. */
-const syscall: Syscall = library.func('syscall', 'int64_t', [
-  'int64_t',
-  'int64_t',
-  'int64_t',
-  'int64_t',
-  'int64_t',
-  'int64_t',
-  'int64_t',
-])
-// The numbers are the same on every architecture that has them.
-const SYS_IO_URING_SETUP = 425
-const SYS_IO_URING_ENTER = 426
-const SYS_IO_URING_REGISTER = 427
+const syscallCall = library.func('syscall', 'int64_t', new Array<string>(7).fill('int64_t'))
 
-/** io_uring_setup(2): the ring's file descriptor or the negated errno. `params` is struct io_uring_params, 120 bytes. */
-export function ioUringSetup(entries: number, params: Uint8Array): number {
-  assert(params.length === 120, 'struct io_uring_params has 120 bytes')
-  const result = syscall(SYS_IO_URING_SETUP, entries, Number(koffi.address(params)), 0, 0, 0, 0)
-  return result < 0 ? -koffi.errno() : result
-}
-
-/** io_uring_enter(2): submissions taken, or the negated errno. */
-export function ioUringEnter(
-  ringFd: number,
-  toSubmit: number,
-  minComplete: number,
-  flags: number,
-): number {
-  const result = syscall(SYS_IO_URING_ENTER, ringFd, toSubmit, minComplete, flags, 0, 0)
-  return result < 0 ? -koffi.errno() : result
-}
-
-const IORING_REGISTER_BUFFERS = 0
-const IORING_REGISTER_IOWQ_MAX_WORKERS = 19
-
-/** Registers memory for READ_FIXED and WRITE_FIXED, in pieces of `pieceBytes` at most (the kernel's limit is 1 GiB): 0 or the negated errno. */
-export function ioUringRegisterBuffers(
-  ringFd: number,
-  address: number,
-  length: number,
-  pieceBytes: number,
-): number {
-  const count = Math.ceil(length / pieceBytes)
-  const vectors = new BigUint64Array(count * 2)
-  for (let i = 0; i < count; i++) {
-    vectors[i * 2] = BigInt(address + i * pieceBytes)
-    vectors[i * 2 + 1] = BigInt(Math.min(pieceBytes, length - i * pieceBytes))
-  }
-  const at = Number(koffi.address(vectors))
-  const result = syscall(SYS_IO_URING_REGISTER, ringFd, IORING_REGISTER_BUFFERS, at, count, 0, 0)
-  return result < 0 ? -koffi.errno() : result
-}
-
-/**
- * Lets up to `count` kernel threads work for the ring where a call cannot be started without waiting: a flush, or a
- * disk whose own queue is full. The usual bound is four per processor, which one disk that hangs would use up
- * (io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS; Linux 5.15). Returns 0 or a negated errno.
- */
-export function ioUringSetWorkers(ringFd: number, count: number): number {
-  // The second one, for what is no disk and no file, stays as it is.
-  const counts = Uint32Array.of(count, 0)
-  const at = Number(koffi.address(counts))
-  const result = syscall(
-    SYS_IO_URING_REGISTER,
-    ringFd,
-    IORING_REGISTER_IOWQ_MAX_WORKERS,
-    at,
-    2,
-    0,
-    0,
-  )
+/** A system call by its number, with five arguments at most: its result, or the negated errno. */
+export function syscall(number: number, a: number, b: number, c = 0, d = 0, e = 0): number {
+  const result: number = syscallCall(number, a, b, c, d, e, 0)
   return result < 0 ? -koffi.errno() : result
 }
 

@@ -18,9 +18,15 @@ function losetup(...args: string[]): string {
   return execFileSync('losetup', args, { encoding: 'utf8', stdio: 'pipe' }).trim()
 }
 
+/** Between the begins of two disks, in their sizes: a disk can be made so many times as large. */
+const ROOM = 2
+
 export class LabDisks {
   readonly #dir: string
-  readonly #sizeBytes: number
+  /** Of each disk. */
+  #sizeBytes: number
+  /** From one disk to the next. */
+  readonly #strideBytes: number
   readonly #names: readonly string[]
   /** What all disks lie in; undefined: there are none. */
   readonly #shelf: string | undefined
@@ -33,12 +39,13 @@ export class LabDisks {
   constructor(dir: string, count: number, sizeBytes: number) {
     this.#dir = dir
     this.#sizeBytes = sizeBytes
+    this.#strideBytes = ROOM * sizeBytes
     this.#names = Array.from({ length: count }, (_, index) => `d${index + 1}`)
     mkdirSync(join(dir, 'by-id'), { recursive: true })
     if (count === 0) return
     const file = join(dir, 'shelf.img')
     writeFileSync(file, '')
-    truncateSync(file, count * sizeBytes)
+    truncateSync(file, count * this.#strideBytes)
     this.#shelf = losetup('--direct-io=on', '--find', '--show', file)
     for (const name of this.#names) this.#attach(name)
   }
@@ -57,7 +64,7 @@ export class LabDisks {
     this.#pulled.set(name, loop)
     losetup('--detach', loop)
     // Nobody may have had it open: then it is detached already.
-    if (isAttached(loop)) pullLoop(loop, this.#names.length * this.#sizeBytes)
+    if (isAttached(loop)) pullLoop(loop, this.#names.length * this.#strideBytes)
   }
 
   /** The disk comes back with what it had. */
@@ -73,6 +80,18 @@ export class LabDisks {
     this.#attach(name)
   }
 
+  /** All disks that are plugged in are `sizeBytes` large from now on; nobody has them open. */
+  enlarge(sizeBytes: number): void {
+    if (sizeBytes > this.#strideBytes)
+      throw new Error(`a disk has ${this.#strideBytes} bytes at most`)
+    this.#sizeBytes = sizeBytes
+    for (const [name, loop] of this.#plugged) {
+      losetup('--detach', loop)
+      rmSync(this.#link(name))
+      this.#attach(name)
+    }
+  }
+
   /** Detaches all disks; nobody has them open any more. */
   release(): void {
     for (const loop of this.#plugged.values()) losetup('--detach', loop)
@@ -83,7 +102,7 @@ export class LabDisks {
   #attach(name: string): void {
     const shelf = this.#shelf ?? ''
     const place = [
-      `--offset=${this.#names.indexOf(name) * this.#sizeBytes}`,
+      `--offset=${this.#names.indexOf(name) * this.#strideBytes}`,
       `--sizelimit=${this.#sizeBytes}`,
     ]
     const loop = losetup('--direct-io=on', ...place, '--find', '--show', shelf)

@@ -187,6 +187,21 @@ const REQUESTS: Readonly<Record<string, (args: readonly string[]) => string | Pr
     await daemon.spawn()
     return 'started again'
   },
+  /** The machine is off; meanwhile a disk dies. */
+  'reboot-without': async ([disk = '']) => {
+    await daemon.kill()
+    disks.pull(disk)
+    await sleep(DOWN_MS)
+    await daemon.spawn()
+    return 'started without it'
+  },
+  /** The machine is off; meanwhile all disks are made larger. */
+  'reboot-larger': async ([mib = '']) => {
+    await daemon.kill()
+    disks.enlarge(Number(mib) * MIB)
+    await daemon.spawn()
+    return 'started with larger disks'
+  },
   /** The command line: its exit status in the first line, then what it said. */
   plexus: async (args) => {
     const { exit, out, err } = await daemon.plexus(args)

@@ -73,8 +73,8 @@ export class Healing {
       if (volume && !isTriedAgain && jobsOf(machine).length === 0) {
         await world.verb('vinum', 'start', { objects: [volume.name] })
         await this.#reviveDrives(machine)
-        if (volume.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)
       }
+      if (volume?.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)
       if (this.#trouble.parts && round > PATIENT_ROUNDS) await this.#decide(machine, unit.uuid)
       await world.pause(LOOK_MS * Math.min(round + 1, 1000))
     }
@@ -116,8 +116,19 @@ export class Healing {
       for (const unit of world.units) await unit.open(machine)
       return
     }
+    // The set is right as it runs: what was used apart from it is filled from it.
+    const isFormer = ({ state }: { readonly state: string }): boolean => state === 'FORMER'
+    const running = drivesIn(machine).find(({ state }) => state === 'UP')
+    if (running && drivesIn(machine).some(isFormer)) {
+      const error = await world.verb('vinum', 'assemble', { from: running.name })
+      if (world.machine !== machine) return
+      if (!error) {
+        this.#trouble.parts?.join()
+        return
+      }
+    }
     // What the set does not take back comes as a new disk.
-    for (const { name } of drivesIn(machine).filter(({ state }) => state === 'FORMER')) {
+    for (const { name } of drivesIn(machine).filter(isFormer)) {
       const disk = world.disks.find((one) => one.name === name)
       if (!disk?.device || world.machine !== machine) return
       world.unplug(disk, false)

@@ -17,8 +17,8 @@ const FEATURES = {
   /** Disks that leave and come back before the engine has taken notice. */
   flapping: 25,
   // From here on: episodes, each with a file of its name.
-  hole: 0,
-  apart: 0,
+  hole: 20,
+  apart: 20,
   hang: 20,
   caches: 20,
   resize: 20,

@@ -296,7 +296,8 @@ export class Oracle {
       const others = all.flatMap((lists) => lists[block] ?? [])
       if (list.length === 1 && others.every((write) => write === list[0])) continue
       changed.push({ offset: block * this.blockBytes, length: this.blockBytes })
-      this.#lists[block] = [...new Set([...list, ...others])].map((write) =>
+      const values = new Map([...others, ...list].map((write) => [write.value, write]))
+      this.#lists[block] = [...values.values()].map((write) =>
         memo(clones, write, { value: write.value, begin: 0, end: now, ok: true, durable: true }),
       )
     }

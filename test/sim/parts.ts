@@ -34,6 +34,8 @@ export class Parts {
     for (const [unit, known] of this.#known) {
       const changed = unit.oracle.join(known)
       unit.damageRows(unit.rowSizes, changed)
+      // All of it, in one: what is joined again must not grow each time.
+      this.#known.set(unit, [unit.oracle.contents()])
     }
   }
 }

@@ -9,9 +9,10 @@
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
 import { type PlexRecord, sizeOfPlex } from '../model/model.ts'
 import type { Drive, Plex, Subdisk, VinumHost } from '../runtime.ts'
+import { Join, RequestPart } from './request-part.ts'
 import { isPresent } from './subdisk.ts'
 
 type OnMissed = (subdisk: Subdisk, error: PlexusError) => void
@@ -311,55 +312,20 @@ function columnOffset(offset: number, column: number, columns: number, stripe: n
   return row * stripe + Math.min(Math.max(within, 0), stripe)
 }
 
-interface Completion {
-  complete(error: PlexusError | undefined): void
-}
-
-/** Ends its request when every piece has ended, with the first error. */
-class Join implements Completion {
-  readonly #request: IoRequest
-  /** Pieces in flight, and one for whoever is still splitting. */
-  pending = 1
-  #error: PlexusError | undefined = undefined
-
-  constructor(request: IoRequest) {
-    this.#request = request
-  }
-
-  fail(error: PlexusError): void {
-    this.#error ??= error
-  }
-
-  complete(error: PlexusError | undefined): void {
-    if (error) this.fail(error)
-    if (--this.pending === 0) this.#request.complete(this.#error)
-  }
-
-  /** Everything is on its way. Should nothing be, the request still ends later, never from within. */
-  close(): void {
-    if (this.pending > 1) this.pending--
-    else queueMicrotask(() => this.complete(undefined))
-  }
-}
+type Completion = Pick<IoRequest, 'complete'>
 
 const NOBODY: Completion = { complete: () => assert(false, 'a piece completes once') }
 const NOTHING: OnMissed = () => assert(false, 'a piece completes once')
 
 /** One request to one subdisk, recycled. */
-class Piece implements IoRequest {
-  op: IoOp = 'flush'
-  offset = 0
-  length = 0
-  data: AlignedBuffer | undefined = undefined
-  dataOffset = 0
-  fua = false
-  cause: IoCause = 'initiator'
+class Piece extends RequestPart {
   subdisk: Subdisk | undefined = undefined
   parent: Completion = NOBODY
   onMissed: OnMissed = NOTHING
   readonly #plex: LinearPlex
 
   constructor(plex: LinearPlex) {
+    super()
     this.#plex = plex
   }
 
@@ -372,13 +338,7 @@ class Piece implements IoRequest {
     length: number,
     dataOffset: number,
   ): void {
-    this.op = request.op
-    this.offset = offset
-    this.length = length
-    this.data = request.data
-    this.dataOffset = dataOffset
-    this.fua = request.fua
-    this.cause = request.cause
+    this.copyPart(request, offset, length, dataOffset)
     this.subdisk = subdisk
     this.parent = parent
     this.onMissed = onMissed

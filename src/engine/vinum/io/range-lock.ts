@@ -53,7 +53,7 @@ export abstract class LockEntry {
   abstract granted(): void
 }
 
-class CallbackEntry extends LockEntry {
+export class CallbackEntry extends LockEntry {
   readonly #callback: () => void
 
   constructor(callback: () => void) {

@@ -6,10 +6,11 @@
  */
 import { assert } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
 import type { SubdiskRecord } from '../model/model.ts'
 import type { Drive, Subdisk, TroubleCounts, Validity } from '../runtime.ts'
-import { LockEntry, RangeLock } from './range-lock.ts'
+import { CallbackEntry, RangeLock } from './range-lock.ts'
+import { Join, RequestPart } from './request-part.ts'
 
 export class PlacedSubdisk implements Subdisk {
   record: SubdiskRecord
@@ -89,19 +90,13 @@ export class SubdiskMove {
 }
 
 /** One request to a moving subdisk: waits for the copy's window, then goes to one or both places. */
-class FollowedRequest extends LockEntry implements IoRequest {
-  readonly op: IoOp
-  readonly offset: number
-  readonly length: number
-  readonly data: AlignedBuffer | undefined
-  readonly dataOffset: number
-  readonly fua: boolean
-  readonly cause: IoCause
+class FollowedRequest extends RequestPart {
   readonly #subdisk: PlacedSubdisk
   readonly #move: SubdiskMove
   readonly #parent: IoRequest
-  #pending = 0
-  #error: PlexusError | undefined
+  readonly #entry = new CallbackEntry(() => this.#granted())
+  /** Of the old place, whose result is the request's, and of the new one. */
+  readonly #places = new Join({ complete: (error) => this.#end(error) })
 
   constructor(
     subdisk: PlacedSubdisk,
@@ -112,13 +107,7 @@ class FollowedRequest extends LockEntry implements IoRequest {
     dataOffset: number,
   ) {
     super()
-    this.op = parent.op
-    this.offset = offset
-    this.length = length
-    this.data = parent.data
-    this.dataOffset = dataOffset
-    this.fua = parent.fua
-    this.cause = parent.cause
+    this.copyPart(parent, offset, length, dataOffset)
     this.#subdisk = subdisk
     this.#move = move
     this.#parent = parent
@@ -126,66 +115,52 @@ class FollowedRequest extends LockEntry implements IoRequest {
 
   enter(): void {
     const mode = this.op === 'read' ? 'read' : 'write'
-    this.#move.lock.add(this, this.offset, this.length, mode)
+    this.#move.lock.add(this.#entry, this.offset, this.length, mode)
   }
 
-  /** The old place has done its part; its result is the request's. */
   complete(error: PlexusError | undefined): void {
-    this.#error = error
-    this.end()
+    this.#places.complete(error)
   }
 
-  end(): void {
-    if (--this.#pending > 0) return
-    this.#move.lock.leave(this)
-    this.#parent.complete(this.#error)
-  }
-
-  /** The new place has failed: no copy any more, but the write is safe where the subdisk is. */
-  spoil(error: PlexusError): void {
+  /** Where the new place has failed it is no copy any more, but the write is safe where the subdisk is. */
+  completeThere(error: PlexusError | undefined): void {
     this.#move.error ??= error
+    this.#places.complete(undefined)
   }
 
-  override granted(): void {
+  #end(error: PlexusError | undefined): void {
+    this.#move.lock.leave(this.#entry)
+    this.#parent.complete(error)
+  }
+
+  #granted(): void {
     const { offset, length, dataOffset } = this
     const move = this.#move
     // The move may have ended while this request waited: then the subdisk's place is the only one.
     const moving = this.#subdisk.move === move && !move.error && this.op !== 'read'
     const copied = moving ? Math.min(length, move.copiedBytes - offset) : 0
-    this.#pending = copied > 0 ? 2 : 1
+    if (copied > 0) this.#places.pending++
     this.#subdisk.forwardHere(this, offset, length, dataOffset)
     if (copied > 0) move.forwardThere(new SecondWrite(this, move), offset, copied, dataOffset)
   }
 }
 
 /** The part of a followed write that goes to the new place. */
-class SecondWrite implements IoRequest {
-  readonly op: IoOp
-  readonly offset: number
-  readonly length: number
-  readonly data: AlignedBuffer | undefined
-  readonly dataOffset: number
-  readonly fua: boolean
-  readonly cause: IoCause
+class SecondWrite extends RequestPart {
   readonly #first: FollowedRequest
 
   constructor(first: FollowedRequest, move: SubdiskMove) {
+    super()
+    this.copy(first)
     // What a discard leaves in the old place reads the same later: the new drive may know no discard, or one that
     // leaves anything; zeroes it can always write.
     const zeroes = first.op === 'discard' && !move.drive.consumer?.features.discardZeroes
-    this.op = zeroes ? 'write-zeroes' : first.op
-    this.offset = first.offset
-    this.length = first.length
-    this.data = first.data
-    this.dataOffset = first.dataOffset
-    this.fua = first.fua
-    this.cause = first.cause
+    if (zeroes) this.op = 'write-zeroes'
     this.#first = first
   }
 
   complete(error: PlexusError | undefined): void {
-    if (error) this.#first.spoil(error)
-    this.#first.end()
+    this.#first.completeThere(error)
   }
 }
 

@@ -7,15 +7,13 @@
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
-import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
 import type { Plex, Subdisk } from '../runtime.ts'
 import type { IntentWaiter } from './dirty-regions.ts'
-import { callPlex, type PlexAnswer } from './plex-call.ts'
+import { type CopyRange, callPlex, eachPiece, noCopyError, type PlexAnswer } from './first-copy.ts'
 import { LockEntry } from './range-lock.ts'
+import { RequestPart } from './request-part.ts'
 import type { PlexSlot, VolumeIo } from './volume-io.ts'
-
-/** Parts of one request that are written at the same time where no plex can take all of it. */
-const PIECES_AT_ONCE = 32
 
 type Storable = ReturnType<Plex['storable']>
 
@@ -31,14 +29,7 @@ class Missed {
 }
 
 /** The part of a task that one plex does. */
-class Leg implements IoRequest {
-  op: IoOp = 'write'
-  offset = 0
-  length = 0
-  data: AlignedBuffer | undefined = undefined
-  dataOffset = 0
-  fua = false
-  cause: IoCause = 'initiator'
+class Leg extends RequestPart {
   slot: PlexSlot | undefined = undefined
   storable: Storable = 'none'
   /** It has nothing to do. */
@@ -54,17 +45,13 @@ class Leg implements IoRequest {
   readonly #task: ChangeTask
 
   constructor(task: ChangeTask) {
+    super()
     this.#task = task
   }
 
   take(request: IoRequest, op: IoOp, slot: PlexSlot, storable: Storable): void {
+    this.copy(request)
     this.op = op
-    this.offset = request.offset
-    this.length = request.length
-    this.data = request.data
-    this.dataOffset = request.dataOffset
-    this.fua = request.fua
-    this.cause = request.cause
     this.slot = slot
     this.storable = storable
     if (storable !== 'full' || op === 'flush') addStale(slot.plex, this.stale)
@@ -188,10 +175,10 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     let first: PlexusError | undefined
     for (let index = 0; index < this.#used; index++) {
       const leg = this.#leg(index)
-      const slot = defined(leg.slot, 'the plex')
+      const { plex } = defined(leg.slot, 'the plex')
       if (leg.error) first ??= leg.error
       else if (leg.storable === 'full') stored = true
-      missed = this.#collect(slot, leg, leg.storable, leg.stale, missed)
+      missed = this.#collect(plex, leg, leg.storable, leg.stale, missed)
     }
     if (request.op === 'flush') this.#settleFlush(missed, first)
     else if (stored) this.#conclude(missed)
@@ -216,15 +203,15 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
    * came, and durably where they are reviving now.
    */
   #collect(
-    slot: PlexSlot,
+    plex: Plex,
     { error, missed: named }: PlexAnswer,
     storable: Storable | undefined,
     stale: readonly Subdisk[],
     before: Missed | undefined,
   ): Missed | undefined {
-    const linear = isLinear(slot.plex)
-    if (!error && (linear || slot.plex.subdisks.every(isWritable))) return before
-    const { subdisks } = slot.plex
+    const linear = isLinear(plex)
+    const { subdisks } = plex
+    if (!error && (linear || subdisks.every(isWritable))) return before
     const suspects = new Set(named)
     // A column that is not in service misses every row of raid5, also when the plex has stored the rest.
     // Where raid5 stores nothing because more are missing, the columns that are there miss it, too.
@@ -239,7 +226,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
       if (subdisk.writable && stale.includes(subdisk)) continue
       const { op, offset, length } = this.#current
       missed ??= new Missed()
-      missed.add(subdisk, error ?? this.#volume.noCopy(op, offset, length))
+      missed.add(subdisk, error ?? noCopyError(this.#volume.name, op, offset, length))
     }
     return missed
   }
@@ -249,38 +236,29 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
    * be stored in one of them. The range stays entered, so that writing a part again disturbs nobody.
    */
   async #inPieces(request: IoRequest, op: IoOp): Promise<void> {
-    const { slots } = this.#volume
-    const end = request.offset + request.length
+    const { name, plexes } = this.#volume
     let missed: Missed | undefined
-    let failed: PlexusError | undefined
-    const writePiece = async (offset: number, length: number): Promise<void> => {
-      const dataOffset = request.dataOffset + offset - request.offset
-      const range = { offset, length, data: request.data, dataOffset, fua: request.fua }
-      const able = slots.map(({ plex }) => plex.storable(offset, length))
+    const writePiece = async (piece: CopyRange): Promise<void> => {
+      const { offset, length } = piece
+      const able = plexes.map((plex) => plex.storable(offset, length))
       const stale: Subdisk[] = []
-      for (const { plex } of slots) addStale(plex, stale)
-      const answers = await Promise.all(slots.map((slot) => callPlex(slot, op, range)))
+      for (const plex of plexes) addStale(plex, stale)
+      const answers = await Promise.all(plexes.map((plex) => callPlex(plex, op, piece)))
       let stored = false
       answers.forEach((answer, index) => {
         if (!answer.error && able[index] === 'full') stored = true
-        missed = this.#collect(slots[index] as PlexSlot, answer, able[index], stale, missed)
+        missed = this.#collect(plexes[index] as Plex, answer, able[index], stale, missed)
       })
       if (stored) return
-      const first = answers.find(({ error }) => error)?.error
-      failed ??= first ?? this.#volume.noCopy(op, offset, length)
+      throw answers.find(({ error }) => error)?.error ?? noCopyError(name, op, offset, length)
     }
-    for (let at = request.offset; at < end && !failed; ) {
-      const batch: Promise<void>[] = []
-      while (at < end && batch.length < PIECES_AT_ONCE) {
-        const to = Math.min(end, ...slots.map(({ plex }) => plex.pieceEnd(at)))
-        batch.push(writePiece(at, to - at))
-        at = to
-      }
-      await Promise.all(batch)
+    try {
+      await eachPiece(plexes, request, writePiece)
+    } catch (error) {
+      this.#end(toPlexusError(error, op, name), false)
+      return
     }
-    if (slots.length === 0) failed = this.#volume.noCopy(op, request.offset, request.length)
-    if (failed) this.#end(failed, false)
-    else this.#conclude(missed)
+    this.#conclude(missed)
   }
 
   /** It is stored. Whoever missed it goes out of service before it is acknowledged. */

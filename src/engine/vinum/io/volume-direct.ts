@@ -4,35 +4,24 @@
  */
 import { defined } from '../../../base/assert.ts'
 import type { PlexusError } from '../../../base/errors.ts'
-import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { IoRequest } from '../../../hal/block-device.ts'
+import { RequestPart } from './request-part.ts'
 import type { VolumeIo } from './volume-io.ts'
 
 const ignoreMissed = (): void => {}
 
-export class DirectTask implements IoRequest {
-  op: IoOp = 'read'
-  offset = 0
-  length = 0
-  data: AlignedBuffer | undefined = undefined
-  dataOffset = 0
-  fua = false
-  cause: IoCause = 'initiator'
+export class DirectTask extends RequestPart {
   readonly #volume: VolumeIo
   #request: IoRequest | undefined = undefined
   #covered = 0
 
   constructor(volume: VolumeIo) {
+    super()
     this.#volume = volume
   }
 
   begin(request: IoRequest): void {
-    this.op = request.op
-    this.offset = request.offset
-    this.length = request.length
-    this.data = request.data
-    this.dataOffset = request.dataOffset
-    this.fua = request.fua
-    this.cause = request.cause
+    this.copy(request)
     this.#request = request
     this.#covered = this.#volume.changes
     const slot = defined(this.#volume.slots[0], 'the plex')

@@ -14,10 +14,11 @@ import type { AlignedBuffer, IoOp, IoRequest } from '../../../hal/block-device.t
 import type { ReadPolicy, SubdiskRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import type { WriteIntentBitmap } from './dirty-regions.ts'
+import { firstInService } from './first-copy.ts'
 import { type LockEntry, type LockMode, RangeLock } from './range-lock.ts'
 import { ChangeTask } from './volume-change.ts'
 import { DirectTask } from './volume-direct.ts'
-import { ReadTask, readPieces } from './volume-read.ts'
+import { ReadTask, readAndMend } from './volume-read.ts'
 
 /** What may be swapped while the volume pauses. */
 export interface VolumeForm {
@@ -89,6 +90,10 @@ export class VolumeIo {
     return this.#slots
   }
 
+  get plexes(): readonly Plex[] {
+    return this.#form.plexes
+  }
+
   get map(): WriteIntentBitmap | undefined {
     return this.#form.map
   }
@@ -115,7 +120,7 @@ export class VolumeIo {
     if (request.op === 'read') {
       const task = this.#reads.pop() ?? new ReadTask(this)
       task.take(request)
-      if (this.#allLocks > 0) this.locks.add(task, request.offset, request.length, 'read')
+      if (this.#allLocks > 0) this.locks.add(task.entry, request.offset, request.length, 'read')
       else {
         this.#looseReads++
         this.admit(task)
@@ -184,9 +189,9 @@ export class VolumeIo {
   async readExcept(except: Plex | undefined, offset: number, into: AlignedBuffer): Promise<void> {
     await this.#comeIn()
     try {
-      const slots = this.#slots.filter(({ plex }) => plex !== except)
+      const others = this.plexes.filter((plex) => plex !== except)
       const length = into.bytes.length
-      await readPieces(this, slots, { offset, length, data: into, dataOffset: 0 }, undefined)
+      await readAndMend(this, others, { offset, length, data: into, dataOffset: 0, cause: 'sync' })
     } finally {
       this.leaveWork()
     }
@@ -199,7 +204,11 @@ export class VolumeIo {
       const only = slots[0]
       return only?.plex.readable(offset, length) ? only : undefined
     }
-    const policy = this.isUnsynced(offset, length) ? firstInService : POLICY[this.#form.readPolicy]
+    if (this.isUnsynced(offset, length)) {
+      const first = firstInService(this.plexes, offset, length)
+      return slots.find(({ plex }) => plex === first)
+    }
+    const policy = POLICY[this.#form.readPolicy]
     return policy(slots, this.#turn++, offset, length, this.#form.preferredPlexUuid)
   }
 
@@ -211,12 +220,6 @@ export class VolumeIo {
   /** Has nobody read a part of the range yet since the copies may differ there? */
   isUnpropagated(offset: number, length: number): boolean {
     return this.#slots.length > 1 && (this.#form.map?.isUnpropagated(offset, length) ?? false)
-  }
-
-  /** Bytes of the largest block among the drives: what can be read or lost alone. */
-  get blockBytes(): number {
-    const drives = this.#slots.flatMap(({ plex }) => plex.subdisks.map(({ drive }) => drive))
-    return Math.max(512, ...drives.map(({ record }) => record.blockBytes))
   }
 
   /** Is the subdisk out of service, and that durably? Then what it misses matters no more. */
@@ -262,7 +265,7 @@ export class VolumeIo {
 
   /** A read gives up its place among the others; it still works. */
   leaveRange(task: ReadTask): void {
-    if (task.rankBit !== 0) this.locks.leave(task)
+    if (task.entry.rankBit !== 0) this.locks.leave(task.entry)
     else {
       this.#looseReads--
       this.#tellDrained()
@@ -320,14 +323,6 @@ export class VolumeIo {
     return owed
   }
 
-  noCopy(op: IoOp, offset: number, length: number): PlexusError {
-    return new PlexusError('gone', {
-      op,
-      subject: this.name,
-      message: `volume ${this.name}: no plex can ${op} ${length} bytes at offset ${offset}; plexus status ${this.name} shows what is missing`,
-    })
-  }
-
   #take(form: VolumeForm): void {
     const { plexes, readPolicy, preferredPlexUuid, map } = form
     this.#form = { plexes, readPolicy, preferredPlexUuid, map }
@@ -369,18 +364,6 @@ type Policy = (
   length: number,
   preferredPlexUuid: string | undefined,
 ) => PlexSlot | undefined
-
-/**
- * Each block comes from the first plex that has it, whichever range it is read with: a plex behind that one must not
- * answer for a range because it has all of it.
- */
-const firstInService: Policy = (slots, _turn, offset, length) => {
-  for (const slot of slots) {
-    if (slot.plex.readable(offset, length)) return slot
-    if (slot.plex.subdisks.some(({ writable }) => writable)) return undefined
-  }
-  return undefined
-}
 
 const roundRobin: Policy = (slots, turn, offset, length) => {
   for (let step = 0; step < slots.length; step++) {

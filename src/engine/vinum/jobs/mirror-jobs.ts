@@ -1,7 +1,7 @@
 /**
  * Jobs over all plexes of a volume that are in service: resync (after a crash, regions in which writes were under
  * way are made equal again), check and repair (every byte of them is compared). Writes are kept off one window at a
- * time. vinum-set.ts builds the plans. spec/vinum.md, 9.
+ * time. table.ts builds the plans.
  */
 
 import type { ByteRange } from '../../../base/bytes.ts'
@@ -15,18 +15,9 @@ import {
 } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../geom/job.ts'
-import { MENDABLE } from '../io/volume-read.ts'
+import { type Copies, callPlex, MENDABLE, readCopies, writeCopy } from '../io/first-copy.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
-import {
-  inSlices,
-  type JobSetup,
-  type Missed,
-  partsOf,
-  planOf,
-  slice,
-  transferPlex,
-  withLease,
-} from './setup.ts'
+import { inSlices, type JobSetup, partsOf, planOf, rangeOf, slice, withLease } from './setup.ts'
 
 export interface ResyncOptions extends JobSetup {
   readonly host: VinumHost
@@ -86,99 +77,22 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
 }
 
 async function equalise(
-  { host, plexes }: ResyncOptions,
+  { host, plexes, volume = '' }: ResyncOptions,
   offset: number,
   length: number,
 ): Promise<void> {
   await withLease(host.pool, length, async (lease) => {
-    const source = await readFirst(plexes, offset, lease)
+    const source = await readCopies(copiesOf(volume, plexes), rangeOf(offset, lease))
     for (const plex of plexes) {
-      if (plex !== source) await writeOrDemote(host, plex, offset, lease)
+      // Durable: a reader may get it from any copy from now on, and must find it when the power and the source are lost.
+      if (plex !== source) await writeCopy(host, plex, { ...rangeOf(offset, lease), fua: true })
     }
   })
 }
 
-/**
- * Reads the content that counts: each block from the first plex that has it, as the volume reads where copies may
- * differ (volume-io.ts). Resolves to the plex that has given all of it, undefined when there was more than one. Rejects
- * with the first error when a block cannot be read anywhere.
- */
-async function readFirst(
-  plexes: readonly Plex[],
-  offset: number,
-  into: AlignedBuffer,
-): Promise<Plex | undefined> {
-  const length = into.bytes.length
-  for (const plex of plexes) {
-    if (plex.readable(offset, length)) {
-      if ((await canRead(plex, offset, into)) && plex.readable(offset, length)) return plex
-      break
-    }
-    if (plex.subdisks.some(({ writable }) => writable)) break
-  }
-  const givers = new Set<Plex>()
-  for (let at = offset; at < offset + length; ) {
-    const to = Math.min(offset + length, ...plexes.map((plex) => plex.pieceEnd(at)))
-    await readPiece(plexes, at, slice(into, at - offset, to - at), givers)
-    at = to
-  }
-  return givers.size === 1 ? [...givers][0] : undefined
-}
-
-/** A part that lies in one piece of every plex. Adds to `givers` the plexes that gave a part of it. */
-async function readPiece(
-  plexes: readonly Plex[],
-  offset: number,
-  into: AlignedBuffer,
-  givers: Set<Plex>,
-): Promise<void> {
-  const { length } = into.bytes
-  let failure: PlexusError | undefined
-  for (const [index, plex] of plexes.entries()) {
-    if (!plex.readable(offset, length)) continue
-    try {
-      await transferPlex('read', plex, offset, into)
-      // Out of service meanwhile: what it gave may be old.
-      if (!plex.readable(offset, length)) continue
-      givers.add(plex)
-      return
-    } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-      failure ??= error
-      const blocks = Math.floor(length / blockBytesOf(plexes))
-      const others = plexes.slice(index + 1).some((other) => other.readable(offset, length))
-      if (!others || blocks < 2 || !MENDABLE.has(error.kind)) continue
-      // Only what is really bad may come from another plex.
-      const half = Math.floor(blocks / 2) * blockBytesOf(plexes)
-      await readPiece(plexes, offset, slice(into, 0, half), givers)
-      await readPiece(plexes, offset + half, slice(into, half, length - half), givers)
-      return
-    }
-  }
-  throw failure ?? unreadable(offset)
-}
-
-function blockBytesOf(plexes: readonly Plex[]): number {
-  const drives = plexes.flatMap(({ subdisks }) => subdisks.map(({ drive }) => drive))
-  return Math.max(512, ...drives.map(({ record }) => record.blockBytes))
-}
-
-/** Writes what the plex can store. Who misses it is taken out of service durably; rejects when that may not be. */
-async function writeOrDemote(
-  host: VinumHost,
-  plex: Plex,
-  offset: number,
-  from: AlignedBuffer,
-): Promise<void> {
-  if (plex.storable(offset, from.bytes.length) === 'none') return
-  const missed: Missed[] = []
-  try {
-    await transferPlex('write', plex, offset, from, missed)
-  } catch (error) {
-    if (!(error instanceof PlexusError) || missed.length === 0) throw error
-    const serving = missed.map(({ subdisk }) => subdisk).filter(({ writable }) => writable)
-    if (serving.length > 0) await host.demote(serving, error)
-  }
+/** As where copies may differ, also for a check: what the first one has is right. Nothing is written. */
+function copiesOf(name: string, plexes: readonly Plex[]): Copies {
+  return { name, plexes, isUnsynced: () => true }
 }
 
 /** A place where the copies of a volume differ, or where one of them could not be read. */
@@ -220,11 +134,11 @@ export function checkPlan(options: CheckOptions): JobPlan {
             async (at, bytes, both) => {
               const right = slice(both, 0, bytes)
               const other = slice(both, most, bytes)
-              for (const found of await compare(plexes, at, right, other)) {
+              for (const found of await compare(options, at, right, other)) {
                 job.mismatches++
                 options.onMismatch(found)
                 const good = slice(right, found.offset - at, found.length)
-                if (repair) await writeOrDemote(host, found.plex, found.offset, good)
+                if (repair) await writeCopy(host, found.plex, rangeOf(found.offset, good))
               }
             },
           ),
@@ -239,14 +153,14 @@ export function checkPlan(options: CheckOptions): JobPlan {
 
 /** Reads the range into `right` from the first plex that can, and compares all others with it. */
 async function compare(
-  plexes: readonly Plex[],
+  { plexes, volume = '' }: CheckOptions,
   offset: number,
   right: AlignedBuffer,
   other: AlignedBuffer,
 ): Promise<readonly Mismatch[]> {
   const length = right.bytes.length
   const found: Mismatch[] = []
-  const source = await readFirst(plexes, offset, right)
+  const source = await readCopies(copiesOf(volume, plexes), rangeOf(offset, right))
   for (const plex of plexes) {
     // What is out of service is no mismatch: a sync sees to it.
     if (plex === source || !plex.readable(offset, length)) continue
@@ -264,19 +178,6 @@ async function compare(
 }
 
 async function canRead(plex: Plex, offset: number, into: AlignedBuffer): Promise<boolean> {
-  try {
-    await transferPlex('read', plex, offset, into)
-    return true
-  } catch (error) {
-    if (error instanceof PlexusError) return false
-    throw error
-  }
-}
-
-function unreadable(offset: number): PlexusError {
-  return new PlexusError('io', {
-    op: 'read',
-    subject: 'volume',
-    message: `no plex can be read at offset ${offset}; bring back its drives, then start it again`,
-  })
+  const { error } = await callPlex(plex, 'read', rangeOf(offset, into))
+  return !error
 }

@@ -13,6 +13,7 @@ import type {
 } from '../../../hal/block-device.ts'
 import { requested } from '../../../hal/io.ts'
 import type { Job, JobPlan } from '../../geom/job.ts'
+import { type CopyRange, callPlex } from '../io/first-copy.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk } from '../runtime.ts'
 
@@ -111,23 +112,20 @@ export function transfer(
   )
 }
 
-/** A subdisk that missed a write, and why. */
-export interface Missed {
-  readonly subdisk: Subdisk
-  readonly error: PlexusError
+/** All of `data` as a range of plex space, for a job. */
+export function rangeOf(offset: number, data: AlignedBuffer): CopyRange {
+  return { offset, length: data.bytes.length, data, dataOffset: 0, cause: 'sync' }
 }
 
-/** Reads or writes all of `data` at `offset` of a plex. Who missed a write that failed is put into `missed`. */
-export function transferPlex(
+/** Reads or writes all of `data` at `offset` of a plex. */
+export async function transferPlex(
   op: 'read' | 'write',
   plex: Plex,
   offset: number,
   data: AlignedBuffer,
-  missed: Missed[] = [],
 ): Promise<void> {
-  return asPromise(op, offset, data, (request) =>
-    plex.start(request, (subdisk, error) => missed.push({ subdisk, error })),
-  )
+  const { error } = await callPlex(plex, op, rangeOf(offset, data))
+  if (error) throw error
 }
 
 /**

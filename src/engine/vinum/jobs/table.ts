@@ -6,9 +6,9 @@ import { PlexusError } from '../../../base/errors.ts'
 import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { JobPlan } from '../../geom/job.ts'
 import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
+import { MENDABLE } from '../io/first-copy.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { RegionValidity } from '../io/validity.ts'
-import { MENDABLE } from '../io/volume-read.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,

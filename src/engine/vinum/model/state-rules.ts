@@ -92,7 +92,8 @@ function deriveSubdisks(model: VinumModel): VinumModel {
     const driveUp = isUp(one)
     const asks = (!driveUp && one.state === 'up') || one.state === 'down'
     const otherCopy = asks && hasOtherCopy(model, one, { without, ownParity: true })
-    const { state } = ruleFor(SUBDISK_RULES, { state: one.state, driveUp, otherCopy })
+    const raid5 = byUuid(model.plexes, one.plexUuid)?.organization === 'raid5'
+    const { state } = ruleFor(SUBDISK_RULES, { state: one.state, driveUp, otherCopy, raid5 })
     return state === one.state ? one : { ...one, state }
   })
   return subdisks === model.subdisks ? model : { ...model, subdisks }

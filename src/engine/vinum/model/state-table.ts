@@ -21,6 +21,8 @@ export interface SubdiskFacts {
   readonly driveUp: boolean
   /** All that it holds is valid elsewhere in its volume, and can be written there without it. */
   readonly otherCopy: boolean
+  /** A column of raid5. */
+  readonly raid5: boolean
 }
 
 export interface PlexFacts {
@@ -68,6 +70,13 @@ export const SUBDISK_RULES: readonly DerivedRule<SubdiskFacts, SubdiskState>[] =
   { id: 'subdisk-copy-cut-short', when: (f) => !f.driveUp && copying(f), state: 'stale' },
   { id: 'subdisk-reviving', when: (f) => f.state === 'reviving', state: 'reviving' },
   { id: 'subdisk-initializing', when: (f) => f.state === 'initializing', state: 'initializing' },
+  // It left together with another column, which is back: the first write that needs it makes it stale. Until then it may
+  // return as it is, which costs no rebuild, and its data counts where parity is in doubt.
+  {
+    id: 'subdisk-away-raid5',
+    when: (f) => !f.driveUp && f.state === 'down' && f.raid5,
+    state: 'down',
+  },
   // Writes go on without it from now on.
   { id: 'subdisk-away-redundant', when: (f) => away(f) && f.otherCopy, state: 'stale' },
   // Nothing can be written without it, so that it is complete when it returns.

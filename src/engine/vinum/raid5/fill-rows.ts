@@ -9,7 +9,7 @@ import { PlexusError } from '../../../base/errors.ts'
 import type { Kernels, XorSource } from '../../../base/kernels.ts'
 import { JOB_STEP_BYTES, PAGE_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import { asPromise, type Missed, settled, slice, transfer, withLease } from '../jobs/setup.ts'
+import { asPromise, settled, slice, transfer, withLease } from '../jobs/setup.ts'
 import type { ParityLayout, PlexRecord } from '../model/model.ts'
 import type { Subdisk, VinumHost } from '../runtime.ts'
 import { createLayout, dataColumn, parityColumn } from './layout.ts'
@@ -144,7 +144,7 @@ async function onColumns(
   columns: Columns,
   work: (subdisk: Subdisk) => Promise<void>,
 ): Promise<void> {
-  const missed: Missed[] = []
+  const missed: { readonly subdisk: Subdisk; readonly error: PlexusError }[] = []
   const serving = columns.subdisks.filter(({ writable }) => writable)
   await Promise.all(
     serving.map(async (subdisk) => {

@@ -195,20 +195,20 @@ export class Raid5Plex implements Plex {
 
   /**
    * Takes the doubt off a row that lacks a column: its data there is lost, durably, and what parity says stands for it.
-   * The caller holds the row. Rejects when more is missing, or when the column comes back as it is.
+   * A column that could have come back as it is has missed something from here on. The caller holds the row. Rejects when
+   * more is missing.
    */
   async settleWithout(layout: Raid5Layout, row: number): Promise<void> {
     const { unreadable, parity } = this.rowState(layout, row, undefined)
     const [column] = unreadable
     if (column === undefined) return
     if (unreadable.size > 1) throw this.cannotStore(layout, row, undefined)
+    const subdisk = this.column(column)
+    // Gone, and nothing has been written without it yet.
+    if (isInService(subdisk) && !subdisk.writable) {
+      await this.host.demote([subdisk], this.driveGone(subdisk))
+    }
     if (column !== parity) {
-      const subdisk = this.column(column)
-      const { state } = subdisk.record
-      // Gone, and nobody has said so yet.
-      if (state === 'up' && !subdisk.writable) {
-        await this.host.demote([subdisk], this.driveGone(subdisk))
-      } else if (state === 'up' || state === 'down') throw this.cannotStore(layout, row, undefined)
       await this.host.changeLost(this, (lost) =>
         withLost(lost, column, dataOf(layout, column, row, 1), undefined),
       )
@@ -346,6 +346,11 @@ export class Raid5Plex implements Plex {
   #layoutOf({ stripeBytes, parityLayout, name }: PlexRecord, columns: number): Raid5Layout {
     return createLayout(columns, stripeBytes, defined(parityLayout, `the parity layout of ${name}`))
   }
+}
+
+/** Does the configuration count on this subdisk's content, or on that of one which may return as it is? */
+export function isInService({ record }: Subdisk): boolean {
+  return record.state === 'up' || record.state === 'reviving' || record.state === 'down'
 }
 
 const none: ReadonlySet<number> = new Set()

@@ -9,9 +9,9 @@ import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block
 import type { Drive, Subdisk } from '../runtime.ts'
 import { ColumnGroup, noneFailed } from './column-io.ts'
 import { locate, type Raid5Layout, rowOf, rowStart } from './layout.ts'
-import type { Raid5Plex } from './plex-raid5.ts'
+import { isInService, type Raid5Plex } from './plex-raid5.ts'
 import { RowRead } from './row-read.ts'
-import { isInService, type RowPart, RowWrite } from './row-write.ts'
+import { type RowPart, RowWrite } from './row-write.ts'
 import { RowsZero } from './zero.ts'
 
 export type OnMissed = (subdisk: Subdisk, error: PlexusError) => void
@@ -235,7 +235,9 @@ export class FlushRequest extends ColumnGroup {
     this.begin(() => this.#flushed())
     for (const subdisk of this.#plex.subdisks) {
       // Also one whose drive has just gone: it answers with an error, and counts like one that fails.
-      if (!isInService(subdisk) || drives.has(subdisk.drive)) continue
+      // One that is down has nothing to flush: it has missed nothing that was written since it left.
+      const isAway = !isInService(subdisk) || subdisk.record.state === 'down'
+      if (isAway || drives.has(subdisk.drive)) continue
       drives.add(subdisk.drive)
       const nothing = { offset: 0, length: 0, data: undefined, dataOffset: 0, fua: false }
       this.send(subdisk, { op, ...nothing, cause })

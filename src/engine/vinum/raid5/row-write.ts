@@ -18,7 +18,7 @@ import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup, noneFailed } from './column-io.ts'
 import { dataColumn, type Raid5Layout } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
-import type { Raid5Plex } from './plex-raid5.ts'
+import { isInService, type Raid5Plex } from './plex-raid5.ts'
 import {
   type Extent,
   planParity,
@@ -100,11 +100,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   }
 
   granted(): void {
-    const { parity, parityState, unreadable } = this.#plex.rowState(
-      this.#layout,
-      this.#row,
-      undefined,
-    )
+    const { parityState, unreadable } = this.#plex.rowState(this.#layout, this.#row, undefined)
     const isDoubtful = parityState === 'doubt' && !this.#unsettled
     if (!isDoubtful) this.#writeParts()
     else if (unreadable.size === 0) {
@@ -112,9 +108,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       this.#position = 0
       this.#end = this.#layout.stripeBytes
       this.#nextSlice()
-    } else if (unreadable.size === 1 && unreadable.has(parity)) {
-      this.#plex.settled(this.#layout, this.#row, 1)
-      this.#writeParts()
     } else {
       this.#plex.settleWithout(this.#layout, this.#row).then(
         () => this.granted(),
@@ -341,7 +334,10 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
 
   #written(): void {
     this.#giveBack()
-    const { parity, unreadable, unwritable } = defined(this.#state, 'the state of the row')
+    const { parity, parityState, unreadable, unwritable } = defined(
+      this.#state,
+      'the state of the row',
+    )
     if (this.failed.size === 0 && unwritable.size === 0) {
       // Nobody can have missed it.
       this.#position = this.#sliceEnd
@@ -352,8 +348,11 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     for (const [subdisk, error] of missed) this.#plex.host.noteError(subdisk, 'write', error)
     const meant = new Set([parity, ...this.#slice.map(({ column }) => column)])
     for (const column of unwritable) {
-      // Its drive has gone, and nobody has said so yet: it has missed this write like any other failure.
+      // Its drive has gone, and nothing was written without it yet: it has missed this write like any other failure.
       const subdisk = this.#plex.column(column)
+      // Parity that was never computed is not missed.
+      if (column === parity && parityState === 'unknown' && subdisk.record.state === 'down')
+        continue
       if (meant.has(column) && isInService(subdisk))
         missed.set(subdisk, this.#plex.driveGone(subdisk))
     }
@@ -361,7 +360,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     for (const column of unreadable) {
       if (column !== this.#readFailed) lost.add(this.#plex.column(column))
     }
-    const isRight = this.#settling || this.#state?.parityState === 'right'
+    const isRight = this.#settling || parityState === 'right'
     const redundant = isRight || !dataMissed(this.#plex, missed, parity)
     this.#plex.resolveMissed(missed, lost.size <= 1 && redundant, (error) => {
       if (error) {
@@ -383,11 +382,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     this.#plex.locks.release(this.#row)
     for (const part of this.#parts) part.rowDone(error, missed)
   }
-}
-
-/** Does the configuration count on this subdisk's content? */
-export function isInService({ record }: Subdisk): boolean {
-  return record.state === 'up' || record.state === 'reviving'
 }
 
 function dataMissed(

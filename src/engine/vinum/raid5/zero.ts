@@ -8,8 +8,7 @@ import type { IoCause, IoOp } from '../../../hal/block-device.ts'
 import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup } from './column-io.ts'
 import type { Raid5Layout } from './layout.ts'
-import type { Raid5Plex } from './plex-raid5.ts'
-import { isInService } from './row-write.ts'
+import { isInService, type Raid5Plex } from './plex-raid5.ts'
 
 export interface RowsZeroInit {
   readonly op: 'write-zeroes' | 'discard'

@@ -44,10 +44,11 @@ export class LostRanges {
   }
 
   /**
-   * A crash has left these ranges of a volume in doubt. Where its raid5 plex lacked a column already, they say what that
-   * one has missed; what was being written then cannot be told from it (the write hole of a degraded plex).
+   * A crash, or the loss of more columns than one with their caches, has left these ranges of a volume in doubt. Where its
+   * raid5 plex lacked a column already, they say what that one has missed; what was being written then cannot be told from
+   * it (the write hole of a degraded plex).
    */
-  remember(model: VinumModel, volumeUuid: string, ranges: readonly ByteRange[]): void {
+  doubt(model: VinumModel, volumeUuid: string, ranges: readonly ByteRange[]): void {
     for (const plex of model.plexes) {
       if (plex.volumeUuid !== volumeUuid || plex.organization !== 'raid5') continue
       const columns = subdisksOf(model, plex.uuid)
@@ -56,7 +57,10 @@ export class LostRanges {
       const { growth } = plex
       const doubt = new RangeSet(isComplete(growth?.columnsBefore ?? columns.length) ? ranges : [])
       if (growth && !isComplete(columns.length)) doubt.remove(0, growth.cursorBytes)
-      this.#remembered.set(plex.uuid, doubt.ranges)
+      const running = this.#set.objects.plexes.get(plex.uuid)
+      if (running instanceof Raid5Plex) {
+        for (const { offset, length } of doubt.ranges) running.doubt.add(offset, length)
+      } else this.#remembered.set(plex.uuid, doubt.ranges)
     }
   }
 

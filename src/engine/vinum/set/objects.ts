@@ -71,7 +71,7 @@ export class SetObjects {
       if (!isRedundant(model, volume.uuid)) continue
       const remembered = await readIntent(this.#set, model, volume)
       this.#remembered.set(volume.uuid, remembered)
-      this.#set.lost.remember(model, volume.uuid, remembered.bits.ranges())
+      this.#set.lost.doubt(model, volume.uuid, remembered.bits.ranges())
     }
     return [...this.#remembered.values()].flatMap(({ outdated }) => outdated)
   }
@@ -179,7 +179,9 @@ export class SetObjects {
     for (const subdisk of this.subdisks.values()) {
       if (subdisk.drive !== drive || subdisk.record.state !== 'down') continue
       const volume = this.#volumeOf(subdisk)
-      if (volume?.io.loseCache()) volume.map?.markAllUnsynced()
+      if (!volume?.io.loseCache() || !volume.map) continue
+      volume.map.markAllUnsynced()
+      this.#set.lost.doubt(this.present, volume.record.uuid, volume.map.marked)
     }
   }
 

@@ -69,7 +69,7 @@ export class RunningVolume {
   }
 
   get plexes(): readonly Plex[] {
-    return this.io.slots.map(({ plex }) => plex)
+    return this.io.plexes
   }
 
   /** Is there nothing that {@link reshape} would change? */

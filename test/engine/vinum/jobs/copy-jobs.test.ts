@@ -342,7 +342,8 @@ t.test('vinum.md 8.6: a failed copy never counts as synced', async (t) => {
     return world
   }
   const unread = await fresh()
-  unread.drive(0, 1).device.fail('read', 'io', 1)
+  // At once, and then the piece that lies there.
+  unread.drive(0, 1).device.fail('read', 'io', 2)
   const failed = await unread.run(unread.syncOf(1))
   t.equal(failed.state, 'failed')
   t.strictSame(unread.calls, ['abandon failed'])
@@ -473,6 +474,27 @@ t.test(
     t.ok(data.equals(one.subarray(4096, 8192)), 'and finds what the copy that counted had')
   },
 )
+
+t.test('what a resync makes equal is durable before other copies answer for it', async (t) => {
+  const world = new World(CONCAT, CONCAT)
+  await send(world.plex(0), { op: 'write', offset: 0, data: patterned(SIZE, 10) })
+  const copy = world.plex(1)
+  const start = copy.start.bind(copy)
+  const writes: boolean[] = []
+  copy.start = (request, missed) => {
+    if (request.op === 'write') writes.push(request.fua)
+    start(request, missed)
+  }
+  const plan = resyncPlan({
+    ...world.setup({ kind: 'resync' }),
+    host: world.host,
+    plexes: world.plexes,
+    nextUnsynced: firstIn({ offset: 0, length: 8192 }),
+    // The flush at the end of the job is too late: the power may go before, and the source with it.
+    onEqual: () => t.strictSame(writes, [true]),
+  })
+  t.equal((await world.run(plan)).state, 'done')
+})
 
 t.test('a resync takes a copy out of service that it cannot write, and goes on', async (t) => {
   const world = new World(CONCAT, CONCAT)
