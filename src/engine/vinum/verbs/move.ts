@@ -22,9 +22,7 @@ export const MOVE = planning(VINUM_SPECS.move, ['drive'], (draft) => {
   const subdisks = draft
     .names('subdisks', 'subdisk')
     .map((name) => findTyped(draft.model, 'subdisk', name))
-  const drive = resolveDrive(draft, target, {
-    wipeSignatures: draft.flag('wipeSignatures'),
-  })
+  const drive = resolveDrive(draft, target)
   const move = draft.flag('force') ? rebuildOn : moveTo
   for (const subdisk of subdisks) move(draft, subdisk, drive)
 })
