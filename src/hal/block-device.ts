@@ -1,6 +1,6 @@
 /**
  * The interface between everything above and a raw block device. Implemented by direct-device.ts
- * (Linux, O_DIRECT), memory-device.ts (tests) and the simulator's disks. The way of one request:
+ * (Linux, O_DIRECT), test/support/memory-device.ts and the simulator's disks. The way of one request:
  * the caller owns an {@link IoRequest} and its buffer, hands it to `submit`, keeps both untouched, and
  * owns them again when `complete` is called. Requests and completions are plain objects with one
  * method instead of promises: at 100,000 operations a second a promise per layer shows in the profile

@@ -1,7 +1,6 @@
 import t from 'tap'
 import { AssertionError, assert, defined } from '../../src/base/assert.ts'
 import { alignDown, alignUp, formatSize, parseSize } from '../../src/base/bytes.ts'
-import { ManualClock } from '../../src/base/clock.ts'
 import { PlexusError, toPlexusError } from '../../src/base/errors.ts'
 import { assertLimits, LONG_WORK_MS } from '../../src/base/limits.ts'
 import { createLogger, journalLine } from '../../src/base/log.ts'
@@ -9,6 +8,7 @@ import { LogLimit } from '../../src/base/log-limit.ts'
 import { formatAddress, networkOf } from '../../src/base/network.ts'
 import { printable } from '../../src/base/printable.ts'
 import { inLanes, inTurns } from '../../src/base/turns.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 
 t.test('sizes as people write them', async (t) => {
   const cases = [

@@ -13,7 +13,6 @@ import {
 import { createConnection, createServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { ManualClock } from '../../src/base/clock.ts'
 import { PlexusError } from '../../src/base/errors.ts'
 import {
   CONTROL_CLIENTS,
@@ -32,6 +31,7 @@ import { controlMethods } from '../../src/daemon/methods/table.ts'
 import { AnchoredDevice, readAnchor } from '../../src/engine/geom/anchor.ts'
 import type { JobPlan } from '../../src/engine/geom/job.ts'
 import { aVolume, ControlRig } from '../support/control.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 
 async function rig(t: Test, specs: readonly VerbSpec[] = VOLUME_VERB_SPECS): Promise<ControlRig> {
   const made = await new ControlRig(specs).start()

@@ -3,7 +3,6 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { ManualClock } from '../../src/base/clock.ts'
 import { withinTime } from '../../src/base/deadline.ts'
 import { DRAIN_IO_MS, DRAIN_LOGOUT_MS } from '../../src/base/limits.ts'
 import { silentLogger } from '../../src/base/log.ts'
@@ -16,6 +15,7 @@ import { describePlan, emptyConfig, planChanges } from '../../src/daemon/reconci
 import { type ShutdownParts, shutDown } from '../../src/daemon/shutdown.ts'
 import { SystemdNotifier } from '../../src/daemon/systemd.ts'
 import type { DeviceIdentity } from '../../src/hal/block-device.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 
 const log = silentLogger()
 

@@ -11,7 +11,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { type Clock, ManualClock } from '../../src/base/clock.ts'
+import type { Clock } from '../../src/base/clock.ts'
 import { LABEL_READ_MS, LABEL_RETRY_MS, MIB } from '../../src/base/limits.ts'
 import { createLogger, silentLogger } from '../../src/base/log.ts'
 import type { DeviceConfig } from '../../src/daemon/config.ts'
@@ -21,9 +21,10 @@ import { IdentityStore } from '../../src/daemon/identity-store.ts'
 import { UnitSlots } from '../../src/daemon/unit-slots.ts'
 import type { IoEngine, IoOperation, IoSink } from '../../src/hal/io-engine.ts'
 import { createIoQueue, OperationQueue } from '../../src/hal/io-queue.ts'
-import { MemoryDevice } from '../../src/hal/memory-device.ts'
 import { ThreadPool } from '../../src/hal/thread-pool.ts'
 import { get, Machine, pattern, put } from '../support/engine.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { MemoryDevice } from '../support/memory-device.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'plexus-slots-'))
 t.teardown(() => rmSync(dir, { recursive: true, force: true }))

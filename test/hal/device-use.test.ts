@@ -18,10 +18,10 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { ManualClock } from '../../src/base/clock.ts'
 import { PlexusError } from '../../src/base/errors.ts'
 import { describeUse, resolveDevice } from '../../src/hal/device-use.ts'
 import { watchDevices } from '../../src/hal/device-watch.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 
 const MIB = 1024 * 1024
 const dir = realpathSync(mkdtempSync(join(tmpdir(), 'plexus use-')))

@@ -3,7 +3,6 @@ import { execFileSync } from 'node:child_process'
 import { closeSync, openSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { ManualClock } from '../../src/base/clock.ts'
 import { DEVICE_POLL_MS, DEVICE_QUEUE_DEPTH, KIB, MIB } from '../../src/base/limits.ts'
 import { createLogger, silentLogger } from '../../src/base/log.ts'
 import { type AlignedPool, allocateAligned, createAlignedPool } from '../../src/hal/aligned-pool.ts'
@@ -17,6 +16,7 @@ import { type OpenOptions, openDevice } from '../../src/hal/open-device.ts'
 import { failureOf } from '../support/failure.ts'
 import { fuseFile, noFuse } from '../support/fuse-file.ts'
 import { loopDevice, noLoopDevices, tempDirectory } from '../support/loop-device.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 
 const SIZE_BYTES = 32 * MIB
 const skip = noLoopDevices()

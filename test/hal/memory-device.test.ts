@@ -1,10 +1,10 @@
 /** The device that all other tests stand on: its faults, its hold and its write cache. */
 import t from 'tap'
-import { ManualClock } from '../../src/base/clock.ts'
 import { allocateAligned } from '../../src/hal/aligned-pool.ts'
 import { discard, flush, readAt, writeAt, writeZeroes } from '../../src/hal/io.ts'
-import { MemoryDevice, type MemoryDeviceOptions } from '../../src/hal/memory-device.ts'
 import { failureOf } from '../support/failure.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { MemoryDevice, type MemoryDeviceOptions } from '../support/memory-device.ts'
 
 const SIZE_BYTES = 64 * 1024
 

@@ -30,8 +30,8 @@ import { JobManager } from '../../src/engine/geom/job.ts'
 import { Topology } from '../../src/engine/geom/topology.ts'
 import type { GeomClass, Verb, VerbParameters } from '../../src/engine/geom/types.ts'
 import { createAlignedPool } from '../../src/hal/aligned-pool.ts'
-import { MemoryDevice } from '../../src/hal/memory-device.ts'
 import type { SessionInfo } from '../../src/target/iscsi/session.ts'
+import { MemoryDevice } from './memory-device.ts'
 
 export const NO_ERRORS = { read: 0, write: 0, parity: 0 } as const
 

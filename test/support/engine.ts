@@ -15,7 +15,7 @@ import type { VerbParameters } from '../../src/engine/geom/types.ts'
 import type { WitnessStore } from '../../src/engine/vinum/set/witness.ts'
 import { type AlignedPool, allocateAligned, createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import { flush, readAt, writeAt } from '../../src/hal/io.ts'
-import { MemoryDevice } from '../../src/hal/memory-device.ts'
+import { MemoryDevice } from './memory-device.ts'
 
 export interface MachineOptions {
   /** Number of devices: d1, d2, … */

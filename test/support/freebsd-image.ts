@@ -2,13 +2,17 @@
  * Writes a drive as FreeBSD's vinum lays it out (spec of the format: docs/on-disk-format.md, "Drives of FreeBSD"):
  * header, two copies of the text, data. For tests and demonstrations of the import.
  */
+import { assert } from '../../src/base/assert.ts'
 import {
-  encodeFreebsdHeader,
   FREEBSD_DATA_OFFSET_BYTES,
+  FREEBSD_FORMS,
+  FREEBSD_HEADER_BYTES,
   FREEBSD_HEADER_OFFSET_BYTES,
   FREEBSD_TEXT_BYTES,
   FREEBSD_TEXT_OFFSETS_BYTES,
+  type FreebsdHeader,
   type FreebsdVariant,
+  freebsdMagic,
 } from '../../src/engine/vinum/freebsd/header.ts'
 
 export interface FreebsdImageOptions {
@@ -47,4 +51,38 @@ export function writeFreebsdDrive(media: Buffer, options: FreebsdImageOptions): 
     if (offset < FREEBSD_DATA_OFFSET_BYTES) throw new Error(`${offset} is not in the data area`)
     bytes.copy(media, offset)
   }
+}
+
+/** The 512 bytes of a header. */
+export function encodeFreebsdHeader(header: FreebsdHeader): Buffer {
+  const { wide, big } = FREEBSD_FORMS[header.variant]
+  const bytes = Buffer.alloc(FREEBSD_HEADER_BYTES)
+  freebsdMagic(header.variant, header.removed).copy(bytes)
+  let at = 8
+  const number = (value: number, width: 4 | 8): void => {
+    writeNumber(bytes, at, width, big, value)
+    at += width
+  }
+  const text = (value: string): void => {
+    assert(value.length < 32, `a name of FreeBSD has at most 31 bytes: ${value}`)
+    bytes.write(value, at, 'latin1')
+    at += 32
+  }
+  const width = wide ? 8 : 4
+  number(header.configBytes, width)
+  text(header.hostName)
+  text(header.driveName)
+  for (const time of [header.birth, header.lastUpdate]) {
+    number(time.seconds, width)
+    number(time.microseconds, width)
+  }
+  number(header.sizeBytes, 8)
+  return bytes
+}
+
+function writeNumber(bytes: Buffer, at: number, width: 4 | 8, big: boolean, value: number): void {
+  if (width === 4 && big) bytes.writeUInt32BE(value, at)
+  else if (width === 4) bytes.writeUInt32LE(value, at)
+  else if (big) bytes.writeBigUInt64BE(BigInt(value), at)
+  else bytes.writeBigUInt64LE(BigInt(value), at)
 }

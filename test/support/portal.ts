@@ -4,12 +4,12 @@ import { type Clock, realClock } from '../../src/base/clock.ts'
 import { MIB } from '../../src/base/limits.ts'
 import { type Logger, silentLogger } from '../../src/base/log.ts'
 import { type AlignedPool, createAlignedPool } from '../../src/hal/aligned-pool.ts'
-import { MemoryDevice } from '../../src/hal/memory-device.ts'
 import type { Auth } from '../../src/target/iscsi/auth.ts'
 import { IscsiServer, type IscsiServerOptions } from '../../src/target/iscsi/portal.ts'
 import { type PortalGroup, TargetNode, TargetRegistry } from '../../src/target/iscsi/target-node.ts'
 import { createDeviceServer } from '../../src/target/scsi/device-server.ts'
 import { BlockUnit } from '../../src/target/scsi/logical-unit.ts'
+import { MemoryDevice } from './memory-device.ts'
 
 export const TARGET = 'iqn.2026-11.test.plexus:disk'
 

@@ -8,7 +8,7 @@ import type { PlacedSubdisk } from '../../src/engine/vinum/io/subdisk.ts'
 import type { ParityLayout, PlexRecord } from '../../src/engine/vinum/model/model.ts'
 import { Raid5Plex } from '../../src/engine/vinum/raid5/plex-raid5.ts'
 import type { IoOp, IoRequest } from '../../src/hal/block-device.ts'
-import type { MemoryDeviceOptions } from '../../src/hal/memory-device.ts'
+import type { MemoryDeviceOptions } from './memory-device.ts'
 import { FakeHost, type TestDrive, testDrive, testPlexRecord, testSubdisk } from './vinum-host.ts'
 
 export interface RigOptions {

@@ -2,7 +2,7 @@
  * A device server with one logical unit over a memory device, and a way to run CDBs on it as a transport would: admit,
  * fetch Data-Out, execute, wait for the result. Used by the tests of src/target/scsi.
  */
-import { ManualClock } from '../../src/base/clock.ts'
+
 import { MIB } from '../../src/base/limits.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { createAlignedPool } from '../../src/hal/aligned-pool.ts'
@@ -18,6 +18,7 @@ import {
   type TaskAttribute,
 } from '../../src/target/scsi/task.ts'
 import type { DeviceServer, LunMapping, Nexus } from '../../src/target/scsi/types.ts'
+import { ManualClock } from './manual-clock.ts'
 import { ScriptedDevice, type ScriptedDeviceInit } from './scsi-device.ts'
 
 export interface RunOptions {

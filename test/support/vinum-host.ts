@@ -3,7 +3,7 @@
  * service in memory, and lets a test hold back or refuse that. With it come drives on memory devices and records.
  */
 import pino from 'pino'
-import { type Clock, ManualClock } from '../../src/base/clock.ts'
+import type { Clock } from '../../src/base/clock.ts'
 import { PlexusError } from '../../src/base/errors.ts'
 import { createKernels, type Kernels } from '../../src/base/kernels.ts'
 import { MIB } from '../../src/base/limits.ts'
@@ -21,7 +21,8 @@ import type {
 } from '../../src/engine/vinum/runtime.ts'
 import { type AlignedPool, createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import type { IoOp, IoRequest } from '../../src/hal/block-device.ts'
-import { MemoryDevice, type MemoryDeviceOptions } from '../../src/hal/memory-device.ts'
+import { ManualClock } from './manual-clock.ts'
+import { MemoryDevice, type MemoryDeviceOptions } from './memory-device.ts'
 
 export interface NotedError {
   readonly subdisk: Subdisk

@@ -177,7 +177,7 @@ function addSubdisk(
     driveUuid: record.uuid,
     plexUuid: plex.uuid,
     sizeBytes,
-    driveOffsetBytes: allocate(model, record, sizeBytes).offset,
+    driveOffsetBytes: allocate(model, record, sizeBytes),
     plexOffsetBytes:
       plex.organization === 'concat' ? sizeOfPlex(plex, before) : column * plex.stripeBytes,
     state,
@@ -380,7 +380,7 @@ function growModel(model: VinumModel, index: number, seed: PlexSeed, jobs: boole
     (one) => one.uuid !== first?.driveUuid && largestExtent(next, one).length >= sizeBytes,
   )
   if (first && target && seed.moves) {
-    const driveOffsetBytes = allocate(next, target, sizeBytes).offset
+    const driveOffsetBytes = allocate(next, target, sizeBytes)
     assert(driveOffsetBytes % alignmentOf(target) === 0, 'aligned')
     next = edit(next, first.name, { move: { driveUuid: target.uuid, driveOffsetBytes } })
     if (jobs) next = withJob(next, 'move', first.name, { cursorBytes: 4096 })

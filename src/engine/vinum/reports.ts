@@ -16,7 +16,7 @@ import type { Topology } from '../geom/topology.ts'
 import type { ClassReport } from '../geom/types.ts'
 import { adviceOf, type DeviceProblem, importedAdvice } from './advice.ts'
 import { FreebsdSet } from './freebsd/set.ts'
-import { freeExtents } from './model/allocation.ts'
+import { freeExtents, totalBytes } from './model/allocation.ts'
 import {
   type DriveRecord,
   type PlexRecord,
@@ -35,8 +35,6 @@ import { describeIncomplete } from './set/assembling.ts'
 import type { SetDrive } from './set/drive.ts'
 import type { SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
-
-const ORGANIZATION_TEXT = { concat: 'concat', striped: 'striped', raid5: 'raid5' } as const
 
 /** What is said of a set that is assembled, whatever its format. */
 interface View {
@@ -233,7 +231,7 @@ function layoutText(set: View, model: VinumModel, plexes: readonly PlexRecord[])
   const subdisks = plexes.flatMap((plex) => subdisksOf(model, plex.uuid))
   const drives = new Set(subdisks.map(({ driveUuid }) => driveUuid))
   const missing = [...drives].filter((uuid) => !(set.drives.get(uuid)?.present ?? false)).length
-  const kinds = plexes.map(({ organization }) => ORGANIZATION_TEXT[organization])
+  const kinds = plexes.map((plex) => plex.organization)
   const same = kinds.every((kind) => kind === kinds[0])
   const kind =
     plexes.length === 0
@@ -258,7 +256,7 @@ function plexReport(set: View, model: VinumModel, plex: PlexRecord): ComponentRe
     state: plex.state.toUpperCase(),
     sizeBytes: sizeOfPlex(plex, subdisks),
     errors: sum(children.map(({ errors }) => errors)),
-    note: `${ORGANIZATION_TEXT[plex.organization]}${stripe}`,
+    note: `${plex.organization}${stripe}`,
     organization: plex.organization,
     ...(plex.stripeBytes === 0 ? {} : { stripeBytes: plex.stripeBytes }),
     columns: subdisks.length,
@@ -297,7 +295,7 @@ function driveReport(set: View, record: DriveRecord): DriveReport {
     device: drive?.consumer?.provider.name,
     lastDevice: record.device,
     sizeBytes: record.dataEndBytes - record.dataStartBytes,
-    freeBytes: freeList.reduce((total, { length }) => total + length, 0),
+    freeBytes: totalBytes(freeList),
     freeList,
     errors: { ...(drive?.errors ?? { read: 0, write: 0, parity: 0 }) },
     format: set.format,

@@ -305,12 +305,8 @@ class VinumClass implements GeomClass {
     const trouble = await writeConversion(set, conversion)
     await this.#sets.dissolveImported(topology)
     await topology.tastePending()
-    topology.events.emit(
-      'info',
-      'vinum-convert',
-      'vinum',
-      `${drives.length} drives of FreeBSD have the native format now`,
-    )
+    const text = `${drives.length} drives of FreeBSD have the native format now`
+    topology.events.emit('info', 'vinum-convert', 'vinum', text)
     const reports = topology.jobs.list().map((job) => job.report())
     const jobs = reports.filter(({ state }) => state === 'running')
     return { dryRun: false, steps, warnings: [...warnings, ...trouble], jobs }

@@ -12,7 +12,7 @@ import {
   planResize,
 } from '../../../src/engine/geom/anchor-layout.ts'
 import { deviceContents, formatContents } from '../../../src/hal/device-contents.ts'
-import { MemoryDevice } from '../../../src/hal/memory-device.ts'
+import { MemoryDevice } from '../../support/memory-device.ts'
 import { RecordedDevice } from '../../support/recorded-device.ts'
 
 const NAMES = {

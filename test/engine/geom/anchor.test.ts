@@ -17,8 +17,8 @@ import {
 } from '../../../src/engine/geom/anchor-layout.ts'
 import type { CommitId } from '../../../src/engine/geom/anchor-quorum.ts'
 import { allocateAligned } from '../../../src/hal/aligned-pool.ts'
-import { MemoryDevice } from '../../../src/hal/memory-device.ts'
 import { failureOf } from '../../support/failure.ts'
+import { MemoryDevice } from '../../support/memory-device.ts'
 import { RecordedDevice } from '../../support/recorded-device.ts'
 
 const SET = '11111111-2222-4333-8444-555555555555'

@@ -1,7 +1,6 @@
 /** Jobs: pace, pause, cancel, checkpoints, failure, line and end, driven by a clock of the test. */
 import pino from 'pino'
 import t from 'tap'
-import { ManualClock } from '../../../src/base/clock.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
 import {
   JOB_CHECKPOINT_MS,
@@ -12,6 +11,7 @@ import {
 } from '../../../src/base/limits.ts'
 import { EventLog } from '../../../src/engine/geom/events.ts'
 import { type Job, JobManager, type JobPlan } from '../../../src/engine/geom/job.ts'
+import { ManualClock } from '../../support/manual-clock.ts'
 
 /** Lets everything that needs no time happen. */
 async function quiet(): Promise<void> {

@@ -1,6 +1,5 @@
 /** Disks that do not answer: geom/request-watch.ts, and what consumer.ts, bio.ts and topology.ts do with it. */
 import t from 'tap'
-import { ManualClock } from '../../../src/base/clock.ts'
 import type { PlexusError } from '../../../src/base/errors.ts'
 import { createKernels } from '../../../src/base/kernels.ts'
 import { MIB } from '../../../src/base/limits.ts'
@@ -12,7 +11,8 @@ import { Topology } from '../../../src/engine/geom/topology.ts'
 import type { GeomClass } from '../../../src/engine/geom/types.ts'
 import { createAlignedPool } from '../../../src/hal/aligned-pool.ts'
 import type { IoOp, IoRequest, Lease } from '../../../src/hal/block-device.ts'
-import { MemoryDevice } from '../../../src/hal/memory-device.ts'
+import { ManualClock } from '../../support/manual-clock.ts'
+import { MemoryDevice } from '../../support/memory-device.ts'
 
 const TIMEOUT_MS = 5_000
 

@@ -3,7 +3,6 @@
  * Classes here are the nop class and small ones that record what they are told.
  */
 import t from 'tap'
-import { ManualClock } from '../../../src/base/clock.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
 import { createKernels } from '../../../src/base/kernels.ts'
 import { EVENT_HISTORY, MIB } from '../../../src/base/limits.ts'
@@ -23,8 +22,9 @@ import { createNopClass } from '../../../src/engine/nop/nop-class.ts'
 import { allocateAligned, createAlignedPool } from '../../../src/hal/aligned-pool.ts'
 import type { IoOp, IoRequest } from '../../../src/hal/block-device.ts'
 import { flush, readAt, writeAt } from '../../../src/hal/io.ts'
-import { MemoryDevice, type MemoryDeviceOptions } from '../../../src/hal/memory-device.ts'
 import { failureOf } from '../../support/failure.ts'
+import { ManualClock } from '../../support/manual-clock.ts'
+import { MemoryDevice, type MemoryDeviceOptions } from '../../support/memory-device.ts'
 
 const pool = createAlignedPool(32 * MIB)
 const READ = { read: 1, write: 0, exclusive: 0 }

@@ -2,9 +2,9 @@
 import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
 import type { VinumListing } from '../../../src/control/vinum-rows.ts'
-import { MemoryDevice } from '../../../src/hal/memory-device.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
+import { MemoryDevice } from '../../support/memory-device.ts'
 
 // The clock's timers do not keep a process alive.
 const alive = setInterval(() => {}, 1000)

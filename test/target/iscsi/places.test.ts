@@ -1,6 +1,5 @@
 /** Who gets a place: logins that wait, sessions, discovery; and what the log says of it. In one process. */
 import t, { type Test } from 'tap'
-import { ManualClock } from '../../../src/base/clock.ts'
 import { MIB } from '../../../src/base/limits.ts'
 import { createLogger } from '../../../src/base/log.ts'
 import type { Lease } from '../../../src/hal/block-device.ts'
@@ -8,6 +7,7 @@ import { Initiator } from '../../support/initiator.ts'
 import { INITIATOR_NAME } from '../../support/initiator-login.ts'
 import { AT, CONTINUE, NO_TAG, newHeader, OP } from '../../support/initiator-pdu.ts'
 import { Wire } from '../../support/initiator-wire.ts'
+import { ManualClock } from '../../support/manual-clock.ts'
 import { openPortal, TARGET, type TestPortal } from '../../support/portal.ts'
 
 const ISID = Buffer.from('80abcdef0002', 'hex')

@@ -4,7 +4,7 @@
  */
 import net from 'node:net'
 import t from 'tap'
-import { ManualClock, realClock } from '../../../src/base/clock.ts'
+import { realClock } from '../../../src/base/clock.ts'
 import {
   POOL_CHUNK_BYTES,
   SEND_QUEUE_BYTES,
@@ -24,6 +24,7 @@ import {
   newHeader,
   OP,
 } from '../../support/initiator-pdu.ts'
+import { ManualClock } from '../../support/manual-clock.ts'
 import {
   openPortal,
   read10,

@@ -3,11 +3,11 @@ import net from 'node:net'
 import { networkInterfaces } from 'node:os'
 import t from 'tap'
 import { defined } from '../../../src/base/assert.ts'
-import { ManualClock } from '../../../src/base/clock.ts'
 import { SocketStream, type StreamOwner } from '../../../src/target/iscsi/socket-stream.ts'
 import { Initiator } from '../../support/initiator.ts'
 import { INITIATOR_NAME } from '../../support/initiator-login.ts'
 import { FINAL, IMMEDIATE, newHeader, OP } from '../../support/initiator-pdu.ts'
+import { ManualClock } from '../../support/manual-clock.ts'
 import { openPortal, read10, settled, TARGET, write10 } from '../../support/portal.ts'
 
 const KIB = 1024

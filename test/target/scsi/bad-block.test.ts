@@ -7,8 +7,8 @@ import { BAD_BLOCK_MS, BAD_BLOCK_READS, MAX_TRANSFER_BYTES } from '../../../src/
 import { LinearPlex } from '../../../src/engine/vinum/io/plex-linear.ts'
 import { VolumeIo } from '../../../src/engine/vinum/io/volume-io.ts'
 import type { BlockDevice, IoRequest } from '../../../src/hal/block-device.ts'
-import { MemoryDevice } from '../../../src/hal/memory-device.ts'
 import { TASK_MANAGEMENT } from '../../../src/target/scsi/types.ts'
+import { MemoryDevice } from '../../support/memory-device.ts'
 import { Raid5Rig } from '../../support/raid5-rig.ts'
 import {
   createHarness,

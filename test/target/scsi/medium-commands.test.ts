@@ -7,8 +7,8 @@ import {
   MAX_WRITE_SAME_BLOCKS,
   UNMAP_BLOCKS,
 } from '../../../src/base/limits.ts'
-import { MemoryDevice } from '../../../src/hal/memory-device.ts'
 import { STATUS } from '../../../src/target/scsi/task.ts'
+import { MemoryDevice } from '../../support/memory-device.ts'
 import {
   createHarness,
   type HarnessInit,

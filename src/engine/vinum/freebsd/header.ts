@@ -1,6 +1,6 @@
 /**
  * The header that FreeBSD's vinum has at byte 4096 of a drive, in all its forms (spec/vinum.md, 2): read from
- * disks of FreeBSD boxes; written by tests only. Called by freebsd/format.ts.
+ * disks of FreeBSD boxes, never written. Called by freebsd/format.ts.
  *
  *   field            64 bit   32 bit        the file
  *   magic             0  8     0  8         0       not touched
@@ -14,8 +14,6 @@
  * The present form is 64 bit, big-endian, `VINUM-1`. The older ones begin with `IN VINO` as a 64-bit number in
  * the byte order of the machine that wrote them. A drive that was taken out has `VINUM--` or `NO VINO`.
  */
-import { assert } from '../../../base/assert.ts'
-
 export const FREEBSD_HEADER_OFFSET_BYTES = 4096
 export const FREEBSD_HEADER_BYTES = 512
 export const FREEBSD_TEXT_BYTES = 65536
@@ -57,7 +55,7 @@ interface Form {
   readonly magics: keyof typeof MAGIC
 }
 
-const FORMS: Readonly<Record<FreebsdVariant, Form>> = {
+export const FREEBSD_FORMS: Readonly<Record<FreebsdVariant, Form>> = {
   current: { wide: true, big: true, magics: 'current' },
   'legacy-64-big': { wide: true, big: true, magics: 'legacy' },
   'legacy-64-little': { wide: true, big: false, magics: 'legacy' },
@@ -70,7 +68,7 @@ export function decodeFreebsdHeader(bytes: Buffer): FreebsdHeader | undefined {
   const found = recognise(bytes)
   if (!found) return undefined
   const { variant, removed } = found
-  const { wide, big } = FORMS[variant]
+  const { wide, big } = FREEBSD_FORMS[variant]
   let at = 8
   const number = (width: 4 | 8): number => {
     const value = readNumber(bytes, at, width, big)
@@ -92,36 +90,9 @@ export function decodeFreebsdHeader(bytes: Buffer): FreebsdHeader | undefined {
   return { variant, removed, configBytes, hostName, driveName, birth, lastUpdate, sizeBytes }
 }
 
-/** The 512 bytes of a header. */
-export function encodeFreebsdHeader(header: FreebsdHeader): Buffer {
-  const { wide, big } = FORMS[header.variant]
-  const bytes = Buffer.alloc(FREEBSD_HEADER_BYTES)
-  freebsdMagic(header.variant, header.removed).copy(bytes)
-  let at = 8
-  const number = (value: number, width: 4 | 8): void => {
-    writeNumber(bytes, at, width, big, value)
-    at += width
-  }
-  const text = (value: string): void => {
-    assert(value.length < 32, `a name of FreeBSD has at most 31 bytes: ${value}`)
-    bytes.write(value, at, 'latin1')
-    at += 32
-  }
-  const width = wide ? 8 : 4
-  number(header.configBytes, width)
-  text(header.hostName)
-  text(header.driveName)
-  for (const time of [header.birth, header.lastUpdate]) {
-    number(time.seconds, width)
-    number(time.microseconds, width)
-  }
-  number(header.sizeBytes, 8)
-  return bytes
-}
-
 /** The first 8 bytes of a header. */
 export function freebsdMagic(variant: FreebsdVariant, removed: boolean): Buffer {
-  const { magics, big } = FORMS[variant]
+  const { magics, big } = FREEBSD_FORMS[variant]
   const bytes = Buffer.from((removed ? REMOVED : MAGIC)[magics], 'latin1')
   return big ? bytes : bytes.reverse()
 }
@@ -155,11 +126,4 @@ function refine(candidate: FreebsdVariant, bytes: Buffer): FreebsdVariant {
 function readNumber(bytes: Buffer, at: number, width: 4 | 8, big: boolean): number {
   if (width === 4) return big ? bytes.readUInt32BE(at) : bytes.readUInt32LE(at)
   return Number(big ? bytes.readBigUInt64BE(at) : bytes.readBigUInt64LE(at))
-}
-
-function writeNumber(bytes: Buffer, at: number, width: 4 | 8, big: boolean, value: number): void {
-  if (width === 4 && big) bytes.writeUInt32BE(value, at)
-  else if (width === 4) bytes.writeUInt32LE(value, at)
-  else if (big) bytes.writeBigUInt64BE(BigInt(value), at)
-  else bytes.writeBigUInt64LE(BigInt(value), at)
 }

@@ -109,13 +109,10 @@ export class FreebsdSet implements Geom, VinumHost {
   ): Promise<boolean> {
     const before = this.#known.find((one) => one.info.driveName === info.driveName)
     if (this.#model && before?.consumer) {
-      this.topology.events.emit(
-        'critical',
-        'duplicate-drive',
-        provider.name,
+      const text =
         `${provider.name} carries FreeBSD's drive ${info.driveName}, which is present on ` +
-          `${before.consumer.provider.name}: it is a copy, or belongs to another machine, and is left alone`,
-      )
+        `${before.consumer.provider.name}: it is a copy, or belongs to another machine, and is left alone`
+      this.topology.events.emit('critical', 'duplicate-drive', provider.name, text)
       return false
     }
     const access = { read: 1, write: 0, exclusive: 1 }
@@ -230,12 +227,8 @@ export class FreebsdSet implements Geom, VinumHost {
       return
     }
     this.faults.set(record.uuid, why)
-    this.topology.events.emit(
-      'critical',
-      'volume-not-served',
-      record.name,
-      `volume ${record.name} of FreeBSD's drives is not served: ${why}`,
-    )
+    const text = `volume ${record.name} of FreeBSD's drives is not served: ${why}`
+    this.topology.events.emit('critical', 'volume-not-served', record.name, text)
   }
 
   async #end(uuid: string, volume: FreebsdVolume): Promise<void> {
@@ -262,13 +255,10 @@ export class FreebsdSet implements Geom, VinumHost {
       }
     }
     for (const name of this.strangers) {
-      this.topology.events.emit(
-        'warning',
-        'foreign-drive',
-        name,
+      const text =
         `FreeBSD's drive ${name} carries subdisks that the newest configuration does not have: it belongs to ` +
-          'another machine, or was taken out; to reach them, connect the drives of that machine alone',
-      )
+        'another machine, or was taken out; to reach them, connect the drives of that machine alone'
+      this.topology.events.emit('warning', 'foreign-drive', name, text)
     }
   }
 

@@ -3,7 +3,6 @@
  * the free space is always computed from the model, so that there is no free list that could disagree with it.
  * Called by the verbs that make subdisks, by reports and by model-check.ts.
  */
-import { assert } from '../../../base/assert.ts'
 import { alignDown, alignUp, type ByteRange, formatSize, isAligned } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { PAGE_BYTES } from '../../../base/limits.ts'
@@ -50,40 +49,31 @@ export function freeExtents(model: VinumModel, drive: DriveRecord): readonly Byt
   return free
 }
 
-/** Bytes of all free extents together. */
-export function freeBytes(model: VinumModel, drive: DriveRecord): number {
-  return freeExtents(model, drive).reduce((sum, one) => sum + one.length, 0)
-}
-
-export interface AllocateOptions {
-  /** Exactly there, absolute on the device. Without it: the first extent that is large enough. */
-  readonly offsetBytes?: number
-  /** The offset is a multiple of it, the size one of the drive's block. Default: {@link alignmentOf} the drive. */
-  readonly alignmentBytes?: number
+/** Bytes of all these extents together. */
+export function totalBytes(extents: readonly ByteRange[]): number {
+  return extents.reduce((sum, one) => sum + one.length, 0)
 }
 
 /**
- * A place for a subdisk of `sizeBytes`: offset and length in bytes, absolute on the device. Throws `invalid` for a size
- * or an offset that is not aligned or outside the data area, and `no-space` with what is free.
+ * A place for a subdisk of `sizeBytes`, in bytes from the begin of the device: `offsetBytes`, or the first extent that
+ * is large enough. Throws `invalid` for a size or an offset that is not aligned or outside the data area, and
+ * `no-space` with what is free.
  */
 export function allocate(
   model: VinumModel,
   drive: DriveRecord,
   sizeBytes: number,
-  options: AllocateOptions = {},
-): ByteRange {
-  const alignment = options.alignmentBytes ?? alignmentOf(drive)
-  assert(alignment > 0 && isAligned(alignment, drive.blockBytes), 'the alignment is whole blocks')
+  offsetBytes?: number,
+): number {
   checkAligned(drive, 'size', sizeBytes, drive.blockBytes)
-  if (options.offsetBytes !== undefined) {
-    const place = { offset: options.offsetBytes, length: sizeBytes }
-    checkPlace(model, drive, place, alignment)
-    return place
+  if (offsetBytes !== undefined) {
+    checkPlace(model, drive, { offset: offsetBytes, length: sizeBytes })
+    return offsetBytes
   }
   const found = freeExtents(model, drive)
-    .map((one) => shrink(one, alignment))
+    .map((one) => alignedPart(one, alignmentOf(drive)))
     .find((one) => one.length >= sizeBytes)
-  if (found) return { offset: found.offset, length: sizeBytes }
+  if (found) return found.offset
   const message =
     `drive ${drive.name}: no extent of ${formatSize(sizeBytes)} (${sizeBytes} bytes) is free; ` +
     `${freeText(model, drive)}`
@@ -91,13 +81,8 @@ export function allocate(
 }
 
 /** Throws when a place that somebody has chosen is not aligned, outside the data area, or taken. */
-function checkPlace(
-  model: VinumModel,
-  drive: DriveRecord,
-  place: ByteRange,
-  alignment: number,
-): void {
-  checkAligned(drive, 'offset', place.offset, alignment)
+function checkPlace(model: VinumModel, drive: DriveRecord, place: ByteRange): void {
+  checkAligned(drive, 'offset', place.offset, alignmentOf(drive))
   const end = place.offset + place.length
   if (place.offset < drive.dataStartBytes || place.offset >= drive.dataEndBytes) {
     const message =
@@ -119,7 +104,7 @@ function checkPlace(
 }
 
 /** The aligned part of an extent; length 0 when there is none. */
-function shrink(extent: ByteRange, alignment: number): ByteRange {
+export function alignedPart(extent: ByteRange, alignment: number): ByteRange {
   const offset = alignUp(extent.offset, alignment)
   const length = alignDown(extent.offset + extent.length - offset, alignment)
   return { offset, length: Math.max(0, length) }
@@ -137,7 +122,7 @@ function freeText(model: VinumModel, drive: DriveRecord): string {
   const free = freeExtents(model, drive)
   if (free.length === 0) return 'it is full'
   const largest = Math.max(...free.map((one) => one.length))
-  const total = freeBytes(model, drive)
+  const total = totalBytes(free)
   return free.length === 1
     ? `free: ${formatSize(total)} (${total} bytes)`
     : `free: ${formatSize(total)} (${total} bytes) in ${free.length} extents, the largest ` +

@@ -353,12 +353,8 @@ async function endConversion(provider: Provider, topology: Topology): Promise<bo
     return true
   } catch (error) {
     if (!(error instanceof PlexusError)) throw error
-    topology.events.emit(
-      'critical',
-      'drive-down',
-      provider.name,
-      `${provider.name} is not used: its conversion could not be ended: ${error.message}`,
-    )
+    const text = `${provider.name} is not used: its conversion could not be ended: ${error.message}`
+    topology.events.emit('critical', 'drive-down', provider.name, text)
     return false
   } finally {
     await consumer.close()

@@ -185,9 +185,7 @@ function findHole(
   offsetBytes: number | undefined,
 ): SubdiskRecord | undefined {
   return draft.subdisksOf(plex).find((one) => {
-    const drive = draft.drive(one.driveUuid)
-    if (!drive || !isPlaceholder(drive)) return false
-    return offsetBytes === undefined || one.plexOffsetBytes === offsetBytes
+    return draft.isHole(one) && (offsetBytes === undefined || one.plexOffsetBytes === offsetBytes)
   })
 }
 

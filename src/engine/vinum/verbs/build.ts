@@ -15,7 +15,7 @@ import {
 import { newUuid } from '../../../base/random.ts'
 import { planAnchor } from '../../geom/anchor.ts'
 import { MAP_PAIR_BYTES } from '../../geom/anchor-layout.ts'
-import { alignmentOf, allocate, freeExtents } from '../model/allocation.ts'
+import { alignedPart, alignmentOf, allocate, freeExtents } from '../model/allocation.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
 import type {
   DriveRecord,
@@ -66,12 +66,8 @@ export function dataColumns(organization: Organization, columns: number): number
 
 /** The largest extent that is free on the drive, in whole multiples of `alignment`. */
 export function largestFree(model: VinumModel, drive: DriveRecord, alignment: number): number {
-  let best = 0
-  for (const extent of freeExtents(model, drive)) {
-    const start = alignUp(extent.offset, alignment)
-    best = Math.max(best, alignDown(extent.offset + extent.length, alignment) - start)
-  }
-  return best
+  const free = freeExtents(model, drive).map((one) => alignedPart(one, alignment).length)
+  return Math.max(0, ...free)
 }
 
 /** Throws `invalid` for a stripe unit that cannot be. */
@@ -343,7 +339,7 @@ export function placeSubdisk(draft: Draft, init: NewSubdisk): SubdiskRecord {
     driveUuid: drive.uuid,
     plexUuid: plex?.uuid,
     sizeBytes,
-    driveOffsetBytes: findPlace(draft, drive, sizeBytes, init.driveOffsetBytes),
+    driveOffsetBytes: allocate(draft.model, drive, sizeBytes, init.driveOffsetBytes),
     plexOffsetBytes,
     state,
     move: undefined,
@@ -351,20 +347,6 @@ export function placeSubdisk(draft: Draft, init: NewSubdisk): SubdiskRecord {
   draft.add('subdisks', record)
   draft.step(`create subdisk ${name} on ${drive.name}: ${formatSize(sizeBytes)}`, name)
   return record
-}
-
-/** Where `sizeBytes` fit on the drive, absolute. Throws `no-space`. */
-export function findPlace(
-  draft: Draft,
-  drive: DriveRecord,
-  sizeBytes: number,
-  offsetBytes?: number | undefined,
-): number {
-  const alignmentBytes = placeAlignment([drive])
-  return allocate(draft.model, drive, sizeBytes, {
-    alignmentBytes,
-    ...(offsetBytes === undefined ? {} : { offsetBytes }),
-  }).offset
 }
 
 /** A volume needs its place in the map area of each of its drives; small drives have few. Throws `exhausted`. */

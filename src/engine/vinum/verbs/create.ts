@@ -79,14 +79,12 @@ interface Part {
 class Creation {
   readonly #draft: Draft
   readonly #objects: readonly TextObject[]
-  readonly #wipeSignatures: boolean
   /** What is new in the text: without the objects that -f skips. */
   readonly #fresh: readonly TextObject[]
 
   constructor(draft: Draft, objects: readonly TextObject[]) {
     this.#draft = draft
     this.#objects = objects
-    this.#wipeSignatures = draft.flag('wipeSignatures')
     const force = draft.flag('force')
     this.#fresh = objects.filter((one) => {
       if (!force || lookUp(draft.model, one.name)?.type !== one.type) return true
@@ -130,17 +128,12 @@ class Creation {
   }
 
   #createDrives(): void {
-    this.#each(ofType(this.#fresh, 'drive'), (one) =>
-      newDrive(this.#draft, one.device, {
-        driveName: one.name,
-        wipeSignatures: this.#wipeSignatures,
-      }),
-    )
+    this.#each(ofType(this.#fresh, 'drive'), (one) => newDrive(this.#draft, one.device, one.name))
     this.#each(ofType(this.#fresh, 'subdisk'), (one) => this.#driveOf(one))
   }
 
   #driveOf(subdisk: TextSubdisk): DriveRecord {
-    return resolveDrive(this.#draft, subdisk.drive, { wipeSignatures: this.#wipeSignatures })
+    return resolveDrive(this.#draft, subdisk.drive)
   }
 
   #createVolume(one: TextVolume): VolumeRecord {

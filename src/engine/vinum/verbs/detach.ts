@@ -6,14 +6,13 @@
 import { newUuid } from '../../../base/random.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
-import { type Draft, isPlaceholder, planning } from './draft.ts'
+import { type Draft, planning } from './draft.ts'
 import { findObject, freeName } from './lookup.ts'
 
 export const DETACH = planning(VINUM_SPECS.detach, [], (draft) => {
   const found = findObject(draft.model, draft.text('object'))
-  const force = draft.flag('force')
-  if (found.type === 'plex') detachPlex(draft, found.record, force)
-  else if (found.type === 'subdisk') detachSubdisk(draft, found.record, force)
+  if (found.type === 'plex') detachPlex(draft, found.record)
+  else if (found.type === 'subdisk') detachSubdisk(draft, found.record)
   else {
     const { name } = found.record
     draft.fail('invalid', name, `${name} is a ${found.type}; only plexes and subdisks are attached`)
@@ -28,7 +27,6 @@ export function checkLastCopy(
   draft: Draft,
   plex: PlexRecord,
   subdisks: readonly SubdiskRecord[],
-  force: boolean,
 ): void {
   const lost = draft.lastCopyLost(subdisks)
   if (lost === undefined) return
@@ -37,14 +35,14 @@ export function checkLastCopy(
     const why = `volume ${volume.name} is in use and would lose the last good copy of ${lost}; take its LUN away first, or add another copy`
     draft.fail('in-use', plex.name, why)
   }
-  if (!force) {
+  if (!draft.flag('force')) {
     const why = `the last good copy of ${lost} would be lost; -f does it all the same`
     draft.fail('in-use', plex.name, why)
   }
   draft.warn(`the last good copy of ${lost} goes out of service`)
 }
 
-function detachPlex(draft: Draft, plex: PlexRecord, force: boolean): void {
+function detachPlex(draft: Draft, plex: PlexRecord): void {
   const volume = draft.volumeOf(plex)
   if (!volume) {
     draft.warn(`plex ${plex.name} is detached already`)
@@ -52,13 +50,13 @@ function detachPlex(draft: Draft, plex: PlexRecord, force: boolean): void {
   }
   draft.checkIdle(plex, 'detach')
   const open = draft.context.isOpen(volume.uuid)
-  if (!force && (open || plex.state === 'up')) {
+  if (!draft.flag('force') && (open || plex.state === 'up')) {
     const why = open
       ? `volume ${volume.name} is in use; -f detaches ${plex.name} all the same`
       : `plex ${plex.name} is up and serves ${volume.name}; -f detaches it all the same`
     draft.fail('in-use', plex.name, why)
   }
-  checkLastCopy(draft, plex, draft.subdisksOf(plex), force)
+  checkLastCopy(draft, plex, draft.subdisksOf(plex))
   unlinkPlex(draft, plex)
   draft.step(`detach plex ${plex.name} from volume ${volume.name}`, plex.name)
   const left = draft.plexesOf(volume).length
@@ -79,24 +77,23 @@ function unlinkPlex(draft: Draft, plex: PlexRecord): void {
   })
 }
 
-function detachSubdisk(draft: Draft, subdisk: SubdiskRecord, force: boolean): void {
+function detachSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
   const plex = draft.plexOf(subdisk)
   if (!plex) {
     draft.warn(`subdisk ${subdisk.name} is detached already`)
     return
   }
-  const drive = draft.drive(subdisk.driveUuid)
-  if (drive && isPlaceholder(drive)) {
+  if (draft.isHole(subdisk)) {
     const why = `${subdisk.name} only keeps a place in ${plex.name}; attach a subdisk to the plex, or rm the plex`
     draft.fail('invalid', subdisk.name, why)
   }
   draft.checkIdle(plex, 'detach')
   const serving = plex.state !== 'down' && subdisk.state === 'up'
-  if (!force && serving) {
+  if (!draft.flag('force') && serving) {
     const why = `subdisk ${subdisk.name} serves plex ${plex.name} (${plex.state}); -f detaches it all the same`
     draft.fail('in-use', subdisk.name, why)
   }
-  checkLastCopy(draft, plex, [subdisk], force)
+  checkLastCopy(draft, plex, [subdisk])
   leavePlaceholder(draft, subdisk)
   draft.put('subdisks', { ...subdisk, plexUuid: undefined, plexOffsetBytes: 0 })
   draft.step(`detach subdisk ${subdisk.name} from plex ${plex.name}`, subdisk.name)

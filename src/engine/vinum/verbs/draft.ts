@@ -168,6 +168,10 @@ export class Draft {
     return plexesOf(this.model, volume.uuid)
   }
 
+  subdisksBelow(volume: VolumeRecord): readonly SubdiskRecord[] {
+    return this.plexesOf(volume).flatMap((plex) => this.subdisksOf(plex))
+  }
+
   /** The volume above a plex, or undefined for a detached one. */
   volumeOf(plex: PlexRecord | undefined): VolumeRecord | undefined {
     return byUuid(this.model.volumes, plex?.volumeUuid)

@@ -11,30 +11,22 @@ import type { Candidate } from '../plan.ts'
 import { type Draft, isPlaceholder } from './draft.ts'
 import { checkNewName } from './lookup.ts'
 
-export interface DriveChoice {
-  /** Overwrite foreign data. */
-  readonly wipeSignatures: boolean
-  /** Name of a new drive; default: the device's. */
-  readonly driveName?: string
-}
-
 /**
  * The drive that a name means: first a drive of that name, then the drive that the device of that name
  * carries, then the device itself, which becomes a drive.
  * Throws `not-found`, `gone` (a drive that is down), `in-use`, `permission`, `foreign` or `no-space`.
  */
-export function resolveDrive(draft: Draft, name: string, choice: DriveChoice): DriveRecord {
+export function resolveDrive(draft: Draft, name: string): DriveRecord {
   const { drives } = draft.model
   const drive =
     drives.find((one) => one.name === name && !isPlaceholder(one)) ??
     drives.find((one) => one.device === name && draft.isPresent(one.uuid))
-  return drive ? usableDrive(draft, drive) : newDrive(draft, name, choice)
+  return drive ? usableDrive(draft, drive) : newDrive(draft, name)
 }
 
 /** The drives that these names mean, each once. Throws `invalid` where one is named twice. */
 export function resolveDrives(draft: Draft, names: readonly string[]): readonly DriveRecord[] {
-  const choice = { wipeSignatures: draft.flag('wipeSignatures') }
-  const drives = draft.distinct(names, 'device').map((name) => resolveDrive(draft, name, choice))
+  const drives = draft.distinct(names, 'device').map((name) => resolveDrive(draft, name))
   draft.distinct(
     drives.map((one) => one.name),
     'drive',
@@ -49,16 +41,16 @@ export function usableDrive(draft: Draft, drive: DriveRecord): DriveRecord {
   return draft.fail('gone', drive.name, why)
 }
 
-/** Makes a drive of a device. Throws as {@link resolveDrive}, and `exists` when the name is taken. */
-export function newDrive(draft: Draft, device: string, choice: DriveChoice): DriveRecord {
+/** Makes a drive of a device; default of `driveName`: the device's. Throws as {@link resolveDrive}, and `exists` when the name is taken. */
+export function newDrive(draft: Draft, device: string, driveName?: string): DriveRecord {
   const candidate = draft.context.candidate(device)
   if (!candidate) {
     const why = `there is no drive and no device "${device}"; plexus device list shows the devices of the configuration`
     return draft.fail('not-found', device, why)
   }
-  checkCandidate(draft, candidate, choice)
+  checkCandidate(draft, candidate)
   // A provider of another class is named CLASS/NAME; the last part is its name.
-  const name = choice.driveName ?? candidate.name.split('/').at(-1) ?? candidate.name
+  const name = driveName ?? candidate.name.split('/').at(-1) ?? candidate.name
   checkNewName(draft, 'drive', name)
   const layout = planAnchor(candidate.sizeBytes, candidate.blockBytes)
   const record: DriveRecord = {
@@ -84,7 +76,7 @@ export function newDrive(draft: Draft, device: string, choice: DriveChoice): Dri
   return record
 }
 
-function checkCandidate(draft: Draft, candidate: Candidate, choice: DriveChoice): void {
+function checkCandidate(draft: Draft, candidate: Candidate): void {
   const { name, path } = candidate
   const taken = draft.newDrives.find((one) => one.candidate.name === name)
   if (taken) {
@@ -105,7 +97,7 @@ function checkCandidate(draft: Draft, candidate: Candidate, choice: DriveChoice)
     const why = `${path}: read-only; a drive must take writes. Choose another device`
     draft.fail('permission', name, why)
   }
-  if (candidate.contents !== '' && !choice.wipeSignatures) {
+  if (candidate.contents !== '' && !draft.flag('wipeSignatures')) {
     const why = `${path}: ${candidate.contents} found; --wipe-signatures overwrites it`
     draft.fail('foreign', name, why)
   }

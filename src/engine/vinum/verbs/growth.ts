@@ -26,8 +26,7 @@ import type { Draft } from './draft.ts'
 /** The logical block that a volume announces: the largest of its drives. 0 while it has none. */
 export function blockOfVolume(draft: Draft, volume: VolumeRecord): number {
   const drives = draft
-    .plexesOf(volume)
-    .flatMap((plex) => draft.subdisksOf(plex))
+    .subdisksBelow(volume)
     .map((one) => draft.drive(one.driveUuid)?.blockBytes ?? 0)
   return Math.max(0, ...drives)
 }

@@ -16,7 +16,7 @@ import type {
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
-import { freeExtents } from '../model/allocation.ts'
+import { freeExtents, totalBytes } from '../model/allocation.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -44,7 +44,7 @@ function driveRow(context: PlanContext, drive: DriveRecord, withFreeList: boolea
     device: isPlaceholder(drive) ? '???' : drive.device,
     present: context.isPresent(drive.uuid),
     sizeBytes: drive.dataEndBytes - drive.dataStartBytes,
-    freeBytes: freeList.reduce((sum, one) => sum + one.length, 0),
+    freeBytes: totalBytes(freeList),
     mediaBytes: drive.mediaBytes,
     blockBytes: drive.blockBytes,
     subdisks: context.model.subdisks.filter((one) => one.driveUuid === drive.uuid).length,

@@ -5,8 +5,9 @@
  */
 import { formatSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import { allocate } from '../model/allocation.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
-import { findPlace, placeSubdisk } from './build.ts'
+import { placeSubdisk } from './build.ts'
 import { type Draft, planning } from './draft.ts'
 import { resolveDrive } from './drives.ts'
 import { checkFits, checkNotCarrying } from './growth.ts'
@@ -21,9 +22,7 @@ export const MOVE = planning(VINUM_SPECS.move, ['drive'], (draft) => {
   const subdisks = draft
     .names('subdisks', 'subdisk')
     .map((name) => findTyped(draft.model, 'subdisk', name))
-  const drive = resolveDrive(draft, target, {
-    wipeSignatures: draft.flag('wipeSignatures'),
-  })
+  const drive = resolveDrive(draft, target)
   const move = draft.flag('force') ? rebuildOn : moveTo
   for (const subdisk of subdisks) move(draft, subdisk, drive)
 })
@@ -60,7 +59,7 @@ export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord)
     draft.fail('invalid', subdisk.name, why)
   }
   const from = draft.drive(subdisk.driveUuid)?.name ?? '???'
-  const driveOffsetBytes = findPlace(draft, drive, subdisk.sizeBytes)
+  const driveOffsetBytes = allocate(draft.model, drive, subdisk.sizeBytes)
   draft.put('subdisks', { ...subdisk, move: { driveUuid: drive.uuid, driveOffsetBytes } })
   draft.step(
     `move subdisk ${subdisk.name} from ${from} to ${drive.name}: ${formatSize(subdisk.sizeBytes)}, copied while in use`,

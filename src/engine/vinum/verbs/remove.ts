@@ -6,55 +6,47 @@ import { formatSize } from '../../../base/bytes.ts'
 import { newUuid } from '../../../base/random.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
-import type { DriveRecord, PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
+import {
+  byUuid,
+  type DriveRecord,
+  type PlexRecord,
+  type SubdiskRecord,
+  type VolumeRecord,
+} from '../model/model.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { type FoundObject, findObject, findTyped, freeName, lookUp } from './lookup.ts'
 
-interface Wish {
-  readonly recursive: boolean
-  readonly force: boolean
-}
-
-type Removal<T> = (draft: Draft, record: T, wish: Wish) => void
-
 export const RM = planning(VINUM_SPECS.rm, [], (draft) => {
   const objects = draft.names('objects', 'object')
-  const wish = { recursive: draft.flag('recursive'), force: draft.flag('force') }
   for (const name of objects) findObject(draft.model, name)
   for (const name of objects) {
     const found = lookUp(draft.model, name)
     // An object that went with one named before it.
-    if (found) remove(draft, found, wish)
+    if (found) remove(draft, found)
   }
 })
 
-function remove(draft: Draft, found: FoundObject, wish: Wish): void {
-  const removals: {
-    readonly [T in FoundObject['type']]: Removal<Extract<FoundObject, { type: T }>['record']>
-  } = {
-    volume: removeVolume,
-    plex: removePlex,
-    subdisk: removeSubdisk,
-    drive: removeDrive,
-  }
-  const removal = removals[found.type] as Removal<FoundObject['record']>
-  removal(draft, found.record, wish)
+function remove(draft: Draft, { type, record }: FoundObject): void {
+  if (type === 'volume') removeVolume(draft, record)
+  else if (type === 'plex') removePlex(draft, record)
+  else if (type === 'subdisk') removeSubdisk(draft, record)
+  else removeDrive(draft, record)
 }
 
 function needsRecursive(draft: Draft, type: string, name: string, below: string): never {
   return draft.fail('in-use', name, `${type} ${name} has ${below}; -r removes them with it`)
 }
 
-function removeVolume(draft: Draft, volume: VolumeRecord, wish: Wish): void {
+function removeVolume(draft: Draft, volume: VolumeRecord): void {
   if (draft.context.isOpen(volume.uuid)) {
     const why = `volume ${volume.name} is in use; take its LUN away first, then remove it`
     draft.fail('in-use', volume.name, why)
   }
   const plexes = draft.plexesOf(volume)
-  if (plexes.length > 0 && !wish.recursive) {
+  if (plexes.length > 0 && !draft.flag('recursive')) {
     needsRecursive(draft, 'volume', volume.name, count(plexes.length, 'plex', 'plexes'))
   }
-  if (plexes.length > 0 && !wish.force) {
+  if (plexes.length > 0 && !draft.flag('force')) {
     const why = `volume ${volume.name} holds ${formatSize(volume.sizeBytes)} of data that would be lost; -f removes it all the same`
     draft.fail('in-use', volume.name, why)
   }
@@ -88,17 +80,17 @@ function dropSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
   )
 }
 
-function removePlex(draft: Draft, plex: PlexRecord, wish: Wish): void {
-  const real = draft.subdisksOf(plex).filter((one) => !onPlaceholder(draft, one))
-  if (real.length > 0 && !wish.recursive) {
+function removePlex(draft: Draft, plex: PlexRecord): void {
+  const real = draft.subdisksOf(plex).filter((one) => !draft.isHole(one))
+  if (real.length > 0 && !draft.flag('recursive')) {
     needsRecursive(draft, 'plex', plex.name, count(real.length, 'subdisk', 'subdisks'))
   }
   const volume = draft.volumeOf(plex)
-  if (volume) checkCopy(draft, plex, volume, wish.force)
+  if (volume) checkCopy(draft, plex, volume)
   const last = volume !== undefined && draft.plexesOf(volume).length === 1
   dropPlex(draft, plex)
   // The record as it is now: with the plex, it may have lost its preference.
-  const left = draft.model.volumes.find((one) => one.uuid === volume?.uuid)
+  const left = byUuid(draft.model.volumes, volume?.uuid)
   if (left && last) draft.put('volumes', { ...left, sizeBytes: 0 })
   if (volume && draft.plexesOf(volume).length === 1) {
     draft.warn(`volume ${volume.name} has one copy left`)
@@ -109,12 +101,7 @@ function removePlex(draft: Draft, plex: PlexRecord, wish: Wish): void {
  * Throws when a copy must not go: the only plex, or the last good content of a part of the volume. With `force`
  * it may, but not from a volume that is open.
  */
-export function checkCopy(
-  draft: Draft,
-  plex: PlexRecord,
-  volume: VolumeRecord,
-  force: boolean,
-): void {
+export function checkCopy(draft: Draft, plex: PlexRecord, volume: VolumeRecord): void {
   const only = draft.plexesOf(volume).length === 1
   const lost = only ? volume.name : draft.lastCopyLost(draft.subdisksOf(plex))
   if (lost === undefined) return
@@ -125,7 +112,7 @@ export function checkCopy(
     const why = `${fact}, which is in use; take its LUN away first, or add another copy: plexus volume add-mirror ${volume.name} DEVICE`
     draft.fail('in-use', plex.name, why)
   }
-  if (!force) draft.fail('in-use', plex.name, `${fact}; -f removes it all the same`)
+  if (!draft.flag('force')) draft.fail('in-use', plex.name, `${fact}; -f removes it all the same`)
   draft.warn(`${fact}: that data is lost`)
 }
 
@@ -138,7 +125,7 @@ function removeSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
   dropSubdisk(draft, subdisk)
 }
 
-function removeDrive(draft: Draft, drive: DriveRecord, wish: Wish): void {
+function removeDrive(draft: Draft, drive: DriveRecord): void {
   const users = draft.model.subdisks.filter(
     (one) => one.driveUuid === drive.uuid || one.move?.driveUuid === drive.uuid,
   )
@@ -151,32 +138,27 @@ function removeDrive(draft: Draft, drive: DriveRecord, wish: Wish): void {
     const why = `${drive.name} only keeps the place of ${users[0]?.name}; it goes when a subdisk is attached there`
     draft.fail('invalid', drive.name, why)
   }
-  if (users.length > 0 && wish.recursive) removeUsers(draft, users, wish)
-  else if (users.length > 0) abandonDrive(draft, drive, users, wish)
+  if (users.length > 0 && draft.flag('recursive')) removeUsers(draft, users)
+  else if (users.length > 0) abandonDrive(draft, drive, users)
   retireDrive(draft, drive)
 }
 
 /** -r: all that has a part on the drive goes with it: whole volumes, detached plexes and subdisks. */
-function removeUsers(draft: Draft, users: readonly SubdiskRecord[], wish: Wish): void {
+function removeUsers(draft: Draft, users: readonly SubdiskRecord[]): void {
   for (const { uuid } of users) {
-    const subdisk = draft.model.subdisks.find((one) => one.uuid === uuid)
+    const subdisk = byUuid(draft.model.subdisks, uuid)
     const plex = draft.plexOf(subdisk)
-    const volume = plex && draft.volumeOf(plex)
-    if (volume) removeVolume(draft, volume, wish)
+    const volume = draft.volumeOf(plex)
+    if (volume) removeVolume(draft, volume)
     else if (plex) dropPlex(draft, plex)
     else if (subdisk) dropSubdisk(draft, subdisk)
   }
 }
 
 /** -f: the drive goes although subdisks are on it; their places stay, without a device. */
-function abandonDrive(
-  draft: Draft,
-  drive: DriveRecord,
-  users: readonly SubdiskRecord[],
-  wish: Wish,
-): void {
+function abandonDrive(draft: Draft, drive: DriveRecord, users: readonly SubdiskRecord[]): void {
   const names = users.map((one) => one.name).join(', ')
-  if (!wish.force) {
+  if (!draft.flag('force')) {
     const why = `drive ${drive.name} carries ${names}; move them first (plexus vinum move DRIVE ${users[0]?.name}), or give them up with -f`
     draft.fail('in-use', drive.name, why)
   }
@@ -185,10 +167,7 @@ function abandonDrive(
     if (grows) draft.checkIdle(plex, 'rm')
   }
   const lost = draft.lastCopyLost(users)
-  const volumes = users.flatMap((one) => {
-    const plex = draft.plexOf(one)
-    return (plex && draft.volumeOf(plex)) ?? []
-  })
+  const volumes = users.flatMap((one) => draft.volumeOf(draft.plexOf(one)) ?? [])
   const open = volumes.find((one) => draft.context.isOpen(one.uuid))
   if (lost !== undefined && open) {
     const why = `drive ${drive.name} holds the last good copy of ${lost}, and ${open.name} is in use; move it first, or take the LUN away`
@@ -237,11 +216,6 @@ export const VOLUME_DESTROY = planning(VOLUME_SPECS.destroy, [], (draft) => {
   }
   dropVolume(draft, volume)
 })
-
-function onPlaceholder(draft: Draft, subdisk: SubdiskRecord): boolean {
-  const drive = draft.drive(subdisk.driveUuid)
-  return drive !== undefined && isPlaceholder(drive)
-}
 
 function count(number: number, one: string, many: string): string {
   return `${number} ${number === 1 ? one : many}`

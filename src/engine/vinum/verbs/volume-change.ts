@@ -109,7 +109,7 @@ export const VOLUME_REMOVE_MIRROR = planning(VOLUME_SPECS['remove-mirror'], [], 
     const why = `plex ${plex.name} is the only copy of volume ${volume.name}; to remove all of it: plexus volume destroy ${volume.name}`
     draft.fail('in-use', plex.name, why)
   }
-  checkCopy(draft, plex, volume, false)
+  checkCopy(draft, plex, volume)
   dropPlex(draft, plex)
   if (draft.plexesOf(volume).length === 1) {
     draft.warn(`volume ${volume.name} has one copy left`)
@@ -129,10 +129,7 @@ export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (dra
   const target = draft.text('newDevice')
   const named = findTyped(draft.model, 'drive', draft.text('oldDrive'))
   const old = target === named.name ? leaveName(draft, named) : named
-  const leaving = draft
-    .plexesOf(volume)
-    .flatMap((plex) => draft.subdisksOf(plex))
-    .filter((one) => one.driveUuid === old.uuid)
+  const leaving = draft.subdisksBelow(volume).filter((one) => one.driveUuid === old.uuid)
   if (leaving.length === 0) {
     const why = `drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`
     draft.fail('not-found', old.name, why)
@@ -141,15 +138,17 @@ export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (dra
   if (found && found.type !== 'drive') {
     draft.fail('invalid', target, `${target} is a ${found.type}; name a device or a drive`)
   }
-  const drive = resolveDrive(draft, target, {
-    wipeSignatures: draft.flag('wipeSignatures'),
-  })
+  const drive = resolveDrive(draft, target)
   if (drive.uuid === old.uuid) {
     draft.fail('invalid', target, `drive ${old.name} cannot take its own place; name another one`)
   }
   checkNotCarrying(draft, volume, drive)
   if (!draft.flag('force')) checkRightDrive(draft, volume, old, leaving)
-  for (const subdisk of leaving) replaceSubdisk(draft, subdisk, old, drive)
+  // A good subdisk is copied while it serves, so that redundancy never suffers; any other one is rebuilt.
+  for (const subdisk of leaving) {
+    if (isGood(draft, subdisk, old)) moveTo(draft, subdisk, drive)
+    else rebuildOn(draft, subdisk, drive)
+  }
   releaseDrive(draft, old)
 })
 
@@ -164,8 +163,8 @@ function checkRightDrive(
   leaving: readonly SubdiskRecord[],
 ): void {
   if (!leaving.every((one) => isGood(draft, one, old))) return
-  const others = draft.plexesOf(volume).flatMap((plex) => draft.subdisksOf(plex))
-  const bad = others
+  const bad = draft
+    .subdisksBelow(volume)
     .map(({ driveUuid }) => draft.drive(driveUuid))
     .find((drive) => drive && (drive.state !== 'up' || !draft.isPresent(drive.uuid)))
   if (!bad) return
@@ -185,17 +184,6 @@ function leaveName(draft: Draft, old: DriveRecord): DriveRecord {
   const renamed = { ...old, name: childName(draft, 'drive', `${old.name}.old`, 1) }
   draft.put('drives', renamed)
   return renamed
-}
-
-/** A good subdisk is copied while it serves, so that redundancy never suffers; any other one is rebuilt. */
-function replaceSubdisk(
-  draft: Draft,
-  subdisk: SubdiskRecord,
-  old: DriveRecord,
-  drive: DriveRecord,
-): void {
-  if (isGood(draft, subdisk, old)) moveTo(draft, subdisk, drive)
-  else rebuildOn(draft, subdisk, drive)
 }
 
 /** The old drive goes when nothing is on it any more and it is out of service. */

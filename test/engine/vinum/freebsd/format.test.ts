@@ -12,13 +12,16 @@ import {
 } from '../../../../src/engine/vinum/freebsd/format.ts'
 import {
   decodeFreebsdHeader,
-  encodeFreebsdHeader,
   type FreebsdVariant,
 } from '../../../../src/engine/vinum/freebsd/header.ts'
 import { checkModel } from '../../../../src/engine/vinum/model/model-check.ts'
-import { MemoryDevice } from '../../../../src/hal/memory-device.ts'
 import { failureOf } from '../../../support/failure.ts'
-import { type FreebsdImageOptions, writeFreebsdDrive } from '../../../support/freebsd-image.ts'
+import {
+  encodeFreebsdHeader,
+  type FreebsdImageOptions,
+  writeFreebsdDrive,
+} from '../../../support/freebsd-image.ts'
+import { MemoryDevice } from '../../../support/memory-device.ts'
 import { RecordedDevice } from '../../../support/recorded-device.ts'
 
 const SIZE_BYTES = 4 * MIB

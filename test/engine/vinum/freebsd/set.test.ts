@@ -4,7 +4,6 @@ import { MIB } from '../../../../src/base/limits.ts'
 import type { DriveReport } from '../../../../src/control/reports.ts'
 import type { VinumListing } from '../../../../src/control/vinum-rows.ts'
 import type { FreebsdVariant } from '../../../../src/engine/vinum/freebsd/header.ts'
-import { MemoryDevice } from '../../../../src/hal/memory-device.ts'
 import { flush, get, type Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import {
@@ -13,6 +12,7 @@ import {
   freebsdMachine,
   TIGHT_BYTES,
 } from '../../../support/freebsd-machine.ts'
+import { MemoryDevice } from '../../../support/memory-device.ts'
 
 const READ = { read: 1, write: 0, exclusive: 0 }
 

@@ -4,7 +4,6 @@
  */
 import fc from 'fast-check'
 import t from 'tap'
-import { ManualClock } from '../../../../src/base/clock.ts'
 import { crc32c } from '../../../../src/base/crc32c.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { GIB, INTENT_CLEAR_MS, INTENT_PIECES, KIB, MIB } from '../../../../src/base/limits.ts'
@@ -24,6 +23,7 @@ import {
   RangeLock,
 } from '../../../../src/engine/vinum/io/range-lock.ts'
 import { RangeSet, RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
+import { ManualClock } from '../../../support/manual-clock.ts'
 import { settle } from '../../../support/vinum-host.ts'
 
 const NOTHING = Buffer.alloc(INTENT_BLOCK_BYTES)

@@ -4,7 +4,6 @@
  */
 import fc from 'fast-check'
 import t from 'tap'
-import { ManualClock } from '../../../../src/base/clock.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { WriteIntentBitmap } from '../../../../src/engine/vinum/io/dirty-regions.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
@@ -13,6 +12,7 @@ import type { ReadPolicy } from '../../../../src/engine/vinum/model/model.ts'
 import type { Subdisk } from '../../../../src/engine/vinum/runtime.ts'
 import type { DeviceFeatures } from '../../../../src/hal/block-device.ts'
 import { CursorValidity } from '../../../support/cursor-validity.ts'
+import { ManualClock } from '../../../support/manual-clock.ts'
 import {
   FakeHost,
   lastCopy,

@@ -6,7 +6,6 @@ import fc from 'fast-check'
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import type { ByteRange } from '../../../../src/base/bytes.ts'
-import { ManualClock } from '../../../../src/base/clock.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { EventLog } from '../../../../src/engine/geom/events.ts'
 import { type Job, JobManager, type JobPlan } from '../../../../src/engine/geom/job.ts'
@@ -27,6 +26,7 @@ import { columnsOf, fillRows } from '../../../../src/engine/vinum/raid5/fill-row
 import { Raid5Plex } from '../../../../src/engine/vinum/raid5/plex-raid5.ts'
 import type { Plex } from '../../../../src/engine/vinum/runtime.ts'
 import type { IoOp } from '../../../../src/hal/block-device.ts'
+import { ManualClock } from '../../../support/manual-clock.ts'
 import {
   FakeHost,
   lastCopy,

@@ -4,7 +4,6 @@
  */
 import t, { type Test } from 'tap'
 import { assert, defined } from '../../../../src/base/assert.ts'
-import type { ManualClock } from '../../../../src/base/clock.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { GROW_RETRY_MS } from '../../../../src/base/limits.ts'
 import type { Job } from '../../../../src/engine/geom/job.ts'
@@ -30,6 +29,7 @@ import { rebuildStep } from '../../../../src/engine/vinum/raid5/row-jobs.ts'
 import type { Plex } from '../../../../src/engine/vinum/runtime.ts'
 import type { IoRequest } from '../../../../src/hal/block-device.ts'
 import { readAt, writeAt } from '../../../../src/hal/io.ts'
+import type { ManualClock } from '../../../support/manual-clock.ts'
 import {
   FakeHost,
   lastCopy,

@@ -4,7 +4,6 @@
  */
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
-import { ManualClock } from '../../../../src/base/clock.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import {
   JOB_SLICE_BYTES,
@@ -27,6 +26,7 @@ import {
 } from '../../../../src/engine/vinum/raid5/row-jobs.ts'
 import type { AlignedBuffer, IoRequest } from '../../../../src/hal/block-device.ts'
 import { CursorValidity } from '../../../support/cursor-validity.ts'
+import { ManualClock } from '../../../support/manual-clock.ts'
 import { pictureRow, Raid5Rig } from '../../../support/raid5-rig.ts'
 import {
   FakeHost,

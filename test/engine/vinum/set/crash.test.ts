@@ -3,13 +3,13 @@
  * acknowledged is there afterwards, on every copy; work goes on where it was.
  */
 import t from 'tap'
-import { ManualClock } from '../../../../src/base/clock.ts'
 import { GROWTH_TURN_MS, KIB, MIB } from '../../../../src/base/limits.ts'
 import type { Job } from '../../../../src/engine/geom/job.ts'
 import { GrowthTurns } from '../../../../src/engine/vinum/set/growth.ts'
 import type { VinumSet } from '../../../../src/engine/vinum/set/vinum-set.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
+import { ManualClock } from '../../../support/manual-clock.ts'
 
 type Layout = Readonly<Record<string, readonly string[] | string>>
 

@@ -1,10 +1,10 @@
 /** Volumes over a disk that hangs: they go on within its timeout, and so do verbs, jobs, and disks that come and go. */
 import t, { type Test } from 'tap'
-import { ManualClock } from '../../../../src/base/clock.ts'
 import type { PlexusError } from '../../../../src/base/errors.ts'
 import { MIB } from '../../../../src/base/limits.ts'
 import type { Consumer } from '../../../../src/engine/geom/consumer.ts'
 import { get, Machine, pattern, put } from '../../../support/engine.ts'
+import { ManualClock } from '../../../support/manual-clock.ts'
 
 const TIMEOUT_MS = 5_000
 const SIZE_BYTES = 16 * MIB

@@ -1,9 +1,9 @@
 /** Disks that grew, shrank, were copied, overwritten or are read-only: what a set makes of them. */
 import t, { type Test } from 'tap'
 import { MIB } from '../../../../src/base/limits.ts'
-import { MemoryDevice } from '../../../../src/hal/memory-device.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
+import { MemoryDevice } from '../../../support/memory-device.ts'
 
 // The clock's timers do not keep a process alive.
 const alive = setInterval(() => {}, 1000)

@@ -8,9 +8,9 @@ import { KIB, MIB } from '../../../../src/base/limits.ts'
 import { readAnchor } from '../../../../src/engine/geom/anchor.ts'
 import { AnchoredDevice } from '../../../../src/engine/geom/anchored-device.ts'
 import { decodeModel, encodeModel } from '../../../../src/engine/vinum/model/codec.ts'
-import { MemoryDevice, type MemoryDeviceOptions } from '../../../../src/hal/memory-device.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
+import { MemoryDevice, type MemoryDeviceOptions } from '../../../support/memory-device.ts'
 
 async function machineWith(
   count: number,

@@ -3,9 +3,9 @@
  * a hold on completions, and a volatile write cache that a power cut empties. Behaves as
  * direct-device.ts does: the same checks, completions never from within `submit`.
  */
-import { assert } from '../base/assert.ts'
-import type { Clock } from '../base/clock.ts'
-import { type ErrorKind, PlexusError } from '../base/errors.ts'
+import { assert } from '../../src/base/assert.ts'
+import type { Clock } from '../../src/base/clock.ts'
+import { type ErrorKind, PlexusError } from '../../src/base/errors.ts'
 import type {
   BlockDevice,
   DeviceEvent,
@@ -14,7 +14,7 @@ import type {
   Geometry,
   IoOp,
   IoRequest,
-} from './block-device.ts'
+} from '../../src/hal/block-device.ts'
 
 export interface MemoryDeviceOptions {
   readonly sizeBytes: number
