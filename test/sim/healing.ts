@@ -3,14 +3,19 @@
  * nothing else is left says which data counts. Everything must be whole in the end. Used by faults.ts.
  */
 import { defined } from '../../src/base/assert.ts'
+import type { ByteRange } from '../../src/base/bytes.ts'
+import { readAll } from './final-check.ts'
 import type { Parts } from './parts.ts'
 import type { SimRandom } from './random.ts'
+import type { Unit } from './unit.ts'
 import { drivesIn, drivesOf, isPlain, isUp, jobsOf, volumeOf, volumesOf } from './view.ts'
 import type { Machine, World } from './world.ts'
 
 /** After the trouble everything must be whole again by then. */
 const RECOVERY_MS = 3_600_000
 const LOOK_MS = 20
+/** The least that is found to be unreadable. */
+const LOOK_BYTES = 4096
 /** The engine has had its time: the operator decides. */
 const PATIENT_ROUNDS = 3
 
@@ -75,6 +80,7 @@ export class Healing {
         await this.#reviveDrives(machine)
       }
       if (volume?.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)
+      if (round > PATIENT_ROUNDS) await this.#giveUp(machine, unit)
       if (this.#trouble.parts && round > PATIENT_ROUNDS) await this.#decide(machine, unit.uuid)
       await world.pause(LOOK_MS * Math.min(round + 1, 1000))
     }
@@ -101,6 +107,21 @@ export class Healing {
       await world.verb('vinum', 'setstate', { state: 'up', object: subdisk.name, force: true })
     }
     if (world.machine === machine) parts?.join()
+  }
+
+  /** All columns of a raid5 plex serve, and part of it is lost: what cannot be read may be anything from now on. */
+  async #giveUp(machine: Machine, unit: Unit): Promise<void> {
+    const [plex] = volumeOf(machine, unit.uuid)?.components ?? []
+    if (plex?.organization !== 'raid5' || !plex.children.every(isUp)) return
+    if (jobsOf(machine).length > 0) return
+    await unit.open(machine)
+    const unreadable: ByteRange[] = []
+    unit.unreadable = unreadable
+    await readAll(unit, LOOK_BYTES)
+    unit.unreadable = undefined
+    if (this.#world.machine !== machine || unreadable.length === 0) return
+    for (const range of unreadable) unit.oracle.damage(range)
+    await this.#world.verb('vinum', 'setstate', { state: 'up', object: plex.name, force: true })
   }
 
   /** Disks were used apart from each other: the operator says what counts. */
