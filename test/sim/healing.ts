@@ -102,6 +102,8 @@ export class Healing {
     const { parts } = this.#trouble
     if (!machine || !volume || !(parts || isPlain(machine, uuid))) return
     const plex = volume.components.find(({ children }) => children.every((one) => one.device))
+    // Also when the power goes before the verb has ended.
+    parts?.join()
     for (const subdisk of plex?.children ?? []) {
       if (isUp(subdisk)) continue
       await world.verb('vinum', 'setstate', { state: 'up', object: subdisk.name, force: true })
@@ -130,6 +132,7 @@ export class Healing {
     const waiting = drivesIn(machine).filter(({ state }) => state === 'WAITING')
     if (!volumeOf(machine, uuid) && waiting.length > 0) {
       const from = this.#random.pick(waiting).name
+      this.#trouble.parts?.join()
       const error = await world.verb('vinum', 'assemble', { force: true })
       if (error) await world.verb('vinum', 'assemble', { from })
       if (world.machine !== machine) return
@@ -141,6 +144,7 @@ export class Healing {
     const isFormer = ({ state }: { readonly state: string }): boolean => state === 'FORMER'
     const running = drivesIn(machine).find(({ state }) => state === 'UP')
     if (running && drivesIn(machine).some(isFormer)) {
+      this.#trouble.parts?.join()
       const error = await world.verb('vinum', 'assemble', { from: running.name })
       if (world.machine !== machine) return
       if (!error) {
