@@ -267,6 +267,8 @@ export const SET_RETRY_MS = 10_000
 
 /** How often a set looks whether its witness can be written, so that a read-only folder is noticed before a disk fails. */
 export const WITNESS_PROBE_MS = 5 * 60_000
+/** So long a set waits for its witness: a state folder that does not answer is one that cannot be read or written. */
+export const WITNESS_TIMEOUT_MS = 10_000
 /** Name of a vinum object or job. */
 export const NAME_BYTES = 63
 /** Units looked at to tell whether a piece of a volume has a valid copy; odd geometries beyond it count as without. */

@@ -300,7 +300,7 @@ export class VinumSet implements Geom, VinumHost {
 
   async #openWitness(): Promise<void> {
     const { witness } = this.options
-    if (witness) this.#witness ??= await SetWitness.open(witness, this.uuid, this.topology.random)
+    if (witness) this.#witness ??= await SetWitness.open(witness, this.uuid, this.topology)
   }
 
   /**

@@ -3,8 +3,11 @@
  * one disk is dead starts by itself. It carries what a commit says for the vote, and no configuration. To the rules of
  * geom/anchor-quorum.ts it is a voter like a drive. Used by vinum-set.ts.
  */
+import type { Clock } from '../../../base/clock.ts'
 import { crc32c } from '../../../base/crc32c.ts'
+import { withinTime } from '../../../base/deadline.ts'
 import { PlexusError } from '../../../base/errors.ts'
+import { WITNESS_TIMEOUT_MS } from '../../../base/limits.ts'
 import { newUuid, type Random } from '../../../base/random.ts'
 import {
   type Commit,
@@ -36,6 +39,7 @@ interface Note {
 export class SetWitness implements Voter {
   readonly payloadRoom = Number.POSITIVE_INFINITY
   readonly device: { readonly path: string }
+  readonly #clock: Clock
   readonly #store: WitnessStore
   readonly #setUuid: string
   #note: Note
@@ -44,7 +48,8 @@ export class SetWitness implements Voter {
   /** Why it could not be written last. */
   failure: PlexusError | undefined
 
-  private constructor(store: WitnessStore, setUuid: string, note: Note) {
+  private constructor(store: WitnessStore, setUuid: string, note: Note, clock: Clock) {
+    this.#clock = clock
     this.#store = store
     this.#setUuid = setUuid
     this.#note = note
@@ -52,15 +57,19 @@ export class SetWitness implements Voter {
   }
 
   /** A note that is lost or cannot be read makes a new witness: the old one is a voter that is missing. */
-  static async open(store: WitnessStore, setUuid: string, random: Random): Promise<SetWitness> {
+  static async open(
+    store: WitnessStore,
+    setUuid: string,
+    { random, clock }: { readonly random: Random; readonly clock: Clock },
+  ): Promise<SetWitness> {
     let note: Note = { id: newUuid(random), commits: [] }
     try {
-      const text = await store.read(setUuid)
+      const text = await answered(clock, store, 'read', store.read(setUuid))
       if (text !== undefined) note = JSON.parse(text) as Note
     } catch (error) {
       if (!(error instanceof PlexusError || error instanceof SyntaxError)) throw error
     }
-    return new SetWitness(store, setUuid, note)
+    return new SetWitness(store, setUuid, note, clock)
   }
 
   get id(): string {
@@ -91,22 +100,35 @@ export class SetWitness implements Voter {
     await this.#write((note) => note)
   }
 
-  #write(next: (note: Note) => Note): Promise<void> {
+  /** One that does not answer in time has failed; the next write begins when it has ended all the same. */
+  async #write(next: (note: Note) => Note): Promise<void> {
     const done = this.#writing.then(() => this.#writeNow(next(this.#note)))
     this.#writing = done.catch(() => {})
-    return done
-  }
-
-  async #writeNow(note: Note): Promise<void> {
     try {
-      await this.#store.write(this.#setUuid, JSON.stringify(note))
-      this.#note = note
+      await answered(this.#clock, this.#store, 'write', done)
       this.failure = undefined
     } catch (error) {
       if (error instanceof PlexusError) this.failure = error
       throw error
     }
   }
+
+  async #writeNow(note: Note): Promise<void> {
+    await this.#store.write(this.#setUuid, JSON.stringify(note))
+    this.#note = note
+  }
+}
+
+/** What the store answers. Throws `timeout` where it takes too long. */
+async function answered<T>(
+  clock: Clock,
+  { path }: WitnessStore,
+  op: 'read' | 'write',
+  work: Promise<T>,
+): Promise<T> {
+  if (await withinTime(clock, work, WITNESS_TIMEOUT_MS)) return work
+  const message = `${path} does not answer for ${WITNESS_TIMEOUT_MS / 1000} s`
+  throw new PlexusError('timeout', { op, subject: path, message })
 }
 
 /** What a slot and its payload say for the vote. */

@@ -4,9 +4,12 @@
  */
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
+import { ManualClock } from '../../../../src/base/clock.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
-import { MIB } from '../../../../src/base/limits.ts'
+import { MIB, WITNESS_TIMEOUT_MS } from '../../../../src/base/limits.ts'
+import { systemRandom } from '../../../../src/base/random.ts'
 import { readAnchor } from '../../../../src/engine/geom/anchor.ts'
+import { SetWitness } from '../../../../src/engine/vinum/set/witness.ts'
 import { flush, get, Machine, Notes, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 
@@ -208,4 +211,23 @@ t.test('a witness that cannot be written leaves, and comes back', async (t) => {
   await machine.shutDown()
   await machine.start(['d2'])
   t.equal(machine.volume('m').health, 'DEGRADED', 'it votes again')
+})
+
+t.test('a witness whose folder does not answer is one that cannot be written', async (t) => {
+  const clock = new ManualClock()
+  const notes = new Notes()
+  const never = new Promise<never>(() => {})
+  const inTime = async <T>(work: Promise<T>): Promise<T> => {
+    await new Promise(setImmediate)
+    clock.advance(WITNESS_TIMEOUT_MS)
+    return work
+  }
+  notes.write = () => never
+  const witness = await SetWitness.open(notes, 'set', { random: systemRandom, clock })
+  const failure = await failureOf(inTime(witness.probe()))
+  t.match(failure, { kind: 'timeout', message: /does not answer for 10 s/ })
+  t.equal(witness.failure, failure, 'it is not asked for its vote')
+  notes.read = () => never
+  const other = await inTime(SetWitness.open(notes, 'set', { random: systemRandom, clock }))
+  t.strictSame(other.copies, [], 'one that is lost')
 })
