@@ -38,7 +38,10 @@ export async function witness({ world, random, faults, ...stage }: Stage): Promi
   await first.topology.quiet()
   await stage.work(random.between(5, 60))
   if (world.machine !== first) return
-  const wentOn = volumesOf(first).length > 0
+  // What the others have missed is durable when this has ended well.
+  const refusal = await world.verb('vinum', 'saveconfig', {})
+  if (world.machine !== first) return
+  const wentOn = !refusal && volumesOf(first).length > 0
   await stage.end()
   if (trouble === 'lost') world.witness.lose()
   if (world.isWitnessFooled) world.witness.restore(old)
