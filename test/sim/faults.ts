@@ -129,8 +129,8 @@ export class Faults {
   readonly #healing: Healing
   /** What disks may hold that were used apart from each other, until all are whole. */
   parts: Parts | undefined
-  /** The second disk, where there are more in trouble than redundancy bears. */
-  #second: SimDisk | undefined
+  /** More disks are in trouble than redundancy bears. */
+  isBeyond = false
 
   readonly #mixture: Mixture
 
@@ -202,7 +202,7 @@ export class Faults {
     )
     if (others.length === 0) return false
     const second = random.pick(others)
-    this.#second = second
+    this.isBeyond = true
     world.counts.faults++
     world.note('fault', `${disk.name}, ${second.name}: pulled out`)
     for (const unit of world.units) unit.mayFail = true
@@ -271,7 +271,7 @@ export class Faults {
     }
     if (this.#isDiscarded) faulty.media.renew(this.#quietly)
     this.#isDiscarded = false
-    if (this.#second) this.rowsInDoubt()
+    if (this.isBeyond) this.rowsInDoubt()
     for (const disk of this.#quietly.shuffle([...world.disks])) {
       if (!disk.device) await world.plug(disk)
     }
@@ -283,7 +283,7 @@ export class Faults {
     await this.#healing.flush(machine)
     if (world.machine !== machine) return
     this.faulty = undefined
-    this.#second = undefined
+    this.isBeyond = false
     this.#isFine()
   }
 

@@ -27,10 +27,10 @@ export async function finalCheck(world: World): Promise<void> {
 }
 
 /** Reads every block of it. */
-export async function readAll(unit: Unit): Promise<void> {
+export async function readAll(unit: Unit, atOnceBytes = READ_BYTES): Promise<void> {
   const { sizeBytes } = unit.oracle
-  for (let at = 0; at < sizeBytes; at += READ_BYTES) {
-    unit.send('read', at, Math.min(READ_BYTES, sizeBytes - at), false)
+  for (let at = 0; at < sizeBytes; at += atOnceBytes) {
+    unit.send('read', at, Math.min(atOnceBytes, sizeBytes - at), false)
     if (unit.inFlight >= 8) await unit.idle()
   }
   await unit.idle()

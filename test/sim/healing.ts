@@ -3,14 +3,19 @@
  * nothing else is left says which data counts. Everything must be whole in the end. Used by faults.ts.
  */
 import { defined } from '../../src/base/assert.ts'
+import type { ByteRange } from '../../src/base/bytes.ts'
+import { readAll } from './final-check.ts'
 import type { Parts } from './parts.ts'
 import type { SimRandom } from './random.ts'
+import type { Unit } from './unit.ts'
 import { drivesIn, drivesOf, isPlain, isUp, jobsOf, volumeOf, volumesOf } from './view.ts'
 import type { Machine, World } from './world.ts'
 
 /** After the trouble everything must be whole again by then. */
 const RECOVERY_MS = 3_600_000
 const LOOK_MS = 20
+/** The least that is found to be unreadable. */
+const LOOK_BYTES = 4096
 /** The engine has had its time: the operator decides. */
 const PATIENT_ROUNDS = 3
 
@@ -78,6 +83,7 @@ export class Healing {
         await this.#reviveDrives(machine)
       }
       if (volume?.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)
+      if (round > PATIENT_ROUNDS) await this.#giveUp(machine, unit)
       if (this.#trouble.parts && round > PATIENT_ROUNDS) await this.#decide(machine, unit.uuid)
       await world.pause(LOOK_MS * Math.min(round + 1, 1000))
     }
@@ -99,11 +105,28 @@ export class Healing {
     const { parts } = this.#trouble
     if (!machine || !volume || !(parts || isPlain(machine, uuid))) return
     const plex = volume.components.find(({ children }) => children.every((one) => one.device))
+    // Also when the power goes before the verb has ended.
+    parts?.join()
     for (const subdisk of plex?.children ?? []) {
       if (isUp(subdisk)) continue
       await world.verb('vinum', 'setstate', { state: 'up', object: subdisk.name, force: true })
     }
     if (world.machine === machine) parts?.join()
+  }
+
+  /** All columns of a raid5 plex serve, and part of it is lost: what cannot be read may be anything from now on. */
+  async #giveUp(machine: Machine, unit: Unit): Promise<void> {
+    const [plex] = volumeOf(machine, unit.uuid)?.components ?? []
+    if (plex?.organization !== 'raid5' || !plex.children.every(isUp)) return
+    if (jobsOf(machine).length > 0) return
+    await unit.open(machine)
+    const unreadable: ByteRange[] = []
+    unit.unreadable = unreadable
+    await readAll(unit, LOOK_BYTES)
+    unit.unreadable = undefined
+    if (this.#world.machine !== machine || unreadable.length === 0) return
+    for (const range of unreadable) unit.oracle.damage(range)
+    await this.#world.verb('vinum', 'setstate', { state: 'up', object: plex.name, force: true })
   }
 
   /** Disks were used apart from each other: the operator says what counts. */
@@ -112,6 +135,7 @@ export class Healing {
     const waiting = drivesIn(machine).filter(({ state }) => state === 'WAITING')
     if (!volumeOf(machine, uuid) && waiting.length > 0) {
       const from = this.#random.pick(waiting).name
+      this.#trouble.parts?.join()
       const error = await world.verb('vinum', 'assemble', { force: true })
       if (error) await world.verb('vinum', 'assemble', { from })
       if (world.machine !== machine) return
@@ -123,6 +147,7 @@ export class Healing {
     const isFormer = ({ state }: { readonly state: string }): boolean => state === 'FORMER'
     const running = drivesIn(machine).find(({ state }) => state === 'UP')
     if (running && drivesIn(machine).some(isFormer)) {
+      this.#trouble.parts?.join()
       const error = await world.verb('vinum', 'assemble', { from: running.name })
       if (world.machine !== machine) return
       if (!error) {

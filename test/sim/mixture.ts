@@ -22,8 +22,9 @@ const FEATURES = {
   hang: 20,
   caches: 20,
   resize: 20,
-  copies: 0,
+  copies: 20,
   selections: 20,
+  witness: 20,
 } as const
 
 export type Feature = keyof typeof FEATURES

@@ -109,6 +109,18 @@ t.test('a build that waits for disks that hang is found', async (t) => {
   t.fail(`not found in ${CAUGHT_WITHIN} seeds`)
 })
 
+t.test('a machine that takes an old note of its witness for a new one is found', async (t) => {
+  for (let seed = 1; seed <= CAUGHT_WITHIN; seed++) {
+    const mixture = new Set(['witness'] as const)
+    const options = { seed, operations: 600, pool, mixture, isWitnessFooled: true }
+    const { violation } = await simulate(vinumPlay(options))
+    if (!violation) continue
+    t.match(violation.message, /older half of the drives starts|found .*; allowed/, `seed ${seed}`)
+    return
+  }
+  t.fail(`not found in ${CAUGHT_WITHIN} seeds`)
+})
+
 t.test('a seed is always the same run, and another seed is another one', async (t) => {
   for (const play of [
     (seed: number) => rawDisk(seed, 500, pool),

@@ -36,6 +36,8 @@ export class Unit {
   consumer: Consumer | undefined
   inFlight = 0
   flushesFailed = 0
+  /** Gets what a read could not give, while somebody asks. */
+  unreadable: ByteRange[] | undefined
   #mayFail = false
   /** Times of trouble so far. */
   #troubles = 0
@@ -182,6 +184,7 @@ export class Unit {
       if (flush) oracle.endFlush(flush, !error)
       if (flush && error) this.flushesFailed++
       if (!read) return undefined
+      if (error) this.unreadable?.push({ offset, length })
       const wrong = oracle.endRead(read, error ? undefined : lease?.bytes)
       if (!wrong) return undefined
       const where = `${this.name}: read of ${length} bytes at ${offset}, block ${wrong.block}`

@@ -14,6 +14,7 @@ import { hang } from './episodes/hang.ts'
 import { hole } from './episodes/hole.ts'
 import { resize } from './episodes/resize.ts'
 import { selections } from './episodes/selections.ts'
+import { witness } from './episodes/witness.ts'
 import { Faults } from './faults.ts'
 import { finalCheck, readAll } from './final-check.ts'
 import { chooseMixture, type Feature, type Mixture } from './mixture.ts'
@@ -33,12 +34,13 @@ export interface VinumPlayOptions {
   readonly operations: number
   readonly pool: AlignedPool
   readonly wrapDevice?: WorldOptions['wrapDevice']
+  readonly isWitnessFooled?: boolean
   /** Instead of one that is chosen by the seed. */
   readonly mixture?: Mixture | undefined
 }
 
 export function vinumPlay(options: VinumPlayOptions): Scenario {
-  const { seed, operations, pool, wrapDevice } = options
+  const { seed, operations, pool, wrapDevice, isWitnessFooled } = options
   const random = new SimRandom(seed)
   const mixture = options.mixture ?? chooseMixture(random.fork('mixture'))
   const disks = planDisks(random.fork('disks'), mixture.has('wide'))
@@ -51,6 +53,7 @@ export function vinumPlay(options: VinumPlayOptions): Scenario {
       disks,
       makeTopology: (engine) => createEngine({ ...engine, intentRegionBytes }),
       wrapDevice,
+      isWitnessFooled,
     },
     play: (world) => new VinumPlay(world, operations, mixture).run(),
   }
@@ -82,6 +85,7 @@ const EPISODES: readonly (readonly [Feature, Episode])[] = [
   ['resize', resize],
   ['copies', copies],
   ['selections', selections],
+  ['witness', witness],
 ]
 
 class VinumPlay {

@@ -16,6 +16,7 @@ import { EpochPool } from './pool.ts'
 import { SimRandom } from './random.ts'
 import { Trace, WORLD } from './trace.ts'
 import type { Unit } from './unit.ts'
+import { SimWitness } from './witness.ts'
 
 /** The engine did what it must never do. */
 export class Violation extends Error {
@@ -35,6 +36,8 @@ export interface WorldOptions {
   readonly makeTopology: (options: EngineOptions) => Topology
   /** Stands between the engine and each disk: how a broken build is made for the test of the test. */
   readonly wrapDevice?: ((device: BlockDevice, scheduler: Scheduler) => BlockDevice) | undefined
+  /** The machine takes an old note of its witness for a new one: a daemon that is broken on purpose. */
+  readonly isWitnessFooled?: boolean | undefined
 }
 
 /** One power-up. */
@@ -59,6 +62,7 @@ export class World {
   readonly trace = new Trace()
   readonly oracleClock = new OracleClock()
   readonly disks: SimDisk[]
+  readonly witness: SimWitness
   readonly units = new Set<Unit>()
   readonly counts = { operations: 0, cuts: 0, kills: 0, boots: 0, faults: 0, verbs: 0, jobs: 0 }
   machine: Machine | undefined
@@ -73,6 +77,11 @@ export class World {
     this.random = new SimRandom(options.seed)
     this.#timeoutMs = this.random.fork('timeout').pick([5_000, 30_000])
     this.disks = options.disks.map((one) => this.makeDisk(one))
+    this.witness = new SimWitness(this, this.random.fork('witness'))
+  }
+
+  get isWitnessFooled(): boolean {
+    return this.#options.isWitnessFooled === true
   }
 
   /** It is not plugged in by that. */
@@ -139,6 +148,7 @@ export class World {
       random: this.random.fork(`boot ${this.counts.boots}`),
       log: silentLogger(),
       now: () => new Date(START_MS + this.nowMs),
+      witness: this.witness,
     })
     const machine: Machine = { clock, pool, topology }
     this.machine = machine

@@ -48,6 +48,8 @@ export async function apart({ world, random, faults, ...stage }: Stage): Promise
 /** The order of an operator, where the set waits for disks. */
 async function force(world: World, machine: Machine, parts: Parts): Promise<void> {
   if ([...world.units].every(({ uuid }) => volumeOf(machine, uuid))) return
+  // Also when the power goes before the verb has ended.
+  parts.join()
   const error = await world.verb('vinum', 'assemble', { force: true })
   if (!error && world.machine === machine) parts.join()
 }

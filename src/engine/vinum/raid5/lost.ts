@@ -84,6 +84,13 @@ export function withoutLost(lost: Lost, known: readonly ColumnRange[]): Lost {
   return next.length === 0 ? undefined : bounded(next)
 }
 
+/** What these subdisks are said to have kept is on no disk any more; the same object when they kept nothing. */
+export function keptNowhere(lost: Lost, subdisks: ReadonlySet<string>): Lost {
+  const isGone = ({ keptBy }: LostRange): boolean => keptBy !== undefined && subdisks.has(keptBy)
+  if (!lost?.some(isGone)) return lost
+  return lost.map((one) => (isGone(one) ? { ...one, keptBy: undefined } : one))
+}
+
 /** Bytes that are lost. */
 export function lostBytes(lost: Lost): number {
   return (lost ?? []).reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)

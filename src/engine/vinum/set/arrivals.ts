@@ -107,6 +107,7 @@ export async function returnMember(
   try {
     await set.commit((model) => {
       const old = standing === 'behind' ? [] : oldSubdisks(model, uuid)
+      set.lost.distrust(old)
       const back = returnDrives(demoteSubdisks(model, old), new Map([[uuid, name]]))
       return startNeededJobs(back, set.topology.random, new Set(old))
     })
@@ -201,6 +202,7 @@ export function fillOutdated(
     return isOut
   })
   if (out.length === 0) return model
+  set.lost.distrust(out)
   return startNeededJobs(demoteSubdisks(model, out), set.topology.random, new Set(out))
 }
 

@@ -16,7 +16,7 @@ import {
   type VinumModel,
 } from '../model/model.ts'
 import { createLayout, rowOf } from '../raid5/layout.ts'
-import { dataOf, type Lost, lostBytes, withLost } from '../raid5/lost.ts'
+import { dataOf, keptNowhere, type Lost, lostBytes, withLost } from '../raid5/lost.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import type { SetObjects } from './objects.ts'
@@ -36,6 +36,8 @@ export class LostRanges {
   readonly #remembered = new Map<string, readonly ByteRange[]>()
   /** By plex: what the commit under way makes of doubt. */
   readonly #taken = new Map<string, readonly ByteRange[]>()
+  /** Subdisks on disks that came back as they were at an earlier time, until they are filled. */
+  readonly #older = new Set<string>()
   /** By plex: bytes that were told of. */
   readonly #told = new Map<string, number>()
 
@@ -71,13 +73,18 @@ export class LostRanges {
     return this.#remembered.get(plexUuid) ?? []
   }
 
+  /** What these subdisks have is older than what was lost with them: it does not count as found again. */
+  distrust(subdisks: readonly string[]): void {
+    for (const uuid of subdisks) this.#older.add(uuid)
+  }
+
   /** The configuration after a change, with what columns that leave in it take with them. */
   taken(before: VinumModel, after: VinumModel): VinumModel {
     let next = after
     for (const plex of after.plexes) {
       const doubt = plex.organization === 'raid5' ? this.doubtOf(plex.uuid) : []
-      if (doubt.length === 0) continue
-      let { lost } = plex
+      let lost = keptNowhere(plex.lost, this.#older)
+      if (doubt.length === 0 && lost === plex.lost) continue
       /** The doubt is over below it. */
       let overBytes = 0
       for (const [column, { uuid, state }] of subdisksOf(after, plex.uuid).entries()) {
@@ -87,7 +94,8 @@ export class LostRanges {
         // In the old layout of a growth the new columns have no part.
         const isNew = growth && column >= growth.columnsBefore
         overBytes = Math.max(overBytes, isNew ? growth.cursorBytes : Number.POSITIVE_INFINITY)
-        lost = withLost(lost, column, columnsDoubt(after, plex, column, doubt), uuid)
+        const keptBy = this.#older.has(uuid) ? undefined : uuid
+        lost = withLost(lost, column, columnsDoubt(after, plex, column, doubt), keptBy)
       }
       if (overBytes > 0) {
         const over = doubt.map(({ offset, length }) => ({
@@ -115,6 +123,9 @@ export class LostRanges {
       this.#remembered.set(uuid, left.ranges)
     }
     this.#taken.clear()
+    for (const uuid of this.#older) {
+      if (byUuid(model.subdisks, uuid)?.state === 'up') this.#older.delete(uuid)
+    }
     for (const plex of model.plexes) {
       const bytes = lostBytes(plex.lost)
       if (bytes > (this.#told.get(plex.uuid) ?? 0)) this.#tell(model, plex, bytes)
