@@ -267,6 +267,8 @@ export const SET_RETRY_MS = 10_000
 
 /** How often a set looks whether its witness can be written, so that a read-only folder is noticed before a disk fails. */
 export const WITNESS_PROBE_MS = 5 * 60_000
+/** A note of the witness that is not written or read by then counts as lost: its folder may hang, and no change may wait. */
+export const WITNESS_WRITE_MS = 3000
 /** Name of a vinum object or job. */
 export const NAME_BYTES = 63
 /** Units looked at to tell whether a piece of a volume has a valid copy; odd geometries beyond it count as without. */

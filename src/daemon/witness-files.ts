@@ -4,7 +4,10 @@
  *   STATE/witness/SET-UUID.json     {"format":"plexus-witness","version":1,"file":"INODE BIRTH","note":"…"}
  *
  * A file names itself by its inode and time of birth: one that was restored from a backup is an old note, which could
- * bring the older half of a set into service. It counts as lost. Made by plexusd.ts.
+ * bring the older half of a set into service. It counts as lost. What cannot be told is an older image of the whole file
+ * system (a snapshot of a virtual machine that is rolled back while the disks of the set are not): inode and time are as
+ * they were. A half of the drives that has missed changes is then served if the other half stays away; when both are
+ * there, the newer half counts. Made by plexusd.ts.
  */
 import type { BigIntStats } from 'node:fs'
 import { mkdir, open, rename } from 'node:fs/promises'
@@ -29,6 +32,9 @@ export class WitnessFiles implements WitnessStore {
     this.path = join(stateDir, 'witness')
   }
 
+  /** One write of a set after the other, also where one takes long. */
+  readonly #writing = new Map<string, Promise<void>>()
+
   async read(setUuid: string): Promise<string | undefined> {
     try {
       const file = await open(this.#fileOf(setUuid), 'r')
@@ -46,7 +52,17 @@ export class WitnessFiles implements WitnessStore {
     }
   }
 
-  async write(setUuid: string, note: string): Promise<void> {
+  write(setUuid: string, note: string): Promise<void> {
+    const before = this.#writing.get(setUuid) ?? Promise.resolve()
+    const done = before.then(() => this.#write(setUuid, note))
+    this.#writing.set(
+      setUuid,
+      done.catch(() => {}),
+    )
+    return done
+  }
+
+  async #write(setUuid: string, note: string): Promise<void> {
     const path = this.#fileOf(setUuid)
     try {
       await mkdir(this.path, { recursive: true, mode: 0o750 })

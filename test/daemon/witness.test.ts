@@ -23,6 +23,9 @@ t.test('a note is read as it was written', async (t) => {
   await files.write(SET, 'two')
   t.equal(await files.read(SET), 'two')
   t.equal(await new WitnessFiles(join(dir, 'state')).read(SET), 'two', 'after a restart')
+  const many = ['three', 'four', 'five']
+  await Promise.all(many.map((note) => files.write(SET, note)))
+  t.equal(await files.read(SET), 'five', 'in the order in which they were asked for')
 })
 
 t.test('a note from a backup, or a damaged one, is none', async (t) => {

@@ -71,7 +71,10 @@ export class Healing {
       // A resync that has failed is tried again without a word.
       const isTriedAgain = volume?.doubt?.retrySeconds !== undefined
       if (volume && !isTriedAgain && jobsOf(machine).length === 0) {
-        await world.verb('vinum', 'start', { objects: [volume.name] })
+        // What a check has found is told of until it was made right.
+        if (volume.action.includes('--repair')) {
+          await world.verb('volume', 'scrub', { name: volume.name, repair: true })
+        } else await world.verb('vinum', 'start', { objects: [volume.name] })
         await this.#reviveDrives(machine)
       }
       if (volume?.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)

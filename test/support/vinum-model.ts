@@ -101,6 +101,7 @@ export function buildModel(spec: ModelSpec): VinumModel {
       preferredPlexUuid: undefined,
       mapSlot: model.volumes.length,
       moreMapSlots: undefined,
+      mismatches: undefined,
     }
     model = { ...model, volumes: [...model.volumes, volume] }
     for (const [index, text] of plexes.entries()) model = addPlex(model, volume, index, text)
@@ -320,6 +321,7 @@ export const modelArbitrary: fc.Arbitrary<VinumModel> = fc
         preferredPlexUuid: undefined,
         mapSlot: index,
         moreMapSlots: undefined,
+        mismatches: undefined,
       })),
     }
     for (const [index, seed] of plexes.entries()) model = growModel(model, index, seed, jobs)

@@ -21,9 +21,14 @@ export class EventLog {
     this.#sequence = events.at(-1)?.sequence ?? 0
   }
 
+  /** Now, as events have it. */
+  get time(): string {
+    return this.#now().toISOString()
+  }
+
   emit(severity: Severity, event: string, object: string, message: string): EventReport {
     const sequence = ++this.#sequence
-    const report = { time: this.#now().toISOString(), sequence, event, severity, object, message }
+    const report = { time: this.time, sequence, event, severity, object, message }
     this.#history.push(report)
     if (this.#history.length > EVENT_HISTORY) this.#history.shift()
     for (const listener of [...this.#listeners]) listener(report)

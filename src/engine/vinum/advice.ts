@@ -13,7 +13,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model/model.ts'
-import { healthOf } from './model/state-rules.ts'
+import { healthOf, mismatchesOf } from './model/state-rules.ts'
 import { nameTaken } from './naming.ts'
 import { lostBytes } from './raid5/lost.ts'
 import type { SetDrive } from './set/drive.ts'
@@ -50,7 +50,9 @@ export interface Advice {
 
 export function adviceOf(situation: Situation): Advice {
   const { volume, process } = situation
-  const told = [statusText(situation), doubtText(situation)].filter(Boolean).join(' ')
+  const told = [statusText(situation), doubtText(situation), mismatchText(situation)]
+    .filter(Boolean)
+    .join(' ')
   const action = actionText(situation)
   const stopped = process ? undefined : stoppedText(situation)
   const status = told || (stopped ?? '')
@@ -178,6 +180,14 @@ function doubtText({ doubt, plexes, process, resyncError }: Situation): string {
   )
 }
 
+function mismatchText({ model, volume, plexes }: Situation): string {
+  const found = mismatchesOf(model, volume)
+  if (!found) return ''
+  const what = plexes.length > 1 ? 'its copies do' : 'its data and parity do'
+  const places = found.count === 1 ? 'one place' : `${found.count} places`
+  return `The check that ended at ${formatTime(found.time)} found ${places} in which ${what} not agree (plexus events has them).`
+}
+
 function resyncText(
   { retrySeconds }: DoubtReport,
   process: JobReport | undefined,
@@ -194,7 +204,7 @@ function resyncText(
 }
 
 function actionText(situation: Situation): string {
-  const { volume, health, bad, process, doubt } = situation
+  const { model, volume, health, bad, process, doubt } = situation
   const { name } = volume
   const plex = unprotected(situation)
   const missing = missingDrive(situation)
@@ -218,7 +228,11 @@ function actionText(situation: Situation): string {
   if (bad.length > 0) {
     return `Look at its drive, then fill it again: plexus vinum start ${name}`
   }
-  if (!doubt) return ''
+  if (!doubt) {
+    return mismatchesOf(model, volume)
+      ? `To make them agree: plexus volume scrub ${name} --repair`
+      : ''
+  }
   return (
     `To try it now: plexus vinum start ${name}. If it fails again and again, plexus events shows what cannot be ` +
     'read: once that is written again, it can.'

@@ -8,6 +8,7 @@ import type {
   ErrorCounts,
   Health,
   JobReport,
+  ProblemReport,
   VolumeReport,
 } from '../../control/reports.ts'
 import type { Provider } from '../geom/provider.ts'
@@ -29,6 +30,8 @@ import {
 import { healthOf } from './model/state-rules.ts'
 import { shownNames, withShownNames } from './naming.ts'
 import { absentProblems } from './set/absent.ts'
+import { apartText, fillAction } from './set/arrivals.ts'
+import { describeIncomplete } from './set/assembling.ts'
 import type { SetDrive } from './set/drive.ts'
 import type { SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
@@ -55,29 +58,27 @@ export function reportSets(registry: SetRegistry): ClassReport {
     set instanceof FreebsdSet ? viewOfImported(set) : viewOfNative(set, shown),
   )
   return {
-    problems: absentProblems(registry),
+    problems: [...absentProblems(registry), ...native.flatMap(apartProblems)],
     volumes: views.flatMap((view) =>
       view.model.volumes.map((volume) => volumeReport(view, view.present, volume)),
     ),
     drives: [
       ...views.flatMap((view) => view.model.drives.map((drive) => driveReport(view, drive))),
-      ...native.flatMap((set) =>
-        [...set.members.values()].map(({ uuid, consumer }) =>
-          idleDrive(
-            consumer.provider,
-            uuid,
-            set.name,
-            'native',
-            set.assembled ? 'FORMER' : 'WAITING',
-            set.assembled
-              ? `former drive of ${set.name}; plexus device clear-label ${consumer.provider.name} frees it`
-              : `${set.name} is not assembled: ${set.describeIncomplete()}`,
-          ),
-        ),
-      ),
+      ...native.flatMap(idleDrives),
       ...(imported && !imported.assembled ? waitingImports(imported) : []),
     ],
   }
+}
+
+/** Drives that are here and do not come back by themselves, because they were used apart from their set. */
+function apartProblems(set: VinumSet): readonly ProblemReport[] {
+  if (!set.assembled) return []
+  const apart = [...set.members.values()].filter(({ uuid }) => set.drives.has(uuid))
+  return apart.map(({ uuid, consumer }) => {
+    const { name } = consumer.provider
+    const message = `${name} is not used: ${apartText(set, uuid)}.`
+    return { object: name, health: 'DEGRADED', volumes: [], message, action: fillAction(set) }
+  })
 }
 
 function viewOfNative(set: VinumSet, shown: ReadonlyMap<string, string>): View {
@@ -95,6 +96,21 @@ function viewOfImported(set: FreebsdSet): View {
   const doubtOf = () => undefined
   const format = 'freebsd'
   return { name, format, model, present: model, drives, subdisks, topology, doubtOf, faults }
+}
+
+/** Drives with a label of a set that takes no part in it: it waits, was taken out, or was used apart from it. */
+function idleDrives(set: VinumSet): readonly DriveReport[] {
+  return [...set.members.values()].map(({ uuid, consumer: { provider } }) => {
+    const [state, note]: [string, string] = !set.assembled
+      ? ['WAITING', `${set.name} is not assembled: ${describeIncomplete(set)}`]
+      : set.drives.has(uuid)
+        ? ['APART', `${apartText(set, uuid)}; ${fillAction(set)}`]
+        : [
+            'FORMER',
+            `former drive of ${set.name}; plexus device clear-label ${provider.name} frees it`,
+          ]
+    return idleDrive(provider, uuid, set.name, 'native', state, note)
+  })
 }
 
 /** A drive that takes no part in anything. */

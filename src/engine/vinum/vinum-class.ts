@@ -2,6 +2,7 @@
  * The class vinum: has its devices tasted (set/registry.ts) and carries out the verbs. A verb is planned on the model,
  * shown, or committed and let take effect; all inside one topology change. spec/vinum.md, 6.
  */
+
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
 import type { PlanReport } from '../../control/reports.ts'
@@ -22,6 +23,7 @@ import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
 import { checkNameFree } from './set/absent.ts'
+import { assembleByForce, assembleFrom, describeIncomplete } from './set/assembling.ts'
 import { freeProviders, type RegistryOptions, SetRegistry } from './set/registry.ts'
 import { resizeDrive } from './set/sizes.ts'
 import type { VinumSet } from './set/vinum-set.ts'
@@ -163,13 +165,13 @@ class VinumClass implements GeomClass {
       }, VERB)
     } catch (error) {
       for (const { record } of plan.newDrives) await set.unlabel(record)
-      if (existing) set.objects.startJobs(set.model)
+      if (existing) set.objects.jobs.start(set.model)
       else this.#sets.forget(set)
       throw error
     }
     await set.objects.reshape()
     const trouble = await unlabel(set, plan)
-    set.objects.startJobs(set.model)
+    set.objects.jobs.start(set.model)
     const jobs = set.model.jobs.filter(({ id }) => !before.has(id))
     await topology.tastePending()
     topology.events.emit(
@@ -247,7 +249,7 @@ class VinumClass implements GeomClass {
     if (typeof from === 'string') {
       const { set, uuid } = this.#sets.driveNamed(from)
       steps.push({ text: `assemble ${set.name} as ${from} has it`, object: set.name })
-      if (!dryRun) await set.assembleFrom(uuid)
+      if (!dryRun) await assembleFrom(set, uuid)
       if (!dryRun) await topology.tastePending()
       return { dryRun, steps, warnings: [], jobs: [] }
     }
@@ -259,17 +261,17 @@ class VinumClass implements GeomClass {
     if (steps.length === 0 && !(force && waiting.length > 0)) throw nothingToAssemble(waiting)
     if (force) {
       for (const set of waiting) {
-        const text = `assemble ${set.name} although ${set.describeIncomplete()}`
+        const text = `assemble ${set.name} although ${describeIncomplete(set)}`
         steps.push({ text, object: set.name })
         if (dryRun) continue
-        await set.assembleByForce()
+        await assembleByForce(set)
         await this.#sets.remember(set)
       }
       if (!dryRun) await topology.tastePending()
     }
     const warnings = force
       ? []
-      : waiting.map((set) => `${set.name} still waits: ${set.describeIncomplete()}`)
+      : waiting.map((set) => `${set.name} still waits: ${describeIncomplete(set)}`)
     return { dryRun, steps, warnings, jobs: [] }
   }
 
@@ -375,7 +377,7 @@ function nothingToAssemble(waiting: readonly VinumSet[]): PlexusError {
     return new PlexusError('invalid', { op: 'assemble', subject: 'vinum', message })
   }
   const message =
-    `${waiting.map((set) => `${set.name}: ${set.describeIncomplete()}`).join('; ')}. Connect the drives; or, if they ` +
+    `${waiting.map((set) => `${set.name}: ${describeIncomplete(set)}`).join('; ')}. Connect the drives; or, if they ` +
     `are lost: plexus vinum assemble --force ${waiting[0]?.name}; what only they have is lost then`
   return new PlexusError('in-use', { op: 'assemble', subject: 'vinum', message })
 }

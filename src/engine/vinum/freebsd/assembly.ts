@@ -119,6 +119,7 @@ function volumeRecord(text: TextVolume, names: Names, index: number): VolumeReco
     preferredPlexUuid: undefined,
     mapSlot: index,
     moreMapSlots: undefined,
+    mismatches: undefined,
   }
 }
 

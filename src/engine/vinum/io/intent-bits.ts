@@ -123,11 +123,6 @@ export class IntentBits {
     for (let region = this.firstOf(offset); region <= last; region++) this.set(region)
   }
 
-  /** Adds everything that is in `other`, which may be of another size. */
-  merge(other: IntentBits): void {
-    for (const { offset, length } of other.ranges()) this.mark(offset, length)
-  }
-
   /** The first region of the set from this one on, undefined when there is none. */
   nextFrom(region: number): number | undefined {
     for (let at = region; at < this.regions; ) {

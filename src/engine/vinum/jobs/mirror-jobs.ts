@@ -108,6 +108,8 @@ export interface CheckOptions extends JobSetup {
   readonly plexes: readonly Plex[]
   /** Writes the content of the first plex where another one differs. */
   readonly repair: boolean
+  /** May copies differ there since a crash? Then that is no mismatch: a resync sees to it. */
+  isUnsynced(offset: number, length: number): boolean
   onMismatch(mismatch: Mismatch): void
 }
 
@@ -135,8 +137,10 @@ export function checkPlan(options: CheckOptions): JobPlan {
               const right = slice(both, 0, bytes)
               const other = slice(both, most, bytes)
               for (const found of await compare(options, at, right, other)) {
-                job.mismatches++
-                options.onMismatch(found)
+                if (!options.isUnsynced(found.offset, found.length)) {
+                  job.mismatches++
+                  options.onMismatch(found)
+                }
                 const good = slice(right, found.offset - at, found.length)
                 if (repair) await writeCopy(host, found.plex, rangeOf(found.offset, good))
               }

@@ -13,6 +13,7 @@ import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
   type JobRecord,
+  type MismatchRecord,
   plexesOf,
   replaceRecord,
   sizeOfPlex,
@@ -223,18 +224,24 @@ function checkOf(
       aloneBytes: aloneBytesOf(plex),
       async step(offset, maxBytes, job) {
         const result = await checkStep(plex, offset, maxBytes, { repair })
-        for (const at of result.mismatches) noteMismatch(set, plex, at, repair)
-        job.mismatches += result.mismatches.length
+        // What may differ since a crash is no mismatch: a resync sees to it.
+        const wrong = result.mismatches.filter(
+          (at) => !plex.doubt.touches(at, plex.pieceEnd(at) - at),
+        )
+        for (const at of wrong) noteMismatch(set, plex, at, repair)
+        job.mismatches += wrong.length
         return result.offset
       },
     })
   }
-  if (!target.volume) return undefined
+  const { volume } = target
+  if (!volume) return undefined
   return checkPlan({
     ...setup,
     host: set,
-    plexes: target.volume.plexes,
+    plexes: volume.plexes,
     repair,
+    isUnsynced: (offset, length) => volume.io.isUnsynced(offset, length),
     onMismatch: (mismatch) => noteMismatch(set, mismatch.plex, mismatch.offset, repair),
   })
 }
@@ -290,6 +297,27 @@ function withVolumeSize(model: VinumModel, volumeUuid: string | undefined): Vinu
   )
   const sizeBytes = Math.max(volume.sizeBytes, Math.min(...sizes))
   return { ...model, volumes: replaceRecord(model.volumes, { ...volume, sizeBytes }) }
+}
+
+/**
+ * What a check or repair leaves in the record of its volume: the mismatches that it found, until one ends that leaves
+ * none. `time` as events have it.
+ */
+export function withMismatches(
+  model: VinumModel,
+  { kind, targetUuid }: JobRecord,
+  outcome: 'done' | 'failed' | 'cancelled',
+  { count, time }: MismatchRecord,
+): VinumModel {
+  const volumeUuid = byUuid(model.plexes, targetUuid)?.volumeUuid ?? targetUuid
+  const volume = byUuid(model.volumes, volumeUuid)
+  const isDone = outcome === 'done'
+  const isScrub = kind === 'check' || kind === 'repair'
+  // A repair that has ended early has made right what it found, and tells nothing of the rest.
+  if (!volume || !isScrub || (!isDone && (kind === 'repair' || count === 0))) return model
+  const most = isDone ? count : Math.max(count, volume.mismatches?.count ?? 0)
+  const mismatches = kind === 'repair' || count === 0 ? undefined : { count: most, time }
+  return { ...model, volumes: replaceRecord(model.volumes, { ...volume, mismatches }) }
 }
 
 export function withoutMove(model: VinumModel, subdiskUuid: string): VinumModel {

@@ -35,7 +35,7 @@ import { checkModel, JOB_TARGETS } from './model-check.ts'
 export const MODEL_FORMAT = 2
 
 /** What one object may grow by. A drive: its UUID among the voters before, too; the others: a job of 260 bytes. */
-const STATE_BYTES = { set: 256, drive: 160 + 3 * 39, subdisk: 280, plex: 400, volume: 280 }
+const STATE_BYTES = { set: 256, drive: 160 + 3 * 39, subdisk: 280, plex: 400, volume: 360 }
 
 /** Reads one value at a path such as `subdisks[3].sizeBytes`; throws `corrupt`. */
 type Reader<T> = (value: unknown, path: string) => T
@@ -168,6 +168,7 @@ const volume: Shape<VolumeRecord> = {
   preferredPlexUuid: maybe(text),
   mapSlot: whole,
   moreMapSlots: maybe(list(whole)),
+  mismatches: maybe(record({ count: whole, time: text })),
 }
 
 const job: Shape<JobRecord> = {

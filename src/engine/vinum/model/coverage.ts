@@ -1,9 +1,8 @@
 /**
  * Which parts of a volume have a valid copy, computed from the records alone: the ground of the volume's state
  * (state-table.ts), of the rule that the last good copy is never taken out of service, and of what can be copied
- * from where (jobs/plans.ts). Exact for concat, for striped plexes of any geometry (two mirrors which lost
- * different columns still have everything) and for raid5 by columns; conservative where a subdisk is only
- * partly valid: reviving counts as nothing. spec/vinum.md, 5.1 and 9.
+ * from where (jobs/plans.ts). The volume is walked place by place: at a place, each plex has its data in one subdisk,
+ * raid5 in all of them. Conservative where a subdisk is only partly valid: reviving counts as nothing.
  */
 import { COVERAGE_STEPS } from '../../../base/limits.ts'
 import {
@@ -17,29 +16,21 @@ import {
   type VolumeRecord,
 } from './model.ts'
 
-/**
- * A stretch [start, end) of plex space whose units of `unitBytes`, counted from 0 of plex space, take turns:
- * unit k is good when `good[k mod good.length]` is. One entry: all the same.
- */
-interface Stretch {
+/** What a plex has at a place: subdisks, of which so many as `spare` may be missing. */
+interface Holding {
+  readonly plex: PlexRecord
+  readonly subdisks: readonly SubdiskRecord[]
+  readonly spare: number
+}
+
+/** A stretch of plex space. `unitBytes`: its subdisks take turns, unit by unit; 0: all of them hold all of it. */
+interface Stretch extends Holding {
   readonly start: number
   readonly end: number
   readonly unitBytes: number
-  readonly good: readonly boolean[]
 }
-
-/** Judges a subdisk: does it count? */
-type Judge = (subdisk: SubdiskRecord) => boolean
-
-/** A map of good stretches for each plex that takes part. */
-type Copies = readonly (readonly Stretch[])[]
 
 const NOTHING: ReadonlySet<string> = new Set()
-
-/** Is the content of the subdisk all valid and there: up on a drive that is up? */
-export function isValid(model: VinumModel, subdisk: SubdiskRecord): boolean {
-  return subdisk.state === 'up' && byUuid(model.drives, subdisk.driveUuid)?.state === 'up'
-}
 
 /**
  * First offset of the volume that has no valid copy, or undefined when all of it has one. `without`: UUIDs of
@@ -50,8 +41,8 @@ export function firstUncovered(
   volume: VolumeRecord,
   without: ReadonlySet<string> = NOTHING,
 ): number | undefined {
-  const copies = copiesOf(model, volume, without)
-  return firstOffset(volume.sizeBytes, [copies], ([good]) => !good)
+  const isGood = judge(model, without)
+  return firstPlace(model, volume, (place) => !place.some(isGood))
 }
 
 /** First offset of the volume that has a valid copy now, and would have none without these subdisks. */
@@ -60,9 +51,8 @@ export function firstLost(
   volume: VolumeRecord,
   without: ReadonlySet<string>,
 ): number | undefined {
-  const before = copiesOf(model, volume, NOTHING)
-  const after = copiesOf(model, volume, without)
-  return firstOffset(volume.sizeBytes, [before, after], ([was, is]) => was === true && !is)
+  const [isGood, staysGood] = [judge(model, NOTHING), judge(model, without)]
+  return firstPlace(model, volume, (place) => place.some(isGood) && !place.some(staysGood))
 }
 
 /**
@@ -74,136 +64,110 @@ export function hasOtherCopy(
   subdisk: SubdiskRecord,
   options: { readonly without: ReadonlySet<string>; readonly ownParity: boolean },
 ): boolean {
-  const plex = byUuid(model.plexes, subdisk.plexUuid)
-  const volume = byUuid(model.volumes, plex?.volumeUuid)
-  if (!plex || !volume) return false
-  const without = new Set(options.without).add(subdisk.uuid)
-  const own = [holdings(model, plex, subdisk)]
-  const others = plexesOf(model, volume.uuid)
-    .filter((one) => one.uuid !== plex.uuid || (options.ownParity && plex.organization === 'raid5'))
-    .map((one) => stretchesOf(model, one, counting(model, without)))
-  const end = Math.min(volume.sizeBytes, sizeOfPlex(plex, subdisksOf(model, plex.uuid)))
-  return firstOffset(end, [own, others], ([holds, good]) => holds === true && !good) === undefined
-}
-
-function counting(model: VinumModel, without: ReadonlySet<string>): Judge {
-  return (subdisk) => !without.has(subdisk.uuid) && isValid(model, subdisk)
-}
-
-function copiesOf(model: VinumModel, volume: VolumeRecord, without: ReadonlySet<string>): Copies {
-  return plexesOf(model, volume.uuid).map((one) =>
-    stretchesOf(model, one, counting(model, without)),
+  const volume = byUuid(model.volumes, byUuid(model.plexes, subdisk.plexUuid)?.volumeUuid)
+  if (!volume) return false
+  const isGood = judge(model, new Set(options.without).add(subdisk.uuid))
+  const mayServe = ({ plex: { uuid, organization } }: Holding): boolean =>
+    uuid !== subdisk.plexUuid || (options.ownParity && organization === 'raid5')
+  const only = firstPlace(
+    model,
+    volume,
+    (place) =>
+      place.some(({ subdisks }) => subdisks.some(({ uuid }) => uuid === subdisk.uuid)) &&
+      !place.some((one) => mayServe(one) && isGood(one)),
   )
+  return only === undefined
 }
 
-/** Where a plex has valid data, when these subdisks count. */
-function stretchesOf(model: VinumModel, plex: PlexRecord, counts: Judge): readonly Stretch[] {
-  const subdisks = subdisksOf(model, plex.uuid)
-  if (plex.organization === 'concat') return subdisks.map((one) => extentOf(one, counts(one)))
-  return layoutsOf(plex, subdisks).flatMap(({ start, end, columns }) => {
-    const good = columns.map(counts)
-    if (plex.organization === 'striped') return [{ start, end, unitBytes: plex.stripeBytes, good }]
-    const missing = good.filter((one) => !one).length
-    if (missing > 1) return []
-    // With a column missing its data comes from parity, which counts only where it is known to be right.
-    const to = missing === 0 ? end : Math.min(end, plex.parityValidBytes)
-    return to > start ? [{ start, end: to, unitBytes: end, good: [true] }] : []
-  })
-}
-
-/** Where a subdisk holds data of its plex. A column of raid5 holds a part of every row. */
-function holdings(model: VinumModel, plex: PlexRecord, subdisk: SubdiskRecord): readonly Stretch[] {
-  if (plex.organization === 'concat') return [extentOf(subdisk, true)]
-  const layouts = layoutsOf(plex, subdisksOf(model, plex.uuid))
-  return layouts.flatMap(({ start, end, columns }) => {
-    const held = columns.map((one) => one.uuid === subdisk.uuid)
-    if (!held.includes(true)) return []
-    return plex.organization === 'striped'
-      ? [{ start, end, unitBytes: plex.stripeBytes, good: held }]
-      : [{ start, end, unitBytes: end, good: [true] }]
-  })
-}
-
-function extentOf(subdisk: SubdiskRecord, good: boolean): Stretch {
-  const start = subdisk.plexOffsetBytes
-  const end = start + subdisk.sizeBytes
-  return { start, end, unitBytes: end, good: [good] }
-}
-
-/** The one or, while it grows, the two layouts of a striped or raid5 plex, by plex space. */
-function layoutsOf(plex: PlexRecord, subdisks: readonly SubdiskRecord[]) {
-  const end = sizeOfPlex(plex, subdisks)
-  if (!plex.growth) return [{ start: 0, end, columns: subdisks }]
-  const { cursorBytes, backup } = plex.growth
-  // A window that has its backup is in neither layout, and wants all columns of the new one.
-  const moved = backup ? backup.offsetBytes + backup.lengthBytes : cursorBytes
-  const cursor = Math.min(moved, end)
-  return [
-    { start: 0, end: cursor, columns: subdisks },
-    { start: cursor, end, columns: subdisks.slice(0, plex.growth.columnsBefore) },
-  ].filter((one) => one.end > one.start)
+/** Is enough of a holding up, on drives that are up? */
+function judge(model: VinumModel, without: ReadonlySet<string>): (holding: Holding) => boolean {
+  const isValid = ({ uuid, state, driveUuid }: SubdiskRecord): boolean =>
+    state === 'up' && !without.has(uuid) && byUuid(model.drives, driveUuid)?.state === 'up'
+  return ({ subdisks, spare }) => subdisks.filter((one) => !isValid(one)).length <= spare
 }
 
 /**
- * The first offset in [0, size) where `test` holds. It gets for each set of copies whether any of its plexes
- * is good there. Units repeat, so that one period of a piece between two ends decides for all of it; should the
- * periods of odd geometries have no small common multiple, the piece counts as found: the safe answer for
- * everybody who asks here.
+ * The first offset of the volume where `test` holds. Units repeat, so that one period between two ends of stretches
+ * decides for all of it; should the periods of odd geometries have no small common multiple, it counts as found: the safe
+ * answer for everybody who asks here.
  */
-function firstOffset(
-  size: number,
-  sets: readonly Copies[],
-  test: (good: readonly boolean[]) => boolean,
+function firstPlace(
+  model: VinumModel,
+  { uuid, sizeBytes }: VolumeRecord,
+  test: (place: readonly Holding[]) => boolean,
 ): number | undefined {
-  const ends = new Set([0, size])
-  for (const stretch of sets.flat(2)) {
-    if (stretch.start < size) ends.add(stretch.start)
-    if (stretch.end < size) ends.add(stretch.end)
-  }
-  const sorted = [...ends].sort((a, b) => a - b)
-  for (const [index, start] of sorted.entries()) {
-    const end = sorted[index + 1]
-    if (end === undefined || end <= start) continue
-    const here = sets.map((set) =>
-      set.flat().filter((one) => one.start <= start && one.end >= end && one.good.includes(true)),
-    )
+  const stretches = plexesOf(model, uuid).flatMap((plex) => stretchesOf(model, plex))
+  const ends = stretches.flatMap(({ start, end }) => [start, end]).filter((end) => end < sizeBytes)
+  const sorted = [...new Set([0, ...ends, sizeBytes])].sort((a, b) => a - b)
+  for (const [index, start] of sorted.slice(0, -1).entries()) {
+    const end = sorted[index + 1] ?? sizeBytes
+    const here = stretches.filter((one) => one.start <= start && one.end >= end)
+    const units = here.filter(({ unitBytes }) => unitBytes > 0)
+    const until = Math.min(end, start + periodOf(units))
     let steps = 0
-    const until = Math.min(end, start + periodOf(here.flat()))
-    for (let at = start; at < until; at = nextUnit(here.flat(), at, end)) {
-      if (test(here.map((set) => set.some((one) => goodAt(one, at))))) return at
+    for (let at = start; at < until; ) {
+      if (test(here.map((one) => holdingAt(one, at)))) return at
       if (++steps > COVERAGE_STEPS) return start
+      at = Math.min(
+        end,
+        ...units.map((one) => (Math.floor(at / one.unitBytes) + 1) * one.unitBytes),
+      )
     }
   }
   return undefined
 }
 
-function goodAt(stretch: Stretch, offset: number): boolean {
-  const unit = Math.floor(offset / stretch.unitBytes) % stretch.good.length
-  return stretch.good[unit] === true
+function holdingAt(stretch: Stretch, offset: number): Holding {
+  const { plex, subdisks, unitBytes, spare } = stretch
+  if (unitBytes === 0) return stretch
+  const column = Math.floor(offset / unitBytes) % subdisks.length
+  return { plex, subdisks: subdisks.slice(column, column + 1), spare }
 }
 
-function nextUnit(stretches: readonly Stretch[], offset: number, end: number): number {
-  let next = end
-  for (const one of stretches) {
-    if (one.good.length === 1) continue
-    next = Math.min(next, (Math.floor(offset / one.unitBytes) + 1) * one.unitBytes)
+function stretchesOf(model: VinumModel, plex: PlexRecord): readonly Stretch[] {
+  const subdisks = subdisksOf(model, plex.uuid)
+  if (plex.organization === 'concat') {
+    return subdisks.map((one) => {
+      const start = one.plexOffsetBytes
+      return { plex, start, end: start + one.sizeBytes, subdisks: [one], unitBytes: 0, spare: 0 }
+    })
   }
-  return next
+  const end = sizeOfPlex(plex, subdisks)
+  const { growth } = plex
+  // While it grows it has two layouts. A window that has its backup is in neither, and wants all columns of the new one.
+  const { offsetBytes, lengthBytes } = growth?.backup ?? {
+    offsetBytes: growth?.cursorBytes ?? end,
+    lengthBytes: 0,
+  }
+  const cursor = Math.min(offsetBytes + lengthBytes, end)
+  const layouts = [
+    { start: 0, end: cursor, subdisks },
+    { start: cursor, end, subdisks: subdisks.slice(0, growth?.columnsBefore) },
+  ]
+  const known = Math.min(plex.parityValidBytes, end)
+  return layouts
+    .flatMap((one): Stretch[] => {
+      if (plex.organization === 'striped')
+        return [{ plex, ...one, unitBytes: plex.stripeBytes, spare: 0 }]
+      // With a column missing its data comes from parity, which counts only where it is known to be right.
+      const middle = Math.min(Math.max(one.start, known), one.end)
+      const column = { plex, ...one, unitBytes: 0 }
+      return [
+        { ...column, end: middle, spare: 1 },
+        { ...column, start: middle, spare: 0 },
+      ]
+    })
+    .filter((one) => one.end > one.start)
 }
 
 /** After so many bytes the pattern of these stretches begins again. */
-function periodOf(stretches: readonly Stretch[]): number {
-  let period = 1
-  for (const one of stretches) {
-    if (one.good.length === 1) continue
-    const own = one.unitBytes * one.good.length
-    period = (period / greatestCommonDivisor(period, own)) * own
+function periodOf(units: readonly Stretch[]): number {
+  let period = 0
+  for (const { unitBytes, subdisks } of units) {
+    const own = unitBytes * subdisks.length
+    let [x, y] = [period, own]
+    while (y !== 0) [x, y] = [y, x % y]
+    period = period === 0 ? own : (period / x) * own
   }
-  return period === 1 ? Number.POSITIVE_INFINITY : period
-}
-
-function greatestCommonDivisor(a: number, b: number): number {
-  let [x, y] = [a, b]
-  while (y !== 0) [x, y] = [y, x % y]
-  return x
+  return period || Number.POSITIVE_INFINITY
 }

@@ -112,6 +112,13 @@ export interface PlexRecord {
   readonly lost: readonly LostRange[] | undefined
 }
 
+/** Places where copies, or data and parity, do not agree, as a check found them. */
+export interface MismatchRecord {
+  readonly count: number
+  /** When the check ended, as events have it. */
+  readonly time: string
+}
+
 export interface VolumeRecord {
   readonly uuid: string
   readonly name: string
@@ -125,6 +132,8 @@ export interface VolumeRecord {
   readonly mapSlot: number
   /** Pairs for the further blocks of a large volume. */
   readonly moreMapSlots: readonly number[] | undefined
+  /** Since the last check or repair that ended without any left. */
+  readonly mismatches: MismatchRecord | undefined
 }
 
 export interface JobRecord {

@@ -7,11 +7,13 @@ import { assert } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { Health } from '../../../control/reports.ts'
 import { firstLost, firstUncovered, hasOtherCopy } from './coverage.ts'
+import { isRedundant } from './map-slots.ts'
 import {
   byUuid,
   DRIVE_STATES,
   type DriveRecord,
   holdsData,
+  type MismatchRecord,
   PLEX_STATES,
   type PlexRecord,
   plexesOf,
@@ -137,17 +139,23 @@ export function lastCopyLost(
   return undefined
 }
 
+/** What a check of the volume found and nobody has made right yet; without copies or parity it means nothing. */
+export function mismatchesOf(model: VinumModel, volume: VolumeRecord): MismatchRecord | undefined {
+  return isRedundant(model, volume.uuid) ? volume.mismatches : undefined
+}
+
 /**
  * HEALTHY: everything serves and is redundant as configured, which copies `inDoubt` are not: they may not agree. Nor is
- * it where a part is lost.
+ * it where a part is lost, or where a check found that copies do not agree.
  * FAULTED: a part of the volume has no valid copy.
  */
 export function healthOf(model: VinumModel, volumeUuid: string, inDoubt = false): Health {
-  if (byUuid(model.volumes, volumeUuid)?.state !== 'up') return 'FAULTED'
+  const volume = byUuid(model.volumes, volumeUuid)
+  if (volume?.state !== 'up') return 'FAULTED'
   const whole = plexesOf(model, volumeUuid).every(
     (one) => !one.lost && (one.state === 'up' || one.state === 'growable'),
   )
-  return whole && !inDoubt ? 'HEALTHY' : 'DEGRADED'
+  return whole && !inDoubt && !mismatchesOf(model, volume) ? 'HEALTHY' : 'DEGRADED'
 }
 
 export interface SetStateOptions {

@@ -89,13 +89,20 @@ export function lostBytes(lost: Lost): number {
   return (lost ?? []).reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
 }
 
-/** Bytes between two neighbours in order; infinite where they must not be joined. */
+/**
+ * Bytes between two neighbours in order; infinite where they must not be joined. Those that different subdisks keep are
+ * joined last of all: what they have is found again no more.
+ */
 function gapOf(a: LostRange, b: LostRange): number {
-  if (a.column !== b.column || a.keptBy !== b.keptBy) return Number.POSITIVE_INFINITY
-  return b.offsetBytes - (a.offsetBytes + a.lengthBytes)
+  if (a.column !== b.column) return Number.POSITIVE_INFINITY
+  const bytes = b.offsetBytes - (a.offsetBytes + a.lengthBytes)
+  return a.keptBy === b.keptBy ? bytes : Number.MAX_SAFE_INTEGER
 }
 
-/** In order; those that touch are joined, and beyond {@link LOST_RANGES} those with the smallest gaps between them. */
+/**
+ * In order; those that touch are joined, and beyond {@link LOST_RANGES} those with the smallest gaps between them, so that
+ * what lies in the gaps is lost, too, until it is written: nothing that is lost is ever forgotten.
+ */
 function bounded(ranges: readonly LostRange[]): Lost {
   const sorted = [...ranges].sort((a, b) => a.column - b.column || a.offsetBytes - b.offsetBytes)
   const gaps = sorted.slice(1).map((one, index) => gapOf(sorted[index] as LostRange, one))
@@ -108,7 +115,8 @@ function bounded(ranges: readonly LostRange[]): Lost {
     if (!last || gap === Number.POSITIVE_INFINITY || gap > limit) result.push(one)
     else {
       const lengthBytes = one.offsetBytes + one.lengthBytes - last.offsetBytes
-      result[result.length - 1] = { ...last, lengthBytes }
+      const keptBy = last.keptBy === one.keptBy ? one.keptBy : undefined
+      result[result.length - 1] = { ...last, lengthBytes, keptBy }
     }
   }
   return result

@@ -9,6 +9,8 @@ import { loseDrives } from '../model/membership.ts'
 import type { VinumModel } from '../model/model.ts'
 import { healthOf } from '../model/state-rules.ts'
 import { setName } from '../naming.ts'
+import { choiceOf, describeIncomplete } from './assembling.ts'
+import { adviceOn } from './members.ts'
 import type { SetRegistry } from './registry.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -49,7 +51,7 @@ export function absentProblems(registry: SetRegistry): readonly ProblemReport[] 
     const what = `${name}${volumes.length > 0 ? ` with ${volumes.join(', ')}` : ''}`
     const problem = { object: name, health: 'FAULTED', volumes } as const
     if (set) {
-      const message = `${what} is not served: ${set.describeIncomplete()}.`
+      const message = `${what} is not served: ${describeIncomplete(set)}.`
       return { ...problem, message, action: waysOn(absent, set) }
     }
     if (registry.resting) {
@@ -75,6 +77,8 @@ function waysOn(absent: Absent, set: VinumSet): string {
   const { name, model } = absent
   const missing = model.drives.filter(({ uuid, state }) => state === 'up' && !set.members.has(uuid))
   const force = `plexus vinum assemble --force ${name}`
+  const choice = choiceOf(set)
+  if (choice.kind === 'split') return adviceOn(choice, set.members)
   if (missing.length === 0) return `To go on with what is here: ${force}`
   const without = loseDrives(
     model,

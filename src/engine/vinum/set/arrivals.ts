@@ -14,7 +14,7 @@ import { byUuid, type VinumModel } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import { type Member, readMember, releaseAccess, type SetDrive, settleLabel } from './drive.ts'
 import { startNeededJobs } from './jobs.ts'
-import { adviceOn, copyOf, isEmpty } from './members.ts'
+import { adviceOn, copyOf, describeChoice, isEmpty } from './members.ts'
 import { fitDrives } from './sizes.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -52,21 +52,17 @@ export async function openMember(
   return member
 }
 
-/** Says why a set is not served, unless that is what was `said` last. Returns what was. */
-export function tellIncomplete(
-  set: VinumSet,
-  choice: Choice,
-  said: string | undefined,
-): string | undefined {
+/** Says why a set is not served, unless that is what was told last. */
+export function tellIncomplete(set: VinumSet, choice: Choice): void {
   const { name, members, topology } = set
-  const why = set.describeIncomplete()
+  const why = describeChoice(choice, members)
   // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
   // labels or uses the devices otherwise is welcome.
   if (isEmpty(choice, members)) for (const one of members.values()) releaseAccess(one)
-  if (choice.kind === 'none' || said === why) return said
+  if (choice.kind === 'none' || set.told === why) return
+  set.told = why
   const text = `${name} is not served: ${why}. ${adviceOn(choice, members)}`
   topology.events.emit('critical', 'set-incomplete', name, text)
-  return why
 }
 
 export function tellAssembled({ name, model, topology }: VinumSet): void {
@@ -74,20 +70,12 @@ export function tellAssembled({ name, model, topology }: VinumSet): void {
   topology.events.emit('info', 'set-assembled', name, text)
 }
 
-/** Says that a commit has taken a drive out of service, because it could not be written. */
+/** Says that a commit has taken a drive out of service, because it could not be written. (The witness tells of itself.) */
 export function tellFailed(set: VinumSet, driveUuid: string, error: PlexusError): void {
   const name = set.drives.get(driveUuid)?.record.name
   if (name === undefined) return
   const text = `drive ${name} is out of service: its configuration could not be written: ${error.message}`
   set.topology.events.emit('critical', 'drive-down', name, text)
-}
-
-/** The witness of the machine could not be written; the set goes on without its vote. */
-export function tellWitnessLost(set: VinumSet, error: PlexusError): void {
-  const text =
-    `${set.name} has no witness: ${error.message}. It is served, but after the loss of half of its drives it would not start ` +
-    'by itself; make the folder writable again'
-  set.topology.events.emit('warning', 'witness-lost', set.name, text)
 }
 
 /**
@@ -106,8 +94,10 @@ export async function returnMember(
   if (!drive || (standing === 'apart' && !isWord)) {
     set.members.set(uuid, member)
     releaseAccess(member)
-    if (drive) tellApart(set, drive, name)
-    else tellFormer(set, name)
+    if (drive) {
+      const text = `${name} is not used: ${apartText(set, uuid)}. ${fillAction(set)}`
+      events(set).emit('critical', 'drive-apart', drive.record.name, text)
+    } else tellFormer(set, name)
     return
   }
   set.skipTo(label.anchor.generation)
@@ -133,7 +123,7 @@ export async function returnMember(
     events(set).emit('info', 'drive-up', drive.record.name, text)
   }
   await set.objects.reshape()
-  set.objects.startJobs(set.model)
+  set.objects.jobs.start(set.model)
   await fitDrives(set)
 }
 
@@ -143,13 +133,19 @@ function oldSubdisks(model: VinumModel, driveUuid: string): readonly string[] {
   return all.filter((uuid) => lastCopyLost(returnDrives(model, new Map()), [uuid]) === undefined)
 }
 
-function tellApart(set: VinumSet, { record }: SetDrive, name: string): void {
+/** In words, why the drive `uuid` does not come back by itself. */
+export function apartText({ drives }: VinumSet, uuid: string): string {
+  const name = drives.get(uuid)?.record.name ?? uuid
+  return `drive ${name} was used apart from its set, and may have data that the set does not have`
+}
+
+/** What there is to do about drives that were used apart from a set in operation. */
+export function fillAction(set: VinumSet): string {
   const running = [...set.drives.values()].find(({ present }) => present)
-  const text =
-    `${name} is not used: drive ${record.name} was used apart from its set, and may have data that the set does not have. ` +
-    'If the set is right as it runs, the drive is filled from it, and what only it has is lost: ' +
+  return (
+    'If the set is right as it runs, the drive is filled from it, and what only the drive has is lost: ' +
     `plexus vinum assemble --from ${running?.device ?? 'DRIVE'}`
-  events(set).emit('critical', 'drive-apart', record.name, text)
+  )
 }
 
 function tellFormer(set: VinumSet, name: string): void {

@@ -46,9 +46,7 @@ export interface ConfigStoreOptions {
   witness(): string | undefined
   /** Marks drives that failed a commit as down, in the model. */
   loseDrives(model: VinumModel, driveUuids: Iterable<string>): VinumModel
-  /** The witness could not be written: {@link witness} does not give it until it can. */
-  loseWitness(error: PlexusError): void
-  /** The new model is durable; runs before the promises of its changes resolve. */
+  /** The new model is durable, without the voters that `failed`; runs before the promises of its changes resolve. */
   onCommit(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void
 }
 
@@ -156,10 +154,7 @@ export class ConfigStore {
       const model = this.#withVote(next)
       const payload = encodeModel(model)
       const errors = await this.#write(model, payload)
-      for (const [uuid, error] of errors) {
-        if (uuid === model.witness) this.#options.loseWitness(error)
-        else failed.set(uuid, error)
-      }
+      for (const [uuid, error] of errors) failed.set(uuid, error)
       if (errors.size > 0) {
         next = keepOldPlaces(this.#model, this.#options.loseDrives(model, errors.keys()))
         continue

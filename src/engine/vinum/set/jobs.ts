@@ -11,7 +11,15 @@ import type { Job, JobPlan } from '../../geom/job.ts'
 import { finishWindow } from '../jobs/grow.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
 import type { JobCommits, JobSetup } from '../jobs/setup.ts'
-import { FINISH, type JobTarget, PLANS, PROGRESS, resyncOf, withoutMove } from '../jobs/table.ts'
+import {
+  FINISH,
+  type JobTarget,
+  PLANS,
+  PROGRESS,
+  resyncOf,
+  withMismatches,
+  withoutMove,
+} from '../jobs/table.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -123,7 +131,7 @@ export class SetJobs {
     if (plan) this.#run(plan)
     else {
       // What it was to fill is gone or out of service: as a job that has failed.
-      this.#abandon(record, 'failed').catch((error: unknown) => {
+      this.#abandon(record, 'failed', record.mismatches).catch((error: unknown) => {
         this.#set.log.error({ err: error, job: record.id }, 'a job could not be given up')
       })
     }
@@ -159,8 +167,8 @@ export class SetJobs {
   #commits(record: JobRecord): JobCommits {
     return {
       checkpoint: (job) => this.#checkpoint(record, job),
-      finish: () => this.#finish(record),
-      abandon: (_job, outcome) => this.#abandon(record, outcome),
+      finish: (job) => this.#finish(record, job.mismatches),
+      abandon: (job, outcome) => this.#abandon(record, outcome, job.mismatches),
     }
   }
 
@@ -181,11 +189,13 @@ export class SetJobs {
     })
   }
 
-  async #finish(record: JobRecord): Promise<void> {
+  async #finish(record: JobRecord, count: number): Promise<void> {
     if (this.#hasLeftOut(record)) await this.#markUnfilled(record)
+    const time = this.#set.topology.events.time
     await this.#set.commit((model) => {
       const change = FINISH[record.kind]
-      return change ? change(model, record) : endJob(model, record.id, 'done')
+      const next = change ? change(model, record) : endJob(model, record.id, 'done')
+      return withMismatches(next, record, 'done', { count, time })
     })
     if (record.kind === 'grow') this.#reshapeSoon()
     // A growth has waited for its column, a subdisk that came back meanwhile for its end.
@@ -196,10 +206,12 @@ export class SetJobs {
     }
   }
 
-  async #abandon(record: JobRecord, outcome: 'failed' | 'cancelled'): Promise<void> {
+  async #abandon(record: JobRecord, outcome: 'failed' | 'cancelled', count: number): Promise<void> {
+    const time = this.#set.topology.events.time
     if (record.scope === 'all') await this.#markUnfilled(record)
     await this.#set.commit((model) => {
-      const next = endJob(model, record.id, outcome)
+      const ended = endJob(model, record.id, outcome)
+      const next = withMismatches(ended, record, outcome, { count, time })
       return record.kind === 'move' ? withoutMove(next, record.targetUuid) : next
     })
     if (outcome === 'failed') this.#retryLater(record)

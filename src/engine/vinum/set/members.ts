@@ -12,6 +12,7 @@ import {
 } from '../../geom/anchor-quorum.ts'
 import { byUuid, type VinumModel } from '../model/model.ts'
 import type { Member } from './drive.ts'
+import type { VinumSet } from './vinum-set.ts'
 import { commitOf } from './witness.ts'
 
 /** What a member says for the vote. Of one whose configuration cannot be used its anchor tells which one that was. */
@@ -69,11 +70,13 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
 /** What there is to do. */
 export function adviceOn(choice: Choice, members: ReadonlyMap<string, Member>): string {
   if (choice.kind === 'split') {
-    const [first] = choice.heads
-    const [name = 'DRIVE'] = first ? namesOf(carriersOf(members, first)) : []
+    const ways = choice.heads.map((head) => {
+      const [name = 'DRIVE'] = namesOf(carriersOf(members, head))
+      return `plexus vinum assemble --from ${name}`
+    })
     return (
       'Say which of them is right; the others are filled from it, and what only they have is lost: ' +
-      `plexus vinum assemble --from ${name}`
+      ways.join(', or ')
     )
   }
   const isHere = choice.kind !== 'none' && choice.missing.length === 0
@@ -122,13 +125,14 @@ export function isEmpty(choice: Choice, members: ReadonlyMap<string, Member>): b
 }
 
 /** Not even an operator's word helps. */
-export function hopeless(choice: Choice, set: string, why: string): PlexusError {
+export function hopeless(choice: Choice, { name, members }: VinumSet): PlexusError {
   const isSplit = choice.kind === 'split'
+  const why = isSplit
+    ? `${describeChoice(choice, members)}. ${adviceOn(choice, members)}`
+    : 'no drive has a configuration that can be read'
   return new PlexusError(isSplit ? 'invalid' : 'corrupt', {
     op: 'assemble',
-    subject: set,
-    message: isSplit
-      ? `${set}: ${why}; say which of them is right: plexus vinum assemble --from DRIVE`
-      : `${set}: no drive has a configuration that can be read`,
+    subject: name,
+    message: `${name}: ${why}`,
   })
 }

@@ -254,16 +254,6 @@ export class SetObjects {
     this.#byProvider.delete(volume.provider)
   }
 
-  /** Starts what the model says is unfinished. */
-  startJobs(model: VinumModel): void {
-    this.jobs.start(model)
-  }
-
-  /** Before a failed set is stopped: its jobs end where they are, and nothing is written down. */
-  async abandonJobs(): Promise<void> {
-    await this.jobs.park()
-  }
-
   /** For the end: no request is in flight any more; marks that need not stay go. */
   async stop(): Promise<void> {
     for (const volume of this.volumes.values()) await volume.stop()

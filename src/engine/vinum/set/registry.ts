@@ -15,6 +15,7 @@ import type { Topology } from '../../geom/topology.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
 import { FreebsdSet } from '../freebsd/set.ts'
 import { byUuid, type VolumeRecord } from '../model/model.ts'
+import { tryAssemble } from './assembling.ts'
 import { holderOf, type KeptConfiguration, type SetMemory } from './memory.ts'
 import { type SetOptions, VinumSet } from './vinum-set.ts'
 
@@ -267,7 +268,7 @@ export class SetRegistry {
       await tolerate(topology, () => this.#import(provider, drive, anchor.setUuid, topology))
     }
     for (const set of this.native) {
-      await tolerate(topology, () => set.tryAssemble())
+      await tolerate(topology, () => tryAssemble(set))
       await this.remember(set)
     }
     await this.#imported?.assemble()

@@ -12,17 +12,16 @@
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { SET_RETRY_MS, WITNESS_PROBE_MS } from '../../../base/limits.ts'
+import { SET_RETRY_MS } from '../../../base/limits.ts'
 import type { Logger } from '../../../base/log.ts'
-import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../geom/anchor.ts'
-import { type Base, baseOf, type Choice, type Chosen, choose } from '../../geom/anchor-quorum.ts'
+import type { Base } from '../../geom/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
-import { demoteSubdisks, loseDrives, returnDrives } from '../model/membership.ts'
+import { demoteSubdisks, loseDrives } from '../model/membership.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -34,25 +33,15 @@ import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Lost } from '../raid5/lost.ts'
 import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
-import {
-  fillOutdated,
-  loseDevice,
-  openMember,
-  returnMember,
-  tellAssembled,
-  tellFailed,
-  tellIncomplete,
-  tellWitnessLost,
-  witherError,
-} from './arrivals.ts'
-import { type Change, ConfigStore, type Voter } from './config-store.ts'
+import { loseDevice, openMember, returnMember, tellFailed, witherError } from './arrivals.ts'
+import { tryAssemble } from './assembling.ts'
+import { type Change, ConfigStore } from './config-store.ts'
 import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
-import { type Member, reacquireAccess, SetDrive, settleLabel } from './drive.ts'
+import { type Member, SetDrive } from './drive.ts'
 import { LostRanges } from './lost-ranges.ts'
-import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
 import { SetObjects } from './objects.ts'
-import { fitDrives, sizeChanged } from './sizes.ts'
+import { sizeChanged } from './sizes.ts'
 import { noteError, noteRepair } from './trouble.ts'
 import { SetWitness, type WitnessStore } from './witness.ts'
 
@@ -76,22 +65,22 @@ export class VinumSet implements Geom, VinumHost {
   readonly log: Logger
   /** Devices with a label of this set, by drive UUID: all of them until it is assembled, then the former ones. */
   readonly members = new Map<string, Member>()
-  readonly #drives = new Map<string, SetDrive>()
+  readonly drives = new Map<string, SetDrive>()
+  /** The vote of the machine; undefined: sets have none. */
+  readonly witness: SetWitness | undefined
   #store: ConfigStore | undefined
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
-  #witness: SetWitness | undefined
   readonly lost: LostRanges
   /** Devices that carry the label of one drive together. */
   readonly copies = new Copies(this)
   /** Why nothing can be committed any more. */
   #failure: PlexusError | undefined
-  /** Before it is assembled: never. */
-  #assembledMs = Number.POSITIVE_INFINITY
+  #openedMs = 0
   /** How many drives have come back since it was assembled. */
   arrivals = 0
-  /** What was said last of an incomplete set: said once. */
-  #said: string | undefined
+  /** Why it waits, as it was told last: told once. */
+  told: string | undefined
 
   constructor(uuid: string, topology: Topology, options: SetOptions) {
     this.uuid = uuid
@@ -100,6 +89,7 @@ export class VinumSet implements Geom, VinumHost {
     this.log = topology.log.child({ part: 'vinum', set: uuid.slice(0, 8) })
     this.#demotions = new Demotions(this)
     this.lost = new LostRanges(this)
+    this.witness = options.witness && new SetWitness(this, options.witness)
   }
 
   get name(): string {
@@ -124,7 +114,7 @@ export class VinumSet implements Geom, VinumHost {
 
   get consumers(): readonly Consumer[] {
     return [
-      ...[...this.#drives.values()].flatMap(({ consumer }) => consumer ?? []),
+      ...[...this.drives.values()].flatMap(({ consumer }) => consumer ?? []),
       ...[...this.members.values()].map(({ consumer }) => consumer),
       ...this.copies.consumers,
     ]
@@ -132,10 +122,6 @@ export class VinumSet implements Geom, VinumHost {
 
   get assembled(): boolean {
     return this.#store !== undefined
-  }
-
-  get drives(): ReadonlyMap<string, SetDrive> {
-    return this.#drives
   }
 
   /** Generations up to this one are never used: a drive has it, of a commit that failed. */
@@ -164,7 +150,7 @@ export class VinumSet implements Geom, VinumHost {
 
   /** With every drive down that is not there. */
   withLosses(model: VinumModel): VinumModel {
-    const lost = [...this.#drives.values()].filter(({ present }) => !present)
+    const lost = [...this.drives.values()].filter(({ present }) => !present)
     return loseDrives(
       model,
       lost.map(({ record }) => record.uuid),
@@ -177,153 +163,33 @@ export class VinumSet implements Geom, VinumHost {
   async join(provider: Provider, anchor: Anchor): Promise<boolean> {
     const member = await openMember(this, provider, anchor)
     if (!member) return false
-    await this.#openWitness()
+    await this.witness?.read()
     if (this.#store) await returnMember(this, member)
     else {
       this.members.set(member.uuid, member)
-      await this.tryAssemble()
+      await tryAssemble(this)
     }
     return true
   }
 
-  /** Assembles when everything is there that will come, copies of drives too, and the quorum allows it. */
-  async tryAssemble(): Promise<void> {
-    if (this.#store || !this.topology.complete) return
-    const choice = this.#choice
-    if (choice.kind === 'serve') await this.#assemble(choice)
-    else this.#said = tellIncomplete(this, choice, this.#said)
-  }
-
-  /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
-  async assembleByForce(): Promise<void> {
-    assert(!this.#store, 'only a set that gathers is assembled')
-    const choice = this.#choice
-    if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
-      throw hopeless(choice, this.name, this.describeIncomplete())
-    }
-    await this.#assemble(
-      choice,
-      choice.kind === 'serve' ? undefined : newUuid(this.topology.random),
-    )
-  }
-
-  /**
-   * An operator's word that the set is right as this drive has it, whatever the others have: they are filled from it.
-   * Where the set runs from that drive already, drives that were used apart from it come back that way.
-   */
-  async assembleFrom(uuid: string): Promise<void> {
-    if (!this.#store) {
-      const member = defined(this.members.get(uuid), 'the drive that the operator has named')
-      const choice = choose([copyOf(member)])
-      if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
-        throw hopeless({ kind: 'none' }, this.name, '')
-      }
-      await this.#assemble(choice, newUuid(this.topology.random))
-    }
-    for (const member of [...this.members.values()]) {
-      if (!this.#drives.has(member.uuid) || !reacquireAccess(member)) continue
-      this.members.delete(member.uuid)
-      await returnMember(this, member, { isWord: true })
-    }
-  }
-
-  get #choice(): Choice {
-    const copies = [...this.members.values()].map(copyOf)
-    return choose([...copies, ...(this.#witness?.copies ?? [])])
-  }
-
-  /** In words, why it is not assembled. */
-  describeIncomplete(): string {
-    return describeChoice(this.#choice, this.members)
-  }
-
-  /** `newLine`: by an operator's word. */
-  async #assemble(choice: Chosen, newLine?: string): Promise<void> {
-    const { current, nextGeneration } = choice
-    const chosen = defined(modelOf(this.members, choice.commit), 'the model of a chosen member')
-    // Somebody else may have one by now.
-    const here = [...this.members.values()].filter(
-      (member) => reacquireAccess(member) || this.closeSoon(member.consumer),
-    )
-    this.members.clear()
-    for (const member of here) await settleLabel(this.log, member)
-    for (const record of chosen.drives) this.#drives.set(record.uuid, new SetDrive(record))
-    const late: Member[] = []
-    for (const member of here) {
-      const drive = this.#drives.get(member.uuid)
-      if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
-      else late.push(member)
-    }
-    this.#openStore(chosen, baseOf(choice, newLine), nextGeneration)
-    this.#objects = new SetObjects(this)
-    const outdated = await this.#objects.loadMaps(chosen)
-    // Who is missing is out of service durably before anything is served. There is a commit in any case, so that a copy
-    // of a drive from before is older from now on (geom/anchor-quorum.ts, rule S).
-    await this.commit((model) => {
-      const next = { ...model }
-      const present = [...this.#drives.values()].filter((drive) => drive.present)
-      const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
-      const served = fillOutdated(this, returnDrives(this.withLosses(next), devices), outdated)
-      // By force some have left before this commit.
-      return this.lost.taken(chosen, served)
-    })
-    await this.objects.reshape()
-    for (const member of late) await returnMember(this, member)
-    // What assembling has written may have failed on too many drives, without its having thrown.
-    if (this.#failure) throw this.#failure
-    this.lost.committed(this.model)
-    this.objects.startJobs(this.model)
-    await fitDrives(this)
-    await this.probeWitness()
-    this.#assembledMs = this.clock.nowMs()
-    tellAssembled(this)
-  }
-
-  #openStore(model: VinumModel, base: Base, nextGeneration: number): void {
+  /** From now on it commits; nothing runs yet. Its first commit is built on `base`. */
+  open(model: VinumModel, base: Base, nextGeneration: number): void {
+    const { witness } = this
     this.#store = new ConfigStore({
       model,
       base,
       nextGeneration,
-      voter: (uuid) => this.#voter(uuid),
-      witness: () => (this.#witness?.failure ? undefined : this.#witness?.id),
+      voter: (uuid) => {
+        if (uuid === witness?.id) return witness.failure ? undefined : witness
+        const drive = this.drives.get(uuid)
+        return drive?.present ? drive.label : undefined
+      },
+      witness: () => (witness?.failure ? undefined : witness?.id),
       loseDrives: (before, uuids) => this.lost.taken(before, loseDrives(before, uuids)),
-      loseWitness: (error) => tellWitnessLost(this, error),
       onCommit: (next, failed) => this.#committed(next, failed),
     })
-  }
-
-  #voter(uuid: string): Voter | undefined {
-    if (uuid === this.#witness?.id) return this.#witness.failure ? undefined : this.#witness
-    const drive = this.#drives.get(uuid)
-    return drive?.present ? drive.label : undefined
-  }
-
-  async #openWitness(): Promise<void> {
-    const { witness } = this.options
-    if (witness) this.#witness ??= await SetWitness.open(witness, this.uuid, this.topology.random)
-  }
-
-  /**
-   * Looks, now and then, whether the witness can be written, before it is needed. One that comes back votes from the next
-   * commit on, which is made.
-   */
-  async probeWitness(): Promise<void> {
-    const witness = this.#witness
-    if (!witness || !this.#store || this.#failure) return
-    this.clock.after(WITNESS_PROBE_MS, () => {
-      this.probeWitness().catch((error: unknown) => {
-        this.log.error({ err: error }, 'the witness could not be looked at')
-      })
-    })
-    const had = witness.failure
-    try {
-      await witness.probe()
-      if (had) await this.commit((model) => ({ ...model }))
-    } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-      if (!had) tellWitnessLost(this, error)
-      if (this.model.witness !== undefined) await this.commit((model) => ({ ...model }))
-    }
+    this.#objects = new SetObjects(this)
+    this.#openedMs = this.clock.nowMs()
   }
 
   /** A new set, for the first drive that a verb labels. */
@@ -331,37 +197,35 @@ export class VinumSet implements Geom, VinumHost {
     assert(!this.#store && this.members.size === 0, 'a new set has nothing')
     const { uuid: line } = this
     const base = { line, ancestors: [], before: [], follows: undefined, relied: undefined }
-    this.#openStore(emptyModel(this.uuid), base, 1)
-    this.#objects = new SetObjects(this)
-    this.#assembledMs = this.clock.nowMs()
+    this.open(emptyModel(this.uuid), base, 1)
   }
 
   /** Geom: the provider below one of the drives serves no more. */
   async orphan(consumer: Consumer, reason: PlexusError): Promise<void> {
     this.spoil(consumer)
-    for (const drive of this.#drives.values()) {
+    for (const drive of this.drives.values()) {
       if (drive.consumer === consumer) await loseDevice(this, drive, reason)
     }
   }
 
   /** Geom: somebody writes on a former drive, which is not opened here any more: to clear its label, or to use it. */
   spoil(consumer: Consumer): void {
-    if (this.forget(consumer)) this.closeSoon(consumer)
+    if (this.#forget(consumer)) this.closeSoon(consumer)
     this.copies.leave(consumer)
   }
 
   /** Geom: a member that waits for others, or a former drive, may be used otherwise. */
   async release(consumer: Consumer, dryRun: boolean): Promise<boolean> {
-    const isMember = this.forget(consumer, dryRun)
-    if (isMember && !dryRun) await consumer.close()
+    if (dryRun) return [...this.members.values()].some((one) => one.consumer === consumer)
+    const isMember = this.#forget(consumer)
+    if (isMember) await consumer.close()
     return isMember
   }
 
-  /** True: it is that of a member, which is none any more. */
-  forget(consumer: Consumer, dryRun = false): boolean {
+  /** True: it was that of a member, which is none any more. */
+  #forget(consumer: Consumer): boolean {
     const member = [...this.members.values()].find((one) => one.consumer === consumer)
-    if (member && !dryRun) this.members.delete(member.uuid)
-    return member !== undefined
+    return member !== undefined && this.members.delete(member.uuid)
   }
 
   /** Geom: the disk below one of the drives has grown or shrunk. */
@@ -400,17 +264,11 @@ export class VinumSet implements Geom, VinumHost {
     for (const [uuid, error] of failed) tellFailed(this, uuid, error)
     this.refresh()
     this.lost.committed(model)
-    this.#sayChanges(model)
-  }
-
-  #sayChanges(model: VinumModel): void {
-    for (const record of model.drives) {
-      const drive = this.#drives.get(record.uuid)
-      if (drive) drive.record = record
-    }
-    for (const [uuid, drive] of this.#drives) {
+    for (const [uuid, drive] of this.drives) {
+      const record = byUuid(model.drives, uuid)
+      if (record) drive.record = record
       // Forgotten while it was away. One that is here is new, or its label is still to be cleared.
-      if (!drive.present && !byUuid(model.drives, uuid)) this.#drives.delete(uuid)
+      else if (!drive.present) this.drives.delete(uuid)
     }
   }
 
@@ -421,19 +279,16 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Labels a new drive; it takes part from the commit of the plan that makes it. */
   async label({ record, candidate }: NewDrive): Promise<void> {
-    if (!this.#witness) {
-      await this.#openWitness()
-      await this.probeWitness()
-    }
+    if (this.drives.size === 0) await this.witness?.watch()
     const drive = new SetDrive(record)
     await drive.format(this, this.topology.find(candidate.name))
-    this.#drives.set(record.uuid, drive)
+    this.drives.set(record.uuid, drive)
   }
 
   /** Takes the label off a drive that is no member any more, and lets its device go. */
   async unlabel({ uuid }: DriveRecord): Promise<void> {
-    const drive = this.#drives.get(uuid)
-    this.#drives.delete(uuid)
+    const drive = this.drives.get(uuid)
+    this.drives.delete(uuid)
     await drive?.clear()
   }
 
@@ -504,7 +359,7 @@ export class VinumSet implements Geom, VinumHost {
 
   /** Has it been in operation for a while? One that fails at once would fail again at once. */
   get lasted(): boolean {
-    return this.#store !== undefined && this.clock.nowMs() - this.#assembledMs >= SET_RETRY_MS
+    return this.#store !== undefined && this.clock.nowMs() - this.#openedMs >= SET_RETRY_MS
   }
 
   get failure(): PlexusError | undefined {
@@ -519,7 +374,7 @@ export class VinumSet implements Geom, VinumHost {
   }
 
   async #letGo(): Promise<void> {
-    for (const drive of this.#drives.values()) await drive.drop()?.close()
+    for (const drive of this.drives.values()) await drive.drop()?.close()
     for (const member of this.members.values()) await member.consumer.close()
     await this.copies.close()
     this.members.clear()
@@ -537,13 +392,13 @@ export class VinumSet implements Geom, VinumHost {
   async wither(): Promise<void> {
     await this.#orphanVolumes(this.#failure ?? witherError(this.name))
     await this.#letGo()
-    this.#drives.clear()
+    this.drives.clear()
     this.#objects = undefined
     this.#store = undefined
   }
 
   async #orphanVolumes(reason: PlexusError): Promise<void> {
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
-    await this.#objects?.abandonJobs()
+    await this.#objects?.jobs.park()
   }
 }

@@ -3,8 +3,12 @@
  * one disk is dead starts by itself. It carries what a commit says for the vote, and no configuration. To the rules of
  * geom/anchor-quorum.ts it is a voter like a drive. Used by vinum-set.ts.
  */
+import type { Clock, Timer } from '../../../base/clock.ts'
 import { crc32c } from '../../../base/crc32c.ts'
+import { withinTime } from '../../../base/deadline.ts'
 import { PlexusError } from '../../../base/errors.ts'
+import { WITNESS_PROBE_MS, WITNESS_WRITE_MS } from '../../../base/limits.ts'
+import type { Logger } from '../../../base/log.ts'
 import { newUuid, type Random } from '../../../base/random.ts'
 import {
   type Commit,
@@ -13,9 +17,10 @@ import {
   type VoterCopy,
 } from '../../geom/anchor-quorum.ts'
 import type { CommitOptions } from '../../geom/anchored-device.ts'
+import type { EventLog } from '../../geom/events.ts'
 import { decodeModel } from '../model/codec.ts'
 import { type VinumModel, votersOf } from '../model/model.ts'
-import type { Voter } from './config-store.ts'
+import type { Change, Voter } from './config-store.ts'
 
 /** A durable note for each set, on a medium that is none of its drives. */
 export interface WitnessStore {
@@ -23,7 +28,7 @@ export interface WitnessStore {
   readonly path: string
   /** The note that was written last; undefined: there is none, or it is not the one that was written. */
   read(setUuid: string): Promise<string | undefined>
-  /** Durable when it resolves. Throws `io` and its kin. */
+  /** Durable when it resolves, and never before a write that was asked for earlier. Throws `io` and its kin. */
   write(setUuid: string, note: string): Promise<void>
 }
 
@@ -33,34 +38,52 @@ interface Note {
   readonly commits: readonly Commit[]
 }
 
+/** What of the set is needed here. */
+interface Owner {
+  readonly uuid: string
+  readonly name: string
+  readonly log: Logger
+  readonly clock: Clock
+  readonly topology: { readonly random: Random; readonly events: EventLog }
+  readonly assembled: boolean
+  readonly failure: PlexusError | undefined
+  readonly model: VinumModel
+  commit(change: Change): Promise<VinumModel>
+}
+
 export class SetWitness implements Voter {
   readonly payloadRoom = Number.POSITIVE_INFINITY
   readonly device: { readonly path: string }
+  readonly #set: Owner
   readonly #store: WitnessStore
-  readonly #setUuid: string
+  /** As it is on the medium, or on its way there. */
   #note: Note
-  /** One write after the other. */
-  #writing: Promise<unknown> = Promise.resolve()
+  #isRead = false
+  /** The next look at it. */
+  #next: Timer | undefined
+  /** A call of the store has not ended in time, and may still end. */
+  #hangs = false
   /** Why it could not be written last. */
   failure: PlexusError | undefined
 
-  private constructor(store: WitnessStore, setUuid: string, note: Note) {
+  constructor(set: Owner, store: WitnessStore) {
+    this.#set = set
     this.#store = store
-    this.#setUuid = setUuid
-    this.#note = note
+    this.#note = { id: newUuid(set.topology.random), commits: [] }
     this.device = { path: store.path }
   }
 
   /** A note that is lost or cannot be read makes a new witness: the old one is a voter that is missing. */
-  static async open(store: WitnessStore, setUuid: string, random: Random): Promise<SetWitness> {
-    let note: Note = { id: newUuid(random), commits: [] }
+  async read(): Promise<void> {
+    if (this.#isRead) return
+    this.#isRead = true
     try {
-      const text = await store.read(setUuid)
-      if (text !== undefined) note = JSON.parse(text) as Note
+      const text = await this.#inTime('read', this.#store.read(this.#set.uuid))
+      const note: unknown = text === undefined ? undefined : JSON.parse(text)
+      if (isNote(note)) this.#note = note
     } catch (error) {
       if (!(error instanceof PlexusError || error instanceof SyntaxError)) throw error
     }
-    return new SetWitness(store, setUuid, note)
   }
 
   get id(): string {
@@ -74,39 +97,118 @@ export class SetWitness implements Voter {
   }
 
   async commit(generation: number, payload: Buffer, options: CommitOptions): Promise<void> {
-    const { line = this.#setUuid, follows, relied } = options
+    const { line = this.#set.uuid, follows, relied } = options
     const id: CommitId = { line, generation, payloadCrc: crc32c(payload) }
     const made = commitOf({ ...id, follows, relied }, decodeModel(payload))
-    await this.#write(({ commits }) => {
-      const kept = commits.find((one) => follows && isSameCommit(one, follows)) ?? commits[0]
-      return { id: this.id, commits: kept ? [made, kept] : [made] }
-    })
+    const before = this.#note
+    const { commits } = before
+    const kept = commits.find((one) => follows && isSameCommit(one, follows)) ?? commits[0]
+    this.#note = { id: this.id, commits: kept ? [made, kept] : [made] }
+    try {
+      await this.#write()
+    } catch (error) {
+      // It may be found there all the same, as on a drive that fails a write: a commit that does not count.
+      this.#note = before
+      throw error
+    }
   }
 
   /** Nothing is lost without: the drives say that it counts. */
   async repeat(): Promise<void> {}
 
-  /** Can it be written? Finds out before it is needed. */
-  async probe(): Promise<void> {
-    await this.#write((note) => note)
-  }
-
-  #write(next: (note: Note) => Note): Promise<void> {
-    const done = this.#writing.then(() => this.#writeNow(next(this.#note)))
-    this.#writing = done.catch(() => {})
-    return done
-  }
-
-  async #writeNow(note: Note): Promise<void> {
+  /**
+   * Looks now, and every now and then, whether it can be written, before it is needed. One that comes back votes from the
+   * next commit on, which is made.
+   */
+  async watch(): Promise<void> {
+    await this.read()
+    const set = this.#set
+    if (!set.assembled || set.failure) return
+    this.#next?.cancel()
+    this.#next = set.clock.after(WITNESS_PROBE_MS, () => {
+      this.watch().catch((error: unknown) => {
+        set.log.error({ err: error }, 'the witness could not be looked at')
+      })
+    })
+    const had = this.failure
     try {
-      await this.#store.write(this.#setUuid, JSON.stringify(note))
-      this.#note = note
+      await this.#write()
+    } catch (error) {
+      if (!(error instanceof PlexusError)) throw error
+    }
+    const isNamed = set.model.witness !== undefined
+    if (this.failure ? isNamed : had) await set.commit((model) => ({ ...model }))
+  }
+
+  async #write(): Promise<void> {
+    const had = this.failure
+    try {
+      // What waits behind a write that hangs would hang with it.
+      if (this.#hangs) throw this.#lateError('write')
+      await this.#inTime('write', this.#store.write(this.#set.uuid, JSON.stringify(this.#note)))
       this.failure = undefined
     } catch (error) {
-      if (error instanceof PlexusError) this.failure = error
+      if (!(error instanceof PlexusError)) throw error
+      this.failure = error
+      if (!had) this.#tellLost(error)
       throw error
     }
   }
+
+  /** A folder on a network, or a file system that is frozen, may not answer for hours. The late end changes nothing. */
+  async #inTime<T>(op: string, work: Promise<T>): Promise<T> {
+    if (await withinTime(this.#set.clock, work, WITNESS_WRITE_MS)) return work
+    this.#hangs = true
+    const ended = (): void => {
+      this.#hangs = false
+    }
+    work.then(ended, ended)
+    throw this.#lateError(op)
+  }
+
+  #lateError(op: string): PlexusError {
+    const { path } = this.#store
+    const message = `${path}: ${op} has not ended within ${WITNESS_WRITE_MS / 1000} s`
+    return new PlexusError('timeout', { op, subject: path, message })
+  }
+
+  #tellLost(error: PlexusError): void {
+    const { name, topology } = this.#set
+    const text =
+      `${name} has no witness: ${error.message}. It is served, but after the loss of half of its drives it would not start ` +
+      'by itself; make the folder writable again'
+    topology.events.emit('warning', 'witness-lost', name, text)
+  }
+}
+
+/** Is it what {@link SetWitness} writes? One that is not is lost. */
+function isNote(value: unknown): value is Note {
+  const { id, commits } = (value ?? {}) as Partial<Note>
+  return typeof id === 'string' && Array.isArray(commits) && commits.every(isCommit)
+}
+
+function isCommit(value: unknown): value is Commit {
+  const { voters, before, follows, relied, ancestors } = (value ?? {}) as Partial<Commit>
+  return (
+    isCommitId(value) &&
+    isListOf(voters, isText) &&
+    isListOf(before, (some) => isListOf(some, isText)) &&
+    [follows, relied].every((id) => id === undefined || isCommitId(id)) &&
+    isListOf(ancestors, (end) => isText(end?.line) && Number.isSafeInteger(end.generation))
+  )
+}
+
+function isCommitId(value: unknown): boolean {
+  const { line, generation, payloadCrc } = (value ?? {}) as Partial<CommitId>
+  return isText(line) && [generation, payloadCrc].every(Number.isSafeInteger)
+}
+
+function isListOf<T>(value: readonly T[] | undefined, isOne: (one: T) => boolean): boolean {
+  return Array.isArray(value) && value.every(isOne)
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === 'string'
 }
 
 /** What a slot and its payload say for the vote. */

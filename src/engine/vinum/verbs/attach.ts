@@ -72,6 +72,13 @@ function attachPlex(
   }
   draft.checkIdle(plex, 'attach')
   checkOneMore(draft, volume, plex.organization)
+  if (plex.growth && draft.plexesOf(volume).length > 0) {
+    draft.fail(
+      'in-use',
+      plex.name,
+      `plex ${plex.name} is growing; let that end before it becomes a copy: plexus vinum start ${plex.name}`,
+    )
+  }
   for (const { driveUuid } of subdisks) {
     const drive = draft.drive(driveUuid)
     if (drive && !isPlaceholder(drive)) checkFits(draft, volume, drive)

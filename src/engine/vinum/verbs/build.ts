@@ -204,6 +204,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
     preferredPlexUuid: undefined,
     mapSlot,
     moreMapSlots: undefined,
+    mismatches: undefined,
   }
   draft.add('volumes', volume)
   const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
@@ -280,6 +281,18 @@ export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: O
   if (plexes.length >= PLEXES_PER_VOLUME) {
     const why = `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`
     draft.fail('exhausted', volume.name, why)
+  }
+  const growing = plexes.find(({ growth }) => growth)
+  if (growing) {
+    const [job] = draft.jobsOn(growing)
+    const next = job
+      ? `wait for job ${job.id}: plexus wait ${volume.name} --for grow`
+      : `let that end first: plexus vinum start ${growing.name}`
+    draft.fail(
+      'in-use',
+      volume.name,
+      `volume ${volume.name} gets no other plex while its plex ${growing.name} grows; ${next}`,
+    )
   }
   const isRaid5 = [organization, ...plexes.map((one) => one.organization)].includes('raid5')
   if (plexes.length === 0 || !isRaid5) return

@@ -576,6 +576,7 @@ t.test('a check counts each difference once and changes nothing; a repair writes
       host: world.host,
       plexes: world.plexes,
       repair,
+      isUnsynced: () => false,
       onMismatch: (one) => found.push(one),
     })
   const writes = world.counts('write', 1)

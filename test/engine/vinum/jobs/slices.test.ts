@@ -277,7 +277,13 @@ t.test('a check finds each unit that differs, wherever it lies in a window', asy
   for (const at of places) mirror.media(1)[at + 9] = (mirror.media(1)[at + 9] ?? 0) ^ 1
   const { plexes } = mirror
   const onMismatch = (one: Mismatch) => mirror.mismatches.push(one)
-  const plan = checkPlan({ ...mirror.setup('check'), plexes, repair: true, onMismatch })
+  const plan = checkPlan({
+    ...mirror.setup('check'),
+    plexes,
+    repair: true,
+    isUnsynced: () => false,
+    onMismatch,
+  })
   const pace = new Pace(mirror.drives)
   const job = mirror.manager(pace.clock).start(plan)
   const ms = await pace.run(job.ended)

@@ -39,6 +39,7 @@ function mirror(sizeBytes: number, dataEndBytes: number): VinumModel {
         preferredPlexUuid: undefined,
         mapSlot: 3,
         moreMapSlots: undefined,
+        mismatches: undefined,
       },
     ],
   }

@@ -116,6 +116,11 @@ t.test('codec', async (t) => {
       ['subdisks.1.plexUuid', 4, /subdisks\[1\] \(db.p0.s1\)\.plexUuid: it is not text/],
       ['plexes', {}, /plexes: it is not a list/],
       ['plexes.0.organization', 'raid6', /none of concat, striped, raid5/],
+      [
+        'plexes.0.lost',
+        [{ column: 0, offsetBytes: -1, lengthBytes: 512 }],
+        /lost\[0\]\.offsetBytes: -1/,
+      ],
       ['volumes.0.sizeBytes', '4', /volumes\[0\] \(db\)\.sizeBytes: "4"/],
       ['volumes.0.readPolicy', undefined, /readPolicy: undefined is none of/],
     ]

@@ -4,8 +4,9 @@
  */
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
+import { ManualClock } from '../../../../src/base/clock.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
-import { MIB } from '../../../../src/base/limits.ts'
+import { MIB, WITNESS_PROBE_MS, WITNESS_WRITE_MS } from '../../../../src/base/limits.ts'
 import { readAnchor } from '../../../../src/engine/geom/anchor.ts'
 import { flush, get, Machine, Notes, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
@@ -43,6 +44,12 @@ function said(machine: Machine, event: string): string[] {
   return history.filter((one) => one.event === event).map(({ message }) => message)
 }
 
+function reported(machine: Machine) {
+  const reports = machine.topology.classes.flatMap((one) => one.report?.() ?? [])
+  const drives = reports.flatMap((one) => one.drives ?? [])
+  return { drives, problems: reports.flatMap((one) => one.problems ?? []) }
+}
+
 /** d1 goes on alone and has pattern 2; then the set is forced on d2 alone, and has pattern 3. */
 async function usedApart(): Promise<Machine> {
   const machine = await mirror()
@@ -61,6 +68,11 @@ t.test('the newer half comes back to a set that was forced without it', async (t
   await machine.jobsDone()
   t.match(said(machine, 'drive-apart'), [/d1 was used apart .*vinum assemble --from d2/])
   t.equal(machine.volume('m').health, 'DEGRADED', 'it is not taken by itself')
+  const note = /d1 was used apart from its set.*vinum assemble --from d2/
+  t.match(reported(machine).drives.at(-1), { name: 'd1', state: 'APART', note })
+  t.match(reported(machine).problems, [
+    { object: 'd1', health: 'DEGRADED', message: /used apart/, action: /assemble --from d2/ },
+  ])
   t.strictSame(await found(machine), [3])
   await machine.run('vinum.assemble', { from: 'd2' })
   await machine.jobsDone()
@@ -81,8 +93,11 @@ t.test('both are there at the next start: an operator says which one is right', 
     await machine.start()
     t.throws(() => machine.volume('m'), 'neither is served by itself')
     t.match(said(machine, 'set-incomplete'), [/used apart from each other.*--from d[12]/])
+    t.match(reported(machine).problems, [
+      { health: 'FAULTED', message: /used apart from each other/, action: /--from d1.* --from d2/ },
+    ])
     t.match(await failureOf(machine.run('vinum.assemble', { force: true })), {
-      message: /used apart from each other: .*--from DRIVE/,
+      message: /used apart from each other: .*--from d1, or plexus vinum assemble --from d2/,
     })
     await machine.run('vinum.assemble', { from: name })
     await machine.jobsDone()
@@ -208,4 +223,58 @@ t.test('a witness that cannot be written leaves, and comes back', async (t) => {
   await machine.shutDown()
   await machine.start(['d2'])
   t.equal(machine.volume('m').health, 'DEGRADED', 'it votes again')
+})
+
+t.test('a folder of the witness that does not answer holds no change up', async (t) => {
+  class Slow extends Notes {
+    readonly waiting: (() => void)[] = []
+    slow = false
+
+    override async write(setUuid: string, note: string): Promise<void> {
+      if (this.slow) await new Promise<void>((resolve) => this.waiting.push(resolve))
+      await super.write(setUuid, note)
+    }
+  }
+  const notes = new Slow()
+  const clock = new ManualClock()
+  const machine = await new Machine({ devices: 2, witness: notes, clock }).start()
+  const ended = async (work: Promise<unknown>): Promise<boolean> => {
+    let isOver = false
+    const over = (): void => {
+      isOver = true
+    }
+    work.then(over, over)
+    for (let ms = 0; ms < 2 * WITNESS_WRITE_MS && !isOver; ms += 100) {
+      for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+      if (!isOver) clock.advance(100)
+    }
+    return isOver
+  }
+  t.ok(await ended(machine.run('volume.create', { name: 'm', mirror: ['d1', 'd2'] })))
+  t.ok(await ended(machine.jobsDone()))
+  const before = [...notes.notes.values()]
+  notes.slow = true
+  const change = (readPolicy: string) => machine.run('volume.set', { name: 'm', readPolicy })
+  t.ok(await ended(change('least-queue')), 'it goes on without the witness')
+  t.match(said(machine, 'witness-lost'), [/has no witness: .*write has not ended within 3 s/])
+  t.ok(await ended(change('round-robin')))
+  t.equal(notes.waiting.length, 1, 'and asks it no more')
+  t.strictSame([...notes.notes.values()], before)
+  notes.slow = false
+  for (const go of notes.waiting) go()
+  clock.advance(WITNESS_PROBE_MS)
+  t.ok(await ended(change('least-queue')))
+  t.not(`${[...notes.notes.values()]}`, `${before}`, 'it votes again')
+  t.match(said(machine, 'witness-lost').length, 1)
+})
+
+t.test('a note that is not one is lost', async (t) => {
+  const notes = new Notes()
+  const machine = await mirror(notes)
+  for (const note of ['null', '{"id":1,"commits":[]}', '{"id":"a","commits":[{"line":"b"}]}']) {
+    await machine.shutDown()
+    for (const uuid of notes.notes.keys()) notes.notes.set(uuid, note)
+    await machine.start()
+    t.equal(machine.volume('m').health, 'HEALTHY', note)
+  }
 })

@@ -195,7 +195,8 @@ t.test('more than half are lost at once: the set fails, and is back with its dri
   await machine.replug('d2')
   await machine.jobsDone()
   // d3 is looked at again after a while where the set had not been up for long.
-  if (!machine.topology.providers.has('r')) await machine.replug('d3')
+  await machine.pull('d3')
+  await machine.replug('d3')
   await machine.jobsDone()
   t.ok(await holds(machine, 'r', 1))
   await store(machine, 'r', 2)
@@ -401,9 +402,7 @@ t.test(
     void failureOf(machine.run('volume.create', { name: 'r', raid5: ['d3', 'd4', 'd5'] })).catch(
       () => {},
     )
-    const before = machine.device('d2').counts.flush
-    while (machine.device('d2').counts.flush < before + 2) await new Promise(setImmediate)
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await new Promise((resolve) => setTimeout(resolve, 100))
     machine.cut()
     await machine.start()
     t.strictSame(said(machine, 'set-failed'), [])
@@ -465,14 +464,14 @@ t.test('a copy of a drive is left alone, whichever comes first', async (t) => {
   const machine = await machineWith(2, { m: { mirror: ['d1', 'd2'] } })
   await store(machine, 'm', 1)
   await machine.topology.addDevice('clone', copyOf(machine.device('d2')))
-  t.match(said(machine, 'duplicate-drive'), [/clone carries the label of a drive that is present/])
+  t.match(said(machine, 'label-problem'), [/clone is not used: .* drive d2, which is in use on d2/])
   await store(machine, 'm', 2)
   await machine.shutDown()
   await machine.topology.addDevice('clone', copyOf(machine.device('d2')))
   await machine.start()
-  t.equal(said(machine, 'duplicate-drive').length, 1)
-  t.equal(machine.volume('m').health, 'HEALTHY')
-  t.ok(await holds(machine, 'm', 2))
+  const none = /and so does (d2|clone): copies, or paths/
+  t.match(said(machine, 'label-problem'), [none, none], 'nobody can tell which one is right')
+  t.throws(() => machine.volume('m'), 'd1 alone is no majority')
 })
 
 t.test('a drive that was taken out while it was away is not used again', async (t) => {
@@ -504,5 +503,5 @@ t.test('a name of a device is taken by a volume on the disks, or the other way',
   await machine.start(['d4', 'd1', 'd2', 'd3'])
   t.equal(machine.volume('c').health, 'HEALTHY')
   await machine.open('c').close()
-  t.match(said(machine, 'name-taken'), [/volume d4 is not served/])
+  t.match(said(machine, 'name-taken'), [/d4 is the name of something else here/])
 })

@@ -307,3 +307,16 @@ t.test('what cannot grow now', async (t) => {
     /^invalid: volume empty has no plex/,
   )
 })
+
+t.test('a volume whose plex grows gets no other one', async (t) => {
+  const bench = new VerbBench()
+  bench.run('volume create', { name: 's', stripe: ['d1', 'd2'] })
+  bench.run('volume create', { name: 'c', stripe: ['d5', 'd6', 'd7'] })
+  bench.settle()
+  bench.run('vinum detach', { object: 'c.p0', force: true })
+  bench.run('volume grow', { name: 's', devices: ['d3'] })
+  const growing = /^in-use: volume s gets no other plex while its plex s.p0 grows; wait for job j/
+  t.match(bench.refusal('vinum attach', { object: 'c.p0', parent: 's' }), growing)
+  t.match(bench.refusal('volume add-mirror', { name: 's', devices: ['d8', 'd9', 'd10'] }), growing)
+  bench.settle()
+})

@@ -1,0 +1,103 @@
+/**
+ * How the devices of a set that gathers become a set in operation: by the vote of its voters (geom/anchor-quorum.ts), by
+ * an operator's force, or as one drive has it. Inside topology changes; used by vinum-set.ts and vinum-class.ts.
+ */
+import { assert, defined } from '../../../base/assert.ts'
+import { newUuid } from '../../../base/random.ts'
+import { baseOf, type Choice, type Chosen, choose } from '../../geom/anchor-quorum.ts'
+import { returnDrives } from '../model/membership.ts'
+import { fillOutdated, returnMember, tellAssembled, tellIncomplete } from './arrivals.ts'
+import { type Member, reacquireAccess, SetDrive, settleLabel } from './drive.ts'
+import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
+import { fitDrives } from './sizes.ts'
+import type { VinumSet } from './vinum-set.ts'
+
+/** What the members of a set and its witness say: which configuration counts. */
+export function choiceOf({ members, witness }: VinumSet): Choice {
+  return choose([...[...members.values()].map(copyOf), ...(witness?.copies ?? [])])
+}
+
+/** In words, why a set is not assembled. */
+export function describeIncomplete(set: VinumSet): string {
+  return describeChoice(choiceOf(set), set.members)
+}
+
+/** Assembles when everything is there that will come, copies of drives too, and the quorum allows it. */
+export async function tryAssemble(set: VinumSet): Promise<void> {
+  if (set.assembled || !set.topology.complete) return
+  const choice = choiceOf(set)
+  if (choice.kind === 'serve') await assemble(set, choice)
+  else tellIncomplete(set, choice)
+}
+
+/** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
+export async function assembleByForce(set: VinumSet): Promise<void> {
+  assert(!set.assembled, 'only a set that gathers is assembled')
+  const choice = usable(set, choiceOf(set))
+  const isForced = choice.kind !== 'serve'
+  await assemble(set, choice, isForced ? newUuid(set.topology.random) : undefined)
+}
+
+/**
+ * An operator's word that the set is right as this drive has it, whatever the others have: they are filled from it.
+ * Where the set runs from that drive already, drives that were used apart from it come back that way.
+ */
+export async function assembleFrom(set: VinumSet, uuid: string): Promise<void> {
+  const { members, drives, topology } = set
+  if (!set.assembled) {
+    const member = defined(members.get(uuid), 'the drive that the operator has named')
+    await assemble(set, usable(set, choose([copyOf(member)])), newUuid(topology.random))
+  }
+  for (const member of [...members.values()]) {
+    if (!drives.has(member.uuid) || !reacquireAccess(member)) continue
+    members.delete(member.uuid)
+    await returnMember(set, member, { isWord: true })
+  }
+}
+
+function usable(set: VinumSet, choice: Choice): Chosen {
+  if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
+    throw hopeless(choice, set)
+  }
+  return choice
+}
+
+/** `newLine`: by an operator's word. */
+async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promise<void> {
+  const { members, drives } = set
+  const { current, nextGeneration } = choice
+  const chosen = defined(modelOf(members, choice.commit), 'the model of a chosen member')
+  // Somebody else may have one by now.
+  const here = [...members.values()].filter(
+    (member) => reacquireAccess(member) || set.closeSoon(member.consumer),
+  )
+  members.clear()
+  for (const member of here) await settleLabel(set.log, member)
+  for (const record of chosen.drives) drives.set(record.uuid, new SetDrive(record))
+  const late: Member[] = []
+  for (const member of here) {
+    const drive = drives.get(member.uuid)
+    if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
+    else late.push(member)
+  }
+  set.open(chosen, baseOf(choice, newLine), nextGeneration)
+  const outdated = await set.objects.loadMaps(chosen)
+  // Who is missing is out of service durably before anything is served. There is a commit in any case, so that a copy
+  // of a drive from before is older from now on (geom/anchor-quorum.ts, rule S).
+  await set.commit((model) => {
+    const present = [...drives.values()].filter((drive) => drive.present)
+    const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
+    const served = returnDrives(set.withLosses({ ...model }), devices)
+    // By force some have left before this commit.
+    return set.lost.taken(chosen, fillOutdated(set, served, outdated))
+  })
+  await set.objects.reshape()
+  for (const member of late) await returnMember(set, member)
+  // What assembling has written may have failed on too many drives, without its having thrown.
+  if (set.failure) throw set.failure
+  set.lost.committed(set.model)
+  set.objects.jobs.start(set.model)
+  await fitDrives(set)
+  await set.witness?.watch()
+  tellAssembled(set)
+}

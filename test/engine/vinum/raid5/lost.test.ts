@@ -1,0 +1,63 @@
+/** What is lost of a raid5 plex: ranges that grow, shrink, are bounded, and are never forgotten. */
+import fc from 'fast-check'
+import t from 'tap'
+import { LOST_RANGES } from '../../../../src/base/limits.ts'
+import {
+  type Lost,
+  lostBytes,
+  touchesLost,
+  withLost,
+  withoutLost,
+} from '../../../../src/engine/vinum/raid5/lost.ts'
+
+const BLOCK = 4096
+const BLOCKS = 1000
+const isLost = (lost: Lost, column: number, block: number) =>
+  touchesLost(lost, { column, offset: block * BLOCK, length: BLOCK })
+
+t.test('beyond the bound neighbours count as one, and who kept them counts no more', async (t) => {
+  let lost: Lost
+  for (let block = 0; block < 4 * LOST_RANGES; block += 2) {
+    const keptBy = block % 4 === 0 ? 'kept' : undefined
+    lost = withLost(lost, 1, [{ offset: block * BLOCK, length: BLOCK }], keptBy)
+    t.ok((lost?.length ?? 0) <= LOST_RANGES, `after block ${block}`)
+  }
+  for (let block = 0; block < 4 * LOST_RANGES; block += 2) t.ok(isLost(lost, 1, block))
+  t.notOk(isLost(lost, 0, 0), 'another column')
+  t.ok(lost?.every(({ keptBy, lengthBytes }) => keptBy === undefined || lengthBytes === BLOCK))
+})
+
+t.test('what is lost stays so until it is known', async (t) => {
+  const change = fc.record({
+    column: fc.nat(2),
+    block: fc.nat(BLOCKS),
+    blocks: fc.integer({ min: 1, max: 9 }),
+    keptBy: fc.constantFrom(undefined, 'a', 'b'),
+    known: fc.boolean(),
+  })
+  fc.assert(
+    fc.property(fc.array(change, { minLength: 400, maxLength: 600 }), (changes) => {
+      let lost: Lost
+      const truth = new Set<string>()
+      for (const { column, block, blocks, keptBy, known } of changes) {
+        const range = { offset: block * BLOCK, length: blocks * BLOCK }
+        const all = Array.from({ length: blocks }, (_, index) => `${column} ${block + index}`)
+        if (known) {
+          for (const one of all) truth.delete(one)
+          lost = withoutLost(lost, [{ column, ...range }])
+        } else {
+          for (const one of all) truth.add(one)
+          lost = withLost(lost, column, [range], keptBy)
+        }
+        if ((lost?.length ?? 0) > LOST_RANGES) return false
+      }
+      for (const one of truth) {
+        const [column, block] = one.split(' ').map(Number)
+        if (!isLost(lost, column ?? -1, block ?? -1)) return false
+      }
+      return lostBytes(lost) >= truth.size * BLOCK
+    }),
+    { numRuns: 40 },
+  )
+  t.pass()
+})
