@@ -1,6 +1,6 @@
 /**
  * A block device in memory whose completions tests hold back, let go in any order, or make fail: what the task set and
- * the error paths need. For everything else src/hal/memory-device.ts has the shape of a real device.
+ * the error paths need. For everything else memory-device.ts has the shape of a real device.
  */
 import { type ErrorKind, PlexusError } from '../../src/base/errors.ts'
 import type {

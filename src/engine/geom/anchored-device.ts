@@ -117,17 +117,9 @@ export class AnchoredDevice extends AnchorAreas {
     return new AnchoredDevice(device, anchor, false)
   }
 
-  get #anchor(): Anchor {
-    return this.current
-  }
-
-  set #anchor(anchor: Anchor) {
-    this.current = anchor
-  }
-
   /** Bytes of configuration that fit. */
   get payloadRoom(): number {
-    return Math.min(...this.#anchor.slots.map(payloadRoom))
+    return Math.min(...this.current.slots.map(payloadRoom))
   }
 
   /**
@@ -137,7 +129,7 @@ export class AnchoredDevice extends AnchorAreas {
    * when something was, and neither slot holds.
    */
   async read(): Promise<CommittedSlot | undefined> {
-    const { generation } = this.#anchor
+    const { generation } = this.current
     const { newest, older, other } = await this.#readSlots()
     // The second copy of a commit says that it counts.
     if (newest && other && isSameCommit(newest, other)) {
@@ -158,10 +150,10 @@ export class AnchoredDevice extends AnchorAreas {
     /** In the slot that the anchor does not name. */
     readonly other: Slot | undefined
   }> {
-    const { generation, newestSlot } = this.#anchor
+    const { generation, newestSlot } = this.current
     const named = await this.#readSlot(newestSlot)
     const other = await this.#readSlot(newestSlot === 0 ? 1 : 0)
-    const newest = [named, other].find((slot) => slot && isSameCommit(slot, this.#anchor))
+    const newest = [named, other].find((slot) => slot && isSameCommit(slot, this.current))
     const older = other && other.generation < generation ? other : undefined
     this.#newest = newest
     this.#namedHolds = newest !== undefined && newest === named
@@ -178,8 +170,8 @@ export class AnchoredDevice extends AnchorAreas {
   async commit(generation: number, payload: Buffer, options: CommitOptions = {}): Promise<void> {
     assert(!this.#busy, `${this.device.path}: one commit at a time`)
     assert(
-      Number.isSafeInteger(generation) && generation > this.#anchor.generation,
-      `${this.device.path}: generation ${generation} follows ${this.#anchor.generation}`,
+      Number.isSafeInteger(generation) && generation > this.current.generation,
+      `${this.device.path}: generation ${generation} follows ${this.current.generation}`,
     )
     this.#busy = true
     try {
@@ -189,7 +181,7 @@ export class AnchoredDevice extends AnchorAreas {
         const other = this.#namedHolds ? this.#older : (this.#newest ?? this.#older)
         const place = placeOf(named, other, options.follows)
         if (place === 'retreat') await this.#retreat(defined(other, 'what the other slot has'))
-        const index = place === 'named' ? this.#anchor.newestSlot : this.#otherSlot
+        const index = place === 'named' ? this.current.newestSlot : this.#otherSlot
         await this.#commit(index, generation, payload, options)
       })
     } finally {
@@ -200,31 +192,31 @@ export class AnchoredDevice extends AnchorAreas {
   /** The older configuration is the committed one again, so that the newest may be written over. */
   async #retreat({ line, generation, payloadCrc }: CommitId): Promise<void> {
     const newestSlot = this.#otherSlot
-    const anchor: Anchor = { ...this.#anchor, newestSlot, line, generation, payloadCrc }
+    const anchor: Anchor = { ...this.current, newestSlot, line, generation, payloadCrc }
     this.#knowsSlots = false
     try {
       await this.writeAnchor(anchor)
     } catch (error) {
       throw this.#commitError(error)
     }
-    this.#anchor = anchor
+    this.current = anchor
     await this.#readSlots()
   }
 
   get #otherSlot(): 0 | 1 {
-    return this.#anchor.newestSlot === 0 ? 1 : 0
+    return this.current.newestSlot === 0 ? 1 : 0
   }
 
   async #commit(
     index: 0 | 1,
     generation: number,
     payload: Buffer,
-    { line = this.#anchor.setUuid, follows, relied }: CommitOptions,
+    { line = this.current.setUuid, follows, relied }: CommitOptions,
   ): Promise<void> {
-    const place = this.#anchor.slots[index]
+    const place = this.current.slots[index]
     if (payload.length > payloadRoom(place)) throw this.#tooLarge(payload.length, place)
     const id: CommitId = { line, generation, payloadCrc: crc32c(payload) }
-    const anchor: Anchor = { ...this.#anchor, newestSlot: index, ...id }
+    const anchor: Anchor = { ...this.current, newestSlot: index, ...id }
     const commit = { ...id, follows, relied }
     try {
       await this.#writeSlot(anchor, commit, payload)
@@ -234,7 +226,7 @@ export class AnchoredDevice extends AnchorAreas {
       this.#knowsSlots = false
       throw this.#commitError(error)
     }
-    this.#anchor = anchor
+    this.current = anchor
     this.#older = this.#newest ?? this.#older
     this.#newest = commit
     this.#namedHolds = true
@@ -253,7 +245,7 @@ export class AnchoredDevice extends AnchorAreas {
     this.#busy = true
     this.#knowsSlots = false
     try {
-      const anchor: Anchor = { ...this.#anchor, newestSlot: this.#otherSlot }
+      const anchor: Anchor = { ...this.current, newestSlot: this.#otherSlot }
       const { line, generation, payloadCrc, follows } = newest
       const relied = { line, generation, payloadCrc }
       const commit = { ...relied, follows, relied }
@@ -295,13 +287,13 @@ export class AnchoredDevice extends AnchorAreas {
   /** Makes the device nobody's, durably: after it findLabel finds nothing. */
   async clear(): Promise<void> {
     assert(!this.#busy, `${this.device.path}: clear outside commits`)
-    await wipeLabel(this.device, this.#anchor)
+    await wipeLabel(this.device, this.current)
   }
 
   async #readSlot(index: 0 | 1): Promise<Slot | undefined> {
-    const place = this.#anchor.slots[index]
+    const place = this.current.slots[index]
     const { device } = this
-    const { blockBytes } = this.#anchor
+    const { blockBytes } = this.current
     try {
       const room = allocateAligned(SLOT_HEADER_ROOM_BYTES)
       await readAt(device, room, place.offset)
@@ -323,7 +315,7 @@ export class AnchoredDevice extends AnchorAreas {
   }
 
   #isOurs(header: SlotHeader, index: 0 | 1): boolean {
-    const { deviceUuid, setUuid } = this.#anchor
+    const { deviceUuid, setUuid } = this.current
     const { anchor } = header
     return (
       anchor.deviceUuid === deviceUuid && anchor.setUuid === setUuid && anchor.newestSlot === index

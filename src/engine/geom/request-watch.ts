@@ -49,7 +49,11 @@ export class RequestWatch {
   }))
   #timer: Timer | undefined
 
-  private constructor(
+  /**
+   * For a disk that has to answer a read or a write within `limitMs` (a flush in twice, a discard in four times that).
+   * `onOverdue` is called at each look at which it has not.
+   */
+  constructor(
     limitMs: number,
     name: string,
     around: Surroundings,
@@ -59,19 +63,6 @@ export class RequestWatch {
     this.#name = name
     this.#around = around
     this.#onOverdue = onOverdue
-  }
-
-  /**
-   * For a disk that has to answer a read or a write within `limitMs` (a flush in twice, a discard in four times that);
-   * undefined where it may take as long as it likes. `onOverdue` is called at each look at which it has not.
-   */
-  static make(
-    limitMs: number | undefined,
-    name: string,
-    around: Surroundings,
-    onOverdue: (reason: PlexusError) => void,
-  ): RequestWatch | undefined {
-    return limitMs === undefined ? undefined : new RequestWatch(limitMs, name, around, onOverdue)
   }
 
   add(bio: Bio): void {

@@ -102,11 +102,13 @@ export class Topology {
     { opaque = false, timeoutMs }: { readonly opaque?: boolean; readonly timeoutMs?: number } = {},
   ): Promise<Provider> {
     const geom = new DiskGeom(name, device)
-    const watch = RequestWatch.make(timeoutMs, name, this, (reason) => {
+    const overdue = (reason: PlexusError): void => {
       void this.#removeDisk(geom, reason)
       watch?.giveUp(reason)
       device.abandon?.()
-    })
+    }
+    const watch =
+      timeoutMs === undefined ? undefined : new RequestWatch(timeoutMs, name, this, overdue)
     // From now on, not from its turn on: a device may come and go while other changes run.
     geom.unsubscribe = device.onEvent((event) => {
       if (event === 'gone') void this.#removeDisk(geom, goneError(device.path))

@@ -5,13 +5,7 @@
  * row in src/engine/engine.ts.
  */
 import { PlexusError } from '../../base/errors.ts'
-import {
-  NOP_FAIL_OPS,
-  NOP_SPECS,
-  type NopFailKind,
-  type NopFailOp,
-  type NopRow,
-} from '../../control/nop-verbs.ts'
+import { NOP_FAIL_KINDS, NOP_FAIL_OPS, NOP_SPECS, type NopRow } from '../../control/nop-verbs.ts'
 import { IO_OPS } from '../geom/statistics.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { GeomClass, Verb, VerbParameters } from '../geom/types.ts'
@@ -111,15 +105,15 @@ function setDelay(geom: NopGeom, parameters: VerbParameters): void {
 }
 
 function setFault(geom: NopGeom, parameters: VerbParameters): void {
-  const op = textOf(parameters, 'op') as NopFailOp | undefined
+  const op = choiceOf(parameters, 'op', NOP_FAIL_OPS)
   if (!op) throw invalid('fail', `say what to fail: --op ${NOP_FAIL_OPS.join('|')}`)
-  const kind = (textOf(parameters, 'kind') ?? 'io') as NopFailKind
+  const kind = choiceOf(parameters, 'kind', NOP_FAIL_KINDS) ?? 'io'
   const probability = numberOf(parameters, 'probability', 1) ?? 1
   geom.faults.fail(op, kind, probability, countOf(parameters))
 }
 
 function setHang(geom: NopGeom, parameters: VerbParameters): void {
-  const op = textOf(parameters, 'op') as NopFailOp | undefined
+  const op = choiceOf(parameters, 'op', NOP_FAIL_OPS)
   geom.faults.hang(op ? [op] : IO_OPS)
 }
 
@@ -144,6 +138,18 @@ function countOf(parameters: VerbParameters): number | undefined {
   const count = numberOf(parameters, 'count', Number.MAX_SAFE_INTEGER)
   if (count === undefined || (Number.isInteger(count) && count > 0)) return count
   throw invalid('count', `--count ${count}: must be a whole number from 1`)
+}
+
+function choiceOf<T extends string>(
+  parameters: VerbParameters,
+  key: string,
+  choices: readonly T[],
+): T | undefined {
+  const text = textOf(parameters, key)
+  if (text === undefined) return undefined
+  const choice = choices.find((one) => one === text)
+  if (choice) return choice
+  throw invalid(key, `--${key} ${text}: must be one of ${choices.join(', ')}`)
 }
 
 function invalid(subject: string, message: string): PlexusError {

@@ -63,11 +63,12 @@ export class NopGeom implements Geom {
   #offer({ geometry, identity, features, watch: below }: Provider): void {
     const { name } = this
     // It stands for the disk below: it is called down after the same time.
-    const watch = RequestWatch.make(below?.limitMs, name, this.#topology, (reason) => {
+    const overdue = (reason: PlexusError): void => {
       this.provider.error ??= reason
       watch?.giveUp(reason)
       void this.#topology.change(() => this.#topology.orphan(this.provider, reason))
-    })
+    }
+    const watch = below && new RequestWatch(below.limitMs, name, this.#topology, overdue)
     const form = { name, geometry, identity, features, watch }
     this.#provider = this.#topology.makeProvider(this, form)
   }

@@ -31,7 +31,7 @@ import { healthOf } from '../model/state-rules.ts'
 import type { PlanContext, ShowingVerb } from '../plan.ts'
 import { printConfigText } from '../text/config.ts'
 import { isPlaceholder, listOf } from './draft.ts'
-import { findObject, findTyped, type ObjectType } from './lookup.ts'
+import { findObject, findTyped, LISTS_OF, type ObjectType } from './lookup.ts'
 
 function driveRow(context: PlanContext, drive: DriveRecord, withFreeList: boolean): DriveRow {
   const freeList = freeExtents(context.model, drive)
@@ -147,13 +147,7 @@ function listing(
   const names = listOf(parameters, 'objects')
   const recursive = parameters['recursive'] === true
   for (const name of names) if (type) findTyped(model, type, name)
-  const lists = {
-    volume: model.volumes,
-    plex: model.plexes,
-    subdisk: model.subdisks,
-    drive: model.drives,
-  }
-  const roots = names.length > 0 || !type ? names : lists[type].map((one) => one.name)
+  const roots = names.length > 0 || !type ? names : model[LISTS_OF[type]].map((one) => one.name)
   const uuids = wanted(context, roots, recursive)
   const all = names.length === 0 && !type
   const shown = <T extends { readonly uuid: string }>(records: readonly T[]): readonly T[] =>

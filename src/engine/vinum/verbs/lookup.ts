@@ -33,8 +33,14 @@ const NAME_BYTES: Readonly<Record<ObjectType, number>> = {
 /** What the configuration text and a provider name can carry without quotes. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._+:@-]*$/
 
-const LISTS = { volume: 'volumes', plex: 'plexes', subdisk: 'subdisks', drive: 'drives' } as const
-const TYPES = Object.keys(LISTS) as ObjectType[]
+/** The list of the model that holds each type. */
+export const LISTS_OF = {
+  volume: 'volumes',
+  plex: 'plexes',
+  subdisk: 'subdisks',
+  drive: 'drives',
+} as const
+const TYPES = Object.keys(LISTS_OF) as ObjectType[]
 
 export function allNames(model: VinumModel): readonly string[] {
   return objectsOf(model).map(({ name }) => name)
@@ -44,7 +50,7 @@ export function allNames(model: VinumModel): readonly string[] {
 export function lookUp(model: VinumModel, name: string): FoundObject | undefined {
   for (const type of TYPES) {
     const record = byName<{ readonly uuid: string; readonly name: string }>(
-      model[LISTS[type]],
+      model[LISTS_OF[type]],
       name,
     )
     if (record) return { type, record } as FoundObject
@@ -70,7 +76,7 @@ export function findTyped<T extends ObjectType>(
 ): RecordOf<T> {
   const found = lookUp(model, name)
   if (found?.type === type) return found.record as RecordOf<T>
-  const known = model[LISTS[type]].map((one) => one.name)
+  const known = model[LISTS_OF[type]].map((one) => one.name)
   const fact = found
     ? `"${name}" is a ${found.type}, not a ${type}`
     : `there is no ${type} "${name}"`
