@@ -104,6 +104,27 @@ t.test('files stay readable', async (t) => {
   t.strictSame(names, [], 'kebab-case')
 })
 
+t.test('comments name files that exist', async (t) => {
+  const names = ['.', 'docs', 'docs/adr', 'test', 'bench', 'config', 'systemd', 'src'].flatMap(
+    (folder) =>
+      readdirSync(join(ROOT, folder), { recursive: folder !== '.', withFileTypes: true }).flatMap(
+        (entry) =>
+          entry.isFile()
+            ? [join('/', folder, relative(join(ROOT, folder), join(entry.parentPath, entry.name)))]
+            : [],
+      ),
+  )
+  const exists = (named: string) => names.some((name) => name.endsWith(`/${named}`))
+  const wrong = everything.flatMap(({ path, lines }) =>
+    lines.flatMap((line, index) => {
+      if (!/^\s*(\/?\*|\/\/)/.test(line)) return []
+      const named = line.match(/(?<![\w./-])[\w/-][\w./-]*\.(ts|md)\b/g) ?? []
+      return named.filter((one) => !exists(one)).map((one) => `${path}:${index + 1}: ${one}`)
+    }),
+  )
+  t.strictSame(wrong, [])
+})
+
 t.test('nothing is left unfinished', async (t) => {
   // Written in pieces, so that this line does not find itself.
   const parts = ['TO', 'DO', 'FIX', 'ME', 'XX', 'X']

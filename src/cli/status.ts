@@ -1,5 +1,5 @@
 /**
- * `plexus status` in words (design/surface.md, after zpool status): for each volume its state, what is the
+ * `plexus status` in words after zpool status: for each volume its state, what is the
  * matter, what to do, how far a job is, and the table of its parts with their errors.
  */
 import { formatSize } from '../base/bytes.ts'

@@ -1,5 +1,5 @@
 /**
- * The rows that the listing verbs of vinum answer with (spec/vinum.md, 6, "List columns"): made by
+ * The rows that the listing verbs of vinum answer with (docs/vinum.md, 6, "List columns"): made by
  * src/engine/vinum/verbs/list.ts, rendered by the command line. Bytes are plain numbers; every row has all
  * its facts, and the command line chooses columns.
  */

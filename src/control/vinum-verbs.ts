@@ -1,5 +1,5 @@
 /**
- * The verbs of `plexus vinum`, declared: the table of spec/vinum.md, 6 (gvinum(8)), and `convert` and
+ * The verbs of `plexus vinum`, declared: the table of docs/vinum.md, 6 (gvinum(8)), and `convert` and
  * `assemble`, which are ours. Their actions are in src/engine/vinum/verbs; the command line and the
  * documentation are made from these rows.
  */

@@ -1,5 +1,5 @@
 /**
- * The verbs of `plexus volume`, declared (design/surface.md, "Command surface"): what an operator does with a
+ * The verbs of `plexus volume`, declared (docs/cli.md): what an operator does with a
  * volume as a whole, in one step each. Their actions are in src/engine/vinum/verbs/volume-*.ts; the command
  * line and the documentation are made from these rows.
  */

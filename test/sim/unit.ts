@@ -1,6 +1,6 @@
 /**
  * A volume as its user sees it: a consumer like a logical unit's, requests under way, and the oracle that
- * judges what comes back. Made by scenario.ts; workload.ts sends the requests.
+ * judges what comes back. Made by vinum-play.ts; workload.ts sends the requests.
  */
 import { defined } from '../../src/base/assert.ts'
 import type { ByteRange } from '../../src/base/bytes.ts'

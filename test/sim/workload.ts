@@ -1,6 +1,6 @@
 /**
  * What users do to the volumes: requests of all kinds and sizes, overlapping, some places more often than
- * others, with pauses. Runs by itself until it is stopped; scenario.ts starts one for each phase.
+ * others, with pauses. Runs by itself until it is stopped; vinum-play.ts starts one for each phase.
  */
 import { alignDown } from '../../src/base/bytes.ts'
 import type { IoOp } from '../../src/hal/block-device.ts'

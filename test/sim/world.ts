@@ -1,7 +1,7 @@
 /**
  * The simulated machine: disks that outlive it, and the shipped engine that is started on them at every boot
  * and dropped at every power cut. Nothing of a dead machine runs on: its clock, its buffers and its view of
- * the disks are dead. The run ends at the first violation. Driven by scenario.ts.
+ * the disks are dead. The run ends at the first violation. Driven by vinum-play.ts.
  */
 import { PlexusError } from '../../src/base/errors.ts'
 import { silentLogger } from '../../src/base/log.ts'

@@ -1,7 +1,7 @@
 /**
  * What a geom and a class are (GEOM). A class knows how to turn some providers into others: it tastes each
  * provider that appears and makes geoms; a geom has consumers below and providers above. To add a class,
- * copy src/engine/nop and add a row to class-list.ts.
+ * copy src/engine/nop and add a row to engine.ts.
  */
 import type { PlexusError } from '../../base/errors.ts'
 import type { DriveReport, ProblemReport, VolumeReport } from '../../control/reports.ts'

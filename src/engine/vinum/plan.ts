@@ -2,7 +2,7 @@
  * What a vinum verb is: a pure function from the present model and its parameters to a plan, which is the
  * next model and what must be done beside it. The set (vinum-set.ts) plans again on the newest model inside its commit
  * queue, commits durably, and only then lets the change take effect; a dry run stops after planning. So a verb
- * validates all or changes nothing (spec/vinum.md, 8.23 and 8.24).
+ * validates all or changes nothing (docs/vinum.md, 8.23 and 8.24).
  */
 import type { Random } from '../../base/random.ts'
 import type { PlanStep } from '../../control/reports.ts'

@@ -1,6 +1,6 @@
 /**
  * The class vinum: has its devices tasted (set/registry.ts) and carries out the verbs. A verb is planned on the model,
- * shown, or committed and let take effect; all inside one topology change. spec/vinum.md, 6.
+ * shown, or committed and let take effect; all inside one topology change. docs/vinum.md, 6.
  */
 
 import { PlexusError, toPlexusError } from '../../base/errors.ts'

@@ -1,5 +1,5 @@
 /**
- * A model made of FreeBSD's drives (spec/vinum.md, 3): pure. The text of the drive that was saved last counts,
+ * A model made of FreeBSD's drives (docs/vinum.md, 3): pure. The text of the drive that was saved last counts,
  * for geometry and for states alike; the original let the drive that it happened to taste first define the
  * geometry, and took states from any drive that was newer than some other one (8.18). Used by vinum-class.ts.
  */

@@ -1,5 +1,5 @@
 /**
- * A drive of FreeBSD's vinum (spec/vinum.md, 2): recognised, read, and nothing written but the removed magic at
+ * A drive of FreeBSD's vinum (docs/vinum.md, 2): recognised, read, and nothing written but the removed magic at
  * the end of a conversion. vinum-class.ts tastes with it; freebsd/assembly.ts makes a model of several drives.
  */
 import { PlexusError } from '../../../base/errors.ts'

@@ -1,5 +1,5 @@
 /**
- * The header that FreeBSD's vinum has at byte 4096 of a drive, in all its forms (spec/vinum.md, 2): read from
+ * The header that FreeBSD's vinum has at byte 4096 of a drive, in all its forms (docs/vinum.md, 2): read from
  * disks of FreeBSD boxes, never written. Called by freebsd/format.ts.
  *
  *   field            64 bit   32 bit        the file

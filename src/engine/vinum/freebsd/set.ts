@@ -1,7 +1,7 @@
 /**
  * The drives of FreeBSD's vinum that are connected, as one geom: assembled as FreeBSD itself would do it, and served
  * read-only. No byte is written on them here: the set opens its providers for reading, exclusively, so that nobody
- * else writes either. `vinum convert` makes native drives of them (freebsd/convert.ts). spec/vinum.md, 3.
+ * else writes either. `vinum convert` makes native drives of them (freebsd/convert.ts). docs/vinum.md, 3.
  *
  *   gathering   until the topology is complete, or while the drives contradict each other
  *   assembled   each drive that comes makes the model anew; who goes is down, and its text counts on, so that a drive

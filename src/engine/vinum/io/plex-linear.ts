@@ -1,5 +1,5 @@
 /**
- * A plex of organisation concat or striped (spec/vinum.md, 7): pure addresses, no redundancy. A request that
+ * A plex of organisation concat or striped (docs/vinum.md, 7): pure addresses, no redundancy. A request that
  * lies in one subdisk is passed on by one recycled object; one that spans several is split once, into pieces that
  * a join counts. What a plex cannot store it names, and leaves the decision to the volume. Called by
  * volume-io.ts and the jobs; made by vinum-set.ts.

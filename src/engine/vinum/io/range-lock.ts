@@ -1,6 +1,6 @@
 /**
  * Who may be where in an address space at the same time: requests in flight and windows of jobs, as half-open
- * ranges [offset, offset + length), so that neighbours never collide (spec/vinum.md, 7). Strictly first in,
+ * ranges [offset, offset + length), so that neighbours never collide (docs/vinum.md, 7). Strictly first in,
  * first out among those that conflict: an entry waits for the earlier ones that it conflicts with and for
  * nobody else, so there is neither starvation nor a cycle, as long as nobody enters again while it holds.
  * Used by volume-io.ts for volumes and by subdisk.ts for moves. No I/O, no clock, no promises.

@@ -1,6 +1,6 @@
 /**
  * Requests of a volume that change something, on all of its plexes: write, discard, write-zeroes, and flush,
- * which changes what a power cut may take (spec/vinum.md, 7, 8.7, 8.26 and 9). A change waits for its range and for
+ * which changes what a power cut may take (docs/vinum.md, 7, 8.7, 8.26 and 9). A change waits for its range and for
  * the intent map, goes to every plex that has subdisks for it, and is acknowledged when each byte is stored in a
  * plex and whoever missed it is out of service durably. The good way is recycled objects: the task and one leg for
  * each plex. Called by volume-io.ts.

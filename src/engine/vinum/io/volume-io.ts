@@ -1,5 +1,5 @@
 /**
- * The I/O path of a volume (spec/vinum.md, 7, and runtime.ts for its three rules): which plexes a request goes
+ * The I/O path of a volume (docs/vinum.md, 7, and runtime.ts for its three rules): which plexes a request goes
  * to, in which order with others, and what becomes of a copy that fails. The volume's geom hands requests in;
  * volume-read.ts and volume-change.ts carry them out; jobs lock ranges here; vinum-set.ts swaps plexes while the
  * volume pauses.
@@ -373,7 +373,7 @@ const roundRobin: Policy = (slots, turn, offset, length) => {
   return undefined
 }
 
-/** spec/vinum.md, 7 and 9. */
+/** docs/vinum.md, 7 and 9. */
 const POLICY: Readonly<Record<ReadPolicy, Policy>> = {
   'round-robin': roundRobin,
   prefer(slots, turn, offset, length, preferredPlexUuid) {

@@ -1,5 +1,5 @@
 /**
- * Grow: a striped or raid5 plex gets more columns, and its rows are laid out anew while it serves (spec/vinum.md,
+ * Grow: a striped or raid5 plex gets more columns, and its rows are laid out anew while it serves (docs/vinum.md,
  * 9). Rows move upwards window by window; below the cursor the new layout holds, above it the old one
  * (GrowthRecord in model.ts). vinum-set.ts builds the plan, and calls {@link finishWindow} before it serves a plex
  * that a crash has left with a backup.

@@ -87,7 +87,7 @@ async function healLinear(
   host.noteRepair(subdisk, offset, length)
 }
 
-/** The byte of plex space that lies at `offset` of a subdisk of a concat or striped plex (spec/vinum.md, 7). */
+/** The byte of plex space that lies at `offset` of a subdisk of a concat or striped plex (docs/vinum.md, 7). */
 function linearOffset({ record, subdisks }: Plex, subdisk: Subdisk, offset: number): number {
   if (record.organization === 'concat') return subdisk.record.plexOffsetBytes + offset
   const row = Math.floor(offset / record.stripeBytes)

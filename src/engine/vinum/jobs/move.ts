@@ -1,5 +1,5 @@
 /**
- * Move: a live copy of a subdisk to another place (spec/vinum.md, 9: the original dropped the data, 8.9). The
+ * Move: a live copy of a subdisk to another place (docs/vinum.md, 9: the original dropped the data, 8.9). The
  * subdisk stays where it is until the end; what has been copied is written in both places (subdisk.ts), and the
  * last commit swaps them while its requests are held. vinum-set.ts builds the plan.
  *

@@ -1,5 +1,5 @@
 /**
- * Which jobs a configuration needs: what `start` means (spec/vinum.md, 5.3), what begins by itself when a drive
+ * Which jobs a configuration needs: what `start` means (docs/vinum.md, 5.3), what begins by itself when a drive
  * returns, and what a job's end does to the model. Pure; used by the verbs and by vinum-set.ts. Nothing here
  * writes over data of which no valid copy exists elsewhere (8.11).
  */

@@ -1,5 +1,5 @@
 /**
- * Sync: subdisks that came back or are new get their content from the other plexes of the volume (spec/vinum.md,
+ * Sync: subdisks that came back or are new get their content from the other plexes of the volume (docs/vinum.md,
  * 5.3 and 9). It works window by window: writes are kept off the window alone, reads go on, and nothing waits for
  * the whole job (8.14). Of concat and striped plexes: raid5 has no other copy. vinum-set.ts builds the plan.
  *

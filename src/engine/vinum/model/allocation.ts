@@ -1,5 +1,5 @@
 /**
- * Where subdisks lie on drives: free extents, allocation, and the common size of columns (spec/vinum.md, 4). Pure:
+ * Where subdisks lie on drives: free extents, allocation, and the common size of columns (docs/vinum.md, 4). Pure:
  * the free space is always computed from the model, so that there is no free list that could disagree with it.
  * Called by the verbs that make subdisks, by reports and by model-check.ts.
  */
@@ -36,7 +36,7 @@ function extentOf(subdisk: SubdiskRecord, offset: number): UsedExtent {
 
 /**
  * Free extents of a drive's data area, by offset. What is contiguous is one extent, as every gap between two
- * neighbours is (spec/vinum.md, 8.22).
+ * neighbours is (docs/vinum.md, 8.22).
  */
 export function freeExtents(model: VinumModel, drive: DriveRecord): readonly ByteRange[] {
   const free: ByteRange[] = []

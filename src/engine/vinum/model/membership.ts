@@ -1,7 +1,7 @@
 /**
  * What the coming and going of drives and the failure of subdisks do to the model: pure. A subdisk that leaves
  * is `down` when no copy went on without it (it is complete and may go up when it returns: vinum's CANGOUP),
- * and `stale` when another copy may have taken writes that it missed. spec/vinum.md, 3.6 and 5.1; used by
+ * and `stale` when another copy may have taken writes that it missed. docs/vinum.md, 3.6 and 5.1; used by
  * vinum-set.ts and config-store.ts.
  */
 import { type DriveRecord, replaceRecord, type SubdiskRecord, type VinumModel } from './model.ts'

@@ -1,7 +1,7 @@
 /**
  * What a sound vinum configuration is: names, references, extents, columns, growth, jobs. codec.ts applies it
  * to everything that comes from a disk; tests apply it to whatever a verb has made. The rules follow
- * spec/vinum.md, 1 and 4, and the comments of model.ts.
+ * docs/vinum.md, 1 and 4, and the comments of model.ts.
  */
 import { isAligned } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'

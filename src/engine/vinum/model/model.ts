@@ -2,7 +2,7 @@
  * The vinum configuration as data: an immutable snapshot of all drives, subdisks, plexes, volumes and
  * unfinished jobs of one set of drives. It is what the on-disk slots hold (codec.ts), what verbs compute
  * (verbs/, pure), and what the running objects are built from (vinum-set.ts). Objects refer to each other by
- * UUID; names are labels, unique over all types of a set. spec/vinum.md, 1 and 9.
+ * UUID; names are labels, unique over all types of a set. docs/vinum.md, 1 and 9.
  */
 import type { JobKind } from '../../../control/reports.ts'
 import type { Commit, CommitId, LineEnd } from '../../geom/anchor-quorum.ts'

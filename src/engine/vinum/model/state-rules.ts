@@ -1,6 +1,6 @@
 /**
  * Applies the table of state rules (state-table.ts) to a model: derivation from drive to subdisk to plex to volume
- * (spec/vinum.md, 5.1), states set by hand (5.2), and the questions about copies and health that others ask. Pure;
+ * (docs/vinum.md, 5.1), states set by hand (5.2), and the questions about copies and health that others ask. Pure;
  * used by the set, the verbs and the reports.
  */
 import { assert } from '../../../base/assert.ts'

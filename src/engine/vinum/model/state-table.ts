@@ -1,5 +1,5 @@
 /**
- * The state rules of vinum as one table: how states follow from what lies below (spec/vinum.md, 5.1), and which
+ * The state rules of vinum as one table: how states follow from what lies below (docs/vinum.md, 5.1), and which
  * states may be set by hand (5.2). The first row that fits decides. state-rules.ts applies the rows;
  * test/engine/vinum/model/state-rules.test.ts has a test for every one, and fails for one without.
  *

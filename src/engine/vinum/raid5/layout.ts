@@ -1,7 +1,7 @@
 /**
  * Where the bytes of a RAID5 plex lie: pure arithmetic between plex space and (row, column). A row is one
  * stripe unit on each column; one of them holds parity, which moves one column to the left from row to row.
- * left-asymmetric is vinum's layout (spec/vinum.md, 7), left-symmetric is md's default:
+ * left-asymmetric is vinum's layout (docs/vinum.md, 7), left-symmetric is md's default:
  *
  *   n = 4   left-asymmetric    left-symmetric
  *   row 0   D0  D1  D2  P      D0  D1  D2  P

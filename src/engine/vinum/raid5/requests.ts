@@ -148,7 +148,7 @@ export class ChangeRequest {
     this.#end = request.offset + request.length
   }
 
-  /** Starts rows while there is room. What has been started is never cut again (spec/vinum.md, 8.13). */
+  /** Starts rows while there is room. What has been started is never cut again (docs/vinum.md, 8.13). */
   start(): void {
     while (
       this.#position < this.#end &&

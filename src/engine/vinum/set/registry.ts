@@ -1,6 +1,6 @@
 /**
  * The sets of vinum and how devices get into them: labelled drives into native sets (vinum-set.ts), drives of FreeBSD
- * into a read-only one (freebsd/set.ts). spec/vinum.md, 3. Part of vinum-class.ts; everything runs inside topology
+ * into a read-only one (freebsd/set.ts). docs/vinum.md, 3. Part of vinum-class.ts; everything runs inside topology
  * changes.
  *
  * A drive with both a label and a valid header of FreeBSD's comes from a conversion that was cut off. It is FreeBSD's

@@ -1,7 +1,7 @@
 /**
  * One native set of drives as a geom: it gathers labelled devices, assembles when a majority of the voters is
  * there (geom/anchor-quorum.ts), serves the volumes, and keeps the configuration true: whatever changes a
- * state is durable before a write that depends on it is acknowledged. spec/vinum.md, 3 and 9.
+ * state is durable before a write that depends on it is acknowledged. docs/vinum.md, 3 and 9.
  *
  *   gathering   devices come (join); nothing is served
  *   assembled   store = the configuration and its commits, objects = what runs; drives come and go

@@ -1,6 +1,6 @@
 /**
  * vinum's own text: the file that `vinum create` reads, what `printconfig` writes, and the configuration copies on
- * FreeBSD's drives (spec/vinum.md, 2.1). One object per line. Ours beyond the original: `org raid5 SIZE
+ * FreeBSD's drives (docs/vinum.md, 2.1). One object per line. Ours beyond the original: `org raid5 SIZE
  * left-symmetric`, `readpol prefer PLEX | round | least`, `detached` for a plex or subdisk without a parent. Used
  * by the verbs create and printconfig, and by freebsd/format.ts.
  *

@@ -1,5 +1,5 @@
 /**
- * Prints a model as vinum's text (spec/vinum.md, 2.1): for people and `vinum create`, or as FreeBSD keeps it on its
+ * Prints a model as vinum's text (docs/vinum.md, 2.1): for people and `vinum create`, or as FreeBSD keeps it on its
  * drives. text/config.ts reads both again. Used by the verb printconfig and by images for tests.
  */
 import {

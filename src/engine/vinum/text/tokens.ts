@@ -1,5 +1,5 @@
 /**
- * Lines and words of vinum's text (spec/vinum.md, 2.1), and errors that say where: words end at blanks, quotes '
+ * Lines and words of vinum's text (docs/vinum.md, 2.1), and errors that say where: words end at blanks, quotes '
  * and " hold blanks together, # at the begin of a word begins a comment, and FreeBSD's copies end in NUL bytes.
  * Called by text/config.ts.
  */

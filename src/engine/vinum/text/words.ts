@@ -1,5 +1,5 @@
 /**
- * The words of vinum's text (spec/vinum.md, 2.1): one table of line types, each with its keywords, and the reader of
+ * The words of vinum's text (docs/vinum.md, 2.1): one table of line types, each with its keywords, and the reader of
  * one line. Called by text/config.ts, which completes names and parents.
  */
 import {

@@ -1,6 +1,6 @@
 /**
  * `vinum attach`: a detached plex becomes a copy of a volume, a detached subdisk a part of a plex. Everything is
- * checked before anything becomes stale (spec/vinum.md, 8.20); the sync starts at once.
+ * checked before anything becomes stale (docs/vinum.md, 8.20); the sync starts at once.
  */
 import { alignDown, formatSize, parseSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'

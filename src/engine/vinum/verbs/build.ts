@@ -1,6 +1,6 @@
 /**
  * Builds volumes, plexes and subdisks in a draft: sizes of columns, places on the drives, names, first states.
- * spec/vinum.md, 4; a new plex beside others is stale until a sync has filled it, so that two copies that
+ * docs/vinum.md, 4; a new plex beside others is stale until a sync has filled it, so that two copies that
  * differ are never both up (8.2). Used by every verb that creates.
  */
 import { alignDown, alignUp, formatSize } from '../../../base/bytes.ts'

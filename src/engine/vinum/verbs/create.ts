@@ -1,5 +1,5 @@
 /**
- * `vinum create FILE`: objects from vinum's own configuration text (spec/vinum.md, 2.1, 4 and 6). All lines are
+ * `vinum create FILE`: objects from vinum's own configuration text (docs/vinum.md, 2.1, 4 and 6). All lines are
  * checked before anything is created (8.24); a name that exists is an error, or skipped with -f.
  */
 import { alignDown, formatSize } from '../../../base/bytes.ts'
@@ -215,7 +215,7 @@ class Creation {
     }
   }
 
-  /** Columns are whole stripes, and all as large as the smallest (spec/vinum.md, 4). */
+  /** Columns are whole stripes, and all as large as the smallest (docs/vinum.md, 4). */
   #trim(one: TextPlex, parts: readonly Part[]): void {
     if (one.organization === 'concat' || parts.length === 0) return
     const column = alignDown(Math.min(...parts.map(({ sizeBytes }) => sizeBytes)), one.stripeBytes)

@@ -1,6 +1,6 @@
 /**
  * `vinum detach`: a plex leaves its volume, a subdisk its plex. What leaves stays in the configuration
- * (spec/vinum.md, 8.10). A subdisk's place in the plex is kept by a placeholder, so that the plex keeps its
+ * (docs/vinum.md, 8.10). A subdisk's place in the plex is kept by a placeholder, so that the plex keeps its
  * columns and its size, until another subdisk is attached there.
  */
 import { newUuid } from '../../../base/random.ts'

@@ -1,4 +1,4 @@
-/** `vinum grow PLEX DEVICE…`: more room in a plex (spec/vinum.md, 6). */
+/** `vinum grow PLEX DEVICE…`: more room in a plex (docs/vinum.md, 6). */
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { planning } from './draft.ts'
 import { resolveDrives } from './drives.ts'

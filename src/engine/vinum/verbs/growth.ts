@@ -1,7 +1,7 @@
 /**
  * Makes plexes larger: a concat plex gets one more subdisk at its end, at once; a striped or raid5 plex gets
  * more columns and a job that restripes it, all new columns in one pass. Used by `vinum grow`, `vinum attach`
- * and `volume grow`. spec/vinum.md, 5.3 "grow", 8.3, 8.4.
+ * and `volume grow`. docs/vinum.md, 5.3 "grow", 8.3, 8.4.
  */
 import { alignUp, formatSize } from '../../../base/bytes.ts'
 import { planAnchor } from '../../geom/anchor.ts'

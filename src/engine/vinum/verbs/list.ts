@@ -1,6 +1,6 @@
 /**
  * `vinum list` and its kin, `printconfig`, `volume list` and `volume show`: the model as rows for the command
- * line (control/vinum-rows.ts). spec/vinum.md, 6, "List columns".
+ * line (control/vinum-rows.ts). docs/vinum.md, 6, "List columns".
  */
 
 import type { VerbSpec } from '../../../control/verb-spec.ts'

@@ -1,6 +1,6 @@
 /**
  * Names in a vinum model: finding an object by its name, and judging new names. Names are unique over all
- * types of a set (spec/vinum.md, 9), so that a bare name means one object. Used by every verb.
+ * types of a set (docs/vinum.md, 9), so that a bare name means one object. Used by every verb.
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { didYouMean } from '../../../base/suggest.ts'
@@ -23,7 +23,7 @@ export type FoundObject =
   | { readonly type: 'subdisk'; readonly record: SubdiskRecord }
   | { readonly type: 'drive'; readonly record: DriveRecord }
 
-/** Bytes of a name, as in vinum's own structures without their final NUL (spec/vinum.md, 1). */
+/** Bytes of a name, as in vinum's own structures without their final NUL (docs/vinum.md, 1). */
 const NAME_BYTES: Readonly<Record<ObjectType, number>> = {
   volume: 63,
   plex: 63,

@@ -1,6 +1,6 @@
 /**
  * `vinum move DRIVE SUBDISK…`: subdisks go to another drive. The data is copied while it is in use, so that
- * plexes without redundancy keep it, too (spec/vinum.md, 8.9). With -f the old place is not read: what moves is
+ * plexes without redundancy keep it, too (docs/vinum.md, 8.9). With -f the old place is not read: what moves is
  * rebuilt from the other copies, for a drive that is failing or gone.
  */
 import { formatSize } from '../../../base/bytes.ts'

@@ -1,5 +1,5 @@
 /**
- * `vinum rm` and `volume destroy`: objects leave the configuration (spec/vinum.md, 6). Volumes in use are never
+ * `vinum rm` and `volume destroy`: objects leave the configuration (docs/vinum.md, 6). Volumes in use are never
  * removed by rm; data without another copy only with -f; drives only when nothing needs them.
  */
 import { formatSize } from '../../../base/bytes.ts'

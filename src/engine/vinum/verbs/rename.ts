@@ -1,4 +1,4 @@
-/** `vinum rename` and `volume rename`: names are labels, identity is the UUID (spec/vinum.md, 6 and 8.21). */
+/** `vinum rename` and `volume rename`: names are labels, identity is the UUID (docs/vinum.md, 6 and 8.21). */
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type { PlexRecord, VolumeRecord } from '../model/model.ts'

@@ -1,4 +1,4 @@
-/** `vinum resetconfig`, `saveconfig` and `stop`: the set of drives as a whole. spec/vinum.md, 6. */
+/** `vinum resetconfig`, `saveconfig` and `stop`: the set of drives as a whole. docs/vinum.md, 6. */
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { retireDrive } from './remove.ts'

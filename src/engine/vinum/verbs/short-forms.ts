@@ -1,5 +1,5 @@
 /**
- * `vinum concat`, `stripe`, `mirror`, `raid5`: a whole volume in one line (spec/vinum.md, 6). All four are one
+ * `vinum concat`, `stripe`, `mirror`, `raid5`: a whole volume in one line (docs/vinum.md, 6). All four are one
  * planner over a table row; `volume create` (volume-create.ts) uses it, too.
  */
 import { STRIPE_BYTES_DEFAULT } from '../../../base/limits.ts'

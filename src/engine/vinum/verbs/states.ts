@@ -1,6 +1,6 @@
 /**
  * `vinum setstate`, `start`, `checkparity`, `rebuildparity` and `volume scrub`: what changes states and starts
- * jobs. The rules are in state-rules.ts and jobs/plans.ts. spec/vinum.md, 5.2, 5.3 and 6.
+ * jobs. The rules are in state-rules.ts and jobs/plans.ts. docs/vinum.md, 5.2, 5.3 and 6.
  */
 import type { JobKind } from '../../../control/reports.ts'
 import type { VerbSpec } from '../../../control/verb-spec.ts'

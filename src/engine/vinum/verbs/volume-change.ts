@@ -1,6 +1,6 @@
 /**
  * `volume grow`, `add-mirror`, `remove-mirror`, `replace` and `set`: changes of a volume as a whole while it is
- * in use (design/surface.md).
+ * in use (docs/cli.md).
  */
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type {

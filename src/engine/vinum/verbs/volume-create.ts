@@ -1,4 +1,4 @@
-/** `volume create NAME --concat|--stripe|--mirror|--raid5 DEVICE…`: a volume in one line (design/surface.md). */
+/** `volume create NAME --concat|--stripe|--mirror|--raid5 DEVICE…`: a volume in one line (docs/cli.md). */
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
 import type { PlanningVerb } from '../plan.ts'

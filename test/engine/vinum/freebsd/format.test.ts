@@ -1,4 +1,4 @@
-/** Drives of FreeBSD: every form of the header, the texts, assembly, conversion (spec/vinum.md, 2, 3 and 8.18). */
+/** Drives of FreeBSD: every form of the header, the texts, assembly, conversion (docs/vinum.md, 2, 3 and 8.18). */
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import { MIB } from '../../../../src/base/limits.ts'

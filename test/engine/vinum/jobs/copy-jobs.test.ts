@@ -1,5 +1,5 @@
 /**
- * Sync, resync, check, repair and move, with requests meanwhile and with failures (spec/vinum.md, 8.6, 8.8, 8.9,
+ * Sync, resync, check, repair and move, with requests meanwhile and with failures (docs/vinum.md, 8.6, 8.8, 8.9,
  * 8.14, 8.15).
  */
 import fc from 'fast-check'
@@ -370,7 +370,7 @@ t.test('vinum.md 8.6: a failed copy never counts as synced', async (t) => {
   await t.rejects(other.step(0, 4096, job), { message: /lost its drive/ })
   for (const world of [unread, unwritten, unflushed, lost, pulled]) {
     t.equal(world.host.pool.leased, 0)
-    // Vinum.md 8.15: whatever failed, no lock is left.
+    // docs/vinum.md, 8.15: whatever failed, no lock is left.
     await world.io.lock(0, SIZE, 'all').then((release) => release())
   }
 })

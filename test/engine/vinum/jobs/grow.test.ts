@@ -1,6 +1,6 @@
 /**
  * Growth of striped and raid5 plexes: content and parity, requests meanwhile, failures, and a cut of power at
- * every single write (spec/vinum.md, 8.3, 8.4, 8.5, 8.14).
+ * every single write (docs/vinum.md, 8.3, 8.4, 8.5, 8.14).
  */
 import t, { type Test } from 'tap'
 import { assert, defined } from '../../../../src/base/assert.ts'

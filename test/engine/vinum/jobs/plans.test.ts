@@ -1,4 +1,4 @@
-/** Which jobs a configuration needs, and what their ends do. spec/vinum.md, 5.3 and 8. */
+/** Which jobs a configuration needs, and what their ends do. docs/vinum.md, 5.3 and 8. */
 import t from 'tap'
 import { MIB } from '../../../../src/base/limits.ts'
 import { endJob, jobsNeeded, newJob } from '../../../../src/engine/vinum/jobs/plans.ts'

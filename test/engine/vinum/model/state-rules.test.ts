@@ -1,4 +1,4 @@
-/** The table of state rules, row by row; copies and health. spec/vinum.md, 5.1, 5.2 and 8. */
+/** The table of state rules, row by row; copies and health. docs/vinum.md, 5.1, 5.2 and 8. */
 import { ok } from 'node:assert'
 import fc from 'fast-check'
 import t from 'tap'
@@ -646,7 +646,7 @@ t.test('copies', async (t) => {
   })
 })
 
-/** Has the volume a valid copy of this byte? Straight from spec/vinum.md, 7. */
+/** Has the volume a valid copy of this byte? Straight from docs/vinum.md, 7. */
 function naive(
   model: VinumModel,
   volume: VolumeRecord,

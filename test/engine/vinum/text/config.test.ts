@@ -1,4 +1,4 @@
-/** vinum's own text, read and printed. spec/vinum.md, 2.1. */
+/** vinum's own text, read and printed. docs/vinum.md, 2.1. */
 import { deepStrictEqual } from 'node:assert'
 import fc from 'fast-check'
 import t from 'tap'
