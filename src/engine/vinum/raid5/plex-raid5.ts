@@ -5,6 +5,7 @@
  * volume-io.ts and the jobs; made by set/objects.ts. A write holds the lock of its row; a healthy read takes none.
  */
 import { assert, defined } from '../../../base/assert.ts'
+import type { ByteRange } from '../../../base/bytes.ts'
 import { type ErrorKind, PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { RAID5_COLUMNS } from '../../../base/limits.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
@@ -237,17 +238,34 @@ export class Raid5Plex implements Plex {
     return touchesLost(this.#record.lost, { column, offset, length })
   }
 
-  /** A range of plex space has been written: nothing of it is lost any more, durably when it resolves. */
-  async regain(offset: number, length: number): Promise<void> {
-    const known: ColumnRange[] = []
-    for (let at = offset; at < offset + length; ) {
-      const end = Math.min(offset + length, this.unitEnd(at))
-      const { column, columnOffset } = locate(this.layoutAt(at), at)
-      known.push({ column, offset: columnOffset, length: end - at })
-      at = end
+  /**
+   * Ranges of plex space have been written: nothing of them is lost any more, durably when `then` is called. The caller
+   * holds the rows until then: who looks at what is lost meanwhile would take what a column had before for the data.
+   */
+  regain(written: readonly ByteRange[], then: (error: PlexusError | undefined) => void): void {
+    const { lost, name } = this.#record
+    if (!lost) {
+      then(undefined)
+      return
     }
-    if (withoutLost(this.#record.lost, known) === this.#record.lost) return
-    await this.host.changeLost(this, (lost) => withoutLost(lost, known))
+    const known: ColumnRange[] = []
+    for (const { offset, length } of written) {
+      for (let at = offset; at < offset + length; ) {
+        const end = Math.min(offset + length, this.unitEnd(at))
+        const { column, columnOffset } = locate(this.layoutAt(at), at)
+        known.push({ column, offset: columnOffset, length: end - at })
+        at = end
+      }
+    }
+    if (withoutLost(lost, known) === lost) then(undefined)
+    else {
+      this.host
+        .changeLost(this, (now) => withoutLost(now, known))
+        .then(
+          () => then(undefined),
+          (failure: unknown) => then(toPlexusError(failure, 'write', name)),
+        )
+    }
   }
 
   // Requests.

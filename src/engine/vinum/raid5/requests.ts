@@ -3,7 +3,7 @@
  * into rows of which some run at once, zeroes into spans of whole rows and rest, a flush into drives. Each has
  * one object that counts its parts and completes once. Called by plex-raid5.ts.
  */
-import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
+import type { PlexusError } from '../../../base/errors.ts'
 import { RAID5_ROWS_AT_ONCE, RAID5_ZERO_ROWS } from '../../../base/limits.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
 import type { Drive, Subdisk } from '../runtime.ts'
@@ -160,18 +160,6 @@ export class ChangeRequest {
     }
     if (this.#pending > 0) return
     for (const [subdisk, error] of this.#missed) this.#onMissed(subdisk, error)
-    if (this.#error || !this.#plex.record.lost) this.#request.complete(this.#error)
-    else void this.#regain()
-  }
-
-  /** What was lost is known again: that must be durable before the write is acknowledged. */
-  async #regain(): Promise<void> {
-    const { offset, length } = this.#request
-    try {
-      await this.#plex.regain(offset, length)
-    } catch (failure) {
-      this.#error = toPlexusError(failure, this.#request.op, this.#plex.record.name)
-    }
     this.#request.complete(this.#error)
   }
 

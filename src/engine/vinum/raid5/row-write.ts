@@ -16,7 +16,7 @@ import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer, IoCause, Lease } from '../../../hal/block-device.ts'
 import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup, noneFailed } from './column-io.ts'
-import { dataColumn, type Raid5Layout } from './layout.ts'
+import { dataColumn, type Raid5Layout, rowStart } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
 import { isInService, type Raid5Plex } from './plex-raid5.ts'
 import {
@@ -379,6 +379,17 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   }
 
   #finish(error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>): void {
+    if (!error && this.#plex.record.lost) {
+      const start = rowStart(this.#layout, this.#row)
+      const written = this.#parts.map(({ rowOffset, length }) => ({
+        offset: start + rowOffset,
+        length,
+      }))
+      this.#plex.regain(written, (failure) => this.#unlock(failure, missed))
+    } else this.#unlock(error, missed)
+  }
+
+  #unlock(error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>): void {
     this.#plex.locks.release(this.#row)
     for (const part of this.#parts) part.rowDone(error, missed)
   }

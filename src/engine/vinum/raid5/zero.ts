@@ -7,7 +7,7 @@ import type { PlexusError } from '../../../base/errors.ts'
 import type { IoCause, IoOp } from '../../../hal/block-device.ts'
 import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup } from './column-io.ts'
-import type { Raid5Layout } from './layout.ts'
+import { type Raid5Layout, rowStart } from './layout.ts'
 import { isInService, type Raid5Plex } from './plex-raid5.ts'
 
 export interface RowsZeroInit {
@@ -90,9 +90,12 @@ export class RowsZero extends ColumnGroup {
     plex.resolveMissed(missed, redundant, (error) => {
       if (error) plex.tear(layout, firstRow, rows)
       else if (redundant) plex.settled(layout, firstRow, rows)
-      plex.locks.releaseSpan(firstRow, rows)
-      if (error || redundant) this.#init.done(error, missed)
-      else this.#init.done(plex.cannotStore(layout, firstRow, undefined), missed)
+      const refusal = error || redundant ? error : plex.cannotStore(layout, firstRow, undefined)
+      const length = refusal ? 0 : rows * layout.rowDataBytes
+      plex.regain([{ offset: rowStart(layout, firstRow), length }], (failure) => {
+        plex.locks.releaseSpan(firstRow, rows)
+        this.#init.done(refusal ?? failure, missed)
+      })
     })
   }
 }

@@ -161,28 +161,36 @@ export async function readIntent(
 ): Promise<RememberedIntent> {
   const bits = new IntentBits(intentLayoutOf(set, volume))
   const unknown = new RangeSet([{ offset: 0, length: volume.sizeBytes }])
-  const newest: (IntentCopy | undefined)[] = []
-  const sequences = new Map<string, number>()
   const slots = mapSlotsOf(volume).slice(0, bits.blocks)
+  const found = new Map<string, IntentCopy[]>()
   await Promise.all(
     goodDrives(model, volume).map(async (uuid) => {
       const label = set.drives.get(uuid)?.label
       if (!label || label.mapSlots <= Math.max(...slots)) return
-      for (const [block, slot] of slots.entries()) {
-        for (const copy of await readPair(label, slot, volume.uuid, block)) {
-          for (const { offset, length } of copy.ranges) bits.mark(offset, length)
-          unknown.remove(copy.covers.offset, copy.covers.length)
-          const { sequence } = copy
-          if (sequence > (newest[block]?.sequence ?? 0)) newest[block] = copy
-          sequences.set(uuid, Math.max(sequence, sequences.get(uuid) ?? 0))
-        }
-      }
+      const copies = await Promise.all(
+        slots.map((slot, block) => readPair(label, slot, volume.uuid, block)),
+      )
+      if (copies.flat().length > 0) found.set(uuid, copies.flat())
     }),
   )
+  const sequences = new Map(
+    [...found].map(([uuid, copies]) => [uuid, Math.max(...copies.map((one) => one.sequence))]),
+  )
+  const sequence = Math.max(0, ...sequences.values())
+  const newest: (IntentCopy | undefined)[] = []
+  for (const [uuid, copies] of found) {
+    // What is marked on a drive of an older time has been made equal since, or the others tell of it.
+    if (isOutdated(sequences.get(uuid), sequence)) continue
+    for (const copy of copies) {
+      for (const { offset, length } of copy.ranges) bits.mark(offset, length)
+      unknown.remove(copy.covers.offset, copy.covers.length)
+      if (copy.sequence > (newest[copy.block]?.sequence ?? 0)) newest[copy.block] = copy
+    }
+  }
   for (const { offset, length } of unknown.ranges) bits.mark(offset, length)
   return {
     bits,
-    sequence: Math.max(0, ...sequences.values()),
+    sequence,
     which: slots.map((_, block) => newest[block]?.which ?? 1),
     outdated: outdatedSubdisks(model, volume, sequences),
   }
@@ -213,9 +221,14 @@ function goodDrives(model: VinumModel, volume: VolumeRecord): readonly string[] 
   return [...new Set(subdisks.map(({ driveUuid }) => driveUuid))].filter((uuid) => !bad.has(uuid))
 }
 
+/** A crash may cut off the last write of the bitmap alone. */
+function isOutdated(sequence: number | undefined, newest: number): boolean {
+  return sequence !== undefined && sequence < newest - 1
+}
+
 /**
  * Subdisks that count as up, and yet lack writes: their drives have the configuration of the others, but a bitmap of an
- * older time. They were copied, or put back from a copy, meanwhile. A crash may cut off the last write alone.
+ * older time. They were copied, or put back from a copy, meanwhile.
  */
 function outdatedSubdisks(
   model: VinumModel,
@@ -228,8 +241,7 @@ function outdatedSubdisks(
   return plexesOf(model, volume.uuid)
     .flatMap(({ uuid }) => subdisksOf(model, uuid))
     .filter(({ driveUuid, state }) => {
-      const sequence = sequences.get(driveUuid)
-      return state === 'up' && isUp(driveUuid) && sequence !== undefined && sequence < newest - 1
+      return state === 'up' && isUp(driveUuid) && isOutdated(sequences.get(driveUuid), newest)
     })
     .map(({ uuid }) => uuid)
 }

@@ -1,5 +1,6 @@
 /** A drive that comes with the configuration of the others, but with data of an older time: a copy, or put back from one. */
 import t from 'tap'
+import { PlexusError } from '../../../../src/base/errors.ts'
 import { MIB } from '../../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 
@@ -33,10 +34,18 @@ for (const [name, layout] of Object.entries(LAYOUTS)) {
       const again = machine.open('v')
       for (let round = 0; round < 3; round++) {
         for (const at of [4, 5, 6, 7]) {
-          t.ok((await get(again, at * MIB, MIB)).equals(pattern(at, MIB)))
+          const found = await get(again, at * MIB, MIB).catch((error: unknown) => error)
+          // After a cut nobody knows the parity of these rows: what d1 had there is lost, never guessed.
+          const isLost = name === 'raid5' && end === 'a cut' && found instanceof PlexusError
+          if (isLost) t.match(found.message, /are lost in part/)
+          else t.ok(Buffer.isBuffer(found) && found.equals(pattern(at, MIB)))
         }
       }
       await machine.jobsDone()
+      if (name === 'raid5' && end === 'a cut') {
+        t.equal(machine.volume('v').health, 'DEGRADED')
+        return
+      }
       t.match(machine.volume('v').health, 'HEALTHY')
       await machine.run('volume.scrub', { name: 'v' })
       for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
