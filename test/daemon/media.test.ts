@@ -155,7 +155,7 @@ t.test('disks of a set that waits have grown: named, and never blank', async (t)
 
 t.test('a disk that has shrunk, and one that was written over', async (t) => {
   const devices = images('bad', 'd1', 'd2', 'd3')
-  const daemon = await served(t, devices, '--raid5 d1 d2 d3')
+  const daemon = await served(t, devices, '--mirror d1 d2 d3')
   const { d1 = '' } = devices
   await daemon.kill()
   copyFileSync(d1, `${d1}.whole`)
@@ -193,7 +193,7 @@ t.test('a disk that has shrunk, and one that was written over', async (t) => {
 
 t.test('a copy of a drive beside it: both are left alone, one may be cleared', async (t) => {
   const devices = images('copies', 'd1', 'd2', 'd3')
-  const daemon = await served(t, devices, '--raid5 d1 d2 d3')
+  const daemon = await served(t, devices, '--mirror d1 d2 d3')
   await daemon.kill()
   const { d1 = '' } = devices
   const copy = `${d1}.copy`

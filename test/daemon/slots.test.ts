@@ -161,7 +161,7 @@ t.test('a LUN on a device that somebody holds takes it when it is let go', async
   t.match(slots.report(), [{ name: 'd1', ready: false, reason: /in use by somebody/ }])
   await holder.close()
   await topology.quiet()
-  t.strictSame(slots.report(), [{ name: 'd1', ready: true, reason: undefined, action: undefined }])
+  t.match(slots.report(), [{ name: 'd1', ready: true, reason: undefined, action: undefined }])
   t.equal(said('unit-not-ready').length, 1)
   await slots.close()
 })

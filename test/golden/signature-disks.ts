@@ -73,13 +73,19 @@ const label = 'home'
 export const GOLDEN: readonly Golden[] = [
   {
     row: 'Plexus',
-    writes: [[SIZE - 512, 'PLEXUS::VINUM']],
+    writes: [
+      [SIZE - 512, 'PLEXUS::VINUM'],
+      [SIZE - 512 + 72, hex('0000800000000000')],
+    ],
     found: { kind: 'plexus', offset: SIZE - 512 },
   },
   {
     row: 'Plexus',
     block: 4096,
-    writes: [[SIZE - 4096, 'PLEXUS::VINUM']],
+    writes: [
+      [SIZE - 4096, 'PLEXUS::VINUM'],
+      [SIZE - 4096 + 72, hex('0000800000000000')],
+    ],
     found: { kind: 'plexus', offset: SIZE - 4096 },
   },
   {
