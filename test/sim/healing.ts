@@ -144,7 +144,8 @@ export class Healing {
       return
     }
     // The set is right as it runs: what was used apart from it is filled from it.
-    const isFormer = ({ state }: { readonly state: string }): boolean => state === 'FORMER'
+    const isFormer = ({ state }: { readonly state: string }): boolean =>
+      state === 'FORMER' || state === 'APART'
     const running = drivesIn(machine).find(({ state }) => state === 'UP')
     if (running && drivesIn(machine).some(isFormer)) {
       this.#trouble.parts?.join()
