@@ -33,8 +33,12 @@ export async function tryAssemble(set: VinumSet): Promise<void> {
 /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
 export async function assembleByForce(set: VinumSet): Promise<void> {
   assert(!set.assembled, 'only a set that gathers is assembled')
-  const choice = usable(set, choiceOf(set))
-  const isForced = choice.kind !== 'serve'
+  const all = choiceOf(set)
+  // The witness may tell of a commit that no drive here has: then the operator goes on with what the drives have.
+  const isElsewhere = 'members' in all && all.members.length === 0
+  const own = isElsewhere ? choose([...set.members.values()].map(copyOf)) : all
+  const choice = usable(set, own)
+  const isForced = isElsewhere || choice.kind !== 'serve'
   await assemble(set, choice, isForced ? newUuid(set.topology.random) : undefined)
 }
 

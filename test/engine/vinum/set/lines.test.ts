@@ -189,6 +189,20 @@ t.test('a mirror with a witness: one disk is dead at the start', async (t) => {
   t.strictSame(await found(machine), [2])
 })
 
+t.test('the witness knows that the half which is left is the older one', async (t) => {
+  const machine = await mirror(new Notes())
+  await machine.pull('d2')
+  await store(machine, 2)
+  await machine.shutDown()
+  await machine.start(['d2'])
+  t.equal(machine.topology.providers.has('m'), false, 'it does not start by itself')
+  await machine.run('vinum.assemble', { force: true })
+  t.strictSame(await found(machine), [1], 'the word of an operator is enough')
+  await machine.plug('d1')
+  await machine.jobsDone()
+  t.match(said(machine, 'drive-apart'), [/d1 was used apart/])
+})
+
 t.test('a witness is lost, or does not know of the last commits', async (t) => {
   const notes = new Notes()
   const machine = await mirror(notes)
