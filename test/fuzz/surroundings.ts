@@ -90,7 +90,7 @@ export class Surroundings {
   /** Wants the file to be taken, or refused. */
   async #apply(valid: boolean): Promise<void> {
     const answer = await this.#control
-      .call('config.apply', {}, { timeoutMs: RELOAD_MS })
+      .call('config.apply', { force: true }, { timeoutMs: RELOAD_MS })
       .then(() => undefined)
       .catch((error: Error) => error)
     if (valid && answer) throw new Error(`a sound configuration is refused: ${answer.message}`)
