@@ -203,8 +203,8 @@ crash() {
   equal "the $1 has its id" "$JOB" "$caught_job"
   [ "$STATE" = running ] || fail "the $1 is $STATE"
   plexus events >/tmp/events
-  # What it says first after the restart.
-  goes_on=$(grep "$JOB" /tmp/events | head -1 | grep -Eo 'goes on at [0-9]+ %')
+  # Events are kept over the restart: what it said first after it.
+  goes_on=$(grep "$JOB" /tmp/events | grep -Eo 'goes on at [0-9]+ %' | tail -1)
   [ -n "$goes_on" ] && [ "$goes_on" != "goes on at 0 %" ] || fail "the $1 began anew: $(cat /tmp/events)"
   echo "ok: the $1 $goes_on, and is at $DONE of $TOTAL"
   # A read waits until it is. All that follows is under load, and the size is asked for by a session that is there.
