@@ -52,6 +52,7 @@ caught grow 16MiB
 crash grow
 loaded "the load goes on"
 check "no limit" plexus job limit "$JOB" none
+check "nor for all, which outlives a restart" plexus job limit all none
 check "the growth ends" plexus wait fast --timeout 30s
 shows "status: up" 'state: UP ' plexus status fast
 loaded "the load goes on"

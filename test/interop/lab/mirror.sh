@@ -36,6 +36,7 @@ caught sync 8MiB
 crash sync
 loaded "the load goes on"
 check "no limit" plexus job limit "$JOB" none
+check "nor for all, which outlives a restart" plexus job limit all none
 check "the rebuild ends" plexus wait db --timeout 20s
 shows "status: up" 'state: UP ' plexus status db
 plexus status db

@@ -37,6 +37,7 @@ caught rebuild 8MiB
 crash rebuild
 start_load "$DISK"
 check "no limit" plexus job limit "$JOB" none
+check "nor for all, which outlives a restart" plexus job limit all none
 check "the rebuild ends" plexus wait db --timeout 20s
 shows "status: up" 'state: UP ' plexus status db
 filled "what was written before all this" "$DISK" 200m
@@ -50,6 +51,7 @@ caught grow 16MiB
 crash grow
 loaded "the load goes on"
 check "no limit" plexus job limit "$JOB" none
+check "nor for all, which outlives a restart" plexus job limit all none
 check "the growth ends" plexus wait db --timeout 30s
 shows "status: up" 'state: UP ' plexus status db
 loaded "the load goes on"
