@@ -50,8 +50,13 @@ export class RowRead extends ColumnGroup implements RowWaiter {
   }
 
   granted(): void {
-    const { layout, row, column, readError, length } = this.#init
+    const { layout, row, column, columnOffset, readError, length } = this.#init
     const plex = this.#plex
+    // Since the read was sent the column may have gone, and with it its data in a row in doubt.
+    if (plex.isLost(column, columnOffset, length)) {
+      this.#finish(plex.isLostError(column, columnOffset, length))
+      return
+    }
     const { unreadable, parityState } = plex.rowState(layout, row, undefined)
     const known = !unreadable.has(column)
     const computable = parityState === 'right' && unreadable.size <= (known ? 0 : 1)

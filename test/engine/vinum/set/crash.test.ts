@@ -625,6 +625,23 @@ t.test('a disk lost before the resync: what is in doubt is an error, never a gue
   }
 })
 
+t.test('a read that waits for a disk when it is lost gets no guess either', async (t) => {
+  const machine = await cutInRow()
+  machine.topology.jobs.limitBytesPerSecond = 1
+  await machine.start()
+  const volume = machine.open('v')
+  const d2 = machine.device('d2')
+  d2.hold()
+  const reads = [failureOf(get(volume, ROW + 96 * KIB, 512))]
+  while (d2.inFlight === 0) await new Promise(setImmediate)
+  d2.remove()
+  reads.push(failureOf(get(volume, ROW + 96 * KIB, 512)))
+  await machine.topology.quiet()
+  d2.release()
+  for (const failure of await Promise.all(reads)) t.match(failure, { kind: /^(io|gone)$/ })
+  t.match(await failureOf(get(volume, ROW + 96 * KIB, 512)), { message: /are lost/ })
+})
+
 t.test('an older image of the disk is not what was lost with it', async (t) => {
   const machine = await cutInRow()
   await machine.start()
