@@ -440,11 +440,11 @@ class Boot {
       served = withMedium(served, uuid, { ...mediumOf(served, uuid), data, dataLine: line })
     }
     const second: Record = { ...record, relied: id }
-    // The witness has no second copy.
-    for (const fates of fatesOf(up, CUT)) {
+    for (const fates of fatesOf(voters, CUT)) {
       let next = served
       for (const [uuid, fate] of fates) {
-        next = withMedium(next, uuid, repeatOn(mediumOf(next, uuid), second, fate))
+        const repeat = uuid === WITNESS ? repeatNote : repeatOn
+        next = withMedium(next, uuid, repeat(mediumOf(next, uuid), second, fate))
       }
       const isWhole = [...fates.values()].every((fate) => fate === 'new')
       this.#add(next, `${name} counts${isWhole ? '' : `, second copies ${[...fates].join(' ')}`}`)
@@ -491,6 +491,14 @@ function repeatOn(medium: Medium, record: Record, fate: Fate): Medium {
   if (fate === 'old') return medium
   const slots: [Record | undefined, Record | undefined] = [...medium.slots]
   slots[medium.named === 0 ? 1 : 0] = fate === 'new' ? record : undefined
+  return { ...medium, slots }
+}
+
+/** As SetWitness.repeat: the note says it of the newest commit. */
+function repeatNote(medium: Medium, record: Record, fate: Fate): Medium {
+  if (fate !== 'new') return medium
+  const slots: [Record | undefined, Record | undefined] = [...medium.slots]
+  slots[medium.named] = record
   return { ...medium, slots }
 }
 

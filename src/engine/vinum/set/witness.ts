@@ -113,8 +113,15 @@ export class SetWitness implements Voter {
     }
   }
 
-  /** Nothing is lost without: the drives say that it counts. */
-  async repeat(): Promise<void> {}
+  /** As the second copy on a drive: that the newest commit counts is known, also when only half of the drives is left. */
+  async repeat(payload: Buffer): Promise<void> {
+    const [made, ...older] = this.#note.commits
+    if (!made || made.payloadCrc !== crc32c(payload)) return
+    const { line, generation, payloadCrc } = made
+    const relied = { line, generation, payloadCrc }
+    this.#note = { id: this.id, commits: [{ ...made, relied }, ...older] }
+    await this.#write()
+  }
 
   /**
    * Looks now, and every now and then, whether it can be written, before it is needed. One that comes back votes from the
