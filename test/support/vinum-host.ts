@@ -89,8 +89,9 @@ export class FakeHost implements VinumHost {
     plex: Plex,
     change: (lost: PlexRecord['lost']) => PlexRecord['lost'],
   ): Promise<void> {
-    plex.record = { ...plex.record, lost: change(plex.record.lost) }
+    // As the set does: known when it is durable.
     await this.gate
+    plex.record = { ...plex.record, lost: change(plex.record.lost) }
   }
 
   async putInDoubt(_plex: Plex, _offset: number, _length: number, why: string): Promise<void> {

@@ -372,6 +372,35 @@ t.test('a column that returns with what was lost makes it known again', async (t
   rig.assertAtRest()
 })
 
+t.test('a rebuild takes nothing from before for what is written meanwhile', async (t) => {
+  const rig = new Raid5Rig({ columns: 4, parityLayout: 'left-symmetric' })
+  rig.fill()
+  const { uuid } = rig.subdisk(0).record
+  setState(rig.subdisk(0), 'stale')
+  const lost = [{ column: 0, offsetBytes: 0, lengthBytes: S, keptBy: uuid }]
+  rig.plex.record = { ...rig.plex.record, lost }
+  // The row is written whole, and that it is known again takes its time to become durable.
+  let durable = (): void => {}
+  rig.host.gate = new Promise((resolve) => {
+    durable = resolve
+  })
+  const written = rig.write(0, pattern(3 * S, 5))
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+  setState(rig.subdisk(0), 'reviving')
+  rig.subdisk(0).validity = new RegionValidity([{ offset: 0, length: rig.plex.sizeBytes }])
+  const rebuilt = run(rig, (offset, maxBytes) =>
+    rebuildStep(rig.plex, rig.subdisk(0), offset, maxBytes),
+  )
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+  durable()
+  rig.host.gate = undefined
+  await Promise.all([written, rebuilt])
+  setState(rig.subdisk(0), 'up')
+  t.same(rig.differences(), [])
+  t.ok((await rig.read(0, rig.content.length)).equals(rig.content))
+  rig.assertAtRest()
+})
+
 t.test('a rebuild goes on after a block that cannot be read, and says what is lost', async (t) => {
   for (const bad of [1, 3]) {
     const rig = new Raid5Rig({ columns: 4, rows: 6 })
