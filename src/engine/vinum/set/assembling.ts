@@ -70,6 +70,7 @@ function usable(set: VinumSet, choice: Choice): Chosen {
 async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promise<void> {
   const { members, drives } = set
   const { current, nextGeneration } = choice
+  if (newLine !== undefined) await set.witness?.renew()
   const chosen = defined(modelOf(members, choice.commit), 'the model of a chosen member')
   // Somebody else may have one by now.
   const here = [...members.values()].filter(

@@ -86,6 +86,19 @@ export class SetWitness implements Voter {
     }
   }
 
+  /**
+   * By an operator's word the set begins a new line, of which this witness may never hear: what it knows would contradict
+   * that line at each start. It is as if it were lost. One that cannot be written has said so.
+   */
+  async renew(): Promise<void> {
+    this.#note = { id: newUuid(this.#set.topology.random), commits: [] }
+    try {
+      await this.#write()
+    } catch (error) {
+      if (!(error instanceof PlexusError)) throw error
+    }
+  }
+
   get id(): string {
     return this.#note.id
   }

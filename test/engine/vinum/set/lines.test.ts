@@ -198,9 +198,28 @@ t.test('the witness knows that the half which is left is the older one', async (
   t.equal(machine.topology.providers.has('m'), false, 'it does not start by itself')
   await machine.run('vinum.assemble', { force: true })
   t.strictSame(await found(machine), [1], 'the word of an operator is enough')
+  machine.cut()
+  await machine.start(['d2'])
+  t.strictSame(await found(machine), [1], 'and holds, whatever the witness knew before')
   await machine.plug('d1')
   await machine.jobsDone()
   t.match(said(machine, 'drive-apart'), [/d1 was used apart/])
+})
+
+t.test('what an operator has forced holds, although the witness had voted for more', async (t) => {
+  const machine = await new Machine({ devices: 4, witness: new Notes() }).start()
+  await machine.run('volume.create', { name: 'm', mirror: ['d1', 'd2', 'd3', 'd4'] })
+  await machine.jobsDone()
+  await store(machine, 1)
+  await machine.pull('d4')
+  await machine.pull('d3')
+  await store(machine, 2)
+  await machine.shutDown()
+  await machine.start(['d4'])
+  await machine.run('vinum.assemble', { force: true })
+  machine.cut()
+  await machine.start(['d4'])
+  t.strictSame(await found(machine), [1])
 })
 
 t.test('a witness is lost, or does not know of the last commits', async (t) => {
