@@ -33,7 +33,9 @@ interface Record extends Commit {
   /** Drives that come back with this commit: it says itself that they lack data. */
   readonly joining: readonly string[]
   /** Drives of the set that are out of service: what they had last, and how old their data is. */
-  readonly down: { readonly [uuid: string]: { readonly last: CommitId; readonly data: number } }
+  readonly down: {
+    readonly [uuid: string]: { readonly last: CommitId | undefined; readonly data: number }
+  }
 }
 
 interface Medium {
@@ -384,12 +386,13 @@ class Boot {
       this.#add(state, `${this.#what}; too few can be written`)
       return
     }
-    const down: { [uuid: string]: { readonly last: CommitId; readonly data: number } } = {}
+    const down: { [uuid: string]: { readonly last: CommitId | undefined; readonly data: number } } =
+      {}
     for (const uuid of this.#drives) {
       if (up.includes(uuid)) continue
       const isBehind = base.record.joining.includes(uuid) && !base.isServed
       const data = isBehind ? mediumOf(state, uuid).data : lineOf(state, line).data
-      down[uuid] = base.record.down[uuid] ?? { last: idOf(keep), data }
+      down[uuid] = base.record.down[uuid] ?? { last: relied && idOf(relied), data }
     }
     const serial = 1 + highestSerial(state)
     const id = { line, generation, payloadCrc: serial }
@@ -529,7 +532,7 @@ function idsIn(state: State): CommitId[] {
     one,
     one.follows ?? [],
     one.relied ?? [],
-    Object.values(one.down).map(({ last }) => last),
+    Object.values(one.down).flatMap(({ last }) => last ?? []),
   ])
   return [...anchors, ...inRecords.flat()]
 }
@@ -581,7 +584,7 @@ function canonical(state: State): { key: string; value: () => State } {
       down: Object.fromEntries(
         Object.entries(one.down).map(([uuid, { last, data: old }]) => [
           uuid,
-          { last: renamed(last), data: dataOf(old) },
+          { last: last && renamed(last), data: dataOf(old) },
         ]),
       ),
     }

@@ -258,6 +258,8 @@ class VinumClass implements GeomClass {
     )
     const force = parameters['force'] === true
     if (force && waiting.length > 1) throw severalSets(VINUM_SPECS.assemble, waiting)
+    const { failure } = this.#sets.native.find((set) => set.failure) ?? {}
+    if (steps.length === 0 && failure) throw failure
     if (steps.length === 0 && !(force && waiting.length > 0)) throw nothingToAssemble(waiting)
     if (force) {
       for (const set of waiting) {

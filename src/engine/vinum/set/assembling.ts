@@ -7,7 +7,7 @@ import { newUuid } from '../../../base/random.ts'
 import { baseOf, type Choice, type Chosen, choose } from '../../geom/anchor-quorum.ts'
 import { returnDrives } from '../model/membership.ts'
 import { fillOutdated, returnMember, tellAssembled, tellIncomplete } from './arrivals.ts'
-import { type Member, reacquireAccess, SetDrive, settleLabel } from './drive.ts'
+import { reacquireAccess, SetDrive, settleLabel } from './drive.ts'
 import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
 import { fitDrives } from './sizes.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -79,12 +79,13 @@ async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promis
   members.clear()
   for (const member of here) await settleLabel(set.log, member)
   for (const record of chosen.drives) drives.set(record.uuid, new SetDrive(record))
-  const late: Member[] = []
   for (const member of here) {
     const drive = drives.get(member.uuid)
     if (drive && current.has(member.uuid)) drive.take(member.consumer, member.label)
-    else late.push(member)
+    // The set holds it all the same, and lets go of it where the first commit fails.
+    else members.set(member.uuid, member)
   }
+  const late = [...members.values()]
   set.open(chosen, baseOf(choice, newLine), nextGeneration)
   const outdated = await set.objects.loadMaps(chosen)
   // Who is missing is out of service durably before anything is served. There is a commit in any case, so that a copy
@@ -97,7 +98,10 @@ async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promis
     return set.lost.taken(chosen, fillOutdated(set, served, outdated))
   })
   await set.objects.reshape()
-  for (const member of late) await returnMember(set, member)
+  for (const member of late) {
+    members.delete(member.uuid)
+    await returnMember(set, member)
+  }
   // What assembling has written may have failed on too many drives, without its having thrown.
   if (set.failure) throw set.failure
   set.lost.committed(set.model)

@@ -170,11 +170,12 @@ export class ConfigStore {
 
   /** With all that the next commit says for the vote. */
   #withVote(model: VinumModel): VinumModel {
-    const { line, ancestors, before: votersBefore, follows } = this.#base
+    const { line, ancestors, before: votersBefore, relied } = this.#base
     const drives = model.drives.map((drive) => {
       const wasUp = byUuid(this.#model.drives, drive.uuid)?.state === 'up'
       if (drive.state === 'up') return { ...drive, last: undefined }
-      return wasUp && follows ? { ...drive, last: follows } : drive
+      // Not the one that this is built on: where that does not count for certain, the drive may not have got it.
+      return wasUp && relied ? { ...drive, last: relied } : drive
     })
     const up = drives.filter(({ state }) => state === 'up')
     const witness = up.length % 2 === 0 ? this.#options.witness() : undefined

@@ -450,6 +450,43 @@ t.test(
   },
 )
 
+t.test('a set whose first commit fails lets go of a drive that came back with it', async (t) => {
+  const machine = await machineWith(3, { m: { mirror: ['d1', 'd2', 'd3'] } })
+  await machine.pull('d3')
+  await machine.shutDown()
+  for (const name of ['d1', 'd2']) machine.device(name).fail('write', 'io', 1e9)
+  await machine.start()
+  await machine.topology.quiet()
+  t.equal(said(machine, 'set-failed').length, 1)
+  for (const name of ['d1', 'd2', 'd3']) {
+    t.equal(machine.topology.find(name).consumers.size, 0, `${name} is free`)
+  }
+  t.match(await failureOf(machine.run('vinum.assemble')), { message: /could be written to 0 of 2/ })
+  await machine.topology.quiet()
+  for (const name of ['d1', 'd2', 'd3']) {
+    await machine.pull(name)
+    await machine.replug(name)
+  }
+  await machine.jobsDone()
+  t.equal(machine.volume('m').health, 'HEALTHY')
+})
+
+t.test('a drive that a commit cut off did not reach is not taken for an older copy', async (t) => {
+  const machine = await machineWith(3, { r: { raid5: ['d1', 'd2', 'd3'] } })
+  await store(machine, 'r', 1)
+  machine.device('d3').hold()
+  void failureOf(machine.run('volume.set', { name: 'r', readPolicy: 'least-queue' }))
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  machine.cut()
+  await machine.start(['d1', 'd2'])
+  t.equal(machine.volume('r').health, 'DEGRADED')
+  await machine.plug('d3')
+  t.match(said(machine, 'drive-up'), [/^drive d3 is back \(d3\)$/])
+  await machine.jobsDone()
+  t.equal(machine.volume('r').health, 'HEALTHY')
+  t.ok(await holds(machine, 'r', 1))
+})
+
 t.test('a labelled drive that cannot be written at all is left alone', async (t) => {
   const machine = await machineWith(3, { m: { mirror: ['d1', 'd2'] }, c: { concat: ['d3'] } })
   await machine.shutDown()
