@@ -39,7 +39,7 @@ export interface DriveRecord {
   /** Where subdisks may lie, absolute on the device. */
   readonly dataStartBytes: number
   readonly dataEndBytes: number
-  /** Of a drive that is down: the last commit that it carried and that counts. What it missed since is known. */
+  /** Of a drive that is down: the last commit that counted for certain when it went. What it missed since is known. */
   readonly last: CommitId | undefined
 }
 

@@ -88,8 +88,8 @@ async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promis
   const late = [...members.values()]
   set.open(chosen, baseOf(choice, newLine), nextGeneration)
   const outdated = await set.objects.loadMaps(chosen)
-  // Who is missing is out of service durably before anything is served. There is a commit in any case, so that a copy
-  // of a drive from before is older from now on (geom/anchor-quorum.ts, rule S).
+  // Who is missing is out of service durably before anything is served. There is a commit in any case
+  // (geom/anchor-quorum.ts, rule S).
   await set.commit((model) => {
     const present = [...drives.values()].filter((drive) => drive.present)
     const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
@@ -97,6 +97,8 @@ async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promis
     // By force some have left before this commit.
     return set.lost.taken(chosen, fillOutdated(set, served, outdated))
   })
+  // With its second copies: the image of a drive from before this start is older from now on, whatever is cut off.
+  await set.idle()
   await set.objects.reshape()
   for (const member of late) {
     members.delete(member.uuid)

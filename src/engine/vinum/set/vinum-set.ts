@@ -260,6 +260,11 @@ export class VinumSet implements Geom, VinumHost {
     }
   }
 
+  /** Resolves when no commit is under way, nor the second copies of one. */
+  async idle(): Promise<void> {
+    await this.#store?.idle()
+  }
+
   #committed(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void {
     for (const [uuid, error] of failed) tellFailed(this, uuid, error)
     this.refresh()
@@ -369,7 +374,7 @@ export class VinumSet implements Geom, VinumHost {
   /** For the end of the daemon: volumes at rest and clean, consumers closed. Jobs are parked already. */
   async stop(): Promise<void> {
     if (this.#objects && !this.#failure) await this.#objects.stop()
-    await this.#store?.idle()
+    await this.idle()
     await this.#letGo()
   }
 
