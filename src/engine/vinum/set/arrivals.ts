@@ -106,11 +106,10 @@ export async function returnMember(
   set.arrivals++
   try {
     await set.commit((model) => {
-      const back = returnDrives(model, new Map([[uuid, name]]))
-      const own = model.subdisks.filter(({ driveUuid }) => driveUuid === uuid)
-      // Nobody knows what an older copy has missed.
-      const outdated = standing === 'behind' ? [] : own.map((one) => one.uuid)
-      return startNeededJobs(fillOutdated(set, back, outdated), set.topology.random)
+      const old = standing === 'behind' ? [] : oldSubdisks(model, uuid)
+      set.lost.distrust(old)
+      const back = returnDrives(demoteSubdisks(model, old), new Map([[uuid, name]]))
+      return startNeededJobs(back, set.topology.random, new Set(old))
     })
   } catch (error) {
     // The set has failed, and lets go of this one with the others.
@@ -120,13 +119,22 @@ export async function returnMember(
   }
   // A drive that does not take its configuration is down again by the same commit.
   if (drive.record.state === 'up') {
-    const how = standing === 'behind' ? '' : ': an older copy of it'
+    const how =
+      standing === 'behind'
+        ? ''
+        : ': an older copy of it, which is filled as a whole from good copies; what has none is out of service'
     const text = `drive ${drive.record.name} is back (${name})${how}`
     events(set).emit('info', 'drive-up', drive.record.name, text)
   }
   await set.objects.reshape()
   set.objects.jobs.start(set.model)
   await fitDrives(set)
+}
+
+/** Subdisks of a drive of which nobody knows what they missed, but for those that are the only copy. */
+function oldSubdisks(model: VinumModel, driveUuid: string): readonly string[] {
+  const all = model.subdisks.filter((one) => one.driveUuid === driveUuid).map(({ uuid }) => uuid)
+  return all.filter((uuid) => lastCopyLost(returnDrives(model, new Map()), [uuid]) === undefined)
 }
 
 /** In words, why the drive `uuid` does not come back by itself. */
@@ -177,7 +185,8 @@ export async function loseDevice(
 }
 
 /**
- * The model with these subdisks out of service, and filled anew in full: nobody knows which writes they have missed. Where another good copy is lacking they stay, and the event says so.
+ * The model with these subdisks out of service, and filled anew in full: their drives were copied, or put back from a
+ * copy, and have missed writes. Where another good copy is lacking they stay, and the event says so.
  */
 export function fillOutdated(
   set: VinumSet,
@@ -188,9 +197,7 @@ export function fillOutdated(
     const isOut = lastCopyLost(model, outdated.slice(0, index + 1)) === undefined
     const subdisk = defined(byUuid(model.subdisks, uuid), `subdisk ${uuid}`)
     const drive = set.drives.get(subdisk.driveUuid)?.record.name ?? subdisk.name
-    const what =
-      `drive ${drive} does not have subdisk ${subdisk.name} as the other drives know it: it is a copy or a restored ` +
-      'image, or was used apart from them'
+    const what = `drive ${drive} has an older state of subdisk ${subdisk.name} than the other drives, as a copy or a restored image has`
     const next = isOut
       ? 'it is filled anew from them'
       : 'no other copy is good: put back the right disk, or check the data'
