@@ -25,9 +25,25 @@ export class RangeSet {
     return this.#ranges
   }
 
+  get isEmpty(): boolean {
+    return this.#ranges.length === 0
+  }
+
+  get bytes(): number {
+    return this.#ranges.reduce((sum, { length }) => sum + length, 0)
+  }
+
+  /** The first range at or behind the offset, up to so many bytes of it; undefined: there is none. */
+  next(offset: number, mostBytes: number): ByteRange | undefined {
+    const range = this.#ranges[this.#firstBehind(offset)]
+    if (!range) return undefined
+    const start = Math.max(range.offset, offset)
+    return { offset: start, length: Math.min(range.offset + range.length - start, mostBytes) }
+  }
+
   touches(offset: number, length: number): boolean {
     const next = this.#ranges[this.#firstBehind(offset)]
-    return next !== undefined && next.offset < offset + length
+    return next !== undefined && length > 0 && next.offset < offset + length
   }
 
   covers(offset: number, length: number): boolean {
