@@ -74,7 +74,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   #readError: PlexusError | undefined
 
   constructor(plex: Raid5Plex, layout: Raid5Layout, row: number, part: RowPart) {
-    super()
+    super(part.cause)
     this.#plex = plex
     this.#layout = layout
     this.#row = row
@@ -211,16 +211,10 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   #read(lease: Lease): void {
     this.#lease = lease
     this.begin(() => this.#readDone())
+    const base = this.#row * this.#layout.stripeBytes
     for (const { column, start, end } of defined(this.#plan, 'the plan').reads) {
-      this.send(this.#plex.column(column), {
-        op: 'read',
-        offset: this.#row * this.#layout.stripeBytes + start,
-        length: end - start,
-        data: lease,
-        dataOffset: this.#scratchOffset(column, start),
-        fua: false,
-        cause: this.#cause,
-      })
+      const at = this.#scratchOffset(column, start)
+      this.send(this.#plex.column(column), 'read', base + start, end - start, lease, at)
     }
     this.sent()
   }
@@ -293,10 +287,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     this.#plex.host.kernels.xor(bytes, into, sources, end - start)
   }
 
-  get #cause(): IoCause {
-    return defined(this.#parts[0], 'a part').cause
-  }
-
   /**
    * The only place where columns of a row are written by initiators; `#written` is the only place behind it. A
    * log that closes the write hole without a bitmap goes before the first `send` and after the last completion.
@@ -307,27 +297,16 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     this.begin(() => this.#written())
     for (const { column, start, end, part, dataOffset } of this.#slice) {
       if (unwritable.has(column)) continue
-      this.send(this.#plex.column(column), {
-        op: part.data ? 'write' : 'write-zeroes',
-        offset: base + start,
-        length: end - start,
-        data: part.data,
-        dataOffset,
-        fua: part.fua,
-        cause: part.cause,
-      })
+      const { data, fua } = part
+      const op = data ? 'write' : 'write-zeroes'
+      const subdisk = this.#plex.column(column)
+      this.send(subdisk, op, base + start, end - start, data, dataOffset, fua)
     }
     const fua = this.#parts.some((part) => part.fua)
     for (const { column, start, end } of defined(this.#plan, 'the plan').parityWrites) {
-      this.send(this.#plex.column(column), {
-        op: 'write',
-        offset: base + start,
-        length: end - start,
-        data: this.#lease,
-        dataOffset: this.#scratchOffset(column, start),
-        fua,
-        cause: this.#cause,
-      })
+      const at = this.#scratchOffset(column, start)
+      const subdisk = this.#plex.column(column)
+      this.send(subdisk, 'write', base + start, end - start, this.#lease, at, fua)
     }
     this.sent()
   }
