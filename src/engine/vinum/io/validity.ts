@@ -1,6 +1,6 @@
 /**
  * Sets of byte ranges, and with them which part of a reviving subdisk is valid already, in plex space: everything but
- * what its job has still to copy. plex-linear.ts and plex-raid5.ts ask before they read.
+ * what its job has still to copy.
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import type { Validity } from '../runtime.ts'
@@ -112,8 +112,9 @@ export class RegionValidity implements GrowingValidity {
     this.#missing = new RangeSet(missing)
   }
 
-  get missing(): readonly ByteRange[] {
-    return this.#missing.ranges
+  /** The first range at or behind the offset that is missing, up to so many bytes of it. */
+  nextMissing(offset: number, mostBytes: number): ByteRange | undefined {
+    return this.#missing.next(offset, mostBytes)
   }
 
   covers(offset: number, length: number): boolean {
