@@ -15,8 +15,9 @@ import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { createLayout, locate, parityColumn, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import { RowLocks } from './locks.ts'
 import { type ColumnRange, dataOf, touchesLost, withLost, withoutLost } from './lost.ts'
-import { ChangeRequest, FlushRequest, type OnMissed, startRead } from './requests.ts'
+import { ChangeRequest, FlushRequest, type OnMissed } from './requests.ts'
 import type { RowState } from './row-plan.ts'
+import { startRead } from './row-read.ts'
 import { Scratch } from './scratch.ts'
 
 export type Raid5Host = Pick<
