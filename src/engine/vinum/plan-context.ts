@@ -4,6 +4,7 @@
  */
 import type { Random } from '../../base/random.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
+import { READ_ACCESS } from '../geom/consumer.ts'
 import { isSameMedium, type Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import { byUuid, type VinumModel } from './model/model.ts'
@@ -62,7 +63,11 @@ export async function examine(
       readOnly: features.readOnly,
       inUse,
       twin: [...topology.providers.values()].find((other) => isTwin(other, provider))?.name,
-      contents: inUse ? '' : await contentsOf(topology, provider),
+      contents: inUse
+        ? ''
+        : formatContents(
+            await topology.using(provider, 'a look at its contents', READ_ACCESS, deviceContents),
+          ),
     })
   }
   return found
@@ -74,16 +79,6 @@ function isTwin(other: Provider, provider: Provider): boolean {
   const isSameLabel =
     other.label !== undefined && other.label.driveUuid === provider.label?.driveUuid
   return isSameMedium(other, provider) ?? isSameLabel
-}
-
-async function contentsOf(topology: Topology, provider: Provider): Promise<string> {
-  const access = { read: 1, write: 0, exclusive: 0 }
-  const consumer = topology.attach(provider, undefined, 'a look at its contents', access)
-  try {
-    return formatContents(await deviceContents(consumer))
-  } finally {
-    await consumer.close()
-  }
 }
 
 /** Gives the same bytes again when rewound: a plan that is made twice names its new objects alike. */

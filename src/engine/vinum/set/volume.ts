@@ -2,7 +2,7 @@
  * A volume of a native set in operation: its provider, its I/O path (volume-io.ts) and, where it has redundancy,
  * its intent map (intent-store.ts). Made and reshaped by set/objects.ts.
  */
-import { PlexusError } from '../../../base/errors.ts'
+import { operatingError } from '../../../base/errors.ts'
 import type { DeviceFeatures, Geometry } from '../../../hal/block-device.ts'
 import type { Provider } from '../../geom/provider.ts'
 import { type RememberedIntent, WriteIntentBitmap } from '../io/dirty-regions.ts'
@@ -142,13 +142,9 @@ export class RunningVolume {
 
   /** A map that cannot be written now, for want of drives, is written before the next write: that is soon enough. */
   async #announce(stored: Promise<void>): Promise<void> {
-    try {
-      await stored
-    } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-      const { name } = this.record
-      this.#set.log.warn({ err: error, volume: name }, `the intent map of ${name} is not written`)
-    }
+    const err = await stored.catch(operatingError)
+    const { name } = this.record
+    if (err) this.#set.log.warn({ err, volume: name }, `the intent map of ${name} is not written`)
   }
 
   /** For the end: nothing is in flight afterwards, and marks that need not stay are gone. */
