@@ -22,16 +22,10 @@ import { noteLabel, Provider, type ProviderInit } from './provider.ts'
 import { RequestWatch } from './request-watch.ts'
 import type { AccessCounts, Geom, GeomClass } from './types.ts'
 
-export interface TopologyOptions {
-  readonly classes: readonly GeomClass[]
-  readonly pool: BufferPool
-  readonly kernels: Kernels
-  readonly clock: Clock
-  readonly random: Random
-  readonly log: Logger
-  readonly events: EventLog
-  readonly jobs: JobManager
-}
+export type TopologyOptions = Pick<
+  Topology,
+  'classes' | 'pool' | 'kernels' | 'clock' | 'random' | 'log' | 'events' | 'jobs'
+>
 
 /** Something appeared under a name or went; logical units listen. */
 export type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void

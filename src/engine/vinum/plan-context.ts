@@ -7,38 +7,28 @@ import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import { READ_ACCESS } from '../geom/consumer.ts'
 import { isSameMedium, type Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import { byUuid, type VinumModel } from './model/model.ts'
-import { setName } from './naming.ts'
+import { byUuid } from './model/model.ts'
 import type { Candidate, PlanContext } from './plan.ts'
 import type { SetDrive } from './set/drive.ts'
 
-export interface ContextParts {
-  readonly topology: Topology
-  readonly model: VinumModel
-  /** Of the sets that the model is made of. */
-  readonly drives: ReadonlyMap<string, SetDrive>
-  readonly candidates: ReadonlyMap<string, Candidate>
-  readonly inDoubt: PlanContext['inDoubt']
-  readonly kept?: PlanContext['kept']
-  readonly setOf?: PlanContext['setOf']
-  readonly random: Random
-}
+type Looked = 'candidate' | 'isOpen' | 'isPresent'
 
-export function contextOf(parts: ContextParts): PlanContext {
-  const { topology, model, drives, candidates, inDoubt, random } = parts
+/** `drives`: of the sets that the model is made of. */
+export function contextOf(
+  topology: Topology,
+  drives: ReadonlyMap<string, SetDrive>,
+  candidates: ReadonlyMap<string, Candidate>,
+  parts: Omit<PlanContext, Looked>,
+): PlanContext {
   return {
-    model,
+    ...parts,
     candidate: (name) => candidates.get(name),
     isOpen(volumeUuid) {
-      const volume = byUuid(model.volumes, volumeUuid)
+      const volume = byUuid(parts.model.volumes, volumeUuid)
       const provider = volume && topology.providers.get(volume.name)
       return provider !== undefined && provider.consumers.size > 0
     },
     isPresent: (driveUuid) => drives.get(driveUuid)?.present ?? false,
-    inDoubt,
-    kept: parts.kept,
-    setOf: parts.setOf ?? (() => setName(model.setUuid)),
-    random,
   }
 }
 

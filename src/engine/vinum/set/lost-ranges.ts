@@ -147,7 +147,7 @@ export class LostRanges {
   /** VinumHost.putInDoubt. */
   async putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
     const { objects, topology } = this.#set
-    const volume = objects.volumes.get(plex.record.volumeUuid ?? '')
+    const volume = this.#set.volumeOf(plex.record.volumeUuid)
     const { name } = volume?.record ?? plex.record
     topology.events.emit('critical', 'data-unreadable', name, `volume ${name}: ${why}`)
     if (!volume?.map) return
