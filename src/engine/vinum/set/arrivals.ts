@@ -3,7 +3,7 @@
  * Inside a topology change; called by vinum-set.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
 import type { Anchor } from '../../geom/anchor.ts'
 import { type Choice, standingOf } from '../../geom/anchor-quorum.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
@@ -117,8 +117,8 @@ export async function returnMember(
     })
   } catch (error) {
     // The set has failed, and lets go of this one with the others.
-    if (!(error instanceof PlexusError)) throw error
-    set.log.error({ err: error, drive: name }, 'the return of a drive could not be written down')
+    const err = operatingError(error)
+    set.log.error({ err, drive: name }, 'the return of a drive could not be written down')
     return
   }
   // A drive that does not take its configuration is down again by the same commit.

@@ -4,7 +4,6 @@
  * no rebuild makes data of what parity says by chance (docs/adr/0014). Part of a set (vinum-set.ts).
  */
 import { type ByteRange, formatSize } from '../../../base/bytes.ts'
-import type { EventLog } from '../../geom/events.ts'
 import { RangeSet } from '../io/validity.ts'
 import {
   byUuid,
@@ -19,19 +18,12 @@ import { createLayout, rowOf } from '../raid5/layout.ts'
 import { dataOf, keptNowhere, type Lost, lostBytes, withLost } from '../raid5/lost.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
-import type { SetObjects } from './objects.ts'
+import type { VinumSet } from './vinum-set.ts'
 
 const COMPLETE: readonly (SubdiskState | undefined)[] = ['up', 'down']
 
-/** What of the set is needed here. */
-interface Owner {
-  readonly topology: { readonly events: EventLog }
-  readonly objects: Pick<SetObjects, 'plexes' | 'volumes' | 'jobs'>
-  commit(change: (model: VinumModel) => VinumModel): Promise<VinumModel>
-}
-
 export class LostRanges {
-  readonly #set: Owner
+  readonly #set: VinumSet
   /** By plex: what a crash has left in doubt, until the plex runs. */
   readonly #remembered = new Map<string, readonly ByteRange[]>()
   /** By plex: what the commit under way makes of doubt, and the list that it has then. */
@@ -41,7 +33,7 @@ export class LostRanges {
   /** By plex: bytes that were told of. */
   readonly #told = new Map<string, number>()
 
-  constructor(set: Owner) {
+  constructor(set: VinumSet) {
     this.#set = set
   }
 
@@ -159,7 +151,7 @@ export class LostRanges {
   /** VinumHost.putInDoubt. */
   async putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
     const { objects, topology } = this.#set
-    const volume = objects.volumes.get(plex.record.volumeUuid ?? '')
+    const volume = this.#set.volumeOf(plex.record.volumeUuid)
     const { name } = volume?.record ?? plex.record
     topology.events.emit('critical', 'data-unreadable', name, `volume ${name}: ${why}`)
     if (!volume?.map) return
