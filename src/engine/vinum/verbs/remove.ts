@@ -9,12 +9,13 @@ import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import {
   byUuid,
   type DriveRecord,
+  type ModelObject,
   type PlexRecord,
   type SubdiskRecord,
   type VolumeRecord,
 } from '../model/model.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
-import { type FoundObject, findObject, findTyped, freeName, lookUp } from './lookup.ts'
+import { findObject, findTyped, freeName, lookUp } from './lookup.ts'
 
 export const RM = planning(VINUM_SPECS.rm, [], (draft) => {
   const objects = draft.names('objects', 'object')
@@ -26,7 +27,7 @@ export const RM = planning(VINUM_SPECS.rm, [], (draft) => {
   }
 })
 
-function remove(draft: Draft, { type, record }: FoundObject): void {
+function remove(draft: Draft, { type, record }: ModelObject): void {
   if (type === 'volume') removeVolume(draft, record)
   else if (type === 'plex') removePlex(draft, record)
   else if (type === 'subdisk') removeSubdisk(draft, record)
