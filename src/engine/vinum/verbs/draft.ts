@@ -264,7 +264,8 @@ export class Draft {
   }
 }
 
-function forgetPreference(volume: VolumeRecord, gone: ReadonlySet<string>): VolumeRecord {
+/** The volume without a preference for a plex that is gone. */
+export function forgetPreference(volume: VolumeRecord, gone: ReadonlySet<string>): VolumeRecord {
   const preferred = volume.preferredPlexUuid
   if (preferred === undefined || !gone.has(preferred)) return volume
   return { ...volume, readPolicy: 'round-robin', preferredPlexUuid: undefined }
