@@ -15,7 +15,15 @@ import {
   type VinumModel,
 } from '../model/model.ts'
 import { createLayout, rowOf } from '../raid5/layout.ts'
-import { dataOf, keptNowhere, type Lost, lostBytes, withLost } from '../raid5/lost.ts'
+import {
+  dataOf,
+  keptNowhere,
+  type Lost,
+  lostBytes,
+  type Move,
+  withLost,
+  withoutMoved,
+} from '../raid5/lost.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -70,13 +78,16 @@ export class LostRanges {
     for (const uuid of subdisks) this.#older.add(uuid)
   }
 
-  /** The configuration after a change, with what columns that leave in it take with them. */
+  /**
+   * The configuration after a change, with what columns that leave in it take with them, and without what a growth has
+   * moved in it.
+   */
   taken(before: VinumModel, after: VinumModel): VinumModel {
     let next = after
     for (const plex of after.plexes) {
-      const doubt = plex.organization === 'raid5' ? this.doubtOf(plex.uuid) : []
+      if (plex.organization !== 'raid5') continue
+      const doubt = withoutBackup(plex, this.doubtOf(plex.uuid))
       let lost = keptNowhere(plex.lost, this.#older)
-      if (doubt.length === 0 && lost === plex.lost) continue
       /** The doubt is over below it. */
       let overBytes = 0
       for (const [column, { uuid, state }] of subdisksOf(after, plex.uuid).entries()) {
@@ -89,13 +100,19 @@ export class LostRanges {
         const keptBy = this.#older.has(uuid) ? undefined : uuid
         lost = withLost(lost, column, columnsDoubt(after, plex, column, doubt), keptBy)
       }
-      if (overBytes > 0) {
-        const over = doubt.map(({ offset, length }) => ({
-          offset,
-          length: Math.max(0, Math.min(length, overBytes - offset)),
-        }))
-        this.#taken.set(plex.uuid, { over, lost })
+      const over = doubt.map(({ offset, length }) => ({
+        offset,
+        length: Math.max(0, Math.min(length, overBytes - offset)),
+      }))
+      const move = moveOf(byUuid(before.plexes, plex.uuid), plex, after)
+      if (move) {
+        lost = withoutMoved(lost, move)
+        over.push({ offset: move.fromBytes, length: move.toBytes - move.fromBytes })
       }
+      const known = this.#taken.get(plex.uuid)
+      // Of a change that goes into the same commit.
+      if (known && known.lost === byUuid(before.plexes, plex.uuid)?.lost) over.push(...known.over)
+      if (over.some(({ length }) => length > 0)) this.#taken.set(plex.uuid, { over, lost })
       if (lost !== plex.lost) {
         next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, lost }) }
       }
@@ -171,6 +188,28 @@ export class LostRanges {
 }
 
 const PLACES_SHOWN = 3
+
+/** What is in doubt, but for a window that a growth writes anew from its backup, whatever becomes of its old place. */
+function withoutBackup({ growth }: PlexRecord, doubt: readonly ByteRange[]): readonly ByteRange[] {
+  if (!growth?.backup) return doubt
+  const left = new RangeSet(doubt)
+  left.remove(growth.backup.offsetBytes, growth.backup.lengthBytes)
+  return left.ranges
+}
+
+/** Where the growth of a plex is after a change; undefined: it does not grow. */
+function moveOf(was: PlexRecord | undefined, now: PlexRecord, model: VinumModel): Move | undefined {
+  const growth = was?.growth
+  if (!growth) return undefined
+  const subdisks = subdisksOf(model, now.uuid)
+  const { stripeBytes, parityLayout = 'left-symmetric' } = now
+  return {
+    before: createLayout(growth.columnsBefore, stripeBytes, parityLayout),
+    after: createLayout(subdisks.length, stripeBytes, parityLayout),
+    fromBytes: growth.cursorBytes,
+    toBytes: now.growth?.cursorBytes ?? sizeOfPlex(now, subdisks),
+  }
+}
 
 /** Data of a column in the rows of ranges of plex space. In column space. */
 function columnsDoubt(
