@@ -3,7 +3,7 @@
  * which changes what a power cut may take (docs/vinum.md, 7, 8.7, 8.26 and 9). A change waits for its range and for
  * the intent map, goes to every plex that has subdisks for it, and is acknowledged when each byte is stored in a
  * plex and whoever missed it is out of service durably. The good way is recycled objects: the task and one leg for
- * each plex. Called by volume-io.ts.
+ * each plex.
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { type PlexusError, toPlexusError } from '../../../base/errors.ts'

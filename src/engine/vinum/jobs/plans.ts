@@ -1,6 +1,6 @@
 /**
  * Which jobs a configuration needs: what `start` means (docs/vinum.md, 5.3), what begins by itself when a drive
- * returns, and what a job's end does to the model. Pure; used by the verbs and by vinum-set.ts. Nothing here
+ * returns, and what a job's end does to the model. Pure. Nothing here
  * writes over data of which no valid copy exists elsewhere (8.11).
  */
 import { PlexusError } from '../../../base/errors.ts'

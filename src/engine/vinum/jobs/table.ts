@@ -1,6 +1,6 @@
 /**
  * One row for each kind of job: how its plan is made from the running objects, what its progress and its end do to
- * the model. Used by set/jobs.ts.
+ * the model.
  */
 import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { JobPlan } from '../../geom/job.ts'
