@@ -11,15 +11,7 @@ import type { Job, JobPlan } from '../../geom/job.ts'
 import { finishWindow } from '../jobs/grow.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
 import type { JobCommits, JobSetup } from '../jobs/setup.ts'
-import {
-  FINISH,
-  type JobTarget,
-  PLANS,
-  PROGRESS,
-  resyncOf,
-  withMismatches,
-  withoutMove,
-} from '../jobs/table.ts'
+import { FINISH, PLANS, PROGRESS, resyncOf, withMismatches, withoutMove } from '../jobs/table.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -52,6 +44,13 @@ export function startNeededJobs(
     return volumeUuid !== undefined && isRedundant(model, volumeUuid)
   }
   return jobsNeeded(model, undefined, { random, isTracked }).model
+}
+
+/** What a job works on, found among the running objects. */
+interface JobTarget {
+  readonly name: string
+  readonly volume: RunningVolume | undefined
+  readonly totalBytes: number
 }
 
 export class SetJobs {
@@ -154,16 +153,6 @@ export class SetJobs {
     return { name, volume: above, totalBytes: sizeBytes }
   }
 
-  #setup(record: JobRecord, target: JobTarget): JobSetup {
-    return {
-      record,
-      object: target.name,
-      volume: target.volume?.name,
-      totalBytes: target.totalBytes,
-      commits: this.#commits(record),
-    }
-  }
-
   #commits(record: JobRecord): JobCommits {
     return {
       checkpoint: (job) => this.#checkpoint(record, job),
@@ -258,7 +247,11 @@ export class SetJobs {
 
   #planOf(record: JobRecord): JobPlan | undefined {
     const target = this.#target(record)
-    return target && PLANS[record.kind](this.#set, this.#setup(record, target), target)
+    if (!target) return undefined
+    const { name: object, volume, totalBytes } = target
+    const names = { object, volume: volume?.name, totalBytes }
+    const setup = { record, ...names, commits: this.#commits(record) }
+    return PLANS[record.kind](this.#set, setup, volume)
   }
 
   /** What of a volume is in doubt: see {@link DoubtReport}. */
