@@ -332,7 +332,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   }
 
   #finish(error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>): void {
-    if (!error && this.#plex.record.lost) {
+    if (!error && this.#plex.hasLost) {
       const start = rowStart(this.#layout, this.#row)
       const written = this.#parts.map(({ rowOffset, length }) => ({
         offset: start + rowOffset,
