@@ -2,7 +2,7 @@
  * What is lost of a raid5 plex ({@link LostRange}): the blocks of a column that went out of service in rows whose parity
  * was in doubt, and the blocks of a rebuilt column for which another column could not be read. Reads of them fail until
  * they are written, found again, or given up for what the disks say (`setstate --force up`). Linux md's list of bad blocks
- * is the model; docs/adr/0014 has the reasons. Pure; used by plex-raid5.ts, row-jobs.ts and set/lost-ranges.ts.
+ * is the model; docs/adr/0014 has the reasons. Pure.
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import { LOST_RANGES } from '../../../base/limits.ts'

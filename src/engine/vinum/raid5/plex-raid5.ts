@@ -1,8 +1,7 @@
 /**
  * A plex of organisation raid5: data and parity in rows over all subdisks, so that one of them may be lost. It is the only
- * plex of its volume. This file knows where things lie and what is valid there (RowState in raid5/row-plan.ts); the work
- * is in raid5/requests.ts (requests), raid5/row-write.ts and raid5/row-read.ts (rows) and raid5/row-jobs.ts. Called by
- * volume-io.ts and the jobs; made by set/objects.ts. A write holds the lock of its row; a healthy read takes none.
+ * plex of its volume. This file knows where things lie and what is valid there (RowState in raid5/row-plan.ts). A write
+ * holds the lock of its row; a healthy read takes none.
  */
 import { assert, defined } from '../../../base/assert.ts'
 import type { ByteRange } from '../../../base/bytes.ts'

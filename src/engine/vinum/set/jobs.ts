@@ -11,15 +11,7 @@ import type { Job, JobPlan } from '../../geom/job.ts'
 import { finishWindow } from '../jobs/grow.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
 import type { JobCommits, JobSetup } from '../jobs/setup.ts'
-import {
-  FINISH,
-  type JobTarget,
-  PLANS,
-  PROGRESS,
-  resyncOf,
-  withMismatches,
-  withoutMove,
-} from '../jobs/table.ts'
+import { FINISH, PLANS, PROGRESS, resyncOf, withMismatches, withoutMove } from '../jobs/table.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -52,6 +44,13 @@ export function startNeededJobs(
     return volumeUuid !== undefined && isRedundant(model, volumeUuid)
   }
   return jobsNeeded(model, undefined, { random, isTracked }).model
+}
+
+/** What a job works on, found among the running objects. */
+interface JobTarget {
+  readonly name: string
+  readonly volume: RunningVolume | undefined
+  readonly totalBytes: number
 }
 
 export class SetJobs {
@@ -246,7 +245,7 @@ export class SetJobs {
       abandon: (job, outcome) => this.#abandon(record, outcome, job.mismatches),
     }
     const setup = { record, object, volume: volume?.name, totalBytes, commits }
-    return PLANS[record.kind](this.#set, setup, target)
+    return PLANS[record.kind](this.#set, setup, volume)
   }
 
   /** What of a volume is in doubt: see {@link DoubtReport}. */
