@@ -301,6 +301,10 @@ export class FreebsdSet implements Geom, VinumHost {
     return readOnly(plex.record.name)
   }
 
+  isLosing(): boolean {
+    return false
+  }
+
   putInDoubt(plex: Plex): Promise<void> {
     return readOnly(plex.record.name)
   }

@@ -311,6 +311,10 @@ export class VinumSet implements Geom, VinumHost {
     return this.lost.change(plex, change)
   }
 
+  isLosing(plex: Plex): boolean {
+    return this.lost.isLosing(plex)
+  }
+
   putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
     return this.lost.putInDoubt(plex, offset, length, why)
   }
