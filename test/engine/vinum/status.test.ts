@@ -355,3 +355,23 @@ t.test('of two drives that are missing, the one that helps is named', async (t) 
   })
   await machine.shutDown()
 })
+
+t.test('of a mirror without a good copy, status names what lets one serve', async (t) => {
+  const machine = await new Machine({ devices: 2 }).start()
+  await machine.run('volume.create', { name: 'v', mirror: ['d1', 'd2'] })
+  await machine.jobsDone()
+  for (const object of ['v.p0.s0', 'v.p1.s0']) {
+    await machine.run('vinum.setstate', { state: 'stale', object, force: true })
+  }
+  t.match(machine.volume('v'), {
+    health: 'FAULTED',
+    action:
+      /^Connect .*; if they are lost: plexus vinum setstate --force up v\.p0 serves it as it is$/,
+  })
+  await machine.run('vinum.setstate', { state: 'up', object: 'v.p0', force: true })
+  t.match(machine.volume('v'), { health: 'DEGRADED', action: /plexus vinum start v$/ })
+  await machine.run('vinum.start', { objects: ['v'] })
+  await machine.jobsDone()
+  t.match(machine.volume('v'), { health: 'HEALTHY', action: '' })
+  await machine.shutDown()
+})
