@@ -6,19 +6,21 @@ import { defined } from '../../../src/base/assert.ts'
 import { crc32c } from '../../../src/base/crc32c.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
 import { GIB, KIB, MIB } from '../../../src/base/limits.ts'
-import { type Anchor, AnchoredDevice, readAnchor } from '../../../src/engine/geom/anchor.ts'
 import { decodeAnchor, encodeAnchor } from '../../../src/engine/geom/anchor-codec.ts'
 import {
   ANCHOR_MEDIA_BYTES_MIN,
+  type Anchor,
   type AnchorLayout,
   HEAD_SLOTS,
   planAnchor,
   planAnchorAround,
 } from '../../../src/engine/geom/anchor-layout.ts'
 import type { CommitId } from '../../../src/engine/geom/anchor-quorum.ts'
+import { AnchoredDevice } from '../../../src/engine/geom/anchored-device.ts'
 import { allocateAligned } from '../../../src/hal/aligned-pool.ts'
 import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
+import { readAnchor } from '../../support/read-anchor.ts'
 import { RecordedDevice } from '../../support/recorded-device.ts'
 
 const SET = '11111111-2222-4333-8444-555555555555'
