@@ -271,6 +271,10 @@ export class FreebsdSet extends SetHost implements Geom, VinumHost {
     return readOnly(plex.record.name)
   }
 
+  isLosing(): boolean {
+    return false
+  }
+
   putInDoubt(plex: Plex): Promise<void> {
     return readOnly(plex.record.name)
   }

@@ -26,8 +26,8 @@ export class LostRanges {
   readonly #set: VinumSet
   /** By plex: what a crash has left in doubt, until the plex runs. */
   readonly #remembered = new Map<string, readonly ByteRange[]>()
-  /** By plex: what the commit under way makes of doubt. */
-  readonly #taken = new Map<string, readonly ByteRange[]>()
+  /** By plex: what the commit under way makes of doubt, and the list that it has then. */
+  readonly #taken = new Map<string, { readonly over: readonly ByteRange[]; readonly lost: Lost }>()
   /** Subdisks on disks that came back as they were at an earlier time, until they are filled. */
   readonly #older = new Set<string>()
   /** By plex: bytes that were told of. */
@@ -94,7 +94,7 @@ export class LostRanges {
           offset,
           length: Math.max(0, Math.min(length, overBytes - offset)),
         }))
-        this.#taken.set(plex.uuid, over)
+        this.#taken.set(plex.uuid, { over, lost })
       }
       if (lost !== plex.lost) {
         next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, lost }) }
@@ -103,16 +103,20 @@ export class LostRanges {
     return next
   }
 
+  /** VinumHost.isLosing. */
+  isLosing({ record: { uuid } }: Plex): boolean {
+    return this.#taken.has(uuid)
+  }
+
   /** The configuration is durable. */
   committed(model: VinumModel): void {
-    for (const [uuid, ranges] of this.#taken) {
+    for (const [uuid, { over, lost }] of this.#taken) {
+      // Not that of a commit which was refused.
+      if (byUuid(model.plexes, uuid)?.lost !== lost) continue
       const plex = this.#set.objects.plexes.get(uuid)
-      if (plex instanceof Raid5Plex) {
-        for (const { offset, length } of ranges) plex.doubt.remove(offset, length)
-      }
-      const left = new RangeSet(this.#remembered.get(uuid))
-      for (const { offset, length } of ranges) left.remove(offset, length)
-      this.#remembered.set(uuid, left.ranges)
+      const left = plex instanceof Raid5Plex ? plex.doubt : new RangeSet(this.#remembered.get(uuid))
+      for (const { offset, length } of over) left.remove(offset, length)
+      if (!plex) this.#remembered.set(uuid, left.ranges)
     }
     this.#taken.clear()
     for (const uuid of this.#older) {

@@ -274,6 +274,10 @@ export class VinumSet extends SetHost implements Geom, VinumHost {
     return this.lost.change(plex, change)
   }
 
+  isLosing(plex: Plex): boolean {
+    return this.lost.isLosing(plex)
+  }
+
   putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
     return this.lost.putInDoubt(plex, offset, length, why)
   }
