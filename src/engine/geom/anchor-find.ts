@@ -36,16 +36,8 @@ export interface LabelProblem {
 }
 
 /**
- * The anchor of a device that may be used, or undefined when it has none. One that is damaged or cannot be read is made
- * up from the newest whole slot header, whose commit may have ended or not. Throws as {@link findLabel}.
- */
-export async function readAnchor(device: AnchorTarget): Promise<Anchor | undefined> {
-  const found = await findLabel(device)
-  return found?.problem ? undefined : found?.anchor
-}
-
-/**
- * The label on a device, wherever it is. Throws `unsupported` for metadata of a newer version, and what reading fails
+ * The label on a device, wherever it is. An anchor that is damaged or cannot be read is made up from the newest whole
+ * slot header, whose commit may have ended or not. Throws `unsupported` for metadata of a newer version, and what reading fails
  * with when neither end says anything and the last block cannot be read.
  */
 export async function findLabel(device: AnchorTarget): Promise<FoundLabel | undefined> {

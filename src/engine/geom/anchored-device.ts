@@ -19,7 +19,7 @@ import {
   NO_COMMIT,
   type SlotHeader,
 } from './anchor-codec.ts'
-import { type AnchorTarget, wipeEnds, wipeLabel, writeFront } from './anchor-ends.ts'
+import { type AnchorTarget, wipeEnds, wipeLabel, writeAnchor, writeFront } from './anchor-ends.ts'
 import {
   type Anchor,
   type AnchorLayout,
@@ -99,12 +99,12 @@ export class AnchoredDevice extends AnchorAreas {
       if (range.length > 0) await writeZeroes(device, range)
     }
     await flush(device)
-    await made.writeAnchor(anchor)
+    await writeAnchor(device, anchor)
     await writeFront(device, anchor)
     return made
   }
 
-  /** A device whose anchor was read (readAnchor). Does no I/O. */
+  /** A device whose anchor was read (findLabel). Does no I/O. */
   static open(device: AnchorTarget, anchor: Anchor): AnchoredDevice {
     return new AnchoredDevice(device, anchor)
   }
@@ -191,7 +191,7 @@ export class AnchoredDevice extends AnchorAreas {
     const newestSlot = this.#otherSlot
     const anchor: Anchor = { ...this.current, newestSlot, line, generation, payloadCrc }
     try {
-      await this.writeAnchor(anchor)
+      await writeAnchor(this.device, anchor)
     } catch (error) {
       this.#slots = undefined
       throw this.#commitError(error)
@@ -217,7 +217,7 @@ export class AnchoredDevice extends AnchorAreas {
     try {
       await this.#writeSlot(anchor, commit, payload)
       await flush(this.device)
-      await this.writeAnchor(anchor)
+      await writeAnchor(this.device, anchor)
     } catch (error) {
       this.#slots = undefined
       throw this.#commitError(error)

@@ -3,8 +3,8 @@
  * Part of vinum-class.ts; geom/label.ts calls it.
  */
 import { operatingError } from '../../base/errors.ts'
-import type { Anchor } from '../geom/anchor.ts'
 import type { AnchorTarget } from '../geom/anchor-ends.ts'
+import type { Anchor } from '../geom/anchor-layout.ts'
 import { AnchoredDevice } from '../geom/anchored-device.ts'
 import type { Label } from '../geom/label.ts'
 import { freebsdDrive } from './freebsd/format.ts'

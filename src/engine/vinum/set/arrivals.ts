@@ -3,8 +3,8 @@
  * Inside a topology change; called by vinum-set.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
-import type { Anchor } from '../../geom/anchor.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
+import type { Anchor } from '../../geom/anchor-layout.ts'
 import { type Choice, standingOf } from '../../geom/anchor-quorum.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
 import type { EventLog } from '../../geom/events.ts'

@@ -13,7 +13,7 @@
 import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
-import type { Anchor } from '../../geom/anchor.ts'
+import type { Anchor } from '../../geom/anchor-layout.ts'
 import type { Base } from '../../geom/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
