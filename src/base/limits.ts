@@ -354,7 +354,7 @@ export function assertLimits(): void {
     'the smallest pool holds the unsolicited data of a few narrow sessions',
   )
   assert(
-    RAID5_COLUMNS * PAGE_BYTES <= RAID5_SCRATCH_BYTES && RAID5_JOB_BYTES <= POOL_CHUNK_BYTES,
+    (RAID5_COLUMNS + 1) * PAGE_BYTES <= RAID5_SCRATCH_BYTES && RAID5_JOB_BYTES <= POOL_CHUNK_BYTES,
     'the scratch of RAID5 has a page for each column and is one lease',
   )
   assert(TEXT_BYTES >= 8192, 'RFC 7143, 6.1: at least 8192 bytes of negotiation text')

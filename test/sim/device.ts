@@ -27,7 +27,7 @@ interface Pending {
 
 export class SimDevice implements BlockDevice {
   readonly path: string
-  readonly geometry: Geometry
+  geometry: Geometry
   readonly identity: DeviceIdentity
   readonly features: DeviceFeatures
   readonly #disk: SimDisk
@@ -150,7 +150,16 @@ export class SimDevice implements BlockDevice {
 
   tellGone(): void {
     this.stall(false)
-    for (const listener of [...this.#listeners]) listener('gone')
+    this.#tell('gone')
+  }
+
+  resize(sizeBytes: number): void {
+    this.geometry = { ...this.geometry, sizeBytes }
+    this.#tell('resized')
+  }
+
+  #tell(event: DeviceEvent): void {
+    for (const listener of [...this.#listeners]) listener(event)
   }
 
   /** Requests without effect. What has had its effect lies in the cache, and the next flush covers it. */

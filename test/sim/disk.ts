@@ -99,10 +99,11 @@ export class SimDisk {
     this.#former.push(device)
   }
 
-  /** Between two boots: a medium may grow, and shrink again. */
+  /** A medium may grow at any time, and shrink while the machine is off. */
   resize(sizeBytes: number): void {
     this.sizeBytes = sizeBytes
     this.media.reserve(sizeBytes, this.random)
+    this.device?.resize(sizeBytes)
   }
 
   /** All that is on it, for {@link restore}. Only while nothing is under way or volatile. */

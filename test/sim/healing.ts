@@ -2,8 +2,8 @@
  * What an operator does after trouble, when all disks are plugged in: starts what rests, takes drives back, and where
  * nothing else is left says which data counts. Everything must be whole in the end. Used by faults.ts.
  */
-import { defined } from '../../src/base/assert.ts'
 import type { ByteRange } from '../../src/base/bytes.ts'
+import type { DriveReport } from '../../src/control/reports.ts'
 import { readAll } from './final-check.ts'
 import type { Parts } from './parts.ts'
 import type { SimRandom } from './random.ts'
@@ -59,9 +59,13 @@ export class Healing {
     const world = this.#world
     const endMs = world.nowMs + RECOVERY_MS
     for (let round = 0; world.machine === machine && !world.violation; round++) {
-      const sick = [...world.units].filter((unit) => !isWhole(machine, unit.uuid))
-      if (sick.length === 0) return
-      const unit = defined(sick[0], 'a sick unit')
+      const units = [...world.units]
+      const sick = units.find((unit) => !isWhole(machine, unit.uuid))
+      // What was used apart stays so until somebody says which is right: at the next start it may be asked for.
+      const isApart =
+        this.#trouble.parts && drivesIn(machine).some(({ state }) => state === 'APART')
+      const unit = sick ?? (isApart ? units[0] : undefined)
+      if (!unit) return
       const volume = volumeOf(machine, unit.uuid)
       if (world.nowMs > endMs) {
         const lines = [...volumesOf(machine), ...drivesIn(machine)].map((one) =>
@@ -144,8 +148,6 @@ export class Healing {
       return
     }
     // The set is right as it runs: what was used apart from it is filled from it.
-    const isFormer = ({ state }: { readonly state: string }): boolean =>
-      state === 'FORMER' || state === 'APART'
     const running = drivesIn(machine).find(({ state }) => state === 'UP')
     if (running && drivesIn(machine).some(isFormer)) {
       this.#trouble.parts?.join()
@@ -171,6 +173,11 @@ export class Healing {
       }
     }
   }
+}
+
+/** Not used by the set: taken out of it, or used apart from it. */
+function isFormer({ state }: DriveReport): boolean {
+  return state === 'FORMER' || state === 'APART'
 }
 
 export function isWhole(machine: Machine, uuid: string): boolean {

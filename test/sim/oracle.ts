@@ -286,20 +286,23 @@ export class Oracle {
 
   /**
    * Disks that were used apart from each other are together: each block has what it had in one of them, and the same
-   * for ever after. Returns the blocks that may have changed.
+   * for ever after; a write that is under way may still change it. Returns the blocks that may have changed.
    */
   join(all: readonly Contents[]): readonly ByteRange[] {
     const now = this.#interrupt(false)
     const changed: ByteRange[] = []
     const clones = new Map<Write, Write>()
+    const underWay = new Set([...this.#writing].map(({ write }) => write))
     for (const [block, list] of this.#lists.entries()) {
       const others = all.flatMap((lists) => lists[block] ?? [])
       if (list.length === 1 && others.every((write) => write === list[0])) continue
       changed.push({ offset: block * this.blockBytes, length: this.blockBytes })
       const values = new Map([...others, ...list].map((write) => [write.value, write]))
-      this.#lists[block] = [...values.values()].map((write) =>
-        memo(clones, write, { value: write.value, begin: 0, end: now, ok: true, durable: true }),
-      )
+      this.#lists[block] = [...values.values()].map((write) => {
+        if (underWay.has(write)) return write
+        const clone = { value: write.value, begin: 0, end: now, ok: true, durable: true }
+        return memo(clones, write, clone)
+      })
     }
     return changed
   }

@@ -52,6 +52,8 @@ export class FakeHost implements VinumHost {
   readonly demotions: (readonly Subdisk[])[] = []
   /** Why rows of raid5 were put in doubt. */
   readonly doubts: string[] = []
+  /** See isLosing. */
+  losing = false
   /** Demotions become durable when it resolves. */
   gate: Promise<void> | undefined
   /** Says why some of the subdisks must stay: demote rejects with it and changes nothing. */
@@ -92,6 +94,10 @@ export class FakeHost implements VinumHost {
     // As the set does: known when it is durable.
     await this.gate
     plex.record = { ...plex.record, lost: change(plex.record.lost) }
+  }
+
+  isLosing(): boolean {
+    return this.losing
   }
 
   async putInDoubt(_plex: Plex, _offset: number, _length: number, why: string): Promise<void> {

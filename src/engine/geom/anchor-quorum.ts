@@ -11,7 +11,8 @@
  *      `before` that had it or are missing are at least half. It is chosen, else L. Two that may count, neither of
  *      which is built on the other, leave the set waiting for whoever is missing.
  *   R  The set is served when more than half of the voters of the choice are here and, unless it is known to count,
- *      more than half of `before`; and when no unreadable slot may have had something newer that counts.
+ *      more than half of `before`, with at least half that can take the first commit (S): those that missed something
+ *      come back after it; and when no unreadable slot may have had something newer that counts.
  *   S  Nothing is served before a new commit counts that is built on the choice.
  *   K  Each voter keeps the choice in one of its two slots until a later commit counts (`placeOf`).
  *   F  An operator's word (`--force`, `--from`) begins a new line. Of two lines neither of which continues the other,
@@ -224,6 +225,8 @@ class View {
     const current = here.filter((uuid) =>
       isFollowed ? lost.has(uuid) : !isCertain || this.#has(uuid, commit),
     )
+    const canCommit = (uuid: string): boolean =>
+      current.includes(uuid) || this.#copies.some((one) => one.isWitness && one.uuid === uuid)
     return {
       kind: quorums.some((some) => !this.#areMostHere(some))
         ? 'missing'
@@ -231,7 +234,9 @@ class View {
           ? 'undecided'
           : isFollowed || members.length === 0
             ? 'damaged'
-            : 'serve',
+            : counts({ voters: [], before: quorums }, canCommit)
+              ? 'serve'
+              : 'missing',
       commit,
       isCertain,
       current: new Set(current),

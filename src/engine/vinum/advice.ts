@@ -2,6 +2,7 @@
 import { formatSize } from '../../base/bytes.ts'
 import { formatTime } from '../../control/duration.ts'
 import type { DoubtReport, Health, JobReport } from '../../control/reports.ts'
+import { lastResort } from './jobs/plans.ts'
 import { returnDrives } from './model/membership.ts'
 import {
   byUuid,
@@ -226,6 +227,8 @@ function actionText(situation: Situation): string {
   }
   if (lost && bad.length === 0) return lostAction(lost)
   if (bad.length > 0) {
+    const resort = health === 'FAULTED' ? lastResortOf(situation) : undefined
+    if (resort !== undefined) return `${resort.charAt(0).toUpperCase()}${resort.slice(1)}`
     return `Look at its drive, then fill it again: plexus vinum start ${name}`
   }
   if (!doubt) {
@@ -237,6 +240,12 @@ function actionText(situation: Situation): string {
     `To try it now: plexus vinum start ${name}. If it fails again and again, plexus events shows what cannot be ` +
     'read: once that is written again, it can.'
   )
+}
+
+/** Of a volume that `start` cannot fill: no plex of it is good. */
+function lastResortOf({ model, plexes }: Situation): string | undefined {
+  const all = plexes.map((plex) => lastResort(model, plex))
+  return all.includes(undefined) ? undefined : all[0]
 }
 
 function lostAction({ name }: PlexRecord): string {

@@ -99,6 +99,8 @@ export interface VinumHost {
    * set cannot commit.
    */
   changeLost(plex: Plex, change: (lost: PlexRecord['lost']) => PlexRecord['lost']): Promise<void>
+  /** Is a commit under way that adds to what is lost of a raid5 plex? A change after it sees what it has added. */
+  isLosing(plex: Plex): boolean
   /** The parity of a part of a raid5 plex is not right from now on; marked durably when it resolves. `why` is told. */
   putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void>
   /** A bad sector was written again from good data. */

@@ -133,6 +133,25 @@ const ROWS: readonly [string, readonly VoterCopy[], string][] = [
     'missing A6? by u, without x',
   ],
   [
+    'most of four and the witness are here, but those that missed nothing are too few for a commit',
+    [
+      copy('u', 'A6 uvw on A5 after uvxyw', 'A5 uvxyw'),
+      copy('x', 'A5 uvxyw relied A5'),
+      copy('w', 'A6 uvw on A5 after uvxyw', 'A5 uvxyw'),
+    ],
+    'missing A6? by uw, without vy',
+  ],
+  [
+    'the same, and one more of them is here',
+    [
+      copy('u', 'A6 uvw on A5 after uvxyw', 'A5 uvxyw'),
+      copy('v', 'A6 uvw on A5 after uvxyw', 'A5 uvxyw'),
+      copy('x', 'A5 uvxyw relied A5'),
+      copy('w', 'A6 uvw on A5 after uvxyw', 'A5 uvxyw'),
+    ],
+    'serve A6 by uvw',
+  ],
+  [
     'two disks join, cut off after the old one alone has it',
     [copy('x', 'A2 xyz on A1 after x', 'A1 x relied A1'), copy('y'), copy('z')],
     'serve A1 by x',

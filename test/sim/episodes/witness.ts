@@ -7,7 +7,9 @@ import { drivesIn, volumesOf } from '../view.ts'
 
 export async function witness({ world, random, faults, ...stage }: Stage): Promise<void> {
   const first = await stage.whole()
-  const names = first ? drivesIn(first).map(({ name }) => name) : []
+  // One that is in no configuration any more has no vote.
+  const drives = first ? drivesIn(first).filter(({ state }) => state === 'UP') : []
+  const names = drives.map(({ name }) => name)
   const disks = random.shuffle(world.disks.filter(({ name }) => names.includes(name)))
   if (!first || disks.length < 2 || disks.length % 2 === 1 || disks.length < names.length) return
   const half = disks.slice(0, disks.length / 2)

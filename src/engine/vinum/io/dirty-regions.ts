@@ -98,7 +98,7 @@ export class WriteIntentBitmap {
     this.#bits = new IntentBits(options)
     // What was read is on some drive; whether it is on all that are up now is not known.
     this.#durable = this.#bits.fresh()
-    this.#unsynced = new UnsyncedRanges(this.#bits.fresh())
+    this.#unsynced = new UnsyncedRanges(this.#bits)
     for (const { offset, length } of initial?.bits.ranges() ?? []) this.#addUnsynced(offset, length)
     if (initial && initial.outdated.length > 0) this.#markRange(0, this.sizeBytes)
     this.#sequence = initial?.sequence ?? 0
@@ -249,7 +249,7 @@ export class WriteIntentBitmap {
     const { marked, unsynced } = this
     this.#bits = new IntentBits(layout)
     this.#durable = this.#bits.fresh()
-    this.#unsynced = new UnsyncedRanges(this.#bits.fresh())
+    this.#unsynced = new UnsyncedRanges(this.#bits)
     this.#uses = []
     this.#next = Array.from({ length: this.#bits.blocks }, (_, block) => this.#next[block] ?? 0)
     for (const { offset, length } of marked) this.#markRange(offset, length)
@@ -431,6 +431,7 @@ export class WriteIntentBitmap {
   #isIdle(region: number): boolean {
     const block = blockOf(region)
     const word = this.#uses[block]?.[region - block * INTENT_BLOCK_REGIONS] ?? 0
-    return this.#bits.has(region) && word === 0 && !this.#unsynced.has(region)
+    const { offset, length } = this.#bits.rangeOf(region)
+    return this.#bits.has(region) && word === 0 && !this.#unsynced.touches(offset, length)
   }
 }

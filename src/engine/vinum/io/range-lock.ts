@@ -3,7 +3,7 @@
  * ranges [offset, offset + length), so that neighbours never collide (docs/vinum.md, 7). Strictly first in,
  * first out among those that conflict: an entry waits for the earlier ones that it conflicts with and for
  * nobody else, so there is neither starvation nor a cycle, as long as nobody enters again while it holds.
- * Used by volume-io.ts for volumes and by subdisk.ts for moves. No I/O, no clock, no promises.
+ * For volumes and for moves. No I/O, no clock.
  *
  * An entry is found by where it is: the address space is cut into buckets of one size, which share a fixed number
  * of slots. An entry is in the slot of each of its buckets, so who comes looks at its neighbours alone, however many
@@ -78,17 +78,15 @@ export class RangeLock {
     return this.#size
   }
 
-  /**
-   * Enters, and calls `granted` when in: at once where nothing is in the way. The answer is what
-   * {@link leave} takes.
-   */
-  enter(offset: number, length: number, mode: LockMode, granted: () => void): LockEntry {
-    const entry = new CallbackEntry(granted)
-    this.add(entry, offset, length, mode)
-    return entry
+  /** Resolves when in, to what {@link leave} takes. */
+  hold(offset: number, length: number, mode: LockMode): Promise<LockEntry> {
+    return new Promise((resolve) => {
+      const entry: LockEntry = new CallbackEntry(() => resolve(entry))
+      this.add(entry, offset, length, mode)
+    })
   }
 
-  /** As {@link enter}, without any allocation. An empty range conflicts with what it lies within. */
+  /** Enters, and calls `granted` when in: at once where nothing is in the way. Allocates nothing. An empty range conflicts with what it lies within. */
   add(entry: LockEntry, offset: number, length: number, mode: LockMode): void {
     assert(entry.rankBit === 0, 'an entry is in one place at a time')
     if (this.#slots.length === 0) this.#slots = Array.from({ length: SLOTS }, () => [])

@@ -1,6 +1,6 @@
 /**
  * Sets of byte ranges, and with them which part of a reviving subdisk is valid already, in plex space: everything but
- * what its job has still to copy. plex-linear.ts and plex-raid5.ts ask before they read.
+ * what its job has still to copy.
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import type { Validity } from '../runtime.ts'
@@ -25,9 +25,25 @@ export class RangeSet {
     return this.#ranges
   }
 
+  get isEmpty(): boolean {
+    return this.#ranges.length === 0
+  }
+
+  get bytes(): number {
+    return this.#ranges.reduce((sum, { length }) => sum + length, 0)
+  }
+
+  /** The first range at or behind the offset, up to so many bytes of it; undefined: there is none. */
+  next(offset: number, mostBytes: number): ByteRange | undefined {
+    const range = this.#ranges[this.#firstBehind(offset)]
+    if (!range) return undefined
+    const start = Math.max(range.offset, offset)
+    return { offset: start, length: Math.min(range.offset + range.length - start, mostBytes) }
+  }
+
   touches(offset: number, length: number): boolean {
     const next = this.#ranges[this.#firstBehind(offset)]
-    return next !== undefined && next.offset < offset + length
+    return next !== undefined && length > 0 && next.offset < offset + length
   }
 
   covers(offset: number, length: number): boolean {
@@ -96,8 +112,9 @@ export class RegionValidity implements GrowingValidity {
     this.#missing = new RangeSet(missing)
   }
 
-  get missing(): readonly ByteRange[] {
-    return this.#missing.ranges
+  /** The first range at or behind the offset that is missing, up to so many bytes of it. */
+  nextMissing(offset: number, mostBytes: number): ByteRange | undefined {
+    return this.#missing.next(offset, mostBytes)
   }
 
   covers(offset: number, length: number): boolean {

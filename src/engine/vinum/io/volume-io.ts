@@ -15,7 +15,7 @@ import type { ReadPolicy, SubdiskRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import type { WriteIntentBitmap } from './dirty-regions.ts'
 import { firstInService } from './first-copy.ts'
-import { type LockEntry, type LockMode, RangeLock } from './range-lock.ts'
+import { type LockEntry, RangeLock } from './range-lock.ts'
 import { ChangeTask } from './volume-change.ts'
 import { DirectTask } from './volume-direct.ts'
 import { ReadTask, readAndMend } from './volume-read.ts'
@@ -90,6 +90,10 @@ export class VolumeIo {
     return this.#slots
   }
 
+  get form(): VolumeForm {
+    return this.#form
+  }
+
   get plexes(): readonly Plex[] {
     return this.#form.plexes
   }
@@ -146,7 +150,7 @@ export class VolumeIo {
     while (this.#looseChanges > 0 || (all && this.#looseReads > 0)) {
       await new Promise<void>((resolve) => this.#onDrained.push(resolve))
     }
-    const entry = await this.#enter(offset, length, mode)
+    const entry = await this.locks.hold(offset, length, mode)
     let held = true
     return () => {
       assert(held, 'a lock is let go once')
@@ -251,7 +255,7 @@ export class VolumeIo {
   /** A task of the error path enters the range for itself, without being at work while it waits. */
   async reenter(offset: number, length: number): Promise<LockEntry> {
     this.leaveWork()
-    const entry = await this.#enter(offset, length, 'writes')
+    const entry = await this.locks.hold(offset, length, 'writes')
     await this.#comeIn()
     return entry
   }
@@ -333,15 +337,6 @@ export class VolumeIo {
   #tellDrained(): void {
     if (this.#onDrained.length === 0 || (this.#looseReads > 0 && this.#looseChanges > 0)) return
     for (const resolve of this.#onDrained.splice(0)) resolve()
-  }
-
-  async #enter(offset: number, length: number, mode: LockMode): Promise<LockEntry> {
-    let entry: LockEntry | undefined
-    await new Promise<void>((resolve) => {
-      entry = this.locks.enter(offset, length, mode, resolve)
-    })
-    assert(entry, 'who was let in has an entry')
-    return entry
   }
 
   #comeIn(): Promise<void> {

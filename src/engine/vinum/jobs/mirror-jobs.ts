@@ -1,9 +1,8 @@
 /**
  * Jobs over all plexes of a volume that are in service: resync (after a crash, regions in which writes were under
- * way are made equal again), check and repair (every byte of them is compared). Writes are kept off one window at a
- * time. table.ts builds the plans.
+ * way are made equal again, or the parity of their rows right), check and repair of copies (every byte of them is
+ * compared). Writes are kept off one window at a time.
  */
-
 import type { ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import {
@@ -16,8 +15,19 @@ import {
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../geom/job.ts'
 import { type Copies, callPlex, MENDABLE, readCopies, writeCopy } from '../io/first-copy.ts'
+import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
-import { inSlices, type JobSetup, partsOf, planOf, rangeOf, slice, withLease } from './setup.ts'
+import {
+  inSlices,
+  type JobSetup,
+  overRanges,
+  partsOf,
+  planOf,
+  rangeOf,
+  slice,
+  withLease,
+} from './setup.ts'
 
 export interface ResyncOptions extends JobSetup {
   readonly host: VinumHost
@@ -29,65 +39,75 @@ export interface ResyncOptions extends JobSetup {
   onEqual(offset: number, length: number): void
 }
 
-/** The plan of a resync. Regions that a run before had done are done again: the intent map still names them. */
+/** The plan of a resync. Regions that a run before had done are done again: the bitmap still names them. */
 export function resyncPlan(options: ResyncOptions): JobPlan {
-  const { host, totalBytes, onEqual, nextUnsynced } = options
+  const { plexes, totalBytes, nextUnsynced } = options
+  const [first] = plexes
+  const raid5 = first instanceof Raid5Plex ? first : undefined
   /** Why a part stays in doubt; the rest is done all the same, and the job fails in the end. */
   let failure: PlexusError | undefined
   return planOf(options, {
-    subdisks: options.plexes.flatMap(({ subdisks }) => subdisks),
-    startBytes: nextUnsynced(0, 1)?.offset ?? totalBytes,
+    subdisks: plexes.flatMap(({ subdisks }) => subdisks),
+    ...overRanges(totalBytes, nextUnsynced, async ({ offset, length }) => {
+      const end = offset + length
+      // Copies together when all is well; after a failure in small parts, so that few stay in doubt.
+      let inParts = raid5 !== undefined
+      for (let at = offset; at < end; ) {
+        const partEnd = raid5?.pieceEnd(at) ?? at + JOB_STEP_MIN_BYTES
+        const to = inParts ? Math.min(partEnd, end) : end
+        try {
+          if (raid5) await resyncRow(options, raid5, at, to - at)
+          else await equalise(options, at, to - at)
+          at = to
+        } catch (error) {
+          if (!(error instanceof PlexusError) || !MENDABLE.has(error.kind)) throw error
+          if (inParts) {
+            failure ??= error
+            at = to
+          }
+          inParts = true
+        }
+      }
+      return end
+    }),
     beforeFinish() {
       if (failure) throw failure
-    },
-    async step(from, maxBytes, job) {
-      const range = nextUnsynced(from, maxBytes)
-      if (!range) return totalBytes
-      const { offset, length } = range
-      const [first] = options.plexes
-      // Reads as well: when the copy that counts fails, the next one counts, and it must not change under a reader
-      // because of what is still being written from the former.
-      const release = first && (await host.lock(first, offset, length, 'all'))
-      try {
-        let inParts = false
-        for (let at = offset; at < offset + length; ) {
-          // Together when all is well; after a failure in small parts, so that few stay in doubt.
-          const part = inParts ? Math.min(JOB_STEP_MIN_BYTES, offset + length - at) : length
-          try {
-            await equalise(options, at, part)
-            onEqual(at, part)
-            at += part
-          } catch (error) {
-            if (!(error instanceof PlexusError) || !MENDABLE.has(error.kind)) throw error
-            if (inParts) {
-              failure ??= error
-              at += part
-            }
-            inParts = true
-          }
-        }
-      } finally {
-        release?.()
-      }
-      const next = nextUnsynced(offset + length, 1)?.offset ?? totalBytes
-      job.skip(next - from - length)
-      return next
     },
   })
 }
 
-async function equalise(
-  { host, plexes, volume = '' }: ResyncOptions,
+async function resyncRow(
+  { onEqual }: ResyncOptions,
+  plex: Raid5Plex,
   offset: number,
   length: number,
 ): Promise<void> {
-  await withLease(host.pool, length, async (lease) => {
-    const source = await readCopies(copiesOf(volume, plexes), rangeOf(offset, lease))
-    for (const plex of plexes) {
-      // Durable: a reader may get it from any copy from now on, and must find it when the power and the source are lost.
-      if (plex !== source) await writeCopy(host, plex, { ...rangeOf(offset, lease), fua: true })
-    }
-  })
+  const rowEnd = plex.pieceEnd(offset)
+  if (plex.doubt.touches(offset, rowEnd - offset)) await resyncStep(plex, offset, rowEnd - offset)
+  onEqual(offset, length)
+}
+
+async function equalise(
+  { host, plexes, volume = '', onEqual }: ResyncOptions,
+  offset: number,
+  length: number,
+): Promise<void> {
+  const [first] = plexes
+  // Reads as well: when the copy that counts fails, the next one counts, and it must not change under a reader
+  // because of what is still being written from the former.
+  const release = first && (await host.lock(first, offset, length, 'all'))
+  try {
+    await withLease(host.pool, length, async (lease) => {
+      const source = await readCopies(copiesOf(volume, plexes), rangeOf(offset, lease))
+      for (const plex of plexes) {
+        // Durable: a reader may get it from any copy from now on, and must find it when the power and the source are lost.
+        if (plex !== source) await writeCopy(host, plex, { ...rangeOf(offset, lease), fua: true })
+      }
+    })
+    onEqual(offset, length)
+  } finally {
+    release?.()
+  }
 }
 
 /** As where copies may differ, also for a check: what the first one has is right. Nothing is written. */

@@ -147,22 +147,12 @@ async function holding<T>(
   mode: LockMode,
   work: () => Promise<T>,
 ): Promise<T> {
-  const { promise, resolve } = withResolver()
-  const entry = lock.enter(offset, length, mode, resolve)
-  await promise
+  const entry = await lock.hold(offset, length, mode)
   try {
     return await work()
   } finally {
     lock.leave(entry)
   }
-}
-
-function withResolver(): { readonly promise: Promise<void>; readonly resolve: () => void } {
-  let resolve: () => void = () => {}
-  const promise = new Promise<void>((done) => {
-    resolve = done
-  })
-  return { promise, resolve }
 }
 
 /** A write that failed in the new place makes it no copy; one that failed in the old one put the subdisk out of service. */

@@ -282,17 +282,10 @@ function needOfSync(
 ): Need {
   const here = out.filter((one) => isHere(model, one))
   if (here.length === 0) return missing(model, plex, out)
-  const without = new Set(subdisksOf(model, plex.uuid).map((one) => one.uuid))
-  const fills = here.filter((one) => hasOtherCopy(model, one, { without, ownParity: false }))
+  const fills = here.filter((one) => hasCopyElsewhere(model, plex, one))
   if (fills.length === 0) {
-    const hint = here.some((one) => one.state === 'down')
-      ? `plexus vinum setstate up ${plex.name} lets it serve again`
-      : `connect the missing drives, which have newer data; if they are lost: plexus vinum setstate --force up ${plex.name} serves it as it was when it went out`
-    return refuse(
-      'invalid',
-      `plex ${plex.name}`,
-      `${listed(out)}, and no good copy of it exists; ${hint}`,
-    )
+    const reason = `${listed(out)}, and no good copy of it exists; ${lastResort(model, plex)}`
+    return refuse('invalid', `plex ${plex.name}`, reason)
   }
   return {
     kind: 'sync',
@@ -301,6 +294,24 @@ function needOfSync(
     cursorBytes: 0,
     scope: scopeOf(fills, options),
   }
+}
+
+function hasCopyElsewhere(model: VinumModel, plex: PlexRecord, subdisk: SubdiskRecord): boolean {
+  const without = new Set(subdisksOf(model, plex.uuid).map((one) => one.uuid))
+  return hasOtherCopy(model, subdisk, { without, ownParity: false })
+}
+
+/**
+ * What lets a plex serve again that other plexes cannot fill, since none of them has what it lacks. undefined: they can
+ * fill a part of it, or it lacks nothing on drives that are here.
+ */
+export function lastResort(model: VinumModel, plex: PlexRecord): string | undefined {
+  const out = subdisksOf(model, plex.uuid).filter((one) => one.state !== 'up')
+  const here = out.filter((one) => isHere(model, one))
+  if (here.length === 0 || here.some((one) => hasCopyElsewhere(model, plex, one))) return undefined
+  return here.some((one) => one.state === 'down')
+    ? `plexus vinum setstate up ${plex.name} lets it serve again`
+    : `connect the disks that have newer data; if they are lost: plexus vinum setstate --force up ${plex.name} serves it as it is`
 }
 
 function scopeOf(fills: readonly SubdiskRecord[], options: JobOptions): JobRecord['scope'] {

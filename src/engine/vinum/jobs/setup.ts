@@ -1,8 +1,8 @@
 /**
  * What all jobs of vinum have in common: the plan around a step (geom/job.ts), the order flush, then commit at each
- * checkpoint and at the end, and requests as promises: a job is no hot path. Used by sync.ts, move.ts, grow.ts, and
- * by vinum-set.ts for the steps of raid5/row-jobs.ts.
+ * checkpoint and at the end, and requests as promises: a job is no hot path.
  */
+import type { ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type {
   AlignedBuffer,
@@ -86,6 +86,29 @@ export function planOf(setup: JobSetup, work: JobWork): JobPlan {
     async abandon(job, outcome) {
       await work.beforeAbandon?.()
       await commits.abandon(job, outcome)
+    },
+  }
+}
+
+/**
+ * The steps of a job over ranges that are left. `next` finds the first one at or behind an offset, up to so many bytes
+ * of it; `work` does it, and resolves to where it has come. What lies between counts as skipped.
+ */
+export function overRanges(
+  totalBytes: number,
+  next: (from: number, mostBytes: number) => ByteRange | undefined,
+  work: (range: ByteRange, job: Job) => Promise<number>,
+): Pick<JobWork, 'startBytes' | 'step'> {
+  const firstFrom = (from: number): number => next(from, 1)?.offset ?? totalBytes
+  return {
+    startBytes: firstFrom(0),
+    async step(from, maxBytes, job) {
+      const range = next(from, maxBytes)
+      if (!range) return totalBytes
+      const reached = await work(range, job)
+      const following = firstFrom(reached)
+      job.skip(following - from - (reached - range.offset))
+      return following
     },
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Sync: subdisks that came back or are new get their content from the other plexes of the volume (docs/vinum.md,
  * 5.3 and 9). It works window by window: writes are kept off the window alone, reads go on, and nothing waits for
- * the whole job (8.14). Of concat and striped plexes: raid5 has no other copy. vinum-set.ts builds the plan.
+ * the whole job (8.14). Of concat and striped plexes: raid5 has no other copy.
  *
  * A window is valid only when it was read and written without error: a failed copy never counts (8.6).
  */
@@ -9,13 +9,14 @@ import type { ByteRange } from '../../../base/bytes.ts'
 import { JOB_SLICE_BYTES, JOB_SLICES, JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../geom/job.ts'
-import { RegionValidity } from '../io/validity.ts'
+import { RangeSet, RegionValidity } from '../io/validity.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import {
   inSlices,
   type JobSetup,
   outOfService,
+  overRanges,
   partsOf,
   planOf,
   slice,
@@ -57,7 +58,7 @@ export function missingRanges(
     offset,
     length: Math.min(length, sizeBytes - offset),
   }))
-  return new RegionValidity(cut).missing
+  return new RangeSet(cut).ranges
 }
 
 /**
@@ -66,8 +67,7 @@ export function missingRanges(
  */
 export function syncPlan(options: SyncOptions): JobPlan {
   const { host, plex, subdisks, read, totalBytes } = options
-  const { missing } = options
-  const validity = new RegionValidity(missing)
+  const validity = new RegionValidity(options.missing)
   for (const subdisk of subdisks) subdisk.validity = validity
 
   /** Copies [offset, offset + length), with writes kept off it. */
@@ -97,25 +97,24 @@ export function syncPlan(options: SyncOptions): JobPlan {
   return planOf(options, {
     subdisks,
     aloneBytes: JOB_STEP_ALONE_BYTES,
-    startBytes: missing[0]?.offset ?? totalBytes,
-    async step(from, maxBytes, job) {
-      checkInService(subdisks)
-      const [range] = validity.missing
-      const start = Math.max(from, range?.offset ?? totalBytes)
-      const rangeEnd = range ? range.offset + range.length : totalBytes
-      const end = Math.min(start + maxBytes, rangeEnd)
-      let copied = 0
-      for (const run of runsWithout(plex, start, end)) {
-        await copy(run.offset, run.end - run.offset)
-        copied += run.end - run.offset
-      }
-      checkInService(subdisks)
-      // What belongs to a good subdisk of the plex was jumped over: it needs no copy.
-      validity.markValid(start, end - start)
-      const next = validity.missing[0]?.offset ?? totalBytes
-      job.skip(next - from - copied)
-      return next
-    },
+    ...overRanges(
+      totalBytes,
+      (from, mostBytes) => validity.nextMissing(from, mostBytes),
+      async ({ offset, length }, job) => {
+        checkInService(subdisks)
+        const end = offset + length
+        let copied = 0
+        for (const run of runsWithout(plex, offset, end)) {
+          await copy(run.offset, run.end - run.offset)
+          copied += run.end - run.offset
+        }
+        checkInService(subdisks)
+        // What belongs to a good subdisk of the plex was jumped over: it needs no copy.
+        validity.markValid(offset, length)
+        job.skip(length - copied)
+        return end
+      },
+    ),
     beforeFinish: () => checkInService(subdisks),
   })
 }

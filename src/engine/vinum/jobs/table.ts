@@ -2,11 +2,9 @@
  * One row for each kind of job: how its plan is made from the running objects, what its progress and its end do to
  * the model. Used by set/jobs.ts.
  */
-import { PlexusError } from '../../../base/errors.ts'
 import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { JobPlan } from '../../geom/job.ts'
 import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
-import { MENDABLE } from '../io/first-copy.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { RegionValidity } from '../io/validity.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
@@ -22,7 +20,7 @@ import {
 } from '../model/model.ts'
 import { derive } from '../model/state-rules.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
-import { checkStep, initialiseStep, rebuildStep, resyncStep } from '../raid5/row-jobs.ts'
+import { checkStep, initialiseStep, rebuildStep } from '../raid5/row-jobs.ts'
 import type { Plex } from '../runtime.ts'
 import { growthCommits } from '../set/growth.ts'
 import type { VinumSet } from '../set/vinum-set.ts'
@@ -32,7 +30,7 @@ import { checkPlan, resyncPlan } from './mirror-jobs.ts'
 import { movePlan } from './move.ts'
 import { healThroughPlex } from './move-heal.ts'
 import { endJob } from './plans.ts'
-import { type JobSetup, outOfService, planOf, slice } from './setup.ts'
+import { type JobSetup, outOfService, overRanges, planOf, slice } from './setup.ts'
 import { missingRanges, syncPlan } from './sync.ts'
 
 /** What a job works on, found among the running objects. */
@@ -92,28 +90,19 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     if (!column) return undefined
     const validity = new RegionValidity(missingOf(setup, target))
     column.validity = validity
-    const firstMissing = (): number => validity.missing[0]?.offset ?? setup.totalBytes
     return planOf(setup, {
       subdisks,
       aloneBytes: aloneBytesOf(plex),
-      startBytes: firstMissing(),
-      async step(from, maxBytes, job) {
-        const range = validity.missing[0]
-        if (!range) return setup.totalBytes
-        // Rows are whole: what it reaches may lie behind the range.
-        const reached = await rebuildStep(
-          plex,
-          column,
-          range.offset,
-          Math.min(maxBytes, range.length),
-          () => job.mismatches++,
-        )
-        if (column.record.state !== 'reviving') throw outOfService(column, 'rebuild')
-        validity.markValid(range.offset, reached - range.offset)
-        const next = firstMissing()
-        job.skip(Math.max(0, next - from - (reached - range.offset)))
-        return next
-      },
+      ...overRanges(
+        setup.totalBytes,
+        (from, mostBytes) => validity.nextMissing(from, mostBytes),
+        async ({ offset, length }, job) => {
+          // Rows are whole: what it reaches may lie behind the range.
+          const reached = await rebuildStep(plex, column, offset, length, () => job.mismatches++)
+          if (column.record.state !== 'reviving') throw outOfService(column, 'rebuild')
+          return reached
+        },
+      ),
     })
   },
   initialise(set, setup) {
@@ -168,41 +157,12 @@ export function resyncOf(
   volume: RunningVolume,
   map: WriteIntentBitmap,
 ): JobPlan {
-  const { plexes } = volume
-  const onEqual = (offset: number, length: number): void => map.markSynced(offset, length)
-  const nextUnsynced = (from: number, most: number) => map.nextUnsynced(from, most)
-  const [plex] = plexes
-  if (!(plex instanceof Raid5Plex)) {
-    return resyncPlan({ ...setup, host: set, plexes, nextUnsynced, onEqual })
-  }
-  const firstFrom = (from: number): number => nextUnsynced(from, 1)?.offset ?? setup.totalBytes
-  /** Why a row stays in doubt; the others are done all the same, and the job fails in the end. */
-  let failure: PlexusError | undefined
-  return planOf(setup, {
-    subdisks: plex.subdisks,
-    startBytes: firstFrom(0),
-    beforeFinish() {
-      if (failure) throw failure
-    },
-    async step(from, maxBytes, job) {
-      const range = nextUnsynced(from, maxBytes)
-      if (!range) return setup.totalBytes
-      const end = range.offset + range.length
-      for (let at = range.offset; at < end; ) {
-        const rowEnd = plex.pieceEnd(at)
-        try {
-          if (plex.doubt.touches(at, rowEnd - at)) await resyncStep(plex, at, rowEnd - at)
-          onEqual(at, Math.min(rowEnd, end) - at)
-        } catch (error) {
-          if (!(error instanceof PlexusError) || !MENDABLE.has(error.kind)) throw error
-          failure ??= error
-        }
-        at = rowEnd
-      }
-      const next = firstFrom(end)
-      job.skip(next - from - range.length)
-      return next
-    },
+  return resyncPlan({
+    ...setup,
+    host: set,
+    plexes: volume.plexes,
+    nextUnsynced: (from, mostBytes) => map.nextUnsynced(from, mostBytes),
+    onEqual: (offset, length) => map.markSynced(offset, length),
   })
 }
 

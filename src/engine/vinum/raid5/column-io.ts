@@ -1,30 +1,19 @@
 /**
  * Several requests to columns at once, and what became of each. The base of everything in RAID5 that reads or
- * writes more than one column: raid5/row-write.ts, raid5/row-read.ts, raid5/zero.ts, raid5/requests.ts.
+ * writes more than one column at the request of initiators.
  */
 import type { PlexusError } from '../../../base/errors.ts'
-import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { AlignedBuffer, IoCause, IoOp } from '../../../hal/block-device.ts'
+import { RequestPart } from '../io/request-part.ts'
 import type { Subdisk } from '../runtime.ts'
 
 /** A request to one column. */
-class ColumnIo implements IoRequest {
-  readonly op: IoOp
-  readonly offset = 0
-  readonly length: number
-  readonly data: AlignedBuffer | undefined
-  readonly dataOffset: number
-  readonly fua: boolean
-  readonly cause: IoCause
+class ColumnIo extends RequestPart {
   readonly #group: ColumnGroup
   readonly #subdisk: Subdisk
 
-  constructor(group: ColumnGroup, subdisk: Subdisk, init: ColumnRequest) {
-    this.op = init.op
-    this.length = init.length
-    this.data = init.data
-    this.dataOffset = init.dataOffset
-    this.fua = init.fua
-    this.cause = init.cause
+  constructor(group: ColumnGroup, subdisk: Subdisk) {
+    super()
     this.#group = group
     this.#subdisk = subdisk
   }
@@ -34,17 +23,6 @@ class ColumnIo implements IoRequest {
   }
 }
 
-export interface ColumnRequest {
-  readonly op: IoOp
-  /** In column space. */
-  readonly offset: number
-  readonly length: number
-  readonly data: AlignedBuffer | undefined
-  readonly dataOffset: number
-  readonly fua: boolean
-  readonly cause: IoCause
-}
-
 /**
  * Sends requests and goes on when all have ended: no buffer is given back before. A step is
  * `begin(next)`, any number of `send`, `sent()`.
@@ -52,8 +30,13 @@ export interface ColumnRequest {
 export abstract class ColumnGroup {
   /** Columns with an error in this step, with the first one of each. */
   protected failed: ReadonlyMap<Subdisk, PlexusError> = noneFailed
+  readonly #cause: IoCause
   #pending = 0
   #next: () => void = nothing
+
+  constructor(cause: IoCause) {
+    this.#cause = cause
+  }
 
   protected begin(next: () => void): void {
     this.failed = noneFailed
@@ -61,26 +44,38 @@ export abstract class ColumnGroup {
     this.#pending = 1
   }
 
-  protected send(subdisk: Subdisk, request: ColumnRequest): void {
+  /** `offset` is in column space. */
+  protected send(
+    subdisk: Subdisk,
+    op: IoOp,
+    offset: number,
+    length: number,
+    data: AlignedBuffer | undefined,
+    dataOffset: number,
+    fua = false,
+  ): void {
+    const io = new ColumnIo(this, subdisk)
+    io.op = op
+    io.length = length
+    io.data = data
+    io.dataOffset = dataOffset
+    io.fua = fua
+    io.cause = this.#cause
     this.#pending++
-    const { offset, length, dataOffset } = request
-    subdisk.forward(new ColumnIo(this, subdisk, request), offset, length, dataOffset)
+    subdisk.forward(io, offset, length, dataOffset)
   }
 
   /** All of the step is sent. Goes on at once when that was nothing. */
   protected sent(): void {
-    this.#end()
+    if (--this.#pending === 0) this.#next()
   }
 
+  /** Only for the requests: one has ended. */
   ioDone(subdisk: Subdisk, error: PlexusError | undefined): void {
     if (error && !this.failed.has(subdisk)) {
       this.failed = new Map([...this.failed, [subdisk, error]])
     }
-    this.#end()
-  }
-
-  #end(): void {
-    if (--this.#pending === 0) this.#next()
+    this.sent()
   }
 }
 

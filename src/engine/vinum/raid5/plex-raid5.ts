@@ -15,13 +15,21 @@ import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { createLayout, locate, parityColumn, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import { RowLocks } from './locks.ts'
 import { type ColumnRange, dataOf, touchesLost, withLost, withoutLost } from './lost.ts'
-import { ChangeRequest, FlushRequest, type OnMissed, startRead } from './requests.ts'
+import { ChangeRequest, FlushRequest, type OnMissed } from './requests.ts'
 import type { RowState } from './row-plan.ts'
+import { startRead } from './row-read.ts'
 import { Scratch } from './scratch.ts'
 
 export type Raid5Host = Pick<
   VinumHost,
-  'pool' | 'kernels' | 'demote' | 'changeLost' | 'putInDoubt' | 'noteError' | 'noteRepair'
+  | 'pool'
+  | 'kernels'
+  | 'demote'
+  | 'changeLost'
+  | 'isLosing'
+  | 'putInDoubt'
+  | 'noteError'
+  | 'noteRepair'
 >
 
 export interface Raid5PlexOptions {
@@ -233,6 +241,11 @@ export class Raid5Plex implements Plex {
 
   // What is lost.
 
+  /** Is anything lost, or taken to be lost by a commit that is under way? */
+  get hasLost(): boolean {
+    return this.#record.lost !== undefined || this.host.isLosing(this)
+  }
+
   /** Is a byte of this part of a column lost? */
   isLost(column: number, offset: number, length: number): boolean {
     return touchesLost(this.#record.lost, { column, offset, length })
@@ -244,7 +257,7 @@ export class Raid5Plex implements Plex {
    */
   regain(written: readonly ByteRange[], then: (error: PlexusError | undefined) => void): void {
     const { lost, name } = this.#record
-    if (!lost) {
+    if (!this.hasLost) {
       then(undefined)
       return
     }
@@ -257,8 +270,9 @@ export class Raid5Plex implements Plex {
         at = end
       }
     }
-    if (withoutLost(lost, known) === lost) then(undefined)
+    if (withoutLost(lost, known) === lost && !this.host.isLosing(this)) then(undefined)
     else {
+      // After the commit under way, which counts blocks in that were written since it began.
       this.host
         .changeLost(this, (now) => withoutLost(now, known))
         .then(

@@ -30,6 +30,7 @@ import {
   type Slice,
   type Span,
   stillThere,
+  withHeldRow,
   withRows,
   xorOthers,
 } from './row-slices.ts'
@@ -109,31 +110,41 @@ export function initialiseStep(plex: Raid5Plex, offset: number, maxBytes: number
   return withRows(plex, offset, maxBytes, async (span) => {
     requireColumns(plex, span)
     await compute(plex, span, columnRange(span), parityOf(span.layout))
-    plex.markParity(span.offset, span.end - span.offset)
+    plex.markParity(offset, span.end - offset)
     return span.end
   })
 }
 
-/**
- * Computes the parity of rows anew from their data, and takes the doubt off them. A row without its parity column needs
- * nothing; what a row without a data column has there is lost (Raid5Plex.settleWithout).
- */
+/** Takes the doubt off rows, one by one: see {@link settle}. */
 export function resyncStep(plex: Raid5Plex, offset: number, maxBytes: number): Promise<number> {
   return withRows(plex, offset, maxBytes, async (span) => {
-    const { layout, firstRow, rows } = span
+    const { firstRow, rows } = span
     for (let row = firstRow; row < firstRow + rows; row++) {
-      const { unreadable, parityState } = plex.rowState(layout, row, undefined)
-      const one = { ...span, firstRow: row, rows: 1 }
-      if (unreadable.size > 0 && parityState === 'doubt') {
-        await plex.settleWithout(layout, row)
-        continue
-      }
-      requireColumns(plex, one)
-      await compute(plex, one, columnRange(one), parityOf(layout))
-      plex.settled(layout, row, 1)
+      await settle(plex, { ...span, firstRow: row, rows: 1 })
     }
     return span.end
   })
+}
+
+/** Takes the doubt off one row, which the caller holds: before anything else is written there. See {@link settle}. */
+export function settleRow(plex: Raid5Plex, layout: Raid5Layout, row: number): Promise<void> {
+  return withHeldRow(plex, layout, row, (span) => settle(plex, span))
+}
+
+/**
+ * Computes the parity of a row anew from its data. A row without its parity column needs nothing; what a row in doubt
+ * without a data column has there is lost (Raid5Plex.settleWithout).
+ */
+async function settle(plex: Raid5Plex, one: Span): Promise<void> {
+  const { layout, firstRow } = one
+  const { unreadable, parityState } = plex.rowState(layout, firstRow, undefined)
+  if (unreadable.size > 0 && parityState === 'doubt') {
+    await plex.settleWithout(layout, firstRow)
+    return
+  }
+  requireColumns(plex, one)
+  await compute(plex, one, columnRange(one), parityOf(layout))
+  plex.settled(layout, firstRow, 1)
 }
 
 /**

@@ -7,7 +7,7 @@
  *                                                           was
  *   data         no parity: its column takes no writes, or its rebuild computes it later
  *
- * Only the bytes that the write touches are read and written, never whole units. Called by raid5/row-write.ts.
+ * Only the bytes that the write touches are read and written, never whole units.
  * Offsets are bytes within the unit, 0 to the stripe size.
  */
 
@@ -81,18 +81,6 @@ export function planRow(state: RowState, touched: readonly Extent[]): RowPlan | 
   if (first?.reads.length === 0) return first
   const second = planFor(state, cuts, 'modify')
   return first && second && cost(second) < cost(first) ? second : first
-}
-
-/** The plan that computes the parity of [start, end) of a row from all of its data. */
-export function planParity({ columns, parity }: RowState, start: number, end: number): RowPlan {
-  const untouched = Array.from({ length: columns }, (_, column) => column).filter(
-    (column) => column !== parity,
-  )
-  return {
-    segments: [{ start, end, method: 'reconstruct', touched: [], untouched }],
-    reads: untouched.map((column) => ({ column, start, end })),
-    parityWrites: [{ column: parity, start, end }],
-  }
 }
 
 /** Requests come first, bytes second: a request costs a movement of the arm, or a command at least. */

@@ -1,48 +1,121 @@
 /**
- * The slow way of a read in one column of one row: its subdisk is missing, not valid there, or has failed. The
- * content is computed from all other columns, under the lock of the row: without it a write of the row in
- * between would mix old and new. After a read error the range is written again, which makes the drive replace bad
- * sectors; where the drive refuses that, the next read computes it again. Called by raid5/requests.ts.
+ * Reads of a RAID5 plex, cut into stripe units. A valid column is read straight. Where its subdisk is missing, not
+ * valid there, or has failed, the content is computed from all other columns, under the lock of the row: without it a
+ * write of the row in between would mix old and new. After a read error the range is written again, which makes the
+ * drive replace bad sectors; where the drive refuses that, the next read computes it again.
  */
 import { defined } from '../../../base/assert.ts'
 import type { PlexusError } from '../../../base/errors.ts'
 import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
-import type { AlignedBuffer, IoCause, Lease } from '../../../hal/block-device.ts'
+import type { AlignedBuffer, IoRequest, Lease } from '../../../hal/block-device.ts'
+import { Join, RequestPart } from '../io/request-part.ts'
+import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup } from './column-io.ts'
-import type { Raid5Layout } from './layout.ts'
+import { locate, type Raid5Layout } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
 
-export interface RowReadInit {
+/** Sends a read: one object for each stripe unit that it touches, and one more when there are several. */
+export function startRead(plex: Raid5Plex, request: IoRequest): void {
+  const end = request.offset + request.length
+  const firstEnd = plex.unitEnd(request.offset)
+  if (firstEnd >= end) {
+    new UnitRead(plex, request, request, request.offset, request.length).start()
+    return
+  }
+  const join = new Join(request)
+  for (let at = request.offset; at < end; ) {
+    const next = Math.min(end, plex.unitEnd(at))
+    join.pending++
+    new UnitRead(plex, request, join, at, next - at).start()
+    at = next
+  }
+  join.close()
+}
+
+/** A read within one stripe unit: straight from the column when that is valid, else through the others. */
+class UnitRead extends RequestPart {
+  readonly plex: Raid5Plex
   readonly layout: Raid5Layout
   readonly row: number
   readonly column: number
-  /** Column space, within the row's unit. */
   readonly columnOffset: number
-  readonly length: number
-  readonly into: AlignedBuffer
-  readonly intoOffset: number
-  readonly cause: IoCause
-  /** Why reading the column itself has failed: it is computed, and written again. */
-  readonly readError: PlexusError | undefined
-  /** Called once, when the row is unlocked again. */
-  readonly done: (error: PlexusError | undefined) => void
-}
+  readonly #whole: Pick<IoRequest, 'complete'>
 
-export class RowRead extends ColumnGroup implements RowWaiter {
-  readonly #plex: Raid5Plex
-  readonly #init: RowReadInit
-  #position = 0
-  #lease: Lease | undefined
-
-  constructor(plex: Raid5Plex, init: RowReadInit) {
+  constructor(
+    plex: Raid5Plex,
+    request: IoRequest,
+    whole: Pick<IoRequest, 'complete'>,
+    offset: number,
+    length: number,
+  ) {
     super()
-    this.#plex = plex
-    this.#init = init
+    this.copyPart(request, offset, length, request.dataOffset + (offset - request.offset))
+    this.plex = plex
+    this.layout = plex.layoutAt(offset)
+    const { row, column, columnOffset } = locate(this.layout, offset)
+    this.row = row
+    this.column = column
+    this.columnOffset = columnOffset
+    this.#whole = whole
+  }
+
+  get subdisk(): Subdisk {
+    return this.plex.column(this.column)
+  }
+
+  /** May what the column gives, or has given, be read there? */
+  get isReadable(): boolean {
+    return this.plex.columnReadable(this.layout, this.row, this.column)
+  }
+
+  /** A part that is lost: no column has it. */
+  get lostError(): PlexusError | undefined {
+    const { plex, column, columnOffset, length } = this
+    if (!plex.record.lost || !plex.isLost(column, columnOffset, length)) return undefined
+    return plex.isLostError(column, columnOffset, length)
   }
 
   start(): void {
-    this.#plex.locks.acquire(this.#init.row, this)
+    const { lostError, columnOffset, length, dataOffset } = this
+    if (lostError) queueMicrotask(() => this.end(lostError))
+    else if (this.isReadable) this.subdisk.forward(this, columnOffset, length, dataOffset)
+    else new RowRead(this, undefined).start()
+  }
+
+  /** The end of the direct read. */
+  complete(error: PlexusError | undefined): void {
+    if (error) this.plex.host.noteError(this.subdisk, 'read', error)
+    // Else out of service meanwhile: a drive whose cache is lost gives old content, and does not say so.
+    if (!error && this.isReadable) this.end(undefined)
+    else new RowRead(this, error).start()
+  }
+
+  end(error: PlexusError | undefined): void {
+    this.#whole.complete(error)
+  }
+}
+
+/** The slow way of a read: through the other columns, under the lock of the row. */
+class RowRead extends ColumnGroup implements RowWaiter {
+  readonly #read: UnitRead
+  readonly #plex: Raid5Plex
+  readonly #into: AlignedBuffer
+  /** Why reading the column itself has failed: it is computed, and written again. */
+  readonly #readError: PlexusError | undefined
+  #position = 0
+  #lease: Lease | undefined
+
+  constructor(read: UnitRead, readError: PlexusError | undefined) {
+    super(read.cause)
+    this.#read = read
+    this.#plex = read.plex
+    this.#into = defined(read.data, 'the buffer of a read')
+    this.#readError = readError
+  }
+
+  start(): void {
+    this.#plex.locks.acquire(this.#read.row, this)
   }
 
   absorb(): boolean {
@@ -50,78 +123,69 @@ export class RowRead extends ColumnGroup implements RowWaiter {
   }
 
   granted(): void {
-    const { layout, row, column, columnOffset, readError, length } = this.#init
-    const plex = this.#plex
+    const { layout, row, column, lostError } = this.#read
+    const readError = this.#readError
     // Since the read was sent the column may have gone, and with it its data in a row in doubt.
-    if (plex.isLost(column, columnOffset, length)) {
-      this.#finish(plex.isLostError(column, columnOffset, length))
+    if (lostError) {
+      this.#finish(lostError)
       return
     }
-    const { unreadable, parityState } = plex.rowState(layout, row, undefined)
+    const { unreadable, parityState } = this.#plex.rowState(layout, row, undefined)
     const known = !unreadable.has(column)
     const computable = parityState === 'right' && unreadable.size <= (known ? 0 : 1)
     if (known && (!readError || (readError.kind === 'gone' && !computable))) {
       // What was missing has come back while this read waited.
-      this.#readDirect(length)
+      this.#readDirect()
     } else if (!computable) {
-      this.#finish(readError ?? plex.cannotReconstruct(layout, row, column, parityState, 'gone'))
+      const lost = this.#plex.cannotReconstruct(layout, row, column, parityState, 'gone')
+      this.#finish(readError ?? lost)
     } else this.#nextSlice()
   }
 
-  #readDirect(length: number): void {
-    const { layout, row, column, columnOffset, into, intoOffset, cause } = this.#init
-    const subdisk = this.#plex.column(column)
+  /** Reads or writes the column itself. */
+  #transfer(op: 'read' | 'write', then: (error: PlexusError | undefined) => void): void {
+    const { subdisk, columnOffset, length, dataOffset } = this.#read
     this.begin(() => {
       const error = this.failed.get(subdisk)
-      if (error) this.#plex.host.noteError(subdisk, 'read', error)
-      if (error || this.#plex.columnReadable(layout, row, column)) this.#finish(error)
-      // Out of service meanwhile: what it gave may be old.
-      else this.granted()
+      if (error) this.#plex.host.noteError(subdisk, op, error)
+      then(error)
     })
-    this.send(subdisk, {
-      op: 'read',
-      offset: columnOffset,
-      length,
-      data: into,
-      dataOffset: intoOffset,
-      fua: false,
-      cause,
-    })
+    this.send(subdisk, op, columnOffset, length, this.#into, dataOffset)
     this.sent()
   }
 
+  #readDirect(): void {
+    this.#transfer('read', (error) => {
+      if (error || this.#read.isReadable) this.#finish(error)
+      // Out of service meanwhile: what it gave may be old.
+      else this.granted()
+    })
+  }
+
   get #sliceBytes(): number {
-    const lanes = this.#init.layout.columns - 1
+    const lanes = this.#read.layout.columns - 1
     const room = Math.floor(RAID5_SCRATCH_BYTES / lanes / PAGE_BYTES) * PAGE_BYTES
-    return Math.min(room, this.#init.length - this.#position)
+    return Math.min(room, this.#read.length - this.#position)
   }
 
   #nextSlice(): void {
-    const { layout, length, readError } = this.#init
+    const { layout, length } = this.#read
     if (this.#position < length) {
       const bytes = (layout.columns - 1) * this.#sliceBytes
       this.#plex.scratch.take(bytes, (lease) => this.#readOthers(lease))
-    } else if (readError) this.#repair(readError)
-    else this.#finish(undefined)
+    } else this.#repair()
   }
 
   #readOthers(lease: Lease): void {
     this.#lease = lease
-    const { layout, column, columnOffset, cause } = this.#init
+    const { layout, column, columnOffset } = this.#read
     const length = this.#sliceBytes
+    const offset = columnOffset + this.#position
     this.begin(() => this.#compute(length))
     let dataOffset = 0
     for (let other = 0; other < layout.columns; other++) {
       if (other === column) continue
-      this.send(this.#plex.column(other), {
-        op: 'read',
-        offset: columnOffset + this.#position,
-        length,
-        data: lease,
-        dataOffset,
-        fua: false,
-        cause,
-      })
+      this.send(this.#plex.column(other), 'read', offset, length, lease, dataOffset)
       dataOffset += length
     }
     this.sent()
@@ -129,7 +193,7 @@ export class RowRead extends ColumnGroup implements RowWaiter {
 
   #compute(length: number): void {
     const lease = defined(this.#lease, 'scratch')
-    const { layout, row, column, into, intoOffset, readError } = this.#init
+    const { layout, row, column, dataOffset } = this.#read
     const [failure] = this.failed
     // One that went out of service meanwhile may have given old content.
     const current = [...Array(layout.columns).keys()].every(
@@ -140,14 +204,14 @@ export class RowRead extends ColumnGroup implements RowWaiter {
         bytes: lease.bytes,
         offset: lane * length,
       }))
-      this.#plex.host.kernels.xor(into.bytes, intoOffset + this.#position, sources, length)
+      this.#plex.host.kernels.xor(this.#into.bytes, dataOffset + this.#position, sources, length)
     }
     lease.release()
     this.#lease = undefined
     for (const [subdisk, error] of this.failed) this.#plex.host.noteError(subdisk, 'read', error)
     if (failure || !current) {
       const lost = (): PlexusError => this.#plex.cannotReconstruct(layout, row, column, 'right')
-      this.#finish(readError ?? failure?.[1] ?? lost())
+      this.#finish(this.#readError ?? failure?.[1] ?? lost())
       return
     }
     this.#position += length
@@ -155,36 +219,22 @@ export class RowRead extends ColumnGroup implements RowWaiter {
   }
 
   /** The content is known. What happens to the column now does not change the result of the read. */
-  #repair(readError: PlexusError): void {
-    const { column, columnOffset, length, into, intoOffset, cause } = this.#init
-    const { host } = this.#plex
-    const subdisk = this.#plex.column(column)
+  #repair(): void {
+    const { subdisk, columnOffset, length } = this.#read
     // A drive that has gone has no sectors to write; its loss is dealt with where it is noticed.
-    if (readError.kind === 'gone' || !subdisk.writable) {
+    if (!this.#readError || this.#readError.kind === 'gone' || !subdisk.writable) {
       this.#finish(undefined)
       return
     }
-    this.begin(() => {
-      const error = this.failed.get(subdisk)
-      // The column stays: what is lost is a sector, which the others make up for.
-      if (error) host.noteError(subdisk, 'write', error)
-      else host.noteRepair(subdisk, columnOffset, length)
+    this.#transfer('write', (error) => {
+      // After an error the column stays: what is lost is a sector, which the others make up for.
+      if (!error) this.#plex.host.noteRepair(subdisk, columnOffset, length)
       this.#finish(undefined)
     })
-    this.send(subdisk, {
-      op: 'write',
-      offset: columnOffset,
-      length,
-      data: into,
-      dataOffset: intoOffset,
-      fua: false,
-      cause,
-    })
-    this.sent()
   }
 
   #finish(error: PlexusError | undefined): void {
-    this.#plex.locks.release(this.#init.row)
-    this.#init.done(error)
+    this.#plex.locks.release(this.#read.row)
+    this.#read.end(error)
   }
 }

@@ -10,9 +10,10 @@ import {
   JOB_SLICES,
   PAGE_BYTES,
   RAID5_JOB_BYTES,
+  RAID5_SCRATCH_BYTES,
   RAID5_SLICE_MIN_BYTES,
 } from '../../../base/limits.ts'
-import type { AlignedBuffer } from '../../../hal/block-device.ts'
+import type { AlignedBuffer, Lease } from '../../../hal/block-device.ts'
 import { inSlices, slice as part, partsOf, transfer, withLease } from '../jobs/setup.ts'
 import { type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
@@ -23,7 +24,6 @@ export interface Span {
   readonly firstRow: number
   readonly rows: number
   /** In plex space; the last row may be cut by a growth's cursor. */
-  readonly offset: number
   readonly end: number
   /** Bytes of each column that one slice has, and scratch for those that are worked on at once. */
   readonly sliceBytes: number
@@ -51,11 +51,32 @@ export async function withRows<T>(
     const buffers = partsOf(lease, lanes * sliceBytes)
     await new Promise<void>((resolve) => plex.locks.acquireSpan(firstRow, rows, resolve))
     try {
-      return await work({ layout, firstRow, rows, offset, end, sliceBytes, buffers })
+      return await work({ layout, firstRow, rows, end, sliceBytes, buffers })
     } finally {
       plex.locks.releaseSpan(firstRow, rows)
     }
   })
+}
+
+/** One row that the caller holds, with scratch of the plex: a write that waits for it may hold all of the pool. */
+export async function withHeldRow<T>(
+  plex: Raid5Plex,
+  layout: Raid5Layout,
+  row: number,
+  work: (span: Span) => Promise<T>,
+): Promise<T> {
+  const lanes = layout.columns + 1
+  const room = alignDown(RAID5_SCRATCH_BYTES / lanes, PAGE_BYTES)
+  const sliceBytes = Math.min(room, layout.stripeBytes)
+  const lease = await new Promise<Lease>((resolve) => {
+    plex.scratch.take(lanes * sliceBytes, resolve)
+  })
+  const end = rowStart(layout, row + 1)
+  try {
+    return await work({ layout, firstRow: row, rows: 1, end, sliceBytes, buffers: [lease] })
+  } finally {
+    lease.release()
+  }
 }
 
 /** Slices of `length` bytes of each column, with so many `lanes` of scratch: in one lease as many as are of a good size. */

@@ -6,7 +6,7 @@
  *
  * A row that needs much scratch is updated in slices along the column axis. The write hole: data and parity are in flight
  * together, and a crash leaves a row that is named by the volume's intent map. Its parity is in doubt then: before anything
- * else is written there, it is computed anew, or what it stands for is lost (RowState). Called by raid5/requests.ts.
+ * else is written there, it is computed anew, or what it stands for is lost (RowState).
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { alignDown } from '../../../base/bytes.ts'
@@ -19,14 +19,8 @@ import { ColumnGroup, noneFailed } from './column-io.ts'
 import { dataColumn, type Raid5Layout, rowStart } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
 import { isInService, type Raid5Plex } from './plex-raid5.ts'
-import {
-  type Extent,
-  planParity,
-  planRow,
-  type RowPlan,
-  type RowState,
-  type Segment,
-} from './row-plan.ts'
+import { settleRow } from './row-jobs.ts'
+import { type Extent, planRow, type RowPlan, type RowState, type Segment } from './row-plan.ts'
 
 /** What one request writes in one row. */
 export interface RowPart {
@@ -54,9 +48,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   readonly #row: number
   readonly #parts: RowPart[]
   #sources: readonly Source[] = []
-  /** The parity of the whole row is computed, before the parts are written. */
-  #settling = false
-  /** That could not be done, since a block cannot be read: the parts are written all the same. */
+  /** The row is in doubt, and a block of it cannot be read: the parts are written all the same. */
   #unsettled = false
   /** Where the next slice begins, and the end of the last one. */
   #position = 0
@@ -74,7 +66,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   #readError: PlexusError | undefined
 
   constructor(plex: Raid5Plex, layout: Raid5Layout, row: number, part: RowPart) {
-    super()
+    super(part.cause)
     this.#plex = plex
     this.#layout = layout
     this.#row = row
@@ -101,20 +93,23 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
 
   granted(): void {
     const { parityState, unreadable } = this.#plex.rowState(this.#layout, this.#row, undefined)
-    const isDoubtful = parityState === 'doubt' && !this.#unsettled
-    if (!isDoubtful) this.#writeParts()
-    else if (unreadable.size === 0) {
-      this.#settling = true
-      this.#position = 0
-      this.#end = this.#layout.stripeBytes
-      this.#nextSlice()
-    } else {
-      this.#plex.settleWithout(this.#layout, this.#row).then(
-        () => this.granted(),
-        (failure: unknown) =>
-          this.#failAll(toPlexusError(failure, 'write', this.#plex.record.name)),
-      )
+    if (parityState !== 'doubt' || this.#unsettled) {
+      this.#writeParts()
+      return
     }
+    settleRow(this.#plex, this.#layout, this.#row).then(
+      () => this.granted(),
+      (failure: unknown) => {
+        const error = toPlexusError(failure, 'write', this.#plex.record.name)
+        if (unreadable.size > 0) this.#failAll(error)
+        else {
+          // Where a column went out of service meanwhile the row is settled without it.
+          const now = this.#plex.rowState(this.#layout, this.#row, undefined)
+          this.#unsettled = now.unreadable.size === 0
+          this.granted()
+        }
+      },
+    )
   }
 
   #writeParts(): void {
@@ -136,14 +131,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     this.#finish(error, new Map(columns.map((subdisk) => [subdisk, error])))
   }
 
-  /** The row is in doubt no more, or cannot be settled: the parts follow. */
-  #endSettling(isRight: boolean): void {
-    this.#settling = false
-    this.#unsettled = !isRight
-    if (isRight) this.#plex.settled(this.#layout, this.#row, 1)
-    this.granted()
-  }
-
   #addSources(part: RowPart, sources: Source[]): void {
     const { stripeBytes } = this.#layout
     const partEnd = part.rowOffset + part.length
@@ -163,25 +150,17 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
 
   #nextSlice(): void {
     if (this.#position >= this.#end) {
-      if (this.#settling) this.#endSettling(true)
-      else this.#finish(undefined, noneFailed)
+      this.#finish(undefined, noneFailed)
       return
     }
     const state = this.#plex.rowState(this.#layout, this.#row, this.#readFailed)
     this.#state = state
-    if (this.#settling && state.unreadable.size > 0) {
-      this.#settling = false
-      this.granted()
-      return
-    }
     let bytes = this.#end - this.#position
     let plan: RowPlan | undefined
     for (;;) {
       this.#sliceEnd = this.#position + bytes
-      this.#slice = this.#settling ? [] : clip(this.#sources, this.#position, this.#sliceEnd)
-      plan = this.#settling
-        ? planParity(state, this.#position, this.#sliceEnd)
-        : planRow(state, this.#slice)
+      this.#slice = clip(this.#sources, this.#position, this.#sliceEnd)
+      plan = planRow(state, this.#slice)
       this.#lanes = plan ? lanesOf(plan) : []
       // Each slice has a plan of its own, which may need more columns than that of a longer one.
       if (this.#lanes.length * bytes <= RAID5_SCRATCH_BYTES) break
@@ -211,16 +190,10 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   #read(lease: Lease): void {
     this.#lease = lease
     this.begin(() => this.#readDone())
+    const base = this.#row * this.#layout.stripeBytes
     for (const { column, start, end } of defined(this.#plan, 'the plan').reads) {
-      this.send(this.#plex.column(column), {
-        op: 'read',
-        offset: this.#row * this.#layout.stripeBytes + start,
-        length: end - start,
-        data: lease,
-        dataOffset: this.#scratchOffset(column, start),
-        fua: false,
-        cause: this.#cause,
-      })
+      const at = this.#scratchOffset(column, start)
+      this.send(this.#plex.column(column), 'read', base + start, end - start, lease, at)
     }
     this.sent()
   }
@@ -239,10 +212,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     const missed = new Map(this.failed)
     for (const [subdisk, error] of missed) this.#plex.host.noteError(subdisk, 'read', error)
     this.#giveBack()
-    if (this.#settling) {
-      this.#endSettling(false)
-      return
-    }
     const [failure] = missed
     const [subdisk, error] = defined(failure, 'a failed read')
     const state = defined(this.#state, 'the state of the row')
@@ -293,10 +262,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     this.#plex.host.kernels.xor(bytes, into, sources, end - start)
   }
 
-  get #cause(): IoCause {
-    return defined(this.#parts[0], 'a part').cause
-  }
-
   /**
    * The only place where columns of a row are written by initiators; `#written` is the only place behind it. A
    * log that closes the write hole without a bitmap goes before the first `send` and after the last completion.
@@ -307,27 +272,16 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     this.begin(() => this.#written())
     for (const { column, start, end, part, dataOffset } of this.#slice) {
       if (unwritable.has(column)) continue
-      this.send(this.#plex.column(column), {
-        op: part.data ? 'write' : 'write-zeroes',
-        offset: base + start,
-        length: end - start,
-        data: part.data,
-        dataOffset,
-        fua: part.fua,
-        cause: part.cause,
-      })
+      const { data, fua } = part
+      const op = data ? 'write' : 'write-zeroes'
+      const subdisk = this.#plex.column(column)
+      this.send(subdisk, op, base + start, end - start, data, dataOffset, fua)
     }
     const fua = this.#parts.some((part) => part.fua)
     for (const { column, start, end } of defined(this.#plan, 'the plan').parityWrites) {
-      this.send(this.#plex.column(column), {
-        op: 'write',
-        offset: base + start,
-        length: end - start,
-        data: this.#lease,
-        dataOffset: this.#scratchOffset(column, start),
-        fua,
-        cause: this.#cause,
-      })
+      const at = this.#scratchOffset(column, start)
+      const subdisk = this.#plex.column(column)
+      this.send(subdisk, 'write', base + start, end - start, this.#lease, at, fua)
     }
     this.sent()
   }
@@ -360,8 +314,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     for (const column of unreadable) {
       if (column !== this.#readFailed) lost.add(this.#plex.column(column))
     }
-    const isRight = this.#settling || parityState === 'right'
-    const redundant = isRight || !dataMissed(this.#plex, missed, parity)
+    const redundant = parityState === 'right' || !dataMissed(this.#plex, missed, parity)
     this.#plex.resolveMissed(missed, lost.size <= 1 && redundant, (error) => {
       if (error) {
         this.#plex.tear(this.#layout, this.#row, 1)
@@ -379,7 +332,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   }
 
   #finish(error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>): void {
-    if (!error && this.#plex.record.lost) {
+    if (!error && this.#plex.hasLost) {
       const start = rowStart(this.#layout, this.#row)
       const written = this.#parts.map(({ rowOffset, length }) => ({
         offset: start + rowOffset,

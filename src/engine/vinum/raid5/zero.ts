@@ -1,7 +1,7 @@
 /**
  * Whole rows of a RAID5 plex become zeroes, as write-zeroes and discard want it: every column of the rows is zeroed,
  * since zeroes XOR zeroes are right parity, and no data moves. A discard is passed down only where the device
- * promises zeroes afterwards; elsewhere the range is zeroed. Called by raid5/requests.ts.
+ * promises zeroes afterwards; elsewhere the range is zeroed.
  */
 import type { PlexusError } from '../../../base/errors.ts'
 import type { IoCause, IoOp } from '../../../hal/block-device.ts'
@@ -25,7 +25,7 @@ export class RowsZero extends ColumnGroup {
   readonly #init: RowsZeroInit
 
   constructor(plex: Raid5Plex, init: RowsZeroInit) {
-    super()
+    super(init.cause)
     this.#plex = plex
     this.#init = init
   }
@@ -36,7 +36,7 @@ export class RowsZero extends ColumnGroup {
   }
 
   #zero(): void {
-    const { layout, firstRow, rows, fua, cause } = this.#init
+    const { layout, firstRow, rows, fua } = this.#init
     const offset = firstRow * layout.stripeBytes
     const length = rows * layout.stripeBytes
     /** Without a drive, but in service: they miss this. */
@@ -56,7 +56,7 @@ export class RowsZero extends ColumnGroup {
       // Also where a subdisk is not valid yet: some of the rows may be, and zeroes harm none.
       if (!subdisk.writable) continue
       const op = this.#opFor(subdisk, offset, length)
-      this.send(subdisk, { op, offset, length, data: undefined, dataOffset: 0, fua, cause })
+      this.send(subdisk, op, offset, length, undefined, 0, fua)
     }
     this.sent()
   }

@@ -3,12 +3,13 @@
  * Inside a topology change; called by vinum-set.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
 import type { Anchor } from '../../geom/anchor.ts'
 import { type Choice, standingOf } from '../../geom/anchor-quorum.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
 import type { EventLog } from '../../geom/events.ts'
 import type { Provider } from '../../geom/provider.ts'
+import { hasOtherCopy } from '../model/coverage.ts'
 import { demoteSubdisks, returnDrives } from '../model/membership.ts'
 import { byUuid, type VinumModel } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
@@ -104,18 +105,20 @@ export async function returnMember(
   await settleLabel(set.log, member)
   drive.take(consumer, label)
   set.arrivals++
+  const own = set.model.subdisks.filter(({ driveUuid }) => driveUuid === uuid)
+  // Nobody knows what an older copy has missed. Where it is the only one, it serves by an operator's word alone: old and
+  // new content must not be mixed.
+  const outdated = standing === 'behind' ? [] : own.map((one) => one.uuid)
+  set.lost.distrust(outdated)
   try {
     await set.commit((model) => {
-      const back = returnDrives(model, new Map([[uuid, name]]))
-      const own = model.subdisks.filter(({ driveUuid }) => driveUuid === uuid)
-      // Nobody knows what an older copy has missed.
-      const outdated = standing === 'behind' ? [] : own.map((one) => one.uuid)
-      return startNeededJobs(fillOutdated(set, back, outdated), set.topology.random)
+      const back = returnDrives(demoteSubdisks(model, outdated), new Map([[uuid, name]]))
+      return startNeededJobs(back, set.topology.random, new Set(outdated))
     })
   } catch (error) {
     // The set has failed, and lets go of this one with the others.
-    if (!(error instanceof PlexusError)) throw error
-    set.log.error({ err: error, drive: name }, 'the return of a drive could not be written down')
+    const err = operatingError(error)
+    set.log.error({ err, drive: name }, 'the return of a drive could not be written down')
     return
   }
   // A drive that does not take its configuration is down again by the same commit.
@@ -123,6 +126,7 @@ export async function returnMember(
     const how = standing === 'behind' ? '' : ': an older copy of it'
     const text = `drive ${drive.record.name} is back (${name})${how}`
     events(set).emit('info', 'drive-up', drive.record.name, text)
+    tellOlder(set, outdated)
   }
   await set.objects.reshape()
   set.objects.jobs.start(set.model)
@@ -177,29 +181,50 @@ export async function loseDevice(
 }
 
 /**
- * The model with these subdisks out of service, and filled anew in full: nobody knows which writes they have missed. Where another good copy is lacking they stay, and the event says so.
+ * The model with these subdisks out of service, and filled anew in full: their drives have the configuration of the
+ * others, and yet lack writes. Where another good copy is lacking they stay, and the event says so.
  */
 export function fillOutdated(
   set: VinumSet,
   model: VinumModel,
   outdated: readonly string[],
 ): VinumModel {
-  const out = outdated.filter((uuid, index) => {
-    const isOut = lastCopyLost(model, outdated.slice(0, index + 1)) === undefined
-    const subdisk = defined(byUuid(model.subdisks, uuid), `subdisk ${uuid}`)
-    const drive = set.drives.get(subdisk.driveUuid)?.record.name ?? subdisk.name
-    const what =
-      `drive ${drive} does not have subdisk ${subdisk.name} as the other drives know it: it is a copy or a restored ` +
-      'image, or was used apart from them'
-    const next = isOut
-      ? 'it is filled anew from them'
-      : 'no other copy is good: put back the right disk, or check the data'
-    set.topology.events.emit('critical', 'drive-outdated', drive, `${what}: ${next}`)
-    return isOut
-  })
+  const out: string[] = []
+  for (const uuid of outdated) {
+    const isOut = lastCopyLost(model, [...out, uuid]) === undefined
+    if (isOut) out.push(uuid)
+    tellOutdated(
+      set,
+      uuid,
+      isOut ? FILLED : 'no other copy is good: put back the right disk, or check the data',
+    )
+  }
   if (out.length === 0) return model
   set.lost.distrust(out)
   return startNeededJobs(demoteSubdisks(model, out), set.topology.random, new Set(out))
+}
+
+const FILLED = 'it is filled anew from them'
+
+function tellOutdated(set: VinumSet, uuid: string, next: string): void {
+  const subdisk = defined(byUuid(set.model.subdisks, uuid), `subdisk ${uuid}`)
+  const drive = set.drives.get(subdisk.driveUuid)?.record.name ?? subdisk.name
+  const what =
+    `drive ${drive} does not have subdisk ${subdisk.name} as the other drives know it: it is a copy or a restored ` +
+    'image, or was used apart from them'
+  set.topology.events.emit('critical', 'drive-outdated', drive, `${what}: ${next}`)
+}
+
+/** Of a drive that came back as an older copy, what becomes of each of its subdisks: they are out of service. */
+function tellOlder(set: VinumSet, outdated: readonly string[]): void {
+  const without = new Set(outdated)
+  for (const uuid of outdated) {
+    const subdisk = defined(byUuid(set.model.subdisks, uuid), `subdisk ${uuid}`)
+    const isFilled = hasOtherCopy(set.model, subdisk, { without, ownParity: true })
+    const byWord = `plexus vinum setstate --force up ${subdisk.name}`
+    const next = `no other copy is good: put back the right disk, or take this one as it is: ${byWord}`
+    tellOutdated(set, uuid, isFilled ? FILLED : next)
+  }
 }
 
 export function witherError(name: string): PlexusError {

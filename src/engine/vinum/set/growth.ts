@@ -71,7 +71,7 @@ type GrowthCommits = Pick<GrowOptions, 'contentBytes' | 'announce' | 'backupArea
 /** Where the growth of a plex keeps its backups, and how its windows and its progress become known durably. */
 export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
   const { uuid, volumeUuid } = plex.record
-  const volume = volumeUuid === undefined ? undefined : set.objects.volumes.get(volumeUuid)
+  const volume = set.volumeOf(volumeUuid)
   return {
     contentBytes: volume?.record.sizeBytes ?? Number.POSITIVE_INFINITY,
     announce: (window) => announce(volume?.map, plex, window),

@@ -4,7 +4,6 @@
  * no rebuild makes data of what parity says by chance (docs/adr/0014). Part of a set (vinum-set.ts).
  */
 import { type ByteRange, formatSize } from '../../../base/bytes.ts'
-import type { EventLog } from '../../geom/events.ts'
 import { RangeSet } from '../io/validity.ts'
 import {
   byUuid,
@@ -19,29 +18,22 @@ import { createLayout, rowOf } from '../raid5/layout.ts'
 import { dataOf, keptNowhere, type Lost, lostBytes, withLost } from '../raid5/lost.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
-import type { SetObjects } from './objects.ts'
+import type { VinumSet } from './vinum-set.ts'
 
 const COMPLETE: readonly (SubdiskState | undefined)[] = ['up', 'down']
 
-/** What of the set is needed here. */
-interface Owner {
-  readonly topology: { readonly events: EventLog }
-  readonly objects: Pick<SetObjects, 'plexes' | 'volumes' | 'jobs'>
-  commit(change: (model: VinumModel) => VinumModel): Promise<VinumModel>
-}
-
 export class LostRanges {
-  readonly #set: Owner
+  readonly #set: VinumSet
   /** By plex: what a crash has left in doubt, until the plex runs. */
   readonly #remembered = new Map<string, readonly ByteRange[]>()
-  /** By plex: what the commit under way makes of doubt. */
-  readonly #taken = new Map<string, readonly ByteRange[]>()
+  /** By plex: what the commit under way makes of doubt, and the list that it has then. */
+  readonly #taken = new Map<string, { readonly over: readonly ByteRange[]; readonly lost: Lost }>()
   /** Subdisks on disks that came back as they were at an earlier time, until they are filled. */
   readonly #older = new Set<string>()
   /** By plex: bytes that were told of. */
   readonly #told = new Map<string, number>()
 
-  constructor(set: Owner) {
+  constructor(set: VinumSet) {
     this.#set = set
   }
 
@@ -102,7 +94,7 @@ export class LostRanges {
           offset,
           length: Math.max(0, Math.min(length, overBytes - offset)),
         }))
-        this.#taken.set(plex.uuid, over)
+        this.#taken.set(plex.uuid, { over, lost })
       }
       if (lost !== plex.lost) {
         next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, lost }) }
@@ -111,16 +103,20 @@ export class LostRanges {
     return next
   }
 
+  /** VinumHost.isLosing. */
+  isLosing({ record: { uuid } }: Plex): boolean {
+    return this.#taken.has(uuid)
+  }
+
   /** The configuration is durable. */
   committed(model: VinumModel): void {
-    for (const [uuid, ranges] of this.#taken) {
+    for (const [uuid, { over, lost }] of this.#taken) {
+      // Not that of a commit which was refused.
+      if (byUuid(model.plexes, uuid)?.lost !== lost) continue
       const plex = this.#set.objects.plexes.get(uuid)
-      if (plex instanceof Raid5Plex) {
-        for (const { offset, length } of ranges) plex.doubt.remove(offset, length)
-      }
-      const left = new RangeSet(this.#remembered.get(uuid))
-      for (const { offset, length } of ranges) left.remove(offset, length)
-      this.#remembered.set(uuid, left.ranges)
+      const left = plex instanceof Raid5Plex ? plex.doubt : new RangeSet(this.#remembered.get(uuid))
+      for (const { offset, length } of over) left.remove(offset, length)
+      if (!plex) this.#remembered.set(uuid, left.ranges)
     }
     this.#taken.clear()
     for (const uuid of this.#older) {
@@ -155,7 +151,7 @@ export class LostRanges {
   /** VinumHost.putInDoubt. */
   async putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
     const { objects, topology } = this.#set
-    const volume = objects.volumes.get(plex.record.volumeUuid ?? '')
+    const volume = this.#set.volumeOf(plex.record.volumeUuid)
     const { name } = volume?.record ?? plex.record
     topology.events.emit('critical', 'data-unreadable', name, `volume ${name}: ${why}`)
     if (!volume?.map) return

@@ -18,6 +18,7 @@ import {
   IntentBits,
 } from '../../../../src/engine/vinum/io/intent-bits.ts'
 import {
+  CallbackEntry,
   type LockEntry,
   type LockMode,
   RangeLock,
@@ -29,14 +30,26 @@ import { settle } from '../../../support/vinum-host.ts'
 const NOTHING = Buffer.alloc(INTENT_BLOCK_BYTES)
 const UUID = '8f0c7c9e-30c5-4f5e-9c3a-0d8f6e2b1a77'
 
+function enterLock(
+  lock: RangeLock,
+  offset: number,
+  length: number,
+  mode: LockMode,
+  granted: () => void,
+): LockEntry {
+  const entry = new CallbackEntry(granted)
+  lock.add(entry, offset, length, mode)
+  return entry
+}
+
 t.test('range lock', async (t) => {
   t.test('spec 7: ranges are half open, neighbours do not collide', async (t) => {
     const lock = new RangeLock()
     const seen: string[] = []
-    lock.enter(0, 4096, 'write', () => seen.push('a'))
-    lock.enter(4096, 4096, 'write', () => seen.push('b'))
+    enterLock(lock, 0, 4096, 'write', () => seen.push('a'))
+    enterLock(lock, 4096, 4096, 'write', () => seen.push('b'))
     t.strictSame(seen, ['a', 'b'])
-    const last = lock.enter(4095, 2, 'write', () => seen.push('c'))
+    const last = enterLock(lock, 4095, 2, 'write', () => seen.push('c'))
     t.strictSame(seen, ['a', 'b'])
     t.equal(last.blockers, 2)
   })
@@ -56,8 +69,8 @@ t.test('range lock', async (t) => {
       for (const second of modes) {
         const lock = new RangeLock()
         let granted = false
-        const entry = lock.enter(0, 10, first, () => {})
-        lock.enter(5, 10, second, () => {
+        const entry = enterLock(lock, 0, 10, first, () => {})
+        enterLock(lock, 5, 10, second, () => {
           granted = true
         })
         const wanted =
@@ -125,7 +138,7 @@ t.test('range lock', async (t) => {
         for (const [index, step] of steps.entries()) {
           const one: (typeof all)[0] = { step, entry: undefined as never, state: 'waits' }
           all.push(one)
-          one.entry = lock.enter(step.offset, step.length, step.mode, () => {
+          one.entry = enterLock(lock, step.offset, step.length, step.mode, () => {
             if (one.state !== 'waits') throw new Error(`entry ${index} was let in twice`)
             one.state = 'in'
             granted.push(index)
@@ -142,8 +155,8 @@ t.test('range lock', async (t) => {
 
   t.test('only who is in may leave, and once', async (t) => {
     const lock = new RangeLock()
-    const first = lock.enter(0, 1, 'write', () => {})
-    const second = lock.enter(0, 1, 'write', () => {})
+    const first = enterLock(lock, 0, 1, 'write', () => {})
+    const second = enterLock(lock, 0, 1, 'write', () => {})
     t.throws(() => lock.leave(second), /let in/)
     lock.leave(first)
     lock.leave(second)

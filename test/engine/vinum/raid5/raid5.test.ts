@@ -577,28 +577,53 @@ t.test('a growing plex: new layout below the cursor, old one above', async (t) =
   rig.assertAtRest()
 })
 
-t.test(
-  'parity is not made from a column that went out of service since it was read (sim seed 50025)',
-  async (t) => {
-    const rig = new Raid5Rig({ columns: 4, stripeBytes: 8192 })
-    rig.fill()
-    const { device } = rig.drive(0)
-    device.hold()
-    const written = rig.write(8192 + 1024, pattern(2048, 7))
-    await settle()
-    // A flush has failed: the drive has lost what it had acknowledged, and the write has read what it had before.
-    rig.unit(0, 0).fill(0xee)
-    setState(rig.subdisk(0), 'stale')
-    device.release()
-    await written
-    t.same(rig.differences([0]), [])
-    t.ok(
-      (await rig.read(0, 8192)).equals(rig.content.subarray(0, 8192)),
-      'what it lost is in parity',
-    )
-    rig.assertAtRest()
-  },
-)
+t.test('what is written while a commit takes it to be lost is not lost', async (t) => {
+  const rig = new Raid5Rig({ columns: 4, stripeBytes: S })
+  rig.fill()
+  const { host, plex } = rig
+  rig.drive(0).pull()
+  setState(rig.subdisk(0), 'stale')
+  host.losing = true
+  let commit = (): void => {}
+  host.gate = new Promise((resolve) => {
+    commit = resolve
+  })
+  let answer: unknown = 'none yet'
+  const written = rig.send({ op: 'write', offset: 1024, data: pattern(2048, 7) }).result
+  void written.then((error) => {
+    answer = error
+  })
+  await settle()
+  t.equal(answer, 'none yet', 'no answer before the commit is durable')
+  const lost = [{ column: 0, offsetBytes: 0, lengthBytes: S, keptBy: 'subdisk' }]
+  plex.record = { ...plex.record, lost }
+  host.losing = false
+  commit()
+  t.equal(await written, undefined)
+  t.match(plex.record.lost, [
+    { offsetBytes: 0, lengthBytes: 1024 },
+    { offsetBytes: 3072, lengthBytes: S - 3072 },
+  ])
+  t.ok((await rig.read(1024, 2048)).equals(pattern(2048, 7)))
+  rig.assertAtRest()
+})
+
+t.test('parity is not made from a column that went out of service since it was read', async (t) => {
+  const rig = new Raid5Rig({ columns: 4, stripeBytes: 8192 })
+  rig.fill()
+  const { device } = rig.drive(0)
+  device.hold()
+  const written = rig.write(8192 + 1024, pattern(2048, 7))
+  await settle()
+  // A flush has failed: the drive has lost what it had acknowledged, and the write has read what it had before.
+  rig.unit(0, 0).fill(0xee)
+  setState(rig.subdisk(0), 'stale')
+  device.release()
+  await written
+  t.same(rig.differences([0]), [])
+  t.ok((await rig.read(0, 8192)).equals(rig.content.subarray(0, 8192)), 'what it lost is in parity')
+  rig.assertAtRest()
+})
 
 t.test('no read answers with what a column gave that went out of service meanwhile', async (t) => {
   // Straight from the column, and computed from the others for a sector that is bad.

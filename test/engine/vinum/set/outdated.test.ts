@@ -3,6 +3,7 @@ import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { MIB } from '../../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
+import { failureOf } from '../../../support/failure.ts'
 
 const LAYOUTS = {
   mirror: { mirror: ['d1', 'd2', 'd3'] },
@@ -71,7 +72,68 @@ t.test('when a volume is served, an image from before that start is an older one
   await machine.start()
   const events = machine.topology.events.history.filter(({ object }) => object === 'd1')
   t.match(events, [
-    { event: 'drive-outdated', message: /no other copy is good: put back the right disk/ },
     { event: 'drive-up', message: /an older copy of it/ },
+    { event: 'drive-outdated', message: /no other copy is good: put back the right disk, or take/ },
   ])
+})
+
+t.test('old content that is the only copy serves by an operator’s word alone', async (t) => {
+  const machine = await new Machine({ devices: 3, sizeBytes: 16 * MIB }).start()
+  await machine.run('volume.create', { name: 'p', size: String(2 * MIB), stripe: ['d1', 'd2'] })
+  await machine.run('volume.create', { name: 'm', size: String(2 * MIB), mirror: ['d1', 'd3'] })
+  await machine.jobsDone()
+  await machine.shutDown()
+  const image = Buffer.from(machine.device('d1').media)
+  await machine.start()
+  for (const name of ['p', 'm']) {
+    const volume = machine.open(name)
+    await put(volume, 0, pattern(1, 2 * MIB), true)
+    await volume.close()
+  }
+  await machine.shutDown()
+  image.copy(machine.device('d1').media)
+  await machine.start()
+  await machine.jobsDone()
+  const copied = machine.open('m')
+  for (let round = 0; round < 2; round++) {
+    t.ok((await get(copied, 0, 2 * MIB)).equals(pattern(1, 2 * MIB)), 'what has a copy is right')
+  }
+  const plain = machine.open('p')
+  t.match(await failureOf(get(plain, 0, 2 * MIB)), {
+    message: /p\.p0\.s0 cannot read: it is stale/,
+  })
+  t.match(machine.volume('p'), {
+    health: 'FAULTED',
+    action: /^Connect the disks that have newer data; .*: plexus vinum setstate --force up p\.p0 /,
+  })
+  t.match(await failureOf(machine.run('vinum.start', { objects: ['p'] })), {
+    message:
+      /no good copy of it exists; connect the disks .* plexus vinum setstate --force up p\.p0 /,
+  })
+  await machine.run('vinum.setstate', { state: 'up', object: 'p.p0', force: true })
+  t.match(machine.volume('p'), { health: 'HEALTHY', status: '', action: '' })
+  await get(plain, 0, 2 * MIB)
+})
+
+t.test('an image that one volume cannot do without is filled anew for the other one', async (t) => {
+  const machine = await new Machine({ devices: 3, sizeBytes: 32 * MIB }).start()
+  const size = String(8 * MIB)
+  await machine.run('volume.create', { name: 'only', size, raid5: ['d1', 'd2', 'd3'] })
+  await machine.run('volume.create', { name: 'both', size, mirror: ['d1', 'd3'] })
+  await machine.jobsDone()
+  await machine.pull('d2')
+  const volumes = [machine.open('only'), machine.open('both')]
+  for (const volume of volumes) await put(volume, 0, pattern(1, MIB), true)
+  const image = Buffer.from(machine.device('d1').media)
+  for (const at of [4, 5, 6, 7]) {
+    for (const volume of volumes) await put(volume, at * MIB, pattern(at, MIB), true)
+  }
+  machine.cut()
+  image.copy(machine.device('d1').media)
+  await machine.start(['d1', 'd3'])
+  await machine.jobsDone()
+  const filled = machine.open('both')
+  for (const at of [4, 5, 6, 7, 4, 5, 6, 7]) {
+    t.ok((await get(filled, at * MIB, MIB)).equals(pattern(at, MIB)))
+  }
 })
