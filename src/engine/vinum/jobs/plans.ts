@@ -95,7 +95,7 @@ export type NewJob = Pick<JobRecord, 'kind' | 'targetUuid'> &
   Partial<Pick<JobRecord, 'cursorBytes' | 'scope' | 'limitBytesPerSecond'>>
 
 /** An id for a new job that is free in the set: `j3f9a`. */
-export function newJobId(model: VinumModel, random: Random): string {
+function newJobId(model: VinumModel, random: Random): string {
   const taken = new Set(model.jobs.map((one) => one.id))
   let id: string
   do id = `j${random.bytes(2).toString('hex')}`

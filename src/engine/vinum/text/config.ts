@@ -7,6 +7,7 @@
  * A wrong word is an error with its place; nothing becomes a default silently (the original takes an unknown
  * suffix for 0 and an unknown state for down).
  */
+import { FREEBSD_DATA_OFFSET_BYTES } from '../freebsd/header.ts'
 import type {
   DriveState,
   Organization,
@@ -88,11 +89,6 @@ export interface ParseOptions {
   /** Takes each warning, a sentence with its place. */
   warn?(text: string): void
 }
-
-export { printConfigText } from './print.ts'
-
-/** FreeBSD's data area begins there: header and two copies of the text lie before it. */
-const FREEBSD_DATA_BYTES = 135_680
 
 /**
  * The objects of a text, in its order, with names and parents filled in. Throws PlexusError `invalid` with file,
@@ -194,8 +190,8 @@ function parentOf(
 
 function checkDriveOffset({ line, fields, columns }: Draft): void {
   const offset = fields.driveOffsetBytes
-  if (offset === undefined || offset >= FREEBSD_DATA_BYTES) return
+  if (offset === undefined || offset >= FREEBSD_DATA_OFFSET_BYTES) return
   const problem = `the offset ${offset} lies before the data area`
-  const right = `0, or ${FREEBSD_DATA_BYTES} and more`
+  const right = `0, or ${FREEBSD_DATA_OFFSET_BYTES} and more`
   throw line.fault(columns.get('driveoffset') ?? 1, problem, right)
 }

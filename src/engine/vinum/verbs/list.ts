@@ -31,7 +31,7 @@ import {
 } from '../model/model.ts'
 import { healthOf } from '../model/state-rules.ts'
 import type { PlanContext, ShowingVerb } from '../plan.ts'
-import { printConfigText } from '../text/config.ts'
+import { printConfigText } from '../text/print.ts'
 import { isPlaceholder, listOf } from './draft.ts'
 import { findObject, findTyped } from './lookup.ts'
 
