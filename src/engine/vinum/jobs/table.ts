@@ -189,6 +189,10 @@ export function resyncOf(
       if (!range) return setup.totalBytes
       const end = range.offset + range.length
       for (let at = range.offset; at < end; ) {
+        // A growth must not write the row in the new layout while it is read in the old one.
+        const release = plex.record.growth
+          ? await set.lock(plex, at, plex.pieceEnd(at) - at, 'writes')
+          : undefined
         const rowEnd = plex.pieceEnd(at)
         try {
           if (plex.doubt.touches(at, rowEnd - at)) await resyncStep(plex, at, rowEnd - at)
@@ -196,6 +200,8 @@ export function resyncOf(
         } catch (error) {
           if (!(error instanceof PlexusError) || !MENDABLE.has(error.kind)) throw error
           failure ??= error
+        } finally {
+          release?.()
         }
         at = rowEnd
       }
