@@ -64,7 +64,7 @@ export async function restripe(stage: Stage): Promise<void> {
 }
 
 /** There is none: a new one. Its name. */
-async function create({ world, random, adopt }: Stage): Promise<string | undefined> {
+async function create({ world, random, adopt, whole }: Stage): Promise<string | undefined> {
   const { machine } = world
   const disks = random.shuffle(world.disks.map(({ name }) => name))
   if (!machine || disks.length < 4) return undefined
@@ -79,5 +79,6 @@ async function create({ world, random, adopt }: Stage): Promise<string | undefin
   })
   if (refused || world.machine !== machine) return undefined
   await adopt(machine)
-  return name
+  // Nothing grows before its parity is there.
+  return (await whole()) ? name : undefined
 }

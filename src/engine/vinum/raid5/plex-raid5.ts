@@ -182,7 +182,7 @@ export class Raid5Plex implements Plex {
       parity: parityColumn(layout, row),
       parityState: !this.spanComputed(layout, row, 1)
         ? 'unknown'
-        : this.doubt.touches(rowStart(layout, row), layout.rowDataBytes)
+        : this.doubt.touches(...this.#partOf(layout, row, 1))
           ? 'doubt'
           : 'right',
       unreadable,
@@ -191,14 +191,26 @@ export class Raid5Plex implements Plex {
     }
   }
 
+  /**
+   * Offset and length of rows in plex space. Of the row of the old layout that the cursor of a growth cuts only what lies
+   * behind it: the rest has other rows, with a parity of their own.
+   */
+  #partOf(layout: Raid5Layout, row: number, rows: number): readonly [number, number] {
+    const end = rowStart(layout, row + rows)
+    const isOld = layout.columns < this.subdisks.length
+    const cursor = isOld ? (this.#record.growth?.cursorBytes ?? 0) : 0
+    const start = Math.max(rowStart(layout, row), Math.min(cursor, end))
+    return [start, end - start]
+  }
+
   /** A write of these rows has failed: nobody knows what it has reached. */
   tear(layout: Raid5Layout, row: number, rows: number): void {
-    this.doubt.add(rowStart(layout, row), rows * layout.rowDataBytes)
+    this.doubt.add(...this.#partOf(layout, row, rows))
   }
 
   /** The parity of these rows is right. */
   settled(layout: Raid5Layout, row: number, rows: number): void {
-    this.doubt.remove(rowStart(layout, row), rows * layout.rowDataBytes)
+    this.doubt.remove(...this.#partOf(layout, row, rows))
   }
 
   /**

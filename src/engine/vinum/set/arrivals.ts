@@ -3,7 +3,7 @@
  * Inside a topology change; called by vinum-set.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { operatingError, PlexusError } from '../../../base/errors.ts'
+import { PlexusError } from '../../../base/errors.ts'
 import type { Anchor } from '../../geom/anchor-layout.ts'
 import { type Choice, standingOf } from '../../geom/anchor-quorum.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
