@@ -11,7 +11,8 @@ export async function scrub(
   name: string,
   how: { readonly repair?: true } = {},
 ): Promise<number | undefined> {
-  const known = new Set(machine.topology.jobs.list().map(({ id }) => id))
+  // A job may have the name of one that has ended.
+  const known = new Set(machine.topology.jobs.list())
   const error = await world.verb('volume', 'scrub', { name, ...how })
   if (error) {
     world.fail(`${name}: a scrub of a healthy volume is refused: ${error.message}`)
@@ -21,9 +22,9 @@ export async function scrub(
   for (;;) {
     await world.pause(LOOK_MS)
     if (world.machine !== machine) return undefined
-    const jobs = machine.topology.jobs.list().filter(({ id }) => !known.has(id))
+    const jobs = machine.topology.jobs.list().filter((job) => !known.has(job))
     const reports = jobs.map((job) => job.report())
-    if (reports.every(({ state }) => state === 'done')) {
+    if (reports.length > 0 && reports.every(({ state }) => state === 'done')) {
       return reports.reduce((sum, { mismatches }) => sum + mismatches, 0)
     }
     const failed = reports.find(({ state }) => state === 'failed' || state === 'cancelled')

@@ -24,16 +24,17 @@ export async function resize({ world, random, faults, ...stage }: Stage): Promis
   for (const unit of world.units) await unit.idle()
   if (world.machine !== first) return
   const used = new Set(volumesOf(first).flatMap((volume) => [...drivesOf(volume)]))
-  const disk = random.pick(world.disks.filter(({ name }) => used.has(name)))
+  const disks = world.disks.filter(({ name }) => used.has(name))
+  if (disks.length === 0) return
+  const disk = random.pick(disks)
   await stage.end(random.pick(['cut', 'shutdown'] as const))
   const kind = random.pick(['grown', 'copied', 'short'] as const)
   if (kind === 'grown') for (const one of world.disks) if (random.chance(0.4)) grow(one)
   if (kind === 'copied') {
-    const name = `${disk.name}-large`
     const sizeBytes = disk.sizeBytes + random.between(1, 64) * GRAIN_BYTES
-    const large = world.makeDisk({ ...disk.options, name, sizeBytes })
+    const large = world.makeDisk({ ...disk.options, sizeBytes })
     large.media.write(0, disk.image(), true)
-    world.note('resize', `${disk.name} was copied to ${name}`, sizeBytes)
+    world.note('resize', `${disk.name} is a larger disk`, sizeBytes)
     world.disks.splice(world.disks.indexOf(disk), 1, large)
   }
   if (kind === 'short') {
@@ -41,7 +42,8 @@ export async function resize({ world, random, faults, ...stage }: Stage): Promis
     for (const unit of world.units) unit.mayFail = true
     faults.faulty = disk
     world.counts.faults++
-    disk.resize(sizeBytes - random.between(1, 8) * GRAIN_BYTES)
+    // Less than any label on it tells of.
+    disk.resize(random.between(8, 12) * GRAIN_BYTES)
     world.note('resize', disk.name, disk.sizeBytes)
     const machine = await stage.boot()
     if (used.size > 1) await stage.work(random.between(5, 60))

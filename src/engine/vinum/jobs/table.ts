@@ -30,7 +30,7 @@ import { checkPlan, resyncPlan } from './mirror-jobs.ts'
 import { movePlan } from './move.ts'
 import { healThroughPlex } from './move-heal.ts'
 import { endJob } from './plans.ts'
-import { type JobSetup, outOfService, overRanges, planOf, slice } from './setup.ts'
+import { flushDrives, type JobSetup, outOfService, overRanges, planOf, slice } from './setup.ts'
 import { missingRanges, syncPlan } from './sync.ts'
 
 /** `volume`: that of the object on which the job works. */
@@ -104,14 +104,23 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
   },
   initialise(set, setup) {
     const plex = raid5Of(set, setup)
-    return (
-      plex &&
-      planOf(setup, {
-        subdisks: plex.subdisks,
-        aloneBytes: aloneBytesOf(plex),
-        step: (offset, maxBytes) => initialiseStep(plex, offset, maxBytes),
-      })
-    )
+    if (!plex) return undefined
+    const { subdisks } = plex
+    const drivesOf = (): readonly unknown[] => subdisks.map(({ drive }) => drive.consumer)
+    let before = drivesOf()
+    return planOf(setup, {
+      subdisks,
+      aloneBytes: aloneBytesOf(plex),
+      step: (offset, maxBytes) => initialiseStep(plex, offset, maxBytes),
+      // Parity that a column had in its cache when its drive went is not there, also where the drive is back.
+      async flush() {
+        await flushDrives(subdisks)
+        const now = drivesOf()
+        const gone = subdisks.find((one, index) => !one.writable || now[index] !== before[index])
+        before = now
+        if (gone) throw outOfService(gone, 'initialise')
+      },
+    })
   },
   check: (set, setup, volume) => checkOf(set, setup, volume, false),
   repair: (set, setup, volume) => checkOf(set, setup, volume, true),

@@ -5,6 +5,7 @@
  * is the model; docs/adr/0014 has the reasons. Pure.
  */
 import type { ByteRange } from '../../../base/bytes.ts'
+import { PlexusError } from '../../../base/errors.ts'
 import { LOST_RANGES } from '../../../base/limits.ts'
 import { RangeSet } from '../io/validity.ts'
 import type { LostRange, PlexRecord } from '../model/model.ts'
@@ -64,10 +65,13 @@ export function withLost(
     lengthBytes: length,
     keptBy,
   }))
-  return bounded([...(lost ?? []), ...more])
+  return bounded([...(lost ?? []), ...more], new Set(more))
 }
 
-/** With these ranges known again; the same object when none of them was lost. */
+/**
+ * With these ranges known again; the same object when none of them was lost. Throws `io` when more parts than
+ * {@link LOST_RANGES} would be left.
+ */
 export function withoutLost(lost: Lost, known: readonly ColumnRange[]): Lost {
   if (!lost || !known.some((one) => touchesLost(lost, one))) return lost
   const next = lost.flatMap((one) => {
@@ -81,7 +85,8 @@ export function withoutLost(lost: Lost, known: readonly ColumnRange[]): Lost {
       lengthBytes: length,
     }))
   })
-  return next.length === 0 ? undefined : bounded(next)
+  if (next.length > LOST_RANGES) throw tooManyParts()
+  return next.length === 0 ? undefined : bounded(next, new Set())
 }
 
 /** The cursor of a growth goes from one byte of plex space to another, or stays. */
@@ -136,23 +141,38 @@ function gapOf(a: LostRange, b: LostRange): number {
 
 /**
  * In order; those that touch are joined, and beyond {@link LOST_RANGES} those with the smallest gaps between them, so that
- * what lies in the gaps is lost, too, until it is written: nothing that is lost is ever forgotten.
+ * what lies in the gaps is lost, too, until it is written: nothing that is lost is ever forgotten. Between ranges that are
+ * not all `fresh` the gaps may have been written since the disk left: it does not keep what they hold.
  */
-function bounded(ranges: readonly LostRange[]): Lost {
+function bounded(ranges: readonly LostRange[], fresh: ReadonlySet<LostRange>): Lost {
   const sorted = [...ranges].sort((a, b) => a.column - b.column || a.offsetBytes - b.offsetBytes)
   const gaps = sorted.slice(1).map((one, index) => gapOf(sorted[index] as LostRange, one))
   const largest = [...gaps].sort((a, b) => (a < b ? 1 : a > b ? -1 : 0))
   const limit = largest[LOST_RANGES - 1] ?? 0
   const result: LostRange[] = []
+  let areFresh = true
   for (const [index, one] of sorted.entries()) {
     const gap = index === 0 ? Number.POSITIVE_INFINITY : (gaps[index - 1] ?? 0)
     const last = result.at(-1)
-    if (!last || gap === Number.POSITIVE_INFINITY || gap > limit) result.push(one)
-    else {
+    if (!last || gap === Number.POSITIVE_INFINITY || gap > limit) {
+      result.push(one)
+      areFresh = fresh.has(one)
+    } else {
+      areFresh &&= fresh.has(one)
       const lengthBytes = one.offsetBytes + one.lengthBytes - last.offsetBytes
-      const keptBy = last.keptBy === one.keptBy ? one.keptBy : undefined
-      result[result.length - 1] = { ...last, lengthBytes, keptBy }
+      const isKept = last.keptBy === one.keptBy && (gap === 0 || areFresh)
+      result[result.length - 1] = { ...last, lengthBytes, keptBy: isKept ? one.keptBy : undefined }
     }
   }
   return result
+}
+
+function tooManyParts(): PlexusError {
+  return new PlexusError('io', {
+    op: 'write',
+    subject: 'raid5',
+    message:
+      `this write would leave more than ${LOST_RANGES} separate parts of a raid5 plex that are lost: write them in larger ` +
+      'pieces, or take what the disks say: plexus vinum setstate --force up PLEX',
+  })
 }

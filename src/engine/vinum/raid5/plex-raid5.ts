@@ -281,7 +281,8 @@ export class Raid5Plex implements Plex {
         at = end
       }
     }
-    if (withoutLost(lost, known) === lost && !this.host.isLosing(this)) then(undefined)
+    const isLost = known.some((one) => touchesLost(lost, one))
+    if (!isLost && !this.host.isLosing(this)) then(undefined)
     else {
       // After the commit under way, which counts blocks in that were written since it began.
       this.host
