@@ -240,7 +240,12 @@ export function slice(buffer: AlignedBuffer, offset: number, length: number): Al
 /** What a job fails with when a subdisk that it works on is out of service meanwhile. */
 export function outOfService(subdisk: Subdisk, doing: string): PlexusError {
   const { name, state } = subdisk.record
-  const what = subdisk.drive.consumer ? `is ${state} now` : `has lost its drive`
+  const isBack = subdisk.writable && state === 'up'
+  const what = isBack
+    ? 'was away for a while'
+    : subdisk.drive.consumer
+      ? `is ${state} now`
+      : 'has lost its drive'
   return new PlexusError('io', {
     op: doing,
     subject: name,

@@ -106,8 +106,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     const plex = raid5Of(set, setup)
     if (!plex) return undefined
     const { subdisks } = plex
-    const drivesOf = (): readonly unknown[] => subdisks.map(({ drive }) => drive.consumer)
-    let before = drivesOf()
+    const consumers = subdisks.map(({ drive }) => drive.consumer)
     return planOf(setup, {
       subdisks,
       aloneBytes: aloneBytesOf(plex),
@@ -115,9 +114,9 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       // Parity that a column had in its cache when its drive went is not there, also where the drive is back.
       async flush() {
         await flushDrives(subdisks)
-        const now = drivesOf()
-        const gone = subdisks.find((one, index) => !one.writable || now[index] !== before[index])
-        before = now
+        const gone = subdisks.find(
+          ({ writable, drive }, index) => !writable || drive.consumer !== consumers[index],
+        )
         if (gone) throw outOfService(gone, 'initialise')
       },
     })
