@@ -77,14 +77,23 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
 }
 
 async function resyncRow(
-  { onEqual }: ResyncOptions,
+  { host, onEqual }: ResyncOptions,
   plex: Raid5Plex,
   offset: number,
   length: number,
 ): Promise<void> {
-  const rowEnd = plex.pieceEnd(offset)
-  if (plex.doubt.touches(offset, rowEnd - offset)) await resyncStep(plex, offset, rowEnd - offset)
-  onEqual(offset, length)
+  // A growth holds the range while it moves it, beyond the locks of its rows: until its cursor is durable the plex has the
+  // old layout there, and the columns the new one.
+  const release = await host.lock(plex, offset, length, 'writes')
+  try {
+    const rowEnd = plex.pieceEnd(offset)
+    if (plex.doubt.touches(offset, rowEnd - offset)) {
+      await resyncStep(plex, offset, rowEnd - offset)
+    }
+    onEqual(offset, length)
+  } finally {
+    release()
+  }
 }
 
 async function equalise(
