@@ -52,3 +52,9 @@ export function toPlexusError(error: unknown, op: string, subject: string): Plex
   const text = error instanceof Error ? error.message : String(error)
   return new PlexusError('io', { op, subject, message: `${subject}: ${op}: ${text}`, cause: error })
 }
+
+/** For a catch that deals with operating errors: anything else is an error of the program, and goes on up. */
+export function operatingError(error: unknown): PlexusError {
+  if (error instanceof PlexusError) return error
+  throw error
+}

@@ -28,7 +28,8 @@ import { VOLUME_VERB_SPECS } from '../../src/control/volume-verbs.ts'
 import type { Config } from '../../src/daemon/config.ts'
 import { FairShare } from '../../src/daemon/fair-share.ts'
 import { controlMethods } from '../../src/daemon/methods/table.ts'
-import { AnchoredDevice, readAnchor } from '../../src/engine/geom/anchor.ts'
+import { findLabel } from '../../src/engine/geom/anchor-find.ts'
+import { AnchoredDevice } from '../../src/engine/geom/anchored-device.ts'
 import type { JobPlan } from '../../src/engine/geom/job.ts'
 import { aVolume, ControlRig } from '../support/control.ts'
 import { ManualClock } from '../support/manual-clock.ts'
@@ -406,12 +407,12 @@ t.test('devices: what is there, what is on it, and our label taken off', async (
   })
   await holder.close()
   t.match(await doer.call('device.clear-label', { name: 'd1', dryRun: true }), { dryRun: true })
-  t.ok(await readAnchor(made.device), 'a dry run changes nothing')
+  t.ok(await findLabel(made.device), 'a dry run changes nothing')
   t.match(await doer.call('device.clear-label', { name: 'd1' }), {
     dryRun: false,
     steps: [{ text: /remove the label from d1/ }],
   })
-  t.equal(await readAnchor(made.device), undefined)
+  t.equal(await findLabel(made.device), undefined)
 })
 
 t.test(

@@ -25,6 +25,7 @@ const FEATURES = {
   copies: 20,
   selections: 20,
   witness: 20,
+  restripe: 20,
 } as const
 
 export type Feature = keyof typeof FEATURES

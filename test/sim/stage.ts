@@ -11,6 +11,8 @@ export interface Stage {
   whole(): Promise<Machine | undefined>
   /** Powers up, with what is plugged in, and opens the volumes that are there. */
   boot(): Promise<Machine>
+  /** Takes volumes under the oracle that are new. */
+  adopt(machine: Machine): Promise<void>
   /** Users work until they have sent that many requests; those that are under way go on. */
   work(operations: number): Promise<void>
   /** Every block of every volume is read. */

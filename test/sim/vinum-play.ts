@@ -13,6 +13,7 @@ import { copies } from './episodes/copies.ts'
 import { hang } from './episodes/hang.ts'
 import { hole } from './episodes/hole.ts'
 import { resize } from './episodes/resize.ts'
+import { restripe } from './episodes/restripe.ts'
 import { selections } from './episodes/selections.ts'
 import { witness } from './episodes/witness.ts'
 import { Faults } from './faults.ts'
@@ -86,6 +87,7 @@ const EPISODES: readonly (readonly [Feature, Episode])[] = [
   ['copies', copies],
   ['selections', selections],
   ['witness', witness],
+  ['restripe', restripe],
 ]
 
 class VinumPlay {
@@ -127,6 +129,7 @@ class VinumPlay {
         await this.#faults.becomeWhole(machine)
         return world.machine === machine && !world.violation ? machine : undefined
       },
+      adopt: (machine) => this.#adopt(machine),
       work: (operations) => new Workload(world, operations).run(),
       readAll: async () => {
         for (const unit of world.units) await readAll(unit)

@@ -7,12 +7,10 @@ import type { ByteRange } from '../../base/bytes.ts'
 import { allocateAligned } from '../../hal/aligned-pool.ts'
 import type { AlignedBuffer } from '../../hal/block-device.ts'
 import { flush, readAt, writeAt, writeZeroes } from '../../hal/io.ts'
-import { encodeAnchor } from './anchor-codec.ts'
-import { type AnchorTarget, copyArea, settleEnds } from './anchor-ends.ts'
+import { type AnchorTarget, copyArea, settleEnds, writeAnchor } from './anchor-ends.ts'
 import {
   type Anchor,
   type AnchorLayout,
-  endOf,
   MAP_BLOCK_BYTES,
   MAP_PAIR_BYTES,
   planResize,
@@ -66,13 +64,14 @@ export class AnchorAreas {
 
   async #moveTo(layout: AnchorLayout, areas: readonly ByteRange[]): Promise<void> {
     await Promise.allSettled(this.#writes)
+    const { device } = this
     const from = areasOf(this.current)
     for (const [index, to] of areas.entries()) {
-      await copyArea(this.device, defined(from[index], 'the old place of an area'), to)
+      await copyArea(device, defined(from[index], 'the old place of an area'), to)
     }
-    await flush(this.device)
+    await flush(device)
     const anchor = { ...this.current, ...layout }
-    await this.writeAnchor(anchor)
+    await writeAnchor(device, anchor)
     this.current = anchor
   }
 
@@ -103,7 +102,7 @@ export class AnchorAreas {
    */
   async readMapPair(index: number): Promise<[Buffer, Buffer]> {
     const pair = allocateAligned(MAP_PAIR_BYTES)
-    await readAt(this.device, pair, this.#mapOffset(index))
+    await readAt(this.device, pair, this.#offsetIn('map', index * MAP_PAIR_BYTES, MAP_PAIR_BYTES))
     return [pair.bytes.subarray(0, MAP_BLOCK_BYTES), pair.bytes.subarray(MAP_BLOCK_BYTES)]
   }
 
@@ -118,22 +117,17 @@ export class AnchorAreas {
     const buffer = this.#mapBuffers.pop() ?? allocateAligned(MAP_BLOCK_BYTES)
     block.copy(buffer.bytes)
     await this.inPlace(() => {
-      const at = this.#mapOffset(index) + which * MAP_BLOCK_BYTES
-      return writeAt(this.device, buffer, at, options)
+      const at = index * MAP_PAIR_BYTES + which * MAP_BLOCK_BYTES
+      return writeAt(this.device, buffer, this.#offsetIn('map', at, MAP_BLOCK_BYTES), options)
     })
     // Not after a failure: a disk that does not answer may still have it.
     this.#mapBuffers.push(buffer)
   }
 
-  #mapOffset(index: number): number {
-    assert(index >= 0 && index < this.mapSlots, `${this.device.path}: has map slot ${index}`)
-    return this.current.map.offset + index * MAP_PAIR_BYTES
-  }
-
   /** `length` bytes of the journal area from `offset` in it, both whole blocks. */
   async readJournal(offset: number, length: number): Promise<AlignedBuffer> {
     const into = allocateAligned(length)
-    await readAt(this.device, into, this.#journalOffset(offset, length))
+    await readAt(this.device, into, this.#offsetIn('journal', offset, length))
     return into
   }
 
@@ -143,25 +137,19 @@ export class AnchorAreas {
     from: AlignedBuffer,
     options: { readonly fua?: boolean } = {},
   ): Promise<void> {
+    const { length } = from.bytes
     await this.inPlace(() =>
-      writeAt(this.device, from, this.#journalOffset(offset, from.bytes.length), options),
+      writeAt(this.device, from, this.#offsetIn('journal', offset, length), options),
     )
   }
 
-  #journalOffset(offset: number, length: number): number {
-    const { journal } = this.current
+  #offsetIn(area: 'map' | 'journal', offset: number, length: number): number {
+    const place = this.current[area]
     assert(
-      offset >= 0 && offset + length <= journal.length,
-      `${this.device.path}: bytes ${offset} to ${offset + length} lie in its journal`,
+      offset >= 0 && offset + length <= place.length,
+      `${this.device.path}: bytes ${offset} to ${offset + length} lie in its ${area}`,
     )
-    return journal.offset + offset
-  }
-
-  protected async writeAnchor(anchor: Anchor): Promise<void> {
-    const block = allocateAligned(anchor.blockBytes)
-    encodeAnchor(anchor, block.bytes)
-    await writeAt(this.device, block, endOf(anchor).offset)
-    await flush(this.device)
+    return place.offset + offset
   }
 }
 

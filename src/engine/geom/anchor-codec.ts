@@ -1,6 +1,6 @@
 /**
  * Anchor and slot header as bytes: little-endian, CRC32C (docs/on-disk-format.md). Both begin alike, so that a
- * slot header says everything that the anchor says. Used by anchor.ts and anchored-device.ts. The front copy has the
+ * slot header says everything that the anchor says. Used by anchor-find.ts and anchored-device.ts. The front copy has the
  * form of an anchor without a commit: it is written at format and resize only.
  *
  *   byte  size  field

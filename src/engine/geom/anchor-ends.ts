@@ -21,6 +21,11 @@ import {
 /** What an anchor can be on: a device, a consumer. */
 export type AnchorTarget = Pick<BlockDevice, 'submit' | 'geometry' | 'path'>
 
+/** The anchor in its block: what it says counts from then on. */
+export function writeAnchor(device: AnchorTarget, anchor: Anchor): Promise<void> {
+  return writeBlock(device, endOf(anchor), (block) => encodeAnchor(anchor, block))
+}
+
 export function writeFront(device: AnchorTarget, anchor: Anchor): Promise<void> {
   return writeBlock(device, frontOf(anchor), (block) => encodeFront(anchor, block))
 }

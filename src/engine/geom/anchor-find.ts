@@ -3,7 +3,7 @@
  * size now or one end was overwritten (docs/adr/0012-anchor-at-both-ends.md). Only reads.
  */
 import { formatSize } from '../../base/bytes.ts'
-import { PlexusError } from '../../base/errors.ts'
+import { operatingError } from '../../base/errors.ts'
 import { allocateAligned } from '../../hal/aligned-pool.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import { readAt } from '../../hal/io.ts'
@@ -36,16 +36,8 @@ export interface LabelProblem {
 }
 
 /**
- * The anchor of a device that may be used, or undefined when it has none. One that is damaged or cannot be read is made
- * up from the newest whole slot header, whose commit may have ended or not. Throws as {@link findLabel}.
- */
-export async function readAnchor(device: AnchorTarget): Promise<Anchor | undefined> {
-  const found = await findLabel(device)
-  return found?.problem ? undefined : found?.anchor
-}
-
-/**
- * The label on a device, wherever it is. Throws `unsupported` for metadata of a newer version, and what reading fails
+ * The label on a device, wherever it is. An anchor that is damaged or cannot be read is made up from the newest whole
+ * slot header, whose commit may have ended or not. Throws `unsupported` for metadata of a newer version, and what reading fails
  * with when neither end says anything and the last block cannot be read.
  */
 export async function findLabel(device: AnchorTarget): Promise<FoundLabel | undefined> {
@@ -143,12 +135,8 @@ async function tryRead(
   offset: number,
   length?: number,
 ): Promise<Buffer | undefined> {
-  try {
-    return await readBlock(device, offset, length)
-  } catch (error) {
-    if (error instanceof PlexusError) return undefined
-    throw error
-  }
+  const block = await readBlock(device, offset, length).catch(operatingError)
+  return Buffer.isBuffer(block) ? block : undefined
 }
 
 // What is the matter.

@@ -1,6 +1,6 @@
 /**
  * Where the metadata of the native classes lies on a medium (docs/on-disk-format.md). Pure arithmetic, used by
- * anchor.ts, anchored-device.ts and the import of FreeBSD's drives.
+ * anchored-device.ts and the import of FreeBSD's drives.
  *
  *   0                 dataStart                     dataEnd                              media end
  *   | ... front copy  | data of the class ...       | journal | map | slot A | slot B | anchor |

@@ -19,7 +19,7 @@ import {
   NO_COMMIT,
   type SlotHeader,
 } from './anchor-codec.ts'
-import { type AnchorTarget, wipeEnds, wipeLabel, writeFront } from './anchor-ends.ts'
+import { type AnchorTarget, wipeEnds, wipeLabel, writeAnchor, writeFront } from './anchor-ends.ts'
 import {
   type Anchor,
   type AnchorLayout,
@@ -36,6 +36,8 @@ export interface Slot extends CommitId {
   /** The last commit that was relied upon for certain when this was written. */
   readonly relied: CommitId | undefined
 }
+
+type SlotCommit = Omit<Slot, 'payload'>
 
 /** What a device carries. */
 export interface CommittedSlot extends Slot {
@@ -70,20 +72,9 @@ export interface FormatOptions {
 }
 
 export class AnchoredDevice extends AnchorAreas {
-  /** The commit that `anchor` names, if a slot has it whole. */
-  #newest: Omit<Slot, 'payload'> | undefined
-  /** Is that the slot which `anchor` names? */
-  #namedHolds = false
-  /** What the other slot has, if that is older. */
-  #older: CommitId | undefined
-  /** The slots are read before the first commit after opening. */
-  #knowsSlots: boolean
+  /** What the slots A and B have; undefined: that is not known, and they are read before the next commit. */
+  #slots: [SlotCommit | undefined, SlotCommit | undefined] | undefined
   #busy = false
-
-  private constructor(device: AnchorTarget, anchor: Anchor, isNew: boolean) {
-    super(device, anchor)
-    this.#knowsSlots = isNew
-  }
 
   /**
    * Makes a device ours: an anchor of generation 0, empty slots, map and journal. What was on it before is the
@@ -100,21 +91,22 @@ export class AnchoredDevice extends AnchorAreas {
     const { setUuid, className, deviceUuid } = options
     const identity = { version: ANCHOR_VERSION, deviceUuid, setUuid, className }
     const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, ...NO_COMMIT }
-    const made = new AnchoredDevice(device, anchor, true)
+    const made = new AnchoredDevice(device, anchor)
+    made.#slots = [undefined, undefined]
     await wipeEnds(device, layout)
     const slots = options.keepSlots ? [] : layout.slots
     for (const range of [...slots, layout.map, layout.journal]) {
       if (range.length > 0) await writeZeroes(device, range)
     }
     await flush(device)
-    await made.writeAnchor(anchor)
+    await writeAnchor(device, anchor)
     await writeFront(device, anchor)
     return made
   }
 
-  /** A device whose anchor was read (readAnchor). Does no I/O. */
+  /** A device whose anchor was read (findLabel). Does no I/O. */
   static open(device: AnchorTarget, anchor: Anchor): AnchoredDevice {
-    return new AnchoredDevice(device, anchor, false)
+    return new AnchoredDevice(device, anchor)
   }
 
   /** Bytes of configuration that fit. */
@@ -129,8 +121,11 @@ export class AnchoredDevice extends AnchorAreas {
    * when something was, and neither slot holds.
    */
   async read(): Promise<CommittedSlot | undefined> {
-    const { generation } = this.current
-    const { newest, older, other } = await this.#readSlots()
+    const { generation, newestSlot } = this.current
+    const slots = await this.#readSlots()
+    const other = slots[this.#otherSlot]
+    const newest = [slots[newestSlot], other].find((slot) => slot && this.#isNewest(slot))
+    const older = other && other.generation < generation ? other : undefined
     // The second copy of a commit says that it counts.
     if (newest && other && isSameCommit(newest, other)) {
       return { ...newest, relied: other.relied, older: undefined, damaged: false }
@@ -144,22 +139,17 @@ export class AnchoredDevice extends AnchorAreas {
     throw new PlexusError('corrupt', { op: 'read', subject: this.device.path, message })
   }
 
-  async #readSlots(): Promise<{
-    readonly newest: Slot | undefined
-    readonly older: Slot | undefined
-    /** In the slot that the anchor does not name. */
-    readonly other: Slot | undefined
-  }> {
-    const { generation, newestSlot } = this.current
-    const named = await this.#readSlot(newestSlot)
-    const other = await this.#readSlot(newestSlot === 0 ? 1 : 0)
-    const newest = [named, other].find((slot) => slot && isSameCommit(slot, this.current))
-    const older = other && other.generation < generation ? other : undefined
-    this.#newest = newest
-    this.#namedHolds = newest !== undefined && newest === named
-    this.#older = older
-    this.#knowsSlots = true
-    return { newest, older, other }
+  async #readSlots(): Promise<[Slot | undefined, Slot | undefined]> {
+    const slots: [Slot | undefined, Slot | undefined] = [
+      await this.#readSlot(0),
+      await this.#readSlot(1),
+    ]
+    this.#slots = [...slots]
+    return slots
+  }
+
+  #isNewest(slot: SlotCommit): boolean {
+    return isSameCommit(slot, this.current)
   }
 
   /**
@@ -176,10 +166,17 @@ export class AnchoredDevice extends AnchorAreas {
     this.#busy = true
     try {
       await this.inPlace(async () => {
-        if (!this.#knowsSlots) await this.#readSlots()
-        const named = this.#namedHolds ? this.#newest : undefined
-        const other = this.#namedHolds ? this.#older : (this.#newest ?? this.#older)
-        const place = placeOf(named, other, options.follows)
+        const slots = this.#slots ?? (await this.#readSlots())
+        const named = slots[this.current.newestSlot]
+        const other = slots[this.#otherSlot]
+        // A higher number was never committed.
+        const isCommitted =
+          other && (this.#isNewest(other) || other.generation < this.current.generation)
+        const place = placeOf(
+          named && this.#isNewest(named) ? named : undefined,
+          isCommitted ? other : undefined,
+          options.follows,
+        )
         if (place === 'retreat') await this.#retreat(defined(other, 'what the other slot has'))
         const index = place === 'named' ? this.current.newestSlot : this.#otherSlot
         await this.#commit(index, generation, payload, options)
@@ -193,14 +190,13 @@ export class AnchoredDevice extends AnchorAreas {
   async #retreat({ line, generation, payloadCrc }: CommitId): Promise<void> {
     const newestSlot = this.#otherSlot
     const anchor: Anchor = { ...this.current, newestSlot, line, generation, payloadCrc }
-    this.#knowsSlots = false
     try {
-      await this.writeAnchor(anchor)
+      await writeAnchor(this.device, anchor)
     } catch (error) {
+      this.#slots = undefined
       throw this.#commitError(error)
     }
     this.current = anchor
-    await this.#readSlots()
   }
 
   get #otherSlot(): 0 | 1 {
@@ -221,15 +217,13 @@ export class AnchoredDevice extends AnchorAreas {
     try {
       await this.#writeSlot(anchor, commit, payload)
       await flush(this.device)
-      await this.writeAnchor(anchor)
+      await writeAnchor(this.device, anchor)
     } catch (error) {
-      this.#knowsSlots = false
+      this.#slots = undefined
       throw this.#commitError(error)
     }
     this.current = anchor
-    this.#older = this.#newest ?? this.#older
-    this.#newest = commit
-    this.#namedHolds = true
+    if (this.#slots) this.#slots[index] = commit
   }
 
   /**
@@ -238,27 +232,28 @@ export class AnchoredDevice extends AnchorAreas {
    */
   async repeat(payload: Buffer): Promise<void> {
     assert(!this.#busy, `${this.device.path}: one commit at a time`)
-    const newest = this.#newest
-    if (!newest || !this.#knowsSlots || !this.#namedHolds) return
+    const slots = this.#slots
+    const newest = slots?.[this.current.newestSlot]
+    if (!slots || !newest || !this.#isNewest(newest)) return
     // A device that has come in the place of another one meanwhile may have something else.
     if (payload.length > this.payloadRoom || crc32c(payload) !== newest.payloadCrc) return
     this.#busy = true
-    this.#knowsSlots = false
+    this.#slots = undefined
     try {
       const anchor: Anchor = { ...this.current, newestSlot: this.#otherSlot }
       const { line, generation, payloadCrc, follows } = newest
       const relied = { line, generation, payloadCrc }
       const commit = { ...relied, follows, relied }
       await this.inPlace(() => this.#writeSlot(anchor, commit, payload))
-      this.#older = undefined
-      this.#knowsSlots = true
+      slots[anchor.newestSlot] = commit
+      this.#slots = slots
     } finally {
       this.#busy = false
     }
   }
 
   /** To the slot that `anchor` names as the newest. */
-  async #writeSlot(anchor: Anchor, commit: Omit<Slot, 'payload'>, payload: Buffer): Promise<void> {
+  async #writeSlot(anchor: Anchor, commit: SlotCommit, payload: Buffer): Promise<void> {
     const place = anchor.slots[anchor.newestSlot]
     assert(payload.length <= payloadRoom(place), 'a configuration fits its place')
     const header: SlotHeader = { ...commit, anchor, payloadBytes: payload.length }

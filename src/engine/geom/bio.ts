@@ -18,9 +18,6 @@ export class Bio implements IoRequest {
   readonly parent: IoRequest
   readonly consumer: Consumer
   readonly startedMs: number
-  /** Neighbours among the requests under way to a disk (request-watch.ts). */
-  previous: Bio | undefined = undefined
-  next: Bio | undefined = undefined
   /** Set when it was given up: it has ended, and only its memory is still awaited. */
   #returned: (() => void) | undefined = undefined
 

@@ -22,6 +22,10 @@ import type { AccessCounts, Geom } from './types.ts'
 
 /** Attached, but not opened. */
 export const NO_ACCESS: AccessCounts = { read: 0, write: 0, exclusive: 0 }
+/** Only looks. */
+export const READ_ACCESS: AccessCounts = { read: 1, write: 0, exclusive: 0 }
+/** Nobody else may write. */
+export const EXCLUSIVE_ACCESS: AccessCounts = { read: 1, write: 1, exclusive: 1 }
 
 export class Consumer implements BlockDevice {
   readonly provider: Provider

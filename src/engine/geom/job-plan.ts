@@ -1,12 +1,6 @@
-/**
- * What a class brings for a piece of long work, and what a job asks of its manager. job-run.ts runs it.
- */
-import type { Clock } from '../../base/clock.ts'
-import type { Logger } from '../../base/log.ts'
+/** What a class brings for a piece of long work. job-run.ts runs it. */
 import type { JobKind } from '../../control/reports.ts'
-import type { EventLog } from './events.ts'
 import type { Job } from './job-run.ts'
-import type { TokenBucket } from './pace.ts'
 
 /** What a class wants done. All offsets are in the address space of the target. */
 export interface JobPlan {
@@ -42,19 +36,4 @@ export interface JobPlan {
   finish(job: Job): Promise<void>
   /** After a failure or a cancel: durable. */
   abandon(job: Job, outcome: 'failed' | 'cancelled'): Promise<void>
-}
-
-/** What a job needs of its manager. */
-export interface JobHost {
-  readonly clock: Clock
-  readonly log: Logger
-  readonly events: EventLog
-  /** The limit of all jobs together. */
-  readonly bucket: TokenBucket
-  /** May it work now? Else it stands in line, and is woken when it is its turn. */
-  takeSlot(job: Job): boolean
-  giveSlot(job: Job): void
-  changed(job: Job): void
-  /** It is no longer at work: ended or parked. */
-  left(job: Job, parked: boolean): void
 }

@@ -8,7 +8,7 @@
  * step may be longer (`aloneBytes`).
  */
 import { assert } from '../../base/assert.ts'
-import { PlexusError } from '../../base/errors.ts'
+import { operatingError, PlexusError } from '../../base/errors.ts'
 import {
   JOB_BURST_MS,
   JOB_CHECKPOINT_MS,
@@ -19,7 +19,8 @@ import {
 } from '../../base/limits.ts'
 import type { JobKind, JobReport, JobState } from '../../control/reports.ts'
 import type { Severity } from './events.ts'
-import type { JobHost, JobPlan } from './job-plan.ts'
+import type { JobManager } from './job.ts'
+import type { JobPlan } from './job-plan.ts'
 import { RateMeter, TokenBucket } from './pace.ts'
 
 type Order = 'work' | 'cancel' | 'park'
@@ -52,7 +53,7 @@ export class Job {
   /** What a check has found so far; its steps add to it. */
   mismatches: number
   #names: { readonly object: string; readonly volume: string | undefined }
-  readonly #host: JobHost
+  readonly #manager: JobManager
   readonly #bucket: TokenBucket
   readonly #meter: RateMeter
   #resolveEnded: (state: JobState) => void = () => {}
@@ -71,7 +72,7 @@ export class Job {
   #pausing: Waiter[] = []
 
   /** Only {@link JobManager.start} makes one. */
-  constructor(plan: JobPlan, host: JobHost) {
+  constructor(plan: JobPlan, manager: JobManager) {
     assert(
       plan.startBytes >= 0 && plan.startBytes <= plan.totalBytes,
       `job ${plan.id} starts at ${plan.startBytes}, within its ${plan.totalBytes} bytes`,
@@ -80,13 +81,13 @@ export class Job {
     this.plan = plan
     this.#names = { object: plan.object, volume: plan.volume }
     this.mismatches = plan.mismatches ?? 0
-    this.#host = host
-    this.#bucket = new TokenBucket(host.clock, plan.limitBytesPerSecond)
-    this.#meter = new RateMeter(host.clock, plan.startBytes)
+    this.#manager = manager
+    this.#bucket = new TokenBucket(manager.clock, plan.limitBytesPerSecond)
+    this.#meter = new RateMeter(manager.clock, plan.startBytes)
     this.#done = plan.startBytes
     this.#wantPaused = plan.paused ?? false
     this.#state = this.#wantPaused ? 'paused' : 'running'
-    this.#checkpointMs = host.clock.nowMs()
+    this.#checkpointMs = manager.clock.nowMs()
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve
     })
@@ -180,7 +181,7 @@ export class Job {
     this.#bucket.bytesPerSecond = bytesPerSecond
     this.#checkpointMs = Number.NEGATIVE_INFINITY
     this.#wake?.()
-    this.#host.changed(this)
+    this.#manager.changed(this)
   }
 
   /** For the step: so many bytes of its way cost nothing, and count for no limit. */
@@ -200,7 +201,7 @@ export class Job {
       if (this.parking) return this.#leaveParked()
       if (this.#order === 'cancel') return this.#abandon('cancelled', undefined)
       if (this.#wantPaused) await this.#rest()
-      else if (!this.#host.takeSlot(this)) await this.#sleep(undefined)
+      else if (!this.#manager.takeSlot(this)) await this.#sleep(undefined)
       else if (this.#waitMs > 0) await this.#sleep(this.#waitMs)
       else if (this.#done < this.plan.totalBytes) {
         const failure = await this.#step()
@@ -221,13 +222,13 @@ export class Job {
   }
 
   get #waitMs(): number {
-    return Math.max(this.#bucket.waitMs, this.#host.bucket.waitMs)
+    return Math.max(this.#bucket.waitMs, this.#manager.bucket.waitMs)
   }
 
   /** Does one step, a checkpoint when one is due, and rests when others want the drives. */
   async #step(): Promise<PlexusError | undefined> {
     const { plan } = this
-    const { clock } = this.#host
+    const { clock } = this.#manager
     const startedMs = clock.nowMs()
     const from = this.#done
     const maxBytes = this.#stepBytes()
@@ -245,7 +246,7 @@ export class Job {
     const worked = Math.max(0, this.#done - from - this.#skipped)
     this.#skipped = 0
     this.#bucket.take(worked)
-    this.#host.bucket.take(worked)
+    this.#manager.bucket.take(worked)
     this.#meter.note(this.#done)
     const nowMs = clock.nowMs()
     if (nowMs - this.#checkpointMs >= JOB_CHECKPOINT_MS) await this.#checkpoint()
@@ -258,7 +259,7 @@ export class Job {
   }
 
   #stepBytes(): number {
-    const limits = [this.#bucket.bytesPerSecond, this.#host.bucket.bytesPerSecond]
+    const limits = [this.#bucket.bytesPerSecond, this.#manager.bucket.bytesPerSecond]
     const slowest = Math.min(...limits.map((limit) => limit ?? Number.POSITIVE_INFINITY))
     const fair = (slowest * JOB_BURST_MS) / 1000
     const { stepBytes, aloneBytes } = this.plan
@@ -268,13 +269,13 @@ export class Job {
 
   /** A failed one is no failure of the job: it is tried again later, and a restart begins from the last good one. */
   async #checkpoint(): Promise<PlexusError | undefined> {
-    this.#checkpointMs = this.#host.clock.nowMs()
+    this.#checkpointMs = this.#manager.clock.nowMs()
     try {
       await this.plan.checkpoint(this)
       return undefined
     } catch (error) {
       const failure = operatingError(error)
-      this.#host.log.warn(
+      this.#manager.log.warn(
         { err: failure, job: this.id, event: 'job-checkpoint-failed' },
         `${this.#title} could not save its progress; after a restart it goes on from an older checkpoint`,
       )
@@ -284,7 +285,7 @@ export class Job {
 
   /** Paused: makes that durable where somebody has asked for it, and sleeps until something else is wanted. */
   async #rest(): Promise<void> {
-    this.#host.giveSlot(this)
+    this.#manager.giveSlot(this)
     const before = this.#state
     this.#state = 'paused'
     const waiters = this.#pausing.splice(0)
@@ -295,7 +296,7 @@ export class Job {
         else resolve()
       }
     }
-    if (before !== 'paused') this.#host.changed(this)
+    if (before !== 'paused') this.#manager.changed(this)
     while (this.#wantPaused && this.#pausing.length === 0 && this.#order === 'work') {
       await this.#sleep(undefined)
     }
@@ -303,13 +304,13 @@ export class Job {
     this.#state = 'running'
     this.#meter.restart(this.#done)
     this.#checkpointMs = Number.NEGATIVE_INFINITY
-    this.#host.changed(this)
+    this.#manager.changed(this)
   }
 
   /** Until the time is over or somebody wakes it. */
   async #sleep(ms: number | undefined): Promise<void> {
     await new Promise<void>((resolve) => {
-      const timer = ms === undefined ? undefined : this.#host.clock.after(ms, resolve)
+      const timer = ms === undefined ? undefined : this.#manager.clock.after(ms, resolve)
       this.#wake = () => {
         timer?.cancel()
         resolve()
@@ -339,7 +340,7 @@ export class Job {
       const failure = operatingError(error)
       state = 'failed'
       this.#error ??= failure
-      this.#host.log.error(
+      this.#manager.log.error(
         { err: failure, job: this.id, event: 'job-abandon-failed' },
         `${this.#title} could not be given up durably; after a restart it goes on`,
       )
@@ -359,11 +360,11 @@ export class Job {
 
   #leave(state: JobState): void {
     this.#state = state
-    this.#host.giveSlot(this)
-    this.#host.left(this, !this.#ended)
+    this.#manager.giveSlot(this)
+    this.#manager.left(this, !this.#ended)
     this.#resolveEnded(state)
     for (const { reject } of this.#pausing.splice(0)) reject(this.#endedError('pause'))
-    this.#host.changed(this)
+    this.#manager.changed(this)
   }
 
   #tellProgress(): void {
@@ -385,7 +386,7 @@ export class Job {
 
   #emit(severity: Severity, what: string, text: string): void {
     const { kind, object } = this.plan
-    this.#host.events.emit(severity, `${kind}-${what}`, object, `${this.#title} ${text}`)
+    this.#manager.events.emit(severity, `${kind}-${what}`, object, `${this.#title} ${text}`)
   }
 
   #resumedError(): PlexusError {
@@ -403,10 +404,4 @@ export class Job {
       message: `cannot ${op} the ${this.#title}: it is at work no more (${this.#state})`,
     })
   }
-}
-
-/** What the plan may reject with; anything else is an error of the program and goes on up. */
-function operatingError(error: unknown): PlexusError {
-  if (error instanceof PlexusError) return error
-  throw error
 }

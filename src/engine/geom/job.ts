@@ -9,22 +9,19 @@ import { PlexusError } from '../../base/errors.ts'
 import { JOBS_ENDED_SHOWN, JOBS_RUNNING } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import type { EventLog } from './events.ts'
-import type { JobHost, JobPlan } from './job-plan.ts'
+import type { JobPlan } from './job-plan.ts'
 import { Job } from './job-run.ts'
 import { TokenBucket } from './pace.ts'
 
 export type { JobPlan } from './job-plan.ts'
 export { Job } from './job-run.ts'
 
-export interface JobManagerOptions {
+export class JobManager {
   readonly clock: Clock
   readonly log: Logger
   readonly events: EventLog
-}
-
-export class JobManager {
-  readonly #host: JobHost
-  readonly #bucket: TokenBucket
+  /** The limit of all jobs together. */
+  readonly bucket: TokenBucket
   readonly #active = new Map<string, Job>()
   /** Oldest first. */
   #endedJobs: Job[] = []
@@ -34,33 +31,21 @@ export class JobManager {
   readonly #listeners = new Set<(job: Job) => void>()
   #stopped = false
 
-  constructor({ clock, log, events }: JobManagerOptions) {
-    this.#bucket = new TokenBucket(clock, undefined)
-    this.#host = {
-      clock,
-      log,
-      events,
-      bucket: this.#bucket,
-      takeSlot: (job) => this.#takeSlot(job),
-      giveSlot: (job) => this.#giveSlot(job),
-      changed: (job) => {
-        for (const listener of [...this.#listeners]) listener(job)
-      },
-      left: (job, parked) => {
-        this.#active.delete(job.id)
-        if (!parked) this.#endedJobs = [...this.#endedJobs, job].slice(-JOBS_ENDED_SHOWN)
-      },
-    }
+  constructor({ clock, log, events }: Pick<JobManager, 'clock' | 'log' | 'events'>) {
+    this.clock = clock
+    this.log = log
+    this.events = events
+    this.bucket = new TokenBucket(clock, undefined)
   }
 
   /** Limit of all jobs together in bytes per second; undefined: none. */
   get limitBytesPerSecond(): number | undefined {
-    return this.#bucket.bytesPerSecond
+    return this.bucket.bytesPerSecond
   }
 
   set limitBytesPerSecond(value: number | undefined) {
     assert(value === undefined || value > 0, `a limit of ${value} B/s`)
-    this.#bucket.bytesPerSecond = value
+    this.bucket.bytesPerSecond = value
     for (const job of this.#active.values()) job.wake()
   }
 
@@ -83,11 +68,11 @@ export class JobManager {
         message: `job ${plan.id} does not start: the daemon is stopping; it goes on after the restart`,
       })
     }
-    const job = new Job(plan, this.#host)
+    const job = new Job(plan, this)
     this.#active.set(plan.id, job)
     this.#endedJobs = this.#endedJobs.filter(({ id }) => id !== plan.id)
     void job.run()
-    this.#host.changed(job)
+    this.changed(job)
     return job
   }
 
@@ -120,29 +105,38 @@ export class JobManager {
     await Promise.all([...this.#active.values()].map((job) => job.park()))
   }
 
-  /** First come, first served: one that is in line is not overtaken. */
-  #takeSlot(job: Job): boolean {
+  // For the jobs.
+
+  /** May it work now? Else it stands in line, is not overtaken, and is woken when it is its turn. */
+  takeSlot(job: Job): boolean {
     if (this.#slots.has(job)) return true
     this.#line.add(job)
-    if (this.#slots.size >= JOBS_RUNNING || this.#firstInLine() !== job) return false
+    const [first] = this.#line
+    if (this.#slots.size >= JOBS_RUNNING || first !== job) return false
     this.#line.delete(job)
     this.#slots.add(job)
     this.#callNext()
     return true
   }
 
-  #giveSlot(job: Job): void {
+  giveSlot(job: Job): void {
     this.#line.delete(job)
     this.#slots.delete(job)
     this.#callNext()
   }
 
-  #callNext(): void {
-    if (this.#slots.size < JOBS_RUNNING) this.#firstInLine()?.wake()
+  changed(job: Job): void {
+    for (const listener of [...this.#listeners]) listener(job)
   }
 
-  #firstInLine(): Job | undefined {
-    for (const job of this.#line) return job
-    return undefined
+  /** It is no longer at work: ended or parked. */
+  left(job: Job, parked: boolean): void {
+    this.#active.delete(job.id)
+    if (!parked) this.#endedJobs = [...this.#endedJobs, job].slice(-JOBS_ENDED_SHOWN)
+  }
+
+  #callNext(): void {
+    const [first] = this.#line
+    if (this.#slots.size < JOBS_RUNNING) first?.wake()
   }
 }

@@ -2,8 +2,9 @@
  * Whose disk is it: what the label of one of our classes on a device says, for people, and whether its set is one of
  * this machine. Only reads, and takes nothing. The daemon asks before it lets initiators write to a device as it is.
  */
-import { findLabel } from './anchor.ts'
+
 import type { AnchorTarget } from './anchor-ends.ts'
+import { findLabel } from './anchor-find.ts'
 import type { GeomClass } from './types.ts'
 
 /** What a label says. */

@@ -5,7 +5,8 @@
 
 import type { PlexusError } from '../../base/errors.ts'
 import type { DeviceFeatures, DeviceIdentity, Geometry } from '../../hal/block-device.ts'
-import { type Anchor, grownNote } from './anchor.ts'
+import { grownNote } from './anchor-find.ts'
+import type { Anchor } from './anchor-layout.ts'
 import type { Consumer } from './consumer.ts'
 import type { RequestWatch } from './request-watch.ts'
 import { ProviderStatistics } from './statistics.ts'
@@ -44,19 +45,20 @@ export class Provider {
   label: ProviderLabel | undefined
   /** Why it serves no more; set once, when it is orphaned. */
   error: PlexusError | undefined
+  /** These three change by {@link update} only. */
+  geometry: Geometry
+  identity: DeviceIdentity
+  features: DeviceFeatures
   readonly #onReleased = new Set<() => void>()
-  #geometry: Geometry
-  #identity: DeviceIdentity
-  #features: DeviceFeatures
 
   constructor(geom: Geom, init: ProviderInit) {
     this.name = init.name
     this.geom = geom
     this.opaque = init.opaque ?? false
     this.watch = init.watch
-    this.#geometry = init.geometry
-    this.#identity = init.identity
-    this.#features = init.features
+    this.geometry = init.geometry
+    this.identity = init.identity
+    this.features = init.features
   }
 
   /** 0 for a disk, else one more than the highest rank below (GEOM's rank). Topology keeps the graph free of cycles. */
@@ -64,24 +66,12 @@ export class Provider {
     return Math.max(-1, ...this.geom.consumers.map(({ provider }) => provider.rank)) + 1
   }
 
-  get geometry(): Geometry {
-    return this.#geometry
-  }
-
-  get identity(): DeviceIdentity {
-    return this.#identity
-  }
-
-  get features(): DeviceFeatures {
-    return this.#features
-  }
-
   get sizeBytes(): number {
-    return this.#geometry.sizeBytes
+    return this.geometry.sizeBytes
   }
 
   get blockBytes(): number {
-    return this.#geometry.logicalBlockBytes
+    return this.geometry.logicalBlockBytes
   }
 
   get inFlight(): number {
@@ -100,16 +90,10 @@ export class Provider {
   }
 
   /** Takes a new form; consumers hear of another size at once. The geom calls it, inside a topology change. */
-  update(form: {
-    geometry?: Geometry
-    features?: DeviceFeatures
-    identity?: DeviceIdentity
-  }): void {
-    const before = this.#geometry.sizeBytes
-    if (form.geometry) this.#geometry = form.geometry
-    if (form.features) this.#features = form.features
-    if (form.identity) this.#identity = form.identity
-    if (this.#geometry.sizeBytes === before) return
+  update(form: Partial<Pick<ProviderInit, 'geometry' | 'features' | 'identity'>>): void {
+    const before = this.sizeBytes
+    Object.assign(this, form)
+    if (this.sizeBytes === before) return
     for (const consumer of [...this.consumers]) consumer.tell('resized')
   }
 }

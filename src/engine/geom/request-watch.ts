@@ -22,10 +22,9 @@ const KINDS: Readonly<Record<IoOp, { readonly list: 0 | 1 | 2; readonly times: n
   'write-zeroes': { list: 2, times: 4 },
 }
 
-/** Oldest first, linked through the requests. */
 interface List {
-  first: Bio | undefined
-  last: Bio | undefined
+  /** Oldest first. */
+  readonly requests: Set<Bio>
   /** What was the first one at the last look, and the looks at which it was. */
   seen: Bio | undefined
   looks: number
@@ -42,8 +41,7 @@ export class RequestWatch {
   readonly #around: Surroundings
   readonly #onOverdue: (reason: PlexusError) => void
   readonly #lists: readonly List[] = [0, 1, 2].map(() => ({
-    first: undefined,
-    last: undefined,
+    requests: new Set(),
     seen: undefined,
     looks: 0,
   }))
@@ -66,37 +64,29 @@ export class RequestWatch {
   }
 
   add(bio: Bio): void {
-    const list = this.#lists[KINDS[bio.op].list] as List
-    bio.previous = list.last
-    if (list.last) list.last.next = bio
-    else list.first = bio
-    list.last = bio
+    this.#requestsLike(bio).add(bio)
     this.#timer ??= this.#around.clock.after(ANSWER_LOOK_MS, () => this.#look())
   }
 
   remove(bio: Bio): void {
-    const list = this.#lists[KINDS[bio.op].list] as List
-    if (bio.previous) bio.previous.next = bio.next
-    else list.first = bio.next
-    if (bio.next) bio.next.previous = bio.previous
-    else list.last = bio.previous
-    bio.previous = undefined
-    bio.next = undefined
+    this.#requestsLike(bio).delete(bio)
+  }
+
+  #requestsLike({ op }: Bio): Set<Bio> {
+    return (this.#lists[KINDS[op].list] as List).requests
   }
 
   /** Ends all requests with `reason`. The disk still has their memory. */
   giveUp(reason: PlexusError): void {
-    for (const list of this.#lists) {
-      for (let bio = list.first; bio; bio = list.first) {
-        bio.giveUp(reason, bio.data && this.#around.pool.keep(bio.data))
-      }
+    for (const { requests } of this.#lists) {
+      for (const bio of requests) bio.giveUp(reason, bio.data && this.#around.pool.keep(bio.data))
     }
   }
 
   #look(): void {
     this.#timer = undefined
     for (const list of this.#lists) {
-      const { first } = list
+      const [first] = list.requests
       if (!first || first !== list.seen) list.looks = 0
       list.seen = first
       if (!first) continue

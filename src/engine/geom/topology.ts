@@ -6,15 +6,16 @@
 import { assert } from '../../base/assert.ts'
 import { formatSize } from '../../base/bytes.ts'
 import type { Clock } from '../../base/clock.ts'
-import { PlexusError } from '../../base/errors.ts'
+import { operatingError, PlexusError } from '../../base/errors.ts'
 import type { Kernels } from '../../base/kernels.ts'
 import type { Logger } from '../../base/log.ts'
 import type { Random } from '../../base/random.ts'
 import { didYouMean } from '../../base/suggest.ts'
 import type { GeomReport } from '../../control/reports.ts'
 import type { BlockDevice, BufferPool } from '../../hal/block-device.ts'
-import { type Anchor, type FoundLabel, findLabel, type LabelProblem } from './anchor.ts'
-import { Consumer } from './consumer.ts'
+import { findLabel, type LabelProblem } from './anchor-find.ts'
+import type { Anchor } from './anchor-layout.ts'
+import { Consumer, READ_ACCESS } from './consumer.ts'
 import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
 import type { JobManager } from './job.ts'
@@ -22,16 +23,10 @@ import { noteLabel, Provider, type ProviderInit } from './provider.ts'
 import { RequestWatch } from './request-watch.ts'
 import type { AccessCounts, Geom, GeomClass } from './types.ts'
 
-export interface TopologyOptions {
-  readonly classes: readonly GeomClass[]
-  readonly pool: BufferPool
-  readonly kernels: Kernels
-  readonly clock: Clock
-  readonly random: Random
-  readonly log: Logger
-  readonly events: EventLog
-  readonly jobs: JobManager
-}
+export type TopologyOptions = Pick<
+  Topology,
+  'classes' | 'pool' | 'kernels' | 'clock' | 'random' | 'log' | 'events' | 'jobs'
+>
 
 /** Something appeared under a name or went; logical units listen. */
 export type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
@@ -238,7 +233,8 @@ export class Topology {
 
   /** Offers every provider that is new to every class, lowest first, until nothing new appears. */
   async tastePending(): Promise<void> {
-    for (let next = first(this.#untasted); next; next = first(this.#untasted)) {
+    // One that is tasted may add others, or itself.
+    for (const next of this.#untasted) {
       this.#untasted.delete(next)
       if (!next.error) await this.#taste(next)
       if (this.complete) await this.#tellSettled()
@@ -251,8 +247,8 @@ export class Topology {
         await one.settled?.(this)
       } catch (error) {
         // As in #taste: what fails for one class, or one set of disks, is no reason to serve nothing at all.
-        if (!(error instanceof PlexusError)) throw error
-        this.log.error({ err: error, class: one.name, event: 'settle-failed' }, error.message)
+        const err = operatingError(error)
+        this.log.error({ err, class: one.name, event: 'settle-failed' }, err.message)
       }
     }
   }
@@ -265,7 +261,7 @@ export class Topology {
   async #taste(provider: Provider): Promise<void> {
     if (provider.opaque) return
     try {
-      const found = await this.#findLabel(provider)
+      const found = await this.using(provider, 'taste', READ_ACCESS, findLabel)
       noteLabel(provider, found?.anchor, found?.problem)
       if (found?.problem) return this.labelProblem(provider, found.anchor, found.problem)
       const anchor = found?.anchor
@@ -291,11 +287,10 @@ export class Topology {
 
   #tasteFailed(provider: Provider, error: unknown): void {
     // A disk that fails while it is looked at is there all the same; a defect is not passed over.
-    if (!(error instanceof PlexusError)) throw error
-    this.log.warn(
-      { err: error, provider: provider.name, event: 'taste-failed' },
-      `${provider.name} could not be tasted: ${error.message}`,
-    )
+    const err = operatingError(error)
+    const { name } = provider
+    const text = `${name} could not be tasted: ${err.message}`
+    this.log.warn({ err, provider: name, event: 'taste-failed' }, text)
   }
 
   /** Says that a provider with a label is not used; `NAME` in the action stands for it. Kept until it is tasted again. */
@@ -308,15 +303,6 @@ export class Topology {
     noteLabel(provider, anchor, problem)
     const message = `${name} is not used: it ${problem.text}. ${provider.label?.problem?.action}`
     this.events.emit('critical', 'label-problem', name, message)
-  }
-
-  async #findLabel(provider: Provider): Promise<FoundLabel | undefined> {
-    const consumer = this.attach(provider, undefined, 'taste', { read: 1, write: 0, exclusive: 0 })
-    try {
-      return await findLabel(consumer)
-    } finally {
-      await consumer.close()
-    }
   }
 
   /**
@@ -341,6 +327,21 @@ export class Topology {
       throw error
     }
     return consumer
+  }
+
+  /** Attached for the time of `work`. Throws as {@link attach}, and as `work` does. */
+  async using<T>(
+    provider: Provider,
+    holder: string,
+    access: AccessCounts,
+    work: (consumer: Consumer) => Promise<T>,
+  ): Promise<T> {
+    const consumer = this.attach(provider, undefined, holder, access)
+    try {
+      return await work(consumer)
+    } finally {
+      await consumer.close()
+    }
   }
 
   /** `provider` serves no more: its consumers' owners hear it, units get `gone`; its name is free at once. */
@@ -393,11 +394,6 @@ function standsOn(provider: Provider, geom: Geom): boolean {
     provider.geom === geom ||
     provider.geom.consumers.some((consumer) => standsOn(consumer.provider, geom))
   )
-}
-
-function first<T>(set: ReadonlySet<T>): T | undefined {
-  for (const one of set) return one
-  return undefined
 }
 
 function goneError(path: string): PlexusError {

@@ -2,9 +2,9 @@
  * What the label of a vinum drive says, without taking the drive: its set, its name, the volumes with parts on it.
  * Part of vinum-class.ts; geom/label.ts calls it.
  */
-import { PlexusError } from '../../base/errors.ts'
-import type { Anchor } from '../geom/anchor.ts'
+import { operatingError } from '../../base/errors.ts'
 import type { AnchorTarget } from '../geom/anchor-ends.ts'
+import type { Anchor } from '../geom/anchor-layout.ts'
 import { AnchoredDevice } from '../geom/anchored-device.ts'
 import type { Label } from '../geom/label.ts'
 import { freebsdDrive } from './freebsd/format.ts'
@@ -34,7 +34,7 @@ async function modelOn(device: AnchorTarget, anchor: Anchor): Promise<VinumModel
     const slot = await AnchoredDevice.open(device, anchor).read()
     return slot && decodeModel(slot.payload)
   } catch (error) {
-    if (!(error instanceof PlexusError)) throw error
+    operatingError(error)
     return undefined
   }
 }

@@ -6,7 +6,7 @@
 import { PlexusError } from '../../base/errors.ts'
 import type { ArgumentKind, VerbSpec } from '../../control/verb-spec.ts'
 import type { VerbParameters } from '../geom/types.ts'
-import type { VinumModel } from './model/model.ts'
+import { LIST_OF, objectsOf, type VinumModel } from './model/model.ts'
 
 export interface NamedSet {
   readonly name: string
@@ -25,13 +25,6 @@ export function setName(uuid: string): string {
   return `vinum-${uuid.slice(0, 8)}`
 }
 
-const LISTS = ['volumes', 'plexes', 'subdisks', 'drives'] as const
-
-/** All volumes, plexes, subdisks and drives. */
-export function objectsOf(model: VinumModel): readonly { uuid: string; name: string }[] {
-  return LISTS.flatMap((list): readonly { uuid: string; name: string }[] => model[list])
-}
-
 /** The name of each object by its UUID; `sets` in the order in which a bare name is looked for. */
 export function shownNames(sets: readonly NamedSet[]): ReadonlyMap<string, string> {
   const shown = new Map<string, string>()
@@ -48,7 +41,7 @@ export function shownNames(sets: readonly NamedSet[]): ReadonlyMap<string, strin
 }
 
 function rename(model: VinumModel, nameOf: (uuid: string, name: string) => string): VinumModel {
-  const lists = LISTS.map((list) => {
+  const lists = Object.values(LIST_OF).map((list) => {
     const named = model[list].map((one) => {
       const name = nameOf(one.uuid, one.name)
       return name === one.name ? one : { ...one, name }

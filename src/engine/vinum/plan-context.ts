@@ -4,40 +4,31 @@
  */
 import type { Random } from '../../base/random.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
+import { READ_ACCESS } from '../geom/consumer.ts'
 import { isSameMedium, type Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import { byUuid, type VinumModel } from './model/model.ts'
-import { setName } from './naming.ts'
+import { byUuid } from './model/model.ts'
 import type { Candidate, PlanContext } from './plan.ts'
 import type { SetDrive } from './set/drive.ts'
 
-export interface ContextParts {
-  readonly topology: Topology
-  readonly model: VinumModel
-  /** Of the sets that the model is made of. */
-  readonly drives: ReadonlyMap<string, SetDrive>
-  readonly candidates: ReadonlyMap<string, Candidate>
-  readonly inDoubt: PlanContext['inDoubt']
-  readonly kept?: PlanContext['kept']
-  readonly setOf?: PlanContext['setOf']
-  readonly random: Random
-}
+type Looked = 'candidate' | 'isOpen' | 'isPresent'
 
-export function contextOf(parts: ContextParts): PlanContext {
-  const { topology, model, drives, candidates, inDoubt, random } = parts
+/** `drives`: of the sets that the model is made of. */
+export function contextOf(
+  topology: Topology,
+  drives: ReadonlyMap<string, SetDrive>,
+  candidates: ReadonlyMap<string, Candidate>,
+  parts: Omit<PlanContext, Looked>,
+): PlanContext {
   return {
-    model,
+    ...parts,
     candidate: (name) => candidates.get(name),
     isOpen(volumeUuid) {
-      const volume = byUuid(model.volumes, volumeUuid)
+      const volume = byUuid(parts.model.volumes, volumeUuid)
       const provider = volume && topology.providers.get(volume.name)
       return provider !== undefined && provider.consumers.size > 0
     },
     isPresent: (driveUuid) => drives.get(driveUuid)?.present ?? false,
-    inDoubt,
-    kept: parts.kept,
-    setOf: parts.setOf ?? (() => setName(model.setUuid)),
-    random,
   }
 }
 
@@ -62,7 +53,11 @@ export async function examine(
       readOnly: features.readOnly,
       inUse,
       twin: [...topology.providers.values()].find((other) => isTwin(other, provider))?.name,
-      contents: inUse ? '' : await contentsOf(topology, provider),
+      contents: inUse
+        ? ''
+        : formatContents(
+            await topology.using(provider, 'a look at its contents', READ_ACCESS, deviceContents),
+          ),
     })
   }
   return found
@@ -74,16 +69,6 @@ function isTwin(other: Provider, provider: Provider): boolean {
   const isSameLabel =
     other.label !== undefined && other.label.driveUuid === provider.label?.driveUuid
   return isSameMedium(other, provider) ?? isSameLabel
-}
-
-async function contentsOf(topology: Topology, provider: Provider): Promise<string> {
-  const access = { read: 1, write: 0, exclusive: 0 }
-  const consumer = topology.attach(provider, undefined, 'a look at its contents', access)
-  try {
-    return formatContents(await deviceContents(consumer))
-  } finally {
-    await consumer.close()
-  }
 }
 
 /** Gives the same bytes again when rewound: a plan that is made twice names its new objects alike. */

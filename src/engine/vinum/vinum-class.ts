@@ -8,17 +8,17 @@ import { newUuid } from '../../base/random.ts'
 import type { PlanReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
-import type { Anchor } from '../geom/anchor.ts'
 import type { AnchorTarget } from '../geom/anchor-ends.ts'
+import type { Anchor } from '../geom/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
-import { prepareConversion, writeConversion } from './freebsd/conversion.ts'
+import { prepareConversion, writeConversion } from './freebsd/convert.ts'
 import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
-import { emptyModel, type VinumModel } from './model/model.ts'
-import { address, objectsOf, shownNames, withBareNames, withShownNames } from './naming.ts'
+import { emptyModel, objectsOf, type VinumModel } from './model/model.ts'
+import { address, setName, shownNames, withBareNames, withShownNames } from './naming.ts'
 import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
 import { contextOf, examine, RandomTape } from './plan-context.ts'
 import { reportSets } from './reports.ts'
@@ -115,7 +115,8 @@ class VinumClass implements GeomClass {
     const planOn = (stored: VinumModel): Plan => {
       const random = tape.rewound()
       const model = withShownNames(stored, shown)
-      const context = contextOf({ topology, model, drives, candidates, inDoubt, kept, random })
+      const parts = { model, inDoubt, kept, setOf: () => setName(model.setUuid), random }
+      const context = contextOf(topology, drives, candidates, parts)
       const plan = verb.plan(context, parameters)
       const next = plan.model === model ? stored : withBareNames(plan.model)
       checkNames(next, stored, topology, this.#sets)
@@ -208,13 +209,12 @@ class VinumClass implements GeomClass {
       jobs: models.flatMap(({ jobs }) => jobs),
     }
     const drives = new Map(sets.flatMap((set) => [...set.drives]))
-    const random = topology.random
-    const inDoubt = this.#inDoubt
     const owners = new Map(
       sets.flatMap(({ name, model }) => objectsOf(model).map(({ uuid }) => [uuid, name])),
     )
     const setOf = (uuid: string): string => owners.get(uuid) ?? ''
-    return contextOf({ topology, model, drives, candidates: new Map(), inDoubt, setOf, random })
+    const parts = { model, inDoubt: this.#inDoubt, kept: undefined, setOf, random: topology.random }
+    return contextOf(topology, drives, new Map(), parts)
   }
 
   readonly #inDoubt = (volumeUuid: string): boolean =>

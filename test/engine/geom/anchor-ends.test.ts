@@ -2,8 +2,8 @@
 import t from 'tap'
 import { defined } from '../../../src/base/assert.ts'
 import { KIB, MIB } from '../../../src/base/limits.ts'
-import { AnchoredDevice, findLabel, readAnchor } from '../../../src/engine/geom/anchor.ts'
 import { restoreLabel, wipeLabel } from '../../../src/engine/geom/anchor-ends.ts'
+import { findLabel } from '../../../src/engine/geom/anchor-find.ts'
 import {
   frontOf,
   HEAD_SLOTS,
@@ -11,8 +11,10 @@ import {
   planAnchorAround,
   planResize,
 } from '../../../src/engine/geom/anchor-layout.ts'
+import { AnchoredDevice } from '../../../src/engine/geom/anchored-device.ts'
 import { deviceContents, formatContents } from '../../../src/hal/device-contents.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
+import { readAnchor } from '../../support/read-anchor.ts'
 import { RecordedDevice } from '../../support/recorded-device.ts'
 
 const NAMES = {

@@ -24,7 +24,10 @@ export async function resize({ world, random, faults, ...stage }: Stage): Promis
   for (const unit of world.units) await unit.idle()
   if (world.machine !== first) return
   const used = new Set(volumesOf(first).flatMap((volume) => [...drivesOf(volume)]))
-  const disk = random.pick(world.disks.filter(({ name }) => used.has(name)))
+  // A disk that replaced another one in an earlier episode is not named as its drive is.
+  const disks = world.disks.filter(({ name }) => used.has(name))
+  if (disks.length === 0) return
+  const disk = random.pick(disks)
   await stage.end(random.pick(['cut', 'shutdown'] as const))
   const kind = random.pick(['grown', 'copied', 'short'] as const)
   if (kind === 'grown') for (const one of world.disks) if (random.chance(0.4)) grow(one)

@@ -11,18 +11,16 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import type { Logger } from '../../../base/log.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
-import { loseDrives } from '../model/membership.ts'
 import type { VinumModel, VolumeRecord } from '../model/model.ts'
-import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
+import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { SetDrive } from '../set/drive.ts'
-import { noteError, noteRepair } from '../set/trouble.ts'
+import { SetHost } from '../set/host.ts'
 import { assembleFreebsd } from './assembly.ts'
 import type { FreebsdDrive } from './format.ts'
 import { FreebsdVolume, faultOf, shapeOf } from './volume.ts'
@@ -36,13 +34,8 @@ export interface ImportedDrive {
   readonly nativeSet: string | undefined
 }
 
-export class FreebsdSet implements Geom, VinumHost {
-  readonly className = 'vinum'
+export class FreebsdSet extends SetHost implements Geom, VinumHost {
   readonly name = 'vinum-freebsd'
-  readonly topology: Topology
-  readonly log: Logger
-  /** By UUID of the model. */
-  readonly drives = new Map<string, SetDrive>()
   readonly subdisks = new Map<string, PlacedSubdisk>()
   readonly #volumes = new Map<string, FreebsdVolume>()
   /** Why a volume of the model is not offered, by its UUID. */
@@ -57,20 +50,7 @@ export class FreebsdSet implements Geom, VinumHost {
   #said = ''
 
   constructor(topology: Topology) {
-    this.topology = topology
-    this.log = topology.log.child({ part: 'vinum', set: 'freebsd' })
-  }
-
-  get pool() {
-    return this.topology.pool
-  }
-
-  get kernels() {
-    return this.topology.kernels
-  }
-
-  get clock() {
-    return this.topology.clock
+    super(topology, 'freebsd')
   }
 
   get providers(): readonly Provider[] {
@@ -95,8 +75,8 @@ export class FreebsdSet implements Geom, VinumHost {
     return defined(this.#model, 'the configuration of an assembled set')
   }
 
-  offeredAs(volumeUuid: string): string | undefined {
-    return this.#volumes.get(volumeUuid)?.provider.name
+  volumeOf(uuid: string | undefined): FreebsdVolume | undefined {
+    return this.#volumes.get(uuid ?? '')
   }
 
   // Devices that come and go: inside a topology change.
@@ -141,7 +121,7 @@ export class FreebsdSet implements Geom, VinumHost {
       return
     }
     this.#takeDrives(model)
-    this.#model = this.#withFreeNames(this.#withLosses(model))
+    this.#model = this.#withFreeNames(this.withLosses(model))
     await this.#shape()
     this.#tellStrangers()
     const { volumes, drives } = this.model
@@ -149,14 +129,6 @@ export class FreebsdSet implements Geom, VinumHost {
       'set-assembled',
       `FreeBSD's drives are assembled: ${volumes.length} volumes on ${drives.length} drives, read-only; ` +
         'to make them writable: plexus vinum convert',
-    )
-  }
-
-  #withLosses(model: VinumModel): VinumModel {
-    const lost = [...this.drives.values()].filter(({ present }) => !present)
-    return loseDrives(
-      model,
-      lost.map(({ record }) => record.uuid),
     )
   }
 
@@ -270,9 +242,7 @@ export class FreebsdSet implements Geom, VinumHost {
     const others = this.#known.filter((one) => one !== gone)
     // One that was never served with says nothing for the others.
     this.#known = this.#model ? this.#known.map((one) => (one === gone ? left : one)) : others
-    consumer.close().catch((error: unknown) => {
-      this.log.error({ err: error }, 'a consumer failed to close')
-    })
+    this.closeSoon(consumer)
     const { driveName } = gone.info
     const text = `FreeBSD's drive ${driveName} is gone: ${reason.message}`
     const { time } = this.topology.events.emit('critical', 'drive-down', driveName, text)
@@ -286,7 +256,7 @@ export class FreebsdSet implements Geom, VinumHost {
       drive.drop()
       drive.goneSince = time
     }
-    this.#model = this.#withLosses(this.model)
+    this.#model = this.withLosses(this.model)
     await this.#shape()
   }
 
@@ -307,20 +277,6 @@ export class FreebsdSet implements Geom, VinumHost {
 
   putInDoubt(plex: Plex): Promise<void> {
     return readOnly(plex.record.name)
-  }
-
-  noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
-    noteError(this.log, subdisk, op, error)
-  }
-
-  noteRepair(subdisk: Subdisk, offset: number, length: number): void {
-    noteRepair(this.topology.events, subdisk, offset, length)
-  }
-
-  lock(plex: Plex, offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void> {
-    const { volumeUuid } = plex.record
-    const volume = volumeUuid === undefined ? undefined : this.#volumes.get(volumeUuid)
-    return volume ? volume.io.lock(offset, length, mode) : Promise.resolve(() => {})
   }
 
   // Geom.

@@ -19,7 +19,7 @@ import {
 import { checkModel } from '../model/model-check.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
-import { drivesOf, featuresOf, geometryOf } from '../set/volume.ts'
+import { offerOf } from '../set/volume.ts'
 import type { FreebsdSet } from './set.ts'
 
 export class FreebsdVolume {
@@ -39,19 +39,11 @@ export class FreebsdVolume {
     this.record = record
     this.shape = shapeOf(model, record)
     this.plexes = plexesOf(model, record.uuid).map((plex) => makePlex(set, model, plex, subdisks))
-    const drives = drivesOf(this.plexes)
     this.io = new VolumeIo({ ...this.#form(), name: record.name, host: set })
-    this.provider = set.topology.makeProvider(set, {
-      name: record.name,
-      geometry: geometryOf(record, drives, this.plexes),
-      identity: {
-        wwid: `uuid.${record.uuid}`,
-        serial: record.uuid,
-        vendor: 'PLEXUS',
-        model: 'vinum volume',
-      },
-      features: { ...featuresOf(drives), readOnly: true, volatileWriteCache: false },
-    })
+    const { name } = record
+    const offer = offerOf(record, this.plexes)
+    const features = { ...offer.features, readOnly: true, volatileWriteCache: false }
+    this.provider = set.topology.makeProvider(set, { ...offer, name, features })
   }
 
   /**

@@ -1,7 +1,6 @@
 /**
  * Reads a range from several copies: each block from the first plex in service that has it, halved down to a block
- * where only the part that is really bad may come from another plex (docs/vinum.md). Used by the error path of reads
- * (volume-read.ts) and by the jobs over copies (jobs/mirror-jobs.ts).
+ * where only the part that is really bad may come from another plex (docs/vinum.md).
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp } from '../../../hal/block-device.ts'

@@ -1,8 +1,7 @@
 /**
  * A plex of organisation concat or striped (docs/vinum.md, 7): pure addresses, no redundancy. A request that
  * lies in one subdisk is passed on by one recycled object; one that spans several is split once, into pieces that
- * a join counts. What a plex cannot store it names, and leaves the decision to the volume. Called by
- * volume-io.ts and the jobs; made by vinum-set.ts.
+ * a join counts. What a plex cannot store it names, and leaves the decision to the volume.
  *
  *   striped over n columns of stripe S: unit k = offset div S lies in column k mod n, at (k div n) * S
  *   while it grows: below the growth's cursor n is the new number of columns, above it the old one

@@ -1,8 +1,7 @@
 /**
  * A subdisk in operation (runtime.ts): a piece of a drive. A request costs an addition here and nothing else.
  * Only while the subdisk moves to another place its requests are followed: a write of what has been copied goes
- * to both places, reads come from the old one, which stays the subdisk's until the end (move.ts). Called by the
- * plexes; made and given new records by vinum-set.ts.
+ * to both places, reads come from the old one, which stays the subdisk's until the end (jobs/move.ts).
  */
 import { assert } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'

@@ -3,7 +3,7 @@
  * which changes what a power cut may take (docs/vinum.md, 7, 8.7, 8.26 and 9). A change waits for its range and for
  * the intent map, goes to every plex that has subdisks for it, and is acknowledged when each byte is stored in a
  * plex and whoever missed it is out of service durably. The good way is recycled objects: the task and one leg for
- * each plex. Called by volume-io.ts.
+ * each plex.
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
@@ -17,16 +17,8 @@ import type { PlexSlot, VolumeIo } from './volume-io.ts'
 
 type Storable = ReturnType<Plex['storable']>
 
-/** The subdisks that missed a change, and the first reason. */
-class Missed {
-  readonly subdisks = new Set<Subdisk>()
-  error: PlexusError | undefined
-
-  add(subdisk: Subdisk, error: PlexusError): void {
-    this.subdisks.add(subdisk)
-    this.error ??= error
-  }
-}
+/** The subdisks that missed a change, and why; the first reason counts. */
+type Missed = Map<Subdisk, PlexusError>
 
 /** The part of a task that one plex does. */
 class Leg extends RequestPart {
@@ -218,15 +210,15 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     for (const subdisk of linear ? [] : subdisks) {
       if (!subdisk.writable || storable === 'none') suspects.add(subdisk)
     }
-    // A plex that fails and blames nobody is not trusted with any of it.
+    // If a plex fails without naming subdisks, all of its subdisks missed the change.
     if (error && suspects.size === 0) for (const subdisk of subdisks) suspects.add(subdisk)
     let missed = before
     for (const subdisk of suspects) {
       if (this.#volume.isOut(subdisk)) continue
-      if (subdisk.writable && stale.includes(subdisk)) continue
+      if (missed?.has(subdisk) || (subdisk.writable && stale.includes(subdisk))) continue
       const { op, offset, length } = this.#current
-      missed ??= new Missed()
-      missed.add(subdisk, error ?? noCopyError(this.#volume.name, op, offset, length))
+      missed ??= new Map()
+      missed.set(subdisk, error ?? noCopyError(this.#volume.name, op, offset, length))
     }
     return missed
   }
@@ -267,10 +259,11 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     else void this.#demote(missed)
   }
 
-  async #demote({ subdisks, error }: Missed): Promise<void> {
+  async #demote(missed: Missed): Promise<void> {
     let failure: PlexusError | undefined
     try {
-      await this.#volume.demote(subdisks, defined(error, 'why they missed it'))
+      const [error] = missed.values()
+      await this.#volume.demote(missed.keys(), defined(error, 'why they missed it'))
     } catch (refused) {
       failure = toPlexusError(refused, this.#current.op, this.#volume.name)
     }

@@ -90,6 +90,10 @@ export class VolumeIo {
     return this.#slots
   }
 
+  get form(): VolumeForm {
+    return this.#form
+  }
+
   get plexes(): readonly Plex[] {
     return this.#form.plexes
   }

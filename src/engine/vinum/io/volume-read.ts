@@ -1,7 +1,7 @@
 /**
  * Reads of a volume with a choice of plexes: one of them by policy; when it fails, another one, and then what
  * could not be read is written again from the good copy, so that the drive can give the sector another place
- * (docs/vinum.md). The good way is one recycled object; the bad way uses promises. Used by volume-io.ts.
+ * (docs/vinum.md). The good way is one recycled object; the bad way uses promises.
  */
 import { defined } from '../../../base/assert.ts'
 import { type PlexusError, toPlexusError } from '../../../base/errors.ts'

@@ -61,8 +61,8 @@ export interface GrowOptions extends JobSetup, GrowPlace {
   /** The content of the plex ends here, or before: what lies behind is nobody's. */
   readonly contentBytes: number
   /**
-   * Announces the window in the intent map of the volume. Resolves when that is durable, to what ends it: called with
-   * false, the window may not be whole, and stays marked.
+   * Makes the old rows of the window right where they are in doubt, and announces it in the intent map of the volume.
+   * Resolves when that is durable, to what ends it: called with false, the window may not be whole, and stays marked.
    */
   announce(window: Window): Promise<(whole: boolean) => void>
 }

@@ -56,9 +56,9 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
         const partEnd = raid5?.pieceEnd(at) ?? at + JOB_STEP_MIN_BYTES
         const to = inParts ? Math.min(partEnd, end) : end
         try {
-          if (raid5) await resyncRow(options, raid5, at, to - at)
-          else await equalise(options, at, to - at)
-          at = to
+          at = raid5
+            ? await resyncRow(options, raid5, at, to)
+            : await equalise(options, at, to - at)
         } catch (error) {
           if (!(error instanceof PlexusError) || !MENDABLE.has(error.kind)) throw error
           if (inParts) {
@@ -76,23 +76,25 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
   })
 }
 
+/** Resolves to where it ends, at `end` or before it. */
 async function resyncRow(
   { host, onEqual }: ResyncOptions,
   plex: Raid5Plex,
   offset: number,
-  length: number,
-): Promise<void> {
-  // A growth holds the range while it moves it, beyond the locks of its rows: until its cursor is durable the plex has the
-  // old layout there, and the columns the new one.
-  const release = await host.lock(plex, offset, length, 'writes')
+  end: number,
+): Promise<number> {
+  // A growth must not write the row in the new layout while it is read in the old one.
+  const release = plex.record.growth
+    ? await host.lock(plex, offset, plex.pieceEnd(offset) - offset, 'writes')
+    : undefined
   try {
     const rowEnd = plex.pieceEnd(offset)
-    if (plex.doubt.touches(offset, rowEnd - offset)) {
-      await resyncStep(plex, offset, rowEnd - offset)
-    }
-    onEqual(offset, length)
+    if (plex.doubt.touches(offset, rowEnd - offset)) await resyncStep(plex, offset, rowEnd - offset)
+    const reached = Math.min(rowEnd, end)
+    onEqual(offset, reached - offset)
+    return reached
   } finally {
-    release()
+    release?.()
   }
 }
 
@@ -100,7 +102,7 @@ async function equalise(
   { host, plexes, volume = '', onEqual }: ResyncOptions,
   offset: number,
   length: number,
-): Promise<void> {
+): Promise<number> {
   const [first] = plexes
   // Reads as well: when the copy that counts fails, the next one counts, and it must not change under a reader
   // because of what is still being written from the former.
@@ -114,6 +116,7 @@ async function equalise(
       }
     })
     onEqual(offset, length)
+    return offset + length
   } finally {
     release?.()
   }

@@ -1,7 +1,7 @@
 /**
  * Makes a part of a subdisk readable again from redundancy: what a move needs when the old place has a bad sector.
  * A concat or striped plex gets the range from the other plexes of its volume; a raid5 plex heals data by reading
- * it, and parity by computing it again. vinum-set.ts hands it to movePlan.
+ * it, and parity by computing it again.
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { JOB_STEP_BYTES } from '../../../base/limits.ts'

@@ -1,7 +1,7 @@
 /**
  * Move: a live copy of a subdisk to another place (docs/vinum.md, 9: the original dropped the data, 8.9). The
  * subdisk stays where it is until the end; what has been copied is written in both places (subdisk.ts), and the
- * last commit swaps them while its requests are held. vinum-set.ts builds the plan.
+ * last commit swaps them while its requests are held.
  *
  * A move begins anew after a restart of the daemon: a crash may have left a write in the old place alone, and
  * nothing tells which one; until the end the old place is complete, so nothing is lost by that.

@@ -1,6 +1,6 @@
 /**
  * Which jobs a configuration needs: what `start` means (docs/vinum.md, 5.3), what begins by itself when a drive
- * returns, and what a job's end does to the model. Pure; used by the verbs and by vinum-set.ts. Nothing here
+ * returns, and what a job's end does to the model. Pure. Nothing here
  * writes over data of which no valid copy exists elsewhere (8.11).
  */
 import { PlexusError } from '../../../base/errors.ts'
@@ -40,13 +40,7 @@ export interface JobsNeeded {
 
 /** What one plex, or one move, needs: a job with what it fills, or the reason why nothing helps, or nothing. */
 type Need =
-  | {
-      readonly kind: JobKind
-      readonly targetUuid: string
-      readonly fills: readonly SubdiskRecord[]
-      readonly cursorBytes: number
-      readonly scope: JobRecord['scope']
-    }
+  | (NewJob & { readonly fills: readonly SubdiskRecord[] })
   | { readonly refusal: PlexusError }
   | undefined
 
@@ -101,7 +95,7 @@ export type NewJob = Pick<JobRecord, 'kind' | 'targetUuid'> &
   Partial<Pick<JobRecord, 'cursorBytes' | 'scope' | 'limitBytesPerSecond'>>
 
 /** An id for a new job that is free in the set: `j3f9a`. */
-export function newJobId(model: VinumModel, random: Random): string {
+function newJobId(model: VinumModel, random: Random): string {
   const taken = new Set(model.jobs.map((one) => one.id))
   let id: string
   do id = `j${random.bytes(2).toString('hex')}`
@@ -203,6 +197,15 @@ function busy(object: string, job: JobRecord): Need {
   )
 }
 
+function need(
+  kind: JobKind,
+  { uuid: targetUuid }: { readonly uuid: string },
+  fills: readonly SubdiskRecord[],
+  plan: Pick<NewJob, 'cursorBytes' | 'scope'> = {},
+): Need {
+  return { kind, targetUuid, fills, ...plan }
+}
+
 function needOfMove(model: VinumModel, subdisk: SubdiskRecord): Need {
   if (!subdisk.move) return undefined
   const job = model.jobs.find((one) => one.targetUuid === subdisk.uuid)
@@ -214,7 +217,7 @@ function needOfMove(model: VinumModel, subdisk: SubdiskRecord): Need {
       `it is ${subdisk.state}: nothing to move from`,
     )
   }
-  return { kind: 'move', targetUuid: subdisk.uuid, fills: [], cursorBytes: 0, scope: 'all' }
+  return need('move', subdisk, [])
 }
 
 function needOfPlex(model: VinumModel, plex: PlexRecord, options: JobOptions): Need {
@@ -222,13 +225,12 @@ function needOfPlex(model: VinumModel, plex: PlexRecord, options: JobOptions): N
   const parityValid = plex.parityValidBytes >= sizeOfPlex(plex, subdisks)
   const out = subdisks.filter((one) => one.state !== 'up')
   const raid5 = plex.organization === 'raid5'
-  const work = { targetUuid: plex.uuid, fills: [], cursorBytes: 0, scope: 'all' } as const
   if (out.length === 0 && !plex.growth && (!raid5 || parityValid)) return undefined
   const job = model.jobs.find((one) => one.targetUuid === plex.uuid)
   if (job) return busy(`plex ${plex.name}`, job)
   if (plex.growth) return needOfGrowth(model, plex, plex.growth, out, options)
   if (raid5 && out.length === 0) {
-    return { ...work, kind: 'initialise', cursorBytes: plex.parityValidBytes }
+    return need('initialise', plex, [], { cursorBytes: plex.parityValidBytes })
   }
   if (raid5 && out.length === 1 && parityValid) return needOfColumn(model, plex, out, options)
   return needOfSync(model, plex, out, options)
@@ -246,8 +248,7 @@ function needOfGrowth(
   const lacking = out.filter((one) => holdsData(growth, subdisks.indexOf(one)))
   if (lacking.length === 0) {
     if (!out.every((one) => isHere(model, one))) return missing(model, plex, out)
-    const { cursorBytes } = growth
-    return { kind: 'grow', targetUuid: plex.uuid, fills: out, cursorBytes, scope: 'all' }
+    return need('grow', plex, out, { cursorBytes: growth.cursorBytes })
   }
   const parityValid = plex.parityValidBytes >= sizeOfPlex(plex, subdisks)
   if (plex.organization === 'raid5' && parityValid && lacking.length === 1) {
@@ -269,8 +270,7 @@ function needOfColumn(
 ): Need {
   const fills = out.filter((one) => isHere(model, one))
   if (fills.length === 0) return missing(model, plex, out)
-  const scope = scopeOf(fills, options)
-  return { kind: 'rebuild', targetUuid: plex.uuid, fills, cursorBytes: 0, scope }
+  return need('rebuild', plex, fills, { scope: scopeOf(fills, options) })
 }
 
 /** What the other plexes of the volume can fill. */
@@ -287,13 +287,7 @@ function needOfSync(
     const reason = `${listed(out)}, and no good copy of it exists; ${lastResort(model, plex)}`
     return refuse('invalid', `plex ${plex.name}`, reason)
   }
-  return {
-    kind: 'sync',
-    targetUuid: plex.uuid,
-    fills,
-    cursorBytes: 0,
-    scope: scopeOf(fills, options),
-  }
+  return need('sync', plex, fills, { scope: scopeOf(fills, options) })
 }
 
 function hasCopyElsewhere(model: VinumModel, plex: PlexRecord, subdisk: SubdiskRecord): boolean {

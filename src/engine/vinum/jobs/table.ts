@@ -1,6 +1,6 @@
 /**
  * One row for each kind of job: how its plan is made from the running objects, what its progress and its end do to
- * the model. Used by set/jobs.ts.
+ * the model.
  */
 import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { JobPlan } from '../../geom/job.ts'
@@ -33,14 +33,12 @@ import { endJob } from './plans.ts'
 import { type JobSetup, outOfService, overRanges, planOf, slice } from './setup.ts'
 import { missingRanges, syncPlan } from './sync.ts'
 
-/** What a job works on, found among the running objects. */
-export interface JobTarget {
-  readonly name: string
-  readonly volume: RunningVolume | undefined
-  readonly totalBytes: number
-}
-
-type PlanMaker = (set: VinumSet, setup: JobSetup, target: JobTarget) => JobPlan | undefined
+/** `volume`: that of the object on which the job works. */
+type PlanMaker = (
+  set: VinumSet,
+  setup: JobSetup,
+  volume: RunningVolume | undefined,
+) => JobPlan | undefined
 
 function plexOf(set: VinumSet, { record }: JobSetup): Plex | undefined {
   return set.objects.plexes.get(record.targetUuid)
@@ -57,14 +55,13 @@ function reviving(plex: Plex): readonly PlacedSubdisk[] {
 }
 
 /** What the subdisks that a job fills lack: what the map marks, and for a full copy all that it has not reached. */
-function missingOf(setup: JobSetup, { volume, totalBytes }: JobTarget) {
-  return missingRanges(setup.record, totalBytes, volume?.map?.marked ?? [])
+function missingOf({ record, totalBytes }: JobSetup, volume: RunningVolume | undefined) {
+  return missingRanges(record, totalBytes, volume?.map?.marked ?? [])
 }
 
 export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
-  sync(set, setup, target) {
+  sync(set, setup, volume) {
     const plex = plexOf(set, setup)
-    const { volume } = target
     if (!plex || !volume) return undefined
     const subdisks = reviving(plex)
     if (subdisks.length === 0) return undefined
@@ -73,7 +70,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       host: set,
       plex,
       subdisks,
-      missing: missingOf(setup, target),
+      missing: missingOf(setup, volume),
       async read(offset, into) {
         // A plex may be larger than its volume: what lies behind is nobody's.
         const there = Math.max(0, Math.min(volume.record.sizeBytes - offset, into.bytes.length))
@@ -82,13 +79,13 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       },
     })
   },
-  rebuild(set, setup, target) {
+  rebuild(set, setup, volume) {
     const plex = raid5Of(set, setup)
     if (!plex) return undefined
     const subdisks = reviving(plex)
     const [column] = subdisks
     if (!column) return undefined
-    const validity = new RegionValidity(missingOf(setup, target))
+    const validity = new RegionValidity(missingOf(setup, volume))
     column.validity = validity
     return planOf(setup, {
       subdisks,
@@ -116,8 +113,8 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       })
     )
   },
-  check: (set, setup, target) => checkOf(set, setup, target, false),
-  repair: (set, setup, target) => checkOf(set, setup, target, true),
+  check: (set, setup, volume) => checkOf(set, setup, volume, false),
+  repair: (set, setup, volume) => checkOf(set, setup, volume, true),
   grow(set, setup) {
     const plex = plexOf(set, setup)
     if (!plex?.record.growth) return undefined
@@ -129,7 +126,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
         turns.run(plex.record.uuid, job, () => plan.step(offset, maxBytes, job)),
     }
   },
-  move(set, setup, { volume }) {
+  move(set, setup, volume) {
     const subdisk = set.objects.subdisks.get(setup.record.targetUuid)
     const move = subdisk?.record.move
     const target = move && set.drives.get(move.driveUuid)
@@ -174,7 +171,7 @@ function aloneBytesOf({ subdisks }: Raid5Plex): number {
 function checkOf(
   set: VinumSet,
   setup: JobSetup,
-  target: JobTarget,
+  volume: RunningVolume | undefined,
   repair: boolean,
 ): JobPlan | undefined {
   const plex = raid5Of(set, setup)
@@ -194,7 +191,6 @@ function checkOf(
       },
     })
   }
-  const { volume } = target
   if (!volume) return undefined
   return checkPlan({
     ...setup,

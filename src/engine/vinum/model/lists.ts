@@ -31,11 +31,8 @@ export function byUuid<T extends { readonly uuid: string }>(
   return having<T, 'uuid'>(records, 'uuid', uuid)[0]
 }
 
-export function byName<T extends { readonly name: string }>(
-  records: readonly T[],
-  name: string,
-): T | undefined {
-  return having<T, 'name'>(records, 'name', name)[0]
+export function uuidOf({ uuid }: { readonly uuid: string }): string {
+  return uuid
 }
 
 /** The list with one record more. */

@@ -4,7 +4,14 @@
  * and `stale` when another copy may have taken writes that it missed. docs/vinum.md, 3.6 and 5.1; used by
  * vinum-set.ts and config-store.ts.
  */
-import { type DriveRecord, replaceRecord, type SubdiskRecord, type VinumModel } from './model.ts'
+import { uuidOf } from './lists.ts'
+import {
+  byUuid,
+  type DriveRecord,
+  putRecord,
+  type SubdiskRecord,
+  type VinumModel,
+} from './model.ts'
 import { derive } from './state-rules.ts'
 
 /**
@@ -50,18 +57,13 @@ export function returnDrives(model: VinumModel, devices: ReadonlyMap<string, str
 
 /** Subdisks that missed a write are stale: also those that were complete when their drive was lost. */
 export function demoteSubdisks(model: VinumModel, uuids: readonly string[]): VinumModel {
-  let next = model
-  for (const uuid of uuids) {
-    const subdisk = next.subdisks.find((one) => one.uuid === uuid)
-    if (!subdisk || subdisk.state === 'stale') continue
-    const record: SubdiskRecord = { ...subdisk, state: 'stale' }
-    next = { ...next, subdisks: replaceRecord(next.subdisks, record) }
-  }
-  return next === model ? model : derive(next)
-}
-
-function uuidOf({ uuid }: { readonly uuid: string }): string {
-  return uuid
+  const missed = new Set(uuids)
+  const subdisks = model.subdisks.map(
+    (one): SubdiskRecord =>
+      missed.has(one.uuid) && one.state !== 'stale' ? { ...one, state: 'stale' } : one,
+  )
+  const isSame = subdisks.every((one, index) => one === model.subdisks[index])
+  return isSame ? model : derive({ ...model, subdisks })
 }
 
 /**
@@ -69,16 +71,15 @@ function uuidOf({ uuid }: { readonly uuid: string }): string {
  * now and is complete, so the subdisk stays there. `before` is the configuration before the commit.
  */
 export function keepOldPlaces(before: VinumModel, after: VinumModel): VinumModel {
-  const isUp = (uuid: string): boolean =>
-    after.drives.find((one) => one.uuid === uuid)?.state === 'up'
+  const isUp = (uuid: string): boolean => byUuid(after.drives, uuid)?.state === 'up'
   let next = after
   for (const subdisk of after.subdisks) {
-    const old = before.subdisks.find((one) => one.uuid === subdisk.uuid)
+    const old = byUuid(before.subdisks, subdisk.uuid)
     if (!old?.move || old.driveUuid === subdisk.driveUuid) continue
     if (isUp(subdisk.driveUuid) || !isUp(old.driveUuid)) continue
     const { driveUuid, driveOffsetBytes, state } = old
     const kept = { ...subdisk, driveUuid, driveOffsetBytes, state, move: undefined }
-    next = { ...next, subdisks: replaceRecord(next.subdisks, kept) }
+    next = putRecord(next, 'subdisks', kept)
   }
   return next === after ? after : derive(next)
 }

@@ -13,7 +13,10 @@ import { mapSlotsOf } from './map-slots.ts'
 import {
   byUuid,
   type DriveRecord,
+  findBy,
   type JobRecord,
+  type ObjectType,
+  objectsOf,
   type PlexRecord,
   plexesOf,
   type SubdiskRecord,
@@ -34,7 +37,7 @@ export function nameFault(name: string): string | undefined {
 }
 
 /** What a job of each kind works on. */
-export const JOB_TARGETS: Readonly<Record<JobKind, readonly ('subdisk' | 'plex' | 'volume')[]>> = {
+export const JOB_TARGETS: Readonly<Record<JobKind, readonly ObjectType[]>> = {
   sync: ['plex'],
   resync: ['volume'],
   rebuild: ['plex'],
@@ -69,13 +72,7 @@ function fault(object: string, field: string, problem: string): PlexusError {
 function checkIdentities(model: VinumModel): void {
   const uuids = new Map<string, string>()
   const names = new Map<string, string>()
-  const all = [
-    ...model.drives.map((one) => ({ type: 'drive', ...one })),
-    ...model.subdisks.map((one) => ({ type: 'subdisk', ...one })),
-    ...model.plexes.map((one) => ({ type: 'plex', ...one })),
-    ...model.volumes.map((one) => ({ type: 'volume', ...one })),
-  ]
-  for (const { type, uuid, name } of all) {
+  for (const { type, uuid, name } of objectsOf(model)) {
     const object = `${type} ${name}`
     if (!isUuid(uuid)) throw fault(object, 'uuid', `"${uuid}" is not a UUID`)
     const twin = uuids.get(uuid)
@@ -291,14 +288,14 @@ function checkJobs(model: VinumModel): void {
 
 function checkJobTarget(model: VinumModel, job: JobRecord): void {
   const object = `job ${job.id}`
-  const subdisk = byUuid(model.subdisks, job.targetUuid)
-  const plex = byUuid(model.plexes, job.targetUuid)
-  const volume = byUuid(model.volumes, job.targetUuid)
-  const type = subdisk ? 'subdisk' : plex ? 'plex' : volume ? 'volume' : undefined
-  if (!type) throw fault(object, 'targetUuid', `there is no object ${job.targetUuid}`)
+  const found = findBy(model, 'uuid', job.targetUuid)
+  if (!found) throw fault(object, 'targetUuid', `there is no object ${job.targetUuid}`)
+  const { type, record } = found
   if (!JOB_TARGETS[job.kind].includes(type)) {
     throw fault(object, 'targetUuid', `${job.kind} does not work on a ${type}`)
   }
+  const plex = type === 'plex' ? record : undefined
+  const subdisk = type === 'subdisk' ? record : undefined
   if (job.kind === 'grow' && !plex?.growth) {
     throw fault(object, 'kind', `plex ${plex?.name} is not growing`)
   }

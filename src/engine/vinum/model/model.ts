@@ -4,9 +4,9 @@
  * (verbs/, pure), and what the running objects are built from (vinum-set.ts). Objects refer to each other by
  * UUID; names are labels, unique over all types of a set. docs/vinum.md, 1 and 9.
  */
-import type { JobKind } from '../../../control/reports.ts'
-import type { Commit, CommitId, LineEnd } from '../../geom/anchor-quorum.ts'
-import { having } from './lists.ts'
+import { JOB_KINDS } from '../../../control/reports.ts'
+import { flag, list, maybe, oneOf, type RecordOf, record, text, whole } from './fields.ts'
+import { appended, having, replaceRecord } from './lists.ts'
 
 export { byUuid, replaceRecord } from './lists.ts'
 
@@ -27,146 +27,215 @@ export type ParityLayout = (typeof PARITY_LAYOUTS)[number]
 export const READ_POLICIES = ['round-robin', 'prefer', 'least-queue'] as const
 export type ReadPolicy = (typeof READ_POLICIES)[number]
 
-export interface DriveRecord {
-  readonly uuid: string
-  readonly name: string
+const DRIVE = {
+  uuid: text,
+  name: text,
   /** up: a member whose configuration is current; it votes. down: missing, failed, or taken out. */
-  readonly state: DriveState
+  state: oneOf(DRIVE_STATES),
   /** Name of the configured device that carried it last: a hint for messages, never an identity. */
-  readonly device: string
-  readonly mediaBytes: number
-  readonly blockBytes: number
+  device: text,
+  mediaBytes: whole,
+  blockBytes: whole,
   /** Where subdisks may lie, absolute on the device. */
-  readonly dataStartBytes: number
-  readonly dataEndBytes: number
-  /** Of a drive that is down: the last commit that counted for certain when it went. What it missed since is known. */
-  readonly last: CommitId | undefined
+  dataStartBytes: whole,
+  dataEndBytes: whole,
+  /** Of a drive that is down: the last commit that it carried and that counts. What it missed since is known. */
+  last: maybe(record({ line: text, generation: whole, payloadCrc: whole })),
 }
+export type DriveRecord = RecordOf<typeof DRIVE>
 
 /** A live copy of a subdisk to another place. The old place stays the subdisk's until the end. */
-export interface MoveRecord {
-  readonly driveUuid: string
-  readonly driveOffsetBytes: number
-}
+const MOVE = { driveUuid: text, driveOffsetBytes: whole }
 
-export interface SubdiskRecord {
-  readonly uuid: string
-  readonly name: string
-  readonly driveUuid: string
+const SUBDISK = {
+  uuid: text,
+  name: text,
+  driveUuid: text,
   /** undefined: detached. */
-  readonly plexUuid: string | undefined
-  readonly sizeBytes: number
+  plexUuid: maybe(text),
+  sizeBytes: whole,
   /** Absolute on the device. */
-  readonly driveOffsetBytes: number
+  driveOffsetBytes: whole,
   /** concat: where it begins in the plex. striped, raid5: column * stripe; its order is the order of columns. */
-  readonly plexOffsetBytes: number
-  readonly state: SubdiskState
-  readonly move: MoveRecord | undefined
+  plexOffsetBytes: whole,
+  state: oneOf(SUBDISK_STATES),
+  move: maybe(record(MOVE)),
 }
+export type SubdiskRecord = RecordOf<typeof SUBDISK>
 
 /** A restripe to more columns. Rows below the cursor have the new layout, the others the old one. */
-export interface GrowthRecord {
+const GROWTH = {
   /** Columns of the old layout: the first ones in column order. */
-  readonly columnsBefore: number
+  columnsBefore: whole,
   /** Bytes of plex space (data) that have moved. A multiple of the new row's data. */
-  readonly cursorBytes: number
+  cursorBytes: whole,
   /**
    * A window whose old place is being overwritten: its data is also in the journal areas of these drives, at
    * the journal's start, and is written from there again after a crash.
    */
-  readonly backup:
-    | {
-        readonly offsetBytes: number
-        readonly lengthBytes: number
-        readonly driveUuids: readonly string[]
-        readonly crc32c: number
-      }
-    | undefined
+  backup: maybe(
+    record({ offsetBytes: whole, lengthBytes: whole, driveUuids: list(text), crc32c: whole }),
+  ),
 }
+export type GrowthRecord = RecordOf<typeof GROWTH>
 
 /** A part of a column of raid5 whose content is not known: reads of it fail until it is written again. */
-export interface LostRange {
-  readonly column: number
+const LOST = {
+  column: whole,
   /** In column space. */
-  readonly offsetBytes: number
-  readonly lengthBytes: number
+  offsetBytes: whole,
+  lengthBytes: whole,
   /** The subdisk that still has the content, if there is one: its return makes the range known again. */
-  readonly keptBy: string | undefined
+  keptBy: maybe(text),
 }
+export type LostRange = RecordOf<typeof LOST>
 
-export interface PlexRecord {
-  readonly uuid: string
-  readonly name: string
+const PLEX = {
+  uuid: text,
+  name: text,
   /** undefined: detached. */
-  readonly volumeUuid: string | undefined
-  readonly organization: Organization
+  volumeUuid: maybe(text),
+  organization: oneOf(ORGANIZATIONS),
   /** 0 for concat. */
-  readonly stripeBytes: number
+  stripeBytes: whole,
   /** raid5 only. */
-  readonly parityLayout: ParityLayout | undefined
-  readonly state: PlexState
+  parityLayout: maybe(oneOf(PARITY_LAYOUTS)),
+  state: oneOf(PLEX_STATES),
   /** raid5: parity is right in rows wholly below this offset of plex space; at least the size when all is. */
-  readonly parityValidBytes: number
-  readonly growth: GrowthRecord | undefined
+  parityValidBytes: whole,
+  growth: maybe(record(GROWTH)),
   /** raid5: by column and offset, disjoint (raid5/lost.ts). Undefined: nothing is lost. */
-  readonly lost: readonly LostRange[] | undefined
+  lost: maybe(list(record(LOST))),
 }
+export type PlexRecord = RecordOf<typeof PLEX>
 
-/** Places where copies, or data and parity, do not agree, as a check found them. */
-export interface MismatchRecord {
-  readonly count: number
-  /** When the check ended, as events have it. */
-  readonly time: string
-}
+/** Places where copies, or data and parity, do not agree, as a check found them. `time`: when it ended, as events have it. */
+const MISMATCH = { count: whole, time: text }
+export type MismatchRecord = RecordOf<typeof MISMATCH>
 
-export interface VolumeRecord {
-  readonly uuid: string
-  readonly name: string
-  readonly state: VolumeState
+const VOLUME = {
+  uuid: text,
+  name: text,
+  state: oneOf(VOLUME_STATES),
   /** The size that initiators see: fixed by the last transaction that changed it. */
-  readonly sizeBytes: number
-  readonly readPolicy: ReadPolicy
+  sizeBytes: whole,
+  readPolicy: oneOf(READ_POLICIES),
   /** For `prefer`. */
-  readonly preferredPlexUuid: string | undefined
+  preferredPlexUuid: maybe(text),
   /** Its pair of 4 KiB blocks in the map area of each of its drives (map-slots.ts); unique in the set. */
-  readonly mapSlot: number
+  mapSlot: whole,
   /** Pairs for the further blocks of a large volume. */
-  readonly moreMapSlots: readonly number[] | undefined
+  moreMapSlots: maybe(list(whole)),
   /** Since the last check or repair that ended without any left. */
-  readonly mismatches: MismatchRecord | undefined
+  mismatches: maybe(record(MISMATCH)),
 }
+export type VolumeRecord = RecordOf<typeof VOLUME>
 
-export interface JobRecord {
+const JOB = {
   /** Short, unique in the set; stays the same after a restart. */
-  readonly id: string
-  readonly kind: JobKind
+  id: text,
+  kind: oneOf(JOB_KINDS),
   /** Plex, volume or subdisk. */
-  readonly targetUuid: string
+  targetUuid: text,
   /** Everything below is done, in the address space of the target (plex or volume bytes; subdisk bytes for move). */
-  readonly cursorBytes: number
+  cursorBytes: whole,
   /** dirty: only what the intent map names. */
-  readonly scope: 'all' | 'dirty'
-  readonly paused: boolean
-  readonly limitBytesPerSecond: number | undefined
+  scope: oneOf(['all', 'dirty']),
+  paused: flag,
+  limitBytesPerSecond: maybe(whole),
   /** check, repair: mismatches found so far. */
-  readonly mismatches: number
+  mismatches: whole,
+}
+export type JobRecord = RecordOf<typeof JOB>
+
+export const MODEL = {
+  setUuid: text,
+  /** Of the last commit; 0 before the first one. */
+  generation: whole,
+  /** What the vote asks of a commit beside its drives (geom/anchor-quorum.ts, `Commit`). */
+  line: text,
+  ancestors: list(record({ line: text, generation: whole })),
+  votersBefore: list(list(text)),
+  /** The witness of the machine, while it votes. */
+  witness: maybe(text),
+  drives: list(record(DRIVE)),
+  subdisks: list(record(SUBDISK)),
+  plexes: list(record(PLEX)),
+  volumes: list(record(VOLUME)),
+  jobs: list(record(JOB)),
+}
+export type VinumModel = RecordOf<typeof MODEL>
+
+/** The list of the model that holds each type of object. */
+export const LIST_OF = {
+  volume: 'volumes',
+  plex: 'plexes',
+  subdisk: 'subdisks',
+  drive: 'drives',
+} as const
+export type ObjectType = keyof typeof LIST_OF
+export const OBJECT_TYPES = Object.keys(LIST_OF) as ObjectType[]
+
+/** What each list of a model holds. */
+export interface Records {
+  readonly volumes: VolumeRecord
+  readonly plexes: PlexRecord
+  readonly subdisks: SubdiskRecord
+  readonly drives: DriveRecord
+}
+export type Lists = { readonly [L in keyof Records]: readonly Records[L][] }
+export type RecordOfType<T extends ObjectType> = Records[(typeof LIST_OF)[T]]
+
+/** An object of whatever type. */
+export type ModelObject = {
+  readonly [T in ObjectType]: { readonly type: T; readonly record: RecordOfType<T> }
+}[ObjectType]
+
+type Named = { readonly uuid: string; readonly name: string }
+
+/** The records of a type, as far as all types are alike. */
+export function recordsOf(model: VinumModel, type: ObjectType): readonly Named[] {
+  return model[LIST_OF[type]]
 }
 
-export interface VinumModel {
-  readonly setUuid: string
-  /** Of the last commit; 0 before the first one. */
-  readonly generation: number
-  /** What the vote asks of a commit beside its drives (geom/anchor-quorum.ts, {@link Commit}). */
-  readonly line: string
-  readonly ancestors: readonly LineEnd[]
-  readonly votersBefore: Commit['before']
-  /** The witness of the machine, while it votes. */
-  readonly witness: string | undefined
-  readonly drives: readonly DriveRecord[]
-  readonly subdisks: readonly SubdiskRecord[]
-  readonly plexes: readonly PlexRecord[]
-  readonly volumes: readonly VolumeRecord[]
-  readonly jobs: readonly JobRecord[]
+/** All volumes, plexes, subdisks and drives. */
+export function objectsOf(model: VinumModel): readonly ({ readonly type: ObjectType } & Named)[] {
+  return OBJECT_TYPES.flatMap((type) =>
+    recordsOf(model, type).map(({ uuid, name }) => ({ type, uuid, name })),
+  )
+}
+
+/** The object with this name or UUID, whatever its type. */
+export function findBy(
+  model: VinumModel,
+  field: 'name' | 'uuid',
+  value: string,
+): ModelObject | undefined {
+  for (const type of OBJECT_TYPES) {
+    const [record] = having(recordsOf(model, type), field, value)
+    if (record) return { type, record } as ModelObject
+  }
+  return undefined
+}
+
+/** The model with one record more. */
+export function addRecord<L extends keyof Records>(
+  model: VinumModel,
+  list: L,
+  record: Records[L],
+): VinumModel {
+  const lists: Lists = model
+  return { ...model, [list]: appended(lists[list], record) }
+}
+
+/** The model with this record in the place of the one with its UUID. */
+export function putRecord<L extends keyof Records>(
+  model: VinumModel,
+  list: L,
+  record: Records[L],
+): VinumModel {
+  const lists: Lists = model
+  return { ...model, [list]: replaceRecord(lists[list], record) }
 }
 
 /** The configuration of a set that has nothing yet. */

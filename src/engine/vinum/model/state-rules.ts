@@ -4,19 +4,26 @@
  * used by the set, the verbs and the reports.
  */
 import { assert } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { type ErrorKind, PlexusError } from '../../../base/errors.ts'
 import type { Health } from '../../../control/reports.ts'
 import { firstLost, firstUncovered, hasOtherCopy } from './coverage.ts'
+import { uuidOf } from './lists.ts'
 import { isRedundant } from './map-slots.ts'
 import {
   byUuid,
   DRIVE_STATES,
   type DriveRecord,
+  findBy,
   holdsData,
+  type Lists,
   type MismatchRecord,
+  type ModelObject,
+  type ObjectType,
   PLEX_STATES,
   type PlexRecord,
   plexesOf,
+  putRecord,
+  type Records,
   replaceRecord,
   SUBDISK_STATES,
   type SubdiskRecord,
@@ -35,6 +42,7 @@ import {
   type SetEffect,
   type SetFacts,
   SUBDISK_RULES,
+  type SubdiskFacts,
   VOLUME_RULES,
 } from './state-table.ts'
 
@@ -55,50 +63,48 @@ export function ruleFor<F, S>(rules: readonly DerivedRule<F, S>[], facts: F): De
  * The same object when nothing changes.
  */
 export function derive(model: VinumModel, isPresent: Presence = everywhere): VinumModel {
-  const drives = sameOr(model.drives, (one) => {
-    const { state } = ruleFor(DRIVE_RULES, { state: one.state, present: isPresent(one.uuid) })
-    return state === one.state ? one : { ...one, state }
-  })
-  let next = drives === model.drives ? model : { ...model, drives }
-  next = deriveSubdisks(next)
-  const plexes = sameOr(next.plexes, (one) => {
-    const { state } = ruleFor(PLEX_RULES, plexFacts(next, one))
-    return state === one.state ? one : { ...one, state }
-  })
-  if (plexes !== next.plexes) next = { ...next, plexes }
-  const volumes = sameOr(next.volumes, (one) => {
-    const covered = one.sizeBytes > 0 && firstUncovered(next, one) === undefined
-    const facts = { plexes: plexesOf(next, one.uuid).length, covered }
-    const { state } = ruleFor(VOLUME_RULES, facts)
-    return state === one.state ? one : { ...one, state }
-  })
-  return volumes === next.volumes ? next : { ...next, volumes }
+  const facts = (one: DriveRecord) => ({ state: one.state, present: isPresent(one.uuid) })
+  let next = decided(model, 'drives', DRIVE_RULES, facts)
+  next = decided(next, 'subdisks', SUBDISK_RULES, subdiskFacts(next))
+  next = decided(next, 'plexes', PLEX_RULES, (one) => plexFacts(next, one))
+  return decided(next, 'volumes', VOLUME_RULES, (one) => ({
+    plexes: plexesOf(next, one.uuid).length,
+    covered: one.sizeBytes > 0 && firstUncovered(next, one) === undefined,
+  }))
 }
 
-/** Applies `change` to all; the same list when no element changes. */
-function sameOr<T>(list: readonly T[], change: (one: T) => T): readonly T[] {
-  const changed = list.map(change)
-  return changed.every((one, index) => one === list[index]) ? list : changed
+/** The model with the states of one list as its rules say. The same object when nothing changes. */
+function decided<L extends keyof Records, F>(
+  model: VinumModel,
+  list: L,
+  rules: readonly DerivedRule<F, Records[L]['state']>[],
+  factsOf: (record: Records[L]) => F,
+): VinumModel {
+  const records: readonly Records[L][] = (model as Lists)[list]
+  const changed = records.map((one) => {
+    const { state } = ruleFor(rules, factsOf(one))
+    return state === one.state ? one : { ...one, state }
+  })
+  const isSame = changed.every((one, index) => one === records[index])
+  return isSame ? model : { ...model, [list]: changed }
 }
 
 /**
  * Subdisks whose drives are gone are judged with all of them away at once, so that it does not matter which of
  * them is looked at first: what went away together is complete together.
  */
-function deriveSubdisks(model: VinumModel): VinumModel {
-  const isUp = (one: SubdiskRecord) => byUuid(model.drives, one.driveUuid)?.state === 'up'
+function subdiskFacts(model: VinumModel): (one: SubdiskRecord) => SubdiskFacts {
   const without = new Set(
-    model.subdisks.filter((one) => !isUp(one) || one.state !== 'up').map((one) => one.uuid),
+    model.subdisks.filter((one) => !hasDrive(model, one) || one.state !== 'up').map(uuidOf),
   )
-  const subdisks = sameOr(model.subdisks, (one) => {
-    const driveUp = isUp(one)
-    const asks = (!driveUp && one.state === 'up') || one.state === 'down'
+  return (one) => {
+    const { state } = one
+    const driveUp = hasDrive(model, one)
+    const asks = (!driveUp && state === 'up') || state === 'down'
     const otherCopy = asks && hasOtherCopy(model, one, { without, ownParity: true })
     const raid5 = byUuid(model.plexes, one.plexUuid)?.organization === 'raid5'
-    const { state } = ruleFor(SUBDISK_RULES, { state: one.state, driveUp, otherCopy, raid5 })
-    return state === one.state ? one : { ...one, state }
-  })
-  return subdisks === model.subdisks ? model : { ...model, subdisks }
+    return { state, driveUp, otherCopy, raid5 }
+  }
 }
 
 function plexFacts(model: VinumModel, plex: PlexRecord) {
@@ -164,18 +170,12 @@ export interface SetStateOptions {
   readonly isPresent: Presence
 }
 
-type Target =
-  | { readonly of: 'drive'; readonly record: DriveRecord }
-  | { readonly of: 'subdisk'; readonly record: SubdiskRecord }
-  | { readonly of: 'plex'; readonly record: PlexRecord }
-  | { readonly of: 'volume'; readonly record: VolumeRecord }
-
-const STATES = {
+const STATES: Readonly<Record<ObjectType, readonly string[]>> = {
   drive: DRIVE_STATES,
   subdisk: SUBDISK_STATES,
   plex: PLEX_STATES,
   volume: VOLUME_STATES,
-} as const
+}
 
 /**
  * The model with the object in that state, and all that follows from it. Throws `not-found` for an unknown object,
@@ -187,91 +187,75 @@ export function setState(
   state: string,
   options: SetStateOptions,
 ): VinumModel {
-  const given = targetOf(model, objectUuid)
-  const states: readonly string[] = STATES[given.of]
-  if (!states.includes(state)) {
-    const message = `${given.of} ${given.record.name}: there is no state "${state}"; a ${given.of} can be ${states.join(', ')}`
-    throw new PlexusError('invalid', { op: 'setstate', subject: given.record.name, message })
+  const { type, record: given } = targetOf(model, objectUuid)
+  const refusal = (kind: ErrorKind, message: string): PlexusError =>
+    new PlexusError(kind, { op: 'setstate', subject: given.name, message })
+  if (!STATES[type].includes(state)) {
+    const why = `there is no state "${state}"; a ${type} can be ${STATES[type].join(', ')}`
+    throw refusal('invalid', `${type} ${given.name}: ${why}`)
   }
   const before = derive(model, options.isPresent)
   const target = targetOf(before, objectUuid)
   const facts = setFacts(before, target, options)
   if (target.record.state === state && !(facts.lost && facts.force)) return before
-  const rule = SET_RULES.find((one) => one.of === target.of && one.to === state && one.when(facts))
-  assert(rule, `there is a rule for ${target.of} to ${state}`)
-  if (typeof rule.action !== 'string') {
-    const message = `${target.of} ${target.record.name} stays ${target.record.state}: ${rule.action.because}; ${rule.action.instead}`
-    throw new PlexusError(rule.action.refuse, {
-      op: 'setstate',
-      subject: target.record.name,
-      message,
-    })
+  const rule = SET_RULES.find((one) => one.of === type && one.to === state && one.when(facts))
+  assert(rule, `there is a rule for ${type} to ${state}`)
+  const { action } = rule
+  if (typeof action !== 'string') {
+    const stays = `${type} ${given.name} stays ${target.record.state}`
+    throw refusal(action.refuse, `${stays}: ${action.because}; ${action.instead}`)
   }
-  return derive(EFFECTS[rule.action](before, target, state), options.isPresent)
+  return derive(EFFECTS[action](before, target, state), options.isPresent)
 }
 
-function targetOf(model: VinumModel, uuid: string): Target {
-  const drive = byUuid(model.drives, uuid)
-  if (drive) return { of: 'drive', record: drive }
-  const subdisk = byUuid(model.subdisks, uuid)
-  if (subdisk) return { of: 'subdisk', record: subdisk }
-  const plex = byUuid(model.plexes, uuid)
-  if (plex) return { of: 'plex', record: plex }
-  const volume = byUuid(model.volumes, uuid)
-  if (volume) return { of: 'volume', record: volume }
+function targetOf(model: VinumModel, uuid: string): ModelObject {
+  const found = findBy(model, 'uuid', uuid)
+  if (found) return found
   const message = `there is no object ${uuid} in the vinum configuration`
   throw new PlexusError('not-found', { op: 'setstate', subject: uuid, message })
 }
 
 /** The subdisks from which the state of the object follows. */
-function subdisksUnder(model: VinumModel, target: Target): readonly SubdiskRecord[] {
-  const { of, record } = target
-  if (of === 'drive') return model.subdisks.filter((one) => one.driveUuid === record.uuid)
-  if (of === 'subdisk') return [record]
-  if (of === 'plex') return subdisksOf(model, record.uuid)
+function subdisksUnder(model: VinumModel, { type, record }: ModelObject): readonly SubdiskRecord[] {
+  if (type === 'drive') return model.subdisks.filter((one) => one.driveUuid === record.uuid)
+  if (type === 'subdisk') return [record]
+  if (type === 'plex') return subdisksOf(model, record.uuid)
   return plexesOf(model, record.uuid).flatMap((one) => subdisksOf(model, one.uuid))
 }
 
-function setFacts(model: VinumModel, target: Target, options: SetStateOptions): SetFacts {
+function setFacts(model: VinumModel, target: ModelObject, options: SetStateOptions): SetFacts {
+  const { type, record } = target
+  const { uuid } = record
   const subdisks = subdisksUnder(model, target)
   const plexes = new Set(subdisks.flatMap((one) => one.plexUuid ?? []))
-  const volumes = new Set(
-    target.of === 'volume'
-      ? [target.record.uuid]
-      : [...plexes].flatMap((one) => byUuid(model.plexes, one)?.volumeUuid ?? []),
-  )
-  const without = new Set(subdisks.map((one) => one.uuid))
+  const above = [...plexes].map((one) => byUuid(model.plexes, one)?.volumeUuid)
+  const volumes = new Set([type === 'volume' ? uuid : undefined, ...above])
+  const without = new Set(subdisks.map(uuidOf))
   const [first] = subdisks
   const plex = byUuid(model.plexes, first?.plexUuid)
-  const attached =
-    target.of === 'subdisk'
-      ? target.record.plexUuid !== undefined
-      : target.of === 'plex' && target.record.volumeUuid !== undefined
+  const ownParity = type === 'subdisk'
   return {
     force: options.force,
-    open: [...volumes].some((one) => options.isOpen(one)),
+    open: [...volumes].some((one) => one !== undefined && options.isOpen(one)),
     present:
-      target.of === 'drive'
-        ? options.isPresent(target.record.uuid)
-        : byUuid(model.drives, first?.driveUuid)?.state === 'up',
-    attached,
-    state: target.record.state,
+      type === 'drive' ? options.isPresent(uuid) : first !== undefined && hasDrive(model, first),
+    attached:
+      (type === 'subdisk' && record.plexUuid !== undefined) ||
+      (type === 'plex' && record.volumeUuid !== undefined),
+    state: record.state,
     otherCopy:
       subdisks.length > 0 &&
-      subdisks.every((one) =>
-        hasOtherCopy(model, one, { without, ownParity: target.of === 'subdisk' }),
-      ),
-    lost: target.of !== 'subdisk' && lostPlexes(model, target).length > 0,
+      subdisks.every((one) => hasOtherCopy(model, one, { without, ownParity })),
+    lost: type !== 'subdisk' && lostPlexes(model, target).length > 0,
     redundant:
       plex?.organization === 'raid5' ||
       (plex?.volumeUuid !== undefined && plexesOf(model, plex.volumeUuid).length > 1),
     busy: model.jobs.some(
-      (job) =>
-        (plexes.has(job.targetUuid) || job.targetUuid === target.record.uuid) &&
-        ['sync', 'rebuild', 'initialise', 'grow'].includes(job.kind),
+      ({ kind, targetUuid }) =>
+        (plexes.has(targetUuid) || targetUuid === uuid) &&
+        ['sync', 'rebuild', 'initialise', 'grow'].includes(kind),
     ),
-    raised: targetOf(derive(raise(model, subdisks), options.isPresent), target.record.uuid).record
-      .state,
+    raised: targetOf(derive(raise(model, subdisks), options.isPresent), uuid).record.state,
   }
 }
 
@@ -288,9 +272,7 @@ function withStates(
   subdisks: readonly SubdiskRecord[],
   state: SubdiskState,
 ): VinumModel {
-  let records = model.subdisks
-  for (const one of subdisks) records = replaceRecord(records, { ...one, state })
-  return { ...model, subdisks: records }
+  return subdisks.reduce((next, one) => putRecord(next, 'subdisks', { ...one, state }), model)
 }
 
 function hasDrive(model: VinumModel, subdisk: SubdiskRecord): boolean {
@@ -320,44 +302,41 @@ function accept(
   const whole = columns.every((one) => one.state === 'up')
   const disagree = whole && taken.some((one) => one.state !== 'down')
   const parityValidBytes = disagree ? 0 : sizeOfPlex(plex, columns)
-  const record = { ...plex, parityValidBytes, lost: undefined }
-  return { ...next, plexes: replaceRecord(next.plexes, record) }
+  return putRecord(next, 'plexes', { ...plex, parityValidBytes, lost: undefined })
 }
 
-const EFFECTS: Readonly<
-  Record<SetEffect, (model: VinumModel, target: Target, state: string) => VinumModel>
-> = {
+type Effect = (model: VinumModel, target: ModelObject, state: string) => VinumModel
+
+const EFFECTS: Readonly<Record<SetEffect, Effect>> = {
   'drive-down': (model, { record }) => withDrive(model, record.uuid, 'down'),
-  'drive-up': (model, target) => {
-    const next = withDrive(model, target.record.uuid, 'up')
-    return raise(next, subdisksUnder(next, target))
-  },
+  'drive-up': (model, target) =>
+    raise(withDrive(model, target.record.uuid, 'up'), subdisksUnder(model, target)),
   'subdisk-state': (model, target, state) =>
     withStates(model, subdisksUnder(model, target), state as SubdiskState),
-  'take-down': (model, target) =>
-    withStates(
-      model,
-      subdisksUnder(model, target).filter((one) => one.state !== 'stale'),
-      'down',
-    ),
+  'take-down': (model, target) => {
+    const subdisks = subdisksUnder(model, target).filter((one) => one.state !== 'stale')
+    return withStates(model, subdisks, 'down')
+  },
   'take-lost': (model, target) => {
     const plexes = lostPlexes(model, target).map((one) => ({ ...one, lost: undefined }))
     return { ...model, plexes: plexes.reduce(replaceRecord<PlexRecord>, model.plexes) }
   },
   raise: (model, target) => raise(model, subdisksUnder(model, target)),
   accept: (model, target) => {
-    if (target.of === 'subdisk') return accept(model, target.record.plexUuid, [target.record])
-    if (target.of === 'plex') return accept(model, target.record.uuid, subdisksUnder(model, target))
+    if (target.type !== 'volume') {
+      const subdisks = subdisksUnder(model, target)
+      return accept(model, subdisks[0]?.plexUuid, subdisks)
+    }
     // The plex with the most drives is taken; the others are copied from it.
-    const [best] = plexesOf(model, target.record.uuid)
+    const [best = []] = plexesOf(model, target.record.uuid)
       .map((plex) => subdisksOf(model, plex.uuid))
-      .sort(
-        (a, b) =>
-          b.filter((one) => hasDrive(model, one)).length -
-          a.filter((one) => hasDrive(model, one)).length,
-      )
-    return accept(model, best?.[0]?.plexUuid, best ?? [])
+      .sort((a, b) => drivesUnder(model, b) - drivesUnder(model, a))
+    return accept(model, best[0]?.plexUuid, best)
   },
+}
+
+function drivesUnder(model: VinumModel, subdisks: readonly SubdiskRecord[]): number {
+  return subdisks.filter((one) => hasDrive(model, one)).length
 }
 
 function withDrive(model: VinumModel, uuid: string, state: DriveRecord['state']): VinumModel {

@@ -54,80 +54,71 @@ export interface DerivedRule<F, S> {
   readonly state: S
 }
 
-export const DRIVE_RULES: readonly DerivedRule<DriveFacts, DriveState>[] = [
-  { id: 'drive-absent', when: (f) => !f.present, state: 'down' },
-  { id: 'drive-up', when: (f) => f.state === 'up', state: 'up' },
+/** Rows by their ids: when one fits, and the state that follows. */
+function derived<F, S extends string>(
+  rows: Readonly<Record<string, readonly [(facts: F) => boolean, S]>>,
+): readonly DerivedRule<F, S>[] {
+  return Object.entries(rows).map(([id, [when, state]]) => ({ id, when, state }))
+}
+
+const any = () => true
+
+export const DRIVE_RULES = derived<DriveFacts, DriveState>({
+  'drive-absent': [(f) => !f.present, 'down'],
+  'drive-up': [(f) => f.state === 'up', 'up'],
   // Taken out or failed: only its return or `setstate up` brings it back, not the next derivation.
-  { id: 'drive-down', when: () => true, state: 'down' },
-]
+  'drive-down': [any, 'down'],
+})
 
 const away = (f: SubdiskFacts) => !f.driveUp || f.state === 'down'
 const copying = (f: SubdiskFacts) => f.state === 'reviving' || f.state === 'initializing'
 
-export const SUBDISK_RULES: readonly DerivedRule<SubdiskFacts, SubdiskState>[] = [
+export const SUBDISK_RULES = derived<SubdiskFacts, SubdiskState>({
   // The original says down, and knows by CANGOUP that it is not: what missed writes must stay known as such.
-  { id: 'subdisk-stale', when: (f) => f.state === 'stale', state: 'stale' },
-  { id: 'subdisk-copy-cut-short', when: (f) => !f.driveUp && copying(f), state: 'stale' },
-  { id: 'subdisk-reviving', when: (f) => f.state === 'reviving', state: 'reviving' },
-  { id: 'subdisk-initializing', when: (f) => f.state === 'initializing', state: 'initializing' },
+  'subdisk-stale': [(f) => f.state === 'stale', 'stale'],
+  'subdisk-copy-cut-short': [(f) => !f.driveUp && copying(f), 'stale'],
+  'subdisk-reviving': [(f) => f.state === 'reviving', 'reviving'],
+  'subdisk-initializing': [(f) => f.state === 'initializing', 'initializing'],
   // It left together with another column, which is back: the first write that needs it makes it stale. Until then it may
   // return as it is, which costs no rebuild, and its data counts where parity is in doubt.
-  {
-    id: 'subdisk-away-raid5',
-    when: (f) => !f.driveUp && f.state === 'down' && f.raid5,
-    state: 'down',
-  },
+  'subdisk-away-raid5': [(f) => !f.driveUp && f.state === 'down' && f.raid5, 'down'],
   // Writes go on without it from now on.
-  { id: 'subdisk-away-redundant', when: (f) => away(f) && f.otherCopy, state: 'stale' },
+  'subdisk-away-redundant': [(f) => away(f) && f.otherCopy, 'stale'],
   // Nothing can be written without it, so that it is complete when it returns.
-  { id: 'subdisk-away-last', when: away, state: 'down' },
-  { id: 'subdisk-up', when: () => true, state: 'up' },
-]
+  'subdisk-away-last': [away, 'down'],
+  'subdisk-up': [any, 'up'],
+})
 
-const linear = (f: PlexFacts) => f.organization !== 'raid5'
+const whole = (f: PlexFacts) => f.up === f.subdisks
+const raid5 = (f: PlexFacts) => f.organization === 'raid5'
+const oneMissing = (f: PlexFacts) => raid5(f) && f.up === f.subdisks - 1
 
-export const PLEX_RULES: readonly DerivedRule<PlexFacts, PlexState>[] = [
-  { id: 'plex-empty', when: (f) => f.subdisks === 0, state: 'down' },
-  {
-    id: 'plex-striped-narrow',
-    when: (f) => f.organization === 'striped' && f.subdisks < 2,
-    state: 'down',
-  },
-  {
-    id: 'plex-raid5-narrow',
-    when: (f) => f.organization === 'raid5' && f.subdisks < 3,
-    state: 'down',
-  },
+export const PLEX_RULES = derived<PlexFacts, PlexState>({
+  'plex-empty': [(f) => f.subdisks === 0, 'down'],
+  'plex-striped-narrow': [(f) => f.organization === 'striped' && f.subdisks < 2, 'down'],
+  'plex-raid5-narrow': [(f) => raid5(f) && f.subdisks < 3, 'down'],
   // Serves: below the cursor by the new columns, above by the old ones.
-  { id: 'plex-growing', when: (f) => f.up === f.subdisks && f.growing, state: 'growable' },
+  'plex-growing': [(f) => whole(f) && f.growing, 'growable'],
   // Serves, but has no redundancy yet; the original calls it up, and returns garbage when a column fails (8.2).
-  {
-    id: 'plex-raid5-initializing',
-    when: (f) => !linear(f) && f.up === f.subdisks && !f.parityValid,
-    state: 'initializing',
-  },
-  { id: 'plex-up', when: (f) => f.up === f.subdisks, state: 'up' },
-  {
-    id: 'plex-raid5-degraded',
-    when: (f) => !linear(f) && f.up === f.subdisks - 1 && f.parityValid,
-    state: 'degraded',
-  },
+  'plex-raid5-initializing': [(f) => raid5(f) && whole(f) && !f.parityValid, 'initializing'],
+  'plex-up': [whole, 'up'],
+  'plex-raid5-degraded': [(f) => oneMissing(f) && f.parityValid, 'degraded'],
   // The missing column cannot be computed from parity that is not right.
-  { id: 'plex-raid5-no-parity', when: (f) => !linear(f) && f.up === f.subdisks - 1, state: 'down' },
-  { id: 'plex-raid5-lost', when: (f) => !linear(f), state: 'down' },
+  'plex-raid5-no-parity': [oneMissing, 'down'],
+  'plex-raid5-lost': [raid5, 'down'],
   // The subdisks that are up serve, their neighbours' ranges come from the other plexes; the original gives up all.
-  { id: 'plex-linear-partly', when: (f) => f.mirrored && f.up > 0, state: 'degraded' },
-  { id: 'plex-linear-copying', when: (f) => f.out === 0 && f.jobRuns, state: 'degraded' },
-  { id: 'plex-linear-copy-idle', when: (f) => f.out === 0, state: 'down' },
-  { id: 'plex-linear-lost', when: () => true, state: 'down' },
-]
+  'plex-linear-partly': [(f) => f.mirrored && f.up > 0, 'degraded'],
+  'plex-linear-copying': [(f) => f.out === 0 && f.jobRuns, 'degraded'],
+  'plex-linear-copy-idle': [(f) => f.out === 0, 'down'],
+  'plex-linear-lost': [any, 'down'],
+})
 
-export const VOLUME_RULES: readonly DerivedRule<VolumeFacts, VolumeState>[] = [
-  { id: 'volume-empty', when: (f) => f.plexes === 0, state: 'down' },
+export const VOLUME_RULES = derived<VolumeFacts, VolumeState>({
+  'volume-empty': [(f) => f.plexes === 0, 'down'],
   // The original asks for one good plex; two which lost different parts have everything just as well.
-  { id: 'volume-covered', when: (f) => f.covered, state: 'up' },
-  { id: 'volume-lost', when: () => true, state: 'down' },
-]
+  'volume-covered': [(f) => f.covered, 'up'],
+  'volume-lost': [any, 'down'],
+})
 
 /** What `setstate` sees of its object after a derivation. */
 export interface SetFacts {
@@ -162,22 +153,42 @@ export type SetEffect =
   | 'accept'
   | 'take-lost'
 
+type SetAction =
+  | SetEffect
+  | { readonly refuse: ErrorKind; readonly because: string; readonly instead: string }
+
 export interface SetRule {
   readonly id: string
   readonly of: 'drive' | 'subdisk' | 'plex' | 'volume'
   readonly to: string
   readonly when: (facts: SetFacts) => boolean
-  readonly action:
-    | SetEffect
-    | { readonly refuse: ErrorKind; readonly because: string; readonly instead: string }
+  readonly action: SetAction
 }
 
-const any = () => true
-const refuse = (kind: ErrorKind, because: string, instead: string) =>
-  ({ refuse: kind, because, instead }) as const
+/** The rows for one state of one type, by their ids: when one fits, and what is done. */
+function setting(
+  of: SetRule['of'],
+  to: string,
+  rows: Readonly<Record<string, readonly [SetRule['when'], SetAction]>>,
+): readonly SetRule[] {
+  return Object.entries(rows).map(([id, [when, action]]) => ({ id, of, to, when, action }))
+}
+
+const unforced = (f: SetFacts) => !f.force
+const openUnforced = (f: SetFacts) => f.open && !f.force
+const lostForced = (f: SetFacts) => f.lost && f.force
+const busy = (f: SetFacts) => f.busy
+const otherCopy = (f: SetFacts) => f.otherCopy
+
+const refuse = (kind: ErrorKind, because: string, instead: string): SetAction => ({
+  refuse: kind,
+  because,
+  instead,
+})
 
 const LAST_COPY = 'a part of the volume has no other valid copy'
 const DERIVED = 'this state follows from the objects below, it cannot be set'
+const ONLY_JOB = refuse('invalid', 'only a job sets this state', 'use start')
 const OTHER_COPY = refuse(
   'invalid',
   'its content may be old, and a valid copy exists: two copies that differ must not both be up',
@@ -187,221 +198,123 @@ const BUSY = refuse('in-use', 'a job works on it', 'wait for the job, or cancel 
 
 /** Before these rows, for every object: a state that it has already is set with success, where nothing is lost. */
 export const SET_RULES: readonly SetRule[] = [
-  {
-    id: 'set-drive-down-open',
-    of: 'drive',
-    to: 'down',
-    when: (f) => f.open && !f.force,
-    action: refuse('in-use', 'a volume on it is open', 'use force, or take the LUNs off it'),
-  },
-  { id: 'set-drive-down', of: 'drive', to: 'down', when: any, action: 'drive-down' },
-  // The original says up of a drive that is not there.
-  {
-    id: 'set-drive-up-absent',
-    of: 'drive',
-    to: 'up',
-    when: (f) => !f.present,
-    action: refuse('gone', 'its device is missing', 'connect the device'),
-  },
-  { id: 'set-drive-up', of: 'drive', to: 'up', when: any, action: 'drive-up' },
+  ...setting('drive', 'down', {
+    'set-drive-down-open': [
+      openUnforced,
+      refuse('in-use', 'a volume on it is open', 'use force, or take the LUNs off it'),
+    ],
+    'set-drive-down': [any, 'drive-down'],
+  }),
+  ...setting('drive', 'up', {
+    // The original says up of a drive that is not there.
+    'set-drive-up-absent': [
+      (f) => !f.present,
+      refuse('gone', 'its device is missing', 'connect the device'),
+    ],
+    'set-drive-up': [any, 'drive-up'],
+  }),
 
-  {
-    id: 'set-subdisk-down-attached',
-    of: 'subdisk',
-    to: 'down',
-    when: (f) => f.attached && !f.force,
-    action: refuse('in-use', 'it is attached to a plex', 'use force, or detach it'),
-  },
-  { id: 'set-subdisk-down', of: 'subdisk', to: 'down', when: any, action: 'take-down' },
-  {
-    id: 'set-subdisk-copying',
-    of: 'subdisk',
-    to: 'reviving',
-    when: (f) => !f.force,
-    action: refuse('invalid', 'only a job sets this state', 'use start'),
-  },
-  {
-    id: 'set-subdisk-copying-forced',
-    of: 'subdisk',
-    to: 'reviving',
-    when: any,
-    action: 'subdisk-state',
-  },
-  {
-    id: 'set-subdisk-init',
-    of: 'subdisk',
-    to: 'initializing',
-    when: (f) => !f.force,
-    action: refuse('invalid', 'only a job sets this state', 'use start'),
-  },
-  {
-    id: 'set-subdisk-init-forced',
-    of: 'subdisk',
-    to: 'initializing',
-    when: any,
-    action: 'subdisk-state',
-  },
-  {
-    id: 'set-subdisk-stale',
-    of: 'subdisk',
-    to: 'stale',
-    when: (f) => !f.force,
-    action: refuse('invalid', 'its content would count no more', 'use force'),
-  },
-  {
-    id: 'set-subdisk-stale-forced',
-    of: 'subdisk',
-    to: 'stale',
-    when: any,
-    action: 'subdisk-state',
-  },
-  {
-    id: 'set-subdisk-up-no-drive',
-    of: 'subdisk',
-    to: 'up',
-    when: (f) => !f.present,
-    action: refuse('gone', 'its drive is down', 'connect the drive, or set it up first'),
-  },
-  // From down: it has missed nothing, else it were stale after the derivation.
-  {
-    id: 'set-subdisk-up-down',
-    of: 'subdisk',
-    to: 'up',
-    when: (f) => f.state === 'down',
-    action: 'raise',
-  },
-  {
-    id: 'set-subdisk-up-detached',
-    of: 'subdisk',
-    to: 'up',
-    when: (f) => !f.attached,
-    action: 'accept',
-  },
-  { id: 'set-subdisk-up-busy', of: 'subdisk', to: 'up', when: (f) => f.busy, action: BUSY },
-  // The original allows it with force: mirrors that differ, parity that is wrong (8.7).
-  {
-    id: 'set-subdisk-up-other-copy',
-    of: 'subdisk',
-    to: 'up',
-    when: (f) => f.otherCopy,
-    action: OTHER_COPY,
-  },
-  { id: 'set-subdisk-up-forced', of: 'subdisk', to: 'up', when: (f) => f.force, action: 'accept' },
-  {
-    id: 'set-subdisk-up-single',
-    of: 'subdisk',
-    to: 'up',
-    when: (f) => f.state === 'stale' && !f.redundant,
-    action: 'accept',
-  },
-  // From reviving or initializing, too: a copy that ended early is not good (8.6, 8.8).
-  {
-    id: 'set-subdisk-up',
-    of: 'subdisk',
-    to: 'up',
-    when: any,
-    action: refuse(
-      'invalid',
-      'its content may be old',
-      'use start to bring it up to date; force takes it as it is',
-    ),
-  },
+  ...setting('subdisk', 'down', {
+    'set-subdisk-down-attached': [
+      (f) => f.attached && !f.force,
+      refuse('in-use', 'it is attached to a plex', 'use force, or detach it'),
+    ],
+    'set-subdisk-down': [any, 'take-down'],
+  }),
+  ...setting('subdisk', 'reviving', {
+    'set-subdisk-copying': [unforced, ONLY_JOB],
+    'set-subdisk-copying-forced': [any, 'subdisk-state'],
+  }),
+  ...setting('subdisk', 'initializing', {
+    'set-subdisk-init': [unforced, ONLY_JOB],
+    'set-subdisk-init-forced': [any, 'subdisk-state'],
+  }),
+  ...setting('subdisk', 'stale', {
+    'set-subdisk-stale': [
+      unforced,
+      refuse('invalid', 'its content would count no more', 'use force'),
+    ],
+    'set-subdisk-stale-forced': [any, 'subdisk-state'],
+  }),
+  ...setting('subdisk', 'up', {
+    'set-subdisk-up-no-drive': [
+      (f) => !f.present,
+      refuse('gone', 'its drive is down', 'connect the drive, or set it up first'),
+    ],
+    // From down: it has missed nothing, else it were stale after the derivation.
+    'set-subdisk-up-down': [(f) => f.state === 'down', 'raise'],
+    'set-subdisk-up-detached': [(f) => !f.attached, 'accept'],
+    'set-subdisk-up-busy': [busy, BUSY],
+    // The original allows it with force: mirrors that differ, parity that is wrong (8.7).
+    'set-subdisk-up-other-copy': [otherCopy, OTHER_COPY],
+    'set-subdisk-up-forced': [(f) => f.force, 'accept'],
+    'set-subdisk-up-single': [(f) => f.state === 'stale' && !f.redundant, 'accept'],
+    // From reviving or initializing, too: a copy that ended early is not good (8.6, 8.8).
+    'set-subdisk-up': [
+      any,
+      refuse(
+        'invalid',
+        'its content may be old',
+        'use start to bring it up to date; force takes it as it is',
+      ),
+    ],
+  }),
 
-  // By the operator's word what the disks say is the content, and nothing else changes.
-  {
-    id: 'set-plex-up-lost',
-    of: 'plex',
-    to: 'up',
-    when: (f) => f.lost && f.force,
-    action: 'take-lost',
-  },
-  {
-    id: 'set-plex-up',
-    of: 'plex',
-    to: 'up',
+  ...setting('plex', 'up', {
+    // By the operator's word what the disks say is the content, and nothing else changes.
+    'set-plex-up-lost': [lostForced, 'take-lost'],
     // Initializing: its parity goes on from where it was, and counts no further than it did.
-    when: (f) => ['up', 'growable', 'initializing'].includes(f.raised),
-    action: 'raise',
-  },
-  { id: 'set-plex-up-busy', of: 'plex', to: 'up', when: (f) => f.busy, action: BUSY },
-  {
-    id: 'set-plex-up-unforced',
-    of: 'plex',
-    to: 'up',
-    when: (f) => !f.force,
-    action: refuse(
-      'invalid',
-      'not all of its subdisks are up and valid',
-      'use start; force takes them as they are',
-    ),
-  },
-  {
-    id: 'set-plex-up-other-copy',
-    of: 'plex',
-    to: 'up',
-    when: (f) => f.otherCopy,
-    action: OTHER_COPY,
-  },
-  { id: 'set-plex-up-forced', of: 'plex', to: 'up', when: any, action: 'accept' },
-  // The original asks whether it is the only plex, or the last one not down: the copies decide.
-  {
-    id: 'set-plex-down-last',
-    of: 'plex',
-    to: 'down',
-    when: (f) => f.attached && !f.otherCopy && !f.force,
-    action: refuse('in-use', LAST_COPY, 'use force to take the volume down with it'),
-  },
-  { id: 'set-plex-down', of: 'plex', to: 'down', when: any, action: 'take-down' },
+    'set-plex-up': [(f) => ['up', 'growable', 'initializing'].includes(f.raised), 'raise'],
+    'set-plex-up-busy': [busy, BUSY],
+    'set-plex-up-unforced': [
+      unforced,
+      refuse(
+        'invalid',
+        'not all of its subdisks are up and valid',
+        'use start; force takes them as they are',
+      ),
+    ],
+    'set-plex-up-other-copy': [otherCopy, OTHER_COPY],
+    'set-plex-up-forced': [any, 'accept'],
+  }),
+  ...setting('plex', 'down', {
+    // The original asks whether it is the only plex, or the last one not down: the copies decide.
+    'set-plex-down-last': [
+      (f) => f.attached && !f.otherCopy && !f.force,
+      refuse('in-use', LAST_COPY, 'use force to take the volume down with it'),
+    ],
+    'set-plex-down': [any, 'take-down'],
+  }),
   // The original wants force for degraded, and ignores the other two silently.
-  {
-    id: 'set-plex-degraded',
-    of: 'plex',
-    to: 'degraded',
-    when: any,
-    action: refuse('invalid', DERIVED, 'set the subdisk down instead'),
-  },
-  {
-    id: 'set-plex-initializing',
-    of: 'plex',
-    to: 'initializing',
-    when: any,
-    action: refuse('invalid', DERIVED, 'use start'),
-  },
-  {
-    id: 'set-plex-growable',
-    of: 'plex',
-    to: 'growable',
-    when: any,
-    action: refuse('invalid', DERIVED, 'use grow'),
-  },
+  ...setting('plex', 'degraded', {
+    'set-plex-degraded': [any, refuse('invalid', DERIVED, 'set the subdisk down instead')],
+  }),
+  ...setting('plex', 'initializing', {
+    'set-plex-initializing': [any, refuse('invalid', DERIVED, 'use start')],
+  }),
+  ...setting('plex', 'growable', {
+    'set-plex-growable': [any, refuse('invalid', DERIVED, 'use grow')],
+  }),
 
-  {
-    id: 'set-volume-up-lost',
-    of: 'volume',
-    to: 'up',
-    when: (f) => f.lost && f.force,
-    action: 'take-lost',
-  },
-  { id: 'set-volume-up', of: 'volume', to: 'up', when: (f) => f.raised === 'up', action: 'raise' },
-  { id: 'set-volume-up-busy', of: 'volume', to: 'up', when: (f) => f.busy, action: BUSY },
-  {
-    id: 'set-volume-up-unforced',
-    of: 'volume',
-    to: 'up',
-    when: (f) => !f.force,
-    action: refuse(
-      'invalid',
-      'a part of it has no valid copy',
-      'connect its drives; force takes the content of a plex as it is',
-    ),
-  },
-  { id: 'set-volume-up-forced', of: 'volume', to: 'up', when: any, action: 'accept' },
-  {
-    id: 'set-volume-down-open',
-    of: 'volume',
-    to: 'down',
-    when: (f) => f.open && !f.force,
-    action: refuse('in-use', 'it is open', 'use force, or take the LUNs off it'),
-  },
-  { id: 'set-volume-down', of: 'volume', to: 'down', when: any, action: 'take-down' },
+  ...setting('volume', 'up', {
+    'set-volume-up-lost': [lostForced, 'take-lost'],
+    'set-volume-up': [(f) => f.raised === 'up', 'raise'],
+    'set-volume-up-busy': [busy, BUSY],
+    'set-volume-up-unforced': [
+      unforced,
+      refuse(
+        'invalid',
+        'a part of it has no valid copy',
+        'connect its drives; force takes the content of a plex as it is',
+      ),
+    ],
+    'set-volume-up-forced': [any, 'accept'],
+  }),
+  ...setting('volume', 'down', {
+    'set-volume-down-open': [
+      openUnforced,
+      refuse('in-use', 'it is open', 'use force, or take the LUNs off it'),
+    ],
+    'set-volume-down': [any, 'take-down'],
+  }),
 ]

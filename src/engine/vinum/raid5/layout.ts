@@ -9,8 +9,7 @@
  *   row 2   D6  P   D7  D8     D8  P   D6  D7
  *   row 3   P   D9  D10 D11    P   D9  D10 D11
  *
- * Used by plex-raid5.ts, raid5-*.ts and grow.ts. Offsets and lengths are bytes; "column space" is the address
- * within a subdisk.
+ * Offsets and lengths are bytes; "column space" is the address within a subdisk.
  */
 import { assert } from '../../../base/assert.ts'
 import type { ParityLayout } from '../model/model.ts'

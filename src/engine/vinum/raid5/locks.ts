@@ -1,7 +1,7 @@
 /**
  * Who may change a row of a RAID5 plex, or rely on its parity: one at a time, in order of arrival. Writes,
  * degraded reads, repairs and the steps of jobs take the lock of a row; healthy reads take none. Rows are
- * half-open: neighbours never meet. Used by plex-raid5.ts and raid5-*.ts.
+ * half-open: neighbours never meet.
  *
  * No deadlock: who holds several rows has taken them in ascending order, and who holds rows waits for nothing but
  * scratch memory and devices. Scratch comes in the end whoever holds the pool (raid5/scratch.ts); jobs take

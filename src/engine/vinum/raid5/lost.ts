@@ -2,13 +2,13 @@
  * What is lost of a raid5 plex ({@link LostRange}): the blocks of a column that went out of service in rows whose parity
  * was in doubt, and the blocks of a rebuilt column for which another column could not be read. Reads of them fail until
  * they are written, found again, or given up for what the disks say (`setstate --force up`). Linux md's list of bad blocks
- * is the model; docs/adr/0014 has the reasons. Pure; used by plex-raid5.ts, row-jobs.ts and set/lost-ranges.ts.
+ * is the model; docs/adr/0014 has the reasons. Pure.
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import { LOST_RANGES } from '../../../base/limits.ts'
 import { RangeSet } from '../io/validity.ts'
 import type { LostRange, PlexRecord } from '../model/model.ts'
-import { dataIndex, type Raid5Layout } from './layout.ts'
+import { dataIndex, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 
 export type Lost = PlexRecord['lost']
 
@@ -82,6 +82,34 @@ export function withoutLost(lost: Lost, known: readonly ColumnRange[]): Lost {
     }))
   })
   return next.length === 0 ? undefined : bounded(next)
+}
+
+/** The cursor of a growth goes from one byte of plex space to another, or stays. */
+export interface Move {
+  readonly before: Raid5Layout
+  readonly after: Raid5Layout
+  readonly fromBytes: number
+  readonly toBytes: number
+}
+
+/**
+ * Without what a growth has written anew, and without the places that what lies below its cursor had in the old layout: a
+ * column that has them still does not have what counts. The same object when nothing of them was lost.
+ */
+export function withoutMoved(lost: Lost, { before, after, fromBytes, toBytes }: Move): Lost {
+  const { stripeBytes, columns } = after
+  const start = rowOf(after, fromBytes) * stripeBytes
+  // The cursor may lie in the middle of it.
+  const row = rowOf(before, toBytes)
+  const end = row * stripeBytes
+  const known: ColumnRange[] = []
+  for (let column = 0; column < columns; column++) {
+    if (end > start) known.push({ column, offset: start, length: end - start })
+    const index = column < before.columns ? dataIndex(before, row, column) : -1
+    const isMoved = index >= 0 && rowStart(before, row) + (index + 1) * stripeBytes <= toBytes
+    if (isMoved) known.push({ column, offset: end, length: stripeBytes })
+  }
+  return withoutLost(lost, known)
 }
 
 /** What these subdisks are said to have kept is on no disk any more; the same object when they kept nothing. */

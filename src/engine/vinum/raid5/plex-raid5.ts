@@ -1,8 +1,7 @@
 /**
  * A plex of organisation raid5: data and parity in rows over all subdisks, so that one of them may be lost. It is the only
- * plex of its volume. This file knows where things lie and what is valid there (RowState in raid5/row-plan.ts); the work
- * is in raid5/requests.ts (requests), raid5/row-write.ts and raid5/row-read.ts (rows) and raid5/row-jobs.ts. Called by
- * volume-io.ts and the jobs; made by set/objects.ts. A write holds the lock of its row; a healthy read takes none.
+ * plex of its volume. This file knows where things lie and what is valid there (RowState in raid5/row-plan.ts). A write
+ * holds the lock of its row; a healthy read takes none.
  */
 import { assert, defined } from '../../../base/assert.ts'
 import type { ByteRange } from '../../../base/bytes.ts'
@@ -183,7 +182,7 @@ export class Raid5Plex implements Plex {
       parity: parityColumn(layout, row),
       parityState: !this.spanComputed(layout, row, 1)
         ? 'unknown'
-        : this.doubt.touches(rowStart(layout, row), layout.rowDataBytes)
+        : this.doubt.touches(...this.#partOf(layout, row, 1))
           ? 'doubt'
           : 'right',
       unreadable,
@@ -192,14 +191,26 @@ export class Raid5Plex implements Plex {
     }
   }
 
+  /**
+   * Offset and length of rows in plex space. Of the row of the old layout that the cursor of a growth cuts only what lies
+   * behind it: the rest has other rows, with a parity of their own.
+   */
+  #partOf(layout: Raid5Layout, row: number, rows: number): readonly [number, number] {
+    const end = rowStart(layout, row + rows)
+    const isOld = layout.columns < this.subdisks.length
+    const cursor = isOld ? (this.#record.growth?.cursorBytes ?? 0) : 0
+    const start = Math.max(rowStart(layout, row), Math.min(cursor, end))
+    return [start, end - start]
+  }
+
   /** A write of these rows has failed: nobody knows what it has reached. */
   tear(layout: Raid5Layout, row: number, rows: number): void {
-    this.doubt.add(rowStart(layout, row), rows * layout.rowDataBytes)
+    this.doubt.add(...this.#partOf(layout, row, rows))
   }
 
   /** The parity of these rows is right. */
   settled(layout: Raid5Layout, row: number, rows: number): void {
-    this.doubt.remove(rowStart(layout, row), rows * layout.rowDataBytes)
+    this.doubt.remove(...this.#partOf(layout, row, rows))
   }
 
   /**

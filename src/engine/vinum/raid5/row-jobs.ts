@@ -2,7 +2,7 @@
  * Steps of the long work on a RAID5 plex, each over a few rows that are locked meanwhile and released after it: rebuild of a
  * column, first computation of parity, check and repair, and resync after a crash. A step resolves to the offset of plex
  * space that is done, and rejects where anything could not be written; where a block cannot be read a rebuild goes on, and
- * says what is lost. Called by set/jobs.ts through the job manager (geom/job.ts).
+ * says what is lost.
  *
  * Rows lie one behind the other on every column, so one request per column reads many of them, and the XOR of all
  * columns but one is that one, wherever parity lies.
@@ -64,12 +64,12 @@ export function rebuildStep(
       if (!plex.spanComputed(layout, firstRow, rows)) {
         throw plex.cannotReconstruct(layout, firstRow, index, 'unknown')
       }
-      requireColumns(plex, span, index)
+      requireColumns(span, index)
       for (let row = firstRow; row < firstRow + rows; row++) {
         const { parityState } = plex.rowState(layout, row, undefined)
         if (parityState === 'doubt') await plex.settleWithout(layout, row)
       }
-      await rebuildColumn(plex, span, index, onLost)
+      await rebuildColumn(span, index, onLost)
     }
     const validity = column.validity as GrowingValidity | undefined
     validity?.markValid(start, end - start)
@@ -78,26 +78,26 @@ export function rebuildStep(
 }
 
 async function rebuildColumn(
-  plex: Raid5Plex,
   span: Span,
   column: number,
   onLost: (bytes: number) => void,
 ): Promise<void> {
+  const { plex } = span
   const { uuid } = plex.column(column).record
   const all = columnRange(span)
-  const kept = (plex.record.lost ?? []).filter(
-    (one) => one.column === column && one.keptBy === uuid,
-  )
   const computed = new RangeSet([all])
-  for (const one of kept) computed.remove(one.offsetBytes, one.lengthBytes)
+  for (const one of plex.record.lost ?? []) {
+    const isKept = one.column === column && one.keptBy === uuid
+    if (isKept) computed.remove(one.offsetBytes, one.lengthBytes)
+  }
   for (const range of computed.ranges) {
-    await compute(plex, span, range, { target: () => column, onLost })
+    await compute(span, range, { target: () => column, onLost })
   }
   const own = new RangeSet([all])
   for (const range of computed.ranges) own.remove(range.offset, range.length)
   if (own.ranges.length === 0) return
   for (const range of own.ranges) {
-    await compute(plex, span, range, { ...parityOf(span.layout), own: column })
+    await compute(span, range, { ...parityOf(span.layout), own: column })
   }
   // Else a power cut could leave parity from which the column is computed as it is not.
   await flushDrives(plex.subdisks)
@@ -108,8 +108,8 @@ async function rebuildColumn(
 /** Computes the parity of rows, and moves the plex's mark of what is right. Needs all columns. */
 export function initialiseStep(plex: Raid5Plex, offset: number, maxBytes: number): Promise<number> {
   return withRows(plex, offset, maxBytes, async (span) => {
-    requireColumns(plex, span)
-    await compute(plex, span, columnRange(span), parityOf(span.layout))
+    requireColumns(span)
+    await compute(span, columnRange(span), parityOf(span.layout))
     plex.markParity(offset, span.end - offset)
     return span.end
   })
@@ -120,7 +120,7 @@ export function resyncStep(plex: Raid5Plex, offset: number, maxBytes: number): P
   return withRows(plex, offset, maxBytes, async (span) => {
     const { firstRow, rows } = span
     for (let row = firstRow; row < firstRow + rows; row++) {
-      await settle(plex, { ...span, firstRow: row, rows: 1 })
+      await settle({ ...span, firstRow: row, rows: 1 })
     }
     return span.end
   })
@@ -128,22 +128,22 @@ export function resyncStep(plex: Raid5Plex, offset: number, maxBytes: number): P
 
 /** Takes the doubt off one row, which the caller holds: before anything else is written there. See {@link settle}. */
 export function settleRow(plex: Raid5Plex, layout: Raid5Layout, row: number): Promise<void> {
-  return withHeldRow(plex, layout, row, (span) => settle(plex, span))
+  return withHeldRow(plex, layout, row, settle)
 }
 
 /**
  * Computes the parity of a row anew from its data. A row without its parity column needs nothing; what a row in doubt
  * without a data column has there is lost (Raid5Plex.settleWithout).
  */
-async function settle(plex: Raid5Plex, one: Span): Promise<void> {
-  const { layout, firstRow } = one
+async function settle(one: Span): Promise<void> {
+  const { plex, layout, firstRow } = one
   const { unreadable, parityState } = plex.rowState(layout, firstRow, undefined)
   if (unreadable.size > 0 && parityState === 'doubt') {
     await plex.settleWithout(layout, firstRow)
     return
   }
-  requireColumns(plex, one)
-  await compute(plex, one, columnRange(one), parityOf(layout))
+  requireColumns(one)
+  await compute(one, columnRange(one), parityOf(layout))
   plex.settled(layout, firstRow, 1)
 }
 
@@ -158,11 +158,11 @@ export function checkStep(
   { repair }: { readonly repair: boolean },
 ): Promise<CheckResult> {
   return withRows(plex, offset, maxBytes, async (span) => {
-    requireColumns(plex, span)
+    requireColumns(span)
     const wrong = new Map<number, number>()
     await eachSlice(span, columnRange(span), async (slice) => {
-      await readAll(plex, slice)
-      await compare(plex, slice, repair, wrong)
+      await readAll(slice)
+      await compare(slice, repair, wrong)
     })
     return { offset: span.end, mismatches: [...wrong.values()].sort((a, b) => a - b) }
   })
@@ -183,22 +183,22 @@ function parityOf(layout: Raid5Layout): Wanted {
 
 /** Computes a column in each row from all others, and writes it. */
 async function compute(
-  plex: Raid5Plex,
   span: Span,
   range: ByteRange,
   { target, own = -1, onLost }: Wanted,
 ): Promise<void> {
+  const { plex } = span
   const block = Math.max(...plex.subdisks.map(({ drive }) => drive.record.blockBytes))
   await eachSlice(span, range, async (slice) => {
     const reads = runsOf(slice, (row, column) => column !== target(row))
-    const bad = await readRuns(plex, slice, reads, onLost ? [RAID5_REPAIR_BYTES, block] : [])
+    const bad = await readRuns(slice, reads, onLost ? [RAID5_REPAIR_BYTES, block] : [])
     for (const { row, start, length } of rowsOf(slice)) {
-      stillThere(plex, slice, row, target(row), own)
-      xorOthers(plex, slice, target(row), start, length)
+      stillThere(slice, row, target(row), own)
+      xorOthers(slice, target(row), start, length)
     }
-    if (bad.length > 0) onLost?.(await loseBlocks(plex, slice, bad, target))
+    if (bad.length > 0) onLost?.(await loseBlocks(slice, bad, target))
     const writes = runsOf(slice, (row, column) => column === target(row))
-    await settled(writes.map((run) => move(plex, 'write', slice, run)))
+    await settled(writes.map((run) => move('write', slice, run)))
   })
 }
 
@@ -207,12 +207,11 @@ async function compute(
  * durably, until the others have been written again: parity makes up for none of them. Resolves to the bytes of data lost.
  */
 async function loseBlocks(
-  plex: Raid5Plex,
   slice: Slice,
   bad: readonly Run[],
   target: (row: number) => number,
 ): Promise<number> {
-  const { layout } = slice.span
+  const { plex, layout } = slice.span
   let bytes = 0
   for (const { column, start, length } of bad) {
     const row = Math.floor(start / layout.stripeBytes)
@@ -242,20 +241,15 @@ async function loseBlocks(
 }
 
 /** Reads all columns. What cannot be read is computed from the others and written again. */
-async function readAll(plex: Raid5Plex, slice: Slice): Promise<void> {
+async function readAll(slice: Slice): Promise<void> {
   const runs = runsOf(slice, () => true)
-  const bad = await readRuns(plex, slice, runs, [RAID5_REPAIR_BYTES])
-  for (const piece of bad) await repairPiece(plex, slice, piece, bad)
+  const bad = await readRuns(slice, runs, [RAID5_REPAIR_BYTES])
+  for (const piece of bad) await repairPiece(slice, piece, bad)
 }
 
-async function repairPiece(
-  plex: Raid5Plex,
-  slice: Slice,
-  piece: Run,
-  bad: readonly Run[],
-): Promise<void> {
+async function repairPiece(slice: Slice, piece: Run, bad: readonly Run[]): Promise<void> {
   const { column, start, length } = piece
-  const { layout } = slice.span
+  const { plex, layout } = slice.span
   const row = Math.floor(start / layout.stripeBytes)
   const { parityState } = plex.rowState(layout, row, undefined)
   const alone = bad.every(
@@ -267,10 +261,10 @@ async function repairPiece(
   if (parityState !== 'right' || !alone) {
     throw plex.cannotReconstruct(layout, row, column, parityState)
   }
-  stillThere(plex, slice, row)
-  xorOthers(plex, slice, column, start, length)
+  stillThere(slice, row)
+  xorOthers(slice, column, start, length)
   try {
-    await move(plex, 'write', slice, piece)
+    await move('write', slice, piece)
     plex.host.noteRepair(plex.column(column), start, length)
   } catch (error) {
     // The others make up for it, as before.
@@ -279,21 +273,16 @@ async function repairPiece(
 }
 
 /** Compares the parity of the rows in a slice, all of whose columns have been read. */
-async function compare(
-  plex: Raid5Plex,
-  slice: Slice,
-  repair: boolean,
-  wrong: Map<number, number>,
-): Promise<void> {
+async function compare(slice: Slice, repair: boolean, wrong: Map<number, number>): Promise<void> {
   const { span, buffer } = slice
-  const { layout } = span
+  const { plex, layout } = span
   for (const { row, start, length } of rowsOf(slice)) {
     const parity = parityColumn(layout, row)
-    xorOthers(plex, slice, parity, start, length, true)
+    xorOthers(slice, parity, start, length, true)
     const right = part(buffer, laneOffset(slice, layout.columns, start), length)
     const found = part(buffer, laneOffset(slice, parity, start), length)
     if (right.bytes.equals(found.bytes)) continue
-    stillThere(plex, slice, row)
+    stillThere(slice, row)
     const subdisk = plex.column(parity)
     const inUnit = start - row * layout.stripeBytes + firstDifference(right.bytes, found.bytes)
     // Once for each row, whichever of its slices is the first to be compared.
@@ -302,7 +291,7 @@ async function compare(
     wrong.set(row, Math.min(known ?? Number.POSITIVE_INFINITY, rowStart(layout, row) + inUnit))
     if (!repair) continue
     right.bytes.copy(found.bytes)
-    await move(plex, 'write', slice, { column: parity, start, length })
+    await move('write', slice, { column: parity, start, length })
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * Rows of a RAID5 plex in the hands of a job: locked, cut into slices of all columns, read, computed and written there. A
- * slice has a place for a part of each column, and one more. Used by raid5/row-jobs.ts.
+ * slice has a place for a part of each column, and one more.
  */
 import { defined } from '../../../base/assert.ts'
 import { alignDown, type ByteRange } from '../../../base/bytes.ts'
@@ -20,6 +20,7 @@ import type { Raid5Plex } from './plex-raid5.ts'
 
 /** Rows of one step, all of one layout. */
 export interface Span {
+  readonly plex: Raid5Plex
   readonly layout: Raid5Layout
   readonly firstRow: number
   readonly rows: number
@@ -51,7 +52,7 @@ export async function withRows<T>(
     const buffers = partsOf(lease, lanes * sliceBytes)
     await new Promise<void>((resolve) => plex.locks.acquireSpan(firstRow, rows, resolve))
     try {
-      return await work({ layout, firstRow, rows, end, sliceBytes, buffers })
+      return await work({ plex, layout, firstRow, rows, end, sliceBytes, buffers })
     } finally {
       plex.locks.releaseSpan(firstRow, rows)
     }
@@ -71,9 +72,9 @@ export async function withHeldRow<T>(
   const lease = await new Promise<Lease>((resolve) => {
     plex.scratch.take(lanes * sliceBytes, resolve)
   })
-  const end = rowStart(layout, row + 1)
   try {
-    return await work({ layout, firstRow: row, rows: 1, end, sliceBytes, buffers: [lease] })
+    const rows = { firstRow: row, rows: 1, end: rowStart(layout, row + 1) }
+    return await work({ plex, layout, ...rows, sliceBytes, buffers: [lease] })
   } finally {
     lease.release()
   }
@@ -89,10 +90,11 @@ function slicing(lanes: number, length: number): { readonly sliceBytes: number; 
 }
 
 /** All columns but `except` must be readable in all rows. */
-export function requireColumns(plex: Raid5Plex, span: Span, ...except: readonly number[]): void {
-  for (let row = span.firstRow; row < span.firstRow + span.rows; row++) {
-    for (let column = 0; column < span.layout.columns; column++) {
-      if (except.includes(column) || plex.columnReadable(span.layout, row, column)) continue
+export function requireColumns(span: Span, ...except: readonly number[]): void {
+  const { plex, layout, firstRow, rows } = span
+  for (let row = firstRow; row < firstRow + rows; row++) {
+    for (let column = 0; column < layout.columns; column++) {
+      if (except.includes(column) || plex.columnReadable(layout, row, column)) continue
       const { name, state } = plex.column(column).record
       throw new PlexusError('io', {
         op: 'read',
@@ -177,12 +179,8 @@ export function runsOf(
 }
 
 /** Reads or writes one run from or to its place in the buffer, and counts trouble. */
-export async function move(
-  plex: Raid5Plex,
-  op: 'read' | 'write',
-  slice: Slice,
-  run: Run,
-): Promise<void> {
+export async function move(op: 'read' | 'write', slice: Slice, run: Run): Promise<void> {
+  const { plex } = slice.span
   const subdisk = plex.column(run.column)
   const place = laneOffset(slice, run.column, run.start)
   try {
@@ -198,25 +196,20 @@ export async function move(
  * A column that went out of service since it was read may have given what it had before a write that it lost with its
  * cache: nothing may be computed from that.
  */
-export function stillThere(
-  plex: Raid5Plex,
-  { span }: Slice,
-  row: number,
-  ...except: readonly number[]
-): void {
-  requireColumns(plex, { ...span, firstRow: row, rows: 1 }, ...except)
+export function stillThere({ span }: Slice, row: number, ...except: readonly number[]): void {
+  requireColumns({ ...span, firstRow: row, rows: 1 }, ...except)
 }
 
 /** lane(column) = XOR of the lanes of all other columns; into the spare lane when `spare` is true. */
 export function xorOthers(
-  plex: Raid5Plex,
   slice: Slice,
   column: number,
   start: number,
   length: number,
   spare = false,
 ): void {
-  const { columns } = slice.span.layout
+  const { plex, layout } = slice.span
+  const { columns } = layout
   const { bytes } = slice.buffer
   const sources = Array.from({ length: columns }, (_, other) => other)
     .filter((other) => other !== column)
@@ -233,12 +226,11 @@ export const BAD_BLOCK: ReadonlySet<string> = new Set(['io', 'corrupt'])
  * ones before in smaller ones; rejects for what is not a bad block, and without `pieces` for those as well.
  */
 export async function readRuns(
-  plex: Raid5Plex,
   slice: Slice,
   runs: readonly Run[],
   pieces: readonly number[],
 ): Promise<readonly Run[]> {
-  const results = await Promise.allSettled(runs.map((run) => move(plex, 'read', slice, run)))
+  const results = await Promise.allSettled(runs.map((run) => move('read', slice, run)))
   const bad: Run[] = []
   for (const [index, result] of results.entries()) {
     if (result.status === 'fulfilled') continue
@@ -248,7 +240,7 @@ export async function readRuns(
     let found: readonly Run[] = [defined(runs[index], 'a run')]
     for (const bytes of pieces) {
       const smaller: Run[] = []
-      for (const piece of found) smaller.push(...(await badPieces(plex, slice, piece, bytes)))
+      for (const piece of found) smaller.push(...(await badPieces(slice, piece, bytes)))
       found = smaller
     }
     bad.push(...found)
@@ -257,20 +249,15 @@ export async function readRuns(
 }
 
 /** Reads a part of a column again, in pieces; returns those that fail. */
-async function badPieces(
-  plex: Raid5Plex,
-  slice: Slice,
-  run: Run,
-  bytes: number,
-): Promise<readonly Run[]> {
+async function badPieces(slice: Slice, run: Run, bytes: number): Promise<readonly Run[]> {
+  const { stripeBytes } = slice.span.layout
   const bad: Run[] = []
   const end = run.start + run.length
   for (let at = run.start; at < end; ) {
-    const unitEnd =
-      (Math.floor(at / slice.span.layout.stripeBytes) + 1) * slice.span.layout.stripeBytes
+    const unitEnd = (Math.floor(at / stripeBytes) + 1) * stripeBytes
     const to = Math.min(at + bytes, unitEnd, end)
     const piece = { ...run, start: at, length: to - at }
-    await move(plex, 'read', slice, piece).catch(() => bad.push(piece))
+    await move('read', slice, piece).catch(() => bad.push(piece))
     at = to
   }
   return bad

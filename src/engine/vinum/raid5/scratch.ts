@@ -1,7 +1,7 @@
 /**
  * Scratch memory of a RAID5 plex: from the pool, and when that has none, from one reserve that a plex allocates for
  * itself. A write holds its data in the pool while it waits for scratch; if all of the pool were held like that,
- * nobody would ever go on. With the reserve one row always does. Called by raid5/row-write.ts, raid5/row-read.ts.
+ * nobody would ever go on. With the reserve one row always does.
  */
 import { assert } from '../../../base/assert.ts'
 import { RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
@@ -31,7 +31,7 @@ export class Scratch {
     this.#serve()
   }
 
-  /** Runs for each arrival, and when the reserve is back: who waits, waits for that, or for luck with the pool. */
+  /** Waiters are served from the pool, or when the reserve is returned. */
   #serve(): void {
     for (let waiter = this.#waiters[0]; waiter; waiter = this.#waiters[0]) {
       const lease = this.#pool.lease(waiter.length)

@@ -4,7 +4,7 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import type { Anchor } from '../../geom/anchor.ts'
+import type { Anchor } from '../../geom/anchor-layout.ts'
 import { type Choice, standingOf } from '../../geom/anchor-quorum.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
 import type { EventLog } from '../../geom/events.ts'

@@ -8,7 +8,7 @@
  */
 import { assert } from '../../../base/assert.ts'
 import { crc32c } from '../../../base/crc32c.ts'
-import { PlexusError, toPlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
 import { type Base, baseAfter, counts } from '../../geom/anchor-quorum.ts'
 import type { CommitOptions } from '../../geom/anchored-device.ts'
 import { encodeModel, stateRoomOf } from '../model/codec.ts'
@@ -135,15 +135,7 @@ export class ConfigStore {
   /** Where a voter does not take it, the next commit will find out. */
   async #repeat(payload: Buffer): Promise<void> {
     const voters = votersOf(this.#model).flatMap((uuid) => this.#options.voter(uuid) ?? [])
-    await Promise.all(
-      voters.map(async (voter) => {
-        try {
-          await voter.repeat(payload)
-        } catch (error) {
-          if (!(error instanceof PlexusError)) throw error
-        }
-      }),
-    )
+    await Promise.all(voters.map((voter) => voter.repeat(payload).catch(operatingError)))
   }
 
   /** Writes `wanted`, with voters that fail marked down, until all that it names have it. Resolves to the payload. */
@@ -236,8 +228,7 @@ export class ConfigStore {
           if (!voter) throw missingError(uuid)
           await voter.commit(generation, payload, { line, follows, relied })
         } catch (error) {
-          if (!(error instanceof PlexusError)) throw error
-          errors.set(uuid, toPlexusError(error, 'commit', uuid))
+          errors.set(uuid, operatingError(error))
         }
       }),
     )

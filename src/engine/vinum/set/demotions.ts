@@ -3,30 +3,18 @@
  * acknowledged; never the last good copy (runtime.ts, rules 1 and 2). Part of a set (vinum-set.ts).
  */
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
-import type { EventLog } from '../../geom/events.ts'
 import { demoteSubdisks } from '../model/membership.ts'
 import { byUuid, type SubdiskRecord, type VinumModel } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import type { Subdisk } from '../runtime.ts'
-import type { Change } from './config-store.ts'
-
-/** What of the set is needed here. */
-interface Owner {
-  readonly name: string
-  readonly model: VinumModel
-  readonly present: VinumModel
-  readonly topology: { readonly events: EventLog }
-  withLosses(model: VinumModel): VinumModel
-  commit(change: Change): Promise<VinumModel>
-  refresh(): void
-}
+import type { VinumSet } from './vinum-set.ts'
 
 export class Demotions {
-  readonly #set: Owner
+  readonly #set: VinumSet
   /** Out of service in memory, until the commit that says so. */
   readonly #pending = new Map<string, Promise<void>>()
 
-  constructor(set: Owner) {
+  constructor(set: VinumSet) {
     this.#set = set
   }
 

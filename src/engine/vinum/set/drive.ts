@@ -3,11 +3,11 @@
  * one for each drive of the model, with or without a device.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { operatingError, type PlexusError, toPlexusError } from '../../../base/errors.ts'
 import type { Logger } from '../../../base/log.ts'
 import { writeZeroes } from '../../../hal/io.ts'
 import { AnchoredDevice, type CommittedSlot } from '../../geom/anchored-device.ts'
-import type { Consumer } from '../../geom/consumer.ts'
+import { type Consumer, EXCLUSIVE_ACCESS } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
@@ -42,9 +42,8 @@ export class SetDrive implements Drive {
     set: Geom & { readonly uuid: string; readonly topology: Topology },
     provider: Provider,
   ): Promise<void> {
-    const access = { read: 1, write: 1, exclusive: 1 }
     const holder = `vinum drive ${this.record.name}`
-    const consumer = set.topology.attach(provider, set, holder, access)
+    const consumer = set.topology.attach(provider, set, holder, EXCLUSIVE_ACCESS)
     try {
       // What was at the head goes: found again, it would speak for the disk (freebsd/convert.ts), or be mounted.
       await writeZeroes(consumer, { offset: 0, length: this.record.dataStartBytes })
@@ -105,22 +104,15 @@ export interface Member {
 
 /** The configuration of a member, read and decoded; an error is kept, not thrown. */
 export async function readMember(consumer: Consumer, label: AnchoredDevice): Promise<Member> {
-  const uuid = label.anchor.deviceUuid
+  const member = { uuid: label.anchor.deviceUuid, consumer, label }
+  const none = { slot: undefined, model: undefined, olderModel: undefined }
   try {
     const slot = await label.read()
     const model = slot && decodeModel(slot.payload)
     const olderModel = slot?.older && decodeOlder(slot.older.payload)
-    return { uuid, consumer, label, slot, model, olderModel, error: undefined }
+    return { ...member, slot, model, olderModel, error: undefined }
   } catch (error) {
-    return {
-      uuid,
-      consumer,
-      label,
-      slot: undefined,
-      model: undefined,
-      olderModel: undefined,
-      error: error as PlexusError,
-    }
+    return { ...member, ...none, error: toPlexusError(error, 'read', label.device.path) }
   }
 }
 
@@ -129,22 +121,16 @@ function decodeOlder(payload: Buffer): VinumModel | undefined {
   try {
     return decodeModel(payload)
   } catch (error) {
-    if (error instanceof PlexusError) return undefined
-    throw error
+    operatingError(error)
+    return undefined
   }
 }
 
 /** Before the first commit to a member: both ends of its label say the same. Where that fails, the anchor counts. */
 export async function settleLabel(log: Logger, { label }: Member): Promise<void> {
-  try {
-    await label.settle()
-  } catch (error) {
-    if (!(error instanceof PlexusError)) throw error
-    log.warn(
-      { err: error },
-      `${label.device.path}: the front copy of its label could not be written`,
-    )
-  }
+  const err = await label.settle().catch(operatingError)
+  const text = `${label.device.path}: the front copy of its label could not be written`
+  if (err) log.warn({ err }, text)
 }
 
 /** From now on the device of a member is known, but free for whoever takes it (VinumSet.spoil). */
@@ -157,10 +143,9 @@ export function releaseAccess({ consumer }: Member): void {
 export function reacquireAccess({ consumer }: Member): boolean {
   if (consumer.access.exclusive > 0) return true
   try {
-    consumer.changeAccess({ read: 1, write: 1, exclusive: 1 })
+    consumer.changeAccess(EXCLUSIVE_ACCESS)
     return true
   } catch (error) {
-    if (error instanceof PlexusError) return false
-    throw error
+    return !operatingError(error)
   }
 }

@@ -9,6 +9,7 @@ import type { GrowOptions, Window } from '../jobs/grow.ts'
 import type { BackupArea } from '../jobs/grow-backup.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex } from '../runtime.ts'
 import type { SetDrive } from './drive.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -71,10 +72,13 @@ type GrowthCommits = Pick<GrowOptions, 'contentBytes' | 'announce' | 'backupArea
 /** Where the growth of a plex keeps its backups, and how its windows and its progress become known durably. */
 export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
   const { uuid, volumeUuid } = plex.record
-  const volume = volumeUuid === undefined ? undefined : set.objects.volumes.get(volumeUuid)
+  const volume = set.volumeOf(volumeUuid)
   return {
     contentBytes: volume?.record.sizeBytes ?? Number.POSITIVE_INFINITY,
-    announce: (window) => announce(volume?.map, plex, window),
+    async announce(window) {
+      if (plex instanceof Raid5Plex) await settleRows(plex, window)
+      return announce(volume?.map, plex, window)
+    },
     backupAreas: () => backupAreasOf(set.drives),
     async commitGrowth(growth) {
       await set.commit((model) => {
@@ -83,6 +87,19 @@ export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
         return { ...model, plexes: replaceRecord(model.plexes, { ...now, growth }) }
       })
     },
+  }
+}
+
+/**
+ * Makes the parity of the old rows of a window right where it is in doubt. Nothing is known to be in doubt of a window that
+ * has moved: the rest of a row whose beginning has moved must not be computed from a parity that was wrong.
+ */
+async function settleRows(plex: Raid5Plex, { offsetBytes, lengthBytes }: Window): Promise<void> {
+  const end = Math.min(offsetBytes + lengthBytes, plex.sizeBytes)
+  for (let at = offsetBytes; at < end; ) {
+    const rowEnd = plex.pieceEnd(at)
+    if (plex.doubt.touches(at, rowEnd - at)) await resyncStep(plex, at, rowEnd - at)
+    at = rowEnd
   }
 }
 

@@ -3,7 +3,7 @@
  * of them at once; read when the set is assembled. Used by volume.ts and objects.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError, toPlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { INTENT_BLOCKS_AT_ONCE } from '../../../base/limits.ts'
 import { flush } from '../../../hal/io.ts'
 import type { AnchoredDevice } from '../../geom/anchored-device.ts'
@@ -205,8 +205,8 @@ async function readPair(
   try {
     return decodeIntent(await label.readMapPair(slot), volumeUuid, block)
   } catch (error) {
-    if (error instanceof PlexusError) return []
-    throw error
+    operatingError(error)
+    return []
   }
 }
 

@@ -11,15 +11,7 @@ import type { Job, JobPlan } from '../../geom/job.ts'
 import { finishWindow } from '../jobs/grow.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
 import type { JobCommits, JobSetup } from '../jobs/setup.ts'
-import {
-  FINISH,
-  type JobTarget,
-  PLANS,
-  PROGRESS,
-  resyncOf,
-  withMismatches,
-  withoutMove,
-} from '../jobs/table.ts'
+import { FINISH, PLANS, PROGRESS, resyncOf, withMismatches, withoutMove } from '../jobs/table.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -52,6 +44,13 @@ export function startNeededJobs(
     return volumeUuid !== undefined && isRedundant(model, volumeUuid)
   }
   return jobsNeeded(model, undefined, { random, isTracked }).model
+}
+
+/** What a job works on, found among the running objects. */
+interface JobTarget {
+  readonly name: string
+  readonly volume: RunningVolume | undefined
+  readonly totalBytes: number
 }
 
 export class SetJobs {
@@ -138,38 +137,18 @@ export class SetJobs {
   }
 
   #target(record: JobRecord): JobTarget | undefined {
-    const { objects, model } = this.#set
+    const { objects } = this.#set
     const volume = objects.volumes.get(record.targetUuid)
     if (volume) {
       return { name: volume.name, volume, totalBytes: volume.record.sizeBytes }
     }
     const plex = objects.plexes.get(record.targetUuid)
     const subdisk = objects.subdisks.get(record.targetUuid)
-    const plexUuid = plex?.record.uuid ?? subdisk?.record.plexUuid
-    const volumeUuid = byUuid(model.plexes, plexUuid)?.volumeUuid
-    const above = volumeUuid === undefined ? undefined : objects.volumes.get(volumeUuid)
+    const above = objects.volumeAbove(plex?.record.uuid ?? subdisk?.record.plexUuid)
     if (plex) return { name: plex.record.name, volume: above, totalBytes: plex.sizeBytes }
     if (!subdisk) return undefined
     const { name, sizeBytes } = subdisk.record
     return { name, volume: above, totalBytes: sizeBytes }
-  }
-
-  #setup(record: JobRecord, target: JobTarget): JobSetup {
-    return {
-      record,
-      object: target.name,
-      volume: target.volume?.name,
-      totalBytes: target.totalBytes,
-      commits: this.#commits(record),
-    }
-  }
-
-  #commits(record: JobRecord): JobCommits {
-    return {
-      checkpoint: (job) => this.#checkpoint(record, job),
-      finish: (job) => this.#finish(record, job.mismatches),
-      abandon: (job, outcome) => this.#abandon(record, outcome, job.mismatches),
-    }
   }
 
   async #checkpoint({ id }: JobRecord, job: Job): Promise<void> {
@@ -258,7 +237,15 @@ export class SetJobs {
 
   #planOf(record: JobRecord): JobPlan | undefined {
     const target = this.#target(record)
-    return target && PLANS[record.kind](this.#set, this.#setup(record, target), target)
+    if (!target) return undefined
+    const { name: object, volume, totalBytes } = target
+    const commits: JobCommits = {
+      checkpoint: (job) => this.#checkpoint(record, job),
+      finish: (job) => this.#finish(record, job.mismatches),
+      abandon: (job, outcome) => this.#abandon(record, outcome, job.mismatches),
+    }
+    const setup = { record, object, volume: volume?.name, totalBytes, commits }
+    return PLANS[record.kind](this.#set, setup, volume)
   }
 
   /** What of a volume is in doubt: see {@link DoubtReport}. */

@@ -4,7 +4,6 @@
  * no rebuild makes data of what parity says by chance (docs/adr/0014). Part of a set (vinum-set.ts).
  */
 import { type ByteRange, formatSize } from '../../../base/bytes.ts'
-import type { EventLog } from '../../geom/events.ts'
 import { RangeSet } from '../io/validity.ts'
 import {
   byUuid,
@@ -16,22 +15,23 @@ import {
   type VinumModel,
 } from '../model/model.ts'
 import { createLayout, rowOf } from '../raid5/layout.ts'
-import { dataOf, keptNowhere, type Lost, lostBytes, withLost } from '../raid5/lost.ts'
+import {
+  dataOf,
+  keptNowhere,
+  type Lost,
+  lostBytes,
+  type Move,
+  withLost,
+  withoutMoved,
+} from '../raid5/lost.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
-import type { SetObjects } from './objects.ts'
+import type { VinumSet } from './vinum-set.ts'
 
 const COMPLETE: readonly (SubdiskState | undefined)[] = ['up', 'down']
 
-/** What of the set is needed here. */
-interface Owner {
-  readonly topology: { readonly events: EventLog }
-  readonly objects: Pick<SetObjects, 'plexes' | 'volumes' | 'jobs'>
-  commit(change: (model: VinumModel) => VinumModel): Promise<VinumModel>
-}
-
 export class LostRanges {
-  readonly #set: Owner
+  readonly #set: VinumSet
   /** By plex: what a crash has left in doubt, until the plex runs. */
   readonly #remembered = new Map<string, readonly ByteRange[]>()
   /** By plex: what the commit under way makes of doubt, and the list that it has then. */
@@ -41,7 +41,7 @@ export class LostRanges {
   /** By plex: bytes that were told of. */
   readonly #told = new Map<string, number>()
 
-  constructor(set: Owner) {
+  constructor(set: VinumSet) {
     this.#set = set
   }
 
@@ -78,13 +78,16 @@ export class LostRanges {
     for (const uuid of subdisks) this.#older.add(uuid)
   }
 
-  /** The configuration after a change, with what columns that leave in it take with them. */
+  /**
+   * The configuration after a change, with what columns that leave in it take with them, and without what a growth has
+   * moved in it.
+   */
   taken(before: VinumModel, after: VinumModel): VinumModel {
     let next = after
     for (const plex of after.plexes) {
-      const doubt = plex.organization === 'raid5' ? this.doubtOf(plex.uuid) : []
+      if (plex.organization !== 'raid5') continue
+      const doubt = withoutBackup(plex, this.doubtOf(plex.uuid))
       let lost = keptNowhere(plex.lost, this.#older)
-      if (doubt.length === 0 && lost === plex.lost) continue
       /** The doubt is over below it. */
       let overBytes = 0
       for (const [column, { uuid, state }] of subdisksOf(after, plex.uuid).entries()) {
@@ -97,13 +100,19 @@ export class LostRanges {
         const keptBy = this.#older.has(uuid) ? undefined : uuid
         lost = withLost(lost, column, columnsDoubt(after, plex, column, doubt), keptBy)
       }
-      if (overBytes > 0) {
-        const over = doubt.map(({ offset, length }) => ({
-          offset,
-          length: Math.max(0, Math.min(length, overBytes - offset)),
-        }))
-        this.#taken.set(plex.uuid, { over, lost })
+      const over = doubt.map(({ offset, length }) => ({
+        offset,
+        length: Math.max(0, Math.min(length, overBytes - offset)),
+      }))
+      const move = moveOf(byUuid(before.plexes, plex.uuid), plex, after)
+      if (move) {
+        lost = withoutMoved(lost, move)
+        over.push({ offset: move.fromBytes, length: move.toBytes - move.fromBytes })
       }
+      const known = this.#taken.get(plex.uuid)
+      // Of a change that goes into the same commit.
+      if (known && known.lost === byUuid(before.plexes, plex.uuid)?.lost) over.push(...known.over)
+      if (over.some(({ length }) => length > 0)) this.#taken.set(plex.uuid, { over, lost })
       if (lost !== plex.lost) {
         next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, lost }) }
       }
@@ -159,7 +168,7 @@ export class LostRanges {
   /** VinumHost.putInDoubt. */
   async putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
     const { objects, topology } = this.#set
-    const volume = objects.volumes.get(plex.record.volumeUuid ?? '')
+    const volume = this.#set.volumeOf(plex.record.volumeUuid)
     const { name } = volume?.record ?? plex.record
     topology.events.emit('critical', 'data-unreadable', name, `volume ${name}: ${why}`)
     if (!volume?.map) return
@@ -179,6 +188,28 @@ export class LostRanges {
 }
 
 const PLACES_SHOWN = 3
+
+/** What is in doubt, but for a window that a growth writes anew from its backup, whatever becomes of its old place. */
+function withoutBackup({ growth }: PlexRecord, doubt: readonly ByteRange[]): readonly ByteRange[] {
+  if (!growth?.backup) return doubt
+  const left = new RangeSet(doubt)
+  left.remove(growth.backup.offsetBytes, growth.backup.lengthBytes)
+  return left.ranges
+}
+
+/** Where the growth of a plex is after a change; undefined: it does not grow. */
+function moveOf(was: PlexRecord | undefined, now: PlexRecord, model: VinumModel): Move | undefined {
+  const growth = was?.growth
+  if (!growth) return undefined
+  const subdisks = subdisksOf(model, now.uuid)
+  const { stripeBytes, parityLayout = 'left-symmetric' } = now
+  return {
+    before: createLayout(growth.columnsBefore, stripeBytes, parityLayout),
+    after: createLayout(subdisks.length, stripeBytes, parityLayout),
+    fromBytes: growth.cursorBytes,
+    toBytes: now.growth?.cursorBytes ?? sizeOfPlex(now, subdisks),
+  }
+}
 
 /** Data of a column in the rows of ranges of plex space. In column space. */
 function columnsDoubt(

@@ -163,7 +163,7 @@ export class SetObjects {
       if (subdisk.drive !== drive || plexUuid === undefined || !subdisk.writable) continue
       const together = [...leaving.map(({ record }) => record.uuid), uuid]
       if (lastCopyLost(this.present, together) === undefined) leaving.push(subdisk)
-      else this.#volumeOf(subdisk)?.io.loseCache()
+      else this.volumeAbove(plexUuid)?.io.loseCache()
     }
     if (leaving.length === 0) return
     this.#set.demote(leaving, error).catch((failure: unknown) => {
@@ -178,16 +178,16 @@ export class SetObjects {
   loseCache(drive: SetDrive): void {
     for (const subdisk of this.subdisks.values()) {
       if (subdisk.drive !== drive || subdisk.record.state !== 'down') continue
-      const volume = this.#volumeOf(subdisk)
+      const volume = this.volumeAbove(subdisk.record.plexUuid)
       if (!volume?.io.loseCache() || !volume.map) continue
       volume.map.markAllUnsynced()
       this.#set.lost.doubt(this.present, volume.record.uuid, volume.map.marked)
     }
   }
 
-  #volumeOf({ record: { plexUuid } }: PlacedSubdisk): RunningVolume | undefined {
-    const volumeUuid = byUuid(this.present.plexes, plexUuid)?.volumeUuid
-    return volumeUuid === undefined ? undefined : this.volumes.get(volumeUuid)
+  /** The volume of a plex, by its UUID. */
+  volumeAbove(plexUuid: string | undefined): RunningVolume | undefined {
+    return this.#set.volumeOf(byUuid(this.present.plexes, plexUuid)?.volumeUuid)
   }
 
   #shapePlex(model: VinumModel, record: PlexRecord): void {

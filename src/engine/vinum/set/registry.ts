@@ -6,10 +6,11 @@
  * A drive with both a label and a valid header of FreeBSD's comes from a conversion that was cut off. It is FreeBSD's
  * unless another drive of its native set carries the removed header: the rule at the head of freebsd/convert.ts.
  */
-import { PlexusError, toPlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
 import { newUuid } from '../../../base/random.ts'
-import type { Anchor } from '../../geom/anchor.ts'
+import type { Anchor } from '../../geom/anchor-layout.ts'
+import { EXCLUSIVE_ACCESS, READ_ACCESS } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
@@ -319,8 +320,8 @@ async function tolerate(topology: Topology, work: () => Promise<unknown>): Promi
   try {
     await work()
   } catch (error) {
-    if (!(error instanceof PlexusError)) throw error
-    topology.log.error({ err: error, event: 'assembly-failed' }, error.message)
+    const err = operatingError(error)
+    topology.log.error({ err, event: 'assembly-failed' }, err.message)
   }
 }
 
@@ -331,32 +332,25 @@ export function freeProviders(topology: Topology): readonly Provider[] {
 
 /** The drive of FreeBSD on a provider. Where its head cannot be read, there is none. */
 async function headerOn(provider: Provider, topology: Topology): Promise<FreebsdDrive | undefined> {
-  const access = { read: 1, write: 0, exclusive: 0 }
-  const consumer = topology.attach(provider, undefined, 'taste', access)
   try {
-    return await freebsdDrive(consumer)
+    return await topology.using(provider, 'taste', READ_ACCESS, freebsdDrive)
   } catch (error) {
-    if (!(error instanceof PlexusError)) throw error
-    topology.log.warn({ err: error, provider: provider.name }, 'the head of a device is unreadable')
+    const err = operatingError(error)
+    topology.log.warn({ err, provider: provider.name }, 'the head of a device is unreadable')
     return undefined
-  } finally {
-    await consumer.close()
   }
 }
 
 /** The last step of a conversion that was cut off: every drive of it is native from then on, by itself. */
 async function endConversion(provider: Provider, topology: Topology): Promise<boolean> {
-  const access = { read: 1, write: 1, exclusive: 1 }
-  const consumer = topology.attach(provider, undefined, 'the end of a conversion', access)
   try {
-    await markFreebsdRemoved(consumer)
+    const holder = 'the end of a conversion'
+    await topology.using(provider, holder, EXCLUSIVE_ACCESS, markFreebsdRemoved)
     return true
   } catch (error) {
-    if (!(error instanceof PlexusError)) throw error
-    const text = `${provider.name} is not used: its conversion could not be ended: ${error.message}`
+    const { message } = operatingError(error)
+    const text = `${provider.name} is not used: its conversion could not be ended: ${message}`
     topology.events.emit('critical', 'drive-down', provider.name, text)
     return false
-  } finally {
-    await consumer.close()
   }
 }

@@ -4,7 +4,7 @@
  * topology changes; called by vinum-set.ts, arrivals.ts and the verb `device resize`.
  */
 import { formatSize } from '../../../base/bytes.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import { noteLabel } from '../../geom/provider.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'
@@ -15,13 +15,9 @@ import type { VinumSet } from './vinum-set.ts'
 /** All drives that are here. What cannot be done now is told, and may be repeated: `plexus device resize`. */
 export async function fitDrives(set: VinumSet): Promise<void> {
   for (const drive of [...set.drives.values()]) {
-    try {
-      await fitDrive(set, drive)
-    } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-      const { name } = drive.record
-      set.topology.events.emit('warning', 'drive-grown', name, error.message)
-    }
+    const failure = await fitDrive(set, drive).catch(operatingError)
+    const { name } = drive.record
+    if (failure) set.topology.events.emit('warning', 'drive-grown', name, failure.message)
   }
 }
 

@@ -13,8 +13,7 @@
 import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
-import type { Logger } from '../../../base/log.ts'
-import type { Anchor } from '../../geom/anchor.ts'
+import type { Anchor } from '../../geom/anchor-layout.ts'
 import type { Base } from '../../geom/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
@@ -32,17 +31,18 @@ import {
 import { setName } from '../naming.ts'
 import type { NewDrive } from '../plan.ts'
 import type { Lost } from '../raid5/lost.ts'
-import type { Plex, Subdisk, TroubleCounts, VinumHost } from '../runtime.ts'
+import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { loseDevice, openMember, returnMember, tellFailed, witherError } from './arrivals.ts'
 import { tryAssemble } from './assembling.ts'
 import { type Change, ConfigStore } from './config-store.ts'
 import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
 import { type Member, SetDrive } from './drive.ts'
+import { SetHost } from './host.ts'
 import { LostRanges } from './lost-ranges.ts'
 import { SetObjects } from './objects.ts'
 import { sizeChanged } from './sizes.ts'
-import { noteError, noteRepair } from './trouble.ts'
+import type { RunningVolume } from './volume.ts'
 import { SetWitness, type WitnessStore } from './witness.ts'
 
 export interface SetOptions {
@@ -57,15 +57,11 @@ export interface SetOptions {
   readonly owed: Map<string, PlexusError>
 }
 
-export class VinumSet implements Geom, VinumHost {
-  readonly className = 'vinum'
+export class VinumSet extends SetHost implements Geom, VinumHost {
   readonly uuid: string
   readonly options: SetOptions
-  readonly topology: Topology
-  readonly log: Logger
   /** Devices with a label of this set, by drive UUID: all of them until it is assembled, then the former ones. */
   readonly members = new Map<string, Member>()
-  readonly drives = new Map<string, SetDrive>()
   /** The vote of the machine; undefined: sets have none. */
   readonly witness: SetWitness | undefined
   #store: ConfigStore | undefined
@@ -83,10 +79,9 @@ export class VinumSet implements Geom, VinumHost {
   told: string | undefined
 
   constructor(uuid: string, topology: Topology, options: SetOptions) {
+    super(topology, uuid.slice(0, 8))
     this.uuid = uuid
     this.options = options
-    this.topology = topology
-    this.log = topology.log.child({ part: 'vinum', set: uuid.slice(0, 8) })
     this.#demotions = new Demotions(this)
     this.lost = new LostRanges(this)
     this.witness = options.witness && new SetWitness(this, options.witness)
@@ -94,18 +89,6 @@ export class VinumSet implements Geom, VinumHost {
 
   get name(): string {
     return setName(this.uuid)
-  }
-
-  get pool() {
-    return this.topology.pool
-  }
-
-  get kernels() {
-    return this.topology.kernels
-  }
-
-  get clock() {
-    return this.topology.clock
   }
 
   get providers(): readonly Provider[] {
@@ -139,22 +122,13 @@ export class VinumSet implements Geom, VinumHost {
     return defined(this.#objects, 'the objects of an assembled set')
   }
 
-  offeredAs(volumeUuid: string): string | undefined {
-    return this.#objects?.volumes.get(volumeUuid)?.provider.name
+  volumeOf(uuid: string | undefined): RunningVolume | undefined {
+    return this.#objects?.volumes.get(uuid ?? '')
   }
 
   /** As the configuration will be when what memory knows already is durable. */
   get present(): VinumModel {
     return this.withLosses(demoteSubdisks(this.model, this.#demotions.pending))
-  }
-
-  /** With every drive down that is not there. */
-  withLosses(model: VinumModel): VinumModel {
-    const lost = [...this.drives.values()].filter(({ present }) => !present)
-    return loseDrives(
-      model,
-      lost.map(({ record }) => record.uuid),
-    )
   }
 
   // Devices that come and go: inside a topology change.
@@ -233,13 +207,6 @@ export class VinumSet implements Geom, VinumHost {
     this.soon('a change of size', () => sizeChanged(this, consumer))
   }
 
-  /** Waits for what is in flight on a device that is gone; nobody else has to. */
-  closeSoon(consumer: Consumer): void {
-    consumer.close().catch((error: unknown) => {
-      this.log.error({ err: error }, 'a consumer failed to close')
-    })
-  }
-
   // The configuration.
 
   /**
@@ -303,10 +270,6 @@ export class VinumSet implements Geom, VinumHost {
     return this.#failure ? Promise.reject(this.#failure) : this.#demotions.demote(subdisks, error)
   }
 
-  noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
-    noteError(this.log, subdisk, op, error)
-  }
-
   changeLost(plex: Plex, change: (lost: Lost) => Lost): Promise<void> {
     return this.lost.change(plex, change)
   }
@@ -317,17 +280,6 @@ export class VinumSet implements Geom, VinumHost {
 
   putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void> {
     return this.lost.putInDoubt(plex, offset, length, why)
-  }
-
-  noteRepair(subdisk: Subdisk, offset: number, length: number): void {
-    noteRepair(this.topology.events, subdisk, offset, length)
-  }
-
-  lock(plex: Plex, offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void> {
-    const { volumeUuid } = plex.record
-    const volume = volumeUuid === undefined ? undefined : this.objects.volumes.get(volumeUuid)
-    if (!volume) return Promise.resolve(() => {})
-    return volume.io.lock(offset, length, mode)
   }
 
   /** Runs a change of the graph when it is its turn, unless the set has ended by then. */

@@ -2,14 +2,14 @@
  * A volume of a native set in operation: its provider, its I/O path (volume-io.ts) and, where it has redundancy,
  * its intent map (intent-store.ts). Made and reshaped by set/objects.ts.
  */
-import { PlexusError } from '../../../base/errors.ts'
+import { operatingError } from '../../../base/errors.ts'
 import type { DeviceFeatures, Geometry } from '../../../hal/block-device.ts'
-import type { Provider } from '../../geom/provider.ts'
+import type { Provider, ProviderInit } from '../../geom/provider.ts'
 import { type RememberedIntent, WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { VolumeIo } from '../io/volume-io.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
-import type { ReadPolicy, VolumeRecord } from '../model/model.ts'
+import type { VolumeRecord } from '../model/model.ts'
 import type { Plex } from '../runtime.ts'
 import type { SetDrive } from './drive.ts'
 import { IntentStore, intentLayoutOf } from './intent-store.ts'
@@ -22,15 +22,10 @@ export class RunningVolume {
   readonly #set: VinumSet
   /** Where the map lies, if there is one. */
   #store: IntentStore | undefined
-  /** As the I/O path has them: the record may be newer. */
-  #readPolicy: ReadPolicy
-  #preferred: string | undefined
 
   constructor(set: VinumSet, record: VolumeRecord, plexes: readonly Plex[], name: string) {
     this.#set = set
     this.record = record
-    this.#readPolicy = record.readPolicy
-    this.#preferred = record.preferredPlexUuid
     this.io = new VolumeIo({
       name: record.name,
       plexes,
@@ -41,18 +36,7 @@ export class RunningVolume {
     })
     this.io.owed = set.options.owed.get(record.uuid)
     set.options.owed.delete(record.uuid)
-    const drives = drivesOf(plexes)
-    this.provider = set.topology.makeProvider(set, {
-      name,
-      geometry: geometryOf(record, drives, plexes),
-      identity: {
-        wwid: `uuid.${record.uuid}`,
-        serial: record.uuid,
-        vendor: 'PLEXUS',
-        model: 'vinum volume',
-      },
-      features: featuresOf(drives),
-    })
+    this.provider = set.topology.makeProvider(set, { name, ...offerOf(record, plexes) })
   }
 
   /** As it is offered. */
@@ -74,16 +58,17 @@ export class RunningVolume {
 
   /** Is there nothing that {@link reshape} would change? */
   isShaped(record: VolumeRecord, plexes: readonly Plex[], redundant: boolean): boolean {
-    const now = this.plexes
+    // As the I/O path has it: the record may be newer.
+    const now = this.io.form
     return (
       redundant === (this.map !== undefined) &&
       (this.#store?.isOnAll ?? true) &&
       !this.#isRecut(record) &&
-      plexes.length === now.length &&
-      plexes.every((plex, index) => plex === now[index]) &&
+      plexes.length === now.plexes.length &&
+      plexes.every((plex, index) => plex === now.plexes[index]) &&
       record.sizeBytes === this.provider.sizeBytes &&
-      record.readPolicy === this.#readPolicy &&
-      record.preferredPlexUuid === this.#preferred
+      record.readPolicy === now.readPolicy &&
+      record.preferredPlexUuid === now.preferredPlexUuid
     )
   }
 
@@ -100,8 +85,6 @@ export class RunningVolume {
     await this.io.pause()
     try {
       this.record = record
-      this.#readPolicy = record.readPolicy
-      this.#preferred = record.preferredPlexUuid
       const form = {
         plexes,
         readPolicy: record.readPolicy,
@@ -124,11 +107,7 @@ export class RunningVolume {
     } finally {
       this.io.resume()
     }
-    const drives = drivesOf(plexes)
-    this.provider.update({
-      geometry: geometryOf(record, drives, plexes),
-      features: featuresOf(drives),
-    })
+    this.provider.update(offerOf(record, plexes))
   }
 
   /** Has the map another size or place by this record? */
@@ -142,13 +121,9 @@ export class RunningVolume {
 
   /** A map that cannot be written now, for want of drives, is written before the next write: that is soon enough. */
   async #announce(stored: Promise<void>): Promise<void> {
-    try {
-      await stored
-    } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-      const { name } = this.record
-      this.#set.log.warn({ err: error, volume: name }, `the intent map of ${name} is not written`)
-    }
+    const err = await stored.catch(operatingError)
+    const { name } = this.record
+    if (err) this.#set.log.warn({ err, volume: name }, `the intent map of ${name} is not written`)
   }
 
   /** For the end: nothing is in flight afterwards, and marks that need not stay are gone. */
@@ -181,14 +156,22 @@ export class RunningVolume {
   }
 }
 
-/** The drives that carry these plexes. */
-export function drivesOf(plexes: readonly Plex[]): readonly SetDrive[] {
+/** What the provider of a volume says of itself. */
+export function offerOf(
+  record: VolumeRecord,
+  plexes: readonly Plex[],
+): Pick<ProviderInit, 'geometry' | 'identity' | 'features'> {
   const subdisks = plexes.flatMap((plex) => plex.subdisks as readonly PlacedSubdisk[])
-  return [...new Set(subdisks.map(({ drive }) => drive as SetDrive))]
+  const drives = [...new Set(subdisks.map(({ drive }) => drive as SetDrive))]
+  const { uuid } = record
+  return {
+    geometry: geometryOf(record, drives, plexes),
+    identity: { wwid: `uuid.${uuid}`, serial: uuid, vendor: 'PLEXUS', model: 'vinum volume' },
+    features: featuresOf(drives),
+  }
 }
 
-/** What a volume announces over these drives. */
-export function geometryOf(
+function geometryOf(
   record: VolumeRecord,
   drives: readonly SetDrive[],
   plexes: readonly Plex[],
@@ -214,7 +197,7 @@ export function geometryOf(
 }
 
 /** What all of these drives can do. */
-export function featuresOf(drives: readonly SetDrive[]): DeviceFeatures {
+function featuresOf(drives: readonly SetDrive[]): DeviceFeatures {
   const all = drives.flatMap(({ consumer }) => consumer?.features ?? [])
   const every = (test: (features: DeviceFeatures) => boolean): boolean =>
     all.length > 0 && all.every(test)

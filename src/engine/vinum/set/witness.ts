@@ -3,13 +3,12 @@
  * one disk is dead starts by itself. It carries what a commit says for the vote, and no configuration. To the rules of
  * geom/anchor-quorum.ts it is a voter like a drive. Used by vinum-set.ts.
  */
-import type { Clock, Timer } from '../../../base/clock.ts'
+import type { Timer } from '../../../base/clock.ts'
 import { crc32c } from '../../../base/crc32c.ts'
 import { withinTime } from '../../../base/deadline.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
 import { WITNESS_PROBE_MS, WITNESS_WRITE_MS } from '../../../base/limits.ts'
-import type { Logger } from '../../../base/log.ts'
-import { newUuid, type Random } from '../../../base/random.ts'
+import { newUuid } from '../../../base/random.ts'
 import {
   type Commit,
   type CommitId,
@@ -17,10 +16,10 @@ import {
   type VoterCopy,
 } from '../../geom/anchor-quorum.ts'
 import type { CommitOptions } from '../../geom/anchored-device.ts'
-import type { EventLog } from '../../geom/events.ts'
 import { decodeModel } from '../model/codec.ts'
 import { type VinumModel, votersOf } from '../model/model.ts'
-import type { Change, Voter } from './config-store.ts'
+import type { Voter } from './config-store.ts'
+import type { VinumSet } from './vinum-set.ts'
 
 /** A durable note for each set, on a medium that is none of its drives. */
 export interface WitnessStore {
@@ -38,23 +37,10 @@ interface Note {
   readonly commits: readonly Commit[]
 }
 
-/** What of the set is needed here. */
-interface Owner {
-  readonly uuid: string
-  readonly name: string
-  readonly log: Logger
-  readonly clock: Clock
-  readonly topology: { readonly random: Random; readonly events: EventLog }
-  readonly assembled: boolean
-  readonly failure: PlexusError | undefined
-  readonly model: VinumModel
-  commit(change: Change): Promise<VinumModel>
-}
-
 export class SetWitness implements Voter {
   readonly payloadRoom = Number.POSITIVE_INFINITY
   readonly device: { readonly path: string }
-  readonly #set: Owner
+  readonly #set: VinumSet
   readonly #store: WitnessStore
   /** As it is on the medium, or on its way there. */
   #note: Note
@@ -66,7 +52,7 @@ export class SetWitness implements Voter {
   /** Why it could not be written last. */
   failure: PlexusError | undefined
 
-  constructor(set: Owner, store: WitnessStore) {
+  constructor(set: VinumSet, store: WitnessStore) {
     this.#set = set
     this.#store = store
     this.#note = { id: newUuid(set.topology.random), commits: [] }
@@ -92,11 +78,7 @@ export class SetWitness implements Voter {
    */
   async renew(): Promise<void> {
     this.#note = { id: newUuid(this.#set.topology.random), commits: [] }
-    try {
-      await this.#write()
-    } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-    }
+    await this.#write().catch(operatingError)
   }
 
   get id(): string {
@@ -151,11 +133,7 @@ export class SetWitness implements Voter {
       })
     })
     const had = this.failure
-    try {
-      await this.#write()
-    } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-    }
+    await this.#write().catch(operatingError)
     const isNamed = set.model.witness !== undefined
     if (this.failure ? isNamed : had) await set.commit((model) => ({ ...model }))
   }
@@ -168,9 +146,8 @@ export class SetWitness implements Voter {
       await this.#inTime('write', this.#store.write(this.#set.uuid, JSON.stringify(this.#note)))
       this.failure = undefined
     } catch (error) {
-      if (!(error instanceof PlexusError)) throw error
-      this.failure = error
-      if (!had) this.#tellLost(error)
+      this.failure = operatingError(error)
+      if (!had) this.#tellLost(this.failure)
       throw error
     }
   }

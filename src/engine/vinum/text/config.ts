@@ -7,22 +7,18 @@
  * A wrong word is an error with its place; nothing becomes a default silently (the original takes an unknown
  * suffix for 0 and an unknown state for down).
  */
-import type { PlexusError } from '../../../base/errors.ts'
-import {
-  DRIVE_STATES,
-  type DriveState,
-  type Organization,
-  type ParityLayout,
-  PLEX_STATES,
-  type PlexState,
-  type ReadPolicy,
-  SUBDISK_STATES,
-  type SubdiskState,
-  VOLUME_STATES,
-  type VolumeState,
+import { FREEBSD_DATA_OFFSET_BYTES } from '../freebsd/header.ts'
+import type {
+  DriveState,
+  Organization,
+  ParityLayout,
+  PlexState,
+  ReadPolicy,
+  SubdiskState,
+  VolumeState,
 } from '../model/model.ts'
 import { linesOf } from './tokens.ts'
-import { type Draft, type Fields, parseLine } from './words.ts'
+import { type Draft, parseLine } from './words.ts'
 
 export interface TextDrive {
   readonly type: 'drive'
@@ -94,11 +90,6 @@ export interface ParseOptions {
   warn?(text: string): void
 }
 
-export { printConfigText } from './print.ts'
-
-/** FreeBSD's data area begins there: header and two copies of the text lie before it. */
-const FREEBSD_DATA_BYTES = 135_680
-
 /**
  * The objects of a text, in its order, with names and parents filled in. Throws PlexusError `invalid` with file,
  * line and column, what is wrong and what would be right. The last line needs no newline (8.18).
@@ -123,21 +114,37 @@ export function parseConfigText(text: string, options: ParseOptions): readonly T
   let lastPlex: string | undefined
   return drafts.map((draft): TextObject => {
     const { fields, type } = draft
-    if (type === 'drive') return driveOf(draft)
+    const line = draft.line.number
+    if (type === 'drive') {
+      const name = required(draft, fields.name, 'a name')
+      const device = required(draft, fields.device, 'device DEVICE')
+      return { type, line, name, device, state: stateOf<DriveState>(draft) }
+    }
     if (type === 'volume') {
-      lastVolume = required(draft, fields.name, 'a name')
-      return volumeOf(draft, lastVolume)
+      const name = required(draft, fields.name, 'a name')
+      const { readPolicy, preferredPlex } = fields
+      lastVolume = name
+      return { type, line, name, readPolicy, preferredPlex, state: stateOf<VolumeState>(draft) }
     }
     if (type === 'plex') {
       const volume = parentOf(draft, fields.volume, user ? lastVolume : undefined)
       const prefix = user && volume !== undefined ? `${volume}.p` : undefined
-      lastPlex = fields.name ?? numbered(required(draft, prefix, 'name NAME'))
-      return plexOf(draft, lastPlex, volume)
+      const name = fields.name ?? numbered(required(draft, prefix, 'name NAME'))
+      lastPlex = name
+      const right = 'org concat, org striped SIZE or org raid5 SIZE'
+      const organization = required(draft, fields.organization, right)
+      const { stripeBytes = 0, parityLayout } = fields
+      const state = stateOf<PlexState>(draft)
+      return { type, line, name, volume, organization, stripeBytes, parityLayout, state }
     }
     const plex = parentOf(draft, fields.plex, user ? lastPlex : undefined)
     const prefix = user ? `${plex ?? 'gvinumsubdisk.p0'}.s` : undefined
-    const own = fields.name ?? numbered(required(draft, prefix, 'name NAME'))
-    return subdiskOf(draft, own, plex, user)
+    const name = fields.name ?? numbered(required(draft, prefix, 'name NAME'))
+    if (!user) checkDriveOffset(draft)
+    const { sizeBytes, driveOffsetBytes, plexOffsetBytes } = fields
+    const drive = required(draft, fields.drive, 'drive NAME')
+    const sizes = { sizeBytes, driveOffsetBytes, plexOffsetBytes }
+    return { type, line, name, drive, plex, ...sizes, state: stateOf<SubdiskState>(draft) }
   })
 }
 
@@ -159,17 +166,14 @@ function collectNames(drafts: readonly Draft[], user: boolean): Set<string> {
   return names
 }
 
-function required<T>(draft: Draft, value: T | undefined, what: string): T {
+function required<T>({ type, line, columns }: Draft, value: T | undefined, what: string): T {
   if (value !== undefined) return value
-  throw missing(draft, what)
+  throw line.fault(columns.get('') ?? 1, `the ${type} is not complete`, what)
 }
 
-function missing({ type, line, columns }: Draft, what: string): PlexusError {
-  return line.fault(columns.get('') ?? 1, `the ${type} is not complete`, what)
-}
-
-function stateOf<T extends string>(choices: readonly T[], fields: Fields): T | undefined {
-  return choices.find((one) => one === fields.state)
+/** The keyword has checked that it is one of its type. */
+function stateOf<S extends string>({ fields }: Draft): S | undefined {
+  return fields.state as S | undefined
 }
 
 function parentOf(
@@ -184,65 +188,10 @@ function parentOf(
   return fields.detached ? undefined : (own ?? last)
 }
 
-function driveOf(draft: Draft): TextDrive {
-  const { line, fields } = draft
-  return {
-    type: 'drive',
-    line: line.number,
-    name: required(draft, fields.name, 'a name'),
-    device: required(draft, fields.device, 'device DEVICE'),
-    state: stateOf(DRIVE_STATES, fields),
-  }
-}
-
-function volumeOf({ line, fields }: Draft, own: string): TextVolume {
-  return {
-    type: 'volume',
-    line: line.number,
-    name: own,
-    state: stateOf(VOLUME_STATES, fields),
-    readPolicy: fields.readPolicy,
-    preferredPlex: fields.preferredPlex,
-  }
-}
-
-function plexOf(draft: Draft, own: string, volume: string | undefined): TextPlex {
-  const { line, fields } = draft
-  const right = 'org concat, org striped SIZE or org raid5 SIZE'
-  return {
-    type: 'plex',
-    line: line.number,
-    name: own,
-    volume,
-    organization: required(draft, fields.organization, right),
-    stripeBytes: fields.stripeBytes ?? 0,
-    parityLayout: fields.parityLayout,
-    state: stateOf(PLEX_STATES, fields),
-  }
-}
-
-function subdiskOf(
-  draft: Draft,
-  own: string,
-  plex: string | undefined,
-  user: boolean,
-): TextSubdisk {
-  const { line, fields, columns } = draft
+function checkDriveOffset({ line, fields, columns }: Draft): void {
   const offset = fields.driveOffsetBytes
-  if (!user && offset !== undefined && offset < FREEBSD_DATA_BYTES) {
-    const problem = `the offset ${offset} lies before the data area`
-    const right = `0, or ${FREEBSD_DATA_BYTES} and more`
-    throw line.fault(columns.get('driveoffset') ?? 1, problem, right)
-  }
-  return {
-    type: 'subdisk',
-    line: line.number,
-    name: own,
-    drive: required(draft, fields.drive, 'drive NAME'),
-    plex,
-    sizeBytes: fields.sizeBytes,
-    driveOffsetBytes: offset,
-    plexOffsetBytes: fields.plexOffsetBytes,
-    state: stateOf(SUBDISK_STATES, fields),
-  }
+  if (offset === undefined || offset >= FREEBSD_DATA_OFFSET_BYTES) return
+  const problem = `the offset ${offset} lies before the data area`
+  const right = `0, or ${FREEBSD_DATA_OFFSET_BYTES} and more`
+  throw line.fault(columns.get('driveoffset') ?? 1, problem, right)
 }

@@ -22,6 +22,7 @@ export interface Fields {
   name?: string
   drive?: string
   device?: string
+  /** One of those of its type. */
   state?: string
   volume?: string
   plex?: string
@@ -215,9 +216,8 @@ export interface Draft {
 /** Reads one line. Throws `invalid` with its place. */
 export function parseLine(line: TextLine, reading: Reading): Draft {
   const first = line.take('an object')
-  const known = ['drive', 'volume', 'plex', 'sd', 'subdisk']
   const row = Object.hasOwn(LINE_TYPES, first.text) ? LINE_TYPES[first.text] : undefined
-  if (!row) throw line.unknown(first, 'object', known)
+  if (!row) throw line.unknown(first, 'object', Object.keys(LINE_TYPES))
   const fields: Fields = {}
   const columns = new Map([['', first.column]])
   for (let token = line.peek(); token; token = line.peek()) {

@@ -13,8 +13,7 @@ import {
   SUBDISKS_PER_PLEX,
 } from '../../../base/limits.ts'
 import { newUuid } from '../../../base/random.ts'
-import { planAnchor } from '../../geom/anchor.ts'
-import { MAP_PAIR_BYTES } from '../../geom/anchor-layout.ts'
+import { MAP_PAIR_BYTES, planAnchor } from '../../geom/anchor-layout.ts'
 import { alignedPart, alignmentOf, allocate, freeExtents } from '../model/allocation.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
 import type {
@@ -259,18 +258,8 @@ function buildPlex(
     { name, volumeUuid: volume.uuid, organization, stripeBytes, parityLayout },
     drives.length,
   )
-  let plexOffsetBytes = 0
   drives.forEach((drive, index) => {
-    const sizeBytes = sizes[index] ?? 0
-    placeSubdisk(draft, {
-      name: childName(draft, 'subdisk', `${name}.s`, index),
-      drive,
-      plex,
-      sizeBytes,
-      plexOffsetBytes,
-      state,
-    })
-    plexOffsetBytes += organization === 'concat' ? sizeBytes : stripeBytes
+    appendSubdisk(draft, plex, { drive, sizeBytes: sizes[index] ?? 0, state })
   })
   return plex
 }
@@ -314,27 +303,36 @@ export function childName(
   return name
 }
 
-export interface NewSubdisk {
-  readonly name: string
+interface NewSubdisk {
+  /** Default: the next one of its plex. */
+  readonly name?: string
   readonly drive: DriveRecord
-  /** undefined: detached. */
-  readonly plex: PlexRecord | undefined
   readonly sizeBytes: number
-  readonly plexOffsetBytes: number
   readonly state: SubdiskState
   /** Absolute on the device; default: the first place that is large enough. */
   readonly driveOffsetBytes?: number | undefined
-  /** Keeps its identity: the record that it takes the place of. */
-  readonly uuid?: string
 }
 
-/** Finds a place on the drive and adds the subdisk. Throws `no-space` where there is none. */
-export function placeSubdisk(draft: Draft, init: NewSubdisk): SubdiskRecord {
-  const { name, drive, plex, sizeBytes, plexOffsetBytes, state } = init
-  const volume = draft.model.volumes.find((one) => one.uuid === plex?.volumeUuid)
+/** Adds a subdisk at the end of a plex: the next piece of concat, else the next column. Throws `no-space`. */
+export function appendSubdisk(draft: Draft, plex: PlexRecord, init: NewSubdisk): SubdiskRecord {
+  const columns = draft.subdisksOf(plex).length
+  const isConcat = plex.organization === 'concat'
+  const plexOffsetBytes = isConcat ? draft.plexBytes(plex) : columns * plex.stripeBytes
+  const name = init.name ?? childName(draft, 'subdisk', `${plex.name}.s`, columns)
+  return placeSubdisk(draft, plex, { ...init, name, plexOffsetBytes })
+}
+
+/** Finds a place on the drive and adds the subdisk; without `plex` a detached one. Throws `no-space`. */
+export function placeSubdisk(
+  draft: Draft,
+  plex: PlexRecord | undefined,
+  init: NewSubdisk & Pick<SubdiskRecord, 'name' | 'plexOffsetBytes'>,
+): SubdiskRecord {
+  const { name, drive, sizeBytes, plexOffsetBytes, state } = init
+  const volume = draft.volumeOf(plex)
   if (volume) checkMapSlot(draft, volume, drive)
   const record: SubdiskRecord = {
-    uuid: init.uuid ?? newUuid(draft.context.random),
+    uuid: newUuid(draft.context.random),
     name,
     driveUuid: drive.uuid,
     plexUuid: plex?.uuid,

@@ -15,6 +15,7 @@ import {
   type TextVolume,
 } from '../text/config.ts'
 import {
+  appendSubdisk,
   COLUMNS_MIN,
   checkOneMore,
   checkStripe,
@@ -239,46 +240,37 @@ class Creation {
     parts: readonly Part[],
     state: 'up' | 'stale',
   ): void {
+    const bytesOf = (part: Part): number =>
+      one.organization === 'concat' ? part.sizeBytes : one.stripeBytes
     let end = 0
     const places = parts.map((part) => {
-      const plexOffsetBytes = part.text.plexOffsetBytes ?? end
-      end = plexOffsetBytes + (one.organization === 'concat' ? part.sizeBytes : one.stripeBytes)
-      return { part, plexOffsetBytes }
+      const at = part.text.plexOffsetBytes ?? end
+      end = at + bytesOf(part)
+      return { part, at }
     })
-    places.sort((a, b) => a.plexOffsetBytes - b.plexOffsetBytes)
+    places.sort((a, b) => a.at - b.at)
     let expected = 0
-    for (const { part, plexOffsetBytes } of places) {
-      if (plexOffsetBytes !== expected) {
-        const why = `subdisk ${part.text.name} is at ${plexOffsetBytes} of ${one.name}, and ${expected} is next: pieces must neither overlap nor leave gaps`
-        this.#fail(part.text.line, part.text.name, why)
+    for (const { part, at } of places) {
+      const { text, drive, sizeBytes } = part
+      const { name, driveOffsetBytes } = text
+      if (at !== expected) {
+        const why = `subdisk ${name} is at ${at} of ${one.name}, and ${expected} is next: pieces must neither overlap nor leave gaps`
+        this.#fail(text.line, name, why)
       }
-      expected += one.organization === 'concat' ? part.sizeBytes : one.stripeBytes
-      this.#each([part.text], () => this.#place(part, plex, plexOffsetBytes, state))
+      expected += bytesOf(part)
+      const init = { name, drive, sizeBytes, state, driveOffsetBytes }
+      this.#each([text], () => appendSubdisk(this.#draft, plex, init))
     }
-  }
-
-  #place(
-    { text: one, drive, sizeBytes }: Part,
-    plex: PlexRecord | undefined,
-    plexOffsetBytes: number,
-    state: 'up' | 'stale',
-  ): void {
-    placeSubdisk(this.#draft, {
-      name: one.name,
-      drive,
-      plex,
-      sizeBytes,
-      plexOffsetBytes,
-      state,
-      driveOffsetBytes: one.driveOffsetBytes,
-    })
   }
 
   /** Subdisks without a plex; those of a plex that exists already are attached by a verb of their own. */
   #createDetached(): void {
     this.#each(ofType(this.#fresh, 'subdisk'), (one) => {
-      if (one.plex === undefined) this.#place(this.#part(one), undefined, 0, 'up')
-      else if (!lookUp(this.#draft.model, one.name)) {
+      if (one.plex === undefined) {
+        const { name, driveOffsetBytes } = one
+        const place = { name, driveOffsetBytes, plexOffsetBytes: 0, state: 'up' } as const
+        placeSubdisk(this.#draft, undefined, { ...this.#part(one), ...place })
+      } else if (!lookUp(this.#draft.model, one.name)) {
         findTyped(this.#draft.model, 'plex', one.plex)
         const why = `plex ${one.plex} exists already; to make it larger: plexus vinum grow ${one.plex} DEVICE`
         this.#fail(one.line, one.name, why)

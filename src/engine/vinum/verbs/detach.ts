@@ -5,9 +5,11 @@
  */
 import { newUuid } from '../../../base/random.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
-import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
-import { type Draft, planning } from './draft.ts'
+import type { PlexRecord, SubdiskRecord } from '../model/model.ts'
+import { type Draft, forgetPreference, planning } from './draft.ts'
+import { addPlaceholder } from './drives.ts'
 import { findObject, freeName } from './lookup.ts'
+import { checkLoss, warnOfOneCopy } from './remove.ts'
 
 export const DETACH = planning(VINUM_SPECS.detach, [], (draft) => {
   const found = findObject(draft.model, draft.text('object'))
@@ -19,27 +21,13 @@ export const DETACH = planning(VINUM_SPECS.detach, [], (draft) => {
   }
 })
 
-/**
- * Refuses to take the last copy of a part of a volume: always while the volume is open, else without `force`.
- * With `force` it is a warning.
- */
-export function checkLastCopy(
-  draft: Draft,
-  plex: PlexRecord,
-  subdisks: readonly SubdiskRecord[],
-): void {
+/** Throws as {@link checkLoss} where the subdisks leave with a part of the volume. */
+function checkCopyStays(draft: Draft, plex: PlexRecord, subdisks: readonly SubdiskRecord[]): void {
   const lost = draft.lastCopyLost(subdisks)
-  if (lost === undefined) return
   const volume = draft.volumeOf(plex)
-  if (volume && draft.context.isOpen(volume.uuid)) {
-    const why = `volume ${volume.name} is in use and would lose the last good copy of ${lost}; take its LUN away first, or add another copy`
-    draft.fail('in-use', plex.name, why)
-  }
-  if (!draft.flag('force')) {
-    const why = `the last good copy of ${lost} would be lost; -f does it all the same`
-    draft.fail('in-use', plex.name, why)
-  }
-  draft.warn(`the last good copy of ${lost} goes out of service`)
+  if (lost === undefined || !volume) return
+  const fact = `plex ${plex.name} holds the last good copy of ${lost}`
+  checkLoss(draft, volume, plex, fact, 'goes out of service')
 }
 
 function detachPlex(draft: Draft, plex: PlexRecord): void {
@@ -56,25 +44,14 @@ function detachPlex(draft: Draft, plex: PlexRecord): void {
       : `plex ${plex.name} is up and serves ${volume.name}; -f detaches it all the same`
     draft.fail('in-use', plex.name, why)
   }
-  checkLastCopy(draft, plex, draft.subdisksOf(plex))
-  unlinkPlex(draft, plex)
-  draft.step(`detach plex ${plex.name} from volume ${volume.name}`, plex.name)
-  const left = draft.plexesOf(volume).length
-  if (left === 1) draft.warn(`volume ${volume.name} has one copy left`)
-}
-
-/** Takes the plex out of its volume's records. The volume without any plex has no size. */
-function unlinkPlex(draft: Draft, plex: PlexRecord): void {
-  const volume = draft.volumeOf(plex)
+  checkCopyStays(draft, plex, draft.subdisksOf(plex))
   draft.put('plexes', { ...plex, volumeUuid: undefined })
-  if (!volume) return
-  const preferred = volume.preferredPlexUuid === plex.uuid
-  draft.put('volumes', {
-    ...volume,
-    sizeBytes: draft.plexesOf(volume).length === 0 ? 0 : volume.sizeBytes,
-    readPolicy: preferred ? 'round-robin' : volume.readPolicy,
-    preferredPlexUuid: preferred ? undefined : volume.preferredPlexUuid,
-  })
+  const left = forgetPreference(volume, new Set([plex.uuid]))
+  // The volume without any plex has no size.
+  const sizeBytes = draft.plexesOf(volume).length === 0 ? 0 : volume.sizeBytes
+  draft.put('volumes', { ...left, sizeBytes })
+  draft.step(`detach plex ${plex.name} from volume ${volume.name}`, plex.name)
+  warnOfOneCopy(draft, volume)
 }
 
 function detachSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
@@ -93,7 +70,7 @@ function detachSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
     const why = `subdisk ${subdisk.name} serves plex ${plex.name} (${plex.state}); -f detaches it all the same`
     draft.fail('in-use', subdisk.name, why)
   }
-  checkLastCopy(draft, plex, [subdisk])
+  checkCopyStays(draft, plex, [subdisk])
   leavePlaceholder(draft, subdisk)
   draft.put('subdisks', { ...subdisk, plexUuid: undefined, plexOffsetBytes: 0 })
   draft.step(`detach subdisk ${subdisk.name} from plex ${plex.name}`, subdisk.name)
@@ -102,18 +79,14 @@ function detachSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
 
 /** A subdisk without a device, in the place of one that leaves its plex. */
 function leavePlaceholder(draft: Draft, subdisk: SubdiskRecord): void {
-  const drive: DriveRecord = {
-    uuid: newUuid(draft.context.random),
-    name: freeName(draft.model, 'missing'),
-    state: 'down',
-    device: '',
-    mediaBytes: subdisk.sizeBytes,
+  const { sizeBytes } = subdisk
+  const drive = addPlaceholder(draft, {
+    mediaBytes: sizeBytes,
     blockBytes: draft.drive(subdisk.driveUuid)?.blockBytes ?? 512,
     dataStartBytes: 0,
-    dataEndBytes: subdisk.sizeBytes,
+    dataEndBytes: sizeBytes,
     last: undefined,
-  }
-  draft.add('drives', drive)
+  })
   draft.add('subdisks', {
     ...subdisk,
     uuid: newUuid(draft.context.random),

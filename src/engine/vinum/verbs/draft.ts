@@ -9,15 +9,17 @@ import type { PlanStep } from '../../../control/reports.ts'
 import type { VerbSpec } from '../../../control/verb-spec.ts'
 import type { VerbParameters } from '../../geom/types.ts'
 import { jobsForAll } from '../jobs/plans.ts'
-import { appended } from '../model/lists.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
 import {
+  addRecord,
   byUuid,
   type DriveRecord,
+  findBy,
   type JobRecord,
   type PlexRecord,
   plexesOf,
-  replaceRecord,
+  putRecord,
+  type Records,
   type SubdiskRecord,
   sizeOfPlex,
   subdisksOf,
@@ -26,15 +28,6 @@ import {
 } from '../model/model.ts'
 import { derive, lastCopyLost } from '../model/state-rules.ts'
 import type { NewDrive, Plan, PlanContext, PlanningVerb } from '../plan.ts'
-
-/** What each list of the model holds. */
-interface Records {
-  drives: DriveRecord
-  subdisks: SubdiskRecord
-  plexes: PlexRecord
-  volumes: VolumeRecord
-}
-type Lists = { readonly [L in keyof Records]: readonly Records[L][] }
 
 export class Draft {
   readonly context: PlanContext
@@ -122,13 +115,11 @@ export class Draft {
   }
 
   add<L extends keyof Records>(list: L, record: Records[L]): void {
-    const lists: Lists = this.model
-    this.model = { ...this.model, [list]: appended(lists[list], record) }
+    this.model = addRecord(this.model, list, record)
   }
 
   put<L extends keyof Records>(list: L, record: Records[L]): void {
-    const lists: Lists = this.model
-    this.model = { ...this.model, [list]: replaceRecord(lists[list], record) }
+    this.model = putRecord(this.model, list, record)
   }
 
   /** Takes objects out of the model, with the jobs that work on them and what refers to them. */
@@ -248,12 +239,7 @@ export class Draft {
   }
 
   tellJob(job: JobRecord): void {
-    const { volumes, plexes, subdisks } = this.model
-    const target =
-      byUuid(volumes, job.targetUuid) ??
-      byUuid(plexes, job.targetUuid) ??
-      byUuid(subdisks, job.targetUuid)
-    const name = target?.name ?? job.targetUuid
+    const name = findBy(this.model, 'uuid', job.targetUuid)?.record.name ?? job.targetUuid
     this.step(`start job ${job.kind} on ${name}`, name)
   }
 
@@ -278,7 +264,8 @@ export class Draft {
   }
 }
 
-function forgetPreference(volume: VolumeRecord, gone: ReadonlySet<string>): VolumeRecord {
+/** The volume without a preference for a plex that is gone. */
+export function forgetPreference(volume: VolumeRecord, gone: ReadonlySet<string>): VolumeRecord {
   const preferred = volume.preferredPlexUuid
   if (preferred === undefined || !gone.has(preferred)) return volume
   return { ...volume, readPolicy: 'round-robin', preferredPlexUuid: undefined }

@@ -5,11 +5,11 @@
  */
 import { formatSize } from '../../../base/bytes.ts'
 import { newUuid } from '../../../base/random.ts'
-import { planAnchor } from '../../geom/anchor.ts'
+import { planAnchor } from '../../geom/anchor-layout.ts'
 import type { DriveRecord } from '../model/model.ts'
 import type { Candidate } from '../plan.ts'
 import { type Draft, isPlaceholder } from './draft.ts'
-import { checkNewName } from './lookup.ts'
+import { checkNewName, freeName } from './lookup.ts'
 
 /**
  * The drive that a name means: first a drive of that name, then the drive that the device of that name
@@ -74,6 +74,18 @@ export function newDrive(draft: Draft, device: string, driveName?: string): Driv
     draft.warn(`${candidate.path}: ${candidate.contents} is overwritten and cannot be brought back`)
   }
   return record
+}
+
+/** Adds a drive without a device, to keep the places of subdisks. */
+export function addPlaceholder(
+  draft: Draft,
+  size: Omit<DriveRecord, 'uuid' | 'name' | 'state' | 'device'>,
+): DriveRecord {
+  const uuid = newUuid(draft.context.random)
+  const name = freeName(draft.model, 'missing')
+  const drive: DriveRecord = { ...size, uuid, name, state: 'down', device: '' }
+  draft.add('drives', drive)
+  return drive
 }
 
 function checkCandidate(draft: Draft, candidate: Candidate): void {

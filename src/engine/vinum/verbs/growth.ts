@@ -4,39 +4,25 @@
  * and `volume grow`. docs/vinum.md, 5.3 "grow", 8.3, 8.4.
  */
 import { alignUp, formatSize } from '../../../base/bytes.ts'
-import { planAnchor } from '../../geom/anchor.ts'
-import type {
-  DriveRecord,
-  PlexRecord,
-  SubdiskRecord,
-  SubdiskState,
-  VolumeRecord,
-} from '../model/model.ts'
+import { planAnchor } from '../../geom/anchor-layout.ts'
+import type { DriveRecord, PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
 import {
+  appendSubdisk,
   checkMapSlot,
   checkSubdiskCount,
-  childName,
   dataColumns,
   largestFree,
   placeAlignment,
-  placeSubdisk,
 } from './build.ts'
 import type { Draft } from './draft.ts'
-
-/** The logical block that a volume announces: the largest of its drives. 0 while it has none. */
-export function blockOfVolume(draft: Draft, volume: VolumeRecord): number {
-  const drives = draft
-    .subdisksBelow(volume)
-    .map((one) => draft.drive(one.driveUuid)?.blockBytes ?? 0)
-  return Math.max(0, ...drives)
-}
 
 /**
  * Throws `invalid` when the drive's block is larger than the one that the volume announces: initiators would
  * find a disk with another block size; and `exhausted` when the drive has no map left for the volume.
  */
 export function checkFits(draft: Draft, volume: VolumeRecord, drive: DriveRecord): void {
-  const block = blockOfVolume(draft, volume)
+  const subdisks = draft.subdisksBelow(volume)
+  const block = Math.max(0, ...subdisks.map((one) => draft.drive(one.driveUuid)?.blockBytes ?? 0))
   if (block > 0 && drive.blockBytes > block) {
     const why = `drive ${drive.name} has blocks of ${drive.blockBytes} bytes, and volume ${volume.name} announces ${block}; choose a drive with blocks of ${block} bytes at most`
     draft.fail('invalid', drive.name, why)
@@ -70,37 +56,21 @@ export function checkNotCarrying(
   draft.fail('invalid', drive.name, why)
 }
 
-/** Adds a subdisk of `sizeBytes` at the end of a concat plex. */
-export function appendSubdisk(
+/** Lets a concat plex have `sizeBytes` of the drive more. */
+export function growPiece(
   draft: Draft,
   plex: PlexRecord,
   drive: DriveRecord,
   sizeBytes: number,
-): SubdiskRecord {
+): void {
   const volume = draft.volumeOf(plex)
-  const columns = draft.subdisksOf(plex).length
-  checkSubdiskCount(draft, columns + 1)
+  checkSubdiskCount(draft, draft.subdisksOf(plex).length + 1)
   if (volume) checkFits(draft, volume, drive)
-  const plexOffsetBytes = draft.plexBytes(plex)
-  return placeSubdisk(draft, {
-    name: childName(draft, 'subdisk', `${plex.name}.s`, columns),
-    drive,
-    plex,
-    sizeBytes,
-    plexOffsetBytes,
-    state: stateAtEnd(draft, plex, plexOffsetBytes),
-  })
-}
-
-/**
- * First state of what is added at `offset` of a concat plex: stale where another copy of the volume has
- * content there already, else up: it is the first to have any.
- */
-export function stateAtEnd(draft: Draft, plex: PlexRecord, offset: number): SubdiskState {
-  const volume = draft.volumeOf(plex)
-  if (!volume) return 'up'
-  const others = draft.plexesOf(volume).filter((one) => one.uuid !== plex.uuid)
-  return others.some((one) => draft.plexBytes(one) > offset) ? 'stale' : 'up'
+  // Stale where another copy of the volume has content there already, else it is the first to have any.
+  const end = draft.plexBytes(plex)
+  const others = volume ? draft.plexesOf(volume).filter((one) => one.uuid !== plex.uuid) : []
+  const state = others.some((one) => draft.plexBytes(one) > end) ? 'stale' : 'up'
+  appendSubdisk(draft, plex, { drive, sizeBytes, state })
 }
 
 /**
@@ -125,7 +95,10 @@ export function trimPlex(draft: Draft, plex: PlexRecord, sizeBytes: number): voi
   for (const one of subdisks) {
     const wanted =
       organization === 'concat'
-        ? alignUp(Math.max(0, sizeBytes - one.plexOffsetBytes), blockOf(draft, one))
+        ? alignUp(
+            Math.max(0, sizeBytes - one.plexOffsetBytes),
+            draft.drive(one.driveUuid)?.blockBytes ?? 512,
+          )
         : alignUp(Math.ceil(sizeBytes / dataColumns(organization, subdisks.length)), stripeBytes)
     if (wanted >= one.sizeBytes) continue
     if (wanted === 0) {
@@ -138,10 +111,6 @@ export function trimPlex(draft: Draft, plex: PlexRecord, sizeBytes: number): voi
       one.name,
     )
   }
-}
-
-function blockOf(draft: Draft, subdisk: SubdiskRecord): number {
-  return draft.drive(subdisk.driveUuid)?.blockBytes ?? 512
 }
 
 /** Grows a plex over more drives, one subdisk on each. Throws before anything of the plex changes. */
@@ -157,9 +126,7 @@ export function growPlex(draft: Draft, plex: PlexRecord, drives: readonly DriveR
 
 function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
   checkOnlyCopy(draft, plex)
-  for (const drive of drives) {
-    appendSubdisk(draft, plex, drive, roomOn(draft, drive))
-  }
+  for (const drive of drives) growPiece(draft, plex, drive, roomOn(draft, drive))
   const volume = draft.volumeOf(plex)
   if (volume) growVolume(draft, volume)
 }
@@ -189,20 +156,13 @@ function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecor
   const sizeBytes = columns[0]?.sizeBytes ?? 0
   const volume = draft.volumeOf(plex)
   checkSubdiskCount(draft, columns.length + drives.length)
-  drives.forEach((drive, index) => {
+  for (const drive of drives) {
     if (volume) {
       checkFits(draft, volume, drive)
       checkNotCarrying(draft, volume, drive)
     }
-    placeSubdisk(draft, {
-      name: childName(draft, 'subdisk', `${plex.name}.s`, columns.length + index),
-      drive,
-      plex,
-      sizeBytes,
-      plexOffsetBytes: (columns.length + index) * plex.stripeBytes,
-      state: 'up',
-    })
-  })
+    appendSubdisk(draft, plex, { drive, sizeBytes, state: 'up' })
+  }
   beginGrowth(draft, plex, columns.length)
 }
 

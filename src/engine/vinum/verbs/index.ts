@@ -6,23 +6,22 @@ import type { VinumVerb } from '../plan.ts'
 import { ATTACH } from './attach.ts'
 import { CREATE } from './create.ts'
 import { DETACH } from './detach.ts'
-import { GROW } from './grow.ts'
 import { LISTS, PRINTCONFIG, VOLUME_SHOW } from './list.ts'
 import { MOVE } from './move.ts'
 import { RM, VOLUME_DESTROY } from './remove.ts'
 import { RENAME, VOLUME_RENAME } from './rename.ts'
 import { RESETCONFIG, SAVECONFIG, STOP } from './set-verbs.ts'
-import { SHORT_FORMS } from './short-forms.ts'
+import { SHORT_FORMS, VOLUME_CREATE } from './short-forms.ts'
 import { PARITY_VERBS, SETSTATE, START, VOLUME_SCRUB } from './states.ts'
 import { VOLUME_UNDELETE } from './undelete.ts'
 import {
+  GROW,
   VOLUME_ADD_MIRROR,
   VOLUME_GROW,
   VOLUME_REMOVE_MIRROR,
   VOLUME_REPLACE,
   VOLUME_SET,
 } from './volume-change.ts'
-import { VOLUME_CREATE } from './volume-create.ts'
 
 export const VINUM_VERBS: readonly VinumVerb[] = [
   CREATE,

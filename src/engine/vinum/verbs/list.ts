@@ -20,8 +20,10 @@ import { freeExtents, totalBytes } from '../model/allocation.ts'
 import {
   byUuid,
   type DriveRecord,
+  type ObjectType,
   type PlexRecord,
   plexesOf,
+  recordsOf,
   type SubdiskRecord,
   sizeOfPlex,
   subdisksOf,
@@ -29,9 +31,9 @@ import {
 } from '../model/model.ts'
 import { healthOf } from '../model/state-rules.ts'
 import type { PlanContext, ShowingVerb } from '../plan.ts'
-import { printConfigText } from '../text/config.ts'
+import { printConfigText } from '../text/print.ts'
 import { isPlaceholder, listOf } from './draft.ts'
-import { findObject, findTyped, LISTS_OF, type ObjectType } from './lookup.ts'
+import { findObject, findTyped } from './lookup.ts'
 
 function driveRow(context: PlanContext, drive: DriveRecord, withFreeList: boolean): DriveRow {
   const freeList = freeExtents(context.model, drive)
@@ -147,7 +149,7 @@ function listing(
   const names = listOf(parameters, 'objects')
   const recursive = parameters['recursive'] === true
   for (const name of names) if (type) findTyped(model, type, name)
-  const roots = names.length > 0 || !type ? names : model[LISTS_OF[type]].map((one) => one.name)
+  const roots = names.length > 0 || !type ? names : recordsOf(model, type).map((one) => one.name)
   const uuids = wanted(context, roots, recursive)
   const all = names.length === 0 && !type
   const shown = <T extends { readonly uuid: string }>(records: readonly T[]): readonly T[] =>

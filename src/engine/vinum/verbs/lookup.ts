@@ -4,24 +4,17 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { didYouMean } from '../../../base/suggest.ts'
-import { byName } from '../model/lists.ts'
-import type {
-  DriveRecord,
-  PlexRecord,
-  SubdiskRecord,
-  VinumModel,
-  VolumeRecord,
+import {
+  findBy,
+  type ModelObject,
+  type ObjectType,
+  objectsOf,
+  type RecordOfType,
+  recordsOf,
+  type VinumModel,
 } from '../model/model.ts'
-import { objectsOf, setName } from '../naming.ts'
+import { setName } from '../naming.ts'
 import type { Draft } from './draft.ts'
-
-export type ObjectType = 'volume' | 'plex' | 'subdisk' | 'drive'
-
-export type FoundObject =
-  | { readonly type: 'volume'; readonly record: VolumeRecord }
-  | { readonly type: 'plex'; readonly record: PlexRecord }
-  | { readonly type: 'subdisk'; readonly record: SubdiskRecord }
-  | { readonly type: 'drive'; readonly record: DriveRecord }
 
 /** Bytes of a name, as in vinum's own structures without their final NUL (docs/vinum.md, 1). */
 const NAME_BYTES: Readonly<Record<ObjectType, number>> = {
@@ -33,50 +26,32 @@ const NAME_BYTES: Readonly<Record<ObjectType, number>> = {
 /** What the configuration text and a provider name can carry without quotes. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._+:@-]*$/
 
-/** The list of the model that holds each type. */
-export const LISTS_OF = {
-  volume: 'volumes',
-  plex: 'plexes',
-  subdisk: 'subdisks',
-  drive: 'drives',
-} as const
-const TYPES = Object.keys(LISTS_OF) as ObjectType[]
+/** The object of a name, whatever its type, or undefined. */
+export function lookUp(model: VinumModel, name: string): ModelObject | undefined {
+  return findBy(model, 'name', name)
+}
 
 export function allNames(model: VinumModel): readonly string[] {
   return objectsOf(model).map(({ name }) => name)
 }
 
-/** The object of a name, whatever its type, or undefined. */
-export function lookUp(model: VinumModel, name: string): FoundObject | undefined {
-  for (const type of TYPES) {
-    const record = byName<{ readonly uuid: string; readonly name: string }>(
-      model[LISTS_OF[type]],
-      name,
-    )
-    if (record) return { type, record } as FoundObject
-  }
-  return undefined
-}
-
 /** As {@link lookUp}; throws `not-found` with the nearest name. */
-export function findObject(model: VinumModel, name: string): FoundObject {
+export function findObject(model: VinumModel, name: string): ModelObject {
   const found = lookUp(model, name)
   if (found) return found
   const message = `there is no object "${name}"${didYouMean(name, allNames(model))}; plexus vinum list shows all`
   throw new PlexusError('not-found', { op: 'find', subject: name, message })
 }
 
-type RecordOf<T extends ObjectType> = Extract<FoundObject, { readonly type: T }>['record']
-
 /** The object of a name, which must have the type. Throws `not-found` with the nearest name of that type. */
 export function findTyped<T extends ObjectType>(
   model: VinumModel,
   type: T,
   name: string,
-): RecordOf<T> {
+): RecordOfType<T> {
   const found = lookUp(model, name)
-  if (found?.type === type) return found.record as RecordOf<T>
-  const known = model[LISTS_OF[type]].map((one) => one.name)
+  if (found?.type === type) return found.record as RecordOfType<T>
+  const known = recordsOf(model, type).map((one) => one.name)
   const fact = found
     ? `"${name}" is a ${found.type}, not a ${type}`
     : `there is no ${type} "${name}"`

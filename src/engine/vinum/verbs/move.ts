@@ -85,17 +85,11 @@ export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveReco
     draft.fail('in-use', subdisk.name, why)
   }
   draft.drop(new Set([subdisk.uuid]))
-  const placed = placeSubdisk(draft, {
-    name: subdisk.name,
-    drive,
-    plex,
-    sizeBytes: subdisk.sizeBytes,
-    plexOffsetBytes: subdisk.plexOffsetBytes,
-    state: 'stale',
-  })
+  const { name, sizeBytes, plexOffsetBytes } = subdisk
+  placeSubdisk(draft, plex, { name, drive, sizeBytes, plexOffsetBytes, state: 'stale' })
   draft.derive()
   if (draft.startJobsOrThrow(plex) === 0) {
-    const why = `no other copy holds what belongs on ${placed.name}; bring its old drive back, or restore a backup`
-    draft.fail('invalid', placed.name, why)
+    const why = `no other copy holds what belongs on ${name}; bring its old drive back, or restore a backup`
+    draft.fail('invalid', name, why)
   }
 }

@@ -3,18 +3,19 @@
  * removed by rm; data without another copy only with -f; drives only when nothing needs them.
  */
 import { formatSize } from '../../../base/bytes.ts'
-import { newUuid } from '../../../base/random.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import {
   byUuid,
   type DriveRecord,
+  type ModelObject,
   type PlexRecord,
   type SubdiskRecord,
   type VolumeRecord,
 } from '../model/model.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
-import { type FoundObject, findObject, findTyped, freeName, lookUp } from './lookup.ts'
+import { addPlaceholder } from './drives.ts'
+import { findObject, findTyped, lookUp } from './lookup.ts'
 
 export const RM = planning(VINUM_SPECS.rm, [], (draft) => {
   const objects = draft.names('objects', 'object')
@@ -26,7 +27,7 @@ export const RM = planning(VINUM_SPECS.rm, [], (draft) => {
   }
 })
 
-function remove(draft: Draft, { type, record }: FoundObject): void {
+function remove(draft: Draft, { type, record }: ModelObject): void {
   if (type === 'volume') removeVolume(draft, record)
   else if (type === 'plex') removePlex(draft, record)
   else if (type === 'subdisk') removeSubdisk(draft, record)
@@ -92,9 +93,7 @@ function removePlex(draft: Draft, plex: PlexRecord): void {
   // The record as it is now: with the plex, it may have lost its preference.
   const left = byUuid(draft.model.volumes, volume?.uuid)
   if (left && last) draft.put('volumes', { ...left, sizeBytes: 0 })
-  if (volume && draft.plexesOf(volume).length === 1) {
-    draft.warn(`volume ${volume.name} has one copy left`)
-  }
+  if (volume) warnOfOneCopy(draft, volume)
 }
 
 /**
@@ -108,12 +107,30 @@ export function checkCopy(draft: Draft, plex: PlexRecord, volume: VolumeRecord):
   const fact = only
     ? `plex ${plex.name} is the only copy of volume ${volume.name}`
     : `plex ${plex.name} holds the last good copy of ${lost}`
+  checkLoss(draft, volume, plex, fact, 'is lost')
+}
+
+/**
+ * A plex goes, or a part of it, with the last good content of a part of its volume, as `fact` says. Throws `in-use`
+ * while the volume is open, and without `force`; else it is a warning.
+ */
+export function checkLoss(
+  draft: Draft,
+  volume: VolumeRecord,
+  plex: PlexRecord,
+  fact: string,
+  fate: 'is lost' | 'goes out of service',
+): void {
   if (draft.context.isOpen(volume.uuid)) {
     const why = `${fact}, which is in use; take its LUN away first, or add another copy: plexus volume add-mirror ${volume.name} DEVICE`
     draft.fail('in-use', plex.name, why)
   }
-  if (!draft.flag('force')) draft.fail('in-use', plex.name, `${fact}; -f removes it all the same`)
-  draft.warn(`${fact}: that data is lost`)
+  if (!draft.flag('force')) draft.fail('in-use', plex.name, `${fact}; -f does it all the same`)
+  draft.warn(`${fact}: that data ${fate}`)
+}
+
+export function warnOfOneCopy(draft: Draft, volume: VolumeRecord): void {
+  if (draft.plexesOf(volume).length === 1) draft.warn(`volume ${volume.name} has one copy left`)
 }
 
 function removeSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
@@ -175,14 +192,7 @@ function abandonDrive(draft: Draft, drive: DriveRecord, users: readonly SubdiskR
   }
   if (lost !== undefined) draft.warn(`the last good copy of ${lost} is lost`)
   for (const one of users.filter((two) => two.plexUuid === undefined)) dropSubdisk(draft, one)
-  const placeholder: DriveRecord = {
-    ...drive,
-    uuid: newUuid(draft.context.random),
-    name: freeName(draft.model, 'missing'),
-    state: 'down',
-    device: '',
-  }
-  draft.add('drives', placeholder)
+  const placeholder = addPlaceholder(draft, drive)
   for (const one of draft.model.subdisks.filter((two) => two.driveUuid === drive.uuid)) {
     draft.put('subdisks', { ...one, driveUuid: placeholder.uuid, state: 'stale' })
     draft.step(`take subdisk ${one.name} out of service`, one.name)

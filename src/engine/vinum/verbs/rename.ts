@@ -1,9 +1,9 @@
 /** `vinum rename` and `volume rename`: names are labels, identity is the UUID (docs/vinum.md, 6 and 8.21). */
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
-import type { PlexRecord, VolumeRecord } from '../model/model.ts'
+import type { ModelObject, ObjectType, PlexRecord, VolumeRecord } from '../model/model.ts'
 import { type Draft, planning } from './draft.ts'
-import { checkNewName, type FoundObject, findObject, findTyped } from './lookup.ts'
+import { checkNewName, findObject, findTyped } from './lookup.ts'
 import { checkVolumeName } from './short-forms.ts'
 
 export const RENAME = planning(VINUM_SPECS.rename, ['to'], (draft) => {
@@ -19,7 +19,7 @@ export const VOLUME_RENAME = planning(VOLUME_SPECS.rename, ['to'], (draft) => {
 /** Fewest dots in the names of each type: `V.pN`, `V.pN.sM`. */
 const DOTS = { volume: 0, plex: 1, subdisk: 2, drive: 0 } as const
 
-function rename(draft: Draft, found: FoundObject, to: string, recursive: boolean): void {
+function rename(draft: Draft, found: ModelObject, to: string, recursive: boolean): void {
   const { type, record } = found
   if (record.name === to) {
     draft.warn(`${to} has that name already`)
@@ -42,7 +42,7 @@ function rename(draft: Draft, found: FoundObject, to: string, recursive: boolean
   }
 }
 
-function give(draft: Draft, type: FoundObject['type'], from: string, to: string): void {
+function give(draft: Draft, type: ObjectType, from: string, to: string): void {
   checkNewName(draft, type, to)
   draft.step(`rename ${type} ${from} to ${to}`, to)
 }

@@ -1,18 +1,20 @@
 /**
- * `vinum concat`, `stripe`, `mirror`, `raid5`: a whole volume in one line (docs/vinum.md, 6). All four are one
- * planner over a table row; `volume create` (volume-create.ts) uses it, too.
+ * `vinum concat`, `stripe`, `mirror`, `raid5` (docs/vinum.md, 6) and `volume create NAME --concat|--stripe|--mirror|--raid5
+ * DEVICE…` (docs/cli.md): a whole volume in one line. All are one planner over a table row.
  */
 import { STRIPE_BYTES_DEFAULT } from '../../../base/limits.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
+import type { VerbParameters } from '../../geom/types.ts'
 import type { DriveRecord, ParityLayout } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { buildVolume, type PlexLayout } from './build.ts'
-import { type Draft, planning } from './draft.ts'
+import { type Draft, listOf, planning } from './draft.ts'
 import { resolveDrives } from './drives.ts'
 import { checkNewName, freeName, lookUp } from './lookup.ts'
 
 /** What a form makes of its drives; throws for a number of drives that it cannot use. */
-export type Arrange = (draft: Draft, drives: readonly DriveRecord[]) => readonly PlexLayout[]
+type Arrange = (draft: Draft, drives: readonly DriveRecord[]) => readonly PlexLayout[]
 
 export function concatOf(drives: readonly DriveRecord[]): PlexLayout {
   return { organization: 'concat', stripeBytes: 0, parityLayout: undefined, drives }
@@ -27,11 +29,11 @@ function stripeOf(draft: Draft): number {
   return draft.optionalSize('stripeSize') ?? STRIPE_BYTES_DEFAULT
 }
 
-export const arrangeConcat: Arrange = (_draft, drives) => [concatOf(drives)]
+const arrangeConcat: Arrange = (_draft, drives) => [concatOf(drives)]
 
-export const arrangeStripe: Arrange = (draft, drives) => [stripedOf(drives, stripeOf(draft))]
+const arrangeStripe: Arrange = (draft, drives) => [stripedOf(drives, stripeOf(draft))]
 
-export const arrangeRaid5: Arrange = (draft, drives) => [
+const arrangeRaid5: Arrange = (draft, drives) => [
   {
     organization: 'raid5',
     stripeBytes: stripeOf(draft),
@@ -70,7 +72,7 @@ export function checkVolumeName(draft: Draft, name: string): void {
 }
 
 /** Resolves the devices and builds the volume; starts what it needs. */
-export function createVolume(
+function createVolume(
   draft: Draft,
   name: string,
   devices: readonly string[],
@@ -99,3 +101,51 @@ export const SHORT_FORMS: readonly PlanningVerb[] = [
   shortForm('mirror', arrangeMirror),
   shortForm('raid5', arrangeRaid5),
 ]
+
+/** A full copy on each drive. */
+const arrangeCopies: Arrange = (draft, drives) => {
+  if (drives.length < 2) {
+    const why = 'a mirror needs at least 2 devices, one for each copy; name more'
+    draft.fail('invalid', 'mirror', why)
+  }
+  return drives.map((drive) => concatOf([drive]))
+}
+
+/** The layouts by option; `takes`: options that only some of them have. */
+const LAYOUTS: Readonly<
+  Record<string, { readonly arrange: Arrange; readonly takes: readonly string[] }>
+> = {
+  concat: { arrange: arrangeConcat, takes: [] },
+  stripe: { arrange: arrangeStripe, takes: ['stripeSize'] },
+  mirror: { arrange: arrangeCopies, takes: [] },
+  raid5: { arrange: arrangeRaid5, takes: ['stripeSize', 'parity'] },
+}
+const DEPENDENT: Readonly<Record<string, string>> = {
+  stripeSize: '--stripe-size',
+  parity: '--parity',
+}
+
+/** The options of a layout that were given; one is what the verb wants. */
+function layoutsIn(parameters: VerbParameters): readonly string[] {
+  return Object.keys(LAYOUTS).filter((one) => listOf(parameters, one).length > 0)
+}
+
+export const VOLUME_CREATE: PlanningVerb = {
+  ...planning(VOLUME_SPECS.create, [], (draft) => {
+    const name = draft.text('name')
+    const [layout = '', another] = layoutsIn(draft.parameters)
+    const row = LAYOUTS[layout]
+    if (!row || another !== undefined) {
+      const why = `volume create: say how the devices make ${name}, with exactly one of --concat, --stripe, --mirror, --raid5 and its devices`
+      return draft.fail('invalid', name, why)
+    }
+    for (const [option, typed] of Object.entries(DEPENDENT)) {
+      if (draft.parameters[option] === undefined || row.takes.includes(option)) continue
+      const why = `volume create: ${typed} does not go with --${layout}; leave it out`
+      draft.fail('invalid', typed, why)
+    }
+    createVolume(draft, name, draft.list(layout), row.arrange)
+  }),
+  devices: (parameters) =>
+    [...layoutsIn(parameters), 'name'].flatMap((option) => listOf(parameters, option)),
+}

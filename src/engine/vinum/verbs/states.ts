@@ -6,7 +6,7 @@ import type { JobKind } from '../../../control/reports.ts'
 import type { VerbSpec } from '../../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
-import { newJobId } from '../jobs/plans.ts'
+import { newJob } from '../jobs/plans.ts'
 import { byUuid, type PlexRecord, type VolumeRecord } from '../model/model.ts'
 import { lostPlexes, setState } from '../model/state-rules.ts'
 import type { PlanningVerb } from '../plan.ts'
@@ -88,16 +88,7 @@ function addCheck(
     const why = `job ${job.id} (${job.kind}${job.paused ? ', paused' : ''}) works on ${target.name}; ${advice}`
     draft.fail('in-use', target.name, why)
   }
-  draft.addJob({
-    id: newJobId(draft.model, draft.context.random),
-    kind,
-    targetUuid: target.uuid,
-    cursorBytes: 0,
-    scope: 'all',
-    paused: false,
-    limitBytesPerSecond: undefined,
-    mismatches: 0,
-  })
+  draft.addJob(newJob(draft.model, { kind, targetUuid: target.uuid }, draft.context.random))
 }
 
 function checkWhole(draft: Draft, plex: PlexRecord): void {

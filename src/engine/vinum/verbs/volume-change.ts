@@ -1,7 +1,8 @@
 /**
- * `volume grow`, `add-mirror`, `remove-mirror`, `replace` and `set`: changes of a volume as a whole while it is
+ * `vinum grow`; `volume grow`, `add-mirror`, `remove-mirror`, `replace` and `set`: changes of a volume as a whole while it is
  * in use (docs/cli.md).
  */
+import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type {
   DriveRecord,
@@ -14,22 +15,28 @@ import { buildCopy, checkOneMore, childName, type PlexLayout } from './build.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { resolveDrive, resolveDrives } from './drives.ts'
 import {
-  appendSubdisk,
   checkFits,
   checkGrowable,
   checkNotCarrying,
+  growPiece,
   growPlex,
   growVolume,
   roomOn,
 } from './growth.ts'
 import { findTyped, lookUp } from './lookup.ts'
 import { moveTo, rebuildOn } from './move.ts'
-import { checkCopy, dropPlex, retireDrive } from './remove.ts'
+import { checkCopy, dropPlex, retireDrive, warnOfOneCopy } from './remove.ts'
 import { concatOf, stripedOf } from './short-forms.ts'
 
 function volumeNamed(draft: Draft): VolumeRecord {
   return findTyped(draft.model, 'volume', draft.text('name'))
 }
+
+/** `vinum grow PLEX DEVICE…`. */
+export const GROW = planning(VINUM_SPECS.grow, ['devices'], (draft) => {
+  const plex = findTyped(draft.model, 'plex', draft.text('plex'))
+  growPlex(draft, plex, resolveDrives(draft, draft.list('devices')))
+})
 
 export const VOLUME_GROW = planning(VOLUME_SPECS.grow, ['devices'], (draft) => {
   const volume = volumeNamed(draft)
@@ -70,7 +77,7 @@ function growCopies(
     const sizeBytes = Math.min(...dealt.map((drive) => roomOn(draft, drive)))
     plexes.forEach((plex, index) => {
       const drive = dealt[index]
-      if (drive) appendSubdisk(draft, plex, drive, sizeBytes)
+      if (drive) growPiece(draft, plex, drive, sizeBytes)
     })
   }
   growVolume(draft, volume)
@@ -111,9 +118,7 @@ export const VOLUME_REMOVE_MIRROR = planning(VOLUME_SPECS['remove-mirror'], [], 
   }
   checkCopy(draft, plex, volume)
   dropPlex(draft, plex)
-  if (draft.plexesOf(volume).length === 1) {
-    draft.warn(`volume ${volume.name} has one copy left`)
-  }
+  warnOfOneCopy(draft, volume)
 })
 
 function plexOf(draft: Draft, volume: VolumeRecord, name: string): PlexRecord {

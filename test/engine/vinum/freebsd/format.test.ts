@@ -2,7 +2,8 @@
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import { MIB } from '../../../../src/base/limits.ts'
-import { AnchoredDevice, readAnchor } from '../../../../src/engine/geom/anchor.ts'
+import { findLabel } from '../../../../src/engine/geom/anchor-find.ts'
+import { AnchoredDevice } from '../../../../src/engine/geom/anchored-device.ts'
 import { assembleFreebsd } from '../../../../src/engine/vinum/freebsd/assembly.ts'
 import { convertLayout, planConversion } from '../../../../src/engine/vinum/freebsd/convert.ts'
 import {
@@ -334,7 +335,10 @@ sd name v.p0.s0 drive d1 len ${sectors}s driveoffset 265s plex v.p0 plexoffset 0
       const isKept = image.subarray(135680, usedEndBytes).equals(content)
       if (!isKept) t.fail(`${what}: the data changed`)
       if (drive.removed) {
-        const anchored = AnchoredDevice.open(disk, defined(await readAnchor(disk), 'an anchor'))
+        const anchored = AnchoredDevice.open(
+          disk,
+          defined((await findLabel(disk))?.anchor, 'an anchor'),
+        )
         if ((await anchored.read())?.payload.toString() !== text) t.fail(`${what}: not native`)
       } else if (done || drive.configText !== text) t.fail(`${what}: not FreeBSD’s`)
     }

@@ -167,7 +167,7 @@ t.test('soundness', async (t) => {
     [
       'name of two types',
       edit(base, 'web', { name: 'd1' }),
-      /volume d1, name: drive d1 has the same name/,
+      /drive d1, name: volume d1 has the same name/,
     ],
     ['block', edit(base, 'd1', { blockBytes: 1000 }), /drive d1, blockBytes: 1000/],
     ['area', edit(base, 'd1', { dataEndBytes: 2 ** 40 }), /drive d1, dataEndBytes: the data area/],
@@ -324,7 +324,11 @@ t.test('soundness', async (t) => {
       },
       /job check-0, targetUuid/,
     ],
-    ['job on a drive', withJob(base, 'check', 'd1'), /job check-0, targetUuid: there is no object/],
+    [
+      'job on a drive',
+      withJob(base, 'check', 'd1'),
+      /job check-0, targetUuid: check does not work on a drive/,
+    ],
     ['job on the wrong type', withJob(base, 'move', 'db.p0'), /move does not work on a plex/],
     [
       'two jobs of a kind',

@@ -1,9 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import type { Job } from '../../../../src/engine/geom/job.ts'
 import { RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
-import { resyncPlan } from '../../../../src/engine/vinum/jobs/mirror-jobs.ts'
-import type { JobSetup } from '../../../../src/engine/vinum/jobs/setup.ts'
 import { PARITY_LAYOUTS } from '../../../../src/engine/vinum/model/model.ts'
 import {
   checkStep,
@@ -482,34 +479,3 @@ t.test(
     }
   },
 )
-
-t.test('a resync keeps off a range that a growth holds until its cursor is durable', async (t) => {
-  const rig = new Raid5Rig({ columns: 5 })
-  rig.fill()
-  putInDoubt(rig, 1)
-  const range = { offset: 4 * S, length: 4 * S }
-  let letGo = (): void => {}
-  const held = new Promise<void>((resolve) => {
-    letGo = resolve
-  })
-  rig.host.volume = {
-    async lock() {
-      await held
-      return () => {}
-    },
-  }
-  const plan = resyncPlan({
-    ...({ object: 'v', totalBytes: rig.plex.sizeBytes, record: {}, commits: {} } as JobSetup),
-    host: rig.host,
-    plexes: [rig.plex],
-    nextUnsynced: (from) => (from <= range.offset ? range : undefined),
-    onEqual: () => {},
-  })
-  const stepping = plan.step(range.offset, range.length, { skip: () => {} } as unknown as Job)
-  for (let turn = 0; turn < 20; turn++) await settle()
-  t.ok(rig.plex.doubt.touches(range.offset, range.length), 'nothing is computed meanwhile')
-  letGo()
-  await stepping
-  t.notOk(rig.plex.doubt.touches(range.offset, range.length))
-  t.same(rig.differences(), [])
-})

@@ -577,6 +577,22 @@ t.test('a growing plex: new layout below the cursor, old one above', async (t) =
   rig.assertAtRest()
 })
 
+t.test('the row that the cursor of a growth cuts says nothing of the row before it', async (t) => {
+  const rig = new Raid5Rig({ columns: 5, rows: 8, parityLayout: 'left-symmetric' })
+  rig.fill()
+  const cursor = 2 * 4 * S
+  const growth = { columnsBefore: 4, cursorBytes: cursor, backup: undefined }
+  rig.plex.record = { ...rig.plex.record, growth }
+  // A region of the intent map: the end of row 1 of the new layout, and what is left of row 2 of the old one.
+  rig.plex.doubt.add(7 * S, 2 * S)
+  t.equal(await rig.send({ op: 'write', offset: cursor, data: pattern(S, 5) }).result, undefined)
+  t.same(rig.plex.doubt.ranges, [{ offset: 7 * S, length: S }])
+  rig.drive(0).pull()
+  const read = rig.send({ op: 'read', offset: 4 * S, data: Buffer.alloc(4 * S) })
+  t.match(await read.result, { message: /parity is not known to be right/ })
+  rig.assertAtRest()
+})
+
 t.test('what is written while a commit takes it to be lost is not lost', async (t) => {
   const rig = new Raid5Rig({ columns: 4, stripeBytes: S })
   rig.fill()

@@ -23,12 +23,12 @@ t.teardown(() => clearInterval(alive))
 
 const tick = () => new Promise((resolve) => setTimeout(resolve, 1))
 
-async function growing(devices = 4): Promise<Machine> {
+async function filled(devices: number, stripeSize = '64KiB'): Promise<Machine> {
   const machine = await new Machine({ devices, sizeBytes: 10 * MIB }).start()
   await machine.run('volume.create', {
     name: 'v',
     raid5: BEFORE,
-    stripeSize: '64KiB',
+    stripeSize,
     parity: 'left-symmetric',
     size: '12MiB',
   })
@@ -36,6 +36,11 @@ async function growing(devices = 4): Promise<Machine> {
   await put(volume, 0, CONTENT, true)
   await volume.close()
   await machine.jobsDone()
+  return machine
+}
+
+async function growing(devices = 4): Promise<Machine> {
+  const machine = await filled(devices)
   machine.topology.jobs.limitBytesPerSecond = 20 * MIB
   await machine.run('volume.grow', { name: 'v', devices: [NEW] })
   return machine
@@ -150,6 +155,36 @@ t.test(
   },
 )
 
+/** The first write of a job to this device, and all behind it, get no answer. */
+function holdWrites(machine: Machine, name: string): () => Promise<void> {
+  const device = machine.device(name)
+  const submit = device.submit.bind(device)
+  let held = 0
+  device.submit = (request) => {
+    if (request.op === 'write' && request.cause === 'sync') held++
+    else submit(request)
+  }
+  return async () => {
+    while (held === 0) await tick()
+  }
+}
+
+t.test(
+  'a column that is away when a window is written from its backup gets the new rows',
+  async (t) => {
+    // Its first window has several rows.
+    const machine = await filled(4, '16KiB')
+    const held = holdWrites(machine, 'd2')
+    await machine.run('volume.grow', { name: 'v', devices: [NEW] })
+    await held()
+    machine.cut()
+    await machine.start(['d1', 'd3', NEW])
+    t.match(machine.volume('v'), { health: 'DEGRADED' })
+    await machine.plug('d2')
+    await checkWhole(t, machine)
+  },
+)
+
 t.test(
   'a new column of a striped plex that is away while a window is in its backup alone comes back as it is (sim seed 200460)',
   async (t) => {
@@ -159,15 +194,9 @@ t.test(
     const { sizeBytes } = volume.geometry
     const content = pattern(2, sizeBytes)
     await put(volume, 0, content, true)
-    const added = machine.device('d3')
-    const submit = added.submit.bind(added)
-    let held = 0
-    added.submit = (request) => {
-      if (request.op === 'write' && request.cause === 'sync') held++
-      else submit(request)
-    }
+    const held = holdWrites(machine, 'd3')
     await machine.run('volume.grow', { name: 'v', devices: ['d3'] })
-    while (held === 0) await tick()
+    await held()
     machine.cut()
     await machine.start(['d1', 'd2'])
     t.match(machine.volume('v'), { health: 'FAULTED' })

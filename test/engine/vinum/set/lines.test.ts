@@ -6,10 +6,10 @@ import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { MIB, WITNESS_PROBE_MS, WITNESS_WRITE_MS } from '../../../../src/base/limits.ts'
-import { readAnchor } from '../../../../src/engine/geom/anchor.ts'
 import { flush, get, Machine, Notes, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import { ManualClock } from '../../../support/manual-clock.ts'
+import { readAnchor } from '../../../support/read-anchor.ts'
 
 /** A mirror m of two drives that holds pattern 1. */
 async function mirror(witness?: Notes): Promise<Machine> {

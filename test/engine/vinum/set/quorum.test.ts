@@ -5,12 +5,12 @@
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
-import { readAnchor } from '../../../../src/engine/geom/anchor.ts'
 import { AnchoredDevice } from '../../../../src/engine/geom/anchored-device.ts'
 import { decodeModel, encodeModel } from '../../../../src/engine/vinum/model/codec.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import { MemoryDevice, type MemoryDeviceOptions } from '../../../support/memory-device.ts'
+import { readAnchor } from '../../../support/read-anchor.ts'
 
 async function machineWith(
   count: number,

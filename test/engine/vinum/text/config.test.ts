@@ -4,11 +4,8 @@ import fc from 'fast-check'
 import t from 'tap'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
 import type { VinumModel } from '../../../../src/engine/vinum/model/model.ts'
-import {
-  type ParseOptions,
-  parseConfigText,
-  printConfigText,
-} from '../../../../src/engine/vinum/text/config.ts'
+import { type ParseOptions, parseConfigText } from '../../../../src/engine/vinum/text/config.ts'
+import { printConfigText } from '../../../../src/engine/vinum/text/print.ts'
 import { buildModel, edit, find, modelArbitrary, uuidOf } from '../../../support/vinum-model.ts'
 
 const parse = (text: string, options: Partial<ParseOptions> = {}) =>

@@ -2,7 +2,7 @@
 import t from 'tap'
 import { alignDown } from '../../../../src/base/bytes.ts'
 import { GIB, KIB, MIB } from '../../../../src/base/limits.ts'
-import { planAnchor } from '../../../../src/engine/geom/anchor.ts'
+import { planAnchor } from '../../../../src/engine/geom/anchor-layout.ts'
 import { sizeOfPlex, subdisksOf } from '../../../../src/engine/vinum/model/model.ts'
 import { stepsOf, VerbBench } from '../../../support/vinum-verbs.ts'
 
@@ -34,7 +34,7 @@ t.test('detach: a plex stays known, and attach brings it back by a sync', async 
   t.equal(bench.volume('m').state, 'up')
   t.match(
     bench.refusal('vinum detach', { object: 'm.p0', force: true }),
-    /^in-use: volume m is in use and would lose the last good copy/,
+    /^in-use: plex m.p0 holds the last good copy of volume m, .*which is in use; take/,
   )
   t.strictSame(bench.run('vinum detach', { object: 'm.p1' }).warnings, [
     'plex m.p1 is detached already',
