@@ -24,19 +24,17 @@ export async function resize({ world, random, faults, ...stage }: Stage): Promis
   for (const unit of world.units) await unit.idle()
   if (world.machine !== first) return
   const used = new Set(volumesOf(first).flatMap((volume) => [...drivesOf(volume)]))
-  // A disk that replaced another one in an earlier episode is not named as its drive is.
-  const disks = world.disks.filter(({ name }) => used.has(name))
-  if (disks.length === 0) return
-  const disk = random.pick(disks)
+  const disk = random.pick(world.disks.filter(({ name }) => used.has(name)))
   await stage.end(random.pick(['cut', 'shutdown'] as const))
   const kind = random.pick(['grown', 'copied', 'short'] as const)
   if (kind === 'grown') for (const one of world.disks) if (random.chance(0.4)) grow(one)
   if (kind === 'copied') {
-    const name = `${disk.name}-large`
+    // A drive is named as the disk that it was made of: view.ts.
+    const { name } = disk
     const sizeBytes = disk.sizeBytes + random.between(1, 64) * GRAIN_BYTES
     const large = world.makeDisk({ ...disk.options, name, sizeBytes })
     large.media.write(0, disk.image(), true)
-    world.note('resize', `${disk.name} was copied to ${name}`, sizeBytes)
+    world.note('resize', `${name} was copied to a larger disk`, sizeBytes)
     world.disks.splice(world.disks.indexOf(disk), 1, large)
   }
   if (kind === 'short') {
