@@ -27,6 +27,8 @@ export interface Faults {
   failFlushes: number
   /** All writes and flushes fail, for good. */
   writesFail: boolean
+  /** It leaves and comes back (World.flap). */
+  flaps: boolean
   /**
    * Where a write goes instead of where it should, once; undefined: not this one. The disk says that all went well.
    */
@@ -38,6 +40,7 @@ const NO_FAULTS: Faults = {
   failWrites: 0,
   failFlushes: 0,
   writesFail: false,
+  flaps: false,
   misdirect: undefined,
 }
 

@@ -266,13 +266,15 @@ export class World {
     }
   }
 
-  /** A disk leaves and comes back, several times, whatever the engine is at: seldom with its power. */
+  /** A disk leaves and comes back, several times, whatever the engine is at, until it is healed: seldom with its power. */
   async flap(disk: SimDisk, random: SimRandom): Promise<void> {
     const { machine } = this
-    for (let times = random.between(1, 4); times > 0 && this.machine === machine; times--) {
+    disk.faults.flaps = true
+    const goesOn = (): boolean => this.machine === machine && disk.faults.flaps
+    for (let times = random.between(1, 4); times > 0 && goesOn(); times--) {
       if (disk.device) this.unplug(disk, random.chance(0.2))
       await this.pause(random.exponential(random.pick([0.1, 2, 20])))
-      if (this.machine !== machine) return
+      if (!goesOn()) return
       // Before it is taken, in the middle of it, or after.
       void this.plug(disk)
       await this.pause(random.exponential(random.pick([0.5, 2, 20])))
