@@ -111,7 +111,7 @@ async function reload(options: Options, teardown: Teardown, signal: AbortSignal)
   const apply = async (file: string): Promise<number> => {
     writeFileSync(configPath, file)
     const startedMs = performance.now()
-    await control.call('config.apply', {}, { timeoutMs: RELOAD_TIMEOUT_MS })
+    await control.call('config.apply', { force: true }, { timeoutMs: RELOAD_TIMEOUT_MS })
     return performance.now() - startedMs
   }
   const around = async (what: string, act: () => Promise<number>): Promise<ReloadRow> => {
