@@ -3,7 +3,9 @@
  * an operator's force, or as one drive has it. Inside topology changes; used by vinum-set.ts and vinum-class.ts.
  */
 import { assert, defined } from '../../../base/assert.ts'
+import { operatingError } from '../../../base/errors.ts'
 import { newUuid } from '../../../base/random.ts'
+import { flush } from '../../../hal/io.ts'
 import { baseOf, type Choice, type Chosen, choose } from '../../geom/anchor-quorum.ts'
 import { returnDrives } from '../model/membership.ts'
 import { fillOutdated, returnMember, tellAssembled, tellIncomplete } from './arrivals.ts'
@@ -97,8 +99,13 @@ async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promis
     // By force some have left before this commit.
     return set.lost.taken(chosen, fillOutdated(set, served, outdated))
   })
-  // With its second copies: the image of a drive from before this start is older from now on, whatever is cut off.
+  // With its second copies, durably: the image of a drive from before this start is older from now on, whatever is cut off.
   await set.idle()
+  const consumers = [...drives.values()].flatMap(({ present, consumer }) =>
+    present && consumer ? [consumer] : [],
+  )
+  // One that fails now fails the next commit, too.
+  await Promise.all(consumers.map((consumer) => flush(consumer).catch(operatingError)))
   await set.objects.reshape()
   for (const member of late) {
     members.delete(member.uuid)

@@ -63,7 +63,10 @@ t.test('when a volume is served, an image from before that start is an older one
   const served = new Map<string, Buffer>()
   machine.topology.onProvider(({ name }) => {
     if (name !== 'v') return
-    for (const [disk, { media }] of machine.devices) served.set(disk, Buffer.from(media))
+    for (const [disk, { media, unflushed }] of machine.devices) {
+      served.set(disk, Buffer.from(media))
+      t.equal(unflushed, 0, `${disk} has it durably`)
+    }
   })
   await machine.start()
   machine.cut()
