@@ -7,6 +7,7 @@ import { scrub } from './scrub.ts'
 import type { Unit } from './unit.ts'
 import { isRedundant, subdisksOf, volumeOf } from './view.ts'
 import type { Machine, World } from './world.ts'
+import { affected } from './wounds.ts'
 
 const READ_BYTES = 128 * 1024
 
@@ -47,7 +48,16 @@ async function scrubs(world: World, machine: Machine, unit: Unit): Promise<void>
   const disk = world.disks.find(({ name }) => name === subdisk?.drive)
   if (world.violation || !subdisk || !disk) return
   const { blockBytes } = disk.options
-  const place = Math.floor(random.below(subdisk.sizeBytes) / blockBytes) * blockBytes
+  const plex = volume.components.find(({ children }) => children.includes(subdisk))
+  const column = plex?.children.indexOf(subdisk) ?? 0
+  // A plex may be larger than its volume: nobody compares what lies behind.
+  const isInside = (at: number): boolean => {
+    const last = plex && affected({ spot: { plex, column }, at }, blockBytes)
+    return last !== undefined && last.offset + last.length <= volume.sizeBytes
+  }
+  let place = 0
+  do place = Math.floor(random.below(subdisk.sizeBytes) / blockBytes) * blockBytes
+  while (!isInside(place) && isInside(0))
   const offset = (subdisk.driveOffsetBytes ?? 0) + place
   disk.media.harm(offset, random.bytes(blockBytes))
   world.note('corrupted', `${disk.name}, ${subdisk.name}`, offset, blockBytes)

@@ -140,7 +140,13 @@ function differ(contents: readonly Buffer[], isParity: boolean): boolean {
 }
 
 /** What of the volume a sector of a subdisk is, or is computed with. */
-function affected({ spot: { plex, column }, at }: Wound, length: number): ByteRange {
+export function affected(
+  {
+    spot: { plex, column },
+    at,
+  }: { readonly spot: Pick<Spot, 'plex' | 'column'>; readonly at: number },
+  length: number,
+): ByteRange {
   const { organization, stripeBytes = 0, children } = plex
   if (organization === 'concat') {
     const before = children.slice(0, column)
