@@ -29,8 +29,6 @@ export const POOL_BYTES_MAX = 2 * GIB
 
 /** The least that one READ or WRITE of a session may hold of the pool, however little is free; a longer one goes in pieces. */
 export const PIECE_BYTES_MIN = 256 * KIB
-/** Pieces are multiples of this, which is one of every block length. */
-export const PIECE_STEP_BYTES = 64 * KIB
 /** A task whose handler finds the pool empty waits so long, and is then TASK SET FULL. */
 export const POOL_WAIT_MS = 10_000
 
@@ -117,6 +115,8 @@ export const NOP_TIMEOUT_MS = 15_000
 /** After this time without a byte a connection ends: of Data-Out that was asked for; of answers that the initiator takes. */
 export const DATA_OUT_TIMEOUT_MS = 30_000
 export const SEND_TIMEOUT_MS = 30_000
+/** The same for sessions that hold buffers while less than an eighth of the pool is free: the others wait for them. */
+export const PRESSED_TIMEOUT_MS = 2000
 /** Connections that have not logged in yet. Each holds 8 KiB, and 40 KiB at most while its text comes and goes. */
 export const LOGINS_PENDING_DEFAULT = 1024
 export const LOGINS_PENDING_MIN = 16
@@ -343,8 +343,8 @@ export function assertLimits(): void {
   assert(MAX_BURST_BYTES <= MAX_TRANSFER_BYTES, 'a burst fits a transfer')
   assert(FIRST_BURST_BYTES <= PIECE_BYTES_MIN, 'unsolicited data fits the first piece')
   assert(
-    PIECE_BYTES_MIN % PIECE_STEP_BYTES === 0 && POOL_CHUNK_BYTES % PIECE_STEP_BYTES === 0,
-    'pieces are whole steps',
+    POOL_CLASS_BYTES.some((size) => size === PIECE_BYTES_MIN),
+    'the least piece is a class',
   )
   assert(RING_BATCH <= RING_ENTRIES, 'a batch fits the ring')
   assert(COMMAND_WINDOW_MIN <= COMMAND_WINDOW, 'the window has room to close')

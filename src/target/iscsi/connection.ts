@@ -397,11 +397,13 @@ export class Connection implements StreamOwner, Worker, PendingLogin, PlaceHolde
     const { session } = this
     if (session === undefined || this.phase !== 'full-feature') return
     const { acknowledgedBytes, waits } = this.stream.progress()
+    const { pool } = this.host
     const verdict = this.#liveness.judge(nowMs, {
       answersWait: waits || this.#paused,
       takenBytes: acknowledgedBytes,
       dataAwaited: [...session.tasks.values()].some((task) => task.collecting),
       dataBytes: session.dataOutBytes + (this.task ? this.reader.segmentBytesThere : 0),
+      othersWait: session.holdsBuffers && pool.freeBytes < pool.totalBytes / 8,
     })
     if (verdict === 'ask') this.#sendPing(session, nowMs)
     else if (verdict) this.fail(verdict.reason)

@@ -7,6 +7,7 @@ import {
   DATA_OUT_TIMEOUT_MS,
   NOP_INTERVAL_MS,
   NOP_TIMEOUT_MS,
+  PRESSED_TIMEOUT_MS,
   SEND_TIMEOUT_MS,
 } from '../../base/limits.ts'
 
@@ -18,6 +19,8 @@ export interface Owed {
   /** Data of writes is awaited, and so many bytes of such data have come since the beginning. */
   readonly dataAwaited: boolean
   readonly dataBytes: number
+  /** The session holds buffers, and hardly any are left for the others. */
+  readonly othersWait: boolean
 }
 
 /** What to do: nothing, ask the peer, or end the connection for this reason. */
@@ -55,11 +58,13 @@ export class Liveness {
 
   /** Called about once a second. */
   judge(nowMs: number, owed: Owed): Verdict {
-    const { answersWait, takenBytes, dataAwaited, dataBytes } = owed
-    if (this.#sending.stalledMs(nowMs, answersWait, takenBytes) > SEND_TIMEOUT_MS) {
+    const { answersWait, takenBytes, dataAwaited, dataBytes, othersWait } = owed
+    const sendingMs = this.#sending.stalledMs(nowMs, answersWait, takenBytes)
+    if (sendingMs > (othersWait ? PRESSED_TIMEOUT_MS : SEND_TIMEOUT_MS)) {
       return { reason: 'the initiator does not take its answers' }
     }
-    if (this.#receiving.stalledMs(nowMs, dataAwaited, dataBytes) > DATA_OUT_TIMEOUT_MS) {
+    const receivingMs = this.#receiving.stalledMs(nowMs, dataAwaited, dataBytes)
+    if (receivingMs > (othersWait ? PRESSED_TIMEOUT_MS : DATA_OUT_TIMEOUT_MS)) {
       return { reason: 'the data of a write did not come' }
     }
     if (answersWait) {

@@ -4,8 +4,7 @@
  * thus holds up nobody else, however many there are of it and whoever came first. Used by session.ts.
  */
 import { assert } from '../../base/assert.ts'
-import { alignDown } from '../../base/bytes.ts'
-import { PIECE_BYTES_MIN, PIECE_STEP_BYTES, POOL_CHUNK_BYTES } from '../../base/limits.ts'
+import { PIECE_BYTES_MIN, POOL_CHUNK_BYTES, POOL_CLASS_BYTES } from '../../base/limits.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
 
 export class PoolShare {
@@ -35,7 +34,8 @@ export class PoolShare {
     const most = Math.min(totalBytes / 2 / Math.max(1, this.#sharers()), leftBytes / 3)
     let bytes = wantedBytes
     if (inPieces && (held + wantedBytes > most || wantedBytes > POOL_CHUNK_BYTES)) {
-      const room = alignDown(Math.max(0, most - held), PIECE_STEP_BYTES)
+      // A whole class: what a lease of another length leaves of its slot is lost to all.
+      const room = POOL_CLASS_BYTES.findLast((size) => size <= most - held) ?? 0
       const leastBytes = held === 0 ? PIECE_BYTES_MIN : 0
       bytes = Math.min(wantedBytes, POOL_CHUNK_BYTES, Math.max(room, leastBytes))
       if (bytes < Math.min(wantedBytes, PIECE_BYTES_MIN)) return 0

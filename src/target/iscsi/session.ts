@@ -183,6 +183,10 @@ export class Session implements Sequence {
     if (at >= 0) this.#deferred.splice(at, 1)
   }
 
+  get holdsBuffers(): boolean {
+    return this.reads.heldBytes + this.writes.heldBytes > 0
+  }
+
   /** The connection is closed: what the session still holds of the pool is with the device, and nothing else is. */
   assertNothingHeld(): void {
     let withDevice = 0

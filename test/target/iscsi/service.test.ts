@@ -41,6 +41,7 @@ const SOLICITED = { InitialR2T: 'Yes', ImmediateData: 'No' }
 const TMF = { CLEAR_TASK_SET: 4, LUN_RESET: 5, COLD_RESET: 7 } as const
 const ORDERED = 2
 const TASK_ABORTED = 0x40
+const TASK_SET_FULL = 0x28
 
 function pattern(length: number, seed: number): Buffer {
   const bytes = Buffer.alloc(length)
@@ -167,6 +168,38 @@ t.test(
     await settled(portal, t)
   },
 )
+
+t.test('initiators that hold the whole pool and do not move give way within seconds', async (t) => {
+  const clock = new ManualClock()
+  const portal = await openPortal(t, { clock })
+  const honest = await login(portal, '-honest')
+  const cdb = write10(0, (256 * KIB) / BLOCK)
+  const write = pattern(256 * KIB, 1)
+  const idle = await login(portal, '-idle')
+  // Else more sessions were needed than may log in.
+  const taken = Array.from({ length: 14 }, () => portal.pool.lease(POOL_CHUNK_BYTES))
+  const silent: Initiator[] = []
+  while (portal.pool.freeBytes >= 256 * KIB) {
+    const one = await login(portal, `-silent${silent.length}`, { keys: SOLICITED })
+    let asked = false
+    await one.start({ cdb, write, onR2t: () => !(asked = true) })
+    await one.until(() => asked, 'an R2T')
+    silent.push(one)
+  }
+  t.equal((await honest.scsi({ cdb, write })).status, TASK_SET_FULL, 'no room for the others')
+  for (let seconds = 0; seconds < 4; seconds++) {
+    await pause(20)
+    clock.advance(1000)
+  }
+  await portal.until(() => portal.server.sessions().length === 2)
+  t.equal((await honest.scsi({ cdb, write })).status, 0, 'there is room again')
+  t.equal((await idle.scsi({ cdb: Buffer.alloc(6) })).status, 0, 'who holds nothing stays')
+  for (const one of silent) one.destroy()
+  for (const lease of taken) lease?.release()
+  await honest.close()
+  await idle.close()
+  await settled(portal, t)
+})
 
 t.test('who takes or sends slowly, but goes on, stays', async (t) => {
   const clock = new ManualClock()
