@@ -2,10 +2,13 @@
  * The simulator: the shipped engine passes, every build that is broken on purpose is found, and a seed is always
  * the same run. `npm run sim` plays more seeds.
  */
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { Topology } from '../../src/engine/geom/topology.ts'
+import { VolumeIo } from '../../src/engine/vinum/io/volume-io.ts'
+import { Copies } from '../../src/engine/vinum/set/copies.ts'
 import { VinumSet } from '../../src/engine/vinum/set/vinum-set.ts'
 import { CHEATS, cheating } from './broken.ts'
+import type { Feature } from './mixture.ts'
 import { createSimPool } from './pool.ts'
 import { rawDisk } from './raw-disk.ts'
 import { simulate } from './simulate.ts'
@@ -22,6 +25,18 @@ const RUNS_MAX = 32
 const DATA_LOST = /found .*; allowed|is lost|is down/
 const STANDSTILL = /takes more than|never ends|nothing happens/
 const pool = createSimPool()
+
+/** One of {@link CAUGHT_WITHIN} seeds of the mixture fails in the way that `pattern` matches. */
+async function finds(t: Test, features: readonly Feature[], pattern: RegExp): Promise<void> {
+  for (let seed = 1; seed <= CAUGHT_WITHIN; seed++) {
+    const mixture = new Set(features)
+    const { violation } = await simulate(vinumPlay({ seed, operations: 600, pool, mixture }))
+    if (!violation || !pattern.test(violation.message)) continue
+    t.pass(`at seed ${seed}: ${violation.message}`)
+    return
+  }
+  t.fail(`not found in ${CAUGHT_WITHIN} seeds`)
+}
 
 t.test('a disk that keeps its promises passes', async (t) => {
   for (let seed = 1; seed <= 3; seed++) {
@@ -99,14 +114,25 @@ t.test('a build that waits for disks that hang is found', async (t) => {
   Topology.prototype.addDevice = function (name, device) {
     return addDevice.call(this, name, device)
   }
-  for (let seed = 1; seed <= CAUGHT_WITHIN; seed++) {
-    const mixture = new Set(['hang'] as const)
-    const { violation } = await simulate(vinumPlay({ seed, operations: 600, pool, mixture }))
-    if (!violation || !STANDSTILL.test(violation.message)) continue
-    t.pass(`at seed ${seed}: ${violation.message}`)
-    return
-  }
-  t.fail(`not found in ${CAUGHT_WITHIN} seeds`)
+  await finds(t, ['hang'], STANDSTILL)
+})
+
+t.test('a build that forgets what was in the cache of a drive that left is found', async (t) => {
+  const { loseCache } = VolumeIo.prototype
+  t.teardown(() => {
+    VolumeIo.prototype.loseCache = loseCache
+  })
+  VolumeIo.prototype.loseCache = () => false
+  await finds(t, ['faults', 'cuts', 'flapping'], DATA_LOST)
+})
+
+t.test('a build that takes any copy of a drive for the drive is found', async (t) => {
+  const { sort } = Copies.prototype
+  t.teardown(() => {
+    Copies.prototype.sort = sort
+  })
+  Copies.prototype.sort = () => Promise.resolve(false)
+  await finds(t, ['copies', 'cuts', 'verbs'], /./)
 })
 
 t.test('a machine that takes an old note of its witness for a new one is found', async (t) => {

@@ -314,7 +314,7 @@ function inDoubt(name: string): PlexusError {
   })
 }
 
-/** With the same columns: a resync must not go on with a layout that is no more (sim seed 300381). */
+/** With the same columns: a resync must not go on with a layout that is no more. */
 function isSamePlex(next: VinumModel, uuid: string, plex: Plex | undefined): boolean {
   const columns = subdisksOf(next, uuid)
   return (

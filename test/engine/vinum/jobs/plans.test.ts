@@ -59,7 +59,7 @@ t.test('5.3 raid5', async (t) => {
     t.strictSame(shown(less, 'v'), ['rebuild v.p0 all 0'], 'degraded: the column comes first')
     t.strictSame(shown(less, 'v', ['v.p0.s0']), ['rebuild v.p0 dirty 0'])
   }
-  // Before the first window a new column holds nothing: it has missed nothing, whatever its state (sim seed 8063).
+  // Before the first window a new column holds nothing: it has missed nothing, whatever its state.
   const unmoved = set(growth(grown, 3), 'stale', 'v.p0.s3')
   t.equal(stateOf(unmoved, 'v.p0'), 'growable')
   t.strictSame(shown(unmoved, 'v.p0'), ['grow v.p0 all 0'])

@@ -448,7 +448,7 @@ t.test('8.2: where parity was never computed it is neither used nor modified', a
 })
 
 t.test(
-  'writes while two columns are away leave what neither of them shows now (sim seed 30041)',
+  'writes while two columns are away leave what neither of them shows now',
   async (t) => {
     for (const op of ['write', 'write-zeroes'] as const) {
       for (let stale = 0; stale < 4; stale++) {

@@ -117,7 +117,7 @@ t.test('a write that both copies fail is an error, and no reason to lose a copy'
 })
 
 t.test(
-  'who is out of service in memory is not read again by a verb that ends (sim seed 796)',
+  'who is out of service in memory is not read again by a verb that ends',
   async (t) => {
     const machine = await new Machine({ devices: 3 }).start()
     await machine.run('volume.create', { name: 'm', mirror: ['d1', 'd2'] })
@@ -383,7 +383,7 @@ t.test('a full copy that was given up is made up for, all of it', async (t) => {
 })
 
 t.test(
-  'a full copy that goes on without one of its drives leaves that one to be filled (sim seed 796)',
+  'a full copy that goes on without one of its drives leaves that one to be filled',
   async (t) => {
     const machine = await new Machine({ devices: 4 }).start()
     // What it has from before must not be taken for content.
@@ -518,7 +518,7 @@ t.test('verbs on a volume that is open: no other name, another size is told', as
 })
 
 t.test(
-  'parity in doubt waits for columns that come back as they are (sim seed 30014)',
+  'parity in doubt waits for columns that come back as they are',
   async (t) => {
     const machine = await machineWith(5, {
       raid5: ['d1', 'd2', 'd3', 'd4', 'd5'],
@@ -664,7 +664,7 @@ t.test('an older image of the disk is not what was lost with it', async (t) => {
 })
 
 t.test(
-  'a resync that waits does not go on with columns that are no more (sim seed 300381)',
+  'a resync that waits does not go on with columns that are no more',
   async (t) => {
     const machine = await new Machine({ devices: 4 }).start()
     await machine.run('volume.create', {

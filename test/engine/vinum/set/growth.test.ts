@@ -186,7 +186,7 @@ t.test(
 )
 
 t.test(
-  'a new column of a striped plex that is away while a window is in its backup alone comes back as it is (sim seed 200460)',
+  'a new column of a striped plex that is away while a window is in its backup alone comes back as it is',
   async (t) => {
     const machine = await new Machine({ devices: 3, sizeBytes: 10 * MIB }).start()
     await machine.run('volume.create', { name: 'v', stripe: ['d1', 'd2'], stripeSize: '64KiB' })

@@ -309,7 +309,7 @@ t.test('no drive can be written: the set fails, and is not tried again and again
 })
 
 t.test(
-  'a drive that has lost its newest configuration waits for those that have it (sim seed 577)',
+  'a drive that has lost its newest configuration waits for those that have it',
   async (t) => {
     const machine = await machineWith(2, { s: { stripe: ['d1', 'd2'] } })
     await store(machine, 's', 1)
@@ -386,7 +386,7 @@ t.test('a commit that a drive fails calls it down', async (t) => {
 })
 
 t.test(
-  'a set is served when a commit was cut off by which more drives join than it had (sim seed 90101)',
+  'a set is served when a commit was cut off by which more drives join than it had',
   async (t) => {
     const machine = await machineWith(5, { m: { mirror: ['d1', 'd2'] } })
     await store(machine, 'm', 1)
@@ -417,7 +417,7 @@ t.test(
 )
 
 t.test(
-  'drives that commits cut off in turn did not reach are as good as the others (sim seed 723)',
+  'drives that commits cut off in turn did not reach are as good as the others',
   async (t) => {
     const machine = await new Machine({ devices: 3 }).start()
     const options = { raid5: ['d1', 'd2', 'd3'], stripeSize: '64KiB', size: '8MiB' }
