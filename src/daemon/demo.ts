@@ -20,7 +20,7 @@ const DISKS = [
   { name: 'small', bytes: 1 * GIB },
   { name: 'large', bytes: 8 * GIB },
 ] as const
-/** Disks that are not served: for volumes. Small, since the first parity and growth write all of them. */
+/** Disks that are not served: for volumes. Small, since the first parity and a growth write them from end to end. */
 const SPARE_BYTES = 256 * MIB
 const SPARES = ['d1', 'd2', 'd3', 'd4'].map((name) => ({ name, bytes: SPARE_BYTES }))
 /** Name of the volume that has a LUN waiting for it. */
@@ -48,7 +48,7 @@ function makeImage(path: string, bytes: number): void {
  */
 function prepare(dir: string, listen: string): string {
   mkdirSync(dir, { recursive: true })
-  if (!flockExclusive(openSync(dir, 'r'))) throw new Error('another demo uses it')
+  if (!flockExclusive(openSync(dir, 'r'))) throw new Error('another demo runs there')
   for (const { name, bytes } of [...DISKS, ...SPARES]) makeImage(resolve(dir, `${name}.img`), bytes)
   const config = resolve(dir, 'demo.yaml')
   const lines = [
@@ -82,8 +82,8 @@ function help({ host, port }: ListenAddress, config: string, dir: string): strin
 Plexus ${plexusVersion()} serves ${TARGET} on ${portal}: ${disks}
 Configuration: ${config}
 
-Make a volume of the disks ${spares.join(', ')}; it appears as LUN ${DISKS.length} at once. Its first parity, and growing, write
-the images (${formatSize(SPARE_BYTES)} each) from end to end:
+Make a volume of the disks ${spares.join(', ')}; it appears as LUN ${DISKS.length} at once. Parity is written at once, and
+growing writes everything anew: then the images are sparse no longer and take ${formatSize(SPARES.length * SPARE_BYTES)}.
   ${plexus} volume create ${VOLUME} --raid5 ${spares.slice(0, 3).join(' ')} --wait
   ${plexus} status
   ${plexus} volume grow ${VOLUME} ${spares[3]} --wait
@@ -124,7 +124,9 @@ async function main(): Promise<number> {
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
     const elsewhere = 'npm run demo -- --dir /tmp/plexus --listen 127.0.0.1:3261'
-    process.stderr.write(`The folder ${resolve(dir)}: ${why}. Another one: ${elsewhere}\n`)
+    process.stderr.write(
+      `The folder ${resolve(dir)} cannot be used: ${why}. To use another one: ${elsewhere}\n`,
+    )
     return EXIT.FAILED
   }
   const status = await serve(config, () => process.stdout.write(help(address, config, dir)))

@@ -45,7 +45,7 @@ t.test('a folder that cannot be used is named, with what to do', async (t) => {
   writeFileSync(folder('file'), '')
   const { code, said } = await refused(await freePort(), folder('file/var'))
   t.equal(code, 1)
-  t.match(said, /^The folder .*file\/var: ENOTDIR: .* npm run demo -- --dir /)
+  t.match(said, /^The folder .*file\/var cannot be used: ENOTDIR: .* npm run demo -- --dir /)
   t.notMatch(said, /^\s+at /m)
 })
 
@@ -69,7 +69,7 @@ t.test('a second demo in the same folder changes nothing there', async (t) => {
 
   const second = await refused(await freePort(), folder('var'))
   t.equal(second.code, 1)
-  t.match(second.said, /^The folder .*var: another demo uses it\. .* --dir /)
+  t.match(second.said, /^The folder .*var cannot be used: another demo runs there\. .* --dir /)
   t.equal(readFileSync(folder('var/demo.yaml'), 'utf8'), config)
   const socket = connect(port, '127.0.0.1')
   await new Promise<void>((resolve, reject) => {
