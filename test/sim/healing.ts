@@ -115,7 +115,7 @@ export class Healing {
     // One that is refused has in part what is valid elsewhere, and need not agree with it: another one goes with that.
     for (const plex of plexes) if (isFaulted()) await this.#force('up', plex.children)
     const [first] = plexes
-    if (first && isFaulted() && jobsOf(machine).length === 0) {
+    if (first && isFaulted() && jobsOf(machine, volume.name).length === 0) {
       // None does: what the others have is given up.
       const others = volume.components.filter((one) => one !== first)
       for (const { children } of others) await this.#force('stale', children)
@@ -135,7 +135,8 @@ export class Healing {
   async #giveUp(machine: Machine, unit: Unit): Promise<void> {
     const [plex] = volumeOf(machine, unit.uuid)?.components ?? []
     if (plex?.organization !== 'raid5' || !plex.children.every(isUp)) return
-    if (jobsOf(machine).length > 0) return
+    // Those of another volume may fail, and be tried again, for ever.
+    if (jobsOf(machine, unit.name).length > 0) return
     await unit.open(machine)
     const unreadable: ByteRange[] = []
     unit.unreadable = unreadable
