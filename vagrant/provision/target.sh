@@ -18,7 +18,7 @@ fail() {
 packages() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q
-  apt-get install -y -q --no-install-recommends ca-certificates nodejs npm
+  apt-get install -y -q --no-install-recommends ca-certificates nodejs npm procps
   node -e 'const [major, minor] = process.versions.node.split(".").map(Number)
     process.exit(major > 20 || (major === 20 && minor >= 19) ? 0 : 1)' ||
     fail "Node.js 20.19 or newer is needed, this system has $(node --version); use Debian 13 or newer"

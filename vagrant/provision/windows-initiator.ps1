@@ -56,7 +56,7 @@ do {
 } until ($disks.Count -gt 0 -or (Get-Date) -gt $deadline)
 # Two disks would be the same one over each path: writing to both destroys what is on it.
 if ($disks.Count -ne 1) {
-    throw "One disk of Plexus is expected, there are $($disks.Count). Two: MPIO has not taken it; restart, then run this again."
+    throw "One disk of Plexus is expected, there are $($disks.Count). Two: MPIO has not taken it; restart and run this again."
 }
 $disk = $disks[0]
 
@@ -71,7 +71,8 @@ if ($disk.PartitionStyle -eq 'RAW') {
         Format-Volume -FileSystem NTFS -NewFileSystemLabel Plexus -Confirm:$false | Out-Null
 }
 
-Get-IscsiConnection | Format-Table InitiatorAddress, TargetAddress, TargetPortNumber
-Get-Disk -Number $disk.Number | Format-Table Number, FriendlyName, SerialNumber, OperationalStatus, PartitionStyle, Size
-Get-Partition -DiskNumber $disk.Number | Format-Table PartitionNumber, DriveLetter, Size
+Get-IscsiConnection | Format-Table -Property 'InitiatorAddress', 'TargetAddress', 'TargetPortNumber'
+Get-Disk -Number $disk.Number |
+    Format-Table -Property 'Number', 'FriendlyName', 'SerialNumber', 'OperationalStatus', 'PartitionStyle', 'Size'
+Get-Partition -DiskNumber $disk.Number | Format-Table -Property 'PartitionNumber', 'DriveLetter', 'Size'
 mpclaim.exe -s -d

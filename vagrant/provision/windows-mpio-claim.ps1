@@ -9,4 +9,4 @@ $claimed = Get-MSDSMSupportedHW | Where-Object { $_.VendorId.Trim() -eq $vendor 
 if (-not $claimed) {
     New-MSDSMSupportedHW -VendorId $vendor -ProductId $product
 }
-Get-MSDSMSupportedHW | Format-Table VendorId, ProductId
+Get-MSDSMSupportedHW | Format-Table -Property 'VendorId', 'ProductId'

@@ -3,5 +3,5 @@
 $ErrorActionPreference = 'Stop'
 
 if (-not (Get-WindowsFeature -Name Multipath-IO).Installed) {
-    Install-WindowsFeature -Name Multipath-IO -IncludeManagementTools | Format-List Success, RestartNeeded
+    Install-WindowsFeature -Name Multipath-IO -IncludeManagementTools | Format-List -Property 'Success', 'RestartNeeded'
 }
