@@ -85,7 +85,7 @@ config() {
   found=$(find_disks)
   count=$(printf '%s' "$found" | grep -c . || true)
   [ "$count" -eq "$DISKS" ] || fail "$DISKS blank disks of $DISK_MIB MiB are needed, found $count: ${found:-none}; see lsblk"
-  install -d -m 750 "$secrets"
+  install -d -m 750 "$(dirname "$file")" "$secrets"
   secret chap "$CHAP_SECRET"
   secret mutual "$MUTUAL_SECRET"
   {
@@ -127,7 +127,9 @@ EOF
 
 service() {
   unit=/etc/systemd/system/plexusd.service
-  install -m 644 "$(npm root --global)/plexus/systemd/plexusd.service" "$unit"
+  mkdir -p /usr/share/doc
+  ln -sfn "$(npm root --global)/plexus" /usr/share/doc/plexus
+  install -m 644 /usr/share/doc/plexus/systemd/plexusd.service "$unit"
   systemd-analyze verify "$unit"
   systemctl enable plexusd
   # Also when it runs: the code may be new. Initiators log in again by themselves.
