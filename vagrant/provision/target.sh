@@ -18,13 +18,13 @@ fail() {
 packages() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q
-  apt-get install -y -q --no-install-recommends ca-certificates nodejs npm procps
+  apt-get install -y -q --no-install-recommends ca-certificates nodejs npm
   node -e 'const [major, minor] = process.versions.node.split(".").map(Number)
     process.exit(major > 20 || (major === 20 && minor >= 19) ? 0 : 1)' ||
     fail "Node.js 20.19 or newer is needed, this system has $(node --version); use Debian 13 or newer"
 }
 
-# What `npm pack` makes is what others would install. It is built in a copy: the working copy stays as it is.
+# As docs/install.md has it. The package is built in a copy: the working copy stays as it is.
 build() {
   copy=$(mktemp -d)
   trap 'rm -rf "$copy"' EXIT
@@ -33,7 +33,6 @@ build() {
   (
     cd "$copy"
     npm ci --no-audit --no-fund
-    npm run -s build
     npm pack --silent
     npm install --global --no-audit --no-fund ./plexus-*.tgz
   )
