@@ -3,7 +3,7 @@
  * nothing else is left says which data counts. Everything must be whole in the end. Used by faults.ts.
  */
 import type { ByteRange } from '../../src/base/bytes.ts'
-import type { DriveReport } from '../../src/control/reports.ts'
+import type { ComponentReport, DriveReport } from '../../src/control/reports.ts'
 import { readAll } from './final-check.ts'
 import type { Parts } from './parts.ts'
 import type { SimRandom } from './random.ts'
@@ -108,21 +108,35 @@ export class Healing {
     const volume = machine && volumeOf(machine, uuid)
     const { parts } = this.#trouble
     if (!machine || !volume || !(parts || isPlain(machine, uuid))) return
-    const plex = volume.components.find(({ children }) => children.every((one) => one.device))
+    const isFaulted = (): boolean => volumeOf(machine, uuid)?.health === 'FAULTED'
+    const plexes = volume.components.filter(({ children }) => children.every((one) => one.device))
     // Also when the power goes before the verb has ended.
     parts?.join()
-    for (const subdisk of plex?.children ?? []) {
-      if (isUp(subdisk)) continue
-      await world.verb('vinum', 'setstate', { state: 'up', object: subdisk.name, force: true })
+    // One that is refused has in part what is valid elsewhere, and need not agree with it: another one goes with that.
+    for (const plex of plexes) if (isFaulted()) await this.#force('up', plex.children)
+    const [first] = plexes
+    if (first && isFaulted() && jobsOf(machine, volume.name).length === 0) {
+      // None does: what the others have is given up.
+      const others = volume.components.filter((one) => one !== first)
+      for (const { children } of others) await this.#force('stale', children)
+      await this.#force('up', first.children)
     }
     if (world.machine === machine) parts?.join()
+  }
+
+  async #force(state: 'up' | 'stale', subdisks: readonly ComponentReport[]): Promise<void> {
+    for (const subdisk of subdisks) {
+      if (state === 'up' && isUp(subdisk)) continue
+      await this.#world.verb('vinum', 'setstate', { state, object: subdisk.name, force: true })
+    }
   }
 
   /** All columns of a raid5 plex serve, and part of it is lost: what cannot be read may be anything from now on. */
   async #giveUp(machine: Machine, unit: Unit): Promise<void> {
     const [plex] = volumeOf(machine, unit.uuid)?.components ?? []
     if (plex?.organization !== 'raid5' || !plex.children.every(isUp)) return
-    if (jobsOf(machine).length > 0) return
+    // Those of another volume may fail, and be tried again, for ever.
+    if (jobsOf(machine, unit.name).length > 0) return
     await unit.open(machine)
     const unreadable: ByteRange[] = []
     unit.unreadable = unreadable

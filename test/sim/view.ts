@@ -35,12 +35,13 @@ export function drivesOf(volume: VolumeReport): ReadonlySet<string> {
   return new Set(subdisksOf(volume).flatMap(({ drive }) => drive ?? []))
 }
 
-/** Jobs at work, or paused, on any volume. */
-export function jobsOf(machine: Machine): readonly JobKind[] {
+/** Jobs at work, or paused, on any volume, or on the one of this name. */
+export function jobsOf(machine: Machine, name?: string): readonly JobKind[] {
   return machine.topology.jobs
     .list()
     .map((job) => job.report())
     .filter(({ state }) => state === 'running' || state === 'paused')
+    .filter(({ volume }) => name === undefined || volume === name)
     .map(({ kind }) => kind)
 }
 

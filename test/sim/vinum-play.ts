@@ -23,7 +23,7 @@ import { SimRandom } from './random.ts'
 import type { Scenario } from './simulate.ts'
 import type { Stage } from './stage.ts'
 import { Unit } from './unit.ts'
-import { volumeOf, volumesOf } from './view.ts'
+import { isPlain, jobsOf, volumeOf, volumesOf } from './view.ts'
 import { Workload } from './workload.ts'
 import type { Machine, World, WorldOptions } from './world.ts'
 
@@ -199,10 +199,19 @@ class VinumPlay {
     else {
       // A verb under way ends first: systemd, too, waits for the daemon.
       await others
-      for (const unit of world.units) await unit.idle()
+      await this.#answered(machine)
       if (end === 'shutdown') await world.shutdown(machine)
       else await world.pause(random.exponential(random.pick([10, 1000, 30_000])))
     }
+  }
+
+  /** Nothing is under way. A growth without parity that lacks a disk in the middle of a window lets nobody pass. */
+  async #answered(machine: Machine): Promise<void> {
+    const units = [...this.#world.units]
+    const grows = jobsOf(machine).includes('grow')
+    const isHeld = grows && units.some(({ uuid }) => isPlain(machine, uuid))
+    if (isHeld && this.#world.machine === machine) await this.#faults.recover(machine)
+    for (const unit of units) await unit.idle()
   }
 
   /** Operators and trouble, while users work. */

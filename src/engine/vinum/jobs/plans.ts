@@ -20,7 +20,7 @@ import {
   subdisksOf,
   type VinumModel,
 } from '../model/model.ts'
-import { derive } from '../model/state-rules.ts'
+import { clashes, derive } from '../model/state-rules.ts'
 
 export interface JobOptions {
   readonly random: Random
@@ -303,9 +303,15 @@ export function lastResort(model: VinumModel, plex: PlexRecord): string | undefi
   const out = subdisksOf(model, plex.uuid).filter((one) => one.state !== 'up')
   const here = out.filter((one) => isHere(model, one))
   if (here.length === 0 || here.some((one) => hasCopyElsewhere(model, plex, one))) return undefined
-  return here.some((one) => one.state === 'down')
-    ? `plexus vinum setstate up ${plex.name} lets it serve again`
-    : `connect the disks that have newer data; if they are lost: plexus vinum setstate --force up ${plex.name} serves it as it is`
+  if (here.some((one) => one.state === 'down')) {
+    return `plexus vinum setstate up ${plex.name} lets it serve again`
+  }
+  const last =
+    'connect the disks that have newer data; if they are lost: plexus vinum setstate --force up'
+  const volume = clashes(model, here) ? byUuid(model.volumes, plex.volumeUuid) : undefined
+  return volume
+    ? `${last} ${volume.name} takes a plex that fits what is valid of it`
+    : `${last} ${plex.name} serves it as it is`
 }
 
 function scopeOf(fills: readonly SubdiskRecord[], options: JobOptions): JobRecord['scope'] {

@@ -79,6 +79,21 @@ export function hasOtherCopy(
   return only === undefined
 }
 
+/** Has a part of what the subdisk holds of its volume a valid copy in another plex? False for one without a volume. */
+export function hasPartElsewhere(model: VinumModel, { uuid, plexUuid }: SubdiskRecord): boolean {
+  const volume = byUuid(model.volumes, byUuid(model.plexes, plexUuid)?.volumeUuid)
+  if (!volume) return false
+  const isGood = judge(model, NOTHING)
+  const shared = firstPlace(
+    model,
+    volume,
+    (place) =>
+      place.some(({ subdisks }) => subdisks.some((one) => one.uuid === uuid)) &&
+      place.some((one) => one.plex.uuid !== plexUuid && isGood(one)),
+  )
+  return shared !== undefined
+}
+
 /** Is enough of a holding up, on drives that are up? */
 function judge(model: VinumModel, without: ReadonlySet<string>): (holding: Holding) => boolean {
   const isValid = ({ uuid, state, driveUuid }: SubdiskRecord): boolean =>

@@ -6,7 +6,7 @@
 import { assert } from '../../../base/assert.ts'
 import { type ErrorKind, PlexusError } from '../../../base/errors.ts'
 import type { Health } from '../../../control/reports.ts'
-import { firstLost, firstUncovered, hasOtherCopy } from './coverage.ts'
+import { firstLost, firstUncovered, hasOtherCopy, hasPartElsewhere } from './coverage.ts'
 import { uuidOf } from './lists.ts'
 import { isRedundant } from './map-slots.ts'
 import {
@@ -246,6 +246,7 @@ function setFacts(model: VinumModel, target: ModelObject, options: SetStateOptio
     otherCopy:
       subdisks.length > 0 &&
       subdisks.every((one) => hasOtherCopy(model, one, { without, ownParity })),
+    clashes: clashes(model, subdisks),
     lost: type !== 'subdisk' && lostPlexes(model, target).length > 0,
     redundant:
       plex?.organization === 'raid5' ||
@@ -257,6 +258,23 @@ function setFacts(model: VinumModel, target: ModelObject, options: SetStateOptio
     ),
     raised: targetOf(derive(raise(model, subdisks), options.isPresent), uuid).record.state,
   }
+}
+
+/** What force takes as it is: subdisks that are not up and have their drives. */
+function takeable(model: VinumModel, subdisks: readonly SubdiskRecord[]): readonly SubdiskRecord[] {
+  return subdisks.filter((one) => one.state !== 'up' && hasDrive(model, one))
+}
+
+/**
+ * Would these subdisks, taken as they are, serve beside valid copies of a part of what they hold? Of several plexes one is
+ * taken: then only if each of them would.
+ */
+export function clashes(model: VinumModel, subdisks: readonly SubdiskRecord[]): boolean {
+  const taken = takeable(model, subdisks)
+  const clashing = new Set(
+    taken.filter((one) => hasPartElsewhere(model, one)).map(({ plexUuid }) => plexUuid),
+  )
+  return taken.length > 0 && taken.every(({ plexUuid }) => clashing.has(plexUuid))
 }
 
 /** The plexes of an object of which a part is lost. */
@@ -294,7 +312,7 @@ function accept(
   plexUuid: string | undefined,
   subdisks: readonly SubdiskRecord[],
 ): VinumModel {
-  const taken = subdisks.filter((one) => one.state !== 'up' && hasDrive(model, one))
+  const taken = takeable(model, subdisks)
   const next = withStates(model, taken, 'up')
   const plex = byUuid(next.plexes, plexUuid)
   if (plex?.organization !== 'raid5') return next
@@ -327,9 +345,10 @@ const EFFECTS: Readonly<Record<SetEffect, Effect>> = {
       const subdisks = subdisksUnder(model, target)
       return accept(model, subdisks[0]?.plexUuid, subdisks)
     }
-    // The plex with the most drives is taken; the others are copied from it.
+    // Of the plexes that may be taken the one with the most drives; the others are copied from it.
     const [best = []] = plexesOf(model, target.record.uuid)
       .map((plex) => subdisksOf(model, plex.uuid))
+      .filter((all) => takeable(model, all).length > 0 && !clashes(model, all))
       .sort((a, b) => drivesUnder(model, b) - drivesUnder(model, a))
     return accept(model, best[0]?.plexUuid, best)
   },

@@ -133,6 +133,11 @@ export interface SetFacts {
   readonly state: string
   /** subdisk, plex: all that it holds is valid elsewhere in its volume. */
   readonly otherCopy: boolean
+  /**
+   * A part of what would be taken as it is has a valid copy in another plex, with which it may not agree. volume: whichever
+   * plex is taken.
+   */
+  readonly clashes: boolean
   /** plex, volume: a part of a raid5 plex is lost. */
   readonly lost: boolean
   /** subdisk: its plex is raid5, or the volume has other plexes. */
@@ -179,6 +184,7 @@ const openUnforced = (f: SetFacts) => f.open && !f.force
 const lostForced = (f: SetFacts) => f.lost && f.force
 const busy = (f: SetFacts) => f.busy
 const otherCopy = (f: SetFacts) => f.otherCopy
+const clashes = (f: SetFacts) => f.clashes
 
 const refuse = (kind: ErrorKind, because: string, instead: string): SetAction => ({
   refuse: kind,
@@ -193,6 +199,11 @@ const OTHER_COPY = refuse(
   'invalid',
   'its content may be old, and a valid copy exists: two copies that differ must not both be up',
   'use start: it copies what is missing',
+)
+const CLASH = refuse(
+  'invalid',
+  'its content may be old, and a part of it has a valid copy: two copies that differ must not both be up',
+  'take what that copy lacks instead; or, if that copy is to be given up, set it stale by force first',
 )
 const BUSY = refuse('in-use', 'a job works on it', 'wait for the job, or cancel it')
 
@@ -247,6 +258,7 @@ export const SET_RULES: readonly SetRule[] = [
     'set-subdisk-up-busy': [busy, BUSY],
     // The original allows it with force: mirrors that differ, parity that is wrong (8.7).
     'set-subdisk-up-other-copy': [otherCopy, OTHER_COPY],
+    'set-subdisk-up-clash': [(f) => f.force && f.clashes, CLASH],
     'set-subdisk-up-forced': [(f) => f.force, 'accept'],
     'set-subdisk-up-single': [(f) => f.state === 'stale' && !f.redundant, 'accept'],
     // From reviving or initializing, too: a copy that ended early is not good (8.6, 8.8).
@@ -275,6 +287,7 @@ export const SET_RULES: readonly SetRule[] = [
       ),
     ],
     'set-plex-up-other-copy': [otherCopy, OTHER_COPY],
+    'set-plex-up-clash': [clashes, CLASH],
     'set-plex-up-forced': [any, 'accept'],
   }),
   ...setting('plex', 'down', {
@@ -308,6 +321,7 @@ export const SET_RULES: readonly SetRule[] = [
         'connect its drives; force takes the content of a plex as it is',
       ),
     ],
+    'set-volume-up-clash': [clashes, CLASH],
     'set-volume-up-forced': [any, 'accept'],
   }),
   ...setting('volume', 'down', {

@@ -240,6 +240,16 @@ interface SetRow {
 
 const stale = derive(edit(concat, 'v.p0.s0', { state: 'stale' }))
 const staleMirror = derive(edit(mirror, 'v.p0.s0', { state: 'stale' }))
+/** The second part of the first plex is valid, and with the first part of the second one all would be. */
+const halves = buildModel({
+  drives,
+  volumes: { v: ['concat d1:8MiB=stale', 'concat d3=stale d4'] },
+})
+/** Whichever plex is taken, a part of it is valid in the other one. */
+const crossed = buildModel({
+  drives,
+  volumes: { v: ['concat d1:6MiB=stale d2:2MiB', 'concat d3:2MiB d4:6MiB=stale'] },
+})
 const staleColumn = derive(edit(raid5, 'v.p0.s0', { state: 'stale' }))
 const twoStale = derive(edit(staleColumn, 'v.p0.s1', { state: 'stale' }))
 const driveDown = lose(concat, 'd1')
@@ -313,6 +323,12 @@ const SET: Readonly<Record<string, SetRow>> = {
     force: true,
     refuse: /valid copy exists.*use start/,
   },
+  'set-subdisk-up-clash': {
+    model: halves,
+    object: 'v.p0.s0',
+    force: true,
+    refuse: /v\.p0\.s0 stays stale: .*a part of it has a valid copy.*set it stale by force/,
+  },
   'set-subdisk-up-forced': {
     model: twoStale,
     object: 'v.p0.s0',
@@ -334,6 +350,12 @@ const SET: Readonly<Record<string, SetRow>> = {
     object: 'v.p0',
     force: true,
     refuse: /valid copy exists/,
+  },
+  'set-plex-up-clash': {
+    model: halves,
+    object: 'v.p0',
+    force: true,
+    refuse: /v\.p0 stays down: .*a part of it has a valid copy/,
   },
   'set-plex-up-forced': {
     model: stale,
@@ -379,6 +401,12 @@ const SET: Readonly<Record<string, SetRow>> = {
     refuse: /a job works on it/,
   },
   'set-volume-up-unforced': { model: stale, object: 'v', refuse: /no valid copy/ },
+  'set-volume-up-clash': {
+    model: crossed,
+    object: 'v',
+    force: true,
+    refuse: /v stays down: .*a part of it has a valid copy/,
+  },
   'set-volume-up-forced': {
     model: twoStale,
     object: 'v',
@@ -458,6 +486,20 @@ t.test('5.2: setting in general', async (t) => {
   t.equal(stateOf(off(mirror, 'v.p0.s0', 'down'), 'v.p0.s0'), 'stale', 'writes go on without it')
   t.equal(stateOf(off(concat, 'v.p0.s0', 'down'), 'v.p0.s0'), 'down', 'nothing goes on without it')
 })
+
+t.test(
+  'of a volume force takes a plex that goes with what is valid, whatever its place',
+  async (t) => {
+    const taken = setState(halves, uuidOf('v'), 'up', {
+      force: true,
+      isOpen: () => true,
+      isPresent: () => true,
+    })
+    t.equal(states(taken, 'v.p0.s0', 'v.p1.s0', 'v.p1.s1', 'v'), 'stale up up up')
+    const given = off(off(crossed, 'v.p1.s0', 'stale'), 'v.p0', 'up')
+    t.equal(states(given, 'v.p0.s0', 'v.p0.s1', 'v.p1.s0', 'v'), 'up up stale up')
+  },
+)
 
 t.test('force takes two stale columns with their data, and computes parity anew', async (t) => {
   const after = setState(twoStale, uuidOf('v.p0'), 'up', {

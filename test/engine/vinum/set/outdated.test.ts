@@ -4,6 +4,7 @@ import { PlexusError } from '../../../../src/base/errors.ts'
 import { MIB } from '../../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
+import { MemoryDevice } from '../../../support/memory-device.ts'
 
 const LAYOUTS = {
   mirror: { mirror: ['d1', 'd2', 'd3'] },
@@ -137,4 +138,52 @@ t.test('an image that one volume cannot do without is filled anew for the other 
   for (const at of [4, 5, 6, 7, 4, 5, 6, 7]) {
     t.ok((await get(filled, at * MIB, MIB)).equals(pattern(at, MIB)))
   }
+})
+
+t.test('old content never serves beside newer content of a part of it', async (t) => {
+  const machine = new Machine({ devices: 3 })
+  const large = { sizeBytes: 32 * MIB, blockBytes: 512, path: '/dev/d1' }
+  machine.devices.set('d1', new MemoryDevice(large))
+  await machine.start()
+  await machine.run('volume.create', { name: 'v', size: String(20 * MIB), concat: ['d1'] })
+  await machine.run('volume.add-mirror', { name: 'v', devices: ['d2', 'd3'] })
+  await machine.jobsDone()
+  const before = machine.open('v')
+  await put(before, 0, pattern(1, 20 * MIB), true)
+  await machine.pull('d2')
+  await put(before, 0, pattern(3, MIB), true)
+  await before.close()
+  await machine.shutDown()
+  await machine.start(['d2'])
+  await machine.run('vinum.assemble', { force: true })
+  for (const name of ['d1', 'd3']) await machine.plug(name)
+  await machine.run('vinum.assemble', { from: 'd2' })
+  await machine.jobsDone()
+  const volume = machine.open('v')
+  await put(volume, 0, pattern(2, MIB), true)
+
+  const newer = async (what: string) => {
+    for (let round = 0; round < 4; round++) {
+      t.ok((await get(volume, 0, MIB)).equals(pattern(2, MIB)), what)
+    }
+  }
+  const force = (object: string) =>
+    machine.run('vinum.setstate', { state: 'up', object, force: true })
+  for (const object of ['v.p0', 'v.p0.s0']) {
+    const { message } = await failureOf(force(object))
+    t.match(message, /a part of it has a valid copy: .*; take what that copy lacks instead/)
+  }
+  await newer('nobody takes the old data for the new')
+  t.match(machine.volume('v'), {
+    health: 'FAULTED',
+    action: /^Connect the disks that have newer data; .*: plexus vinum setstate --force up v /,
+  })
+  await force('v')
+  await newer('with what goes with it')
+  await machine.run('vinum.start', { objects: ['v'] })
+  await machine.jobsDone()
+  await newer('from every copy')
+  t.match(machine.volume('v'), { health: 'HEALTHY', status: '', action: '' })
+  await machine.run('volume.scrub', { name: 'v' })
+  for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
 })
