@@ -1,7 +1,7 @@
 /**
- * The target side of the lab: runs in the lab's network namespace as its host command (lab.ts starts it),
- * serves plexusd at 10.77.0.1:3260 and does what the guest asks for. The guest creates share/ask/NAME with
- * arguments in it, the host answers with share/done/NAME; see lab/lib.sh. Ends on SIGTERM.
+ * The target side of the lab: runs in the lab's network namespace as its host command (lab.ts starts it), serves plexusd
+ * at the addresses of vagrant/lab.env and does what the guest asks for. The guest creates share/ask/NAME with arguments
+ * in it, the host answers with share/done/NAME; see lab/lib.sh. Ends on SIGTERM.
  */
 import { execFileSync } from 'node:child_process'
 import {
@@ -19,18 +19,32 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { Daemon, type DaemonConfig } from '../support/daemon.ts'
 import { startFuse } from '../support/fuse-file.ts'
 import { LabDisks } from './lab-disks.ts'
 
-const ADDRESS = '10.77.0.1'
-const PORT = 3260
-const PREFIX = 'iqn.2026-11.lab.plexus'
+/** Compiled, this file is in build/test/interop. */
+const vagrant = fileURLToPath(new URL('../../../vagrant', import.meta.url))
+const lab: Readonly<Record<string, string>> = Object.fromEntries(
+  [...readFileSync(join(vagrant, 'lab.env'), 'utf8').matchAll(/^(\w+)=(.*)$/gm)].map(
+    ([, key = '', value = '']) => [key, value],
+  ),
+)
+function labValue(key: string): string {
+  const value = lab[key]
+  if (value === undefined) throw new Error(`lab.env has no ${key}`)
+  return value
+}
+const PORT = Number(labValue('ISCSI_PORT'))
+/** The target of the Vagrant lab; all others are named like it, with another end. */
+const LAB_TARGET = labValue('TARGET_NAME')
+const PREFIX = LAB_TARGET.slice(0, LAB_TARGET.lastIndexOf(':'))
 const MIB = 1024 * 1024
 const DISK_BYTES = 512 * MIB
 const SMALL_BYTES = 32 * MIB
 const POLL_MS = 50
-/** The lab gives its host command three seconds to end; loop devices have to be detached within them. */
+/** The lab gives its host command ten seconds to end; loop devices have to be detached within them. */
 const STOP_MS = 1500
 /** Longer than a scenario: only the request `go` ends a stall. */
 const STALL_MS_MAX = 300_000
@@ -46,6 +60,8 @@ const settings = JSON.parse(settingsText) as {
   readonly diskMiB?: string
   /** Volumes that LUN 0, 1 and so on of the target "volumes" lead to, comma between them. */
   readonly volumes?: string
+  /** The target of the Vagrant lab as well, in both networks, with the volume that lab.env names: `yes`. */
+  readonly vagrant?: string
   /** `hal.timeout` of the configuration. */
   readonly timeout?: string
   /** A disk f1 of so many MiB, in a file system that can be told to answer nothing. */
@@ -109,6 +125,13 @@ const volumesTarget = {
   luns: volumes.map((volume, lun) => ({ lun, volume })),
 }
 
+const vagrantTarget = {
+  name: LAB_TARGET,
+  portals: ['test'],
+  auth: 'lab',
+  luns: [{ lun: Number(labValue('LUN')), volume: labValue('VOLUME') }],
+}
+
 const secrets = mkdtempSync(join(images, 'secrets-'))
 function secretFile(name: string, secret: string): string {
   const path = join(secrets, name)
@@ -118,13 +141,34 @@ function secretFile(name: string, secret: string): string {
 const alice = { user: 'alice', secretFile: secretFile('alice', 'alice-secret-01') }
 const plexus = { user: 'plexus', secretFile: secretFile('plexus', 'plexus-secret-1') }
 
+const labAuth = {
+  name: 'lab',
+  chap: {
+    user: labValue('CHAP_USER'),
+    secretFile: secretFile('lab', labValue('CHAP_SECRET')),
+  },
+  mutual: {
+    user: labValue('MUTUAL_USER'),
+    secretFile: secretFile('lab-mutual', labValue('MUTUAL_SECRET')),
+  },
+  initiators: [labValue('LINUX_NAME'), labValue('SECOND_NAME')],
+}
+const networks = settings.vagrant ? ['A', 'B'] : ['A']
+const portal = {
+  name: 'test',
+  listen: networks.map((network) => `${labValue(`TARGET_ADDRESS_${network}`)}:${PORT}`),
+  ...(settings.digests ? { digests: { header: settings.digests, data: settings.digests } } : {}),
+}
+
 function config(withSecond: boolean): DaemonConfig {
   const { second, ...always } = devices
   return {
     auth: [
       { name: 'one-way', chap: alice },
       { name: 'both-ways', chap: alice, mutual: plexus },
+      labAuth,
     ],
+    portals: [portal],
     devices: {
       ...always,
       ...(withSecond ? { second } : {}),
@@ -138,15 +182,14 @@ function config(withSecond: boolean): DaemonConfig {
       target('mutual', 'both-ways'),
       ...(withSecond ? [target('second', 'none')] : []),
       ...(volumes.length > 0 ? [volumesTarget] : []),
+      ...(settings.vagrant ? [vagrantTarget] : []),
     ],
   }
 }
 
 const daemon = await Daemon.start({
   config: config(false),
-  host: ADDRESS,
   port: PORT,
-  ...(settings.digests ? { digests: { header: settings.digests, data: settings.digests } } : {}),
   onLog: (line) => appendFileSync(join(share, 'host.log'), `${line}\n`),
 })
 
@@ -210,6 +253,11 @@ const REQUESTS: Readonly<Record<string, (args: readonly string[]) => string | Pr
   pull: ([disk = '']) => {
     disks.pull(disk)
     return 'pulled'
+  },
+  /** `network cut A` and `network mend A`, and the same with B. */
+  network: (args) => {
+    execFileSync(join(vagrant, 'uml/network'), args)
+    return 'done'
   },
   /** f1 answers nothing until `go`. */
   stall: async () => {

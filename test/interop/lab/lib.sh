@@ -1,12 +1,14 @@
 # Shared by the lab's guest scripts; sourced as /share/lib.sh in the guest (sh is dash there).
 # A script that reaches its end has passed; the first assertion that fails ends it with status 1.
 set -u
-PORTAL=10.77.0.1:3260
-TARGET=iqn.2026-11.lab.plexus:disk
-CHAP_TARGET=iqn.2026-11.lab.plexus:chap
-MUTUAL_TARGET=iqn.2026-11.lab.plexus:mutual
-SECOND_TARGET=iqn.2026-11.lab.plexus:second
-VOLUMES_TARGET=iqn.2026-11.lab.plexus:volumes
+. "$LAB_ENV"
+PORTAL=$TARGET_ADDRESS_A:$ISCSI_PORT
+PREFIX=${TARGET_NAME%:*}
+TARGET=$PREFIX:disk
+CHAP_TARGET=$PREFIX:chap
+MUTUAL_TARGET=$PREFIX:mutual
+SECOND_TARGET=$PREFIX:second
+VOLUMES_TARGET=$PREFIX:volumes
 
 say() { echo "--- $*"; }
 fail() {
@@ -55,6 +57,16 @@ ask() {
   done
   cat "/share/done/$1"
 }
+# told NAME: lets the other guest know. await NAME: waits for it, at most 40 s.
+told() { : >"/share/told-$1"; }
+await() {
+  n=0
+  while ! ls /share | grep -qx "told-$1"; do
+    n=$((n + 1))
+    [ $n -lt 200 ] || fail "the other guest never told '$1'"
+    sleep 0.2
+  done
+}
 # wait_host: the target listens.
 wait_host() {
   n=0
@@ -63,6 +75,20 @@ wait_host() {
     [ $n -lt 150 ] || fail "the host never became ready: $(tail -5 /share/host.log)"
     sleep 0.2
   done
+}
+# start_initiator: iscsid, with times that suit a crash of the target.
+start_initiator() {
+  modprobe -a iscsi_tcp sd_mod sg
+  echo "InitiatorName=$LINUX_NAME" >/etc/iscsi/initiatorname.iscsi
+  cat >/etc/iscsi/iscsid.conf <<EOT
+node.startup = manual
+node.session.timeo.replacement_timeout = 15
+node.conn[0].timeo.login_timeout = 15
+node.conn[0].timeo.noop_out_interval = 5
+node.conn[0].timeo.noop_out_timeout = 5
+EOT
+  mkdir -p /run/lock/iscsi
+  iscsid -f >/run/iscsid.log 2>&1 &
 }
 discover() { iscsiadm -m discovery -t sendtargets -p $PORTAL; }
 # set_node TARGET KEY VALUE
@@ -211,3 +237,5 @@ crash() {
   check "the session is back" timeout 20 dd if="$DISK" of=/dev/null bs=4k count=1 iflag=direct
   grep -q LOGGED_IN /sys/class/iscsi_session/session*/state || fail "the session is not back"
 }
+# A script that tries how a machine becomes an initiator sets BARE before it comes here.
+[ -n "${BARE:-}" ] || start_initiator
