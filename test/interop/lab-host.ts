@@ -60,7 +60,7 @@ const settings = JSON.parse(settingsText) as {
   readonly diskMiB?: string
   /** Volumes that LUN 0, 1 and so on of the target "volumes" lead to, comma between them. */
   readonly volumes?: string
-  /** The target of the Vagrant lab as well, in both networks, with the volume that lab.env names: `yes`. */
+  /** The target of the Vagrant lab instead of all others, in both networks: `yes`. */
   readonly vagrant?: string
   /** `hal.timeout` of the configuration. */
   readonly timeout?: string
@@ -125,13 +125,6 @@ const volumesTarget = {
   luns: volumes.map((volume, lun) => ({ lun, volume })),
 }
 
-const vagrantTarget = {
-  name: LAB_TARGET,
-  portals: ['test'],
-  auth: 'lab',
-  luns: [{ lun: Number(labValue('LUN')), volume: labValue('VOLUME') }],
-}
-
 const secrets = mkdtempSync(join(images, 'secrets-'))
 function secretFile(name: string, secret: string): string {
   const path = join(secrets, name)
@@ -141,23 +134,33 @@ function secretFile(name: string, secret: string): string {
 const alice = { user: 'alice', secretFile: secretFile('alice', 'alice-secret-01') }
 const plexus = { user: 'plexus', secretFile: secretFile('plexus', 'plexus-secret-1') }
 
-const labAuth = {
-  name: 'lab',
-  chap: {
-    user: labValue('CHAP_USER'),
-    secretFile: secretFile('lab', labValue('CHAP_SECRET')),
-  },
-  mutual: {
-    user: labValue('MUTUAL_USER'),
-    secretFile: secretFile('lab-mutual', labValue('MUTUAL_SECRET')),
-  },
-  initiators: [labValue('LINUX_NAME'), labValue('SECOND_NAME')],
-}
-const networks = settings.vagrant ? ['A', 'B'] : ['A']
-const portal = {
-  name: 'test',
-  listen: networks.map((network) => `${labValue(`TARGET_ADDRESS_${network}`)}:${PORT}`),
-  ...(settings.digests ? { digests: { header: settings.digests, data: settings.digests } } : {}),
+/** What vagrant/provision/target.sh configures, for the Linux initiators: each network is a portal of its own. */
+function vagrantConfig(): DaemonConfig {
+  const portal = (name: string, address: string) => ({ name, listen: [`${address}:${PORT}`] })
+  const chap = (user: string, secret: string) => ({
+    user: labValue(user),
+    secretFile: secretFile(user, labValue(secret)),
+  })
+  return {
+    auth: [
+      {
+        name: 'linux',
+        chap: chap('CHAP_USER', 'CHAP_SECRET'),
+        mutual: chap('MUTUAL_USER', 'MUTUAL_SECRET'),
+        initiators: [labValue('LINUX_NAME'), labValue('SECOND_NAME')],
+      },
+    ],
+    portals: [portal('a', labValue('TARGET_ADDRESS_A')), portal('b', labValue('TARGET_ADDRESS_B'))],
+    devices: disks.devices,
+    targets: [
+      {
+        name: LAB_TARGET,
+        portals: ['a', 'b'],
+        auth: 'linux',
+        luns: [{ lun: Number(labValue('LUN')), volume: labValue('VOLUME') }],
+      },
+    ],
+  }
 }
 
 function config(withSecond: boolean): DaemonConfig {
@@ -166,9 +169,7 @@ function config(withSecond: boolean): DaemonConfig {
     auth: [
       { name: 'one-way', chap: alice },
       { name: 'both-ways', chap: alice, mutual: plexus },
-      labAuth,
     ],
-    portals: [portal],
     devices: {
       ...always,
       ...(withSecond ? { second } : {}),
@@ -182,14 +183,15 @@ function config(withSecond: boolean): DaemonConfig {
       target('mutual', 'both-ways'),
       ...(withSecond ? [target('second', 'none')] : []),
       ...(volumes.length > 0 ? [volumesTarget] : []),
-      ...(settings.vagrant ? [vagrantTarget] : []),
     ],
   }
 }
 
 const daemon = await Daemon.start({
-  config: config(false),
+  config: settings.vagrant ? vagrantConfig() : config(false),
+  host: labValue('TARGET_ADDRESS_A'),
   port: PORT,
+  ...(settings.digests ? { digests: { header: settings.digests, data: settings.digests } } : {}),
   onLog: (line) => appendFileSync(join(share, 'host.log'), `${line}\n`),
 })
 
