@@ -13,11 +13,13 @@ import {
   readFileSync,
   rmSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const SCENARIO_TIMEOUT_S = 120
+/** At once: scenarios wait more than they compute, but they measure times, too. */
+const SCENARIOS_AT_ONCE = Math.min(2, availableParallelism())
 /** What vagrant/uml/setup ends with where there can be no lab. */
 const NO_LAB = 3
 /** The scripts are not compiled: they are read from the sources, two levels above build/test/interop. */
@@ -131,15 +133,20 @@ if (setup.status !== 0) {
   process.exit(skipped ? 0 : 1)
 }
 const outcomes: Outcome[] = []
-for (const name of chosen) {
-  const outcome = await runScenario(name)
-  if (interrupted) process.exit(130)
-  outcomes.push(outcome)
-  const verdict = outcome.passed ? 'passed' : 'FAILED'
-  console.log(
-    `${verdict}  ${name.padEnd(14)} ${String(outcome.checks).padStart(3)} checks  ${outcome.seconds.toFixed(1)} s`,
-  )
+const waiting = [...chosen]
+async function work(): Promise<void> {
+  for (let name = waiting.shift(); name !== undefined && !interrupted; name = waiting.shift()) {
+    const outcome = await runScenario(name)
+    if (interrupted) return
+    outcomes.push(outcome)
+    const verdict = outcome.passed ? 'passed' : 'FAILED'
+    console.log(
+      `${verdict}  ${name.padEnd(14)} ${String(outcome.checks).padStart(3)} checks  ${outcome.seconds.toFixed(1)} s`,
+    )
+  }
 }
+await Promise.all(Array.from({ length: SCENARIOS_AT_ONCE }, work))
+if (interrupted) process.exit(130)
 const failed = outcomes.filter((outcome) => !outcome.passed)
 console.log(`lab: ${outcomes.length - failed.length} passed, ${failed.length} failed, 0 skipped`)
 process.exit(failed.length > 0 ? 1 : 0)

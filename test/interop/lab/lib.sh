@@ -94,14 +94,17 @@ discover() { iscsiadm -m discovery -t sendtargets -p $PORTAL; }
 # set_node TARGET KEY VALUE
 set_node() { iscsiadm -m node -T "$1" -p $PORTAL -o update -n "$2" -v "$3" >/dev/null; }
 login() { iscsiadm -m node -T "$1" -p $PORTAL --login; }
-logout() { iscsiadm -m node -T "$1" -p $PORTAL --logout; }
+# logout TARGET: when udev has looked at all that was written; else it reads from a disk that is gone.
+logout() { udevadm settle && iscsiadm -m node -T "$1" -p $PORTAL --logout; }
+# is_up BLOCK: the kernel and udev have looked at the disk; BLOCK is its directory in sysfs.
+is_up() { [ -e "/run/udev/data/b$(cat "$1/dev" 2>/dev/null)" ]; }
 # disk_of TARGET: prints the disk's /dev node once it is there.
 disk_of() {
   for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
     for session in /sys/class/iscsi_session/session*; do
       [ "$(cat "$session/targetname" 2>/dev/null)" = "$1" ] || continue
       for block in "$session"/device/target*/*/block/sd*; do
-        [ -e "/dev/${block##*/}" ] && echo "/dev/${block##*/}" && return 0
+        is_up "$block" && echo "/dev/${block##*/}" && return 0
       done
     done
     sleep 0.2
@@ -152,7 +155,7 @@ attach_lun() {
     for session in /sys/class/iscsi_session/session*; do
       [ "$(cat "$session/targetname" 2>/dev/null)" = $VOLUMES_TARGET ] || continue
       for block in "$session"/device/target*/*:"$1"/block/sd*; do
-        [ -e "/dev/${block##*/}" ] && DISK=/dev/${block##*/}
+        is_up "$block" && DISK=/dev/${block##*/}
       done
     done
     [ -z "$DISK" ] || break
