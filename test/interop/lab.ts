@@ -93,7 +93,7 @@ async function runScenario(name: string): Promise<Outcome> {
     checks: output.match(/^(second: )?ok: /gm)?.length ?? 0,
     seconds: (Date.now() - started) / 1000,
   }
-  if (!outcome.passed || process.env['PLEXUS_LAB_VERBOSE']) {
+  if ((!outcome.passed && !interrupted) || process.env['PLEXUS_LAB_VERBOSE']) {
     console.log(output)
     const hostLog = join(share, 'host.log')
     if (existsSync(hostLog)) {

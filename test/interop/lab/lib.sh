@@ -98,12 +98,12 @@ login() { iscsiadm -m node -T "$1" -p $PORTAL --login; }
 logout() { udevadm settle && iscsiadm -m node -T "$1" -p $PORTAL --logout; }
 # is_up BLOCK: the kernel and udev have looked at the disk; BLOCK is its directory in sysfs.
 is_up() { [ -e "/run/udev/data/b$(cat "$1/dev" 2>/dev/null)" ]; }
-# disk_of TARGET: prints the disk's /dev node once it is there.
+# disk_of TARGET [LUN]: prints the /dev node of LUN 0, or of another one, once it is there.
 disk_of() {
   for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
     for session in /sys/class/iscsi_session/session*; do
       [ "$(cat "$session/targetname" 2>/dev/null)" = "$1" ] || continue
-      for block in "$session"/device/target*/*/block/sd*; do
+      for block in "$session"/device/target*/*:"${2:-0}"/block/sd*; do
         is_up "$block" && echo "/dev/${block##*/}" && return 0
       done
     done
@@ -150,18 +150,7 @@ shows() {
 }
 # attach_lun LUN: of the target of the volumes, which is logged in; sets DISK.
 attach_lun() {
-  DISK=
-  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
-    for session in /sys/class/iscsi_session/session*; do
-      [ "$(cat "$session/targetname" 2>/dev/null)" = $VOLUMES_TARGET ] || continue
-      for block in "$session"/device/target*/*:"$1"/block/sd*; do
-        is_up "$block" && DISK=/dev/${block##*/}
-      done
-    done
-    [ -z "$DISK" ] || break
-    sleep 0.2
-  done
-  [ -n "$DISK" ] || fail "no disk for LUN $1 came up: $(lsscsi)"
+  DISK=$(disk_of $VOLUMES_TARGET "$1") || fail "no disk for LUN $1 came up: $(lsscsi)"
   echo "ok: LUN $1 is $DISK"
 }
 # rescan DISK: its capacity is asked for again.
