@@ -1,5 +1,5 @@
 /**
- * Logging by pino. Under systemd (JOURNAL_STREAM is set) one readable line per event with a
+ * Logging by pino. On a terminal one readable line per event; under systemd (JOURNAL_STREAM is set) the same with a
  * `<6>`-style priority; otherwise JSON lines. Info is for changes of state; single I/Os are never logged.
  * Fields used everywhere: session, target, lun, device, volume, event.
  */
@@ -7,7 +7,7 @@ import pino from 'pino'
 import { printable } from './printable.ts'
 
 export type Logger = pino.Logger
-export type LogFormat = 'auto' | 'json' | 'journal'
+export type LogFormat = 'auto' | 'json' | 'journal' | 'text'
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 
 /** syslog priorities for pino's numeric levels. */
@@ -20,16 +20,14 @@ const PRIORITIES: ReadonlyArray<readonly [number, number]> = [
 ]
 const LEFT_OUT = new Set(['level', 'time', 'msg', 'part', 'err', 'v'])
 
-/** One JSON log line as a line for the journal: `<6>session: esx1 logged in (target=iqn… tsih=3)`. */
-export function journalLine(json: string): string {
+/** One JSON log line in words, after what `lead` makes of it: its level and time are not among them. */
+function readableLine(json: string, lead: (entry: Record<string, unknown>) => string): string {
   let entry: Record<string, unknown>
   try {
     entry = JSON.parse(json) as Record<string, unknown>
   } catch {
     return json
   }
-  const level = Number(entry['level'])
-  const priority = PRIORITIES.find(([from]) => level >= from)?.[1] ?? 6
   const part = entry['part'] === undefined ? '' : `${entry['part']}: `
   const fields = Object.entries(entry)
     .filter(([key]) => !LEFT_OUT.has(key))
@@ -38,7 +36,23 @@ export function journalLine(json: string): string {
   const errorText =
     error?.message && !String(entry['msg']).includes(error.message) ? `: ${error.message}` : ''
   const tail = fields.length > 0 ? ` (${fields.join(' ')})` : ''
-  return `<${priority}>${printable(`${part}${entry['msg'] ?? ''}${errorText}${tail}`)}\n`
+  return `${lead(entry)}${printable(`${part}${entry['msg'] ?? ''}${errorText}${tail}`)}\n`
+}
+
+/** One JSON log line as a line for the journal: `<6>session: esx1 logged in (target=iqn… tsih=3)`. */
+export function journalLine(json: string): string {
+  return readableLine(json, ({ level }) => {
+    const priority = PRIORITIES.find(([from]) => Number(level) >= from)?.[1] ?? 6
+    return `<${priority}>`
+  })
+}
+
+/** One JSON log line as a line for a terminal: `11:03:17 warn: session: esx1 logged in (tsih=3)`. */
+function textLine(json: string): string {
+  return readableLine(json, ({ level, time }) => {
+    const clock = new Date(String(time)).toTimeString().slice(0, 'HH:MM:SS'.length)
+    return `${clock} ${pino.levels.labels[Number(level)] ?? level}: `
+  })
 }
 
 /**
@@ -49,7 +63,19 @@ function jsonLine(json: string): string {
   return `${printable(JSON.stringify(JSON.parse(json)))}\n`
 }
 
-/** The root logger. `part` of a child (`logger.child({ part: 'session' })`) leads the journal's line. */
+const LINES: Readonly<Record<Exclude<LogFormat, 'auto'>, (json: string) => string>> = {
+  json: jsonLine,
+  journal: journalLine,
+  text: textLine,
+}
+
+/** Terminals that were started by systemd have JOURNAL_STREAM, too. */
+function formatOfStderr(): keyof typeof LINES {
+  if (process.stderr.isTTY) return 'text'
+  return process.env['JOURNAL_STREAM'] === undefined ? 'json' : 'journal'
+}
+
+/** The root logger. `part` of a child (`logger.child({ part: 'session' })`) leads a readable line. */
 export function createLogger(
   level: LogLevel,
   format: LogFormat,
@@ -57,11 +83,11 @@ export function createLogger(
     process.stderr.write(text)
   },
 ): Logger {
-  const journal =
-    format === 'journal' || (format === 'auto' && process.env['JOURNAL_STREAM'] !== undefined)
+  const shape = format === 'auto' ? formatOfStderr() : format
+  const line = LINES[shape]
   return pino(
-    { level, base: null, timestamp: journal ? false : pino.stdTimeFunctions.isoTime },
-    { write: (text: string) => write(journal ? journalLine(text) : jsonLine(text)) },
+    { level, base: null, timestamp: shape === 'journal' ? false : pino.stdTimeFunctions.isoTime },
+    { write: (json: string) => write(line(json)) },
   )
 }
 

@@ -314,9 +314,9 @@ export const configSchema = z.strictObject({
     .strictObject({
       level: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
       format: z
-        .enum(['auto', 'json', 'journal'])
+        .enum(['auto', 'json', 'journal', 'text'])
         .default('auto')
-        .describe('auto: readable lines under systemd, JSON otherwise'),
+        .describe('auto: readable lines under systemd and on a terminal, JSON otherwise'),
     })
     .prefault({}),
   hal: z

@@ -8,8 +8,9 @@ import { closeSync, ftruncateSync, mkdirSync, openSync, writeFileSync } from 'no
 import { relative, resolve } from 'node:path'
 import { Command } from 'commander'
 import { formatSize } from '../base/bytes.ts'
-import { GIB } from '../base/limits.ts'
+import { GIB, MIB } from '../base/limits.ts'
 import { plexusVersion } from '../base/version.ts'
+import { flockExclusive } from '../hal/libc.ts'
 import { type ListenAddress, parseListen } from './config-schema.ts'
 import { EXIT, serve } from './plexusd.ts'
 
@@ -19,8 +20,9 @@ const DISKS = [
   { name: 'small', bytes: 1 * GIB },
   { name: 'large', bytes: 8 * GIB },
 ] as const
-/** Disks that are not served: for volumes. */
-const SPARES = ['d1', 'd2', 'd3', 'd4'].map((name) => ({ name, bytes: GIB }))
+/** Disks that are not served: for volumes. Small, since the first parity and a growth write them from end to end. */
+const SPARE_BYTES = 256 * MIB
+const SPARES = ['d1', 'd2', 'd3', 'd4'].map((name) => ({ name, bytes: SPARE_BYTES }))
 /** Name of the volume that has a LUN waiting for it. */
 const VOLUME = 'first'
 
@@ -40,9 +42,13 @@ function makeImage(path: string, bytes: number): void {
   }
 }
 
-/** Writes images and configuration into `dir`; the path of the configuration. */
+/**
+ * Writes images and configuration into `dir`, which is locked until this process ends; the path of the configuration.
+ * Throws, before anything is written, where another demo has the folder.
+ */
 function prepare(dir: string, listen: string): string {
   mkdirSync(dir, { recursive: true })
+  if (!flockExclusive(openSync(dir, 'r'))) throw new Error('another demo runs there')
   for (const { name, bytes } of [...DISKS, ...SPARES]) makeImage(resolve(dir, `${name}.img`), bytes)
   const config = resolve(dir, 'demo.yaml')
   const lines = [
@@ -59,7 +65,7 @@ function prepare(dir: string, listen: string): string {
     '    luns:',
     ...DISKS.map(({ name }, lun) => `      - { lun: ${lun}, device: ${name} }`),
     `      - { lun: ${DISKS.length}, volume: ${VOLUME} } # not ready until there is one`,
-    'log: { level: warn }',
+    'log: { level: warn, format: text }',
     'state: { dir: ./state }',
     'control: { dir: ./run }',
   ]
@@ -76,7 +82,8 @@ function help({ host, port }: ListenAddress, config: string, dir: string): strin
 Plexus ${plexusVersion()} serves ${TARGET} on ${portal}: ${disks}
 Configuration: ${config}
 
-Make a volume of the disks ${spares.join(', ')}; it appears as LUN ${DISKS.length} at once:
+Make a volume of the disks ${spares.join(', ')}; it appears as LUN ${DISKS.length} at once. Parity is written at once, and
+growing writes everything anew: then the images are sparse no longer and take ${formatSize(SPARES.length * SPARE_BYTES)}.
   ${plexus} volume create ${VOLUME} --raid5 ${spares.slice(0, 3).join(' ')} --wait
   ${plexus} status
   ${plexus} volume grow ${VOLUME} ${spares[3]} --wait
@@ -111,10 +118,20 @@ async function main(): Promise<number> {
     process.stderr.write(`"${listen}" is not an address; write 127.0.0.1:3261 or [::1]:3261\n`)
     return EXIT.USAGE
   }
-  const config = prepare(resolve(dir), listen)
+  let config: string
+  try {
+    config = prepare(resolve(dir), listen)
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    const elsewhere = 'npm run demo -- --dir /tmp/plexus --listen 127.0.0.1:3261'
+    process.stderr.write(
+      `The folder ${resolve(dir)} cannot be used: ${why}. To use another one: ${elsewhere}\n`,
+    )
+    return EXIT.FAILED
+  }
   const status = await serve(config, () => process.stdout.write(help(address, config, dir)))
   if (status !== EXIT.DONE) {
-    process.stderr.write('To listen elsewhere: npm run demo -- --listen 127.0.0.1:3261\n')
+    process.stderr.write('Another port: npm run demo -- --listen 127.0.0.1:3261\n')
   }
   return status
 }

@@ -100,6 +100,17 @@ t.test('the journal gets one readable line with a priority', async (t) => {
   t.equal(journalLine('no JSON'), 'no JSON')
 })
 
+t.test('a terminal gets one readable line with time and level', async (t) => {
+  t.intercept(process.stderr, 'isTTY', { value: true })
+  t.intercept(process, 'env', { value: { ...process.env, JOURNAL_STREAM: '8:1234' } })
+  const lines: string[] = []
+  const log = createLogger('info', 'auto', (text) => lines.push(text))
+  log.child({ part: 'session' }).info({ tsih: 3 }, 'esx1 logged in')
+  log.fatal({ err: new Error('no answer') }, 'plexusd cannot start')
+  t.match(lines[0], /^\d\d:\d\d:\d\d info: session: esx1 logged in \(tsih=3\)\n$/)
+  t.match(lines[1], /^\d\d:\d\d:\d\d fatal: plexusd cannot start: no answer\n$/)
+})
+
 t.test('a JSON line has each key once', async (t) => {
   const lines: string[] = []
   const log = createLogger('info', 'json', (text) => lines.push(text))

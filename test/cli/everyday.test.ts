@@ -156,8 +156,8 @@ t.test('events follow over a start of the daemon without a gap', async (t) => {
   const made = await rig(t)
   const { events } = made.topology
   const terminal = new TestTerminal()
-  const following = made.cli(['events', '--follow', '--no-headings', '-o', 'event'], terminal)
-  await new Promise((resolve) => setTimeout(resolve, 100))
+  const words = ['events', '--follow', '--since', '1h', '--no-headings', '-o', 'event']
+  const following = made.cli(words, terminal)
   events.emit('info', 'one', 'a', 'First')
   await until(() => terminal.outText !== '')
   await made.server.close()

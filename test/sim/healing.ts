@@ -88,7 +88,7 @@ export class Healing {
       }
       if (volume?.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)
       if (round > PATIENT_ROUNDS) await this.#giveUp(machine, unit)
-      if (this.#trouble.parts && round > PATIENT_ROUNDS) await this.#decide(machine, unit.uuid)
+      if (this.#trouble.parts && round > PATIENT_ROUNDS) await this.#decide(machine, unit)
       await world.pause(LOOK_MS * Math.min(round + 1, 1000))
     }
   }
@@ -134,11 +134,13 @@ export class Healing {
   }
 
   /** Disks were used apart from each other: the operator says what counts. */
-  async #decide(machine: Machine, uuid: string): Promise<void> {
+  async #decide(machine: Machine, { uuid, drives }: Unit): Promise<void> {
     const world = this.#world
     const waiting = drivesIn(machine).filter(({ state }) => state === 'WAITING')
     if (!volumeOf(machine, uuid) && waiting.length > 0) {
-      const from = this.#random.pick(waiting).name
+      // Not one that was taken out while it was away: it says what the volume was before.
+      const known = waiting.filter(({ name }) => drives.has(name))
+      const from = this.#random.pick(known.length > 0 ? known : waiting).name
       this.#trouble.parts?.join()
       const error = await world.verb('vinum', 'assemble', { force: true })
       if (error) await world.verb('vinum', 'assemble', { from })

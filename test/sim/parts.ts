@@ -4,7 +4,7 @@
  */
 import type { Contents } from './oracle.ts'
 import type { Unit } from './unit.ts'
-import { rowSizes, volumeOf } from './view.ts'
+import { drivesOf, rowSizes, volumeOf } from './view.ts'
 import type { World } from './world.ts'
 
 export class Parts {
@@ -23,6 +23,7 @@ export class Parts {
     for (const unit of units) {
       const volume = machine && volumeOf(machine, unit.uuid)
       if (volume) unit.rowSizes = rowSizes(volume)
+      if (volume?.name === unit.name) unit.drives = drivesOf(volume)
       this.#known.set(unit, [...(this.#known.get(unit) ?? []), unit.oracle.contents()])
     }
   }

@@ -49,6 +49,8 @@ export class Unit {
   rowsAtRisk: () => readonly number[] = () => []
   /** Data bytes in a row of raid5, as they were known last. */
   rowSizes: readonly number[] = []
+  /** Drives that it lay on under its present name, as they were known last. */
+  drives: ReadonlySet<string> = new Set()
   readonly #history: Operation[] = []
   #opening = false
   #onIdle: (() => void)[] = []

@@ -181,9 +181,16 @@ t.test('initiators that hold the whole pool and do not move give way within seco
   const silent: Initiator[] = []
   while (portal.pool.freeBytes >= 256 * KIB) {
     const one = await login(portal, `-silent${silent.length}`, { keys: SOLICITED })
-    let asked = false
-    await one.start({ cdb, write, onR2t: () => !(asked = true) })
-    await one.until(() => asked, 'an R2T')
+    let asked = 0
+    await one.start({
+      cdb,
+      write,
+      onR2t: () => {
+        asked++
+        return false
+      },
+    })
+    await one.until(() => asked > 0, 'an R2T')
     silent.push(one)
   }
   t.equal((await honest.scsi({ cdb, write })).status, TASK_SET_FULL, 'no room for the others')

@@ -7,8 +7,8 @@
 import { defined } from '../../../base/assert.ts'
 import type { PlexusError } from '../../../base/errors.ts'
 import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
-import type { AlignedBuffer, IoRequest, Lease } from '../../../hal/block-device.ts'
-import { Join, RequestPart } from '../io/request-part.ts'
+import type { AlignedBuffer, IoCause, IoOp, IoRequest, Lease } from '../../../hal/block-device.ts'
+import { Join } from '../io/request-part.ts'
 import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup } from './column-io.ts'
 import { locate, type Raid5Layout } from './layout.ts'
@@ -33,8 +33,18 @@ export function startRead(plex: Raid5Plex, request: IoRequest): void {
   join.close()
 }
 
-/** A read within one stripe unit: straight from the column when that is valid, else through the others. */
-class UnitRead extends RequestPart {
+/**
+ * A read within one stripe unit: straight from the column when that is valid, else through the others. Its fields are its
+ * own for the reason of ColumnIo.
+ */
+class UnitRead implements IoRequest {
+  readonly op: IoOp
+  offset: number
+  readonly length: number
+  readonly data: AlignedBuffer | undefined
+  dataOffset: number
+  readonly fua: boolean
+  readonly cause: IoCause
   readonly plex: Raid5Plex
   readonly layout: Raid5Layout
   readonly row: number
@@ -49,8 +59,13 @@ class UnitRead extends RequestPart {
     offset: number,
     length: number,
   ) {
-    super()
-    this.copyPart(request, offset, length, request.dataOffset + (offset - request.offset))
+    this.op = request.op
+    this.offset = offset
+    this.length = length
+    this.data = request.data
+    this.dataOffset = request.dataOffset + (offset - request.offset)
+    this.fua = request.fua
+    this.cause = request.cause
     this.plex = plex
     this.layout = plex.layoutAt(offset)
     const { row, column, columnOffset } = locate(this.layout, offset)

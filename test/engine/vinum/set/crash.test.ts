@@ -116,50 +116,47 @@ t.test('a write that both copies fail is an error, and no reason to lose a copy'
   t.ok(copiesAgree(machine))
 })
 
-t.test(
-  'who is out of service in memory is not read again by a verb that ends',
-  async (t) => {
-    const machine = await new Machine({ devices: 3 }).start()
-    await machine.run('volume.create', { name: 'm', mirror: ['d1', 'd2'] })
-    await machine.run('volume.create', { name: 'c', concat: ['d3'] })
-    await machine.jobsDone()
-    const m = machine.open('m')
-    await put(m, 0, pattern(1, MIB), true)
-    const d1 = machine.device('d1')
-    const before = Buffer.from(d1.media)
-    await put(m, 0, pattern(2, MIB))
-    const d3 = machine.device('d3')
-    const submit = d3.submit.bind(d3)
-    const held: Parameters<typeof submit>[0][] = []
-    d3.submit = (request) => {
-      if (request.op === 'write') held.push(request)
-      else submit(request)
-    }
-    let hasEnded = false
-    const verb = machine.run('volume.set', { name: 'c', readPolicy: 'least-queue' }).then(() => {
-      hasEnded = true
-    })
-    while (held.length === 0) await new Promise(setImmediate)
-    // d1 loses what it had acknowledged, and says so.
-    before.copy(d1.media, 0, 0, MIB * 2)
-    d1.fail('flush', 'io', 1)
-    const flushed = flush(m)
-    while (!hasEnded) {
-      const next = held.shift()
-      if (next) submit(next)
-      for (let turn = 0; turn < 20 && !hasEnded; turn++) await new Promise(setImmediate)
-    }
-    t.ok(held.length > 0, 'the commit that takes d1 out of service is still to come')
-    for (let count = 0; count < 4; count++) {
-      t.ok((await get(m, 0, MIB)).equals(pattern(2, MIB)), `read ${count} comes from d2`)
-    }
-    d3.submit = submit
-    for (const request of held) submit(request)
-    await flushed
-    await verb
-    t.match(machine.volume('m'), { health: 'DEGRADED' })
-  },
-)
+t.test('who is out of service in memory is not read again by a verb that ends', async (t) => {
+  const machine = await new Machine({ devices: 3 }).start()
+  await machine.run('volume.create', { name: 'm', mirror: ['d1', 'd2'] })
+  await machine.run('volume.create', { name: 'c', concat: ['d3'] })
+  await machine.jobsDone()
+  const m = machine.open('m')
+  await put(m, 0, pattern(1, MIB), true)
+  const d1 = machine.device('d1')
+  const before = Buffer.from(d1.media)
+  await put(m, 0, pattern(2, MIB))
+  const d3 = machine.device('d3')
+  const submit = d3.submit.bind(d3)
+  const held: Parameters<typeof submit>[0][] = []
+  d3.submit = (request) => {
+    if (request.op === 'write') held.push(request)
+    else submit(request)
+  }
+  let hasEnded = false
+  const verb = machine.run('volume.set', { name: 'c', readPolicy: 'least-queue' }).then(() => {
+    hasEnded = true
+  })
+  while (held.length === 0) await new Promise(setImmediate)
+  // d1 loses what it had acknowledged, and says so.
+  before.copy(d1.media, 0, 0, MIB * 2)
+  d1.fail('flush', 'io', 1)
+  const flushed = flush(m)
+  while (!hasEnded) {
+    const next = held.shift()
+    if (next) submit(next)
+    for (let turn = 0; turn < 20 && !hasEnded; turn++) await new Promise(setImmediate)
+  }
+  t.ok(held.length > 0, 'the commit that takes d1 out of service is still to come')
+  for (let count = 0; count < 4; count++) {
+    t.ok((await get(m, 0, MIB)).equals(pattern(2, MIB)), `read ${count} comes from d2`)
+  }
+  d3.submit = submit
+  for (const request of held) submit(request)
+  await flushed
+  await verb
+  t.match(machine.volume('m'), { health: 'DEGRADED' })
+})
 
 t.test('a bad sector is read from the other copy, and written again', async (t) => {
   const machine = await machineWith(2, { mirror: ['d1', 'd2'] })
@@ -517,32 +514,29 @@ t.test('verbs on a volume that is open: no other name, another size is told', as
   t.ok((await get(renamed, before, MIB)).equals(pattern(1, MIB)))
 })
 
-t.test(
-  'parity in doubt waits for columns that come back as they are',
-  async (t) => {
-    const machine = await machineWith(5, {
-      raid5: ['d1', 'd2', 'd3', 'd4', 'd5'],
-      stripeSize: '64KiB',
-      size: '4MiB',
-    })
-    await machine.jobsDone()
-    await put(machine.open('v'), 0, pattern(1, MIB), true)
-    const { driveOffsetBytes = 0 } = machine.volume('v').components[0]?.children[4] ?? {}
-    machine.cut()
-    // As when the power goes between the data of the first row and its parity.
-    machine.device('d5').media.fill(0x55, driveOffsetBytes, driveOffsetBytes + 65_536)
-    // Two columns are away together, and complete together.
-    await machine.start(['d1', 'd2', 'd3'])
-    await machine.jobsDone()
-    t.match(states(machine), ['UP', 'UP', 'UP', 'DOWN', 'DOWN'])
-    await machine.plug('d4')
-    await machine.plug('d5')
-    await machine.jobsDone()
-    t.match(states(machine), ['UP', 'UP', 'UP', 'UP', 'UP'])
-    await machine.pull('d2')
-    t.ok((await get(machine.open('v'), 0, MIB)).equals(pattern(1, MIB)))
-  },
-)
+t.test('parity in doubt waits for columns that come back as they are', async (t) => {
+  const machine = await machineWith(5, {
+    raid5: ['d1', 'd2', 'd3', 'd4', 'd5'],
+    stripeSize: '64KiB',
+    size: '4MiB',
+  })
+  await machine.jobsDone()
+  await put(machine.open('v'), 0, pattern(1, MIB), true)
+  const { driveOffsetBytes = 0 } = machine.volume('v').components[0]?.children[4] ?? {}
+  machine.cut()
+  // As when the power goes between the data of the first row and its parity.
+  machine.device('d5').media.fill(0x55, driveOffsetBytes, driveOffsetBytes + 65_536)
+  // Two columns are away together, and complete together.
+  await machine.start(['d1', 'd2', 'd3'])
+  await machine.jobsDone()
+  t.match(states(machine), ['UP', 'UP', 'UP', 'DOWN', 'DOWN'])
+  await machine.plug('d4')
+  await machine.plug('d5')
+  await machine.jobsDone()
+  t.match(states(machine), ['UP', 'UP', 'UP', 'UP', 'UP'])
+  await machine.pull('d2')
+  t.ok((await get(machine.open('v'), 0, MIB)).equals(pattern(1, MIB)))
+})
 
 /** Where row 6 begins in the volume, and its units in the columns. */
 const ROW = 6 * 128 * KIB
@@ -663,31 +657,28 @@ t.test('an older image of the disk is not what was lost with it', async (t) => {
   t.match(machine.volume('v'), { health: 'HEALTHY', status: '' })
 })
 
-t.test(
-  'a resync that waits does not go on with columns that are no more',
-  async (t) => {
-    const machine = await new Machine({ devices: 4 }).start()
-    await machine.run('volume.create', {
-      name: 'v',
-      raid5: ['d1', 'd2', 'd3'],
-      size: '8MiB',
-      stripeSize: '16KiB',
-    })
-    await machine.jobsDone()
-    await put(machine.open('v'), 0, pattern(1, 2 * MIB), true)
-    machine.cut()
-    await machine.start(['d1', 'd2', 'd3', 'd4'])
-    const resync = jobOf(machine, 'resync')
-    await resync.pause()
-    await machine.run('volume.grow', { name: 'v', devices: ['d4'] })
-    while (jobOf(machine, 'grow').state === 'running') await tick(2)
-    if (resync.state === 'paused') resync.resume()
-    await machine.jobsDone()
-    t.ok((await get(machine.open('v'), 0, 2 * MIB)).equals(pattern(1, 2 * MIB)))
-    await machine.run('volume.scrub', { name: 'v' })
-    for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
-  },
-)
+t.test('a resync that waits does not go on with columns that are no more', async (t) => {
+  const machine = await new Machine({ devices: 4 }).start()
+  await machine.run('volume.create', {
+    name: 'v',
+    raid5: ['d1', 'd2', 'd3'],
+    size: '8MiB',
+    stripeSize: '16KiB',
+  })
+  await machine.jobsDone()
+  await put(machine.open('v'), 0, pattern(1, 2 * MIB), true)
+  machine.cut()
+  await machine.start(['d1', 'd2', 'd3', 'd4'])
+  const resync = jobOf(machine, 'resync')
+  await resync.pause()
+  await machine.run('volume.grow', { name: 'v', devices: ['d4'] })
+  while (jobOf(machine, 'grow').state === 'running') await tick(2)
+  if (resync.state === 'paused') resync.resume()
+  await machine.jobsDone()
+  t.ok((await get(machine.open('v'), 0, 2 * MIB)).equals(pattern(1, 2 * MIB)))
+  await machine.run('volume.scrub', { name: 'v' })
+  for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches, 0)
+})
 
 t.test("two growths at once do not spoil each other's backups", async (t) => {
   const machine = await new Machine({ devices: 4 }).start()

@@ -308,24 +308,21 @@ t.test('no drive can be written: the set fails, and is not tried again and again
   t.equal(said(machine, 'set-failed').length, 1)
 })
 
-t.test(
-  'a drive that has lost its newest configuration waits for those that have it',
-  async (t) => {
-    const machine = await machineWith(2, { s: { stripe: ['d1', 'd2'] } })
-    await store(machine, 's', 1)
-    await machine.pull('d1')
-    const forget = await forgetting(machine, 'd2')
-    await machine.replug('d1')
-    t.equal(machine.volume('s').health, 'HEALTHY')
-    await machine.shutDown()
-    // What is left on d2 names d2 alone.
-    await forget()
-    await machine.start(['d2', 'd1'])
-    t.strictSame(said(machine, 'former-drive'), [])
-    t.equal(machine.volume('s').health, 'HEALTHY')
-    t.ok(await holds(machine, 's', 1))
-  },
-)
+t.test('a drive that has lost its newest configuration waits for those that have it', async (t) => {
+  const machine = await machineWith(2, { s: { stripe: ['d1', 'd2'] } })
+  await store(machine, 's', 1)
+  await machine.pull('d1')
+  const forget = await forgetting(machine, 'd2')
+  await machine.replug('d1')
+  t.equal(machine.volume('s').health, 'HEALTHY')
+  await machine.shutDown()
+  // What is left on d2 names d2 alone.
+  await forget()
+  await machine.start(['d2', 'd1'])
+  t.strictSame(said(machine, 'former-drive'), [])
+  t.equal(machine.volume('s').health, 'HEALTHY')
+  t.ok(await holds(machine, 's', 1))
+})
 
 t.test('a mirror of two: the one that went on alone cannot read its newest slot', async (t) => {
   for (const loses of ['one slot', 'all that it has learnt alone']) {
@@ -416,39 +413,36 @@ t.test(
   },
 )
 
-t.test(
-  'drives that commits cut off in turn did not reach are as good as the others',
-  async (t) => {
-    const machine = await new Machine({ devices: 3 }).start()
-    const options = { raid5: ['d1', 'd2', 'd3'], stripeSize: '64KiB', size: '8MiB' }
-    await machine.run('volume.create', { name: 'r', ...options })
-    await machine.jobsDone()
-    /** Power goes when all but this drive have got what `work` writes. */
-    const cutOff = async (name: string, work: () => Promise<unknown>) => {
-      const device = machine.device(name)
-      const submit = device.submit.bind(device)
-      device.submit = (request) => {
-        if (request.op !== 'write') submit(request)
-      }
-      void failureOf(work()).catch(() => {})
-      await new Promise((resolve) => setTimeout(resolve, 100))
-      machine.cut()
+t.test('drives that commits cut off in turn did not reach are as good as the others', async (t) => {
+  const machine = await new Machine({ devices: 3 }).start()
+  const options = { raid5: ['d1', 'd2', 'd3'], stripeSize: '64KiB', size: '8MiB' }
+  await machine.run('volume.create', { name: 'r', ...options })
+  await machine.jobsDone()
+  /** Power goes when all but this drive have got what `work` writes. */
+  const cutOff = async (name: string, work: () => Promise<unknown>) => {
+    const device = machine.device(name)
+    const submit = device.submit.bind(device)
+    device.submit = (request) => {
+      if (request.op !== 'write') submit(request)
     }
-    const volume = machine.open('r')
-    await put(volume, 0, pattern(1, MIB), true)
-    const [column] = machine.volume('r').components[0]?.children ?? []
-    await cutOff('d3', () => machine.run('volume.set', { name: 'r', readPolicy: 'least-queue' }))
-    await cutOff('d2', () => machine.start())
-    // A write that was under way has reached the first unit of row 0, not its parity: that tells nothing of d2.
-    pattern(2, 64 * KIB).copy(machine.device('d1').media, column?.driveOffsetBytes)
-    await machine.start()
-    t.strictSame(said(machine, 'drive-up'), [], 'none was away')
-    await machine.jobsDone()
-    t.equal(machine.volume('r').health, 'HEALTHY')
-    const unit = await get(machine.open('r'), 64 * KIB, 64 * KIB)
-    t.ok(unit.equals(pattern(1, MIB).subarray(64 * KIB, 128 * KIB)))
-  },
-)
+    void failureOf(work()).catch(() => {})
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    machine.cut()
+  }
+  const volume = machine.open('r')
+  await put(volume, 0, pattern(1, MIB), true)
+  const [column] = machine.volume('r').components[0]?.children ?? []
+  await cutOff('d3', () => machine.run('volume.set', { name: 'r', readPolicy: 'least-queue' }))
+  await cutOff('d2', () => machine.start())
+  // A write that was under way has reached the first unit of row 0, not its parity: that tells nothing of d2.
+  pattern(2, 64 * KIB).copy(machine.device('d1').media, column?.driveOffsetBytes)
+  await machine.start()
+  t.strictSame(said(machine, 'drive-up'), [], 'none was away')
+  await machine.jobsDone()
+  t.equal(machine.volume('r').health, 'HEALTHY')
+  const unit = await get(machine.open('r'), 64 * KIB, 64 * KIB)
+  t.ok(unit.equals(pattern(1, MIB).subarray(64 * KIB, 128 * KIB)))
+})
 
 t.test('a set whose first commit fails lets go of a drive that came back with it', async (t) => {
   const machine = await machineWith(3, { m: { mirror: ['d1', 'd2', 'd3'] } })
