@@ -4,6 +4,8 @@ BARE=1
 . /share/lib.sh
 wait_host
 check "volume create" plexus volume create "$VOLUME" --raid5 d1 d2 d3 --wait
+# Slow enough to be seen: disks in memory are rebuilt in a second.
+check "jobs are limited" plexus job limit all 60MiB
 check "the initiator is made" sh /vagrant/provision/linux-initiator.sh
 # This guest is both machines: what Vagrant would run there is run here, where plexus asks the host.
 mkdir /tmp/bin
