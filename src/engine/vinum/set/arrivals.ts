@@ -3,7 +3,7 @@
  * Inside a topology change; called by vinum-set.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
 import type { Anchor } from '../../geom/anchor-layout.ts'
 import { type Choice, standingOf } from '../../geom/anchor-quorum.ts'
 import { AnchoredDevice } from '../../geom/anchored-device.ts'
@@ -104,13 +104,15 @@ export async function returnMember(
   await settleLabel(set.log, member)
   drive.take(consumer, label)
   set.arrivals++
+  const withDrive = (model: VinumModel): VinumModel => {
+    const old = standing === 'behind' ? [] : oldSubdisks(model, uuid)
+    set.lost.distrust(old)
+    const back = returnDrives(demoteSubdisks(model, old), new Map([[uuid, name]]))
+    return startNeededJobs(back, set.topology.random, new Set(old))
+  }
   try {
-    await set.commit((model) => {
-      const old = standing === 'behind' ? [] : oldSubdisks(model, uuid)
-      set.lost.distrust(old)
-      const back = returnDrives(demoteSubdisks(model, old), new Map([[uuid, name]]))
-      return startNeededJobs(back, set.topology.random, new Set(old))
-    })
+    if (standing !== 'behind') await markUnfilled(set, withDrive(set.model), uuid)
+    await set.commit(withDrive)
   } catch (error) {
     // The set has failed, and lets go of this one with the others.
     if (!(error instanceof PlexusError)) throw error
@@ -137,6 +139,18 @@ export async function returnMember(
  */
 function oldSubdisks({ subdisks }: VinumModel, driveUuid: string): readonly string[] {
   return subdisks.filter((one) => one.driveUuid === driveUuid).map(({ uuid }) => uuid)
+}
+
+/**
+ * An older copy that no job fills yet, for want of a source, lacks what no mark tells of: all of it is marked, before the
+ * configuration calls its drive up, and nobody knows any more that it is older.
+ */
+async function markUnfilled(set: VinumSet, next: VinumModel, driveUuid: string): Promise<void> {
+  for (const { driveUuid: on, state, plexUuid } of next.subdisks) {
+    const map = on === driveUuid && state === 'stale' && set.objects.volumeAbove(plexUuid)?.map
+    // Without a drive of the volume that is up: then the next start takes all of it for marked.
+    if (map) await map.mark(0, map.sizeBytes).catch(operatingError)
+  }
 }
 
 /** In words, why the drive `uuid` does not come back by itself. */
