@@ -1,7 +1,7 @@
 /**
- * The target side of the lab: runs in the lab's network namespace as its host command (lab.ts starts it),
- * serves plexusd at 10.77.0.1:3260 and does what the guest asks for. The guest creates share/ask/NAME with
- * arguments in it, the host answers with share/done/NAME; see lab/lib.sh. Ends on SIGTERM.
+ * The target side of the lab: runs in the lab's network namespace as its host command (lab.ts starts it), serves plexusd
+ * at the addresses of vagrant/lab.env and does what the guest asks for. The guest creates share/ask/NAME with arguments
+ * in it, the host answers with share/done/NAME; see lab/lib.sh. Ends on SIGTERM.
  */
 import { execFileSync } from 'node:child_process'
 import {
@@ -19,18 +19,32 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { Daemon, type DaemonConfig } from '../support/daemon.ts'
 import { startFuse } from '../support/fuse-file.ts'
 import { LabDisks } from './lab-disks.ts'
 
-const ADDRESS = '10.77.0.1'
-const PORT = 3260
-const PREFIX = 'iqn.2026-11.lab.plexus'
+/** Compiled, this file is in build/test/interop. */
+const vagrant = fileURLToPath(new URL('../../../vagrant', import.meta.url))
+const lab: Readonly<Record<string, string>> = Object.fromEntries(
+  [...readFileSync(join(vagrant, 'lab.env'), 'utf8').matchAll(/^(\w+)=(.*)$/gm)].map(
+    ([, key = '', value = '']) => [key, value],
+  ),
+)
+function labValue(key: string): string {
+  const value = lab[key]
+  if (value === undefined) throw new Error(`lab.env has no ${key}`)
+  return value
+}
+const PORT = Number(labValue('ISCSI_PORT'))
+/** The target of the Vagrant lab; all others are named like it, with another end. */
+const LAB_TARGET = labValue('TARGET_NAME')
+const PREFIX = LAB_TARGET.slice(0, LAB_TARGET.lastIndexOf(':'))
 const MIB = 1024 * 1024
 const DISK_BYTES = 512 * MIB
 const SMALL_BYTES = 32 * MIB
 const POLL_MS = 50
-/** The lab gives its host command three seconds to end; loop devices have to be detached within them. */
+/** The lab gives its host command ten seconds to end; loop devices have to be detached within them. */
 const STOP_MS = 1500
 /** Longer than a scenario: only the request `go` ends a stall. */
 const STALL_MS_MAX = 300_000
@@ -46,6 +60,8 @@ const settings = JSON.parse(settingsText) as {
   readonly diskMiB?: string
   /** Volumes that LUN 0, 1 and so on of the target "volumes" lead to, comma between them. */
   readonly volumes?: string
+  /** The target of the Vagrant lab instead of all others, in both networks: `yes`. */
+  readonly vagrant?: string
   /** `hal.timeout` of the configuration. */
   readonly timeout?: string
   /** A disk f1 of so many MiB, in a file system that can be told to answer nothing. */
@@ -118,6 +134,35 @@ function secretFile(name: string, secret: string): string {
 const alice = { user: 'alice', secretFile: secretFile('alice', 'alice-secret-01') }
 const plexus = { user: 'plexus', secretFile: secretFile('plexus', 'plexus-secret-1') }
 
+/** What vagrant/provision/target.sh configures, for the Linux initiators: each network is a portal of its own. */
+function vagrantConfig(): DaemonConfig {
+  const portal = (name: string, address: string) => ({ name, listen: [`${address}:${PORT}`] })
+  const chap = (user: string, secret: string) => ({
+    user: labValue(user),
+    secretFile: secretFile(user, labValue(secret)),
+  })
+  return {
+    auth: [
+      {
+        name: 'linux',
+        chap: chap('CHAP_USER', 'CHAP_SECRET'),
+        mutual: chap('MUTUAL_USER', 'MUTUAL_SECRET'),
+        initiators: [labValue('LINUX_NAME'), labValue('SECOND_NAME')],
+      },
+    ],
+    portals: [portal('a', labValue('TARGET_ADDRESS_A')), portal('b', labValue('TARGET_ADDRESS_B'))],
+    devices: disks.devices,
+    targets: [
+      {
+        name: LAB_TARGET,
+        portals: ['a', 'b'],
+        auth: 'linux',
+        luns: [{ lun: Number(labValue('LUN')), volume: labValue('VOLUME') }],
+      },
+    ],
+  }
+}
+
 function config(withSecond: boolean): DaemonConfig {
   const { second, ...always } = devices
   return {
@@ -143,8 +188,8 @@ function config(withSecond: boolean): DaemonConfig {
 }
 
 const daemon = await Daemon.start({
-  config: config(false),
-  host: ADDRESS,
+  config: settings.vagrant ? vagrantConfig() : config(false),
+  host: labValue('TARGET_ADDRESS_A'),
   port: PORT,
   ...(settings.digests ? { digests: { header: settings.digests, data: settings.digests } } : {}),
   onLog: (line) => appendFileSync(join(share, 'host.log'), `${line}\n`),
@@ -210,6 +255,11 @@ const REQUESTS: Readonly<Record<string, (args: readonly string[]) => string | Pr
   pull: ([disk = '']) => {
     disks.pull(disk)
     return 'pulled'
+  },
+  /** `network cut A` and `network mend A`, and the same with B. */
+  network: (args) => {
+    execFileSync(join(vagrant, 'uml/network'), args)
+    return 'done'
   },
   /** f1 answers nothing until `go`. */
   stall: async () => {

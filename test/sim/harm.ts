@@ -5,7 +5,9 @@
  */
 import type { ByteRange } from '../../src/base/bytes.ts'
 import type { Timer } from '../../src/base/clock.ts'
-import { planAnchor } from '../../src/engine/geom/anchor-layout.ts'
+import { crc32c } from '../../src/base/crc32c.ts'
+import { decodeSlotHeader } from '../../src/engine/geom/anchor-codec.ts'
+import { planAnchor, SLOT_HEADER_ROOM_BYTES } from '../../src/engine/geom/anchor-layout.ts'
 import type { SimDisk } from './disk.ts'
 import type { SimRandom } from './random.ts'
 import type { World } from './world.ts'
@@ -80,13 +82,26 @@ function corrupt(disk: SimDisk, random: SimRandom, world: World): undefined {
   world.note('corrupted', `${disk.name}, ${name}`, first, last - first + 1)
 }
 
-/** One of its two configurations cannot be read any more. */
+/**
+ * One of its two configurations cannot be read any more. Not where a power cut has just torn the other one: a drive that
+ * has none left does not tell what it had, and comes back by the operator's word alone.
+ */
 export function harmSlot(disk: SimDisk, random: SimRandom, world: World): void {
   const slots = places(disk).filter(([, name]) => name.startsWith('slot'))
+  if (!slots.every(([, , { offset }]) => isReadable(disk, offset))) return
   const [, name, { offset }] = random.pick(slots)
   const { blockBytes } = disk.options
   disk.media.harm(offset, random.bytes(blockBytes))
   world.note('corrupted', `${disk.name}, ${name}`, offset, blockBytes)
+}
+
+/** Is there a slot with its configuration? */
+function isReadable(disk: SimDisk, offset: number): boolean {
+  const { content } = disk.media
+  const at = offset + SLOT_HEADER_ROOM_BYTES
+  const header = decodeSlotHeader(content.subarray(offset, at), disk.name)
+  if (!header) return false
+  return crc32c(content.subarray(at, at + header.payloadBytes)) === header.payloadCrc
 }
 
 /** The next write to the place does not get there. */

@@ -1,12 +1,14 @@
 # Shared by the lab's guest scripts; sourced as /share/lib.sh in the guest (sh is dash there).
 # A script that reaches its end has passed; the first assertion that fails ends it with status 1.
 set -u
-PORTAL=10.77.0.1:3260
-TARGET=iqn.2026-11.lab.plexus:disk
-CHAP_TARGET=iqn.2026-11.lab.plexus:chap
-MUTUAL_TARGET=iqn.2026-11.lab.plexus:mutual
-SECOND_TARGET=iqn.2026-11.lab.plexus:second
-VOLUMES_TARGET=iqn.2026-11.lab.plexus:volumes
+. "$LAB_ENV"
+PORTAL=$TARGET_ADDRESS_A:$ISCSI_PORT
+PREFIX=${TARGET_NAME%:*}
+TARGET=$PREFIX:disk
+CHAP_TARGET=$PREFIX:chap
+MUTUAL_TARGET=$PREFIX:mutual
+SECOND_TARGET=$PREFIX:second
+VOLUMES_TARGET=$PREFIX:volumes
 
 say() { echo "--- $*"; }
 fail() {
@@ -55,6 +57,16 @@ ask() {
   done
   cat "/share/done/$1"
 }
+# told NAME: lets the other guest know. await NAME: waits for it, at most 40 s.
+told() { : >"/share/told-$1"; }
+await() {
+  n=0
+  while ! ls /share | grep -qx "told-$1"; do
+    n=$((n + 1))
+    [ $n -lt 200 ] || fail "the other guest never told '$1'"
+    sleep 0.2
+  done
+}
 # wait_host: the target listens.
 wait_host() {
   n=0
@@ -64,18 +76,35 @@ wait_host() {
     sleep 0.2
   done
 }
+# start_initiator: iscsid, with times that suit a crash of the target.
+start_initiator() {
+  modprobe -a iscsi_tcp sd_mod sg
+  echo "InitiatorName=$LINUX_NAME" >/etc/iscsi/initiatorname.iscsi
+  cat >/etc/iscsi/iscsid.conf <<EOT
+node.startup = manual
+node.session.timeo.replacement_timeout = 15
+node.conn[0].timeo.login_timeout = 15
+node.conn[0].timeo.noop_out_interval = 5
+node.conn[0].timeo.noop_out_timeout = 5
+EOT
+  mkdir -p /run/lock/iscsi
+  iscsid -f >/run/iscsid.log 2>&1 &
+}
 discover() { iscsiadm -m discovery -t sendtargets -p $PORTAL; }
 # set_node TARGET KEY VALUE
 set_node() { iscsiadm -m node -T "$1" -p $PORTAL -o update -n "$2" -v "$3" >/dev/null; }
 login() { iscsiadm -m node -T "$1" -p $PORTAL --login; }
-logout() { iscsiadm -m node -T "$1" -p $PORTAL --logout; }
-# disk_of TARGET: prints the disk's /dev node once it is there.
+# logout TARGET: when udev has looked at all that was written; else it reads from a disk that is gone.
+logout() { udevadm settle && iscsiadm -m node -T "$1" -p $PORTAL --logout; }
+# is_up BLOCK: the kernel and udev have looked at the disk; BLOCK is its directory in sysfs.
+is_up() { [ -e "/run/udev/data/b$(cat "$1/dev" 2>/dev/null)" ]; }
+# disk_of TARGET [LUN]: prints the /dev node of LUN 0, or of another one, once it is there.
 disk_of() {
   for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
     for session in /sys/class/iscsi_session/session*; do
       [ "$(cat "$session/targetname" 2>/dev/null)" = "$1" ] || continue
-      for block in "$session"/device/target*/*/block/sd*; do
-        [ -e "/dev/${block##*/}" ] && echo "/dev/${block##*/}" && return 0
+      for block in "$session"/device/target*/*:"${2:-0}"/block/sd*; do
+        is_up "$block" && echo "/dev/${block##*/}" && return 0
       done
     done
     sleep 0.2
@@ -121,18 +150,7 @@ shows() {
 }
 # attach_lun LUN: of the target of the volumes, which is logged in; sets DISK.
 attach_lun() {
-  DISK=
-  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
-    for session in /sys/class/iscsi_session/session*; do
-      [ "$(cat "$session/targetname" 2>/dev/null)" = $VOLUMES_TARGET ] || continue
-      for block in "$session"/device/target*/*:"$1"/block/sd*; do
-        [ -e "/dev/${block##*/}" ] && DISK=/dev/${block##*/}
-      done
-    done
-    [ -z "$DISK" ] || break
-    sleep 0.2
-  done
-  [ -n "$DISK" ] || fail "no disk for LUN $1 came up: $(lsscsi)"
+  DISK=$(disk_of $VOLUMES_TARGET "$1") || fail "no disk for LUN $1 came up: $(lsscsi)"
   echo "ok: LUN $1 is $DISK"
 }
 # rescan DISK: its capacity is asked for again.
@@ -211,3 +229,5 @@ crash() {
   check "the session is back" timeout 20 dd if="$DISK" of=/dev/null bs=4k count=1 iflag=direct
   grep -q LOGGED_IN /sys/class/iscsi_session/session*/state || fail "the session is not back"
 }
+# A script that tries how a machine becomes an initiator sets BARE before it comes here.
+[ -n "${BARE:-}" ] || start_initiator

@@ -37,7 +37,7 @@ export function dataOf(
   rows: number,
 ): readonly ByteRange[] {
   const { stripeBytes } = layout
-  // Parity in the middle does no harm: nobody reads it.
+  // With the parity in the middle, which goes when the data beside it is known (withoutLost).
   if (rows > LOST_RANGES) return [{ offset: firstRow * stripeBytes, length: rows * stripeBytes }]
   const units: ByteRange[] = []
   for (let row = firstRow; row < firstRow + rows; row++) {
@@ -69,17 +69,24 @@ export function withLost(
 }
 
 /**
- * With these ranges known again; the same object when none of them was lost. Throws `io` when more parts than
- * {@link LOST_RANGES} would be left.
+ * With these ranges known again; the same object when none of them was lost. Parts of which only parity is left, as
+ * `layout` has it, go too: nobody could write them. Throws `io` when more parts than {@link LOST_RANGES} would be left.
  */
-export function withoutLost(lost: Lost, known: readonly ColumnRange[]): Lost {
+export function withoutLost(
+  lost: Lost,
+  known: readonly ColumnRange[],
+  layout: Raid5Layout | undefined,
+): Lost {
   if (!lost || !known.some((one) => touchesLost(lost, one))) return lost
   const next = lost.flatMap((one) => {
     const left = new RangeSet([{ offset: one.offsetBytes, length: one.lengthBytes }])
     for (const { column, offset, length } of known) {
       if (column === one.column) left.remove(offset, length)
     }
-    return left.ranges.map(({ offset, length }) => ({
+    const ranges = layout
+      ? left.ranges.filter((range) => hasData(layout, one.column, range))
+      : left.ranges
+    return ranges.map(({ offset, length }) => ({
       ...one,
       offsetBytes: offset,
       lengthBytes: length,
@@ -87,6 +94,13 @@ export function withoutLost(lost: Lost, known: readonly ColumnRange[]): Lost {
   })
   if (next.length > LOST_RANGES) throw tooManyParts()
   return next.length === 0 ? undefined : bounded(next, new Set())
+}
+
+/** Is anything in this part of a column data? Of two rows that follow each other one is. */
+function hasData(layout: Raid5Layout, column: number, { offset, length }: ByteRange): boolean {
+  const { stripeBytes } = layout
+  const row = Math.floor(offset / stripeBytes)
+  return dataIndex(layout, row, column) >= 0 || offset + length > (row + 1) * stripeBytes
 }
 
 /** The cursor of a growth goes from one byte of plex space to another, or stays. */
@@ -114,7 +128,7 @@ export function withoutMoved(lost: Lost, { before, after, fromBytes, toBytes }: 
     const isMoved = index >= 0 && rowStart(before, row) + (index + 1) * stripeBytes <= toBytes
     if (isMoved) known.push({ column, offset: end, length: stripeBytes })
   }
-  return withoutLost(lost, known)
+  return withoutLost(lost, known, undefined)
 }
 
 /** What these subdisks are said to have kept is on no disk any more; the same object when they kept nothing. */

@@ -110,6 +110,11 @@ export class Raid5Plex implements Plex {
     return growth && offset >= growth.cursorBytes ? this.#layoutBefore : this.#layout
   }
 
+  /** undefined: a growth is under way, and there are two. */
+  get onlyLayout(): Raid5Layout | undefined {
+    return this.#record.growth ? undefined : this.#layout
+  }
+
   /** Where the layout at `offset` ends: the cursor of a growth, or the size. */
   layoutEnd(offset: number): number {
     const { growth } = this.#record
@@ -286,7 +291,7 @@ export class Raid5Plex implements Plex {
     else {
       // After the commit under way, which counts blocks in that were written since it began.
       this.host
-        .changeLost(this, (now) => withoutLost(now, known))
+        .changeLost(this, (now) => withoutLost(now, known, this.onlyLayout))
         .then(
           () => then(undefined),
           (failure: unknown) => then(toPlexusError(failure, 'write', name)),

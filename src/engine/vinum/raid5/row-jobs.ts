@@ -102,7 +102,7 @@ async function rebuildColumn(
   // Else a power cut could leave parity from which the column is computed as it is not.
   await flushDrives(plex.subdisks)
   const known = own.ranges.map((one) => ({ column, ...one }))
-  await plex.host.changeLost(plex, (lost) => withoutLost(lost, known))
+  await plex.host.changeLost(plex, (lost) => withoutLost(lost, known, plex.onlyLayout))
 }
 
 /** Computes the parity of rows, and moves the plex's mark of what is right. Needs all columns. */

@@ -3,7 +3,9 @@ import fc from 'fast-check'
 import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { LOST_RANGES } from '../../../../src/base/limits.ts'
+import { createLayout } from '../../../../src/engine/vinum/raid5/layout.ts'
 import {
+  dataOf,
   type Lost,
   lostBytes,
   touchesLost,
@@ -28,6 +30,24 @@ t.test('beyond the bound neighbours count as one, and who kept them counts no mo
   t.ok(lost?.every(({ keptBy, lengthBytes }) => keptBy === undefined || lengthBytes === BLOCK))
 })
 
+t.test('nothing is lost when all data is written, whatever parity lies between', async (t) => {
+  const rows = 3 * LOST_RANGES
+  const layout = createLayout(3, BLOCK, 'left-asymmetric')
+  let lost = withLost(undefined, 1, dataOf(layout, 1, 0, rows), 'kept')
+  t.equal(lostBytes(lost), rows * BLOCK, 'too many parts to leave the parity out')
+  for (let row = 0; row < rows; row += 3) {
+    // As initiators write: from row to row, in pieces smaller than a unit.
+    for (const one of dataOf(layout, 1, row, 3)) {
+      const half = one.length / 2
+      for (const offset of [one.offset, one.offset + half]) {
+        lost = withoutLost(lost, [{ column: 1, offset, length: half }], layout)
+      }
+    }
+    t.equal(isLost(lost, 1, row + 4), row + 4 < rows)
+  }
+  t.equal(lost, undefined)
+})
+
 t.test('what is lost stays so until it is known', async (t) => {
   const change = fc.record({
     column: fc.nat(2),
@@ -45,7 +65,7 @@ t.test('what is lost stays so until it is known', async (t) => {
         const all = Array.from({ length: blocks }, (_, index) => `${column} ${block + index}`)
         if (known) {
           try {
-            lost = withoutLost(lost, [{ column, ...range }])
+            lost = withoutLost(lost, [{ column, ...range }], undefined)
           } catch (error) {
             if (!(error instanceof PlexusError) || lost?.length !== LOST_RANGES) throw error
             continue
