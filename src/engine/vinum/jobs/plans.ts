@@ -306,12 +306,11 @@ export function lastResort(model: VinumModel, plex: PlexRecord): string | undefi
   if (here.some((one) => one.state === 'down')) {
     return `plexus vinum setstate up ${plex.name} lets it serve again`
   }
-  const last =
-    'connect the disks that have newer data; if they are lost: plexus vinum setstate --force up'
   const volume = clashes(model, here) ? byUuid(model.volumes, plex.volumeUuid) : undefined
-  return volume
-    ? `${last} ${volume.name} takes a plex that fits what is valid of it`
-    : `${last} ${plex.name} serves it as it is`
+  const [name, outcome] = volume
+    ? [volume.name, 'takes a plex that fits what is valid of it']
+    : [plex.name, 'serves it as it is']
+  return `connect the disks that have newer data; if they are lost: plexus vinum setstate --force up ${name} ${outcome}`
 }
 
 function scopeOf(fills: readonly SubdiskRecord[], options: JobOptions): JobRecord['scope'] {
