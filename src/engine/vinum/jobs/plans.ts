@@ -307,10 +307,10 @@ export function lastResort(model: VinumModel, plex: PlexRecord): string | undefi
     return `plexus vinum setstate up ${plex.name} lets it serve again`
   }
   const volume = clashes(model, here) ? byUuid(model.volumes, plex.volumeUuid) : undefined
-  const [name, outcome] = volume
-    ? [volume.name, 'takes a plex that fits what is valid of it']
-    : [plex.name, 'serves it as it is']
-  return `connect the disks that have newer data; if they are lost: plexus vinum setstate --force up ${name} ${outcome}`
+  const force = volume
+    ? `plexus vinum setstate --force up ${volume.name} takes a plex that fits what is valid of it`
+    : `plexus vinum setstate --force up ${plex.name} serves it as it is`
+  return `connect the disks that have newer data; if they are lost: ${force}`
 }
 
 function scopeOf(fills: readonly SubdiskRecord[], options: JobOptions): JobRecord['scope'] {
