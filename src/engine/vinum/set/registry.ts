@@ -28,6 +28,8 @@ export class SetRegistry {
   readonly #options: SetOptions
   readonly #sets = new Map<string, VinumSet>()
   #imported: FreebsdSet | undefined
+  /** By set: devices of one that has failed, until it is tried again. */
+  readonly #letGo = new Map<string, readonly Provider[]>()
   /** Native sets of conversions that have ended on at least one drive. */
   readonly #converted = new Set<string>()
   /** With a label and a header of FreeBSD's, until everything that is there has been tasted. */
@@ -173,6 +175,7 @@ export class SetRegistry {
     } else if (drive && !(await endConversion(provider, topology))) return false
     const set = this.#setOf(setUuid, topology)
     const isTaken = await set.join(provider, anchor)
+    this.#takeUp(setUuid, topology)
     await this.remember(set)
     return isTaken
   }
@@ -249,15 +252,22 @@ export class SetRegistry {
       const providers = set.consumers.map(({ provider }) => provider)
       await set.wither()
       this.forget(set)
+      this.#letGo.set(set.uuid, providers)
       const again = async (): Promise<void> => {
-        for (const provider of providers) {
-          if (provider.consumers.size === 0) topology.tasteAgain(provider)
-        }
+        this.#takeUp(set.uuid, topology)
         await topology.tastePending()
       }
       if (lasted) await again()
       else topology.clock.after(SET_RETRY_MS, () => change(again))
     })
+  }
+
+  /** With the next tastePending: what a failed set has let go, all of it at once. Those that have the newest may be there. */
+  #takeUp(uuid: string, topology: Topology): void {
+    for (const provider of this.#letGo.get(uuid) ?? []) {
+      if (provider.consumers.size === 0) topology.tasteAgain(provider)
+    }
+    this.#letGo.delete(uuid)
   }
 
   /** Everything that is there has been tasted. */
