@@ -258,7 +258,12 @@ export class SetRegistry {
         await topology.tastePending()
       }
       if (lasted) await again()
-      else topology.clock.after(SET_RETRY_MS, () => change(again))
+      else {
+        topology.clock.after(SET_RETRY_MS, () => {
+          // Else a drive that came was the occasion, and what failed then has a timer of its own.
+          if (this.#letGo.get(set.uuid) === providers) change(again)
+        })
+      }
     })
   }
 
