@@ -7,7 +7,7 @@
  * it. All disks lie side by side in one more loop device, not in files: see pullLoop.
  */
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { pullLoop } from '../support/loop-device.ts'
 
@@ -64,7 +64,7 @@ export class LabDisks {
     this.#pulled.set(name, loop)
     losetup('--detach', loop)
     // Nobody may have had it open: then it is detached already.
-    if (isAttached(loop)) pullLoop(loop, this.#names.length * this.#strideBytes)
+    if (this.#isStill(loop)) pullLoop(loop, this.#names.length * this.#strideBytes)
   }
 
   /** The disk comes back with what it had. */
@@ -72,7 +72,7 @@ export class LabDisks {
     const loop = this.#pulled.get(name)
     if (loop === undefined) throw new Error(`disk ${name} was not pulled`)
     const deadline = Date.now() + DETACH_TIMEOUT_MS
-    while (isAttached(loop)) {
+    while (this.#isStill(loop)) {
       if (Date.now() > deadline) throw new Error(`${loop} is still open`)
       await new Promise((resolve) => setTimeout(resolve, 50))
     }
@@ -110,11 +110,18 @@ export class LabDisks {
     this.#plugged.set(name, loop)
   }
 
+  /** A disk that was pulled is still attached. Its loop device may already serve another disk, or another lab. */
+  #isStill(loop: string): boolean {
+    const backing = `/sys/block/${basename(loop)}/loop/backing_file`
+    if ([...this.#plugged.values()].includes(loop)) return false
+    try {
+      return readFileSync(backing, 'utf8').trim() === this.#shelf
+    } catch {
+      return false
+    }
+  }
+
   #link(name: string): string {
     return join(this.#dir, 'by-id', name)
   }
-}
-
-function isAttached(loop: string): boolean {
-  return existsSync(`/sys/block/${basename(loop)}/loop/backing_file`)
 }

@@ -17,7 +17,7 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const SCENARIO_TIMEOUT_S = 120
+const SCENARIO_TIMEOUT_S = 180
 /** At once: scenarios wait more than they compute, but they measure times, too. */
 const SCENARIOS_AT_ONCE = Math.min(2, availableParallelism())
 /** What vagrant/uml/setup ends with where there can be no lab. */

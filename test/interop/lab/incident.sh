@@ -16,17 +16,18 @@ cat >/tmp/hands <<'EOT'
 vagrant() { sh -c "$5"; } # ssh MACHINE --no-tty -c COMMAND
 die() {
   echo "The disk is pulled out."
-  (BARE=1 && . /share/lib.sh && ask pull "$1" >/dev/null)
+  (BARE=1 && . /share/lib.sh && answer=$(ask pull "$1") || fail "$answer")
 }
 revive() {
   echo "The disk is plugged in."
-  (BARE=1 && . /share/lib.sh && ask plug "$1" >/dev/null)
+  (BARE=1 && . /share/lib.sh && answer=$(ask plug "$1") || fail "$answer")
 }
 EOT
-PATH=/tmp/bin:$PATH INCIDENT_HANDS=/tmp/hands sh /vagrant/incident >/tmp/incident.out 2>&1
-status=$?
-cat /tmp/incident.out
-equal "the incident's exit status" $status 0
+{
+  PATH=/tmp/bin:$PATH INCIDENT_HANDS=/tmp/hands sh /vagrant/incident 2>&1
+  echo $? >/tmp/incident.status
+} | tee /tmp/incident.out
+equal "the incident's exit status" "$(cat /tmp/incident.status)" 0
 for seen in 'state: DEGRADED' 'fio is at work' 'REVIVING' 'rebuild of .* is done' 'written and read back without an error'; do
   check "it shows: $seen" grep -q "$seen" /tmp/incident.out
 done

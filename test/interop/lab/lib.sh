@@ -44,7 +44,8 @@ equal() {
   [ "$2" = "$3" ] || fail "$1: '$2', not '$3'"
   echo "ok: $1"
 }
-# ask NAME [WORD...]: the host does it (lab-host.ts) and its answer is printed; waits at most 40 s.
+# ask NAME [WORD...]: the host does it (lab-host.ts) and its answer is printed; waits at most 40 s. What fails there ends
+# the script here.
 ask() {
   rm -f "/share/done/$1"
   echo "$*" | cut -d ' ' -f 2- -s >/share/asking
@@ -56,6 +57,7 @@ ask() {
     sleep 0.2
   done
   cat "/share/done/$1"
+  ! grep -q '^failed: ' "/share/done/$1" || fail "the host could not '$*'"
 }
 # told NAME: lets the other guest know. await NAME: waits for it, at most 40 s.
 told() { : >"/share/told-$1"; }
