@@ -3,10 +3,10 @@
  * Part of vinum-class.ts; geom/label.ts calls it.
  */
 import { operatingError } from '../../base/errors.ts'
-import type { AnchorTarget } from '../geom/anchor-ends.ts'
-import type { Anchor } from '../geom/anchor-layout.ts'
-import { AnchoredDevice } from '../geom/anchored-device.ts'
 import type { Label } from '../geom/label.ts'
+import type { AnchorTarget } from '../metadata/anchor-ends.ts'
+import type { Anchor } from '../metadata/anchor-layout.ts'
+import { AnchoredDevice } from '../metadata/anchored-device.ts'
 import { freebsdDrive } from './freebsd/format.ts'
 import { decodeModel } from './model/codec.ts'
 import { byUuid, type VinumModel } from './model/model.ts'

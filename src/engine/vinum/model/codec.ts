@@ -1,5 +1,5 @@
 /**
- * The vinum configuration as bytes: the payload of an anchor's slot (geom/anchored-device.ts protects it with its
+ * The vinum configuration as bytes: the payload of an anchor's slot (metadata/anchored-device.ts protects it with its
  * CRC32C). JSON, because a person with a hex dump must be able to read it when all else has failed:
  *
  *   {"format":2,"setUuid":"…","generation":7,"line":"…","ancestors":[…],"votersBefore":[[…]],"drives":[{…}],"subdisks":[…],"plexes":[…],"volumes":[…],"jobs":[…]}

@@ -152,7 +152,7 @@ export const MODEL = {
   setUuid: text,
   /** Of the last commit; 0 before the first one. */
   generation: whole,
-  /** What the vote asks of a commit beside its drives (geom/anchor-quorum.ts, `Commit`). */
+  /** What the vote asks of a commit beside its drives (metadata/anchor-quorum.ts, `Commit`). */
   line: text,
   ancestors: list(record({ line: text, generation: whole })),
   votersBefore: list(list(text)),

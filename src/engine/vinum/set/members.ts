@@ -1,6 +1,6 @@
 /**
  * Which configuration of a set counts when its devices gather: what each says for the vote of
- * geom/anchor-quorum.ts, and the outcome in words. Used by vinum-set.ts.
+ * metadata/anchor-quorum.ts, and the outcome in words. Used by vinum-set.ts.
  */
 import { PlexusError } from '../../../base/errors.ts'
 import {
@@ -9,7 +9,7 @@ import {
   type CommitId,
   isSameCommit,
   type VoterCopy,
-} from '../../geom/anchor-quorum.ts'
+} from '../../metadata/anchor-quorum.ts'
 import { byUuid, type VinumModel } from '../model/model.ts'
 import type { Member } from './drive.ts'
 import type { VinumSet } from './vinum-set.ts'
