@@ -25,7 +25,7 @@ import { alignUp } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { GROW_BACKUPS, GROW_RETRY_MS, GROW_WINDOW_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import type { Job, JobPlan } from '../../geom/job.ts'
+import type { Job, JobPlan } from '../../jobs/job.ts'
 import type { GrowthRecord } from '../model/model.ts'
 import {
   type Columns,

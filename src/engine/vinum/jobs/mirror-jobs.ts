@@ -13,7 +13,7 @@ import {
   JOB_STEP_MIN_BYTES,
 } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import type { JobPlan } from '../../geom/job.ts'
+import type { JobPlan } from '../../jobs/job.ts'
 import { type Copies, callPlex, MENDABLE, readCopies, writeCopy } from '../io/first-copy.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'

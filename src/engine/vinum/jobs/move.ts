@@ -9,7 +9,7 @@
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import type { Job, JobPlan } from '../../geom/job.ts'
+import type { Job, JobPlan } from '../../jobs/job.ts'
 import type { LockMode } from '../io/range-lock.ts'
 import { isPresent, type PlacedSubdisk, type SubdiskMove } from '../io/subdisk.ts'
 import type { Drive, Plex, VinumHost } from '../runtime.ts'

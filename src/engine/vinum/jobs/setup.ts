@@ -1,5 +1,5 @@
 /**
- * What all jobs of vinum have in common: the plan around a step (geom/job.ts), the order flush, then commit at each
+ * What all jobs of vinum have in common: the plan around a step (jobs/job.ts), the order flush, then commit at each
  * checkpoint and at the end, and requests as promises: a job is no hot path.
  */
 import type { ByteRange } from '../../../base/bytes.ts'
@@ -12,7 +12,7 @@ import type {
   Lease,
 } from '../../../hal/block-device.ts'
 import { requested } from '../../../hal/io.ts'
-import type { Job, JobPlan } from '../../geom/job.ts'
+import type { Job, JobPlan } from '../../jobs/job.ts'
 import { type CopyRange, callPlex } from '../io/first-copy.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk } from '../runtime.ts'
@@ -47,7 +47,7 @@ export interface JobWork {
   beforeFinish?(): void
   /** Runs when the job has failed or was cancelled, before that is committed. */
   beforeAbandon?(): Promise<void> | void
-  /** Bytes of a step where the usual ones would be too small (geom/job-run.ts). */
+  /** Bytes of a step where the usual ones would be too small (jobs/job-run.ts). */
   readonly stepBytes?: number
   /** The same while the drives serve nobody else. */
   readonly aloneBytes?: number

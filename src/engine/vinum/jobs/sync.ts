@@ -8,7 +8,7 @@
 import type { ByteRange } from '../../../base/bytes.ts'
 import { JOB_SLICE_BYTES, JOB_SLICES, JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import type { JobPlan } from '../../geom/job.ts'
+import type { JobPlan } from '../../jobs/job.ts'
 import { RangeSet, RegionValidity } from '../io/validity.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'

@@ -3,7 +3,7 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { GROWTH_TURN_MS } from '../../../base/limits.ts'
-import type { Job } from '../../geom/job.ts'
+import type { Job } from '../../jobs/job.ts'
 import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { GrowOptions, Window } from '../jobs/grow.ts'
 import type { BackupArea } from '../jobs/grow-backup.ts'
