@@ -7,9 +7,10 @@
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import { JOB_SLICE_BYTES, JOB_SLICES, JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
+import { RangeSet } from '../../../base/range-set.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../jobs/job.ts'
-import { RangeSet, RegionValidity } from '../io/validity.ts'
+import { RegionValidity } from '../io/validity.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import {

@@ -3,8 +3,8 @@
  * the model.
  */
 import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
+import type { WriteIntentBitmap } from '../../intent/write-intent-bitmap.ts'
 import type { JobPlan } from '../../jobs/job.ts'
-import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { RegionValidity } from '../io/validity.ts'
 import { allotMapSlots } from '../model/map-slots.ts'

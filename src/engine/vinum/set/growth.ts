@@ -3,8 +3,8 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { GROWTH_TURN_MS } from '../../../base/limits.ts'
+import type { WriteIntentBitmap } from '../../intent/write-intent-bitmap.ts'
 import type { Job } from '../../jobs/job.ts'
-import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
 import type { GrowOptions, Window } from '../jobs/grow.ts'
 import type { BackupArea } from '../jobs/grow-backup.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'

@@ -5,12 +5,12 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
+import { RangeSet } from '../../../base/range-set.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Provider } from '../../geom/provider.ts'
-import type { RememberedIntent } from '../io/dirty-regions.ts'
+import type { RememberedIntent } from '../../intent/write-intent-bitmap.ts'
 import { LinearPlex } from '../io/plex-linear.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
-import { RangeSet } from '../io/validity.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,

@@ -49,7 +49,7 @@ export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
   /** The name under which a volume is offered: its own, or SET/NAME where that is somebody else's. */
   readonly nameFor: (set: VinumSet, volume: VolumeRecord) => string
-  /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
+  /** The least region of intent maps, bytes (intent/intent-bits.ts); undefined: the usual one. */
   readonly intentRegionBytes: number | undefined
   /** undefined: sets have no witness. */
   readonly witness: WitnessStore | undefined

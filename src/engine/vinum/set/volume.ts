@@ -5,7 +5,7 @@
 import { operatingError } from '../../../base/errors.ts'
 import type { DeviceFeatures, Geometry } from '../../../hal/block-device.ts'
 import type { Provider, ProviderInit } from '../../geom/provider.ts'
-import { type RememberedIntent, WriteIntentBitmap } from '../io/dirty-regions.ts'
+import { type RememberedIntent, WriteIntentBitmap } from '../../intent/write-intent-bitmap.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { VolumeIo } from '../io/volume-io.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
