@@ -14,20 +14,13 @@ import {
 } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../jobs/job.ts'
+import { inSlices, partsOf, slice, withLease } from '../../jobs/slices.ts'
 import { type Copies, callPlex, MENDABLE, readCopies, writeCopy } from '../io/first-copy.ts'
+import { rangeOf } from '../io/transfers.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
-import {
-  inSlices,
-  type JobSetup,
-  overRanges,
-  partsOf,
-  planOf,
-  rangeOf,
-  slice,
-  withLease,
-} from './setup.ts'
+import { type JobSetup, overRanges, planOf } from './setup.ts'
 
 export interface ResyncOptions extends JobSetup {
   readonly host: VinumHost
