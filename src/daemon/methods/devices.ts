@@ -9,9 +9,9 @@ import type {
   ProbeList,
 } from '../../control/daemon-reports.ts'
 import { DEVICE_SPECS } from '../../control/daemon-verbs.ts'
+import { type FoundLabel, findLabel } from '../../engine/anchor/anchor-find.ts'
 import type { Consumer } from '../../engine/geom/consumer.ts'
 import type { Provider } from '../../engine/geom/provider.ts'
-import { type FoundLabel, findLabel } from '../../engine/metadata/anchor-find.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import type { SlotReport } from '../device-slots.ts'
 import type { ControlContext, Method } from './context.ts'

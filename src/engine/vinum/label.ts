@@ -3,10 +3,10 @@
  * Part of vinum-class.ts; geom/label.ts calls it.
  */
 import { operatingError } from '../../base/errors.ts'
+import type { AnchorTarget } from '../anchor/anchor-ends.ts'
+import type { Anchor } from '../anchor/anchor-layout.ts'
+import { AnchoredDevice } from '../anchor/anchored-device.ts'
 import type { Label } from '../geom/label.ts'
-import type { AnchorTarget } from '../metadata/anchor-ends.ts'
-import type { Anchor } from '../metadata/anchor-layout.ts'
-import { AnchoredDevice } from '../metadata/anchored-device.ts'
 import { freebsdDrive } from './freebsd/format.ts'
 import { decodeModel } from './model/codec.ts'
 import { byUuid, type VinumModel } from './model/model.ts'

@@ -13,9 +13,9 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
+import { type AnchorLayout, payloadRoom, planAnchorAround } from '../../anchor/anchor-layout.ts'
+import { AnchoredDevice } from '../../anchor/anchored-device.ts'
 import type { Consumer } from '../../geom/consumer.ts'
-import { type AnchorLayout, payloadRoom, planAnchorAround } from '../../metadata/anchor-layout.ts'
-import { AnchoredDevice } from '../../metadata/anchored-device.ts'
 import { encodeModel } from '../model/codec.ts'
 import {
   type DriveRecord,

@@ -15,7 +15,7 @@ import type { ReadRange } from './sync.ts'
 
 type Backup = NonNullable<GrowthRecord['backup']>
 
-/** The journal area of a drive (metadata/anchored-device.ts). Offsets are in the area; all are whole blocks. */
+/** The journal area of a drive (anchor/anchored-device.ts). Offsets are in the area; all are whole blocks. */
 export interface BackupArea {
   readonly driveUuid: string
   readonly bytes: number

@@ -1,5 +1,5 @@
 /**
- * The vinum configuration as bytes: the payload of an anchor's slot (metadata/anchored-device.ts protects it with its
+ * The vinum configuration as bytes: the payload of an anchor's slot (anchor/anchored-device.ts protects it with its
  * CRC32C). JSON, because a person with a hex dump must be able to read it when all else has failed:
  *
  *   {"format":2,"setUuid":"…","generation":7,"line":"…","ancestors":[…],"votersBefore":[[…]],"drives":[{…}],"subdisks":[…],"plexes":[…],"volumes":[…],"jobs":[…]}
@@ -9,7 +9,7 @@
  * raises `format`, and older readers refuse it. Called by vinum-set.ts; bytes in docs/on-disk-format.md.
  */
 import { PlexusError } from '../../../base/errors.ts'
-import { corrupt, record, whole } from './fields.ts'
+import { corrupt, record, whole } from '../../metadata/fields.ts'
 import { MODEL, type VinumModel } from './model.ts'
 import { checkModel } from './model-check.ts'
 

@@ -5,10 +5,19 @@
  * UUID; names are labels, unique over all types of a set. docs/vinum.md, 1 and 9.
  */
 import { JOB_KINDS } from '../../../control/reports.ts'
-import { flag, list, maybe, oneOf, type RecordOf, record, text, whole } from './fields.ts'
-import { appended, having, replaceRecord } from './lists.ts'
+import {
+  flag,
+  list,
+  maybe,
+  oneOf,
+  type RecordOf,
+  record,
+  text,
+  whole,
+} from '../../metadata/fields.ts'
+import { appended, having, replaceRecord } from '../../metadata/lists.ts'
 
-export { byUuid, replaceRecord } from './lists.ts'
+export { byUuid, replaceRecord } from '../../metadata/lists.ts'
 
 export const DRIVE_STATES = ['down', 'up'] as const
 export const SUBDISK_STATES = ['down', 'stale', 'initializing', 'reviving', 'up'] as const
@@ -152,7 +161,7 @@ export const MODEL = {
   setUuid: text,
   /** Of the last commit; 0 before the first one. */
   generation: whole,
-  /** What the vote asks of a commit beside its drives (metadata/anchor-quorum.ts, `Commit`). */
+  /** What the vote asks of a commit beside its drives (anchor/anchor-quorum.ts, `Commit`). */
   line: text,
   ancestors: list(record({ line: text, generation: whole })),
   votersBefore: list(list(text)),

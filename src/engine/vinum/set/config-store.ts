@@ -2,15 +2,15 @@
  * The durable configuration of one native set: the newest model, and the queue of changes to it. A change is a
  * function from model to model; changes that wait share one commit. A commit writes the next generation to every
  * voter: the drives that are up and, where they are even in number, the witness. A voter that fails it is down, or left
- * out, in the same commit. The quorum is metadata/anchor-quorum.ts.
+ * out, in the same commit. The quorum is anchor/anchor-quorum.ts.
  *
  * Used by vinum-set.ts. Nothing here touches volumes: a change takes effect when its promise has resolved.
  */
 import { assert } from '../../../base/assert.ts'
 import { crc32c } from '../../../base/crc32c.ts'
 import { operatingError, PlexusError } from '../../../base/errors.ts'
-import { type Base, baseAfter, counts } from '../../metadata/anchor-quorum.ts'
-import type { CommitOptions } from '../../metadata/anchored-device.ts'
+import { type Base, baseAfter, counts } from '../../anchor/anchor-quorum.ts'
+import type { CommitOptions } from '../../anchor/anchored-device.ts'
 import { encodeModel, stateRoomOf } from '../model/codec.ts'
 import { keepOldPlaces } from '../model/membership.ts'
 import { byUuid, type VinumModel, votersOf } from '../model/model.ts'

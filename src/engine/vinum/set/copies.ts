@@ -3,9 +3,9 @@
  * tell, so that none of them is used, until only one is left. Part of vinum-set.ts, inside topology changes.
  */
 
+import type { Anchor } from '../../anchor/anchor-layout.ts'
 import { type Consumer, NO_ACCESS } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
-import type { Anchor } from '../../metadata/anchor-layout.ts'
 import { byUuid } from '../model/model.ts'
 import type { VinumSet } from './vinum-set.ts'
 

@@ -7,6 +7,7 @@ import { operatingError, PlexusError, toPlexusError } from '../../../base/errors
 import { INTENT_BLOCKS_AT_ONCE } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import { flush } from '../../../hal/io.ts'
+import type { AnchoredDevice } from '../../anchor/anchored-device.ts'
 import {
   decodeIntent,
   IntentBits,
@@ -14,7 +15,6 @@ import {
   type IntentLayout,
 } from '../../intent/intent-bits.ts'
 import type { IntentBlock, RememberedIntent } from '../../intent/write-intent-bitmap.ts'
-import type { AnchoredDevice } from '../../metadata/anchored-device.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
 import { byUuid, plexesOf, subdisksOf, type VinumModel, type VolumeRecord } from '../model/model.ts'

@@ -1,6 +1,6 @@
 /**
  * Which configuration of a set counts when its devices gather: what each says for the vote of
- * metadata/anchor-quorum.ts, and the outcome in words. Used by vinum-set.ts.
+ * anchor/anchor-quorum.ts, and the outcome in words. Used by vinum-set.ts.
  */
 import { PlexusError } from '../../../base/errors.ts'
 import {
@@ -9,7 +9,7 @@ import {
   type CommitId,
   isSameCommit,
   type VoterCopy,
-} from '../../metadata/anchor-quorum.ts'
+} from '../../anchor/anchor-quorum.ts'
 import { byUuid, type VinumModel } from '../model/model.ts'
 import type { Member } from './drive.ts'
 import type { VinumSet } from './vinum-set.ts'

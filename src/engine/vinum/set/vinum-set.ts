@@ -1,6 +1,6 @@
 /**
  * One native set of drives as a geom: it gathers labelled devices, assembles when a majority of the voters is
- * there (metadata/anchor-quorum.ts), serves the volumes, and keeps the configuration true: whatever changes a
+ * there (anchor/anchor-quorum.ts), serves the volumes, and keeps the configuration true: whatever changes a
  * state is durable before a write that depends on it is acknowledged. docs/vinum.md, 3 and 9.
  *
  *   gathering   devices come (join); nothing is served
@@ -13,13 +13,13 @@
 import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
+import type { Anchor } from '../../anchor/anchor-layout.ts'
+import type { Base } from '../../anchor/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
-import type { Anchor } from '../../metadata/anchor-layout.ts'
-import type { Base } from '../../metadata/anchor-quorum.ts'
 import { demoteSubdisks, loseDrives } from '../model/membership.ts'
 import {
   byUuid,

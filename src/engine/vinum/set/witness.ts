@@ -1,7 +1,7 @@
 /**
  * The witness of a set: a vote on the machine itself, for sets whose drives are even in number, so that a mirror whose
  * one disk is dead starts by itself. It carries what a commit says for the vote, and no configuration. To the rules of
- * metadata/anchor-quorum.ts it is a voter like a drive. Used by vinum-set.ts.
+ * anchor/anchor-quorum.ts it is a voter like a drive. Used by vinum-set.ts.
  */
 import type { Timer } from '../../../base/clock.ts'
 import { crc32c } from '../../../base/crc32c.ts'
@@ -14,8 +14,8 @@ import {
   type CommitId,
   isSameCommit,
   type VoterCopy,
-} from '../../metadata/anchor-quorum.ts'
-import type { CommitOptions } from '../../metadata/anchored-device.ts'
+} from '../../anchor/anchor-quorum.ts'
+import type { CommitOptions } from '../../anchor/anchored-device.ts'
 import { decodeModel } from '../model/codec.ts'
 import { type VinumModel, votersOf } from '../model/model.ts'
 import type { Voter } from './config-store.ts'

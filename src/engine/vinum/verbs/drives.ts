@@ -5,7 +5,7 @@
  */
 import { formatSize } from '../../../base/bytes.ts'
 import { newUuid } from '../../../base/random.ts'
-import { planAnchor } from '../../metadata/anchor-layout.ts'
+import { planAnchor } from '../../anchor/anchor-layout.ts'
 import type { DriveRecord } from '../model/model.ts'
 import type { Candidate } from '../plan.ts'
 import { type Draft, isPlaceholder } from './draft.ts'

@@ -1,7 +1,7 @@
 /** The queue of commits: what shares one, who is written in which order, what a failure means. vinum/set/config-store.ts. */
 import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
-import type { Base } from '../../../../src/engine/metadata/anchor-quorum.ts'
+import type { Base } from '../../../../src/engine/anchor/anchor-quorum.ts'
 import { decodeModel, encodeModel, stateRoomOf } from '../../../../src/engine/vinum/model/codec.ts'
 import { loseDrives } from '../../../../src/engine/vinum/model/membership.ts'
 import type { DriveRecord, VinumModel } from '../../../../src/engine/vinum/model/model.ts'
