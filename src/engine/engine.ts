@@ -11,9 +11,9 @@ import { EventLog } from './geom/events.ts'
 import { Topology } from './geom/topology.ts'
 import type { GeomClass } from './geom/types.ts'
 import { JobManager } from './jobs/job.ts'
+import type { WitnessStore } from './metadata/witness.ts'
 import { createNopClass } from './nop/nop-class.ts'
 import type { SetMemory } from './vinum/set/memory.ts'
-import type { WitnessStore } from './vinum/set/witness.ts'
 import { createVinumClass } from './vinum/vinum-class.ts'
 
 const CLASSES: readonly ((options: EngineOptions) => GeomClass)[] = [

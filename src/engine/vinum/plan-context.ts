@@ -7,9 +7,9 @@ import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import { READ_ACCESS } from '../geom/consumer.ts'
 import { isSameMedium, type Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
+import type { SetDrive } from '../metadata/set-drive.ts'
 import { byUuid } from './model/model.ts'
 import type { Candidate, PlanContext } from './plan.ts'
-import type { SetDrive } from './set/drive.ts'
 
 type Looked = 'candidate' | 'isOpen' | 'isPresent'
 

@@ -15,10 +15,10 @@ import {
   type IntentLayout,
 } from '../../intent/intent-bits.ts'
 import type { IntentBlock, RememberedIntent } from '../../intent/write-intent-bitmap.ts'
+import type { SetDrive } from '../../metadata/set-drive.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
 import { byUuid, plexesOf, subdisksOf, type VinumModel, type VolumeRecord } from '../model/model.ts'
-import type { SetDrive } from './drive.ts'
 import type { VinumSet } from './vinum-set.ts'
 
 /** How the bitmap of a volume is cut. */

@@ -20,7 +20,12 @@ import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
-import { demoteSubdisks, loseDrives } from '../model/membership.ts'
+import { type Change, ConfigStore } from '../../metadata/config-store.ts'
+import { Copies } from '../../metadata/copies.ts'
+import { type Member, SetDrive } from '../../metadata/set-drive.ts'
+import { SetWitness, type WitnessStore } from '../../metadata/witness.ts'
+import { VINUM_CODEC } from '../model/codec.ts'
+import { demoteSubdisks, keepOldPlaces, loseDrives } from '../model/membership.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -34,16 +39,12 @@ import type { Lost } from '../raid5/lost.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { loseDevice, openMember, returnMember, tellFailed, witherError } from './arrivals.ts'
 import { tryAssemble } from './assembling.ts'
-import { type Change, ConfigStore } from './config-store.ts'
-import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
-import { type Member, SetDrive } from './drive.ts'
 import { SetHost } from './host.ts'
 import { LostRanges } from './lost-ranges.ts'
 import { SetObjects } from './objects.ts'
 import { sizeChanged } from './sizes.ts'
 import type { RunningVolume } from './volume.ts'
-import { SetWitness, type WitnessStore } from './witness.ts'
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
@@ -58,13 +59,14 @@ export interface SetOptions {
 }
 
 export class VinumSet extends SetHost implements Geom, VinumHost {
+  readonly codec = VINUM_CODEC
   readonly uuid: string
   readonly options: SetOptions
   /** Devices with a label of this set, by drive UUID: all of them until it is assembled, then the former ones. */
-  readonly members = new Map<string, Member>()
+  readonly members = new Map<string, Member<VinumModel>>()
   /** The vote of the machine; undefined: sets have none. */
-  readonly witness: SetWitness | undefined
-  #store: ConfigStore | undefined
+  readonly witness: SetWitness<VinumModel> | undefined
+  #store: ConfigStore<VinumModel> | undefined
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
   readonly lost: LostRanges
@@ -150,6 +152,8 @@ export class VinumSet extends SetHost implements Geom, VinumHost {
   open(model: VinumModel, base: Base, nextGeneration: number): void {
     const { witness } = this
     this.#store = new ConfigStore({
+      name: this.name,
+      codec: this.codec,
       model,
       base,
       nextGeneration,
@@ -160,6 +164,7 @@ export class VinumSet extends SetHost implements Geom, VinumHost {
       },
       witness: () => (witness?.failure ? undefined : witness?.id),
       loseDrives: (before, uuids) => this.lost.taken(before, loseDrives(before, uuids)),
+      amend: keepOldPlaces,
       onCommit: (next, failed) => this.#committed(next, failed),
     })
     this.#objects = new SetObjects(this)
@@ -214,7 +219,10 @@ export class VinumSet extends SetHost implements Geom, VinumHost {
    * Only states and cursors may change here: what changes the shape calls `objects.reshape` after it. `keepsRoom`: see
    * ConfigStore.
    */
-  async commit(change: Change, options?: { readonly keepsRoom: boolean }): Promise<VinumModel> {
+  async commit(
+    change: Change<VinumModel>,
+    options?: { readonly keepsRoom: boolean },
+  ): Promise<VinumModel> {
     if (this.#failure) throw this.#failure
     const store = defined(this.#store, 'the configuration of an assembled set')
     try {
