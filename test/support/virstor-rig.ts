@@ -42,8 +42,9 @@ export function testComponent(
   chunks: number,
   clock: ManualClock,
   features: Partial<DeviceFeatures> = {},
+  chunkBytes = CHUNK,
 ): TestComponent {
-  const sizeBytes = START + chunks * CHUNK
+  const sizeBytes = START + chunks * chunkBytes
   const device = new MemoryDevice({ path: `c${id}`, sizeBytes, clock, features })
   device.media.fill(STALE)
   return { id, chunks, startBytes: START, consumer: consumerOf(device, clock), device }
@@ -61,11 +62,14 @@ export interface Breakage {
 
 export interface RigOptions extends Breakage {
   readonly chunks?: number
+  readonly chunkBytes?: number
   /** Physical chunks of each component. */
   readonly physical?: readonly number[]
   readonly policy?: SpaceOptions['policy']
   readonly fullWaitMs?: number
   readonly features?: Partial<DeviceFeatures>
+  /** Runs before a component that has failed a flush is out of service. */
+  readonly onFailed?: () => Promise<void>
 }
 
 class BrokenMap extends NaiveMap {
@@ -93,10 +97,16 @@ class FlushlessCommitter extends GroupCommitter {
 }
 
 export function buildRig(options: RigOptions = {}) {
-  const { chunks = 8, physical = [8], policy = 'sequential', fullWaitMs = 0 } = options
+  const {
+    chunks = 8,
+    chunkBytes = CHUNK,
+    physical = [8],
+    policy = 'sequential',
+    fullWaitMs = 0,
+  } = options
   const clock = new ManualClock()
   const components = physical.map((count, at) =>
-    testComponent(at + 1, count, clock, options.features),
+    testComponent(at + 1, count, clock, options.features, chunkBytes),
   )
   const map = new BrokenMap(chunks, GRANULES)
   map.breakage = options
@@ -118,6 +128,7 @@ export function buildRig(options: RigOptions = {}) {
     clock,
     component: (id) => space.component(id),
     onComponentFailed: async (id, error) => {
+      await options.onFailed?.()
       failed.push([id, error])
       takeAway(id)
     },
@@ -126,7 +137,7 @@ export function buildRig(options: RigOptions = {}) {
   const io = new VirstorIo({
     name: 'thin',
     map,
-    chunkBytes: CHUNK,
+    chunkBytes,
     space,
     committer,
     clock,
