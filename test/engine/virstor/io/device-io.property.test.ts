@@ -58,8 +58,8 @@ interface Run {
   readonly steps: readonly Step[]
   /** Turns after the last step. */
   readonly turns: number
-  /** Do the caches lose what they have? */
-  readonly powerCut: boolean
+  /** Components whose caches lose what they have. */
+  readonly cuts: readonly number[]
   readonly physical: readonly number[]
 }
 
@@ -67,7 +67,7 @@ const runOf = (steps: fc.Arbitrary<Step>): fc.Arbitrary<Run> =>
   fc.record({
     steps: fc.array(steps, { minLength: 1, maxLength: 40 }),
     turns: fc.nat(8),
-    powerCut: fc.boolean(),
+    cuts: fc.constantFrom([], [0], [1], [0, 1]),
     physical: fc.constantFrom([8], [3, 2], [4, 4]),
   })
 
@@ -79,7 +79,7 @@ function values(op: IoOp, at: number): number {
 }
 
 /** What is wrong with a run; undefined: nothing. */
-async function play({ steps, turns, powerCut, physical }: Run, options: RigOptions) {
+async function play({ steps, turns, cuts, physical }: Run, options: RigOptions) {
   const kinds = KINDS[steps.some(({ fault }) => fault) ? 'faulty' : 'clean']
   const rig = buildRig({ ...options, chunks: CHUNKS, physical, policy: 'round-robin' })
   const history = new BlockHistory(BLOCKS)
@@ -126,10 +126,10 @@ async function play({ steps, turns, powerCut, physical }: Run, options: RigOptio
   }
   await settle(turns)
   crashed = true
-  if (powerCut) for (const { device } of rig.components) device.powerCut()
+  for (const at of cuts) rig.components[at]?.device.powerCut()
   wrong ??= history.checkCrash(contentAfterCrash(rig), BLOCK)
   await Promise.all(ends)
-  if (wrong || powerCut || rig.failed.length > 0) return wrong
+  if (wrong || cuts.length > 0 || rig.failed.length > 0) return wrong
   // Nothing was cut: all is at rest, and everything that is not in the map is free.
   crashed = false
   await one({ op: 'read', block: 0, count: BLOCKS, fua: false, turns: 0, fault: undefined }, 0)
