@@ -117,6 +117,25 @@ t.test(
   },
 )
 
+t.test('a discard of all that is valid keeps the place of who fills the rest', async (t) => {
+  const rig = buildRig()
+  await write(rig, 0, GRANULE, 1)
+  rig.device(0).hold()
+  const good = write(rig, GRANULE, GRANULE, 2)
+  t.equal(await change(rig, 'discard', 0, GRANULE), undefined)
+  rig.device(0).release()
+  t.equal(await good, undefined)
+  t.equal(await read(rig, 0, 2 * GRANULE), `0x${GRANULE} 2x${GRANULE}`)
+
+  rig.device(0).hold()
+  rig.device(0).fail('write', 'io')
+  const bad = write(rig, 0, GRANULE, 3)
+  await change(rig, 'discard', GRANULE, GRANULE)
+  rig.device(0).release()
+  t.equal((await bad)?.kind, 'io')
+  t.equal(rig.map.componentOf(0), 0, 'nobody needs it')
+})
+
 t.test('a rewrite that fails keeps the chunk', async (t) => {
   const rig = buildRig()
   await write(rig, 0, GRANULE, 1)
@@ -193,6 +212,23 @@ t.test('FUA waits for a commit only where something is not durable', async (t) =
   t.equal(await write(rig, GRANULE, 512, 4, true), undefined, 'its granule is not durable')
   t.equal(rig.map.appended.length, 2)
   t.equal(rig.device(0).unflushed, 0)
+})
+
+t.test('FUA waits for the commit that is under way', async (t) => {
+  const rig = buildRig()
+  await write(rig, 0, GRANULE, 1)
+  let open = (): void => {}
+  const gate = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  rig.map.gate = () => gate
+  const end = flush(rig)
+  await settle()
+  const forced = watch(write(rig, 0, 512, 2, true))
+  await settle()
+  t.notOk(forced.ended, 'the entry of its chunk is not durable')
+  open()
+  t.strictSame([await end, await forced.promise], [undefined, undefined])
 })
 
 t.test('all or none: a write that is too large takes nothing', async (t) => {
