@@ -24,6 +24,8 @@ import { type Change, ConfigStore } from '../../metadata/config-store.ts'
 import { Copies } from '../../metadata/copies.ts'
 import { type Member, SetDrive } from '../../metadata/set-drive.ts'
 import { SetWitness, type WitnessStore } from '../../metadata/witness.ts'
+import type { PlannedSet } from '../../verbs/carry-out.ts'
+import type { NewDrive } from '../../verbs/plan.ts'
 import { VINUM_CODEC } from '../model/codec.ts'
 import { demoteSubdisks, keepOldPlaces, loseDrives } from '../model/membership.ts'
 import {
@@ -34,7 +36,6 @@ import {
   type VolumeRecord,
 } from '../model/model.ts'
 import { setName } from '../naming.ts'
-import type { NewDrive } from '../plan.ts'
 import type { Lost } from '../raid5/lost.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { loseDevice, openMember, returnMember, tellFailed, witherError } from './arrivals.ts'
@@ -58,7 +59,7 @@ export interface SetOptions {
   readonly owed: Map<string, PlexusError>
 }
 
-export class VinumSet extends SetHost implements Geom, VinumHost {
+export class VinumSet extends SetHost implements Geom, VinumHost, PlannedSet<VinumModel> {
   readonly codec = VINUM_CODEC
   readonly uuid: string
   readonly options: SetOptions
@@ -270,6 +271,24 @@ export class VinumSet extends SetHost implements Geom, VinumHost {
     const drive = this.drives.get(uuid)
     this.drives.delete(uuid)
     await drive?.clear()
+  }
+
+  // PlannedSet.
+
+  get jobIds(): readonly string[] {
+    return this.model.jobs.map(({ id }) => id)
+  }
+
+  endJobs(next: VinumModel): Promise<void> {
+    return this.objects.jobs.endBefore(next)
+  }
+
+  startJobs(): void {
+    this.objects.jobs.start(this.model)
+  }
+
+  reshape(): Promise<void> {
+    return this.objects.reshape()
   }
 
   // VinumHost.
