@@ -69,7 +69,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     if (subdisks.length === 0) return undefined
     return syncPlan({
       ...setup,
-      host: set,
+      host: set.host,
       plex,
       subdisks,
       missing: missingOf(setup, volume),
@@ -128,7 +128,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
   grow(set, setup) {
     const plex = plexOf(set, setup)
     if (!plex?.record.growth) return undefined
-    const plan = growPlan({ ...setup, host: set, plex, ...growthCommits(set, plex) })
+    const plan = growPlan({ ...setup, host: set.host, plex, ...growthCommits(set, plex) })
     const turns = set.objects.jobs.growthTurns
     return {
       ...plan,
@@ -145,12 +145,12 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     const plex = plexUuid === undefined ? undefined : set.objects.plexes.get(plexUuid)
     return movePlan({
       ...setup,
-      host: set,
+      host: set.host,
       subdisk,
       plex,
       target,
       driveOffsetBytes: move.driveOffsetBytes,
-      heal: plex && volume ? healThroughPlex(set, plex, volume.io, subdisk) : undefined,
+      heal: plex && volume ? healThroughPlex(set.host, plex, volume.io, subdisk) : undefined,
     })
   },
   // It has no record: see startResync.
@@ -166,7 +166,7 @@ export function resyncOf(
 ): JobPlan {
   return resyncPlan({
     ...setup,
-    host: set,
+    host: set.host,
     plexes: volume.plexes,
     nextUnsynced: (from, mostBytes) => map.nextUnsynced(from, mostBytes),
     onEqual: (offset, length) => map.markSynced(offset, length),
@@ -204,7 +204,7 @@ function checkOf(
   if (!volume) return undefined
   return checkPlan({
     ...setup,
-    host: set,
+    host: set.host,
     plexes: volume.plexes,
     repair,
     isUnsynced: (offset, length) => volume.io.isUnsynced(offset, length),
