@@ -46,6 +46,8 @@ export const VIRSTOR = {
   chunkWatermark: whole,
   componentWatermark: whole,
   components: list(record(COMPONENT)),
+  /** The id of the next component. */
+  nextComponent: whole,
   copies: list(record(COPY)),
   /** The ring of the journal on each carrier, blocks of 4 KiB. */
   journalBlocks: whole,
@@ -67,6 +69,7 @@ export function emptyVirstor(setUuid: string): VirstorModel {
     chunkWatermark: 0,
     componentWatermark: 0,
     components: [],
+    nextComponent: 1,
     copies: [],
     journalBlocks: 0,
     journalEpoch: 0,
