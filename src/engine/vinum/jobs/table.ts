@@ -156,15 +156,10 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
 }
 
 /** A resync after a crash: of copies, or of the parity of the one raid5 plex. */
-export function resyncOf(
-  set: VinumSet,
-  setup: JobSetup,
-  volume: RunningVolume,
-  map: WriteIntentBitmap,
-): JobPlan {
+export function resyncOf(setup: JobSetup, volume: RunningVolume, map: WriteIntentBitmap): JobPlan {
   return resyncPlan({
     ...setup,
-    host: set,
+    io: volume.io,
     plexes: volume.plexes,
     nextUnsynced: (from, mostBytes) => map.nextUnsynced(from, mostBytes),
     onEqual: (offset, length) => map.markSynced(offset, length),
@@ -202,7 +197,7 @@ function checkOf(
   if (!volume) return undefined
   return checkPlan({
     ...setup,
-    host: set,
+    io: volume.io,
     plexes: volume.plexes,
     repair,
     isUnsynced: (offset, length) => volume.io.isUnsynced(offset, length),
