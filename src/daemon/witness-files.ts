@@ -1,5 +1,5 @@
 /**
- * The notes of the sets' witnesses (engine/vinum/set/witness.ts) in the state folder, one file for each set:
+ * The notes of the sets' witnesses (src/engine/metadata/witness.ts) in the state folder, one file for each set:
  *
  *   STATE/witness/SET-UUID.json     {"format":"plexus-witness","version":1,"file":"INODE BIRTH","note":"…"}
  *
@@ -14,7 +14,7 @@ import { mkdir, open, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { toPlexusError } from '../base/errors.ts'
-import type { WitnessStore } from '../engine/vinum/set/witness.ts'
+import type { WitnessStore } from '../engine/metadata/witness.ts'
 
 const FORMAT = 'plexus-witness'
 const VERSION = 1

@@ -1,11 +1,11 @@
 /**
- * Every history of a small set of drives, as far as the rules of src/engine/geom/anchor-quorum.ts decide it. The rules are
+ * Every history of a small set of drives, as far as the rules of src/engine/anchor/anchor-quorum.ts decide it. The rules are
  * the shipped ones; what is written down here is the world around them: media with two slots and an anchor, power that
  * goes at any point of any group of writes, drives that fail or are away, a slot that rots.
  */
 
-import type * as quorum from '../../src/engine/geom/anchor-quorum.ts'
-import type { Chosen, Commit, CommitId, VoterCopy } from '../../src/engine/geom/anchor-quorum.ts'
+import type * as quorum from '../../src/engine/anchor/anchor-quorum.ts'
+import type { Chosen, Commit, CommitId, VoterCopy } from '../../src/engine/anchor/anchor-quorum.ts'
 
 export type Rules = Pick<
   typeof quorum,

@@ -4,8 +4,8 @@
  * waits. `BOOTS=1` in the environment adds one start to each history, and takes an hour.
  */
 import t from 'tap'
-import type { VoterCopy } from '../../src/engine/geom/anchor-quorum.ts'
-import * as quorum from '../../src/engine/geom/anchor-quorum.ts'
+import type { VoterCopy } from '../../src/engine/anchor/anchor-quorum.ts'
+import * as quorum from '../../src/engine/anchor/anchor-quorum.ts'
 import { explore, type ModelOptions, type Rules } from './quorum-model.ts'
 
 const MORE_BOOTS = Number(process.env['BOOTS'] ?? 0)

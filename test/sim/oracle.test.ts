@@ -19,3 +19,22 @@ t.test('a write that is under way while disks are joined may win over one that c
   t.match(other, { found: 'zeroes' })
   t.end()
 })
+
+t.test('zeroes under way while disks are joined are not taken for other zeroes', (t) => {
+  for (const when of ['before', 'after'] as const) {
+    const oracle = new Oracle(BLOCK_BYTES, BLOCK_BYTES, new OracleClock())
+    const [zeroes, data] = [Buffer.alloc(BLOCK_BYTES), Buffer.alloc(BLOCK_BYTES)]
+    const slow = oracle.beginZeroes(0, BLOCK_BYTES, true)
+    const quick = oracle.beginZeroes(0, BLOCK_BYTES, true)
+    if (when === 'before') oracle.endWrite(quick, true, true)
+    oracle.join([oracle.contents()])
+    if (when === 'after') oracle.endWrite(quick, true, true)
+    oracle.endWrite(oracle.beginWrite(0, data), true, true)
+    oracle.endWrite(slow, true, true)
+    const found = oracle.endRead(oracle.beginRead(0, BLOCK_BYTES), zeroes)
+    t.equal(found, undefined, `others that ended ${when} the joining`)
+    const other = oracle.endRead(oracle.beginRead(0, BLOCK_BYTES), Buffer.alloc(BLOCK_BYTES, 1))
+    t.match(other, { allowed: ['zeroes'] }, 'what is found is there for good')
+  }
+  t.end()
+})

@@ -297,8 +297,10 @@ export class Oracle {
       const others = all.flatMap((lists) => lists[block] ?? [])
       if (list.length === 1 && others.every((write) => write === list[0])) continue
       changed.push({ offset: block * this.blockBytes, length: this.blockBytes })
-      const values = new Map([...others, ...list].map((write) => [write.value, write]))
-      this.#lists[block] = [...values.values()].map((write) => {
+      // Of settled writes the content is all that counts; one that is under way ends when it ends, whatever equals it.
+      const keyOf = (write: Write): Write | number => (underWay.has(write) ? write : write.value)
+      const distinct = new Map([...others, ...list].map((write) => [keyOf(write), write]))
+      this.#lists[block] = [...distinct.values()].map((write) => {
         if (underWay.has(write)) return write
         const clone = { value: write.value, begin: 0, end: now, ok: true, durable: true }
         return memo(clones, write, clone)

@@ -3,7 +3,7 @@
  * its own. Part of the world (world.ts); trouble is made by episodes/witness.ts.
  */
 import { PlexusError } from '../../src/base/errors.ts'
-import type { WitnessStore } from '../../src/engine/vinum/set/witness.ts'
+import type { WitnessStore } from '../../src/engine/metadata/witness.ts'
 import type { SimRandom } from './random.ts'
 
 const MEAN_MS = 2

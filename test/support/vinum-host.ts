@@ -10,15 +10,10 @@ import { MIB } from '../../src/base/limits.ts'
 import { Consumer } from '../../src/engine/geom/consumer.ts'
 import { DiskGeom } from '../../src/engine/geom/disk-geom.ts'
 import { Provider } from '../../src/engine/geom/provider.ts'
+import type { TroubleCounts } from '../../src/engine/metadata/set-drive.ts'
 import { PlacedSubdisk } from '../../src/engine/vinum/io/subdisk.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from '../../src/engine/vinum/model/model.ts'
-import type {
-  Drive,
-  Plex,
-  Subdisk,
-  TroubleCounts,
-  VinumHost,
-} from '../../src/engine/vinum/runtime.ts'
+import type { Drive, Plex, Subdisk, VinumHost } from '../../src/engine/vinum/runtime.ts'
 import { type AlignedPool, createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import type { IoOp, IoRequest } from '../../src/hal/block-device.ts'
 import { ManualClock } from './manual-clock.ts'

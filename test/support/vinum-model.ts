@@ -13,7 +13,7 @@ import { assert, defined } from '../../src/base/assert.ts'
 import { alignDown, alignUp, type ByteRange, parseSize } from '../../src/base/bytes.ts'
 import { KIB, MIB } from '../../src/base/limits.ts'
 import { type Random, uuidText } from '../../src/base/random.ts'
-import { planAnchor } from '../../src/engine/geom/anchor-layout.ts'
+import { planAnchor } from '../../src/engine/anchor/anchor-layout.ts'
 import { alignmentOf, allocate, freeExtents } from '../../src/engine/vinum/model/allocation.ts'
 import {
   type DriveRecord,

@@ -9,7 +9,7 @@ import type {
   ProbeList,
 } from '../../control/daemon-reports.ts'
 import { DEVICE_SPECS } from '../../control/daemon-verbs.ts'
-import { type FoundLabel, findLabel } from '../../engine/geom/anchor-find.ts'
+import { type FoundLabel, findLabel } from '../../engine/anchor/anchor-find.ts'
 import type { Consumer } from '../../engine/geom/consumer.ts'
 import type { Provider } from '../../engine/geom/provider.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'

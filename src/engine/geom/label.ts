@@ -3,8 +3,8 @@
  * this machine. Only reads, and takes nothing. The daemon asks before it lets initiators write to a device as it is.
  */
 
-import type { AnchorTarget } from './anchor-ends.ts'
-import { findLabel } from './anchor-find.ts'
+import type { AnchorTarget } from '../anchor/anchor-ends.ts'
+import { findLabel } from '../anchor/anchor-find.ts'
 import type { GeomClass } from './types.ts'
 
 /** What a label says. */

@@ -5,8 +5,8 @@
 
 import type { PlexusError } from '../../base/errors.ts'
 import type { DeviceFeatures, DeviceIdentity, Geometry } from '../../hal/block-device.ts'
-import { grownNote } from './anchor-find.ts'
-import type { Anchor } from './anchor-layout.ts'
+import { grownNote } from '../anchor/anchor-find.ts'
+import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Consumer } from './consumer.ts'
 import type { RequestWatch } from './request-watch.ts'
 import { ProviderStatistics } from './statistics.ts'

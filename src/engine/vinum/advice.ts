@@ -2,6 +2,7 @@
 import { formatSize } from '../../base/bytes.ts'
 import { formatTime } from '../../control/duration.ts'
 import type { DoubtReport, Health, JobReport } from '../../control/reports.ts'
+import type { SetDrive } from '../metadata/set-drive.ts'
 import { lastResort } from './jobs/plans.ts'
 import { returnDrives } from './model/membership.ts'
 import {
@@ -17,7 +18,6 @@ import {
 import { healthOf, mismatchesOf } from './model/state-rules.ts'
 import { nameTaken } from './naming.ts'
 import { lostBytes } from './raid5/lost.ts'
-import type { SetDrive } from './set/drive.ts'
 
 /** All that is known of a volume. */
 export interface Situation {

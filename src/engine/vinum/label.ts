@@ -3,9 +3,9 @@
  * Part of vinum-class.ts; geom/label.ts calls it.
  */
 import { operatingError } from '../../base/errors.ts'
-import type { AnchorTarget } from '../geom/anchor-ends.ts'
-import type { Anchor } from '../geom/anchor-layout.ts'
-import { AnchoredDevice } from '../geom/anchored-device.ts'
+import type { AnchorTarget } from '../anchor/anchor-ends.ts'
+import type { Anchor } from '../anchor/anchor-layout.ts'
+import { AnchoredDevice } from '../anchor/anchored-device.ts'
 import type { Label } from '../geom/label.ts'
 import { freebsdDrive } from './freebsd/format.ts'
 import { decodeModel } from './model/codec.ts'

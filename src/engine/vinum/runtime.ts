@@ -14,14 +14,8 @@ import type { Kernels } from '../../base/kernels.ts'
 import type { Logger } from '../../base/log.ts'
 import type { BufferPool, IoRequest } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
+import type { TroubleCounts } from '../metadata/set-drive.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from './model/model.ts'
-
-/** Counts of trouble since the start or the last `clear`. */
-export interface TroubleCounts {
-  read: number
-  write: number
-  parity: number
-}
 
 /** A drive with the consumer that holds its provider, or without one while it is missing. */
 export interface Drive {

@@ -13,8 +13,8 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
-import { type AnchorLayout, payloadRoom, planAnchorAround } from '../../geom/anchor-layout.ts'
-import { AnchoredDevice } from '../../geom/anchored-device.ts'
+import { type AnchorLayout, payloadRoom, planAnchorAround } from '../../anchor/anchor-layout.ts'
+import { AnchoredDevice } from '../../anchor/anchored-device.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import { encodeModel } from '../model/codec.ts'
 import {

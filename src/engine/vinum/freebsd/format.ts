@@ -5,7 +5,7 @@
 import { PlexusError } from '../../../base/errors.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import { flush, readAt, writeAt } from '../../../hal/io.ts'
-import type { AnchorTarget } from '../../geom/anchor-ends.ts'
+import type { AnchorTarget } from '../../anchor/anchor-ends.ts'
 import { parseConfigText, type TextObject } from '../text/config.ts'
 import {
   decodeFreebsdHeader,

@@ -6,9 +6,10 @@
 import { assert } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
+import { CallbackEntry, RangeLock } from '../../geom/range-lock.ts'
+import type { TroubleCounts } from '../../metadata/set-drive.ts'
 import type { SubdiskRecord } from '../model/model.ts'
-import type { Drive, Subdisk, TroubleCounts, Validity } from '../runtime.ts'
-import { CallbackEntry, RangeLock } from './range-lock.ts'
+import type { Drive, Subdisk, Validity } from '../runtime.ts'
 import { Join, RequestPart } from './request-part.ts'
 
 export class PlacedSubdisk implements Subdisk {

@@ -8,10 +8,10 @@
 import { assert, defined } from '../../../base/assert.ts'
 import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
+import { LockEntry } from '../../geom/range-lock.ts'
+import type { IntentWaiter } from '../../intent/write-intent-bitmap.ts'
 import type { Plex, Subdisk } from '../runtime.ts'
-import type { IntentWaiter } from './dirty-regions.ts'
 import { type CopyRange, callPlex, eachPiece, noCopyError, type PlexAnswer } from './first-copy.ts'
-import { LockEntry } from './range-lock.ts'
 import { RequestPart } from './request-part.ts'
 import type { PlexSlot, VolumeIo } from './volume-io.ts'
 

@@ -6,6 +6,7 @@
 import { defined } from '../../../base/assert.ts'
 import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
 import type { IoRequest } from '../../../hal/block-device.ts'
+import { CallbackEntry } from '../../geom/range-lock.ts'
 import type { Plex } from '../runtime.ts'
 import {
   type Copies,
@@ -17,7 +18,6 @@ import {
   writeCopy,
 } from './first-copy.ts'
 import { LinearPlex } from './plex-linear.ts'
-import { CallbackEntry } from './range-lock.ts'
 import { RequestPart } from './request-part.ts'
 import type { PlexSlot, VolumeIo } from './volume-io.ts'
 

@@ -9,13 +9,13 @@ import { crc32c } from '../../../base/crc32c.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { JOB_STEP_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer, BufferPool } from '../../../hal/block-device.ts'
+import { withLease } from '../../jobs/slices.ts'
 import type { GrowthRecord } from '../model/model.ts'
-import { withLease } from './setup.ts'
 import type { ReadRange } from './sync.ts'
 
 type Backup = NonNullable<GrowthRecord['backup']>
 
-/** The journal area of a drive (geom/anchored-device.ts). Offsets are in the area; all are whole blocks. */
+/** The journal area of a drive (anchor/anchored-device.ts). Offsets are in the area; all are whole blocks. */
 export interface BackupArea {
   readonly driveUuid: string
   readonly bytes: number

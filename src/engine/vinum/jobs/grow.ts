@@ -25,7 +25,8 @@ import { alignUp } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { GROW_BACKUPS, GROW_RETRY_MS, GROW_WINDOW_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import type { Job, JobPlan } from '../../geom/job.ts'
+import type { Job, JobPlan } from '../../jobs/job.ts'
+import { transferPlex } from '../io/transfers.ts'
 import type { GrowthRecord } from '../model/model.ts'
 import {
   type Columns,
@@ -37,7 +38,7 @@ import {
 } from '../raid5/fill-rows.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
 import { type BackupArea, readBackup, writeBackup } from './grow-backup.ts'
-import { type JobSetup, outOfService, planOf, transferPlex } from './setup.ts'
+import { type JobSetup, outOfService, planOf } from './setup.ts'
 import type { ReadRange } from './sync.ts'
 
 /** A part of plex space: whole rows of the new layout. */

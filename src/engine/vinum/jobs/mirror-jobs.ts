@@ -13,22 +13,15 @@ import {
   JOB_STEP_MIN_BYTES,
 } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import type { JobPlan } from '../../geom/job.ts'
+import type { JobPlan } from '../../jobs/job.ts'
+import { inSlices, partsOf, slice, withLease } from '../../jobs/slices.ts'
 import { type Copies, callPlex, MENDABLE, readCopies, writeCopy } from '../io/first-copy.ts'
+import { rangeOf } from '../io/transfers.ts'
 import type { VolumeIo } from '../io/volume-io.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex } from '../runtime.ts'
-import {
-  inSlices,
-  type JobSetup,
-  overRanges,
-  partsOf,
-  planOf,
-  rangeOf,
-  slice,
-  withLease,
-} from './setup.ts'
+import { type JobSetup, overRanges, planOf } from './setup.ts'
 
 export interface ResyncOptions extends JobSetup {
   /** Of the volume. */

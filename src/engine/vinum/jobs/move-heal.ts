@@ -6,11 +6,12 @@
 import { PlexusError } from '../../../base/errors.ts'
 import { JOB_STEP_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
+import { withLease } from '../../jobs/slices.ts'
+import { transfer, transferPlex } from '../io/transfers.ts'
 import { plexOffsetOf, rowStart } from '../raid5/layout.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
-import { transfer, transferPlex, withLease } from './setup.ts'
 
 /** Reads a range of the volume from other plexes than the named one (volume-io.ts). */
 export interface OtherPlexes {

@@ -9,11 +9,13 @@
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import type { Job, JobPlan } from '../../geom/job.ts'
-import type { LockMode } from '../io/range-lock.ts'
+import type { LockMode } from '../../geom/range-lock.ts'
+import type { Job, JobPlan } from '../../jobs/job.ts'
+import { withLease } from '../../jobs/slices.ts'
 import { isPresent, type PlacedSubdisk, type SubdiskMove } from '../io/subdisk.ts'
+import { asPromise } from '../io/transfers.ts'
 import type { Drive, Plex, VinumHost } from '../runtime.ts'
-import { asPromise, type JobSetup, outOfService, planOf, withLease } from './setup.ts'
+import { type JobSetup, outOfService, planOf } from './setup.ts'
 
 export interface MoveOptions extends JobSetup {
   readonly host: VinumHost

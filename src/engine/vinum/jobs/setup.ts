@@ -1,21 +1,13 @@
 /**
- * What all jobs of vinum have in common: the plan around a step (geom/job.ts), the order flush, then commit at each
- * checkpoint and at the end, and requests as promises: a job is no hot path.
+ * What all jobs of vinum have in common: the plan around a step (jobs/job.ts), and the order flush, then commit at each
+ * checkpoint and at the end.
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import type {
-  AlignedBuffer,
-  BufferPool,
-  IoOp,
-  IoRequest,
-  Lease,
-} from '../../../hal/block-device.ts'
-import { requested } from '../../../hal/io.ts'
-import type { Job, JobPlan } from '../../geom/job.ts'
-import { type CopyRange, callPlex } from '../io/first-copy.ts'
+import type { Job, JobPlan } from '../../jobs/job.ts'
+import { flushDrives } from '../io/transfers.ts'
 import type { JobRecord } from '../model/model.ts'
-import type { Plex, Subdisk } from '../runtime.ts'
+import type { Subdisk } from '../runtime.ts'
 
 /** What the set does for a job: transactions on the configuration, each durable when it resolves. */
 export interface JobCommits {
@@ -47,7 +39,7 @@ export interface JobWork {
   beforeFinish?(): void
   /** Runs when the job has failed or was cancelled, before that is committed. */
   beforeAbandon?(): Promise<void> | void
-  /** Bytes of a step where the usual ones would be too small (geom/job-run.ts). */
+  /** Bytes of a step where the usual ones would be too small (jobs/job-run.ts). */
   readonly stepBytes?: number
   /** The same while the drives serve nobody else. */
   readonly aloneBytes?: number
@@ -110,130 +102,6 @@ export function overRanges(
       job.skip(following - from - (reached - range.offset))
       return following
     },
-  }
-}
-
-/** A request of a job as a promise: `send` gets it once and sees to its completion. */
-export function asPromise(
-  op: IoOp,
-  offset: number,
-  data: AlignedBuffer | undefined,
-  send: (request: IoRequest) => void,
-): Promise<void> {
-  return requested(op, { offset, length: data?.bytes.length ?? 0 }, data, { cause: 'sync' }, send)
-}
-
-/** Reads or writes all of `data` at `offset` of a subdisk. */
-export function transfer(
-  op: 'read' | 'write',
-  subdisk: Subdisk,
-  offset: number,
-  data: AlignedBuffer,
-): Promise<void> {
-  return asPromise(op, offset, data, (request) =>
-    subdisk.forward(request, offset, data.bytes.length, 0),
-  )
-}
-
-/** All of `data` as a range of plex space, for a job. */
-export function rangeOf(offset: number, data: AlignedBuffer): CopyRange {
-  return { offset, length: data.bytes.length, data, dataOffset: 0, cause: 'sync' }
-}
-
-/** Reads or writes all of `data` at `offset` of a plex. */
-export async function transferPlex(
-  op: 'read' | 'write',
-  plex: Plex,
-  offset: number,
-  data: AlignedBuffer,
-): Promise<void> {
-  const { error } = await callPlex(plex, op, rangeOf(offset, data))
-  if (error) throw error
-}
-
-/**
- * Everything acknowledged on the drives of those subdisks that are in service is durable when it resolves. Each
- * drive once.
- */
-export async function flushDrives(subdisks: readonly Subdisk[]): Promise<void> {
-  const drives = new Set<unknown>()
-  const flushed: Promise<void>[] = []
-  for (const subdisk of subdisks) {
-    if (drives.has(subdisk.drive) || !subdisk.writable) continue
-    drives.add(subdisk.drive)
-    flushed.push(asPromise('flush', 0, undefined, (request) => subdisk.forward(request, 0, 0, 0)))
-  }
-  await settled(flushed)
-}
-
-/** Waits for all of them, so that nothing is in flight in a buffer that is given back; then throws the first error. */
-export async function settled(work: readonly Promise<void>[]): Promise<void> {
-  for (const one of await Promise.allSettled(work)) if (one.status === 'rejected') throw one.reason
-}
-
-/**
- * Runs `use` with a buffer of `length` bytes from the pool, which waits in line for it, and gives it back. Once more,
- * with another buffer, when a disk that does not answer may have changed what was in it.
- */
-export async function withLease<T>(
-  pool: BufferPool,
-  length: number,
-  use: (lease: Lease) => Promise<T>,
-): Promise<T> {
-  for (;;) {
-    const lease = await new Promise<Lease>((resolve) => {
-      pool.leaseSoon(length, resolve)
-    })
-    try {
-      const result = await use(lease)
-      if (!pool.isKept(lease)) return result
-    } catch (error) {
-      if (!pool.isKept(lease)) throw error
-    } finally {
-      lease.release()
-    }
-  }
-}
-
-/**
- * Does [start, end) in slices, in order and as many at once as there are buffers: so one is written while the next
- * ones are read, and no drive waits for the other. A slice has a buffer to itself. After a failure none begins;
- * rejects with a failure when all have ended.
- */
-export function inSlices(
-  start: number,
-  end: number,
-  sliceBytes: number,
-  buffers: readonly AlignedBuffer[],
-  work: (at: number, length: number, buffer: AlignedBuffer) => Promise<void>,
-): Promise<void> {
-  let next = start
-  const lane = async (buffer: AlignedBuffer): Promise<void> => {
-    while (next < end) {
-      const at = next
-      next = Math.min(at + sliceBytes, end)
-      try {
-        await work(at, next - at, buffer)
-      } catch (error) {
-        next = end
-        throw error
-      }
-    }
-  }
-  return settled(buffers.map(lane))
-}
-
-/** As many parts of `bytes` as the buffer has. */
-export function partsOf(buffer: AlignedBuffer, bytes: number): readonly AlignedBuffer[] {
-  const count = Math.floor(buffer.bytes.length / bytes)
-  return Array.from({ length: count }, (_, index) => slice(buffer, index * bytes, bytes))
-}
-
-/** A part of a buffer. */
-export function slice(buffer: AlignedBuffer, offset: number, length: number): AlignedBuffer {
-  return {
-    bytes: buffer.bytes.subarray(offset, offset + length),
-    address: buffer.address + offset,
   }
 }
 

@@ -7,22 +7,15 @@
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import { JOB_SLICE_BYTES, JOB_SLICES, JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
+import { RangeSet } from '../../../base/range-set.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import type { JobPlan } from '../../geom/job.ts'
-import { RangeSet, RegionValidity } from '../io/validity.ts'
+import type { JobPlan } from '../../jobs/job.ts'
+import { inSlices, partsOf, slice, withLease } from '../../jobs/slices.ts'
+import { transferPlex } from '../io/transfers.ts'
+import { RegionValidity } from '../io/validity.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
-import {
-  inSlices,
-  type JobSetup,
-  outOfService,
-  overRanges,
-  partsOf,
-  planOf,
-  slice,
-  transferPlex,
-  withLease,
-} from './setup.ts'
+import { type JobSetup, outOfService, overRanges, planOf } from './setup.ts'
 
 /**
  * Fills `into` with the volume's content at `offset`. Who makes it leaves out the plexes that must not be read, and

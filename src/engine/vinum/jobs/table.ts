@@ -3,9 +3,11 @@
  * the model.
  */
 import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
-import type { JobPlan } from '../../geom/job.ts'
-import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
+import type { WriteIntentBitmap } from '../../intent/write-intent-bitmap.ts'
+import type { JobPlan } from '../../jobs/job.ts'
+import { slice } from '../../jobs/slices.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
+import { flushDrives } from '../io/transfers.ts'
 import { RegionValidity } from '../io/validity.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
 import {
@@ -30,7 +32,7 @@ import { checkPlan, resyncPlan } from './mirror-jobs.ts'
 import { movePlan } from './move.ts'
 import { healThroughPlex } from './move-heal.ts'
 import { endJob } from './plans.ts'
-import { flushDrives, type JobSetup, outOfService, overRanges, planOf, slice } from './setup.ts'
+import { type JobSetup, outOfService, overRanges, planOf } from './setup.ts'
 import { missingRanges, syncPlan } from './sync.ts'
 
 /** `volume`: that of the object on which the job works. */

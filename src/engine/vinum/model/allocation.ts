@@ -6,7 +6,7 @@
 import { alignDown, alignUp, type ByteRange, formatSize, isAligned } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { PAGE_BYTES } from '../../../base/limits.ts'
-import { having } from './lists.ts'
+import { having } from '../../metadata/lists.ts'
 import type { DriveRecord, SubdiskRecord, VinumModel } from './model.ts'
 
 /** A part of a drive that is taken, and by whom. */

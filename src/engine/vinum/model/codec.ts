@@ -1,6 +1,5 @@
 /**
- * The vinum configuration as bytes: the payload of an anchor's slot (geom/anchored-device.ts protects it with its
- * CRC32C). JSON, because a person with a hex dump must be able to read it when all else has failed:
+ * The vinum configuration as bytes. JSON, because a person with a hex dump must be able to read it when all else has failed:
  *
  *   {"format":2,"setUuid":"…","generation":7,"line":"…","ancestors":[…],"votersBefore":[[…]],"drives":[{…}],"subdisks":[…],"plexes":[…],"volumes":[…],"jobs":[…]}
  *
@@ -9,7 +8,8 @@
  * raises `format`, and older readers refuse it. Called by vinum-set.ts; bytes in docs/on-disk-format.md.
  */
 import { PlexusError } from '../../../base/errors.ts'
-import { corrupt, record, whole } from './fields.ts'
+import { corrupt, record, whole } from '../../metadata/fields.ts'
+import type { Codec } from '../../metadata/set-model.ts'
 import { MODEL, type VinumModel } from './model.ts'
 import { checkModel } from './model-check.ts'
 
@@ -65,4 +65,10 @@ export function stateRoomOf({ drives, subdisks, plexes, volumes }: VinumModel): 
     volumes.length * volume +
     STATE_BYTES.set
   )
+}
+
+export const VINUM_CODEC: Codec<VinumModel> = {
+  encode: encodeModel,
+  decode: decodeModel,
+  stateRoomOf,
 }

@@ -3,8 +3,8 @@
  * volume (docs/on-disk-format.md). Pure; used at the end of every verb and of every growth.
  */
 import { INTENT_REGION_BYTES_WANTED, KIB } from '../../../base/limits.ts'
-import { ANCHOR_MEDIA_BYTES_MIN, MAP_PAIR_BYTES, planAnchor } from '../../geom/anchor-layout.ts'
-import { INTENT_BLOCK_REGIONS } from '../io/intent-bits.ts'
+import { ANCHOR_MEDIA_BYTES_MIN, MAP_PAIR_BYTES, planAnchor } from '../../anchor/anchor-layout.ts'
+import { INTENT_BLOCK_REGIONS } from '../../intent/intent-bits.ts'
 import {
   byUuid,
   type DriveRecord,

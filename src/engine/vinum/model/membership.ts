@@ -4,7 +4,7 @@
  * and `stale` when another copy may have taken writes that it missed. docs/vinum.md, 3.6 and 5.1; used by
  * vinum-set.ts and config-store.ts.
  */
-import { uuidOf } from './lists.ts'
+import { uuidOf } from '../../metadata/lists.ts'
 import {
   byUuid,
   type DriveRecord,

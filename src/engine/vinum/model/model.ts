@@ -5,16 +5,25 @@
  * UUID; names are labels, unique over all types of a set. docs/vinum.md, 1 and 9.
  */
 import { JOB_KINDS } from '../../../control/reports.ts'
-import { flag, list, maybe, oneOf, type RecordOf, record, text, whole } from './fields.ts'
-import { appended, having, replaceRecord } from './lists.ts'
+import {
+  flag,
+  list,
+  maybe,
+  oneOf,
+  type RecordOf,
+  record,
+  text,
+  whole,
+} from '../../metadata/fields.ts'
+import { appended, having, replaceRecord } from '../../metadata/lists.ts'
+import { type DriveRecord, emptySet, SET } from '../../metadata/set-model.ts'
 
-export { byUuid, replaceRecord } from './lists.ts'
+export { byUuid, replaceRecord } from '../../metadata/lists.ts'
+export { DRIVE_STATES, type DriveRecord, type DriveState } from '../../metadata/set-model.ts'
 
-export const DRIVE_STATES = ['down', 'up'] as const
 export const SUBDISK_STATES = ['down', 'stale', 'initializing', 'reviving', 'up'] as const
 export const PLEX_STATES = ['down', 'initializing', 'degraded', 'growable', 'up'] as const
 export const VOLUME_STATES = ['down', 'up'] as const
-export type DriveState = (typeof DRIVE_STATES)[number]
 export type SubdiskState = (typeof SUBDISK_STATES)[number]
 export type PlexState = (typeof PLEX_STATES)[number]
 export type VolumeState = (typeof VOLUME_STATES)[number]
@@ -26,23 +35,6 @@ export const PARITY_LAYOUTS = ['left-asymmetric', 'left-symmetric'] as const
 export type ParityLayout = (typeof PARITY_LAYOUTS)[number]
 export const READ_POLICIES = ['round-robin', 'prefer', 'least-queue'] as const
 export type ReadPolicy = (typeof READ_POLICIES)[number]
-
-const DRIVE = {
-  uuid: text,
-  name: text,
-  /** up: a member whose configuration is current; it votes. down: missing, failed, or taken out. */
-  state: oneOf(DRIVE_STATES),
-  /** Name of the configured device that carried it last: a hint for messages, never an identity. */
-  device: text,
-  mediaBytes: whole,
-  blockBytes: whole,
-  /** Where subdisks may lie, absolute on the device. */
-  dataStartBytes: whole,
-  dataEndBytes: whole,
-  /** Of a drive that is down: the last commit that it carried and that counts. What it missed since is known. */
-  last: maybe(record({ line: text, generation: whole, payloadCrc: whole })),
-}
-export type DriveRecord = RecordOf<typeof DRIVE>
 
 /** A live copy of a subdisk to another place. The old place stays the subdisk's until the end. */
 const MOVE = { driveUuid: text, driveOffsetBytes: whole }
@@ -149,22 +141,13 @@ const JOB = {
 export type JobRecord = RecordOf<typeof JOB>
 
 export const MODEL = {
-  setUuid: text,
-  /** Of the last commit; 0 before the first one. */
-  generation: whole,
-  /** What the vote asks of a commit beside its drives (geom/anchor-quorum.ts, `Commit`). */
-  line: text,
-  ancestors: list(record({ line: text, generation: whole })),
-  votersBefore: list(list(text)),
-  /** The witness of the machine, while it votes. */
-  witness: maybe(text),
-  drives: list(record(DRIVE)),
+  ...SET,
   subdisks: list(record(SUBDISK)),
   plexes: list(record(PLEX)),
   volumes: list(record(VOLUME)),
   jobs: list(record(JOB)),
 }
-export type VinumModel = RecordOf<typeof MODEL>
+export interface VinumModel extends RecordOf<typeof MODEL> {}
 
 /** The list of the model that holds each type of object. */
 export const LIST_OF = {
@@ -241,24 +224,12 @@ export function putRecord<L extends keyof Records>(
 /** The configuration of a set that has nothing yet. */
 export function emptyModel(setUuid: string): VinumModel {
   return {
-    setUuid,
-    generation: 0,
-    line: setUuid,
-    ancestors: [],
-    votersBefore: [],
-    witness: undefined,
-    drives: [],
+    ...emptySet(setUuid),
     subdisks: [],
     plexes: [],
     volumes: [],
     jobs: [],
   }
-}
-
-/** Who votes: the drives that the model calls up, and the witness. */
-export function votersOf({ drives, witness }: VinumModel): readonly string[] {
-  const up = drives.filter(({ state }) => state === 'up').map(({ uuid }) => uuid)
-  return witness === undefined ? up : [...up, witness]
 }
 
 /** Subdisks of a plex in order: concat by address, striped and raid5 by column. */

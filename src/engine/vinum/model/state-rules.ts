@@ -6,8 +6,8 @@
 import { assert } from '../../../base/assert.ts'
 import { type ErrorKind, PlexusError } from '../../../base/errors.ts'
 import type { Health } from '../../../control/reports.ts'
+import { uuidOf } from '../../metadata/lists.ts'
 import { firstLost, firstUncovered, hasOtherCopy, hasPartElsewhere } from './coverage.ts'
-import { uuidOf } from './lists.ts'
 import { isRedundant } from './map-slots.ts'
 import {
   byUuid,

@@ -7,7 +7,7 @@
 import type { ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { LOST_RANGES } from '../../../base/limits.ts'
-import { RangeSet } from '../io/validity.ts'
+import { RangeSet } from '../../../base/range-set.ts'
 import type { LostRange, PlexRecord } from '../model/model.ts'
 import { dataIndex, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 

@@ -14,7 +14,8 @@ import {
   RAID5_SLICE_MIN_BYTES,
 } from '../../../base/limits.ts'
 import type { AlignedBuffer, Lease } from '../../../hal/block-device.ts'
-import { inSlices, slice as part, partsOf, transfer, withLease } from '../jobs/setup.ts'
+import { inSlices, slice as part, partsOf, withLease } from '../../jobs/slices.ts'
+import { transfer } from '../io/transfers.ts'
 import { type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
 

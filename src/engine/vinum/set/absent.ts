@@ -5,12 +5,12 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { ProblemReport } from '../../../control/reports.ts'
+import { adviceOn } from '../../metadata/members.ts'
 import { loseDrives } from '../model/membership.ts'
 import type { VinumModel } from '../model/model.ts'
 import { healthOf } from '../model/state-rules.ts'
 import { setName } from '../naming.ts'
 import { choiceOf, describeIncomplete } from './assembling.ts'
-import { adviceOn } from './members.ts'
 import type { SetRegistry } from './registry.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -78,7 +78,7 @@ function waysOn(absent: Absent, set: VinumSet): string {
   const missing = model.drives.filter(({ uuid, state }) => state === 'up' && !set.members.has(uuid))
   const force = `plexus vinum assemble --force ${name}`
   const choice = choiceOf(set)
-  if (choice.kind === 'split') return adviceOn(choice, set.members)
+  if (choice.kind === 'split') return adviceOn(choice, set)
   if (missing.length === 0) return `To go on with what is here: ${force}`
   const without = loseDrives(
     model,

@@ -4,17 +4,23 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { operatingError, PlexusError } from '../../../base/errors.ts'
-import type { Anchor } from '../../geom/anchor-layout.ts'
-import { type Choice, standingOf } from '../../geom/anchor-quorum.ts'
-import { AnchoredDevice } from '../../geom/anchored-device.ts'
+import type { Anchor } from '../../anchor/anchor-layout.ts'
+import { type Choice, standingOf } from '../../anchor/anchor-quorum.ts'
+import { AnchoredDevice } from '../../anchor/anchored-device.ts'
 import type { EventLog } from '../../geom/events.ts'
 import type { Provider } from '../../geom/provider.ts'
+import { adviceOn, copyOf, describeChoice, isEmpty } from '../../metadata/members.ts'
+import {
+  type Member,
+  readMember,
+  releaseAccess,
+  type SetDrive,
+  settleLabel,
+} from '../../metadata/set-drive.ts'
 import { demoteSubdisks, returnDrives } from '../model/membership.ts'
 import { byUuid, type VinumModel } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
-import { type Member, readMember, releaseAccess, type SetDrive, settleLabel } from './drive.ts'
 import { startNeededJobs } from './jobs.ts'
-import { adviceOn, copyOf, describeChoice, isEmpty } from './members.ts'
 import { fitDrives } from './sizes.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -29,7 +35,7 @@ export async function openMember(
   set: VinumSet,
   provider: Provider,
   anchor: Anchor,
-): Promise<Member | undefined> {
+): Promise<Member<VinumModel> | undefined> {
   const { topology } = set
   const drive = set.drives.get(anchor.deviceUuid)
   const name = drive?.record.name ?? anchor.deviceUuid
@@ -42,7 +48,7 @@ export async function openMember(
   const holder = `vinum drive ${drive?.record.name ?? provider.name}`
   const access = { read: 1, write: 1, exclusive: 1 }
   const consumer = topology.attach(provider, set, holder, access)
-  const member = await readMember(consumer, AnchoredDevice.open(consumer, anchor))
+  const member = await readMember(consumer, AnchoredDevice.open(consumer, anchor), set.codec)
   if (member.error) {
     set.log.error(
       { err: member.error, event: 'bad-label', device: provider.name },
@@ -61,7 +67,7 @@ export function tellIncomplete(set: VinumSet, choice: Choice): void {
   if (isEmpty(choice, members)) for (const one of members.values()) releaseAccess(one)
   if (choice.kind === 'none' || set.told === why) return
   set.told = why
-  const text = `${name} is not served: ${why}. ${adviceOn(choice, members)}`
+  const text = `${name} is not served: ${why}. ${adviceOn(choice, set)}`
   topology.events.emit('critical', 'set-incomplete', name, text)
 }
 
@@ -84,7 +90,7 @@ export function tellFailed(set: VinumSet, driveUuid: string, error: PlexusError)
  */
 export async function returnMember(
   set: VinumSet,
-  member: Member,
+  member: Member<VinumModel>,
   { isWord = false } = {},
 ): Promise<void> {
   const { uuid, label, consumer } = member

@@ -1,16 +1,16 @@
 /**
- * How the devices of a set that gathers become a set in operation: by the vote of its voters (geom/anchor-quorum.ts), by
+ * How the devices of a set that gathers become a set in operation: by the vote of its voters (anchor/anchor-quorum.ts), by
  * an operator's force, or as one drive has it. Inside topology changes; used by vinum-set.ts and vinum-class.ts.
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { operatingError } from '../../../base/errors.ts'
 import { newUuid } from '../../../base/random.ts'
 import { flush } from '../../../hal/io.ts'
-import { baseOf, type Choice, type Chosen, choose } from '../../geom/anchor-quorum.ts'
+import { baseOf, type Choice, type Chosen, choose } from '../../anchor/anchor-quorum.ts'
+import { copyOf, describeChoice, hopeless, modelOf } from '../../metadata/members.ts'
+import { reacquireAccess, SetDrive, settleLabel } from '../../metadata/set-drive.ts'
 import { returnDrives } from '../model/membership.ts'
 import { fillOutdated, returnMember, tellAssembled, tellIncomplete } from './arrivals.ts'
-import { reacquireAccess, SetDrive, settleLabel } from './drive.ts'
-import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
 import { fitDrives } from './sizes.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -91,7 +91,7 @@ async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promis
   set.open(chosen, baseOf(choice, newLine), nextGeneration)
   const outdated = await set.objects.loadMaps(chosen)
   // Who is missing is out of service durably before anything is served. There is a commit in any case
-  // (geom/anchor-quorum.ts, rule S).
+  // (anchor/anchor-quorum.ts, rule S).
   await set.commit((model) => {
     const present = [...drives.values()].filter((drive) => drive.present)
     const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))

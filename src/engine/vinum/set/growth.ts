@@ -3,15 +3,15 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { GROWTH_TURN_MS } from '../../../base/limits.ts'
-import type { Job } from '../../geom/job.ts'
-import type { WriteIntentBitmap } from '../io/dirty-regions.ts'
+import type { WriteIntentBitmap } from '../../intent/write-intent-bitmap.ts'
+import type { Job } from '../../jobs/job.ts'
+import type { SetDrive } from '../../metadata/set-drive.ts'
 import type { GrowOptions, Window } from '../jobs/grow.ts'
 import type { BackupArea } from '../jobs/grow-backup.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex } from '../runtime.ts'
-import type { SetDrive } from './drive.ts'
 import type { VinumSet } from './vinum-set.ts'
 
 /**

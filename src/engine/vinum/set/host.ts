@@ -7,11 +7,11 @@ import type { Logger } from '../../../base/log.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
+import type { SetDrive, TroubleCounts } from '../../metadata/set-drive.ts'
 import type { VolumeIo } from '../io/volume-io.ts'
 import { loseDrives } from '../model/membership.ts'
 import type { VinumModel } from '../model/model.ts'
-import type { Plex, Subdisk, TroubleCounts } from '../runtime.ts'
-import type { SetDrive } from './drive.ts'
+import type { Plex, Subdisk } from '../runtime.ts'
 
 export abstract class SetHost {
   readonly className = 'vinum'

@@ -5,15 +5,20 @@
 import { defined } from '../../../base/assert.ts'
 import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { INTENT_BLOCKS_AT_ONCE } from '../../../base/limits.ts'
+import { RangeSet } from '../../../base/range-set.ts'
 import { flush } from '../../../hal/io.ts'
-import type { AnchoredDevice } from '../../geom/anchored-device.ts'
-import type { IntentBlock, RememberedIntent } from '../io/dirty-regions.ts'
-import { decodeIntent, IntentBits, type IntentCopy, type IntentLayout } from '../io/intent-bits.ts'
+import type { AnchoredDevice } from '../../anchor/anchored-device.ts'
+import {
+  decodeIntent,
+  IntentBits,
+  type IntentCopy,
+  type IntentLayout,
+} from '../../intent/intent-bits.ts'
+import type { IntentBlock, RememberedIntent } from '../../intent/write-intent-bitmap.ts'
+import type { SetDrive } from '../../metadata/set-drive.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
-import { RangeSet } from '../io/validity.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
 import { byUuid, plexesOf, subdisksOf, type VinumModel, type VolumeRecord } from '../model/model.ts'
-import type { SetDrive } from './drive.ts'
 import type { VinumSet } from './vinum-set.ts'
 
 /** How the bitmap of a volume is cut. */

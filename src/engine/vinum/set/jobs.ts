@@ -1,5 +1,5 @@
 /**
- * The jobs of a native set: from the records of the model to running jobs (geom/job.ts), and from their progress
+ * The jobs of a native set: from the records of the model to running jobs (jobs/job.ts), and from their progress
  * and end back to the model. A job that the model names and that does not run is started; a resync after a crash
  * has no record, since the intent maps themselves say what it has to do. vinum-set.ts owns it.
  */
@@ -7,7 +7,7 @@ import { PlexusError } from '../../../base/errors.ts'
 import { RESYNC_RETRY_MS } from '../../../base/limits.ts'
 import type { Random } from '../../../base/random.ts'
 import type { DoubtReport } from '../../../control/reports.ts'
-import type { Job, JobPlan } from '../../geom/job.ts'
+import type { Job, JobPlan } from '../../jobs/job.ts'
 import { finishWindow } from '../jobs/grow.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
 import type { JobCommits, JobSetup } from '../jobs/setup.ts'

@@ -4,7 +4,7 @@
  * no rebuild makes data of what parity says by chance (docs/adr/0014). Part of a set (vinum-set.ts).
  */
 import { type ByteRange, formatSize } from '../../../base/bytes.ts'
-import { RangeSet } from '../io/validity.ts'
+import { RangeSet } from '../../../base/range-set.ts'
 import {
   byUuid,
   type PlexRecord,

@@ -5,12 +5,13 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
+import { RangeSet } from '../../../base/range-set.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Provider } from '../../geom/provider.ts'
-import type { RememberedIntent } from '../io/dirty-regions.ts'
+import type { RememberedIntent } from '../../intent/write-intent-bitmap.ts'
+import type { SetDrive } from '../../metadata/set-drive.ts'
 import { LinearPlex } from '../io/plex-linear.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
-import { RangeSet } from '../io/validity.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -24,7 +25,6 @@ import { lastCopyLost } from '../model/state-rules.ts'
 import { bareName, nameTaken } from '../naming.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
-import type { SetDrive } from './drive.ts'
 import { readIntent } from './intent-store.ts'
 import { SetJobs } from './jobs.ts'
 import type { VinumSet } from './vinum-set.ts'

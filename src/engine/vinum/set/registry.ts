@@ -9,7 +9,7 @@
 import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
 import { newUuid } from '../../../base/random.ts'
-import type { Anchor } from '../../geom/anchor-layout.ts'
+import type { Anchor } from '../../anchor/anchor-layout.ts'
 import { EXCLUSIVE_ACCESS, READ_ACCESS } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'

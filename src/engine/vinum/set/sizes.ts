@@ -7,9 +7,9 @@ import { formatSize } from '../../../base/bytes.ts'
 import { operatingError, PlexusError } from '../../../base/errors.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import { noteLabel } from '../../geom/provider.ts'
+import type { SetDrive } from '../../metadata/set-drive.ts'
 import { byUuid, replaceRecord } from '../model/model.ts'
 import { loseDevice } from './arrivals.ts'
-import type { SetDrive } from './drive.ts'
 import type { VinumSet } from './vinum-set.ts'
 
 /** All drives that are here. What cannot be done now is told, and may be repeated: `plexus device resize`. */

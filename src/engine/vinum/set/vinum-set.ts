@@ -1,6 +1,6 @@
 /**
  * One native set of drives as a geom: it gathers labelled devices, assembles when a majority of the voters is
- * there (geom/anchor-quorum.ts), serves the volumes, and keeps the configuration true: whatever changes a
+ * there (anchor/anchor-quorum.ts), serves the volumes, and keeps the configuration true: whatever changes a
  * state is durable before a write that depends on it is acknowledged. docs/vinum.md, 3 and 9.
  *
  *   gathering   devices come (join); nothing is served
@@ -13,14 +13,21 @@
 import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { SET_RETRY_MS } from '../../../base/limits.ts'
-import type { Anchor } from '../../geom/anchor-layout.ts'
-import type { Base } from '../../geom/anchor-quorum.ts'
+import type { Anchor } from '../../anchor/anchor-layout.ts'
+import type { Base } from '../../anchor/anchor-quorum.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
-import { demoteSubdisks, loseDrives } from '../model/membership.ts'
+import { type Change, ConfigStore } from '../../metadata/config-store.ts'
+import { Copies } from '../../metadata/copies.ts'
+import { type Member, SetDrive } from '../../metadata/set-drive.ts'
+import { SetWitness, type WitnessStore } from '../../metadata/witness.ts'
+import type { PlannedSet } from '../../verbs/carry-out.ts'
+import type { NewDrive } from '../../verbs/plan.ts'
+import { VINUM_CODEC } from '../model/codec.ts'
+import { demoteSubdisks, keepOldPlaces, loseDrives } from '../model/membership.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -29,27 +36,22 @@ import {
   type VolumeRecord,
 } from '../model/model.ts'
 import { setName } from '../naming.ts'
-import type { NewDrive } from '../plan.ts'
 import type { Lost } from '../raid5/lost.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { loseDevice, openMember, returnMember, tellFailed, witherError } from './arrivals.ts'
 import { tryAssemble } from './assembling.ts'
-import { type Change, ConfigStore } from './config-store.ts'
-import { Copies } from './copies.ts'
 import { Demotions } from './demotions.ts'
-import { type Member, SetDrive } from './drive.ts'
 import { SetHost } from './host.ts'
 import { LostRanges } from './lost-ranges.ts'
 import { SetObjects } from './objects.ts'
 import { sizeChanged } from './sizes.ts'
 import type { RunningVolume } from './volume.ts'
-import { SetWitness, type WitnessStore } from './witness.ts'
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
   /** The name under which a volume is offered: its own, or SET/NAME where that is somebody else's. */
   readonly nameFor: (set: VinumSet, volume: VolumeRecord) => string
-  /** The least region of intent maps, bytes (io/intent-bits.ts); undefined: the usual one. */
+  /** The least region of intent maps, bytes (intent/intent-bits.ts); undefined: the usual one. */
   readonly intentRegionBytes: number | undefined
   /** undefined: sets have no witness. */
   readonly witness: WitnessStore | undefined
@@ -57,14 +59,15 @@ export interface SetOptions {
   readonly owed: Map<string, PlexusError>
 }
 
-export class VinumSet extends SetHost implements Geom, VinumHost {
+export class VinumSet extends SetHost implements Geom, VinumHost, PlannedSet<VinumModel> {
+  readonly codec = VINUM_CODEC
   readonly uuid: string
   readonly options: SetOptions
   /** Devices with a label of this set, by drive UUID: all of them until it is assembled, then the former ones. */
-  readonly members = new Map<string, Member>()
+  readonly members = new Map<string, Member<VinumModel>>()
   /** The vote of the machine; undefined: sets have none. */
-  readonly witness: SetWitness | undefined
-  #store: ConfigStore | undefined
+  readonly witness: SetWitness<VinumModel> | undefined
+  #store: ConfigStore<VinumModel> | undefined
   #objects: SetObjects | undefined
   readonly #demotions: Demotions
   readonly lost: LostRanges
@@ -150,6 +153,8 @@ export class VinumSet extends SetHost implements Geom, VinumHost {
   open(model: VinumModel, base: Base, nextGeneration: number): void {
     const { witness } = this
     this.#store = new ConfigStore({
+      name: this.name,
+      codec: this.codec,
       model,
       base,
       nextGeneration,
@@ -160,6 +165,7 @@ export class VinumSet extends SetHost implements Geom, VinumHost {
       },
       witness: () => (witness?.failure ? undefined : witness?.id),
       loseDrives: (before, uuids) => this.lost.taken(before, loseDrives(before, uuids)),
+      amend: keepOldPlaces,
       onCommit: (next, failed) => this.#committed(next, failed),
     })
     this.#objects = new SetObjects(this)
@@ -214,7 +220,10 @@ export class VinumSet extends SetHost implements Geom, VinumHost {
    * Only states and cursors may change here: what changes the shape calls `objects.reshape` after it. `keepsRoom`: see
    * ConfigStore.
    */
-  async commit(change: Change, options?: { readonly keepsRoom: boolean }): Promise<VinumModel> {
+  async commit(
+    change: Change<VinumModel>,
+    options?: { readonly keepsRoom: boolean },
+  ): Promise<VinumModel> {
     if (this.#failure) throw this.#failure
     const store = defined(this.#store, 'the configuration of an assembled set')
     try {
@@ -262,6 +271,24 @@ export class VinumSet extends SetHost implements Geom, VinumHost {
     const drive = this.drives.get(uuid)
     this.drives.delete(uuid)
     await drive?.clear()
+  }
+
+  // PlannedSet.
+
+  get jobIds(): readonly string[] {
+    return this.model.jobs.map(({ id }) => id)
+  }
+
+  endJobs(next: VinumModel): Promise<void> {
+    return this.objects.jobs.endBefore(next)
+  }
+
+  startJobs(): void {
+    this.objects.jobs.start(this.model)
+  }
+
+  reshape(): Promise<void> {
+    return this.objects.reshape()
   }
 
   // VinumHost.

@@ -13,7 +13,7 @@ import {
   SUBDISKS_PER_PLEX,
 } from '../../../base/limits.ts'
 import { newUuid } from '../../../base/random.ts'
-import { MAP_PAIR_BYTES, planAnchor } from '../../geom/anchor-layout.ts'
+import { MAP_PAIR_BYTES, planAnchor } from '../../anchor/anchor-layout.ts'
 import { alignedPart, alignmentOf, allocate, freeExtents } from '../model/allocation.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
 import type {

@@ -5,9 +5,9 @@
  */
 import { formatSize } from '../../../base/bytes.ts'
 import { newUuid } from '../../../base/random.ts'
-import { planAnchor } from '../../geom/anchor-layout.ts'
+import { planAnchor } from '../../anchor/anchor-layout.ts'
+import type { Candidate } from '../../verbs/plan.ts'
 import type { DriveRecord } from '../model/model.ts'
-import type { Candidate } from '../plan.ts'
 import { type Draft, isPlaceholder } from './draft.ts'
 import { checkNewName, freeName } from './lookup.ts'
 

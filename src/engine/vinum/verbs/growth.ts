@@ -4,7 +4,7 @@
  * and `volume grow`. docs/vinum.md, 5.3 "grow", 8.3, 8.4.
  */
 import { alignUp, formatSize } from '../../../base/bytes.ts'
-import { planAnchor } from '../../geom/anchor-layout.ts'
+import { planAnchor } from '../../anchor/anchor-layout.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
 import {
   appendSubdisk,

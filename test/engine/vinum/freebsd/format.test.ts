@@ -2,8 +2,8 @@
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import { MIB } from '../../../../src/base/limits.ts'
-import { findLabel } from '../../../../src/engine/geom/anchor-find.ts'
-import { AnchoredDevice } from '../../../../src/engine/geom/anchored-device.ts'
+import { findLabel } from '../../../../src/engine/anchor/anchor-find.ts'
+import { AnchoredDevice } from '../../../../src/engine/anchor/anchored-device.ts'
 import { assembleFreebsd } from '../../../../src/engine/vinum/freebsd/assembly.ts'
 import { convertLayout, planConversion } from '../../../../src/engine/vinum/freebsd/convert.ts'
 import {

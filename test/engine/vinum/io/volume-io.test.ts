@@ -5,7 +5,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
-import { WriteIntentBitmap } from '../../../../src/engine/vinum/io/dirty-regions.ts'
+import { WriteIntentBitmap } from '../../../../src/engine/intent/write-intent-bitmap.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
 import { VolumeIo } from '../../../../src/engine/vinum/io/volume-io.ts'
 import type { ReadPolicy } from '../../../../src/engine/vinum/model/model.ts'

@@ -13,11 +13,11 @@ import {
   MIB,
 } from '../../../../src/base/limits.ts'
 import { EventLog } from '../../../../src/engine/geom/events.ts'
-import { JobManager } from '../../../../src/engine/geom/job.ts'
+import { JobManager } from '../../../../src/engine/jobs/job.ts'
+import { inSlices, partsOf } from '../../../../src/engine/jobs/slices.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
 import { VolumeIo } from '../../../../src/engine/vinum/io/volume-io.ts'
 import { checkPlan, type Mismatch } from '../../../../src/engine/vinum/jobs/mirror-jobs.ts'
-import { inSlices, partsOf } from '../../../../src/engine/vinum/jobs/setup.ts'
 import { syncPlan } from '../../../../src/engine/vinum/jobs/sync.ts'
 import {
   checkStep,

@@ -1,7 +1,7 @@
 /** How many pairs of blocks a volume has for its intent map. */
 import t from 'tap'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
-import { MAP_PAIR_BYTES, planAnchor } from '../../../../src/engine/geom/anchor-layout.ts'
+import { MAP_PAIR_BYTES, planAnchor } from '../../../../src/engine/anchor/anchor-layout.ts'
 import { allotMapSlots, mapSlotsOf } from '../../../../src/engine/vinum/model/map-slots.ts'
 import { emptyModel, type VinumModel } from '../../../../src/engine/vinum/model/model.ts'
 import {

@@ -4,7 +4,7 @@
  */
 import t, { type Test } from 'tap'
 import { MIB } from '../../../../src/base/limits.ts'
-import type { Job } from '../../../../src/engine/geom/job.ts'
+import type { Job } from '../../../../src/engine/jobs/job.ts'
 import {
   createLayout,
   dataColumn,

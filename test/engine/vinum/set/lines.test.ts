@@ -1,6 +1,6 @@
 /**
  * Sets whose drives were used apart from each other, or are older copies, and sets with a witness: who is served, who is
- * filled as a whole, what an operator is told. The rules are tested in geom/anchor-quorum.test.ts and test/model.
+ * filled as a whole, what an operator is told. The rules are tested in anchor/anchor-quorum.test.ts and test/model.
  */
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'

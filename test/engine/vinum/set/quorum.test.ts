@@ -1,11 +1,11 @@
 /**
  * Sets of drives when some are away or fail: which configuration counts, who is served, what comes back. The rules
- * themselves are tested in geom/anchor-quorum.test.ts; here they are seen from outside, with data.
+ * themselves are tested in anchor/anchor-quorum.test.ts; here they are seen from outside, with data.
  */
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
-import { AnchoredDevice } from '../../../../src/engine/geom/anchored-device.ts'
+import { AnchoredDevice } from '../../../../src/engine/anchor/anchored-device.ts'
 import { decodeModel, encodeModel } from '../../../../src/engine/vinum/model/codec.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'

@@ -2,7 +2,7 @@
 import t from 'tap'
 import { alignDown } from '../../../../src/base/bytes.ts'
 import { GIB, KIB, MIB } from '../../../../src/base/limits.ts'
-import { planAnchor } from '../../../../src/engine/geom/anchor-layout.ts'
+import { planAnchor } from '../../../../src/engine/anchor/anchor-layout.ts'
 import { sizeOfPlex, subdisksOf } from '../../../../src/engine/vinum/model/model.ts'
 import { stepsOf, VerbBench } from '../../../support/vinum-verbs.ts'
 

@@ -4,7 +4,7 @@ import { alignDown } from '../../../../src/base/bytes.ts'
 import { GIB, KIB, MIB } from '../../../../src/base/limits.ts'
 import { VINUM_VERB_SPECS } from '../../../../src/control/vinum-verbs.ts'
 import { VOLUME_VERB_SPECS } from '../../../../src/control/volume-verbs.ts'
-import { planAnchor } from '../../../../src/engine/geom/anchor-layout.ts'
+import { planAnchor } from '../../../../src/engine/anchor/anchor-layout.ts'
 import { VINUM_VERBS } from '../../../../src/engine/vinum/verbs/index.ts'
 import { seededRandom, stepsOf, VerbBench } from '../../../support/vinum-verbs.ts'
 

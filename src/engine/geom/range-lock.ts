@@ -9,8 +9,8 @@
  * of slots. An entry is in the slot of each of its buckets, so who comes looks at its neighbours alone, however many
  * are in flight. The few that are wider than {@link WIDE_BUCKETS} are in a list of their own, which everybody looks at.
  */
-import { assert } from '../../../base/assert.ts'
-import { KIB } from '../../../base/limits.ts'
+import { assert } from '../../base/assert.ts'
+import { KIB } from '../../base/limits.ts'
 
 /**
  * read: a request that only a job's `all` keeps off. write: a request that changes data; two that overlap go

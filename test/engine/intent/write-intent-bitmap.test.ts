@@ -4,28 +4,29 @@
  */
 import fc from 'fast-check'
 import t from 'tap'
-import { crc32c } from '../../../../src/base/crc32c.ts'
-import { PlexusError } from '../../../../src/base/errors.ts'
-import { GIB, INTENT_CLEAR_MS, INTENT_PIECES, KIB, MIB } from '../../../../src/base/limits.ts'
-import {
-  type IntentBlock,
-  WriteIntentBitmap,
-} from '../../../../src/engine/vinum/io/dirty-regions.ts'
-import {
-  decodeIntent,
-  INTENT_BLOCK_BYTES,
-  INTENT_BLOCK_REGIONS,
-  IntentBits,
-} from '../../../../src/engine/vinum/io/intent-bits.ts'
+import { crc32c } from '../../../src/base/crc32c.ts'
+import { PlexusError } from '../../../src/base/errors.ts'
+import { GIB, INTENT_CLEAR_MS, INTENT_PIECES, KIB, MIB } from '../../../src/base/limits.ts'
+import { RangeSet } from '../../../src/base/range-set.ts'
 import {
   CallbackEntry,
   type LockEntry,
   type LockMode,
   RangeLock,
-} from '../../../../src/engine/vinum/io/range-lock.ts'
-import { RangeSet, RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
-import { ManualClock } from '../../../support/manual-clock.ts'
-import { settle } from '../../../support/vinum-host.ts'
+} from '../../../src/engine/geom/range-lock.ts'
+import {
+  decodeIntent,
+  INTENT_BLOCK_BYTES,
+  INTENT_BLOCK_REGIONS,
+  IntentBits,
+} from '../../../src/engine/intent/intent-bits.ts'
+import {
+  type IntentBlock,
+  WriteIntentBitmap,
+} from '../../../src/engine/intent/write-intent-bitmap.ts'
+import { RegionValidity } from '../../../src/engine/vinum/io/validity.ts'
+import { ManualClock } from '../../support/manual-clock.ts'
+import { settle } from '../../support/vinum-host.ts'
 
 const NOTHING = Buffer.alloc(INTENT_BLOCK_BYTES)
 const UUID = '8f0c7c9e-30c5-4f5e-9c3a-0d8f6e2b1a77'

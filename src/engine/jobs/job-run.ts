@@ -18,7 +18,7 @@ import {
   JOB_STEP_MIN_BYTES,
 } from '../../base/limits.ts'
 import type { JobKind, JobReport, JobState } from '../../control/reports.ts'
-import type { Severity } from './events.ts'
+import type { Severity } from '../geom/events.ts'
 import type { JobManager } from './job.ts'
 import type { JobPlan } from './job-plan.ts'
 import { RateMeter, TokenBucket } from './pace.ts'

@@ -17,12 +17,12 @@
  *     64   448  zero
  *    512  3584  region n of this block is bit n mod 8 of byte n div 8: 1 = its copies may differ; the rest is zero
  *
- * Pure; dirty-regions.ts keeps one of these for each redundant volume, set/intent-store.ts reads them at the start.
+ * Pure; write-intent-bitmap.ts keeps one of these for each redundant volume, set/intent-store.ts reads them at the start.
  */
-import { assert } from '../../../base/assert.ts'
-import type { ByteRange } from '../../../base/bytes.ts'
-import { crc32c } from '../../../base/crc32c.ts'
-import { isUuid, uuidBytes, uuidText } from '../../../base/random.ts'
+import { assert } from '../../base/assert.ts'
+import type { ByteRange } from '../../base/bytes.ts'
+import { crc32c } from '../../base/crc32c.ts'
+import { isUuid, uuidBytes, uuidText } from '../../base/random.ts'
 
 export const INTENT_BLOCK_BYTES = 4096
 export const INTENT_REGION_BYTES_MIN = 2 ** 20

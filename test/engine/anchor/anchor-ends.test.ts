@@ -2,16 +2,16 @@
 import t from 'tap'
 import { defined } from '../../../src/base/assert.ts'
 import { KIB, MIB } from '../../../src/base/limits.ts'
-import { restoreLabel, wipeLabel } from '../../../src/engine/geom/anchor-ends.ts'
-import { findLabel } from '../../../src/engine/geom/anchor-find.ts'
+import { restoreLabel, wipeLabel } from '../../../src/engine/anchor/anchor-ends.ts'
+import { findLabel } from '../../../src/engine/anchor/anchor-find.ts'
 import {
   frontOf,
   HEAD_SLOTS,
   planAnchor,
   planAnchorAround,
   planResize,
-} from '../../../src/engine/geom/anchor-layout.ts'
-import { AnchoredDevice } from '../../../src/engine/geom/anchored-device.ts'
+} from '../../../src/engine/anchor/anchor-layout.ts'
+import { AnchoredDevice } from '../../../src/engine/anchor/anchored-device.ts'
 import { deviceContents, formatContents } from '../../../src/hal/device-contents.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
 import { readAnchor } from '../../support/read-anchor.ts'

@@ -6,7 +6,7 @@ import { defined } from '../../../src/base/assert.ts'
 import { crc32c } from '../../../src/base/crc32c.ts'
 import { PlexusError } from '../../../src/base/errors.ts'
 import { GIB, KIB, MIB } from '../../../src/base/limits.ts'
-import { decodeAnchor, encodeAnchor } from '../../../src/engine/geom/anchor-codec.ts'
+import { decodeAnchor, encodeAnchor } from '../../../src/engine/anchor/anchor-codec.ts'
 import {
   ANCHOR_MEDIA_BYTES_MIN,
   type Anchor,
@@ -14,9 +14,9 @@ import {
   HEAD_SLOTS,
   planAnchor,
   planAnchorAround,
-} from '../../../src/engine/geom/anchor-layout.ts'
-import type { CommitId } from '../../../src/engine/geom/anchor-quorum.ts'
-import { AnchoredDevice } from '../../../src/engine/geom/anchored-device.ts'
+} from '../../../src/engine/anchor/anchor-layout.ts'
+import type { CommitId } from '../../../src/engine/anchor/anchor-quorum.ts'
+import { AnchoredDevice } from '../../../src/engine/anchor/anchored-device.ts'
 import { allocateAligned } from '../../../src/hal/aligned-pool.ts'
 import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'

@@ -1,22 +1,38 @@
 /**
  * Which configuration of a set counts when its devices gather: what each says for the vote of
- * geom/anchor-quorum.ts, and the outcome in words. Used by vinum-set.ts.
+ * anchor/anchor-quorum.ts, and the outcome in words.
  */
-import { PlexusError } from '../../../base/errors.ts'
+import { PlexusError } from '../../base/errors.ts'
 import {
   type Choice,
   type Chosen,
   type CommitId,
   isSameCommit,
   type VoterCopy,
-} from '../../geom/anchor-quorum.ts'
-import { byUuid, type VinumModel } from '../model/model.ts'
-import type { Member } from './drive.ts'
-import type { VinumSet } from './vinum-set.ts'
+} from '../anchor/anchor-quorum.ts'
+import { byUuid } from './lists.ts'
+import type { Member } from './set-drive.ts'
+import type { SetModel } from './set-model.ts'
 import { commitOf } from './witness.ts'
 
+type Members = ReadonlyMap<string, Member<SetModel>>
+
+/** A set that gathers. */
+export interface Gathering {
+  readonly className: string
+  readonly name: string
+  readonly members: Members
+}
+
 /** What a member says for the vote. Of one whose configuration cannot be used its anchor tells which one that was. */
-export function copyOf({ uuid, slot, model, olderModel, label, error }: Member): VoterCopy {
+export function copyOf({
+  uuid,
+  slot,
+  model,
+  olderModel,
+  label,
+  error,
+}: Member<SetModel>): VoterCopy {
   const { anchor } = label
   const newest = slot && model && !error ? [commitOf(slot, model)] : []
   const older = slot?.older && olderModel ? [commitOf(slot.older, olderModel)] : []
@@ -25,10 +41,10 @@ export function copyOf({ uuid, slot, model, olderModel, label, error }: Member):
 }
 
 /** The configuration of a commit, as a member has it. */
-export function modelOf(
-  members: ReadonlyMap<string, Member>,
+export function modelOf<M extends SetModel>(
+  members: ReadonlyMap<string, Member<M>>,
   id: CommitId,
-): VinumModel | undefined {
+): M | undefined {
   for (const { slot, model, olderModel } of members.values()) {
     if (slot && isSameCommit(slot, id)) return model
     if (slot?.older && isSameCommit(slot.older, id)) return olderModel
@@ -37,7 +53,7 @@ export function modelOf(
 }
 
 /** Why there is nothing to serve yet. */
-export function describeChoice(choice: Choice, members: ReadonlyMap<string, Member>): string {
+export function describeChoice(choice: Choice, members: Members): string {
   if (choice.kind === 'none') return 'no drive has a configuration that can be read'
   if (choice.kind === 'split') {
     const sides = choice.heads.map((head) => namesOf(carriersOf(members, head)).join(' and '))
@@ -68,11 +84,11 @@ export function describeChoice(choice: Choice, members: ReadonlyMap<string, Memb
 }
 
 /** What there is to do. */
-export function adviceOn(choice: Choice, members: ReadonlyMap<string, Member>): string {
+export function adviceOn(choice: Choice, { className, members }: Gathering): string {
   if (choice.kind === 'split') {
     const ways = choice.heads.map((head) => {
       const [name = 'DRIVE'] = namesOf(carriersOf(members, head))
-      return `plexus vinum assemble --from ${name}`
+      return `plexus ${className} assemble --from ${name}`
     })
     return (
       'Say which of them is right; the others are filled from it, and what only they have is lost: ' +
@@ -81,7 +97,7 @@ export function adviceOn(choice: Choice, members: ReadonlyMap<string, Member>): 
   }
   const isHere = choice.kind !== 'none' && choice.missing.length === 0
   const what = isHere ? 'To go on with what there is' : 'Connect them, or go on without them'
-  return `${what}: plexus vinum assemble --force`
+  return `${what}: plexus ${className} assemble --force`
 }
 
 /** Of the voters that are missing as few as the quorum needs; first those that may have what is newest. */
@@ -103,32 +119,33 @@ function enoughOf({ commit, missing, isCertain }: Chosen): readonly string[] {
 }
 
 /** Names of drives; the witness is nothing that could be connected. */
-function driveNames(uuids: readonly string[], model: VinumModel | undefined): readonly string[] {
+function driveNames(uuids: readonly string[], model: SetModel | undefined): readonly string[] {
   return uuids.flatMap((uuid) => byUuid(model?.drives ?? [], uuid)?.name ?? [])
 }
 
-function carriersOf(members: ReadonlyMap<string, Member>, head: CommitId): readonly Member[] {
+function carriersOf(members: Members, head: CommitId): readonly Member<SetModel>[] {
   return [...members.values()].filter((member) => {
     const { commits, claimed } = copyOf(member)
     return [...commits, ...(claimed ? [claimed] : [])].some((one) => isSameCommit(one, head))
   })
 }
 
-function namesOf(members: readonly Member[]): readonly string[] {
+function namesOf(members: readonly Member<SetModel>[]): readonly string[] {
   return members.map(({ consumer }) => consumer.provider.name)
 }
 
 /** Is there no configuration that anybody could wait for: none at all, or one that was removed? */
-export function isEmpty(choice: Choice, members: ReadonlyMap<string, Member>): boolean {
+export function isEmpty(choice: Choice, members: Members): boolean {
   if (choice.kind === 'none') return [...members.values()].every(({ error }) => !error)
   return choice.kind !== 'split' && modelOf(members, choice.commit)?.drives.length === 0
 }
 
 /** Not even an operator's word helps. */
-export function hopeless(choice: Choice, { name, members }: VinumSet): PlexusError {
+export function hopeless(choice: Choice, set: Gathering): PlexusError {
+  const { name, members } = set
   const isSplit = choice.kind === 'split'
   const why = isSplit
-    ? `${describeChoice(choice, members)}. ${adviceOn(choice, members)}`
+    ? `${describeChoice(choice, members)}. ${adviceOn(choice, set)}`
     : 'no drive has a configuration that can be read'
   return new PlexusError(isSplit ? 'invalid' : 'corrupt', {
     op: 'assemble',

@@ -10,7 +10,7 @@ import {
   MIB,
 } from '../../../src/base/limits.ts'
 import { EventLog } from '../../../src/engine/geom/events.ts'
-import { type Job, JobManager, type JobPlan } from '../../../src/engine/geom/job.ts'
+import { type Job, JobManager, type JobPlan } from '../../../src/engine/jobs/job.ts'
 import { ManualClock } from '../../support/manual-clock.ts'
 
 /** Lets everything that needs no time happen. */

@@ -11,14 +11,14 @@
  *               and the bit stays until a job has made them equal. A part of what is marked, to the byte
  *   propagated  unsynced, but a reader was given it, and before that all other copies got it, or went out of service, durably
  */
-import { assert } from '../../../base/assert.ts'
-import type { ByteRange } from '../../../base/bytes.ts'
-import type { Clock, Timer } from '../../../base/clock.ts'
-import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
-import { INTENT_CLEAR_MS, INTENT_CLEAR_REGIONS, INTENT_PIECES } from '../../../base/limits.ts'
+import { assert } from '../../base/assert.ts'
+import type { ByteRange } from '../../base/bytes.ts'
+import type { Clock, Timer } from '../../base/clock.ts'
+import { type PlexusError, toPlexusError } from '../../base/errors.ts'
+import { INTENT_CLEAR_MS, INTENT_CLEAR_REGIONS, INTENT_PIECES } from '../../base/limits.ts'
+import { RangeSet } from '../../base/range-set.ts'
 import { blockOf, INTENT_BLOCK_REGIONS, IntentBits, type IntentLayout } from './intent-bits.ts'
 import { UnsyncedRanges } from './unsynced.ts'
-import { RangeSet } from './validity.ts'
 
 /** A block of the bitmap on its way to disk. */
 export interface IntentBlock {

@@ -1,21 +1,19 @@
 /**
- * The durable configuration of one native set: the newest model, and the queue of changes to it. A change is a
+ * The durable configuration of one set of drives, of whatever class: the newest model, and the queue of changes to it. A change is a
  * function from model to model; changes that wait share one commit. A commit writes the next generation to every
  * voter: the drives that are up and, where they are even in number, the witness. A voter that fails it is down, or left
- * out, in the same commit. The quorum is geom/anchor-quorum.ts.
- *
- * Used by vinum-set.ts. Nothing here touches volumes: a change takes effect when its promise has resolved.
+ * out, in the same commit. The quorum is anchor/anchor-quorum.ts.
+ * Nothing here touches what runs: a change takes effect when its promise has resolved.
  */
-import { assert } from '../../../base/assert.ts'
-import { crc32c } from '../../../base/crc32c.ts'
-import { operatingError, PlexusError } from '../../../base/errors.ts'
-import { type Base, baseAfter, counts } from '../../geom/anchor-quorum.ts'
-import type { CommitOptions } from '../../geom/anchored-device.ts'
-import { encodeModel, stateRoomOf } from '../model/codec.ts'
-import { keepOldPlaces } from '../model/membership.ts'
-import { byUuid, type VinumModel, votersOf } from '../model/model.ts'
+import { assert } from '../../base/assert.ts'
+import { crc32c } from '../../base/crc32c.ts'
+import { operatingError, PlexusError } from '../../base/errors.ts'
+import { type Base, baseAfter, counts } from '../anchor/anchor-quorum.ts'
+import type { CommitOptions } from '../anchor/anchored-device.ts'
+import { byUuid } from './lists.ts'
+import { type Codec, type SetModel, votersOf } from './set-model.ts'
 
-export type Change = (model: VinumModel) => VinumModel
+export type Change<M> = (model: M) => M
 
 /** Whoever carries a configuration: the label of a drive, the witness. */
 export interface Voter {
@@ -27,15 +25,18 @@ export interface Voter {
   repeat(payload: Buffer): Promise<void>
 }
 
-interface Waiting {
-  readonly change: Change
+interface Waiting<M> {
+  readonly change: Change<M>
   readonly keepsRoom: boolean
-  resolve(model: VinumModel): void
+  resolve(model: M): void
   reject(error: unknown): void
 }
 
-export interface ConfigStoreOptions {
-  readonly model: VinumModel
+export interface ConfigStoreOptions<M extends SetModel> {
+  /** Of the set, for messages. */
+  readonly name: string
+  readonly codec: Codec<M>
+  readonly model: M
   /** The first commit has this generation or a higher one. */
   readonly nextGeneration: number
   /** What the first commit is built on. */
@@ -45,21 +46,23 @@ export interface ConfigStoreOptions {
   /** The witness to name while the drives are even in number; undefined: there is none that can be written. */
   witness(): string | undefined
   /** Marks drives that failed a commit as down, in the model. */
-  loseDrives(model: VinumModel, driveUuids: Iterable<string>): VinumModel
+  loseDrives(model: M, driveUuids: Iterable<string>): M
+  /** What `after` has to say otherwise, because it is committed on `before` and drives may have been lost meanwhile. */
+  amend(before: M, after: M): M
   /** The new model is durable, without the voters that `failed`; runs before the promises of its changes resolve. */
-  onCommit(model: VinumModel, failed: ReadonlyMap<string, PlexusError>): void
+  onCommit(model: M, failed: ReadonlyMap<string, PlexusError>): void
 }
 
-export class ConfigStore {
-  readonly #options: ConfigStoreOptions
-  #model: VinumModel
+export class ConfigStore<M extends SetModel> {
+  readonly #options: ConfigStoreOptions<M>
+  #model: M
   /** Highest generation that any voter may carry, committed or not: never used twice. */
   #generation: number
   #base: Base
-  #waiting: Waiting[] = []
+  #waiting: Waiting<M>[] = []
   #running: Promise<void> | undefined
 
-  constructor(options: ConfigStoreOptions) {
+  constructor(options: ConfigStoreOptions<M>) {
     this.#options = options
     this.#model = options.model
     this.#generation = Math.max(options.model.generation, options.nextGeneration - 1)
@@ -67,7 +70,7 @@ export class ConfigStore {
   }
 
   /** The newest durable model. */
-  get model(): VinumModel {
+  get model(): M {
     return this.#model
   }
 
@@ -82,8 +85,8 @@ export class ConfigStore {
    * after a restart; with `no-space` when it does not fit. A change that returns the same model resolves without a
    * commit. With `keepsRoom`, for verbs, room is left for all changes of state that may follow.
    */
-  commit(change: Change, { keepsRoom = false } = {}): Promise<VinumModel> {
-    const result = new Promise<VinumModel>((resolve, reject) => {
+  commit(change: Change<M>, { keepsRoom = false } = {}): Promise<M> {
+    const result = new Promise<M>((resolve, reject) => {
       this.#waiting.push({ change, keepsRoom, resolve, reject })
     })
     this.#running ??= this.#run()
@@ -116,13 +119,15 @@ export class ConfigStore {
     this.#running = undefined
   }
 
-  #applyAll(batch: readonly Waiting[]): { model: VinumModel; applied: Waiting[] } {
+  #applyAll(batch: readonly Waiting<M>[]): { model: M; applied: Waiting<M>[] } {
+    const { codec } = this.#options
     let model = this.#model
-    const applied: Waiting[] = []
+    const applied: Waiting<M>[] = []
     for (const one of batch) {
       try {
         const next = one.change(model)
-        if (one.keepsRoom) this.#checkRoom(next, encodeModel(next).length + stateRoomOf(next))
+        if (one.keepsRoom)
+          this.#checkRoom(next, codec.encode(next).length + codec.stateRoomOf(next))
         model = next
         applied.push(one)
       } catch (error) {
@@ -139,29 +144,30 @@ export class ConfigStore {
   }
 
   /** Writes `wanted`, with voters that fail marked down, until all that it names have it. Resolves to the payload. */
-  async #store(wanted: VinumModel): Promise<Buffer> {
+  async #store(wanted: M): Promise<Buffer> {
+    const { codec, amend, loseDrives, onCommit } = this.#options
     const failed = new Map<string, PlexusError>()
-    let next = keepOldPlaces(this.#model, wanted)
+    let next = amend(this.#model, wanted)
     for (;;) {
       const model = this.#withVote(next)
-      const payload = encodeModel(model)
+      const payload = codec.encode(model)
       const errors = await this.#write(model, payload)
       for (const [uuid, error] of errors) failed.set(uuid, error)
       if (errors.size > 0) {
-        next = keepOldPlaces(this.#model, this.#options.loseDrives(model, errors.keys()))
+        next = amend(this.#model, loseDrives(model, errors.keys()))
         continue
       }
       assert(model.generation > this.#model.generation, 'generations only grow')
       const id = { line: model.line, generation: model.generation, payloadCrc: crc32c(payload) }
       this.#base = baseAfter(id, this.#base, votersOf(model))
       this.#model = model
-      this.#options.onCommit(model, failed)
+      onCommit(model, failed)
       return payload
     }
   }
 
   /** With all that the next commit says for the vote. */
-  #withVote(model: VinumModel): VinumModel {
+  #withVote(model: M): M {
     const { line, ancestors, before: votersBefore, relied } = this.#base
     const drives = model.drives.map((drive) => {
       const wasUp = byUuid(this.#model.drives, drive.uuid)?.state === 'up'
@@ -179,7 +185,7 @@ export class ConfigStore {
    * Writes a configuration to the voters that it names. Resolves to those that failed: empty, it counts. Throws when
    * too few have it, or when it does not fit; nothing is written where that is known before.
    */
-  async #write(model: VinumModel, payload: Buffer): Promise<ReadonlyMap<string, PlexusError>> {
+  async #write(model: M, payload: Buffer): Promise<ReadonlyMap<string, PlexusError>> {
     const voters = votersOf(model)
     // Voters that leave the set with this commit carry it, too: they count among those before.
     const { before } = this.#base
@@ -188,19 +194,19 @@ export class ConfigStore {
     const isThere = (uuid: string): boolean => this.#options.voter(uuid) !== undefined
     const absent = voters.filter((uuid) => !isThere(uuid))
     const reachable = targets.filter(isThere)
-    checkQuorum(before, reachable)
+    this.#checkQuorum(before, reachable)
     if (absent.length > 0) return new Map(absent.map((uuid) => [uuid, missingError(uuid)]))
     this.#checkRoom(model, payload.length)
     const errors = await this.#writeAll(reachable, model, payload)
     const tooLarge = [...errors.values()].find((error) => error.kind === 'no-space')
     if (tooLarge) throw tooLarge
     const carriers = reachable.filter((uuid) => !errors.has(uuid))
-    checkQuorum(before, carriers)
+    this.#checkQuorum(before, carriers)
     return new Map([...errors].filter(([uuid]) => voters.includes(uuid)))
   }
 
   /** Before the first write: a change that does not fit somewhere must be found nowhere after a crash. */
-  #checkRoom(model: VinumModel, bytes: number): void {
+  #checkRoom(model: M, bytes: number): void {
     for (const uuid of [...votersOf(this.#model), ...votersOf(model)]) {
       const voter = this.#options.voter(uuid)
       if (!voter || voter.payloadRoom >= bytes) continue
@@ -216,7 +222,7 @@ export class ConfigStore {
 
   async #writeAll(
     targets: readonly string[],
-    { generation }: VinumModel,
+    { generation }: M,
     payload: Buffer,
   ): Promise<Map<string, PlexusError>> {
     const errors = new Map<string, PlexusError>()
@@ -234,6 +240,21 @@ export class ConfigStore {
     )
     return errors
   }
+
+  /** Throws `io` where fewer than half of those before have a commit: it cannot count. */
+  #checkQuorum(before: Base['before'], carriers: readonly string[]): void {
+    for (const voters of before) {
+      const has = voters.filter((uuid) => carriers.includes(uuid))
+      if (counts({ voters: [], before: [voters] }, (uuid) => has.includes(uuid))) continue
+      throw new PlexusError('io', {
+        op: 'commit',
+        subject: this.#options.name,
+        message:
+          `the configuration could be written to ${has.length} of ${voters.length} drives only, less than half: ` +
+          'nothing may change until more of them are back; connect the missing drives',
+      })
+    }
+  }
 }
 
 function missingError(uuid: string): PlexusError {
@@ -242,19 +263,4 @@ function missingError(uuid: string): PlexusError {
     subject: uuid,
     message: `drive ${uuid} is missing`,
   })
-}
-
-/** Throws `io` where fewer than half of those before have a commit: it cannot count. */
-function checkQuorum(before: Base['before'], carriers: readonly string[]): void {
-  for (const voters of before) {
-    const has = voters.filter((uuid) => carriers.includes(uuid))
-    if (counts({ voters: [], before: [voters] }, (uuid) => has.includes(uuid))) continue
-    throw new PlexusError('io', {
-      op: 'commit',
-      subject: 'vinum',
-      message:
-        `the configuration could be written to ${has.length} of ${voters.length} drives only, less than half: ` +
-        'nothing may change until more of them are back; connect the missing drives',
-    })
-  }
 }

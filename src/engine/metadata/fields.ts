@@ -2,7 +2,7 @@
  * The fields of records as tables: what each may hold. The types of the records follow from these tables (model.ts), and
  * codec.ts reads and writes with them.
  */
-import { PlexusError } from '../../../base/errors.ts'
+import { PlexusError } from '../../base/errors.ts'
 
 /** Reads one value at a path such as `subdisks[3].sizeBytes`; throws `corrupt`. */
 export type Reader<T> = (value: unknown, path: string) => T

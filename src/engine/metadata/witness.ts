@@ -1,25 +1,25 @@
 /**
  * The witness of a set: a vote on the machine itself, for sets whose drives are even in number, so that a mirror whose
  * one disk is dead starts by itself. It carries what a commit says for the vote, and no configuration. To the rules of
- * geom/anchor-quorum.ts it is a voter like a drive. Used by vinum-set.ts.
+ * anchor/anchor-quorum.ts it is a voter like a drive.
  */
-import type { Timer } from '../../../base/clock.ts'
-import { crc32c } from '../../../base/crc32c.ts'
-import { withinTime } from '../../../base/deadline.ts'
-import { operatingError, PlexusError } from '../../../base/errors.ts'
-import { WITNESS_PROBE_MS, WITNESS_WRITE_MS } from '../../../base/limits.ts'
-import { newUuid } from '../../../base/random.ts'
+import type { Clock, Timer } from '../../base/clock.ts'
+import { crc32c } from '../../base/crc32c.ts'
+import { withinTime } from '../../base/deadline.ts'
+import { operatingError, PlexusError } from '../../base/errors.ts'
+import { WITNESS_PROBE_MS, WITNESS_WRITE_MS } from '../../base/limits.ts'
+import type { Logger } from '../../base/log.ts'
+import { newUuid } from '../../base/random.ts'
 import {
   type Commit,
   type CommitId,
   isSameCommit,
   type VoterCopy,
-} from '../../geom/anchor-quorum.ts'
-import type { CommitOptions } from '../../geom/anchored-device.ts'
-import { decodeModel } from '../model/codec.ts'
-import { type VinumModel, votersOf } from '../model/model.ts'
-import type { Voter } from './config-store.ts'
-import type { VinumSet } from './vinum-set.ts'
+} from '../anchor/anchor-quorum.ts'
+import type { CommitOptions } from '../anchor/anchored-device.ts'
+import type { Topology } from '../geom/topology.ts'
+import type { Change, Voter } from './config-store.ts'
+import { type Codec, type SetModel, votersOf } from './set-model.ts'
 
 /** A durable note for each set, on a medium that is none of its drives. */
 export interface WitnessStore {
@@ -37,10 +37,24 @@ interface Note {
   readonly commits: readonly Commit[]
 }
 
-export class SetWitness implements Voter {
+/** What a witness asks of its set. */
+export interface WitnessedSet<M extends SetModel> {
+  readonly uuid: string
+  readonly name: string
+  readonly topology: Topology
+  readonly clock: Clock
+  readonly log: Logger
+  readonly codec: Codec<M>
+  readonly assembled: boolean
+  readonly failure: PlexusError | undefined
+  readonly model: M
+  commit(change: Change<M>): Promise<M>
+}
+
+export class SetWitness<M extends SetModel> implements Voter {
   readonly payloadRoom = Number.POSITIVE_INFINITY
   readonly device: { readonly path: string }
-  readonly #set: VinumSet
+  readonly #set: WitnessedSet<M>
   readonly #store: WitnessStore
   /** As it is on the medium, or on its way there. */
   #note: Note
@@ -52,7 +66,7 @@ export class SetWitness implements Voter {
   /** Why it could not be written last. */
   failure: PlexusError | undefined
 
-  constructor(set: VinumSet, store: WitnessStore) {
+  constructor(set: WitnessedSet<M>, store: WitnessStore) {
     this.#set = set
     this.#store = store
     this.#note = { id: newUuid(set.topology.random), commits: [] }
@@ -94,7 +108,7 @@ export class SetWitness implements Voter {
   async commit(generation: number, payload: Buffer, options: CommitOptions): Promise<void> {
     const { line = this.#set.uuid, follows, relied } = options
     const id: CommitId = { line, generation, payloadCrc: crc32c(payload) }
-    const made = commitOf({ ...id, follows, relied }, decodeModel(payload))
+    const made = commitOf({ ...id, follows, relied }, this.#set.codec.decode(payload))
     const before = this.#note
     const { commits } = before
     const kept = commits.find((one) => follows && isSameCommit(one, follows)) ?? commits[0]
@@ -217,7 +231,7 @@ export function commitOf(
     follows,
     relied,
   }: Omit<Commit, 'voters' | 'before' | 'ancestors'>,
-  model: VinumModel,
+  model: SetModel,
 ): Commit {
   const { votersBefore: before, ancestors } = model
   const voters = votersOf(model)

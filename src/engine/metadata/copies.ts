@@ -1,19 +1,31 @@
 /**
  * Devices that carry the label of one and the same drive: copies of it, or paths to it. Which one is right nobody can
- * tell, so that none of them is used, until only one is left. Part of vinum-set.ts, inside topology changes.
+ * tell, so that none of them is used, until only one is left. Inside topology changes.
  */
-import type { Anchor } from '../../geom/anchor-layout.ts'
-import { type Consumer, NO_ACCESS } from '../../geom/consumer.ts'
-import type { Provider } from '../../geom/provider.ts'
-import { byUuid } from '../model/model.ts'
-import type { VinumSet } from './vinum-set.ts'
+
+import type { Anchor } from '../anchor/anchor-layout.ts'
+import { type Consumer, NO_ACCESS } from '../geom/consumer.ts'
+import type { Provider } from '../geom/provider.ts'
+import type { Topology } from '../geom/topology.ts'
+import type { Geom } from '../geom/types.ts'
+import { byUuid } from './lists.ts'
+import type { Member, SetDrive } from './set-drive.ts'
+import type { SetModel } from './set-model.ts'
+
+/** What this asks of its set. */
+interface Host extends Geom {
+  readonly topology: Topology
+  readonly drives: ReadonlyMap<string, SetDrive>
+  readonly members: Map<string, Member<SetModel>>
+  closeSoon(consumer: Consumer): void
+}
 
 export class Copies {
-  readonly #set: VinumSet
+  readonly #set: Host
   /** Attached, but not opened: to hear when one goes, or when somebody clears its label. */
   #known: readonly { readonly uuid: string; readonly consumer: Consumer }[] = []
 
-  constructor(set: VinumSet) {
+  constructor(set: Host) {
     this.#set = set
   }
 

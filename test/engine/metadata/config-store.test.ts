@@ -1,25 +1,30 @@
-/** The queue of commits: what shares one, who is written in which order, what a failure means. vinum/set/config-store.ts. */
+/** The queue of commits: what shares one, who is written in which order, what a failure means. metadata/config-store.ts. */
 import t from 'tap'
-import { PlexusError } from '../../../../src/base/errors.ts'
-import type { Base } from '../../../../src/engine/geom/anchor-quorum.ts'
-import { decodeModel, encodeModel, stateRoomOf } from '../../../../src/engine/vinum/model/codec.ts'
-import { loseDrives } from '../../../../src/engine/vinum/model/membership.ts'
-import type { DriveRecord, VinumModel } from '../../../../src/engine/vinum/model/model.ts'
-import { votersOf } from '../../../../src/engine/vinum/model/model.ts'
+import { PlexusError } from '../../../src/base/errors.ts'
+import type { Base } from '../../../src/engine/anchor/anchor-quorum.ts'
 import {
   ConfigStore,
   type ConfigStoreOptions,
   type Voter,
-} from '../../../../src/engine/vinum/set/config-store.ts'
-import { failureOf } from '../../../support/failure.ts'
-import { buildModel, uuidOf } from '../../../support/vinum-model.ts'
+} from '../../../src/engine/metadata/config-store.ts'
+import { votersOf } from '../../../src/engine/metadata/set-model.ts'
+import {
+  decodeModel,
+  encodeModel,
+  stateRoomOf,
+  VINUM_CODEC,
+} from '../../../src/engine/vinum/model/codec.ts'
+import { keepOldPlaces, loseDrives } from '../../../src/engine/vinum/model/membership.ts'
+import type { DriveRecord, VinumModel } from '../../../src/engine/vinum/model/model.ts'
+import { failureOf } from '../../support/failure.ts'
+import { buildModel, uuidOf } from '../../support/vinum-model.ts'
 
 const NAMES = ['d1', 'd2', 'd3', 'd4'] as const
 
 /** A store over labels that only write down what they are given. */
 function bench(
   drives: readonly string[] = ['d1', 'd2', 'd3'],
-  more: Partial<ConfigStoreOptions> = {},
+  more: Partial<ConfigStoreOptions<VinumModel>> = {},
 ) {
   const model = buildModel({ drives: drives.map((name) => `${name}:64MiB`), volumes: {} })
   const writes: { name: string; generation: number; model: VinumModel }[] = []
@@ -41,13 +46,16 @@ function bench(
     return { commit, repeat, payloadRoom, device }
   }
   const rooms = new Map<string, number>()
-  const store = new ConfigStore({
+  const store = new ConfigStore<VinumModel>({
+    name: 'vinum-1',
+    codec: VINUM_CODEC,
     model,
     nextGeneration: 2,
     base: baseOf(drives),
     voter,
     witness: () => undefined,
     loseDrives,
+    amend: keepOldPlaces,
     onCommit: (next, failed) =>
       commits.push({
         model: next,

@@ -1,21 +1,26 @@
 /**
- * A drive of a native set in operation: the consumer that holds its provider, and its label. vinum-set.ts makes
- * one for each drive of the model, with or without a device.
+ * A drive of a set in operation: the consumer that holds its provider, and its label. There is one for each drive of the
+ * model, with or without a device.
  */
-import { defined } from '../../../base/assert.ts'
-import { operatingError, type PlexusError, toPlexusError } from '../../../base/errors.ts'
-import type { Logger } from '../../../base/log.ts'
-import { writeZeroes } from '../../../hal/io.ts'
-import { AnchoredDevice, type CommittedSlot } from '../../geom/anchored-device.ts'
-import { type Consumer, EXCLUSIVE_ACCESS } from '../../geom/consumer.ts'
-import type { Provider } from '../../geom/provider.ts'
-import type { Topology } from '../../geom/topology.ts'
-import type { Geom } from '../../geom/types.ts'
-import { decodeModel } from '../model/codec.ts'
-import type { DriveRecord, VinumModel } from '../model/model.ts'
-import type { Drive, TroubleCounts } from '../runtime.ts'
+import { defined } from '../../base/assert.ts'
+import { operatingError, type PlexusError, toPlexusError } from '../../base/errors.ts'
+import type { Logger } from '../../base/log.ts'
+import { writeZeroes } from '../../hal/io.ts'
+import { AnchoredDevice, type CommittedSlot } from '../anchor/anchored-device.ts'
+import { type Consumer, EXCLUSIVE_ACCESS } from '../geom/consumer.ts'
+import type { Provider } from '../geom/provider.ts'
+import type { Topology } from '../geom/topology.ts'
+import type { Geom } from '../geom/types.ts'
+import type { Codec, DriveRecord, SetModel } from './set-model.ts'
 
-export class SetDrive implements Drive {
+/** Counts of trouble since the start or the last `clear`. */
+export interface TroubleCounts {
+  read: number
+  write: number
+  parity: number
+}
+
+export class SetDrive {
   record: DriveRecord
   consumer: Consumer | undefined
   label: AnchoredDevice | undefined
@@ -42,7 +47,7 @@ export class SetDrive implements Drive {
     set: Geom & { readonly uuid: string; readonly topology: Topology },
     provider: Provider,
   ): Promise<void> {
-    const holder = `vinum drive ${this.record.name}`
+    const holder = `${set.className} drive ${this.record.name}`
     const consumer = set.topology.attach(provider, set, holder, EXCLUSIVE_ACCESS)
     try {
       // What was at the head goes: found again, it would speak for the disk (freebsd/convert.ts), or be mounted.
@@ -90,26 +95,30 @@ export class SetDrive implements Drive {
 }
 
 /** A labelled device before its set is assembled, with what its label says. */
-export interface Member {
+export interface Member<M extends SetModel> {
   readonly uuid: string
   readonly consumer: Consumer
   readonly label: AnchoredDevice
   readonly slot: CommittedSlot | undefined
-  readonly model: VinumModel | undefined
+  readonly model: M | undefined
   /** Of `slot.older`, where it can be used. */
-  readonly olderModel: VinumModel | undefined
+  readonly olderModel: M | undefined
   /** Why its configuration cannot be used. */
   readonly error: PlexusError | undefined
 }
 
 /** The configuration of a member, read and decoded; an error is kept, not thrown. */
-export async function readMember(consumer: Consumer, label: AnchoredDevice): Promise<Member> {
+export async function readMember<M extends SetModel>(
+  consumer: Consumer,
+  label: AnchoredDevice,
+  codec: Codec<M>,
+): Promise<Member<M>> {
   const member = { uuid: label.anchor.deviceUuid, consumer, label }
   const none = { slot: undefined, model: undefined, olderModel: undefined }
   try {
     const slot = await label.read()
-    const model = slot && decodeModel(slot.payload)
-    const olderModel = slot?.older && decodeOlder(slot.older.payload)
+    const model = slot && codec.decode(slot.payload)
+    const olderModel = slot?.older && decodeOlder(slot.older.payload, codec)
     return { ...member, slot, model, olderModel, error: undefined }
   } catch (error) {
     return { ...member, ...none, error: toPlexusError(error, 'read', label.device.path) }
@@ -117,9 +126,9 @@ export async function readMember(consumer: Consumer, label: AnchoredDevice): Pro
 }
 
 /** It is only looked at where the newest configurations do not decide: one that cannot be used is none. */
-function decodeOlder(payload: Buffer): VinumModel | undefined {
+function decodeOlder<M extends SetModel>(payload: Buffer, codec: Codec<M>): M | undefined {
   try {
-    return decodeModel(payload)
+    return codec.decode(payload)
   } catch (error) {
     operatingError(error)
     return undefined
@@ -127,20 +136,20 @@ function decodeOlder(payload: Buffer): VinumModel | undefined {
 }
 
 /** Before the first commit to a member: both ends of its label say the same. Where that fails, the anchor counts. */
-export async function settleLabel(log: Logger, { label }: Member): Promise<void> {
+export async function settleLabel(log: Logger, { label }: Member<SetModel>): Promise<void> {
   const err = await label.settle().catch(operatingError)
   const text = `${label.device.path}: the front copy of its label could not be written`
   if (err) log.warn({ err }, text)
 }
 
-/** From now on the device of a member is known, but free for whoever takes it (VinumSet.spoil). */
-export function releaseAccess({ consumer }: Member): void {
+/** From now on the device of a member is known, but free for whoever takes it (Geom.spoil). */
+export function releaseAccess({ consumer }: Member<SetModel>): void {
   const { read, write, exclusive } = consumer.access
   consumer.changeAccess({ read: -read, write: -write, exclusive: -exclusive })
 }
 
 /** Takes a device whose access was released. False: somebody else has it by now. */
-export function reacquireAccess({ consumer }: Member): boolean {
+export function reacquireAccess({ consumer }: Member<SetModel>): boolean {
   if (consumer.access.exclusive > 0) return true
   try {
     consumer.changeAccess(EXCLUSIVE_ACCESS)

@@ -11,7 +11,7 @@ import {
   placeOf,
   standingOf,
   type VoterCopy,
-} from '../../../src/engine/geom/anchor-quorum.ts'
+} from '../../../src/engine/anchor/anchor-quorum.ts'
 
 /**
  * A commit in words: `A5 xy` is number 5 of line A with the voters x and y; `on A4` what it is built on; `after xyz` the

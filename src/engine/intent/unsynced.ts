@@ -2,10 +2,10 @@
  * What may differ between the copies of a volume: to the byte as long as these are few ranges, beyond that whole
  * regions, so that a volume whose writes fail everywhere costs a bounded number of them.
  */
-import { alignDown, alignUp } from '../../../base/bytes.ts'
-import { INTENT_PIECES } from '../../../base/limits.ts'
+import { alignDown, alignUp } from '../../base/bytes.ts'
+import { INTENT_PIECES } from '../../base/limits.ts'
+import { RangeSet } from '../../base/range-set.ts'
 import type { IntentBits } from './intent-bits.ts'
-import { RangeSet } from './validity.ts'
 
 export class UnsyncedRanges extends RangeSet {
   readonly #layout: Pick<IntentBits, 'sizeBytes' | 'regionBytes' | 'regions'>
