@@ -7,7 +7,7 @@ import type { PlanReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { DriveRecord, SetModel } from '../metadata/set-model.ts'
-import type { NewDrive, Plan } from './plan.ts'
+import type { Plan } from './plan.ts'
 
 /** What a set offers to plans. */
 export interface PlannedSet<M extends SetModel> {
@@ -21,7 +21,7 @@ export interface PlannedSet<M extends SetModel> {
   endJobs(next: M): Promise<void>
   /** Those of the model that do not run yet. */
   startJobs(): void
-  label(drive: NewDrive): Promise<void>
+  label(record: DriveRecord, device: string): Promise<void>
   unlabel(record: DriveRecord): Promise<void>
   commit(change: (model: M) => M, options: { readonly keepsRoom: boolean }): Promise<M>
   /** Makes the running objects those of the configuration. */
@@ -45,7 +45,7 @@ export async function carryOut<M extends SetModel>(
   const before = new Set(set.jobIds)
   try {
     await set.endJobs(plan.model)
-    for (const drive of plan.newDrives) await set.label(drive)
+    for (const { record, candidate } of plan.newDrives) await set.label(record, candidate.name)
     await set.commit((model) => {
       plan = planOn(model)
       return { ...plan.model, setUuid: set.uuid }

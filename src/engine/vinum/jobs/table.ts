@@ -69,7 +69,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     if (subdisks.length === 0) return undefined
     return syncPlan({
       ...setup,
-      host: set,
+      host: set.host,
       plex,
       subdisks,
       missing: missingOf(setup, volume),
@@ -128,7 +128,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
   grow(set, setup) {
     const plex = plexOf(set, setup)
     if (!plex?.record.growth) return undefined
-    const plan = growPlan({ ...setup, host: set, plex, ...growthCommits(set, plex) })
+    const plan = growPlan({ ...setup, host: set.host, plex, ...growthCommits(set, plex) })
     const turns = set.objects.jobs.growthTurns
     return {
       ...plan,
@@ -145,12 +145,12 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     const plex = plexUuid === undefined ? undefined : set.objects.plexes.get(plexUuid)
     return movePlan({
       ...setup,
-      host: set,
+      host: set.host,
       subdisk,
       plex,
       target,
       driveOffsetBytes: move.driveOffsetBytes,
-      heal: plex && volume ? healThroughPlex(set, plex, volume.io, subdisk) : undefined,
+      heal: plex && volume ? healThroughPlex(set.host, plex, volume.io, subdisk) : undefined,
     })
   },
   // It has no record: see startResync.

@@ -115,7 +115,7 @@ export class SetJobs {
 
   /** Writes the window that a growth had backed up when it was cut off (grow.ts). */
   async finishWindow(plex: Plex): Promise<void> {
-    await finishWindow({ host: this.#set, plex, ...growthCommits(this.#set, plex) })
+    await finishWindow({ host: this.#set.host, plex, ...growthCommits(this.#set, plex) })
   }
 
   #run(plan: JobPlan): void {

@@ -13,10 +13,10 @@ import type { Anchor } from '../../anchor/anchor-layout.ts'
 import { EXCLUSIVE_ACCESS, READ_ACCESS } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
+import { tryAssemble } from '../../metadata/assembling.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
 import { FreebsdSet } from '../freebsd/set.ts'
-import { byUuid, type VolumeRecord } from '../model/model.ts'
-import { tryAssemble } from './assembling.ts'
+import { byUuid, emptyModel, type VolumeRecord } from '../model/model.ts'
 import { holderOf, type KeptConfiguration, type SetMemory } from './memory.ts'
 import { type SetOptions, VinumSet } from './vinum-set.ts'
 
@@ -129,7 +129,7 @@ export class SetRegistry {
   /** A new set, for a verb that labels the first drives. */
   create(topology: Topology): VinumSet {
     const set = new VinumSet(newUuid(topology.random), topology, this.#options)
-    set.begin()
+    set.begin(emptyModel(set.uuid))
     this.#add(set)
     this.#made.add(set.uuid)
     return set
