@@ -158,15 +158,10 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
 }
 
 /** A resync after a crash: of copies, or of the parity of the one raid5 plex. */
-export function resyncOf(
-  set: VinumSet,
-  setup: JobSetup,
-  volume: RunningVolume,
-  map: WriteIntentBitmap,
-): JobPlan {
+export function resyncOf(setup: JobSetup, volume: RunningVolume, map: WriteIntentBitmap): JobPlan {
   return resyncPlan({
     ...setup,
-    host: set.host,
+    io: volume.io,
     plexes: volume.plexes,
     nextUnsynced: (from, mostBytes) => map.nextUnsynced(from, mostBytes),
     onEqual: (offset, length) => map.markSynced(offset, length),
@@ -204,7 +199,7 @@ function checkOf(
   if (!volume) return undefined
   return checkPlan({
     ...setup,
-    host: set.host,
+    io: volume.io,
     plexes: volume.plexes,
     repair,
     isUnsynced: (offset, length) => volume.io.isUnsynced(offset, length),
