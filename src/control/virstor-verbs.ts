@@ -21,7 +21,8 @@ export const VIRSTOR_SPECS = {
     ...changes,
     name: 'create',
     aliases: ['label'],
-    summary: 'create a thin device: larger than its components, which give it space as it is written',
+    summary:
+      'create a thin device: larger than its components, which give it space as it is written',
     arguments: [{ name: 'name', kind: 'text', summary: 'name of the new device' }, devices],
     options: [
       { name: 'size', short: 's', value: 'size', summary: 'what initiators see; default: 2TiB' },
@@ -40,7 +41,8 @@ export const VIRSTOR_SPECS = {
       {
         name: 'fullWait',
         value: 'text',
-        summary: 'how long a write waits for space when all is given away; default: 20s, 0: not at all',
+        summary:
+          'how long a write waits for space when all is given away; default: 20s, 0: not at all',
       },
       WIPE_SIGNATURES,
     ],

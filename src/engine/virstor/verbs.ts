@@ -4,7 +4,7 @@
  */
 import { alignDown, alignUp, formatSize, parseSize } from '../../base/bytes.ts'
 import { type ErrorKind, PlexusError } from '../../base/errors.ts'
-import { KIB, MIB, TIB } from '../../base/limits.ts'
+import { GIB, KIB, MIB } from '../../base/limits.ts'
 import { newUuid } from '../../base/random.ts'
 import { parseDuration } from '../../control/duration.ts'
 import type { PlanStep } from '../../control/reports.ts'
@@ -27,7 +27,7 @@ export interface VirstorContext extends PlanContext<VirstorModel> {
 
 export type VirstorVerb = PlanningVerb<VirstorModel, VirstorContext>
 
-const DEFAULT_SIZE_BYTES = 2 * TIB
+const DEFAULT_SIZE_BYTES = 2048 * GIB
 const DEFAULT_CHUNK_BYTES = 4 * MIB
 const CHUNK_BYTES = { unit: 128 * KIB, max: 64 * MIB }
 const DEFAULT_FULL_WAIT_MS = 20_000
@@ -55,7 +55,8 @@ const create: VirstorVerb = {
     if (virtualBytes === 0) {
       fail('invalid', `--size must be at least one chunk of ${formatSize(chunkBytes)}`)
     }
-    if (virtualBytes / chunkBytes > CHUNKS_MAX) fail('invalid', 'larger chunks are needed for this size: --chunk')
+    if (virtualBytes / chunkBytes > CHUNKS_MAX)
+      fail('invalid', 'larger chunks are needed for this size: --chunk')
     const uuid = newUuid(context.random)
     const settings = {
       name,
@@ -71,7 +72,9 @@ const create: VirstorVerb = {
     const physicalBytes = bytesOf(model)
     const warnings =
       virtualBytes < physicalBytes
-        ? [`the components have ${formatSize(physicalBytes)}, more than the device will have: that is not thin`]
+        ? [
+            `the components have ${formatSize(physicalBytes)}, more than the device will have: that is not thin`,
+          ]
         : []
     const step: PlanStep = {
       text:
@@ -160,7 +163,8 @@ function addComponents(
   const made: NewDrive[] = []
   let model = before
   for (const device of devicesOf(parameters)) {
-    if (made.some((one) => one.candidate.name === device)) fail('invalid', `${device} is named twice`)
+    if (made.some((one) => one.candidate.name === device))
+      fail('invalid', `${device} is named twice`)
     const found = usable(candidate(device), { op: VIRSTOR_SPECS.add.name, name: device, wipes })
     const record = driveRecord(found, nameFor(model, lastName(found)), random)
     const component: ComponentRecord = {
@@ -172,9 +176,13 @@ function addComponents(
     }
     if (component.chunks === 0) {
       const room = formatSize(record.dataEndBytes - record.dataStartBytes)
-      fail('no-space', `${found.path}: ${room} are no chunk of ${formatSize(model.chunkBytes)}; use a larger device`)
+      fail(
+        'no-space',
+        `${found.path}: ${room} are no chunk of ${formatSize(model.chunkBytes)}; use a larger device`,
+      )
     }
-    if (component.id > COMPONENTS_MAX) fail('no-space', `a device has ${COMPONENTS_MAX} components at most`)
+    if (component.id > COMPONENTS_MAX)
+      fail('no-space', `a device has ${COMPONENTS_MAX} components at most`)
     made.push({ candidate: found, record })
     model = {
       ...model,
@@ -207,7 +215,10 @@ function withCopies(model: VirstorModel, fail: Fail): VirstorModel {
   const carriers = model.components.filter(({ chunks }) => chunks > count).slice(0, COPIES_MAX)
   if (carriers.length === 0) {
     const need = formatSize((count + 1) * chunkBytes)
-    fail('no-space', `the map takes ${formatSize(count * chunkBytes)}: one component at least must have ${need}`)
+    fail(
+      'no-space',
+      `the map takes ${formatSize(count * chunkBytes)}: one component at least must have ${need}`,
+    )
   }
   const journals = carriers.map(({ driveUuid }) => {
     const drive = byUuid(model.drives, driveUuid)
