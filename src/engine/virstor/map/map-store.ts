@@ -227,11 +227,11 @@ export class MapStore {
     try {
       // It has the journal from this block on; all before it must be in its pages.
       const first = await this.#write([])
-      while (this.#joining === copy && this.#named < first) {
+      do {
         while (this.#checkpointing) await this.#checkpointing
         this.table.dirtyAll()
         await this.checkpoint()
-      }
+      } while (this.#joining === copy && this.#named < first)
       if (this.#joining !== copy) throw this.#joinError(carrier.id)
       this.#copies = [...this.#copies, copy]
     } finally {
