@@ -71,6 +71,8 @@ export class MapDisk {
   isBroken = false
   /** Fault of a disk, or of an order: a flush says that it is done, and does nothing. */
   ignoresFlush = false
+  /** The same with the journal. */
+  ignoresForce = false
 
   constructor(id: number, pages: number, blocks: number) {
     this.id = id
@@ -132,7 +134,7 @@ export class MapDisk {
       writeJournal: async (first, from) => {
         const cached = await write(RING, first, from)
         // Through the cache: nothing older of the ring is in it, and no page shares bytes with it.
-        this.#cache = this.#cache.filter((one) => one !== cached)
+        if (!this.ignoresForce) this.#cache = this.#cache.filter((one) => one !== cached)
         await power.step()
       },
       flush: async () => {
