@@ -332,6 +332,17 @@ export const RAID5_SLICE_MIN_BYTES = 64 * KIB
 /** After a read error in a check, a unit is read in pieces of this size, and only bad ones are written again. */
 export const RAID5_REPAIR_BYTES = 64 * KIB
 
+/** Chunks of a virstor device, and physical chunks of one component: their map is 1 GiB of memory. */
+export const VIRSTOR_CHUNKS = 2 ** 26
+/** Blocks of the journal that one commit of a virstor device writes at once: a ring has room for more. */
+export const VIRSTOR_COMMIT_BLOCKS = 16
+/** Pages of a virstor map are read, and neighbours are written, in pieces of this size. */
+export const VIRSTOR_MAP_IO_BYTES = 1 * MIB
+/** The reverse map of a component of a virstor device is made in pieces of so many places. */
+export const VIRSTOR_OWNER_PIECE = 2 ** 14
+/** Entries of a virstor map that cannot be right and are described, each; all are out of service. */
+export const VIRSTOR_MAP_FAULTS = 1000
+
 /** A resize of a drive copies its map and journal in pieces of this size. */
 export const RESIZE_COPY_BYTES = 1 * MIB
 
