@@ -348,7 +348,7 @@ export const VIRSTOR_COMMIT_ENTRIES = 4096
 /** Writes that wait for physical space of one virstor device; more fail at once. */
 export const VIRSTOR_SPACE_WAITERS = 1024
 /** How long they wait, unless the configuration says otherwise. */
-export const VIRSTOR_FULL_WAIT_MS = 30_000
+export const VIRSTOR_FULL_WAIT_MS = 20_000
 /** Chunks that one discard looks at in a turn of the event loop. */
 export const VIRSTOR_DISCARD_CHUNKS = 8192
 /** Zeroes up to the border of a granule are written from memory up to so many; more are left to the component. */

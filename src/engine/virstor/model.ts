@@ -9,6 +9,9 @@ import { type DriveRecord, emptySet, SET } from '../metadata/set-model.ts'
 export const POLICIES = ['sequential', 'round-robin'] as const
 export type Policy = (typeof POLICIES)[number]
 
+/** Copies of the map: more would only make each commit slower. */
+export const MAP_COPIES = 2
+
 const COMPONENT = {
   /** From 1; stable, and never given again while the device lives: entries of the map name it. */
   id: whole,
@@ -25,7 +28,7 @@ export type ComponentRecord = RecordOf<typeof COMPONENT>
 /** A copy of the map on one component, which is a carrier by that: its journal is written, too. */
 const COPY = {
   component: whole,
-  /** Pages of another epoch are not of this copy. */
+  /** Pages and blocks of another epoch are not of this copy. */
   epoch: whole,
   /** Physical chunks that the pages lie in, in order. */
   runs: list(record({ number: whole, count: whole })),
@@ -51,8 +54,10 @@ export const VIRSTOR = {
   copies: list(record(COPY)),
   /** The ring of the journal on each carrier, blocks of 4 KiB. */
   journalBlocks: whole,
-  /** Blocks of another epoch are not of this journal. */
-  journalEpoch: whole,
+  /** The epoch of the next copy. */
+  nextEpoch: whole,
+  /** The map has not been written yet: it is when this is false, durably. */
+  isNew: flag,
 }
 export interface VirstorModel extends RecordOf<typeof VIRSTOR> {}
 
@@ -72,7 +77,8 @@ export function emptyVirstor(setUuid: string): VirstorModel {
     nextComponent: 1,
     copies: [],
     journalBlocks: 0,
-    journalEpoch: 0,
+    nextEpoch: 1,
+    isNew: true,
   }
 }
 

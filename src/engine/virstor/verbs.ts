@@ -4,7 +4,15 @@
  */
 import { alignDown, alignUp, formatSize, parseSize } from '../../base/bytes.ts'
 import { type ErrorKind, PlexusError } from '../../base/errors.ts'
-import { GIB, KIB, MIB } from '../../base/limits.ts'
+import {
+  GIB,
+  KIB,
+  MIB,
+  VIRSTOR_CHUNK_WATERMARK,
+  VIRSTOR_CHUNKS,
+  VIRSTOR_COMPONENT_WATERMARK,
+  VIRSTOR_FULL_WAIT_MS,
+} from '../../base/limits.ts'
 import { newUuid } from '../../base/random.ts'
 import { parseDuration } from '../../control/duration.ts'
 import type { PlanStep } from '../../control/reports.ts'
@@ -18,7 +26,7 @@ import type { NewDrive, Plan, PlanContext, PlanningVerb } from '../verbs/plan.ts
 import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
 import { chunksForPages } from './map/layout.ts'
 import { pagesFor } from './map/page.ts'
-import type { ComponentRecord, Policy, VirstorModel } from './model.ts'
+import { type ComponentRecord, MAP_COPIES, type Policy, type VirstorModel } from './model.ts'
 
 export interface VirstorContext extends PlanContext<VirstorModel> {
   /** Is the device open: a LUN is mapped, or something stands on it? */
@@ -30,15 +38,8 @@ export type VirstorVerb = PlanningVerb<VirstorModel, VirstorContext>
 const DEFAULT_SIZE_BYTES = 2048 * GIB
 const DEFAULT_CHUNK_BYTES = 4 * MIB
 const CHUNK_BYTES = { unit: 128 * KIB, max: 64 * MIB }
-const DEFAULT_FULL_WAIT_MS = 20_000
 const FULL_WAIT_MS_MAX = 600_000
-/** The original's: free chunks and components below which it warns. */
-const WATERMARKS = { chunkWatermark: 100, componentWatermark: 1 }
-/** Copies of the map: more would only make each commit slower. */
-const COPIES_MAX = 2
 const COMPONENTS_MAX = 0xffff
-/** The reverse map has 32 bits for a chunk. */
-const CHUNKS_MAX = 0xffff_fff0
 
 const create: VirstorVerb = {
   spec: VIRSTOR_SPECS.create,
@@ -55,7 +56,7 @@ const create: VirstorVerb = {
     if (virtualBytes === 0) {
       fail('invalid', `--size must be at least one chunk of ${formatSize(chunkBytes)}`)
     }
-    if (virtualBytes / chunkBytes > CHUNKS_MAX)
+    if (virtualBytes / chunkBytes > VIRSTOR_CHUNKS)
       fail('invalid', 'larger chunks are needed for this size: --chunk')
     const uuid = newUuid(context.random)
     const settings = {
@@ -65,7 +66,8 @@ const create: VirstorVerb = {
       chunkBytes,
       policy: (parameters['policy'] ?? 'sequential') as Policy,
       fullWaitMs: waitOf(parameters, fail),
-      ...WATERMARKS,
+      chunkWatermark: VIRSTOR_CHUNK_WATERMARK,
+      componentWatermark: VIRSTOR_COMPONENT_WATERMARK,
     }
     const added = addComponents({ ...context.model, ...settings }, context, parameters, fail)
     const model = withCopies(added.model, fail)
@@ -146,7 +148,7 @@ function sizeOf(parameters: VerbParameters, key: string, usual: number): number 
 }
 
 function waitOf({ fullWait }: VerbParameters, fail: Fail): number {
-  if (typeof fullWait !== 'string') return DEFAULT_FULL_WAIT_MS
+  if (typeof fullWait !== 'string') return VIRSTOR_FULL_WAIT_MS
   const ms = parseDuration(fullWait)
   return ms <= FULL_WAIT_MS_MAX ? ms : fail('invalid', `--full-wait ${fullWait}: at most 10m`)
 }
@@ -212,7 +214,7 @@ function nameFor({ drives }: VirstorModel, wanted: string): string {
 function withCopies(model: VirstorModel, fail: Fail): VirstorModel {
   const { chunkBytes, virtualBytes } = model
   const count = chunksForPages(pagesFor(virtualBytes / chunkBytes), chunkBytes)
-  const carriers = model.components.filter(({ chunks }) => chunks > count).slice(0, COPIES_MAX)
+  const carriers = model.components.filter(({ chunks }) => chunks > count).slice(0, MAP_COPIES)
   if (carriers.length === 0) {
     const need = formatSize((count + 1) * chunkBytes)
     fail(
@@ -226,9 +228,11 @@ function withCopies(model: VirstorModel, fail: Fail): VirstorModel {
   })
   return {
     ...model,
-    copies: carriers.map(({ id }) => ({ component: id, epoch: 1, runs: [{ number: 0, count }] })),
+    copies: carriers.map(({ id }, index) => {
+      return { component: id, epoch: index + 1, runs: [{ number: 0, count }] }
+    }),
+    nextEpoch: carriers.length + 1,
     journalBlocks: Math.floor(Math.min(...journals) / JOURNAL_BLOCK_BYTES),
-    journalEpoch: 1,
   }
 }
 
