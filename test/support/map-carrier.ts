@@ -48,6 +48,11 @@ export class Power {
       for (const disk of this.disks) disk.tear(this.random)
       this.#cut()
     }
+    await this.check()
+  }
+
+  /** Without power nothing goes on. */
+  async check(): Promise<void> {
     if (this.isOff) await new Promise(() => {})
   }
 }
@@ -104,11 +109,12 @@ export class MapDisk {
     power.disks.push(this)
     const read = async (area: number, first: number, into: AlignedBuffer): Promise<void> => {
       this.#check('read')
-      if (power.isOff) await new Promise(() => {})
+      await power.check()
       ;(this.#media[area] as Buffer).copy(into.bytes, 0, first * BLOCK)
     }
     const write = async (area: number, first: number, from: AlignedBuffer): Promise<Cached> => {
       this.#check('write')
+      await power.check()
       const media = this.#media[area] as Buffer
       const offset = first * BLOCK
       const { length } = from.bytes
