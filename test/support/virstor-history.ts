@@ -44,6 +44,13 @@ export class BlockHistory {
     }
   }
 
+  /** It was told that acknowledged changes may be lost. */
+  lost(): void {
+    for (const changes of this.#blocks) {
+      for (const change of changes) if (!change.durable) change.endedAt = Number.POSITIVE_INFINITY
+    }
+  }
+
   /** What is wrong with the bytes of a read between two times; undefined: nothing. */
   checkRead(
     first: number,

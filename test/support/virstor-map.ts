@@ -12,6 +12,12 @@ interface Entry {
   readonly valid: boolean[]
 }
 
+const isSet = ({ validLow, validHigh }: MapRecord, granule: number): boolean =>
+  (((granule < 32 ? validLow : validHigh) >>> (granule & 31)) & 1) === 1
+
+const bitsOf = (valid: readonly boolean[], from: number): number =>
+  valid.slice(from, from + 32).reduce((sum, bit, at) => sum + (bit ? 2 ** at : 0), 0)
+
 const keyOf = ({ component, number }: Place): string => `${component}:${number}`
 
 export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
@@ -29,6 +35,9 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
   readonly #owners = new Map<string, number>()
   readonly #changed = new Set<number>()
   #released: Place[] = []
+  /** Granules by chunk that have become valid: since the last set was taken, and in that set. */
+  #fresh = new Map<number, Set<number>>()
+  #taken = new Map<number, Set<number>>()
 
   constructor(chunks: number, granules: number, durable?: ReadonlyMap<number, MapRecord>) {
     this.chunks = chunks
@@ -74,6 +83,11 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
   }
 
   markValid(chunk: number, first: number, last: number): void {
+    const fresh = this.#fresh.get(chunk) ?? new Set()
+    for (let granule = first; granule <= last; granule++) {
+      if (!this.#entry(chunk).valid[granule]) fresh.add(granule)
+    }
+    this.#fresh.set(chunk, fresh)
     this.#mark(chunk, first, last, true)
   }
 
@@ -86,6 +100,7 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
     assert(entry.place && !entry.valid.includes(true), `chunk ${chunk} has a place and no content`)
     this.#released.push(entry.place)
     entry.place = undefined
+    this.#fresh.delete(chunk)
     this.#changed.add(chunk)
   }
 
@@ -107,19 +122,39 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
     const set = { records, released: this.#released }
     this.#changed.clear()
     this.#released = []
+    this.#taken = this.#fresh
+    this.#fresh = new Map()
     return set
   }
 
   committed({ released }: ChangeSet): void {
     for (const place of released) this.#owners.delete(keyOf(place))
+    this.#taken.clear()
   }
 
   failed({ records, released }: ChangeSet): void {
     for (const { chunk } of records) this.#changed.add(chunk)
     this.#released = [...released, ...this.#released]
+    for (const [chunk, granules] of this.#taken) {
+      this.#fresh.set(chunk, new Set([...granules, ...(this.#fresh.get(chunk) ?? [])]))
+    }
+    this.#taken.clear()
   }
 
-  dropped(): void {}
+  withdraw({ records, released }: ChangeSet, lost: ReadonlySet<number>): ChangeSet {
+    const left = records.map((record) => {
+      const { chunk, component } = record
+      if (!lost.has(component)) return record
+      const { valid } = this.#entry(chunk)
+      const taken = this.#taken.get(chunk) ?? new Set()
+      if (lost.has(this.componentOf(chunk))) {
+        for (const granule of [...taken, ...(this.#fresh.get(chunk) ?? [])]) valid[granule] = false
+      }
+      const kept = valid.map((_, granule) => isSet(record, granule) && !taken.has(granule))
+      return { ...record, validLow: bitsOf(kept, 0), validHigh: bitsOf(kept, 32) }
+    })
+    return { records: left, released }
+  }
 
   async append({ records }: ChangeSet): Promise<number> {
     await this.gate()
@@ -143,22 +178,20 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
     this.#owners.set(keyOf(place), chunk)
   }
 
-  #take({ chunk, component, number, validLow, validHigh }: MapRecord): void {
+  #take(record: MapRecord): void {
+    const { chunk, component, number } = record
     const entry = this.#entry(chunk)
     entry.place = { component, number }
     this.#own(chunk, entry.place)
     for (let granule = 0; granule < this.granules; granule++) {
-      const bits = granule < 32 ? validLow : validHigh
-      entry.valid[granule] = ((bits >>> (granule & 31)) & 1) === 1
+      entry.valid[granule] = isSet(record, granule)
     }
   }
 
   #record(chunk: number): MapRecord {
     const { place, valid } = this.#entry(chunk)
-    const bits = (from: number): number =>
-      valid.slice(from, from + 32).reduce((sum, bit, at) => sum + (bit ? 2 ** at : 0), 0)
     const { component, number } = place ?? { component: 0, number: 0 }
-    return { chunk, component, number, validLow: bits(0), validHigh: bits(32) }
+    return { chunk, component, number, validLow: bitsOf(valid, 0), validHigh: bitsOf(valid, 32) }
   }
 
   #empty(): Entry {

@@ -7,7 +7,7 @@ import { Provider } from '../../src/engine/geom/provider.ts'
 import { GroupCommitter } from '../../src/engine/virstor/io/committer.ts'
 import { VirstorIo } from '../../src/engine/virstor/io/device-io.ts'
 import { Space, type SpaceOptions, type Watermark } from '../../src/engine/virstor/io/space.ts'
-import type { Component, Place } from '../../src/engine/virstor/runtime.ts'
+import type { ChangeSet, Component, Place } from '../../src/engine/virstor/runtime.ts'
 import { createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import type { BlockDevice, DeviceFeatures } from '../../src/hal/block-device.ts'
 import { ManualClock } from './manual-clock.ts'
@@ -58,6 +58,8 @@ export interface Breakage {
   readonly validAtOnce?: boolean
   /** Places are given again before the record of their release is durable. */
   readonly giveAtOnce?: boolean
+  /** What a component had in its cache when it failed a flush counts all the same. */
+  readonly noWithdraw?: boolean
 }
 
 export interface RigOptions extends Breakage {
@@ -79,6 +81,10 @@ class BrokenMap extends NaiveMap {
   override assign(chunk: number, place: Place): void {
     super.assign(chunk, place)
     if (this.breakage.validAtOnce) this.markValid(chunk, 0, this.granules - 1)
+  }
+
+  override withdraw(set: ChangeSet, lost: ReadonlySet<number>): ChangeSet {
+    return this.breakage.noWithdraw ? set : super.withdraw(set, lost)
   }
 
   override release(chunk: number): void {
@@ -134,7 +140,7 @@ export function buildRig(options: RigOptions = {}) {
     },
     onReleased: (places) => io.released(places),
   })
-  const io = new VirstorIo({
+  const io: VirstorIo = new VirstorIo({
     name: 'thin',
     map,
     chunkBytes,

@@ -35,6 +35,8 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
   #commits = false
   /** It makes granules valid. */
   #fills = false
+  /** Chunks that it needs. */
+  #need = 0
   /** Components to which a discard wrote zeroes. */
   readonly #zeroed: number[] = []
   /** Where a discard is. */
@@ -101,13 +103,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
   }
 
   giveUp(): void {
-    const { runs } = this.#io
-    const last = runs.chunkOf(this.#end - 1)
-    let need = 0
-    for (let chunk = runs.chunkOf(this.#current.offset); chunk <= last; chunk++) {
-      if (this.#io.map.componentOf(chunk) === 0) need++
-    }
-    this.#answer(this.#io.full(need))
+    this.#answer(this.#io.full(this.#need))
   }
 
   get #current(): IoRequest {
@@ -125,11 +121,11 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     }
     const first = io.runs.chunkOf(this.#current.offset)
     const last = io.runs.chunkOf(this.#end - 1)
-    let need = 0
+    this.#need = 0
     for (let chunk = first; chunk <= last; chunk++) {
       const component = io.map.componentOf(chunk)
-      if (component === 0) need++
-      else if (!io.space.component(component)?.consumer) {
+      if (component === 0) this.#need++
+      else if (!io.isPresent(component)) {
         // Before anything is taken for the rest.
         io.queue.served(this)
         this.#error = io.away('write', component)
@@ -139,12 +135,12 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
         return false
       }
     }
-    const places = need === 0 ? [] : io.queue.mayTake(this) ? io.space.take(need) : undefined
+    const places = io.places(this, this.#need)
     if (!places) {
       this.#leave()
       if (!io.queue.wait(this)) queueMicrotask(() => this.giveUp())
       // What was discarded may be all that is missing.
-      if (io.map.isChanged) io.committer.commitSoon()
+      io.commitWhenShort()
       return false
     }
     this.#assign(first, last, places)
@@ -253,16 +249,16 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
   }
 
   #releaseEmpty(chunk: number): void {
-    const { map, committer, queue } = this.#io
+    const { map } = this.#io
     const isEmpty = !map.isValid(chunk, 0, 0) && map.runEnd(chunk, 0) === map.granules
     if (!isEmpty) return
     map.release(chunk)
-    if (queue.size > 0) committer.commitSoon()
+    this.#io.commitWhenShort()
   }
 
   /** Takes whole granules out of the map: so many chunks in a turn of the event loop. */
   #clear(): void {
-    const { map, runs, committer, filling, queue } = this.#io
+    const { map, runs, committer, filling } = this.#io
     const end = alignDown(this.#end, runs.granuleBytes)
     let cleared = 0
     for (let looks = 0; this.#clearedTo < end; looks++) {
@@ -282,7 +278,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     }
     if (cleared > 0) {
       committer.changed(cleared)
-      if (queue.size > 0) committer.commitSoon()
+      this.#io.commitWhenShort()
     }
     this.#finish()
   }

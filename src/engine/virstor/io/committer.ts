@@ -6,7 +6,7 @@ import type { Clock, Timer } from '../../../base/clock.ts'
 import { operatingError, PlexusError } from '../../../base/errors.ts'
 import { VIRSTOR_COMMIT_ENTRIES, VIRSTOR_COMMIT_MS } from '../../../base/limits.ts'
 import { flush } from '../../../hal/io.ts'
-import type { ChangeSet, Committer, Component, MapRecord, Place } from '../runtime.ts'
+import type { ChangeSet, Committer, Component, Place } from '../runtime.ts'
 
 /** The map as a commit sees it. */
 export interface CommitMap {
@@ -18,10 +18,12 @@ export interface CommitMap {
   /** They are not durable: they are among the next changes again, where nothing newer is. */
   failed(set: ChangeSet): void
   /**
-   * They never become durable: the data behind them may be lost with the cache of their component, which is out of
-   * service. When it comes back, what was durable before counts.
+   * What was written to the lost components since their last flush may be lost with their caches. Of each chunk in `set`
+   * that is on one of them, granules are invalid again that have become valid since its entry was durable; the place
+   * stays. A chunk that was moved keeps what was valid then: who moves it has flushed the new place before. Answers with
+   * what is to be durable instead of `set`.
    */
-  dropped(records: readonly MapRecord[]): void
+  withdraw(set: ChangeSet, lost: ReadonlySet<number>): ChangeSet
 }
 
 export interface CommitJournal {
@@ -38,8 +40,9 @@ export interface GroupCommitterOptions {
   /** By id; undefined: unknown. */
   readonly component: (id: number) => Component | undefined
   /**
-   * A component has failed a flush. Resolves when it is out of service, durably; rejects when that cannot be made
-   * durable. May wait for a pause of the device, but not for a commit.
+   * A component has failed a flush, or has gone with what was in its cache. Resolves when it is out of service,
+   * durably, and has no consumer; rejects when that cannot be made durable, and is called again. May wait for a pause of
+   * the device, but not for a commit. Before it serves again a commit must have ended that began without it.
    */
   readonly onComponentFailed: (id: number, error: PlexusError) => Promise<void>
   /** The durable map refers to these no more. */
@@ -122,12 +125,17 @@ export class GroupCommitter implements Committer {
   }
 
   async #commit(tells: boolean): Promise<void> {
-    const { map } = this.#options
+    const { map, journal, onReleased } = this.#options
     this.#stopTimer()
     this.#pending = 0
-    const set = map.takeChanges()
+    let set = map.takeChanges()
     try {
-      await this.#store(set)
+      const lost = await this.#flush()
+      if (lost.size > 0) set = map.withdraw(set, lost)
+      if (set.records.length > 0 || set.released.length > 0) {
+        map.committed(set, await journal.append(set))
+        onReleased(set.released)
+      }
     } catch (error) {
       // Nothing is lost by that: the changes are in the map, and are tried again.
       map.failed(set)
@@ -138,23 +146,6 @@ export class GroupCommitter implements Committer {
     if (!tells || !owed) return
     this.#owed = undefined
     throw owed
-  }
-
-  async #store(set: ChangeSet): Promise<void> {
-    const { map, journal, onReleased } = this.#options
-    const lost = await this.#flush()
-    const isLost = ({ component }: MapRecord): boolean => lost.has(component)
-    const dropped = lost.size > 0 ? set.records.filter(isLost) : []
-    // A chunk that was at one of the places may be in a record that is dropped: then the place is still its own.
-    const kept =
-      dropped.length === 0
-        ? set
-        : { records: set.records.filter((record) => !isLost(record)), released: [] }
-    if (kept.records.length > 0 || kept.released.length > 0) {
-      map.committed(kept, await journal.append(kept))
-    }
-    if (dropped.length > 0) map.dropped(dropped)
-    if (kept.released.length > 0) onReleased(kept.released)
   }
 
   /** Answers with the components that are out of service since they failed. */
@@ -173,14 +164,13 @@ export class GroupCommitter implements Committer {
         }
       }),
     )
-    const lost = new Set<number>()
     for (const [id, error] of this.#suspects) {
       this.#owed ??= lostError(name, error)
       // Until then nothing may be built on what it has, whatever a later flush says.
       await onComponentFailed(id, error)
-      this.#suspects.delete(id)
-      lost.add(id)
     }
+    const lost = new Set(this.#suspects.keys())
+    this.#suspects.clear()
     return lost
   }
 

@@ -45,7 +45,7 @@ export class VirstorIo {
   readonly queue: SpaceQueue
   /** Writes under way that fill granules of a chunk, by chunk: it keeps its place until they have ended. */
   readonly filling = new Map<number, number>()
-  readonly #epochs: Epochs<Place>
+  readonly #epochs = new Epochs()
   #pauses = 0
   /** What came or was let in while the device paused, in order. */
   #heldBack: (() => void)[] = []
@@ -61,9 +61,6 @@ export class VirstorIo {
     this.committer = options.committer
     this.runs = new Runs(options.map, options.chunkBytes)
     this.queue = new SpaceQueue(options.clock, options.fullWaitMs)
-    this.#epochs = new Epochs((places) => {
-      for (const place of places) this.space.give(place)
-    })
     this.space.onFree = () => this.queue.retry()
   }
 
@@ -121,7 +118,9 @@ export class VirstorIo {
 
   /** The durable map refers to the places no more: they are free when those have ended who may still use them. */
   released(places: readonly Place[]): void {
-    this.#epochs.retire(places)
+    this.#epochs.afterAll(() => {
+      for (const place of places) this.space.give(place)
+    })
   }
 
   /** The device ends: writes that wait for space fail. */
@@ -174,6 +173,14 @@ export class VirstorIo {
     request.complete(error)
   }
 
+  /**
+   * Does the component serve? All of a chunk fails while it does not, also what is not valid: that may have been so, and
+   * acknowledged, before its cache was lost.
+   */
+  isPresent(id: number): boolean {
+    return this.space.component(id)?.consumer !== undefined
+  }
+
   /** Sends a piece of a task to a component. Undefined: it is under way. */
   send(
     task: IoRequest,
@@ -187,6 +194,18 @@ export class VirstorIo {
     if (!component || !consumer) return this.away(task.op, id)
     consumer.forward(task, component.startBytes + address, length, dataOffset)
     return undefined
+  }
+
+  /** Places for a write, which is the next one in line; undefined: it has to wait. */
+  places(task: ChangeTask, count: number): readonly Place[] | undefined {
+    if (count === 0) return []
+    return this.queue.mayTake(task) ? this.space.take(count) : undefined
+  }
+
+  /** Released places come back with the next commit, which does not wait for its time while space is short. */
+  commitWhenShort(): void {
+    const isShort = this.queue.size > 0 || this.space.isLow('chunks')
+    if (isShort && this.map.isChanged) this.committer.commitSoon()
   }
 
   /** A buffer of zeroes that nobody writes to. */

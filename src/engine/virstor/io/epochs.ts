@@ -1,32 +1,21 @@
 /**
- * When has everybody gone who was under way at some time? Requests are counted in two epochs in turn. What is retired
+ * When has everybody gone who was under way at some time? Requests are counted in two epochs in turn. Whoever asks
  * waits for the end of the epoch that was open then; newcomers are counted in the other one. One number for each request.
  */
 import { assert } from '../../../base/assert.ts'
 
-export class Epochs<T> {
+export class Epochs {
   readonly #counts = [0, 0]
   /** Whose turn it is: newcomers count here. */
   #now = 0
-  /** Waits for the other epoch to end. */
-  #waiting: T[] = []
-  /** Came meanwhile: waits for this epoch. */
-  #next: T[] = []
-  readonly #free: (items: readonly T[]) => void
-
-  /** `free` gets what was retired when all have ended who were under way. */
-  constructor(free: (items: readonly T[]) => void) {
-    this.#free = free
-  }
+  /** Wait for the other epoch to end. */
+  #waiting: (() => void)[] = []
+  /** Came meanwhile: wait for this epoch. */
+  #next: (() => void)[] = []
 
   /** Who is under way. */
   get size(): number {
     return this.#count(0) + this.#count(1)
-  }
-
-  /** Nothing waits for anybody's end. */
-  get isEmpty(): boolean {
-    return this.#waiting.length === 0 && this.#next.length === 0
   }
 
   /** What {@link leave} takes. */
@@ -42,8 +31,9 @@ export class Epochs<T> {
     if (left === 0 && epoch !== this.#now && this.#waiting.length > 0) this.#end()
   }
 
-  retire(items: readonly T[]): void {
-    for (const item of items) this.#next.push(item)
+  /** Calls `done` when all have ended who are under way now; at once where there is nobody. */
+  afterAll(done: () => void): void {
+    this.#next.push(done)
     this.#turn()
   }
 
@@ -58,7 +48,7 @@ export class Epochs<T> {
   #end(): void {
     const ended = this.#waiting
     this.#waiting = []
-    this.#free(ended)
+    for (const done of ended) done()
     this.#turn()
   }
 

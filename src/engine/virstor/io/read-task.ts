@@ -38,8 +38,9 @@ export class ReadTask implements IoRequest {
       runs.valid(at, end)
       const { component, length } = runs
       const bufferAt = dataOffset + at - offset
-      if (component === 0) data?.bytes.fill(0, bufferAt, bufferAt + length)
-      else {
+      if (runs.isHole && (component === 0 || io.isPresent(component))) {
+        data?.bytes.fill(0, bufferAt, bufferAt + length)
+      } else {
         const error = io.send(this, component, runs.address, length, bufferAt)
         if (error) this.#error ??= error
         else this.#pending++

@@ -8,10 +8,11 @@ import type { ChunkMap } from '../runtime.ts'
 export class Runs {
   readonly chunkBytes: number
   readonly granuleBytes: number
-  /** The last answer: id of the component, or 0; byte from its chunk 0; bytes. */
+  /** The last answer: id of the component, 0 for none; byte from its chunk 0; bytes; and whether they are not valid. */
   component = 0
   address = 0
   length = 0
+  isHole = false
   readonly #map: ChunkMap
 
   constructor(map: ChunkMap, chunkBytes: number) {
@@ -21,14 +22,15 @@ export class Runs {
     assert(Number.isInteger(this.granuleBytes), 'a chunk is whole granules')
   }
 
-  /** The run of valid bytes from `offset`, up to `end`, or one of bytes that are not: then {@link component} is 0. */
+  /** The run of valid bytes from `offset`, up to `end`, or one of bytes that are not: {@link isHole}. */
   valid(offset: number, end: number): void {
     const map = this.#map
     const chunk = this.chunkOf(offset)
     const start = chunk * this.chunkBytes
     const limit = Math.min(this.chunkBytes, end - start)
     this.component = map.componentOf(chunk)
-    if (this.component === 0) {
+    this.isHole = this.component === 0
+    if (this.isHole) {
       this.length = start + limit - offset
       return
     }
@@ -41,8 +43,8 @@ export class Runs {
       return
     }
     this.length = Math.min(map.runEnd(chunk, granule) * this.granuleBytes, limit) + start - offset
-    if (!map.isValid(chunk, granule, granule)) this.component = 0
-    else this.address = map.numberOf(chunk) * this.chunkBytes + offset - start
+    this.isHole = !map.isValid(chunk, granule, granule)
+    if (!this.isHole) this.address = map.numberOf(chunk) * this.chunkBytes + offset - start
   }
 
   /** The run of bytes that have a place, valid or not; {@link component} is 0 where a chunk has none. */

@@ -25,6 +25,8 @@ interface Step {
   readonly fua: boolean
   /** Turns of the event loop before the next one. */
   readonly turns: number
+  /** The next one of these fails on a component. */
+  readonly fault: IoOp | undefined
 }
 
 const step: fc.Arbitrary<Step> = fc.record({
@@ -38,7 +40,19 @@ const step: fc.Arbitrary<Step> = fc.record({
   count: fc.oneof(fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: BLOCKS })),
   fua: fc.boolean(),
   turns: fc.nat(2),
+  fault: fc.constant(undefined),
 })
+
+const faultyStep: fc.Arbitrary<Step> = fc
+  .tuple(
+    step,
+    fc.oneof(
+      { weight: 12, arbitrary: fc.constant(undefined) },
+      { weight: 2, arbitrary: fc.constant('write' as const) },
+      { weight: 1, arbitrary: fc.constant('flush' as const) },
+    ),
+  )
+  .map(([one, fault]) => ({ ...one, fault }))
 
 interface Run {
   readonly steps: readonly Step[]
@@ -49,12 +63,16 @@ interface Run {
   readonly physical: readonly number[]
 }
 
-const run: fc.Arbitrary<Run> = fc.record({
-  steps: fc.array(step, { minLength: 1, maxLength: 40 }),
-  turns: fc.nat(8),
-  powerCut: fc.boolean(),
-  physical: fc.constantFrom([8], [3, 2], [4, 4]),
-})
+const runOf = (steps: fc.Arbitrary<Step>): fc.Arbitrary<Run> =>
+  fc.record({
+    steps: fc.array(steps, { minLength: 1, maxLength: 40 }),
+    turns: fc.nat(8),
+    powerCut: fc.boolean(),
+    physical: fc.constantFrom([8], [3, 2], [4, 4]),
+  })
+
+/** What a request may fail with: where nothing is broken, only for lack of space. */
+const KINDS = { clean: ['no-space'], faulty: ['no-space', 'io', 'gone'] }
 
 function values(op: IoOp, at: number): number {
   return op === 'write' ? at + 1 : 0
@@ -62,11 +80,13 @@ function values(op: IoOp, at: number): number {
 
 /** What is wrong with a run; undefined: nothing. */
 async function play({ steps, turns, powerCut, physical }: Run, options: RigOptions) {
+  const kinds = KINDS[steps.some(({ fault }) => fault) ? 'faulty' : 'clean']
   const rig = buildRig({ ...options, chunks: CHUNKS, physical, policy: 'round-robin' })
   const history = new BlockHistory(BLOCKS)
   let wrong: string | undefined
   let crashed = false
-  const one = async ({ op, block, count: wanted, fua }: Step, at: number): Promise<void> => {
+  const one = async ({ op, block, count: wanted, fua, fault }: Step, at: number): Promise<void> => {
+    if (fault) rig.device(at % physical.length).fail(fault, 'io')
     const count = Math.min(wanted, BLOCKS - block)
     const range = { offset: block * BLOCK, length: count * BLOCK }
     if (op === 'read') {
@@ -74,11 +94,17 @@ async function play({ steps, turns, powerCut, physical }: Run, options: RigOptio
       const data = Buffer.alloc(range.length, 0xaa)
       const error = await send(rig.io, { op, ...range, data })
       if (crashed) return
-      wrong ??= error ? error.message : history.checkRead(block, data, startedAt, BLOCK)
+      if (!error) wrong ??= history.checkRead(block, data, startedAt, BLOCK)
+      else if (error.kind !== 'gone' || rig.failed.length === 0) wrong ??= error.message
     } else if (op === 'flush') {
       const startedAt = history.now()
       const error = await send(rig.io, { op })
-      if (!error && !crashed) history.flushed(startedAt)
+      if (crashed) return
+      if (!error) history.flushed(startedAt)
+      else {
+        history.lost()
+        if (!kinds.includes(error.kind)) wrong ??= error.message
+      }
     } else {
       const value = values(op, at)
       const change = history.begin(block, count, value)
@@ -86,7 +112,11 @@ async function play({ steps, turns, powerCut, physical }: Run, options: RigOptio
       const error = await send(rig.io, { op, ...range, ...data, fua })
       if (crashed) return
       if (!error) history.end(change, fua)
-      else if (error.kind !== 'no-space') wrong ??= error.message
+      else {
+        // It may have been told of what others have lost.
+        if (fua) history.lost()
+        if (!kinds.includes(error.kind)) wrong ??= error.message
+      }
     }
   }
   const ends: Promise<void>[] = []
@@ -99,12 +129,14 @@ async function play({ steps, turns, powerCut, physical }: Run, options: RigOptio
   if (powerCut) for (const { device } of rig.components) device.powerCut()
   wrong ??= history.checkCrash(contentAfterCrash(rig), BLOCK)
   await Promise.all(ends)
-  if (wrong || powerCut) return wrong
+  if (wrong || powerCut || rig.failed.length > 0) return wrong
   // Nothing was cut: all is at rest, and everything that is not in the map is free.
   crashed = false
-  await one({ op: 'read', block: 0, count: BLOCKS, fua: false, turns: 0 }, 0)
+  await one({ op: 'read', block: 0, count: BLOCKS, fua: false, turns: 0, fault: undefined }, 0)
   if (wrong) return wrong
-  if (await send(rig.io, { op: 'flush' })) return 'the last flush failed'
+  const last = await send(rig.io, { op: 'flush' })
+  if (last || rig.failed.length > 0)
+    return kinds === KINDS.clean ? 'the last flush failed' : undefined
   await settle()
   let used = 0
   for (let chunk = 0; chunk < CHUNKS; chunk++) if (rig.map.componentOf(chunk) !== 0) used++
@@ -113,9 +145,14 @@ async function play({ steps, turns, powerCut, physical }: Run, options: RigOptio
   return undefined
 }
 
-async function search(options: RigOptions, numRuns: number, endOnFailure = false) {
+async function search(
+  steps: fc.Arbitrary<Step>,
+  options: RigOptions,
+  numRuns: number,
+  endOnFailure = false,
+) {
   return fc.check(
-    fc.asyncProperty(run, async (one) => {
+    fc.asyncProperty(runOf(steps), async (one) => {
       const wrong = await play(one, options)
       if (wrong !== undefined) throw new Error(wrong)
     }),
@@ -123,13 +160,22 @@ async function search(options: RigOptions, numRuns: number, endOnFailure = false
   )
 }
 
-t.test('random requests and crashes', async (t) => {
-  const { failed, counterexample, errorInstance } = await search({}, 300)
-  t.notOk(failed, `${String(errorInstance)} ${JSON.stringify(counterexample)}`)
-})
+for (const [name, steps] of Object.entries({ requests: step, 'requests and faults': faultyStep })) {
+  t.test(`random ${name}, and crashes`, async (t) => {
+    const { failed, counterexample, errorInstance } = await search(steps, {}, 300)
+    t.notOk(failed, `${String(errorInstance)} ${JSON.stringify(counterexample)}`)
+  })
+}
 
-for (const broken of ['noFlush', 'validAtOnce', 'giveAtOnce'] as const) {
+const BROKEN = {
+  noFlush: step,
+  validAtOnce: step,
+  giveAtOnce: step,
+  noWithdraw: faultyStep,
+}
+
+for (const [broken, steps] of Object.entries(BROKEN)) {
   t.test(`a build with ${broken} is found`, async (t) => {
-    t.ok((await search({ [broken]: true }, 2000, true)).failed)
+    t.ok((await search(steps, { [broken]: true }, 2000, true)).failed)
   })
 }

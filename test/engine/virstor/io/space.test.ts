@@ -151,15 +151,16 @@ t.test('few empty components: the map on one does not count as data', async (t) 
   t.strictSame(other.told, [], 'all are in use at once')
 })
 
-t.test('epochs: what is retired waits for who was there, and for nobody else', async (t) => {
+t.test('epochs: what comes after all waits for who was there, and for nobody else', async (t) => {
   const freed: string[] = []
-  const epochs = new Epochs<string>((items) => freed.push(...items))
-  epochs.retire(['nobody was there'])
+  const epochs = new Epochs()
+  const after = (name: string) => epochs.afterAll(() => freed.push(name))
+  after('nobody was there')
   t.strictSame(freed.splice(0), ['nobody was there'])
   const one = epochs.enter()
-  epochs.retire(['a'])
+  after('a')
   const two = epochs.enter()
-  epochs.retire(['b'])
+  after('b')
   t.strictSame(freed, [])
   epochs.leave(one)
   t.strictSame(freed.splice(0), ['a'])
