@@ -20,6 +20,7 @@ import {
   subdisksOf,
   type VinumModel,
 } from '../model/model.ts'
+import { hasParity } from '../model/plex-kinds.ts'
 import { clashes, derive } from '../model/state-rules.ts'
 
 export interface JobOptions {
@@ -224,7 +225,7 @@ function needOfPlex(model: VinumModel, plex: PlexRecord, options: JobOptions): N
   const subdisks = subdisksOf(model, plex.uuid)
   const parityValid = plex.parityValidBytes >= sizeOfPlex(plex, subdisks)
   const out = subdisks.filter((one) => one.state !== 'up')
-  const raid5 = plex.organization === 'raid5'
+  const raid5 = hasParity(plex)
   if (out.length === 0 && !plex.growth && (!raid5 || parityValid)) return undefined
   const job = model.jobs.find((one) => one.targetUuid === plex.uuid)
   if (job) return busy(`plex ${plex.name}`, job)
@@ -251,7 +252,7 @@ function needOfGrowth(
     return need('grow', plex, out, { cursorBytes: growth.cursorBytes })
   }
   const parityValid = plex.parityValidBytes >= sizeOfPlex(plex, subdisks)
-  if (plex.organization === 'raid5' && parityValid && lacking.length === 1) {
+  if (hasParity(plex) && parityValid && lacking.length === 1) {
     return needOfColumn(model, plex, lacking, options)
   }
   return refuse(

@@ -37,7 +37,7 @@ export function columnsOf(
     name: record.name,
     subdisks: subdisks.slice(0, count),
     stripeBytes: record.stripeBytes,
-    parityLayout: record.organization === 'raid5' ? record.parityLayout : undefined,
+    parityLayout: record.parityLayout,
   }
 }
 

@@ -119,7 +119,7 @@ async function announce(
   return (whole) => {
     if (whole) map.leave(offsetBytes, bytes)
     else {
-      if (plex instanceof Raid5Plex) plex.doubt.add(offsetBytes, lengthBytes)
+      plex.doubt?.add(offsetBytes, lengthBytes)
       map.leaveUnsynced(offsetBytes, bytes)
     }
   }

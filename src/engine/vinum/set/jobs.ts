@@ -22,7 +22,6 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from '../model/model.ts'
-import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import { GrowthTurns, growthCommits } from './growth.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -276,7 +275,10 @@ export class SetJobs {
     const id = resyncId(record)
     if (!map || map.isSynced || this.#running.has(id)) return
     // A column of raid5 that comes back as it is: only with it the parity can be made right.
-    if (volume.plexes.some(awaitsColumn)) return
+    const isAway = volume.plexes.some(
+      ({ doubt, subdisks }) => doubt && subdisks.some((one) => one.record.state === 'down'),
+    )
+    if (isAway) return
     const setup: JobSetup = {
       record: {
         id,
@@ -327,8 +329,4 @@ function isSamePlex(next: VinumModel, uuid: string, plex: Plex | undefined): boo
 /** Resyncs have no record whose id is unique in the set. */
 function resyncId({ uuid }: VolumeRecord): string {
   return `resync-${uuid.slice(0, 8)}`
-}
-
-function awaitsColumn(plex: Plex): boolean {
-  return plex instanceof Raid5Plex && plex.subdisks.some(({ record }) => record.state === 'down')
 }
