@@ -286,7 +286,8 @@ export function lostPlexes(
   return model.plexes.filter((one) => one.lost && (one.uuid === uuid || one.volumeUuid === uuid))
 }
 
-function withStates(
+/** The model with these subdisks in that state; nothing that follows from it is derived. */
+export function withStates(
   model: VinumModel,
   subdisks: readonly SubdiskRecord[],
   state: SubdiskState,

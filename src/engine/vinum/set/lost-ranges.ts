@@ -8,7 +8,7 @@ import { RangeSet } from '../../../base/range-set.ts'
 import {
   byUuid,
   type PlexRecord,
-  replaceRecord,
+  putRecord,
   type SubdiskState,
   sizeOfPlex,
   subdisksOf,
@@ -111,9 +111,7 @@ export class LostRanges {
       // Of a change that goes into the same commit.
       if (known && known.lost === byUuid(before.plexes, plex.uuid)?.lost) over.push(...known.over)
       if (over.some(({ length }) => length > 0)) this.#taken.set(plex.uuid, { over, lost })
-      if (lost !== plex.lost) {
-        next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, lost }) }
-      }
+      if (lost !== plex.lost) next = putRecord(next, 'plexes', { ...plex, lost })
     }
     return next
   }
@@ -179,8 +177,7 @@ export class LostRanges {
     await this.#set.commit((model) => {
       const plex = byUuid(model.plexes, uuid)
       const lost = plex && change(plex.lost)
-      if (!plex || lost === plex.lost) return model
-      return { ...model, plexes: replaceRecord(model.plexes, { ...plex, lost }) }
+      return !plex || lost === plex.lost ? model : putRecord(model, 'plexes', { ...plex, lost })
     })
   }
 }
