@@ -22,7 +22,7 @@ import { healThroughPlex } from '../../../../src/engine/vinum/jobs/move-heal.ts'
 import type { JobSetup } from '../../../../src/engine/vinum/jobs/setup.ts'
 import { missingRanges, syncPlan } from '../../../../src/engine/vinum/jobs/sync.ts'
 import type { JobRecord, PlexRecord } from '../../../../src/engine/vinum/model/model.ts'
-import { columnsOf, fillRows } from '../../../../src/engine/vinum/raid5/fill-rows.ts'
+import { fillRows } from '../../../../src/engine/vinum/raid5/fill-rows.ts'
 import { Raid5Plex } from '../../../../src/engine/vinum/raid5/plex-raid5.ts'
 import type { Plex } from '../../../../src/engine/vinum/runtime.ts'
 import type { IoOp } from '../../../../src/hal/block-device.ts'
@@ -229,7 +229,7 @@ t.test('rows whose units are larger than a buffer are written in slices', async 
   const record = testPlexRecord('db.p0', 'raid5', stripe)
   const plex = new Raid5Plex({ host, record, subdisks })
   const content = patterned(6 * stripe, 17)
-  await fillRows(host, columnsOf(plex), 0, 6 * stripe, async (offset, into) => {
+  await fillRows(host, plex, 0, 6 * stripe, async (offset, into) => {
     content.copy(into.bytes, 0, offset, offset + into.bytes.length)
   })
   for (const missing of [undefined, 0, 3]) {
@@ -241,7 +241,7 @@ t.test('rows whose units are larger than a buffer are written in slices', async 
   }
   for (const index of [1, 2]) setState(defined(subdisks[index], 'a column'), 'stale')
   await t.rejects(
-    fillRows(host, columnsOf(plex), 0, 3 * stripe, async () => {}),
+    fillRows(host, plex, 0, 3 * stripe, async () => {}),
     { kind: 'io', message: /without db\.p0\.s1 and db\.p0\.s2/ },
   )
   t.equal(host.pool.leased, 0)
