@@ -62,6 +62,20 @@ export const VIRSTOR_SPECS = {
     options: [],
     destructive: true,
   },
+  assemble: {
+    ...changes,
+    name: 'assemble',
+    summary: 'go on without components that are missing; what only they have cannot be read',
+    arguments: [{ name: 'set', kind: 'set', optional: true, summary: 'which, where several wait' }],
+    options: [
+      { name: 'force', short: 'f', summary: 'although components are missing' },
+      {
+        name: 'from',
+        value: 'device',
+        summary: 'as this one has it, where components were used apart from each other',
+      },
+    ],
+  },
   list: {
     noun: 'virstor',
     readOnly: true,
