@@ -239,7 +239,7 @@ function same(found: unknown, wanted: unknown, what: string): void {
 
 t.test('the map is what a naive one would be', async () => {
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+    fc.property(fc.array(step, { maxLength: 80, size: 'max' }), (steps) => {
       const pair = new Pair()
       for (const one of steps) pair.run(one)
     }),
