@@ -342,6 +342,20 @@ export const VIRSTOR_MAP_IO_BYTES = 1 * MIB
 export const VIRSTOR_OWNER_PIECE = 2 ** 14
 /** Entries of a virstor map that cannot be right and are described, each; all are out of service. */
 export const VIRSTOR_MAP_FAULTS = 1000
+/** A change of a virstor map that nobody flushes becomes durable after so long, and at once with so many of them. */
+export const VIRSTOR_COMMIT_MS = 5_000
+export const VIRSTOR_COMMIT_ENTRIES = 4096
+/** Writes that wait for physical space of one virstor device; more fail at once. */
+export const VIRSTOR_SPACE_WAITERS = 1024
+/** How long they wait, unless the configuration says otherwise. */
+export const VIRSTOR_FULL_WAIT_MS = 20_000
+/** Chunks that one discard looks at in a turn of the event loop. */
+export const VIRSTOR_DISCARD_CHUNKS = 8192
+/** Zeroes up to the border of a granule are written from memory up to so many; more are left to the component. */
+export const VIRSTOR_ZERO_BYTES = 256 * KIB
+/** Free chunks of a virstor device, and components that are still empty, below which an event says so. */
+export const VIRSTOR_CHUNK_WATERMARK = 100
+export const VIRSTOR_COMPONENT_WATERMARK = 1
 
 /** A resize of a drive copies its map and journal in pieces of this size. */
 export const RESIZE_COPY_BYTES = 1 * MIB

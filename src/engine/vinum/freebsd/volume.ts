@@ -18,7 +18,7 @@ import {
 } from '../model/model.ts'
 import { checkModel } from '../model/model-check.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
-import type { Plex } from '../runtime.ts'
+import type { Plex, VinumHost } from '../runtime.ts'
 import { offerOf } from '../set/volume.ts'
 import type { FreebsdSet } from './set.ts'
 
@@ -38,8 +38,10 @@ export class FreebsdVolume {
   ) {
     this.record = record
     this.shape = shapeOf(model, record)
-    this.plexes = plexesOf(model, record.uuid).map((plex) => makePlex(set, model, plex, subdisks))
-    this.io = new VolumeIo({ ...this.#form(), name: record.name, host: set })
+    this.plexes = plexesOf(model, record.uuid).map((plex) =>
+      makePlex(set.host, model, plex, subdisks),
+    )
+    this.io = new VolumeIo({ ...this.#form(), name: record.name, host: set.host })
     const { name } = record
     const offer = offerOf(record, this.plexes)
     const features = { ...offer.features, readOnly: true, volatileWriteCache: false }
@@ -80,7 +82,7 @@ export class FreebsdVolume {
 }
 
 function makePlex(
-  host: FreebsdSet,
+  host: VinumHost,
   model: VinumModel,
   record: PlexRecord,
   all: ReadonlyMap<string, PlacedSubdisk>,

@@ -166,7 +166,7 @@ export class SetObjects {
       else this.volumeAbove(plexUuid)?.io.loseCache()
     }
     if (leaving.length === 0) return
-    this.#set.demote(leaving, error).catch((failure: unknown) => {
+    this.#set.host.demote(leaving, error).catch((failure: unknown) => {
       this.#set.log.error({ err: failure, drive: drive.record.name }, 'a demotion failed')
     })
   }
@@ -201,7 +201,7 @@ export class SetObjects {
     ])
     if (this.#shapes.get(record.uuid) === shape) return
     const subdisks = records.map(({ uuid }) => defined(this.subdisks.get(uuid), `subdisk ${uuid}`))
-    const options = { host: this.#set, record, subdisks }
+    const options = { host: this.#set.host, record, subdisks }
     const plex = organization === 'raid5' ? new Raid5Plex(options) : new LinearPlex(options)
     const before = this.plexes.get(record.uuid)
     // More columns make no parity right.

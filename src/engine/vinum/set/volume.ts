@@ -32,7 +32,7 @@ export class RunningVolume {
       readPolicy: record.readPolicy,
       preferredPlexUuid: record.preferredPlexUuid,
       map: undefined,
-      host: set,
+      host: set.host,
     })
     this.io.owed = set.options.owed.get(record.uuid)
     set.options.owed.delete(record.uuid)

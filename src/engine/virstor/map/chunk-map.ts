@@ -218,6 +218,13 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     return dropped
   }
 
+  /** What is left of a set that was taken when components have failed a flush for it: see {@link dropPending}. */
+  withdraw(set: ChangeSet, components: Iterable<number>): ChangeSet {
+    this.failed(set)
+    for (const component of components) this.dropPending(component)
+    return this.takeChanges()
+  }
+
   /** Are there pages that are older on disk than the journal? */
   get isDirty(): boolean {
     return this.#dirty.size > 0

@@ -421,7 +421,7 @@ t.test('a resync makes what a crash left different equal, and nothing else is re
   const equal: ByteRange[] = []
   const plan = resyncPlan({
     ...world.setup({ kind: 'resync' }),
-    host: world.host,
+    io: world.io,
     plexes: world.plexes,
     nextUnsynced: firstIn({ offset: 16384, length: 16384 }),
     onEqual: (offset, length) => equal.push({ offset, length }),
@@ -451,7 +451,7 @@ t.test(
     const running = world.run(
       resyncPlan({
         ...world.setup({ kind: 'resync' }),
-        host: world.host,
+        io: world.io,
         plexes: world.plexes,
         nextUnsynced: firstIn({ offset: 0, length: 8192 }),
         onEqual: () => {},
@@ -487,7 +487,7 @@ t.test('what a resync makes equal is durable before other copies answer for it',
   }
   const plan = resyncPlan({
     ...world.setup({ kind: 'resync' }),
-    host: world.host,
+    io: world.io,
     plexes: world.plexes,
     nextUnsynced: firstIn({ offset: 0, length: 8192 }),
     // The flush at the end of the job is too late: the power may go before, and the source with it.
@@ -502,7 +502,7 @@ t.test('a resync takes a copy out of service that it cannot write, and goes on',
   const plan = (): JobPlan =>
     resyncPlan({
       ...world.setup({ kind: 'resync' }),
-      host: world.host,
+      io: world.io,
       plexes: world.plexes,
       nextUnsynced: firstIn({ offset: 0, length: 4096 }),
       onEqual: () => {},
@@ -518,6 +518,35 @@ t.test('a resync takes a copy out of service that it cannot write, and goes on',
   t.equal((await world.run(plan())).state, 'failed')
 })
 
+t.test('nor are copies equal before one that is away is out of service durably', async (t) => {
+  const world = new World(CONCAT, CONCAT)
+  const equal: ByteRange[] = []
+  const plan = (): JobPlan =>
+    resyncPlan({
+      ...world.setup({ kind: 'resync' }),
+      io: world.io,
+      plexes: world.plexes,
+      nextUnsynced: firstIn({ offset: 0, length: 4096 }),
+      onEqual: (offset, length) => equal.push({ offset, length }),
+    })
+  setState(world.subdisk(0, 0), 'down')
+  world.host.refuse = () => lastCopy()
+  t.equal((await world.run(plan())).state, 'failed', 'it would come back as it is')
+  t.strictSame(equal, [])
+  setState(world.subdisk(0, 0), 'stale')
+  world.host.refuse = () => undefined
+  let isDurable = () => {}
+  world.host.gate = new Promise((resolve) => {
+    isDurable = resolve
+  })
+  const running = world.run(plan())
+  await settle()
+  t.strictSame(equal, [])
+  isDurable()
+  t.equal((await running).state, 'done')
+  t.strictSame(equal, [{ offset: 0, length: 4096 }])
+})
+
 t.test('a resync takes each block from the first plex that has it', async (t) => {
   const world = new World(CONCAT, CONCAT)
   const [one, two] = [patterned(SIZE, 21), patterned(SIZE, 22)]
@@ -526,7 +555,7 @@ t.test('a resync takes each block from the first plex that has it', async (t) =>
   spoil(world.plex(0), 4096)
   const plan = resyncPlan({
     ...world.setup({ kind: 'resync' }),
-    host: world.host,
+    io: world.io,
     plexes: world.plexes,
     nextUnsynced: firstIn({ offset: 0, length: SIZE }),
     onEqual: () => {},
@@ -546,7 +575,7 @@ t.test('a resync leaves in doubt only what cannot be read, and fails for it', as
   const plan = (): JobPlan =>
     resyncPlan({
       ...world.setup({ kind: 'resync' }),
-      host: world.host,
+      io: world.io,
       plexes: world.plexes,
       nextUnsynced: firstIn({ offset: 0, length: SIZE }),
       onEqual: (_offset, length) => {
@@ -573,7 +602,7 @@ t.test('a check counts each difference once and changes nothing; a repair writes
   const checkOf = (repair: boolean): JobPlan =>
     checkPlan({
       ...world.setup({ kind: repair ? 'repair' : 'check' }),
-      host: world.host,
+      io: world.io,
       plexes: world.plexes,
       repair,
       isUnsynced: () => false,

@@ -1,0 +1,233 @@
+/**
+ * The I/O path of a virstor device (docs/adr/0015-virstor.md). Reads hold nothing: they take the place from the map, and
+ * epochs.ts keeps it from being given to another chunk before they end. What changes something holds its range
+ * (geom/range-lock.ts). read-task.ts and change-task.ts carry requests out; they are recycled, so that a request that
+ * lies on one component in one piece makes one object, the clone that the consumer needs.
+ *
+ * Of the device's features: it has a volatile cache whatever its components have, because the map is durable only after
+ * a commit; what is discarded reads as zeroes.
+ */
+import { assert } from '../../../base/assert.ts'
+import type { Clock } from '../../../base/clock.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
+import { VIRSTOR_ZERO_BYTES } from '../../../base/limits.ts'
+import { allocateAligned } from '../../../hal/aligned-pool.ts'
+import type { AlignedBuffer, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import { RangeLock } from '../../geom/range-lock.ts'
+import type { ChunkMap, Place } from '../runtime.ts'
+import { ChangeTask } from './change-task.ts'
+import type { GroupCommitter } from './committer.ts'
+import { Epochs } from './epochs.ts'
+import { ReadTask } from './read-task.ts'
+import { Runs } from './runs.ts'
+import type { Space } from './space.ts'
+import { SpaceQueue } from './space-queue.ts'
+
+export interface VirstorIoOptions {
+  readonly name: string
+  readonly map: ChunkMap
+  readonly chunkBytes: number
+  readonly space: Space
+  readonly committer: GroupCommitter
+  readonly clock: Clock
+  /** How long a write waits for space, before it fails with `no-space`. 0: it fails at once. */
+  readonly fullWaitMs: number
+}
+
+export class VirstorIo {
+  readonly name: string
+  // Only for the tasks.
+  readonly map: ChunkMap
+  readonly space: Space
+  readonly committer: GroupCommitter
+  readonly runs: Runs
+  readonly locks = new RangeLock()
+  readonly queue: SpaceQueue
+  /** Writes under way that fill granules of a chunk, by chunk: it keeps its place until they have ended. */
+  readonly filling = new Map<number, number>()
+  readonly #epochs = new Epochs()
+  #pauses = 0
+  /** What came or was let in while the device paused, in order. */
+  #heldBack: (() => void)[] = []
+  #onIdle: (() => void)[] = []
+  readonly #reads: ReadTask[] = []
+  readonly #changes: ChangeTask[] = []
+  #zeroes: AlignedBuffer | undefined
+
+  constructor(options: VirstorIoOptions) {
+    this.name = options.name
+    this.map = options.map
+    this.space = options.space
+    this.committer = options.committer
+    this.runs = new Runs(options.map, options.chunkBytes)
+    this.queue = new SpaceQueue(options.clock, options.fullWaitMs)
+    this.space.onFree = () => this.queue.retry()
+  }
+
+  /** Requests that work on the components now. Those that wait for a range, for space, or for a commit do not. */
+  get active(): number {
+    return this.#epochs.size
+  }
+
+  /** Writes that wait for space. */
+  get waiting(): number {
+    return this.queue.size
+  }
+
+  /** Begins a request of the device's provider; range and access have been checked. */
+  start(request: IoRequest): void {
+    if (this.#pauses > 0) this.#heldBack.push(() => this.start(request))
+    else if (request.length === 0) {
+      if (request.op === 'flush') void this.#endDurably(request)
+      else queueMicrotask(() => request.complete(undefined))
+    } else if (request.op === 'read') {
+      const task = this.#reads.pop() ?? new ReadTask(this)
+      task.begin(request)
+    } else {
+      const task = this.#changes.pop() ?? new ChangeTask(this)
+      task.begin(request)
+    }
+  }
+
+  /**
+   * Keeps changes off a range, waits for those in flight there, and resolves to the way to let go. First come, first
+   * served. Whoever holds one must not wait for another one that overlaps.
+   */
+  async lock(offset: number, length: number): Promise<() => void> {
+    const entry = await this.locks.hold(offset, length, 'writes')
+    return () => this.locks.leave(entry)
+  }
+
+  /**
+   * New requests wait from now on; resolves when none works on the components. A commit may be under way, or begin.
+   * Nobody may wait for {@link lock} between pause and resume.
+   */
+  async pause(): Promise<void> {
+    this.#pauses++
+    if (this.active === 0) return
+    await new Promise<void>((resolve) => this.#onIdle.push(resolve))
+  }
+
+  resume(): void {
+    assert(this.#pauses > 0, 'what resumes has paused')
+    if (--this.#pauses > 0) return
+    const held = this.#heldBack
+    this.#heldBack = []
+    for (const go of held) go()
+  }
+
+  /** The durable map refers to the places no more: they are free when those have ended who may still use them. */
+  released(places: readonly Place[]): void {
+    this.#epochs.afterAll(() => {
+      for (const place of places) this.space.give(place)
+    })
+  }
+
+  /** The device ends: writes that wait for space fail. */
+  stop(): void {
+    this.queue.end()
+  }
+
+  // For the tasks.
+
+  /** Lets a task run, now or when the pause has ended. */
+  admit(task: ChangeTask): void {
+    if (this.#pauses > 0) this.#heldBack.push(() => this.admit(task))
+    else task.run()
+  }
+
+  /** It works on components from now on. */
+  enter(): number {
+    return this.#epochs.enter()
+  }
+
+  leave(epoch: number): void {
+    this.#epochs.leave(epoch)
+    if (this.#onIdle.length === 0 || this.active > 0) return
+    for (const resolve of this.#onIdle.splice(0)) resolve()
+  }
+
+  endRead(task: ReadTask): void {
+    this.#reads.push(task)
+  }
+
+  /** Completes a change, when it is durable where that is asked for. */
+  endChange(
+    task: ChangeTask,
+    request: IoRequest,
+    error: PlexusError | undefined,
+    commits: boolean,
+  ): void {
+    this.#changes.push(task)
+    if (commits && !error) void this.#endDurably(request)
+    else request.complete(error)
+  }
+
+  async #endDurably(request: IoRequest): Promise<void> {
+    let error: PlexusError | undefined
+    try {
+      await this.committer.commit()
+    } catch (failure) {
+      error = operatingError(failure)
+    }
+    request.complete(error)
+  }
+
+  /**
+   * Does the component serve? All of a chunk fails while it does not, also what is not valid: that may have been so, and
+   * acknowledged, before its cache was lost.
+   */
+  isPresent(id: number): boolean {
+    return this.space.component(id)?.consumer !== undefined
+  }
+
+  /** Sends a piece of a task to a component. Undefined: it is under way. */
+  send(
+    task: IoRequest,
+    id: number,
+    address: number,
+    length: number,
+    dataOffset: number,
+  ): PlexusError | undefined {
+    const component = this.space.component(id)
+    const consumer = component?.consumer
+    if (!component || !consumer) return this.away(task.op, id)
+    consumer.forward(task, component.startBytes + address, length, dataOffset)
+    return undefined
+  }
+
+  /** Places for a write, which is the next one in line; undefined: it has to wait. */
+  places(task: ChangeTask, count: number): readonly Place[] | undefined {
+    if (count === 0) return []
+    return this.queue.mayTake(task) ? this.space.take(count) : undefined
+  }
+
+  /** Released places come back with the next commit, which does not wait for its time while space is short. */
+  commitWhenShort(): void {
+    const isShort = this.queue.size > 0 || this.space.isLow('chunks')
+    if (isShort && this.map.isChanged) this.committer.commitSoon()
+  }
+
+  /** A buffer of zeroes that nobody writes to. */
+  get zeroes(): AlignedBuffer {
+    this.#zeroes ??= allocateAligned(Math.min(this.runs.granuleBytes, VIRSTOR_ZERO_BYTES))
+    return this.#zeroes
+  }
+
+  away(op: IoOp, id: number): PlexusError {
+    return new PlexusError('gone', {
+      op,
+      subject: this.name,
+      message: `virstor ${this.name}: component ${id}, which has this part of it, is missing; connect it again`,
+    })
+  }
+
+  full(need: number): PlexusError {
+    const { free } = this.space
+    return new PlexusError('no-space', {
+      op: 'write',
+      subject: this.name,
+      message: `virstor ${this.name} is full: a write needs ${need} physical chunks and ${free} are free; add a component (plexus virstor add ${this.name} DEVICE), or discard what is not needed`,
+    })
+  }
+}

@@ -1,0 +1,220 @@
+/**
+ * Which physical chunks are free, and who gets which (docs/adr/0015-virstor.md): the components of a device in the order
+ * of its list, with a policy. Filled at the start from the map; a place that a discard has released comes back when
+ * device-io.ts says that nobody uses it any more.
+ */
+import { assert, defined } from '../../../base/assert.ts'
+import type { Component, Place } from '../runtime.ts'
+import { FreeBits } from './free-bits.ts'
+
+/** `sequential`: the first component of the list that has one. `round-robin`: one component after the other. */
+export type SpacePolicy = 'sequential' | 'round-robin'
+
+/** `chunks`: few are free. `components`: few are still empty; with `sequential` only. */
+export type Watermark = 'chunks' | 'components'
+
+export interface SpaceOptions {
+  readonly components: readonly Component[]
+  readonly policy: SpacePolicy
+  /** Free chunks, or empty components, at which space is low; less where there are few of them at all. */
+  readonly chunkWatermark: number
+  readonly componentWatermark: number
+  /** Space has become low, or is not low any more. Must not take or give. */
+  readonly onWatermark: (watermark: Watermark, isLow: boolean) => void
+}
+
+export interface ComponentSpace {
+  readonly component: Component
+  /** In chunks. */
+  readonly total: number
+  readonly free: number
+  /** Data, and the map. */
+  readonly used: number
+  /** It gets nothing new: its content is moved away. */
+  readonly emptying: boolean
+}
+
+/** Low on chunks: a tenth of all at most, so that a small device is not low from its start. */
+const LOW_PART = 10
+/** It is low no more with so much above the mark, so that one chunk that comes and goes makes no events. */
+const RISE_PART = 8
+
+class Slot implements ComponentSpace {
+  readonly component: Component
+  readonly bits: FreeBits
+  /** Chunks of the map. */
+  reserved = 0
+  emptying = false
+
+  constructor(component: Component) {
+    this.component = component
+    this.bits = new FreeBits(component.chunks)
+  }
+
+  get total(): number {
+    return this.bits.chunks
+  }
+
+  get free(): number {
+    return this.bits.free
+  }
+
+  get used(): number {
+    return this.total - this.free
+  }
+
+  get takes(): boolean {
+    const { consumer } = this.component
+    return consumer !== undefined && !consumer.provider.error && !this.emptying
+  }
+}
+
+export class Space {
+  /** Somebody who waits for space may try again. device-io.ts sets it. */
+  onFree: () => void = () => {}
+  readonly #options: SpaceOptions
+  #slots: Slot[]
+  /** By id. */
+  readonly #byId: (Slot | undefined)[] = []
+  /** By id; apart, since every request looks here. */
+  readonly #components: (Component | undefined)[] = []
+  #turn = 0
+  readonly #low: Record<Watermark, boolean> = { chunks: false, components: false }
+
+  constructor(options: SpaceOptions) {
+    this.#options = options
+    this.#slots = []
+    for (const component of options.components) this.#enter(component)
+  }
+
+  component(id: number): Component | undefined {
+    return this.#components[id]
+  }
+
+  /** In the order of the list. */
+  get components(): readonly ComponentSpace[] {
+    return this.#slots
+  }
+
+  /** Chunks of all components. */
+  get total(): number {
+    return this.#slots.reduce((sum, { total }) => sum + total, 0)
+  }
+
+  get used(): number {
+    return this.#slots.reduce((sum, { used }) => sum + used, 0)
+  }
+
+  /** What {@link take} could give now: nothing of a component that is away or being emptied. */
+  get free(): number {
+    return this.#slots.reduce((sum, slot) => sum + (slot.takes ? slot.free : 0), 0)
+  }
+
+  isLow(watermark: Watermark): boolean {
+    return this.#low[watermark]
+  }
+
+  /** At the end of the list; what is in use on it is claimed afterwards. */
+  add(component: Component): void {
+    this.#enter(component)
+    this.changed()
+  }
+
+  /** It has gone from the device; nothing of it is in use. */
+  remove(id: number): void {
+    const slot = this.#slot(id)
+    assert(slot.used === slot.reserved, `component ${id} holds no data when it goes`)
+    this.#slots = this.#slots.filter((other) => other !== slot)
+    this.#byId[id] = undefined
+    this.#components[id] = undefined
+    this.changed()
+  }
+
+  /** Does it get nothing new because its content is moved away? */
+  setEmptying(id: number, emptying: boolean): void {
+    this.#slot(id).emptying = emptying
+    this.changed()
+  }
+
+  isFree({ component, number }: Place): boolean {
+    return this.#slot(component).bits.isFree(number)
+  }
+
+  /** What the map found in use at the start. `forMap`: the map itself lies there. */
+  claim({ component, number }: Place, forMap = false): void {
+    const slot = this.#slot(component)
+    slot.bits.claim(number)
+    if (forMap) slot.reserved++
+  }
+
+  /** So many places, or undefined and nothing is taken. */
+  take(count: number): readonly Place[] | undefined {
+    if (this.free < count) return undefined
+    const places: Place[] = []
+    while (places.length < count) {
+      const slot = this.#choose()
+      places.push({ component: slot.component.id, number: slot.bits.take() })
+    }
+    this.#look()
+    return places
+  }
+
+  /** Nobody uses it any more. */
+  give({ component, number }: Place): void {
+    const slot = this.#byId[component]
+    // It has gone from the device meanwhile.
+    if (!slot) return
+    slot.bits.give(number)
+    this.changed()
+  }
+
+  /** A component has come, has gone away or has come back, or the map has claimed what is in use. */
+  changed(): void {
+    this.#look()
+    this.onFree()
+  }
+
+  #enter(component: Component): void {
+    assert(!this.#byId[component.id], `component ${component.id} is there once`)
+    const slot = new Slot(component)
+    this.#slots.push(slot)
+    this.#byId[component.id] = slot
+    this.#components[component.id] = component
+  }
+
+  #slot(id: number): Slot {
+    return defined(this.#byId[id], `component ${id}`)
+  }
+
+  #choose(): Slot {
+    const { length } = this.#slots
+    const first = this.#options.policy === 'sequential' ? 0 : this.#turn
+    for (let step = 0; step < length; step++) {
+      const index = (first + step) % length
+      const slot = this.#slots[index] as Slot
+      if (!slot.takes || slot.free === 0) continue
+      this.#turn = index + 1
+      return slot
+    }
+    throw new Error('somebody has looked that there is one')
+  }
+
+  #look(): void {
+    const { policy, chunkWatermark, componentWatermark } = this.#options
+    const { free } = this
+    const few = Math.min(chunkWatermark, Math.floor(this.total / LOW_PART))
+    const rise = this.#low.chunks ? Math.ceil(few / RISE_PART) : 0
+    this.#set('chunks', free <= few + rise)
+    if (policy !== 'sequential') return
+    let empty = 0
+    for (const slot of this.#slots) if (slot.takes && slot.used === slot.reserved) empty++
+    // Of one component, and of two, none is left over to be empty while the first is filled.
+    this.#set('components', empty <= Math.min(componentWatermark, this.#slots.length - 2))
+  }
+
+  #set(watermark: Watermark, isLow: boolean): void {
+    if (this.#low[watermark] === isLow) return
+    this.#low[watermark] = isLow
+    this.#options.onWatermark(watermark, isLow)
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * Random requests to a virstor device, many at a time, against what each block may read as: while it runs, and after a
+ * crash. Then builds that are broken on purpose, which must be found.
+ */
+import fc from 'fast-check'
+import t from 'tap'
+import type { IoOp } from '../../../../src/hal/block-device.ts'
+import { send, settle } from '../../../support/vinum-host.ts'
+import { BlockHistory } from '../../../support/virstor-history.ts'
+import {
+  buildRig,
+  CHUNK,
+  contentAfterCrash,
+  type RigOptions,
+} from '../../../support/virstor-rig.ts'
+
+const BLOCK = 2048
+const CHUNKS = 6
+const BLOCKS = (CHUNKS * CHUNK) / BLOCK
+
+interface Step {
+  readonly op: IoOp
+  readonly block: number
+  readonly count: number
+  readonly fua: boolean
+  /** Turns of the event loop before the next one. */
+  readonly turns: number
+  /** The next one of these fails on a component. */
+  readonly fault: IoOp | undefined
+}
+
+const step: fc.Arbitrary<Step> = fc.record({
+  op: fc.oneof(
+    { weight: 5, arbitrary: fc.constant('write' as const) },
+    { weight: 3, arbitrary: fc.constant('read' as const) },
+    { weight: 3, arbitrary: fc.constantFrom('discard' as const, 'write-zeroes' as const) },
+    { weight: 2, arbitrary: fc.constant('flush' as const) },
+  ),
+  block: fc.nat(BLOCKS - 1),
+  count: fc.oneof(fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: BLOCKS })),
+  fua: fc.boolean(),
+  turns: fc.nat(2),
+  fault: fc.constant(undefined),
+})
+
+const faultyStep: fc.Arbitrary<Step> = fc
+  .tuple(
+    step,
+    fc.oneof(
+      { weight: 12, arbitrary: fc.constant(undefined) },
+      { weight: 2, arbitrary: fc.constant('write' as const) },
+      { weight: 1, arbitrary: fc.constant('flush' as const) },
+    ),
+  )
+  .map(([one, fault]) => ({ ...one, fault }))
+
+interface Run {
+  readonly steps: readonly Step[]
+  /** Turns after the last step. */
+  readonly turns: number
+  /** Do the caches lose what they have? */
+  readonly powerCut: boolean
+  readonly physical: readonly number[]
+}
+
+const runOf = (steps: fc.Arbitrary<Step>): fc.Arbitrary<Run> =>
+  fc.record({
+    steps: fc.array(steps, { minLength: 1, maxLength: 40 }),
+    turns: fc.nat(8),
+    powerCut: fc.boolean(),
+    physical: fc.constantFrom([8], [3, 2], [4, 4]),
+  })
+
+/** What a request may fail with: where nothing is broken, only for lack of space. */
+const KINDS = { clean: ['no-space'], faulty: ['no-space', 'io', 'gone'] }
+
+function values(op: IoOp, at: number): number {
+  return op === 'write' ? at + 1 : 0
+}
+
+/** What is wrong with a run; undefined: nothing. */
+async function play({ steps, turns, powerCut, physical }: Run, options: RigOptions) {
+  const kinds = KINDS[steps.some(({ fault }) => fault) ? 'faulty' : 'clean']
+  const rig = buildRig({ ...options, chunks: CHUNKS, physical, policy: 'round-robin' })
+  const history = new BlockHistory(BLOCKS)
+  let wrong: string | undefined
+  let crashed = false
+  const one = async ({ op, block, count: wanted, fua, fault }: Step, at: number): Promise<void> => {
+    if (fault) rig.device(at % physical.length).fail(fault, 'io')
+    const count = Math.min(wanted, BLOCKS - block)
+    const range = { offset: block * BLOCK, length: count * BLOCK }
+    if (op === 'read') {
+      const startedAt = history.now()
+      const data = Buffer.alloc(range.length, 0xaa)
+      const error = await send(rig.io, { op, ...range, data })
+      if (crashed) return
+      if (!error) wrong ??= history.checkRead(block, data, startedAt, BLOCK)
+      else if (error.kind !== 'gone' || rig.failed.length === 0) wrong ??= error.message
+    } else if (op === 'flush') {
+      const startedAt = history.now()
+      const error = await send(rig.io, { op })
+      if (crashed) return
+      if (!error) history.flushed(startedAt)
+      else {
+        history.lost()
+        if (!kinds.includes(error.kind)) wrong ??= error.message
+      }
+    } else {
+      const value = values(op, at)
+      const change = history.begin(block, count, value)
+      const data = op === 'write' ? { data: Buffer.alloc(range.length, value) } : {}
+      const error = await send(rig.io, { op, ...range, ...data, fua })
+      if (crashed) return
+      if (!error) history.end(change, fua)
+      else {
+        // It may have been told of what others have lost.
+        if (fua) history.lost()
+        if (!kinds.includes(error.kind)) wrong ??= error.message
+      }
+    }
+  }
+  const ends: Promise<void>[] = []
+  for (const [at, next] of steps.entries()) {
+    ends.push(one(next, at))
+    await settle(next.turns)
+  }
+  await settle(turns)
+  crashed = true
+  if (powerCut) for (const { device } of rig.components) device.powerCut()
+  wrong ??= history.checkCrash(contentAfterCrash(rig), BLOCK)
+  await Promise.all(ends)
+  if (wrong || powerCut || rig.failed.length > 0) return wrong
+  // Nothing was cut: all is at rest, and everything that is not in the map is free.
+  crashed = false
+  await one({ op: 'read', block: 0, count: BLOCKS, fua: false, turns: 0, fault: undefined }, 0)
+  if (wrong) return wrong
+  const last = await send(rig.io, { op: 'flush' })
+  if (last || rig.failed.length > 0)
+    return kinds === KINDS.clean ? 'the last flush failed' : undefined
+  await settle()
+  let used = 0
+  for (let chunk = 0; chunk < CHUNKS; chunk++) if (rig.map.componentOf(chunk) !== 0) used++
+  if (rig.space.used !== used) return `${rig.space.used} of ${used} chunks are in use`
+  if (rig.io.filling.size > 0 || rig.io.active > 0 || rig.io.locks.size > 0) return 'not at rest'
+  return undefined
+}
+
+async function search(
+  steps: fc.Arbitrary<Step>,
+  options: RigOptions,
+  numRuns: number,
+  endOnFailure = false,
+) {
+  return fc.check(
+    fc.asyncProperty(runOf(steps), async (one) => {
+      const wrong = await play(one, options)
+      if (wrong !== undefined) throw new Error(wrong)
+    }),
+    { numRuns, endOnFailure },
+  )
+}
+
+for (const [name, steps] of Object.entries({ requests: step, 'requests and faults': faultyStep })) {
+  t.test(`random ${name}, and crashes`, async (t) => {
+    const { failed, counterexample, errorInstance } = await search(steps, {}, 300)
+    t.notOk(failed, `${String(errorInstance)} ${JSON.stringify(counterexample)}`)
+  })
+}
+
+const BROKEN = {
+  noFlush: step,
+  validAtOnce: step,
+  giveAtOnce: step,
+  noWithdraw: faultyStep,
+}
+
+for (const [broken, steps] of Object.entries(BROKEN)) {
+  t.test(`a build with ${broken} is found`, async (t) => {
+    t.ok((await search(steps, { [broken]: true }, 2000, true)).failed)
+  })
+}
