@@ -1,7 +1,7 @@
 /**
  * Simulated carriers of a chunk map for crash tests: pages in a volatile cache, a journal that is written through, and a
  * power cut at any step. Each write, and each end of one, is a step; the cut tears what is under way or in a cache in pieces
- * of 512 bytes, any subset of which is on the medium afterwards.
+ * of 512 or 4096 bytes, any subset of which is on the medium afterwards.
  */
 import { PlexusError } from '../../src/base/errors.ts'
 import type { Carrier } from '../../src/engine/virstor/map/carrier.ts'
@@ -99,8 +99,10 @@ export class MapDisk {
       bytes.copy(this.#media[area] as Buffer, offset, bytes.length / 2)
     }
     for (const { area, offset, bytes } of lost) {
-      for (let at = 0; at < bytes.length / 2; at += SECTOR) {
-        if (random() < 0.5) bytes.copy(this.#media[area] as Buffer, offset + at, at, at + SECTOR)
+      // Whole blocks as well: of a write in small pieces hardly any block is left.
+      const unit = random() < 0.5 ? SECTOR : BLOCK
+      for (let at = 0; at < bytes.length / 2; at += unit) {
+        if (random() < 0.5) bytes.copy(this.#media[area] as Buffer, offset + at, at, at + unit)
       }
     }
   }

@@ -218,11 +218,27 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     return dropped
   }
 
-  /** What is left of a set that was taken when components have failed a flush for it: see {@link dropPending}. */
+  /**
+   * Components have failed the flush for `set`: what is left of it, to be committed in its place. Not what has changed
+   * since it was taken, on whichever component: the flush may not have covered that. What was to be on them is as in
+   * {@link dropPending}.
+   */
   withdraw(set: ChangeSet, components: Iterable<number>): ChangeSet {
-    this.failed(set)
-    for (const component of components) this.dropPending(component)
-    return this.takeChanges()
+    const lost = new Set(components)
+    const before = new Map(this.#settle(set).before)
+    const released = new Map(set.released.map((place) => [keyOf(place), place]))
+    for (const { chunk, component } of set.records) {
+      if (!lost.has(component)) continue
+      const durable = defined(before.get(chunk), `the durable entry of chunk ${chunk}`)
+      before.delete(chunk)
+      this.#pending.set(chunk, durable)
+      if (released.delete(keyOf(durable))) this.#free(durable)
+    }
+    const records = set.records.filter(({ chunk }) => before.has(chunk))
+    const left = { records, released: [...released.values()] }
+    this.#taken = { set: left, before }
+    for (const component of lost) this.dropPending(component)
+    return left
   }
 
   /** Are there pages that are older on disk than the journal? */

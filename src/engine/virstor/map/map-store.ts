@@ -156,6 +156,7 @@ export class MapStore {
   async append({ records }: Pick<ChangeSet, 'records'>): Promise<number> {
     const count = blocksFor(records.length)
     assert(count <= VIRSTOR_COMMIT_BLOCKS, `a commit of ${records.length} records`)
+    assert(this.table.sequence >= this.#appended, 'the commit before is in the table')
     if (records.length === 0) return this.table.sequence
     while (this.journalUsed + count >= this.#ring) await this.checkpoint()
     const last = await this.#write(records)

@@ -64,6 +64,23 @@ class Model {
     this.taken = undefined
   }
 
+  /** What the set under way has on a component does not count. */
+  withdraw(component: number): void {
+    if (!this.taken) return
+    const state = new Map(this.taken.state)
+    const released = new Map(this.taken.released)
+    for (const [chunk, entry] of this.taken.state) {
+      const durable = this.durable.get(chunk)
+      if (entry.component !== component || textOf(entry) === textOf(durable)) continue
+      state.delete(chunk)
+      if (!durable) continue
+      state.set(chunk, durable)
+      if (released.delete(keyOf(durable))) this.released.set(keyOf(durable), chunk)
+    }
+    this.taken = { state, released }
+    this.dropPending(component)
+  }
+
   dropPending(component: number): number[] {
     return [...this.live].flatMap(([chunk, entry]) => {
       const before = this.before.get(chunk)
@@ -80,7 +97,7 @@ class Model {
 const step = fc.record({
   kind: fc.constantFrom(
     ...(['assign', 'assign', 'assign', 'valid', 'valid', 'invalid', 'release', 'move'] as const),
-    ...(['take', 'take', 'committed', 'failed', 'drop'] as const),
+    ...(['take', 'take', 'committed', 'failed', 'drop', 'withdraw'] as const),
   ),
   chunk: fc.constantFrom(...CHUNKS),
   place: fc.record({
@@ -134,7 +151,11 @@ class Pair {
       )
     } else if (kind === 'take' && !this.#set) this.#take()
     else if (kind === 'committed' && this.#set) this.#committed(this.#set)
-    else if (kind === 'failed' && this.#set) {
+    else if (kind === 'withdraw' && this.#set) {
+      this.#set = table.withdraw(this.#set, [place.component])
+      model.withdraw(place.component)
+      this.#checkSet(this.#set)
+    } else if (kind === 'failed' && this.#set) {
       table.failed(this.#set)
       model.failed()
       this.#set = undefined
@@ -149,15 +170,19 @@ class Pair {
     this.#set = table.takeChanges()
     same(table.isChanged, false, 'all is taken')
     model.take()
+    this.#checkSet(this.#set)
+  }
+
+  /** Its records lead from what is durable to what was when it was taken, and to nothing newer. */
+  #checkSet(set: ChangeSet): void {
+    const { model } = this
     const changed = CHUNKS.filter(
-      (chunk) => textOf(model.live.get(chunk)) !== textOf(model.durable.get(chunk)),
+      (chunk) => textOf(model.before.get(chunk)) !== textOf(model.durable.get(chunk)),
     )
-    const records = this.#set.records.map(
-      (record) => `${record.chunk} ${textOf(fromRecord(record))}`,
-    )
+    const records = set.records.map((record) => `${record.chunk} ${textOf(fromRecord(record))}`)
     same(
       records.toSorted(),
-      changed.map((chunk) => `${chunk} ${textOf(model.live.get(chunk))}`).toSorted(),
+      changed.map((chunk) => `${chunk} ${textOf(model.before.get(chunk))}`).toSorted(),
       'records',
     )
   }
@@ -239,7 +264,7 @@ function same(found: unknown, wanted: unknown, what: string): void {
 
 t.test('the map is what a naive one would be', async () => {
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+    fc.property(fc.array(step, { maxLength: 80, size: 'max' }), (steps) => {
       const pair = new Pair()
       for (const one of steps) pair.run(one)
     }),

@@ -8,6 +8,7 @@ import { VIRSTOR_COMMIT_BLOCKS } from '../../../../src/base/limits.ts'
 import { nextTurn } from '../../../../src/base/turns.ts'
 import type { Carrier } from '../../../../src/engine/virstor/map/carrier.ts'
 import { MapTable } from '../../../../src/engine/virstor/map/chunk-map.ts'
+import { BLOCK_RECORDS } from '../../../../src/engine/virstor/map/journal.ts'
 import { MapStore } from '../../../../src/engine/virstor/map/map-store.ts'
 import { PAGE_ENTRIES } from '../../../../src/engine/virstor/map/page.ts'
 import { failureOf } from '../../../support/failure.ts'
@@ -301,6 +302,25 @@ t.test('slots that rot are mended from the other one, or from the other carrier'
   t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed))
   const alone = await loaded({ disks: machine.disks, carriers: [2] })
   t.ok(isSame(stateOf(alone.table), expected.committed), 'the ring is copied')
+})
+
+t.test('what is left of a torn group does not come back', async (t) => {
+  const { machine, expected } = await worked(2)
+  const store = await loaded(machine)
+  await store.checkpoint()
+  const first = (await loaded(machine)).table.sequence + 1
+  change(store.table, seeded(12), 3000)
+  const set = store.table.takeChanges()
+  t.ok(set.records.length > 2 * BLOCK_RECORDS)
+  await store.append(set)
+  // Its first block never got anywhere.
+  for (const disk of machine.disks) disk.block('ring', first % RING).fill(0)
+  const again = await loaded(machine)
+  t.ok(isSame(stateOf(again.table), expected.committed), 'it did not count')
+  change(again.table, seeded(13), 2)
+  await commit(again, expected)
+  t.equal(again.table.sequence, first)
+  t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed), 'what came later does')
 })
 
 t.test('what no carrier has is a fault, not an empty map', async (t) => {
