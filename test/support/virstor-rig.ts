@@ -6,7 +6,7 @@ import { DiskGeom } from '../../src/engine/geom/disk-geom.ts'
 import { Provider } from '../../src/engine/geom/provider.ts'
 import { GroupCommitter } from '../../src/engine/virstor/io/committer.ts'
 import { VirstorIo } from '../../src/engine/virstor/io/device-io.ts'
-import { Space, type SpaceOptions, type Watermark } from '../../src/engine/virstor/io/space.ts'
+import { Space, type SpaceOptions } from '../../src/engine/virstor/io/space.ts'
 import type { ChangeSet, Component, Place } from '../../src/engine/virstor/runtime.ts'
 import { createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import type { BlockDevice, DeviceFeatures } from '../../src/hal/block-device.ts'
@@ -116,13 +116,12 @@ export function buildRig(options: RigOptions = {}) {
   )
   const map = new BrokenMap(chunks, GRANULES)
   map.breakage = options
-  const watermarks: [Watermark, boolean][] = []
   const space = new Space({
     components,
     policy,
     chunkWatermark: 100,
     componentWatermark: 1,
-    onWatermark: (watermark, isLow) => watermarks.push([watermark, isLow]),
+    onWatermark: () => {},
   })
   map.give = (place) => space.give(place)
   const failed: [number, PlexusError][] = []
@@ -154,7 +153,7 @@ export function buildRig(options: RigOptions = {}) {
     if (component) component.consumer = undefined
   }
   const device = (at: number) => components[at]?.device as MemoryDevice
-  return { clock, components, device, map, space, committer, io, failed, takeAway, watermarks }
+  return { clock, components, device, map, space, committer, io, failed, takeAway }
 }
 
 export type Rig = ReturnType<typeof buildRig>

@@ -140,7 +140,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
       this.#leave()
       if (!io.queue.wait(this)) queueMicrotask(() => this.giveUp())
       // What was discarded may be all that is missing.
-      io.commitWhenShort()
+      if (io.map.isChanged) io.committer.commitSoon()
       return false
     }
     this.#assign(first, last, places)
@@ -261,9 +261,11 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     const { map, runs, committer, filling } = this.#io
     const end = alignDown(this.#end, runs.granuleBytes)
     let cleared = 0
+    let released = 0
     for (let looks = 0; this.#clearedTo < end; looks++) {
       if (looks === VIRSTOR_DISCARD_CHUNKS) {
         if (cleared > 0) committer.changed(cleared)
+        if (released > 0) this.#io.commitWhenShort()
         setImmediate(this.#clearMore)
         return
       }
@@ -274,12 +276,12 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
       if (map.componentOf(chunk) === 0) continue
       cleared++
       const isEmpty = map.markInvalid(chunk, runs.first(chunk, from), runs.last(chunk, to))
-      if (isEmpty && !filling.has(chunk)) map.release(chunk)
+      if (!isEmpty || filling.has(chunk)) continue
+      map.release(chunk)
+      released++
     }
-    if (cleared > 0) {
-      committer.changed(cleared)
-      this.#io.commitWhenShort()
-    }
+    if (cleared > 0) committer.changed(cleared)
+    if (released > 0) this.#io.commitWhenShort()
     this.#finish()
   }
 

@@ -204,8 +204,7 @@ export class VirstorIo {
 
   /** Released places come back with the next commit, which does not wait for its time while space is short. */
   commitWhenShort(): void {
-    const isShort = this.queue.size > 0 || this.space.isLow('chunks')
-    if (isShort && this.map.isChanged) this.committer.commitSoon()
+    if (this.queue.size > 0 || this.space.isLow('chunks')) this.committer.commitSoon()
   }
 
   /** A buffer of zeroes that nobody writes to. */
