@@ -68,7 +68,7 @@ export class VirstorDevice {
       subject: model.name,
       uuid: uuidBytes(model.uuid),
       table,
-      carriers: model.copies.flatMap((copy) => set.carrier(copy) ?? []),
+      carriers: model.copies.map((copy) => set.carrier(copy)),
       onCarrierFailed: (id, error) => set.loseCopy(id, error),
     })
     if (model.isNew) await store.format()

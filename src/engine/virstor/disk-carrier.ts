@@ -33,6 +33,10 @@ export class DiskCarrier implements Carrier {
     this.#places = pagePlaces(runs, chunkBytes)
   }
 
+  get isPresent(): boolean {
+    return this.#drive.present
+  }
+
   async readPages(slot: Slot, first: number, into: AlignedBuffer): Promise<void> {
     await this.#eachPiece(slot, first, into, (part, at) => readAt(this.#device.consumer, part, at))
   }

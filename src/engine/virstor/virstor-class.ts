@@ -13,7 +13,12 @@ import type { Label } from '../geom/label.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
-import { assembleByForce, assembleFrom, choiceOf, describeIncomplete } from '../metadata/assembling.ts'
+import {
+  assembleByForce,
+  assembleFrom,
+  choiceOf,
+  describeIncomplete,
+} from '../metadata/assembling.ts'
 import { adviceOn } from '../metadata/members.ts'
 import { SetTable } from '../metadata/set-table.ts'
 import type { WitnessStore } from '../metadata/witness.ts'

@@ -63,11 +63,18 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return defined(this.drives.get(driveUuid), `drive ${driveUuid} of the model`)
   }
 
-  /** What a copy of the map is written through; undefined: its component is away. */
-  carrier(copy: CopyRecord, model = this.model): DiskCarrier | undefined {
-    const component = model.components.find(({ id }) => id === copy.component)
-    const drive = component && this.driveOf(component)
-    return component && drive?.present ? new DiskCarrier(model, copy, component, drive) : undefined
+  /** What a copy of the map is written through. */
+  carrier(copy: CopyRecord, model = this.model): DiskCarrier {
+    const component = defined(
+      model.components.find(({ id }) => id === copy.component),
+      `component ${copy.component} of a copy of the map`,
+    )
+    return new DiskCarrier(model, copy, component, this.driveOf(component))
+  }
+
+  /** Is one of the copies of the map here? */
+  get #hasMap(): boolean {
+    return this.model.copies.some((copy) => this.carrier(copy).isPresent)
   }
 
   // What the configuration means.
@@ -98,8 +105,12 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return after
   }
 
-  /** A copy of the map that is away misses the next commit of it: it counts no more, unless none is here. */
+  /**
+   * A copy of the map that is away while the device runs misses the next commit of it: it counts no more, unless none is
+   * here. At a start the map is read first (map/map-load.ts).
+   */
   amend(_before: VirstorModel, after: VirstorModel): VirstorModel {
+    if (!this.#device) return after
     const copies = after.copies.filter((copy) => {
       const component = after.components.find(({ id }) => id === copy.component)
       return component !== undefined && isUp(after, component)
@@ -131,7 +142,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   /** A drive has gone. Without the map nothing can be kept: it is read again when it is back. */
   refresh(): void {
     this.#device?.lose()
-    if (!this.#device || this.model.copies.some((copy) => this.carrier(copy))) return
+    if (!this.#device || this.#hasMap) return
     this.soon('the end of a device without its map', () => this.#endDevice())
   }
 
@@ -145,7 +156,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async #openDevice(model: VirstorModel): Promise<void> {
     try {
-      if (model.copies.every((copy) => !this.carrier(copy))) throw mapAwayError(model)
+      if (!this.#hasMap) throw mapAwayError(model)
       const device = await VirstorDevice.open(this, model)
       if (model.isNew) await this.commit((now) => ({ ...now, isNew: false }))
       this.#device = device
@@ -208,10 +219,13 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
       const copy = { component: id, epoch: model.nextEpoch, runs: [run] }
       // Whatever becomes of this one, its epoch is never used again.
       await this.commit((now) => ({ ...now, nextEpoch: now.nextEpoch + 1 }))
-      const carrier = this.carrier(copy)
-      if (!carrier) return false
-      await device.store.join(carrier)
-      await this.commit((now) => ({ ...now, copies: [...now.copies, copy] }))
+      await device.store.join(this.carrier(copy))
+      // One that has failed meanwhile lacks something.
+      await this.commit((now) => {
+        const { carriers } = device.store
+        const others = now.copies.filter((one) => carriers.includes(one.component))
+        return { ...now, copies: [...others, copy] }
+      })
       return true
     }
     return false
