@@ -332,13 +332,23 @@ export const RAID5_SLICE_MIN_BYTES = 64 * KIB
 /** After a read error in a check, a unit is read in pieces of this size, and only bad ones are written again. */
 export const RAID5_REPAIR_BYTES = 64 * KIB
 
+/** Chunks of a virstor device, and physical chunks of one component: their map is 1 GiB of memory. */
+export const VIRSTOR_CHUNKS = 2 ** 26
+/** Blocks of the journal that one commit of a virstor device writes at once: a ring has room for more. */
+export const VIRSTOR_COMMIT_BLOCKS = 16
+/** Pages of a virstor map are read, and neighbours are written, in pieces of this size. */
+export const VIRSTOR_MAP_IO_BYTES = 1 * MIB
+/** The reverse map of a component of a virstor device is made in pieces of so many places. */
+export const VIRSTOR_OWNER_PIECE = 2 ** 14
+/** Entries of a virstor map that cannot be right and are described, each; all are out of service. */
+export const VIRSTOR_MAP_FAULTS = 1000
 /** A change of a virstor map that nobody flushes becomes durable after so long, and at once with so many of them. */
 export const VIRSTOR_COMMIT_MS = 5_000
 export const VIRSTOR_COMMIT_ENTRIES = 4096
 /** Writes that wait for physical space of one virstor device; more fail at once. */
 export const VIRSTOR_SPACE_WAITERS = 1024
 /** How long they wait, unless the configuration says otherwise. */
-export const VIRSTOR_FULL_WAIT_MS = 30_000
+export const VIRSTOR_FULL_WAIT_MS = 20_000
 /** Chunks that one discard looks at in a turn of the event loop. */
 export const VIRSTOR_DISCARD_CHUNKS = 8192
 /** Zeroes up to the border of a granule are written from memory up to so many; more are left to the component. */

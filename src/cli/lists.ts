@@ -14,6 +14,7 @@ import { formatDuration } from '../control/duration.ts'
 import type { NopRow } from '../control/nop-verbs.ts'
 import type { EventReport, GeomReport, JobReport } from '../control/reports.ts'
 import type { VerbSpec } from '../control/verb-spec.ts'
+import type { VirstorRow } from '../control/virstor-verbs.ts'
 import type { Column } from './render.ts'
 import { DRIVE_COLUMNS, PLEX_COLUMNS, SUBDISK_COLUMNS, VOLUME_COLUMNS } from './vinum.ts'
 
@@ -70,6 +71,16 @@ function faultText({ op, kind, probability, left }: NopRow['faults'][number]): s
 }
 
 export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
+  'virstor.list': view<VirstorRow>('devices', 'there is no thin device', [
+    { name: 'name', value: (one) => one.name },
+    { name: 'state', value: (one) => one.state, kind: 'state' },
+    { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
+    { name: 'chunk', value: (one) => one.chunkBytes, kind: 'size' },
+    { name: 'space', value: (one) => one.physicalBytes, kind: 'size' },
+    { name: 'used', value: (one) => one.usedBytes, kind: 'size' },
+    { name: 'free', value: (one) => one.freeBytes, kind: 'size' },
+    { name: 'components', value: (one) => one.components, kind: 'number' },
+  ]),
   'device.list': view<DeviceReport>('devices', 'the configuration has no devices', [
     { name: 'name', value: (one) => one.name },
     { name: 'state', value: (one) => one.state, kind: 'state' },

@@ -35,17 +35,17 @@ function partName(part: ComponentReport): string {
   if (part.type === 'plex' || part.drive === undefined) return part.name
   const { drive, device } = part
   const where = device === undefined || device === drive ? drive : `${drive} (${device})`
-  return `${part.name}  ${where}`
+  return part.name === drive ? where : `${part.name}  ${where}`
 }
 
 function partRows(part: ComponentReport, depth: number): PartRow[] {
-  const isSubdisk = part.type === 'subdisk'
+  const isOnDevice = part.type !== 'plex'
   const row = {
     name: `${'  '.repeat(depth)}${partName(part)}`,
     state: part.state.toUpperCase(),
     errors: part.errors,
     // A device has one path until it is assembled of several.
-    paths: isSubdisk ? `${part.device === undefined ? 0 : 1}/1` : '',
+    paths: isOnDevice ? `${part.device === undefined ? 0 : 1}/1` : '',
     note: part.note,
   }
   return [row, ...part.children.flatMap((child) => partRows(child, depth + 1))]

@@ -6,12 +6,14 @@ import { DAEMON_VERB_SPECS } from './daemon-verbs.ts'
 import { NOP_VERB_SPECS } from './nop-verbs.ts'
 import type { VerbSpec } from './verb-spec.ts'
 import { VINUM_VERB_SPECS } from './vinum-verbs.ts'
+import { VIRSTOR_VERB_SPECS } from './virstor-verbs.ts'
 import { VOLUME_VERB_SPECS } from './volume-verbs.ts'
 
 export const ALL_VERB_SPECS: readonly VerbSpec[] = [
   ...DAEMON_VERB_SPECS,
   ...VOLUME_VERB_SPECS,
   ...VINUM_VERB_SPECS,
+  ...VIRSTOR_VERB_SPECS,
   ...NOP_VERB_SPECS,
 ]
 
@@ -27,5 +29,6 @@ export const NOUN_SUMMARIES: Readonly<Record<string, string>> = {
   session: 'initiators that are logged in',
   target: 'iSCSI targets',
   vinum: 'drives, plexes and subdisks one by one, as gvinum(8) has them',
+  virstor: 'thin devices: larger than the disks below, which give space as it is written',
   volume: 'volumes: create, grow, replace a disk',
 }

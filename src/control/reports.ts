@@ -52,9 +52,9 @@ export interface ErrorCounts {
   readonly parity: number
 }
 
-/** A line of the tree under a volume: plex, subdisk. */
+/** A line of the tree under a volume: plex, subdisk; component of a thin device. */
 export interface ComponentReport {
-  readonly type: 'plex' | 'subdisk'
+  readonly type: 'plex' | 'subdisk' | 'component'
   readonly name: string
   readonly uuid: string
   readonly state: string

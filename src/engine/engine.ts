@@ -15,10 +15,12 @@ import type { WitnessStore } from './metadata/witness.ts'
 import { createNopClass } from './nop/nop-class.ts'
 import type { SetMemory } from './vinum/set/memory.ts'
 import { createVinumClass } from './vinum/vinum-class.ts'
+import { createVirstorClass } from './virstor/virstor-class.ts'
 
 const CLASSES: readonly ((options: EngineOptions) => GeomClass)[] = [
   ({ intentRegionBytes, memory, witness }) =>
     createVinumClass({ intentRegionBytes, memory, witness }),
+  ({ witness }) => createVirstorClass({ witness }),
   createNopClass,
 ]
 
@@ -34,7 +36,7 @@ export interface EngineOptions {
   readonly intentRegionBytes?: number
   /** Of sets that were here before; undefined: nothing is remembered. */
   readonly memory?: SetMemory
-  /** Where vinum's sets keep a vote on this machine; undefined: they have no witness. */
+  /** Where sets keep a vote on this machine; undefined: they have no witness. */
   readonly witness?: WitnessStore
 }
 

@@ -19,8 +19,6 @@ import {
   type DriveRecord,
   emptyModel,
   type JobRecord,
-  ORGANIZATIONS,
-  type Organization,
   PARITY_LAYOUTS,
   type PlexRecord,
   READ_POLICIES,
@@ -32,6 +30,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from '../../src/engine/vinum/model/model.ts'
+import { ORGANIZATIONS, type Organization } from '../../src/engine/vinum/model/plex-kinds.ts'
 import { derive } from '../../src/engine/vinum/model/state-rules.ts'
 
 /** The same UUID for the same name, in every test. */

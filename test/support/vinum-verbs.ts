@@ -10,6 +10,7 @@ import { GIB } from '../../src/base/limits.ts'
 import type { Random } from '../../src/base/random.ts'
 import type { PlanReport } from '../../src/control/reports.ts'
 import type { VerbParameters } from '../../src/engine/geom/types.ts'
+import type { Candidate } from '../../src/engine/verbs/plan.ts'
 import { decodeModel, encodeModel } from '../../src/engine/vinum/model/codec.ts'
 import {
   type DriveRecord,
@@ -19,7 +20,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from '../../src/engine/vinum/model/model.ts'
-import type { Candidate, Plan, PlanContext, VinumVerb } from '../../src/engine/vinum/plan.ts'
+import type { Plan, PlanContext, VinumVerb } from '../../src/engine/vinum/plan.ts'
 import { VINUM_VERBS } from '../../src/engine/vinum/verbs/index.ts'
 
 /** The same bytes for the same seed. */

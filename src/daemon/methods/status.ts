@@ -135,7 +135,9 @@ const NAMES_OF: Readonly<Partial<Record<ArgumentKind, (context: ControlContext) 
   drive: (context) => classReports(context).drives.map(({ name }) => name),
   device: (context) => context.devices().map(({ name }) => name),
   set: ({ topology }) =>
-    [...topology.geoms].flatMap(({ className, name }) => (className === 'vinum' ? [name] : [])),
+    [...topology.geoms].flatMap(({ className, name }) =>
+      className === 'vinum' || className === 'virstor' ? [name] : [],
+    ),
   provider: (context) => [...context.topology.providers.keys()],
   job: (context) => context.topology.jobs.list().map(({ id }) => id),
   object(context) {

@@ -9,7 +9,7 @@
  *   recent      written since the last look; a bit goes when its region is not, nor in use, nor unsynced
  *   unsynced    the copies in service may really differ, after a crash or a write that failed: reads go to one copy,
  *               and the bit stays until a job has made them equal. A part of what is marked, to the byte
- *   propagated  unsynced, but a reader was given it, and before that all copies in service got it, durably
+ *   propagated  unsynced, but a reader was given it, and before that all other copies got it, or went out of service, durably
  */
 import { assert } from '../../base/assert.ts'
 import type { ByteRange } from '../../base/bytes.ts'
@@ -181,7 +181,7 @@ export class WriteIntentBitmap {
     return this.isUnsynced(offset, length) && !this.#propagated.covers(offset, length)
   }
 
-  /** All copies in service have the content of the range that a reader is about to get, and have it durably. */
+  /** All copies that may be read have the content of the range that a reader is about to get, and have it durably. */
   markPropagated(offset: number, length: number): void {
     if (this.#propagated.ranges.length < INTENT_PIECES) this.#propagated.add(offset, length)
   }

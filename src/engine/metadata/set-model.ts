@@ -68,3 +68,8 @@ export function emptySet(setUuid: string): SetModel {
     drives: [],
   }
 }
+
+/** The name of a set, as people see it. */
+export function setName(className: string, uuid: string): string {
+  return `${className}-${uuid.slice(0, 8)}`
+}

@@ -15,6 +15,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model/model.ts'
+import { hasParity } from './model/plex-kinds.ts'
 import { healthOf, mismatchesOf } from './model/state-rules.ts'
 import { nameTaken } from './naming.ts'
 import { lostBytes } from './raid5/lost.ts'
@@ -100,9 +101,7 @@ function stoppedText({ model, plexes }: Situation): string | undefined {
 }
 
 function lacksParity(model: VinumModel, plex: PlexRecord): boolean {
-  const { organization, parityValidBytes } = plex
-  if (organization !== 'raid5') return false
-  return parityValidBytes < sizeOfPlex(plex, subdisksOf(model, plex.uuid))
+  return hasParity(plex) && plex.parityValidBytes < sizeOfPlex(plex, subdisksOf(model, plex.uuid))
 }
 
 /**

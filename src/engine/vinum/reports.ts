@@ -14,6 +14,8 @@ import type {
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport } from '../geom/types.ts'
+import { apartText, fillAction } from '../metadata/arrivals.ts'
+import { describeIncomplete } from '../metadata/assembling.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
 import { adviceOf, type DeviceProblem, importedAdvice } from './advice.ts'
 import { FreebsdSet } from './freebsd/set.ts'
@@ -31,8 +33,6 @@ import {
 import { healthOf } from './model/state-rules.ts'
 import { shownNames, withShownNames } from './naming.ts'
 import { absentProblems } from './set/absent.ts'
-import { apartText, fillAction } from './set/arrivals.ts'
-import { describeIncomplete } from './set/assembling.ts'
 import type { SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 

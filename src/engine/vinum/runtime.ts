@@ -12,6 +12,7 @@ import type { Clock } from '../../base/clock.ts'
 import type { PlexusError } from '../../base/errors.ts'
 import type { Kernels } from '../../base/kernels.ts'
 import type { Logger } from '../../base/log.ts'
+import type { RangeSet } from '../../base/range-set.ts'
 import type { BufferPool, IoRequest } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import type { TroubleCounts } from '../metadata/set-drive.ts'
@@ -55,6 +56,11 @@ export interface Plex {
   /** In order (subdisksOf). */
   readonly subdisks: readonly Subdisk[]
   readonly sizeBytes: number
+  /**
+   * Where parity may be wrong since a crash or a failed write, in plex space. Settled row by row, by the resync or by the
+   * first write to a row. undefined: it has no parity.
+   */
+  doubt: RangeSet | undefined
   /** May the range be read here: valid, directly or through parity? */
   readable(offset: number, length: number): boolean
   /**

@@ -3,7 +3,7 @@
  * shown, or committed and let take effect; all inside one topology change. docs/vinum.md, 6.
  */
 
-import { PlexusError, toPlexusError } from '../../base/errors.ts'
+import { PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
 import type { PlanReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
@@ -14,18 +14,25 @@ import type { Label } from '../geom/label.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
+import { assembleByForce, assembleFrom, describeIncomplete } from '../metadata/assembling.ts'
+import { resizeDrive } from '../metadata/sizes.ts'
+import { examine, RandomTape } from '../verbs/candidates.ts'
+import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import { prepareConversion, writeConversion } from './freebsd/convert.ts'
 import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
 import { emptyModel, objectsOf, type VinumModel } from './model/model.ts'
 import { address, setName, shownNames, withBareNames, withShownNames } from './naming.ts'
-import type { Plan, PlanContext, PlanningVerb, VinumVerb } from './plan.ts'
-import { contextOf, examine, RandomTape } from './plan-context.ts'
+import {
+  contextOf,
+  type Plan,
+  type PlanContext,
+  type PlanningVerb,
+  type VinumVerb,
+} from './plan.ts'
 import { reportSets } from './reports.ts'
 import { checkNameFree } from './set/absent.ts'
-import { assembleByForce, assembleFrom, describeIncomplete } from './set/assembling.ts'
 import { freeProviders, type RegistryOptions, SetRegistry } from './set/registry.ts'
-import { resizeDrive } from './set/sizes.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
@@ -34,9 +41,6 @@ import { destroyedVolumes } from './verbs/undelete.ts'
 export function createVinumClass(options: RegistryOptions): GeomClass {
   return new VinumClass(options)
 }
-
-/** Verbs leave room for the changes of state that may follow. */
-const VERB = { keepsRoom: true }
 
 type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
 
@@ -151,48 +155,22 @@ class VinumClass implements GeomClass {
     existing: VinumSet | undefined,
     topology: Topology,
   ): Promise<PlanReport> {
-    // Everything that can be refused is refused before the first label is written.
-    let plan = planOn(existing?.model ?? emptyModel(''))
+    // Everything that can be refused is refused before there is a new set.
+    if (!existing) planOn(emptyModel(''))
     const set = existing ?? this.#sets.create(topology)
-    const before = new Set(set.model.jobs.map(({ id }) => id))
     // With the states of this moment, for who wants it back.
     if (existing) await this.#sets.remember(set)
-    try {
-      await set.objects.jobs.endBefore(plan.model)
-      for (const drive of plan.newDrives) await set.label(drive)
-      await set.commit((model) => {
-        plan = planOn(model)
-        return { ...plan.model, setUuid: set.uuid }
-      }, VERB)
-    } catch (error) {
-      for (const { record } of plan.newDrives) await set.unlabel(record)
-      if (existing) set.objects.jobs.start(set.model)
-      else this.#sets.forget(set)
+    const report = await carryOut(set, verb.spec, planOn).catch((error: unknown) => {
+      if (!existing) this.#sets.forget(set)
       throw error
-    }
-    await set.objects.reshape()
-    const trouble = await unlabel(set, plan)
-    set.objects.jobs.start(set.model)
-    const jobs = set.model.jobs.filter(({ id }) => !before.has(id))
-    await topology.tastePending()
-    topology.events.emit(
-      'info',
-      `${verb.spec.noun}-${verb.spec.name}`,
-      objectOf(plan) ?? set.name,
-      plan.steps.map(({ text }) => text.replace(/ \(.*\)$/, '')).join('; '),
-    )
+    })
     const unkept = await this.#sets.remember(set)
-    const report = {
-      ...reportOf(plan, false),
-      warnings: [...plan.warnings, ...trouble, ...unkept],
-      jobs: jobs.map(({ id }) => topology.jobs.get(id).report()),
-    }
     if (set.model.drives.length === 0) {
       // The last drive is out: nothing could carry its configuration. What comes next makes a new set.
       await set.wither()
       this.#sets.forget(set)
     }
-    return report
+    return { ...report, warnings: [...report.warnings, ...unkept] }
   }
 
   /** Everything that is served, or one set, as one model: for what only looks, and for `stop`. */
@@ -326,33 +304,6 @@ function severalSets(spec: VerbSpec, sets: readonly VinumSet[]): PlexusError {
 
 function inTurn(action: Action): Action {
   return (parameters, topology) => topology.change(() => action(parameters, topology))
-}
-
-/** What a verb was about, for its event: the labels that it needed on the way are not. */
-function objectOf({ steps }: Plan): string | undefined {
-  const step = steps.find(({ text }) => !text.startsWith('write label')) ?? steps[0]
-  return step?.object
-}
-
-function reportOf({ steps, warnings, newDrives }: Plan, dryRun: boolean): PlanReport {
-  const wipes = newDrives.flatMap(({ candidate: { contents, name, path } }) =>
-    contents === '' ? [] : { text: `${contents} on ${name} (${path})`, object: name },
-  )
-  return { dryRun, steps, warnings, wipes, jobs: [] }
-}
-
-/** Takes the labels off the drives that the plan retires. The configuration knows them no more: trouble is told. */
-async function unlabel(set: VinumSet, { retired }: Plan): Promise<readonly string[]> {
-  const warnings: string[] = []
-  for (const record of retired) {
-    try {
-      await set.unlabel(record)
-    } catch (error) {
-      const { message } = toPlexusError(error, 'unlabel', record.name)
-      warnings.push(`the label on drive ${record.name} may still be there: ${message}`)
-    }
-  }
-  return warnings
 }
 
 /** Throws `exists` when a volume of the plan would need a name that something else has. */

@@ -18,6 +18,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from '../model/model.ts'
+import { hasParity, isStriped } from '../model/plex-kinds.ts'
 import { derive } from '../model/state-rules.ts'
 import type { TextPlex, TextSubdisk, TextVolume } from '../text/config.ts'
 import type { FreebsdDrive } from './format.ts'
@@ -128,14 +129,13 @@ function plexRecord(
   names: Names,
   volumeUuids: ReadonlyMap<string, string>,
 ): PlexRecord {
-  const { organization } = text
   return {
     uuid: names.uuid('plex', text.name),
     name: names.label('plex', text.name),
     volumeUuid: text.volume === undefined ? undefined : volumeUuids.get(text.volume),
-    organization,
-    stripeBytes: organization === 'concat' ? 0 : text.stripeBytes,
-    parityLayout: organization === 'raid5' ? 'left-asymmetric' : undefined,
+    organization: text.organization,
+    stripeBytes: isStriped(text) ? text.stripeBytes : 0,
+    parityLayout: hasParity(text) ? 'left-asymmetric' : undefined,
     state: text.state ?? 'down',
     parityValidBytes: 0,
     lost: undefined,
@@ -209,14 +209,14 @@ function driveRecords(
 function withSizes(model: VinumModel): VinumModel {
   const subdisks = model.subdisks.map((one) => {
     const plex = model.plexes.find(({ uuid }) => uuid === one.plexUuid)
-    if (!plex || plex.organization === 'concat') return one
+    if (!plex || !isStriped(plex)) return one
     const least = Math.min(...subdisksOf(model, plex.uuid).map(({ sizeBytes }) => sizeBytes))
     return { ...one, sizeBytes: alignDown(least, plex.stripeBytes) }
   })
   const sized = { ...model, subdisks }
   const sizeOf = (plex: PlexRecord) => sizeOfPlex(plex, subdisksOf(sized, plex.uuid))
   const plexes = model.plexes.map((plex) =>
-    plex.organization === 'raid5' ? { ...plex, parityValidBytes: sizeOf(plex) } : plex,
+    hasParity(plex) ? { ...plex, parityValidBytes: sizeOf(plex) } : plex,
   )
   const volumes = model.volumes.map((volume) => {
     const own = plexes.filter(({ volumeUuid }) => volumeUuid === volume.uuid).map(sizeOf)

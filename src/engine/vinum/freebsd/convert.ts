@@ -17,14 +17,9 @@ import { type AnchorLayout, payloadRoom, planAnchorAround } from '../../anchor/a
 import { AnchoredDevice } from '../../anchor/anchored-device.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import { encodeModel } from '../model/codec.ts'
-import {
-  type DriveRecord,
-  type PlexRecord,
-  plexesOf,
-  subdisksOf,
-  type VinumModel,
-} from '../model/model.ts'
+import { type DriveRecord, plexesOf, subdisksOf, type VinumModel } from '../model/model.ts'
 import { checkModel } from '../model/model-check.ts'
+import { hasParity } from '../model/plex-kinds.ts'
 import { markFreebsdRemoved } from './format.ts'
 import { FREEBSD_DATA_OFFSET_BYTES } from './header.ts'
 import type { FreebsdSet } from './set.ts'
@@ -123,21 +118,18 @@ export function prepareConversion(set: FreebsdSet, setUuid: string): Conversion 
   return { plan, model, payload }
 }
 
-/** raid5 first. */
-const byParity = (a: PlexRecord, b: PlexRecord): number =>
-  Number(b.organization === 'raid5') - Number(a.organization === 'raid5')
-
 /** A copy that is not up now would become a native one that is not; FreeBSD can still mend it, or it is copied off. */
 function checkClean(model: VinumModel): void {
   for (const volume of model.volumes) {
-    const [raid5, other] = [...plexesOf(model, volume.uuid)].sort(byParity)
-    if (raid5?.organization === 'raid5' && other) {
+    const plexes = plexesOf(model, volume.uuid)
+    const raid5 = plexes.find(hasParity)
+    if (raid5 && plexes.length > 1) {
       const why =
         `volume ${volume.name} has the raid5 plex ${raid5.name} and other plexes, which no native volume has; let FreeBSD remove ` +
         'them, or copy the volume to a new one'
       throw refusal('unsupported', volume.name, why)
     }
-    const parts = plexesOf(model, volume.uuid).flatMap((plex) => [
+    const parts = plexes.flatMap((plex) => [
       { type: 'plex', ...plex },
       ...subdisksOf(model, plex.uuid).map((one) => ({ type: 'subdisk', ...one })),
     ])

@@ -11,6 +11,7 @@
  */
 import { defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
+import type { Logger } from '../../../base/log.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
@@ -18,8 +19,8 @@ import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
 import { SetDrive } from '../../metadata/set-drive.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
+import { loseDrives } from '../model/membership.ts'
 import type { VinumModel, VolumeRecord } from '../model/model.ts'
-import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { SetHost } from '../set/host.ts'
 import { assembleFreebsd } from './assembly.ts'
 import type { FreebsdDrive } from './format.ts'
@@ -34,8 +35,14 @@ export interface ImportedDrive {
   readonly nativeSet: string | undefined
 }
 
-export class FreebsdSet extends SetHost implements Geom, VinumHost {
+export class FreebsdSet implements Geom {
+  readonly className = 'vinum'
   readonly name = 'vinum-freebsd'
+  readonly topology: Topology
+  readonly log: Logger
+  readonly host: SetHost
+  /** Of the model, by UUID: with or without a device. */
+  readonly drives = new Map<string, SetDrive>()
   readonly subdisks = new Map<string, PlacedSubdisk>()
   readonly #volumes = new Map<string, FreebsdVolume>()
   /** Why a volume of the model is not offered, by its UUID. */
@@ -50,7 +57,15 @@ export class FreebsdSet extends SetHost implements Geom, VinumHost {
   #said = ''
 
   constructor(topology: Topology) {
-    super(topology, 'freebsd')
+    this.topology = topology
+    this.log = topology.log.child({ part: 'vinum', set: 'freebsd' })
+    // A drive that could not read a sector stays: it has what it has, and nothing is missed.
+    this.host = new SetHost(this, {
+      demote: ([first], error) => readOnly(first?.record.name ?? this.name, error),
+      changeLost: (plex) => readOnly(plex.record.name),
+      isLosing: () => false,
+      putInDoubt: (plex) => readOnly(plex.record.name),
+    })
   }
 
   get providers(): readonly Provider[] {
@@ -77,6 +92,11 @@ export class FreebsdSet extends SetHost implements Geom, VinumHost {
 
   volumeOf(uuid: string | undefined): FreebsdVolume | undefined {
     return this.#volumes.get(uuid ?? '')
+  }
+
+  /** The name under which a volume is offered; undefined while it is not. */
+  offeredAs(volumeUuid: string): string | undefined {
+    return this.volumeOf(volumeUuid)?.provider.name
   }
 
   // Devices that come and go: inside a topology change.
@@ -121,7 +141,7 @@ export class FreebsdSet extends SetHost implements Geom, VinumHost {
       return
     }
     this.#takeDrives(model)
-    this.#model = this.#withFreeNames(this.withLosses(model))
+    this.#model = this.#withFreeNames(withoutMissing(model, this.drives))
     await this.#shape()
     this.#tellStrangers()
     const { volumes, drives } = this.model
@@ -242,7 +262,9 @@ export class FreebsdSet extends SetHost implements Geom, VinumHost {
     const others = this.#known.filter((one) => one !== gone)
     // One that was never served with says nothing for the others.
     this.#known = this.#model ? this.#known.map((one) => (one === gone ? left : one)) : others
-    this.closeSoon(consumer)
+    consumer.close().catch((err: unknown) => {
+      this.log.error({ err }, 'a consumer failed to close')
+    })
     const { driveName } = gone.info
     const text = `FreeBSD's drive ${driveName} is gone: ${reason.message}`
     const { time } = this.topology.events.emit('critical', 'drive-down', driveName, text)
@@ -256,27 +278,8 @@ export class FreebsdSet extends SetHost implements Geom, VinumHost {
       drive.drop()
       drive.goneSince = time
     }
-    this.#model = this.withLosses(this.model)
+    this.#model = withoutMissing(this.model, this.drives)
     await this.#shape()
-  }
-
-  // VinumHost. Nothing that it is asked for may write.
-
-  /** A drive that could not read a sector stays: it has what it has, and nothing is missed. */
-  demote(subdisks: readonly Subdisk[], error: PlexusError): Promise<void> {
-    return readOnly(subdisks[0]?.record.name ?? this.name, error)
-  }
-
-  changeLost(plex: Plex): Promise<void> {
-    return readOnly(plex.record.name)
-  }
-
-  isLosing(): boolean {
-    return false
-  }
-
-  putInDoubt(plex: Plex): Promise<void> {
-    return readOnly(plex.record.name)
   }
 
   // Geom.
@@ -311,6 +314,14 @@ export class FreebsdSet extends SetHost implements Geom, VinumHost {
     const severity = event === 'set-assembled' ? 'info' : 'critical'
     this.topology.events.emit(severity, event, this.name, message)
   }
+}
+
+/** With every drive down that is not there. */
+function withoutMissing(model: VinumModel, drives: ReadonlyMap<string, SetDrive>): VinumModel {
+  return loseDrives(
+    model,
+    [...drives].flatMap(([uuid, { present }]) => (present ? [] : [uuid])),
+  )
 }
 
 function readOnly(subject: string, cause?: PlexusError): Promise<never> {

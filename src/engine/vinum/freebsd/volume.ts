@@ -5,11 +5,9 @@
 import { PlexusError } from '../../../base/errors.ts'
 import { RAID5_COLUMNS } from '../../../base/limits.ts'
 import type { Provider } from '../../geom/provider.ts'
-import { LinearPlex } from '../io/plex-linear.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { VolumeIo } from '../io/volume-io.ts'
 import {
-  type PlexRecord,
   plexesOf,
   sizeOfPlex,
   subdisksOf,
@@ -17,8 +15,9 @@ import {
   type VolumeRecord,
 } from '../model/model.ts'
 import { checkModel } from '../model/model-check.ts'
-import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import { dataColumns, hasParity } from '../model/plex-kinds.ts'
 import type { Plex } from '../runtime.ts'
+import { makePlex } from '../set/make-plex.ts'
 import { offerOf } from '../set/volume.ts'
 import type { FreebsdSet } from './set.ts'
 
@@ -38,8 +37,14 @@ export class FreebsdVolume {
   ) {
     this.record = record
     this.shape = shapeOf(model, record)
-    this.plexes = plexesOf(model, record.uuid).map((plex) => makePlex(set, model, plex, subdisks))
-    this.io = new VolumeIo({ ...this.#form(), name: record.name, host: set })
+    this.plexes = plexesOf(model, record.uuid).map((plex) =>
+      makePlex({
+        host: set.host,
+        record: plex,
+        subdisks: subdisksOf(model, plex.uuid).flatMap(({ uuid }) => subdisks.get(uuid) ?? []),
+      }),
+    )
+    this.io = new VolumeIo({ ...this.#form(), name: record.name, host: set.host })
     const { name } = record
     const offer = offerOf(record, this.plexes)
     const features = { ...offer.features, readOnly: true, volatileWriteCache: false }
@@ -79,17 +84,6 @@ export class FreebsdVolume {
   }
 }
 
-function makePlex(
-  host: FreebsdSet,
-  model: VinumModel,
-  record: PlexRecord,
-  all: ReadonlyMap<string, PlacedSubdisk>,
-): Plex {
-  const subdisks = subdisksOf(model, record.uuid).flatMap(({ uuid }) => all.get(uuid) ?? [])
-  const options = { host, record, subdisks }
-  return record.organization === 'raid5' ? new Raid5Plex(options) : new LinearPlex(options)
-}
-
 /** Everything about a volume but states and drives' devices, to be compared. */
 export function shapeOf(model: VinumModel, volume: VolumeRecord): string {
   const plexes = plexesOf(model, volume.uuid).map((plex) => [
@@ -117,8 +111,8 @@ export function faultOf(model: VinumModel, volume: VolumeRecord): string | undef
   if (volume.sizeBytes === 0) return 'it has no complete plex'
   for (const plex of plexes) {
     const count = subdisksOf(model, plex.uuid).length
-    const [least, most] = plex.organization === 'raid5' ? [2, RAID5_COLUMNS] : [1, Infinity]
-    if (count < least || count > most) return `plex ${plex.name} has ${count} subdisks`
+    const isTooWide = hasParity(plex) && count > RAID5_COLUMNS
+    if (dataColumns(plex, count) < 1 || isTooWide) return `plex ${plex.name} has ${count} subdisks`
     if (sizeOfPlex(plex, subdisksOf(model, plex.uuid)) === 0) return `plex ${plex.name} is empty`
   }
   try {

@@ -4,7 +4,8 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp } from '../../../hal/block-device.ts'
-import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
+import type { Plex, Subdisk } from '../runtime.ts'
+import type { VolumeIo } from './volume-io.ts'
 
 /** Errors of the medium, that writing may mend. A drive that is gone or refuses is not mended so. */
 export const MENDABLE: ReadonlySet<string> = new Set(['io', 'corrupt', 'timeout'])
@@ -170,20 +171,21 @@ export function partOf(range: CopyRange, at: number, length: number): CopyRange 
 }
 
 /**
- * Writes what one copy has to another one, as far as that can store it. Who misses it is out of service durably when it
- * resolves; rejects when that may not be, or when the plex names nobody.
+ * Writes what one copy has to another one, by the rules for a write of a user (runtime.ts, 1 and 2): who misses it, or is
+ * away, is out of service durably when it resolves. Rejects when that may not be, since it is the last copy of something
+ * else, or when the plex names nobody. The caller keeps writes and syncs off the range.
  */
-export async function writeCopy(
-  host: Pick<VinumHost, 'demote'>,
-  plex: Plex,
-  range: CopyRange,
-): Promise<void> {
-  if (plex.storable(range.offset, range.length) === 'none') return
+export async function writeCopy(volume: VolumeIo, plex: Plex, range: CopyRange): Promise<void> {
+  const isNowhere = plex.storable(range.offset, range.length) === 'none'
+  const stale = plex.subdisks.filter(({ record }) => record.state === 'stale')
   const { error, missed } = await callPlex(plex, 'write', range)
   if (!error) return
-  if (missed.length === 0) throw error
-  const serving = missed.filter(({ writable }) => writable)
-  if (serving.length > 0) await host.demote(serving, error)
+  // In a hole of the plex nothing can be missed.
+  if (missed.length === 0 && !isNowhere) throw error
+  // One that is being filled by now gets it from its sync, which waits for the range.
+  const isFilled = (one: Subdisk): boolean => one.writable && stale.includes(one)
+  const lacking = missed.filter((one) => !volume.isOut(one) && !isFilled(one))
+  if (lacking.length > 0) await volume.demote(lacking, error)
 }
 
 /** Bytes of the largest block among the drives: what can be read or lost alone. */

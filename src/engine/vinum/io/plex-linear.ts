@@ -10,6 +10,7 @@ import { assert, defined } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
 import { type PlexRecord, sizeOfPlex } from '../model/model.ts'
+import { hasParity, isStriped } from '../model/plex-kinds.ts'
 import type { Drive, Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { Join, RequestPart } from './request-part.ts'
 import { isPresent } from './subdisk.ts'
@@ -24,6 +25,7 @@ export interface LinearPlexOptions {
 }
 
 export class LinearPlex implements Plex {
+  readonly doubt = undefined
   readonly #host: Pick<VinumHost, 'noteError'>
   #record: PlexRecord
   #subdisks: readonly Subdisk[]
@@ -62,9 +64,9 @@ export class LinearPlex implements Plex {
 
   /** Other parts or columns, or other records in them. No request is in flight. */
   setSubdisks(subdisks: readonly Subdisk[]): void {
-    const { organization, stripeBytes } = this.#record
-    assert(organization !== 'raid5', `${this.#record.name} is linear`)
-    assert(organization === 'concat' || stripeBytes > 0, `${this.#record.name} has a stripe size`)
+    const record = this.#record
+    assert(!hasParity(record), `${record.name} is linear`)
+    assert(!isStriped(record) || record.stripeBytes > 0, `${record.name} has a stripe size`)
     this.#subdisks = subdisks
     this.#sizeBytes = sizeOfPlex(
       this.#record,

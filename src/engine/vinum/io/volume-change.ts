@@ -181,7 +181,7 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
   /** A flush has to reach every drive whose subdisks stay in service. */
   #settleFlush(missed: Missed | undefined, first: PlexusError | undefined): void {
     const only = this.#volume.slots.length === 1 ? this.#volume.slots[0] : undefined
-    if (only && isLinear(only.plex)) this.#end(first, true)
+    if (only && !only.plex.doubt) this.#end(first, true)
     else if (missed) this.#conclude(missed)
     else {
       // Whatever failed was out of service before; the rest has been flushed, unless there is no rest.
@@ -201,13 +201,12 @@ export class ChangeTask extends LockEntry implements IntentWaiter {
     stale: readonly Subdisk[],
     before: Missed | undefined,
   ): Missed | undefined {
-    const linear = isLinear(plex)
-    const { subdisks } = plex
-    if (!error && (linear || subdisks.every(isWritable))) return before
+    const { doubt, subdisks } = plex
+    if (!error && (!doubt || subdisks.every(isWritable))) return before
     const suspects = new Set(named)
     // A column that is not in service misses every row of raid5, also when the plex has stored the rest.
     // Where raid5 stores nothing because more are missing, the columns that are there miss it, too.
-    for (const subdisk of linear ? [] : subdisks) {
+    for (const subdisk of doubt ? subdisks : []) {
       if (!subdisk.writable || storable === 'none') suspects.add(subdisk)
     }
     // If a plex fails without naming subdisks, all of its subdisks missed the change.
@@ -294,10 +293,6 @@ function addStale(plex: Plex, to: Subdisk[]): void {
 
 function isWritable({ writable }: Subdisk): boolean {
   return writable
-}
-
-function isLinear({ record }: Plex): boolean {
-  return record.organization !== 'raid5'
 }
 
 /**

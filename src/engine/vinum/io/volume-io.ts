@@ -331,7 +331,7 @@ export class VolumeIo {
     const { plexes, readPolicy, preferredPlexUuid, map } = form
     this.#form = { plexes, readPolicy, preferredPlexUuid, map }
     this.#slots = plexes.map((plex) => ({ plex, inFlight: 0 }))
-    this.#direct = plexes.length === 1 && plexes[0]?.record.organization !== 'raid5' && !map
+    this.#direct = plexes.length === 1 && !plexes[0]?.doubt && !map
   }
 
   #tellDrained(): void {

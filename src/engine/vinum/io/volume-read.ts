@@ -4,7 +4,7 @@
  * (docs/vinum.md). The good way is one recycled object; the bad way uses promises.
  */
 import { defined } from '../../../base/assert.ts'
-import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
 import type { IoRequest } from '../../../hal/block-device.ts'
 import { CallbackEntry } from '../../geom/range-lock.ts'
 import type { Plex } from '../runtime.ts'
@@ -42,7 +42,7 @@ export class ReadTask extends RequestPart {
 
   run(): void {
     if (this.#volume.isUnpropagated(this.offset, this.length)) {
-      void this.#readAlone((volume) => propagate(volume, this))
+      void this.#readAlone()
       return
     }
     const slot = this.#volume.choose(this.offset, this.length)
@@ -63,7 +63,7 @@ export class ReadTask extends RequestPart {
     const isOut = !error && !slot.plex.readable(this.offset, this.length)
     if ((error || isOut) && this.#volume.slots.length > 1) {
       const failed = error && { plex: slot.plex, error }
-      void this.#readAlone((volume) => readAndMend(volume, volume.plexes, this, failed))
+      void this.#readAlone(failed)
     } else {
       this.#volume.leaveRange(this)
       this.#end(error)
@@ -82,7 +82,7 @@ export class ReadTask extends RequestPart {
       error = toPlexusError(failure, 'read', volume.name)
     }
     if (error && volume.slots.length > 1) {
-      await this.#readAlone(() => readAndMend(volume, volume.plexes, this))
+      await this.#readAlone()
     } else {
       volume.leaveRange(this)
       this.#end(error)
@@ -90,14 +90,15 @@ export class ReadTask extends RequestPart {
   }
 
   /** Reads in a way that may write what it has read. Changes are kept off, or that could undo one. */
-  async #readAlone(read: (volume: VolumeIo) => Promise<unknown>): Promise<void> {
+  async #readAlone(failed?: Failure): Promise<void> {
     const volume = this.#volume
     // Going in with two entries at once could wait for itself: an `all` may stand between them.
     volume.leaveRange(this)
     const entry = await volume.reenter(this.offset, this.length)
     let error: PlexusError | undefined
     try {
-      await read(volume)
+      const source = await readAndMend(volume, volume.plexes, this, failed)
+      await propagate(volume, source, this)
     } catch (failure) {
       error = toPlexusError(failure, 'read', volume.name)
     }
@@ -115,20 +116,31 @@ export class ReadTask extends RequestPart {
 }
 
 /**
- * Reads a range in which the copies may differ. What it answers must stay the truth, also when the copy that gave it
- * fails before the resync gets there: so all others have it durably before. Once is enough.
+ * What a reader gets of a range in which the copies may differ must stay the truth, also when the copy that gave it fails
+ * before the resync gets there, or another one comes back: so all others have it durably before, or are out of service, as
+ * after a write. Once is enough. Rejects when that cannot be: then nobody gets it.
  */
-async function propagate(volume: VolumeIo, range: CopyRange): Promise<void> {
-  const source = await readAndMend(volume, volume.plexes, range)
-  const { offset, length, data, dataOffset, cause } = range
+async function propagate(
+  volume: VolumeIo,
+  source: Plex | undefined,
+  { offset, length, data, dataOffset, cause }: CopyRange,
+): Promise<void> {
+  // Also when they have come to differ since it was begun to be read.
+  if (!volume.isUnpropagated(offset, length)) return
   const durably = { offset, length, data, dataOffset, fua: true, cause }
   const others = volume.plexes.filter((plex) => plex !== source)
-  // One that does not take it and has the last copy of something else, or a set that cannot commit: it stays, and the
-  // read is served all the same.
   const written = await Promise.allSettled(others.map((plex) => writeCopy(volume, plex, durably)))
-  if (written.every(({ status }) => status === 'fulfilled')) {
-    volume.map?.markPropagated(offset, length)
+  for (const result of written) {
+    if (result.status === 'fulfilled') continue
+    const error = operatingError(result.reason)
+    throw new PlexusError('gone', {
+      op: 'read',
+      subject: volume.name,
+      message: `volume ${volume.name}: the copies of ${length} bytes at offset ${offset} may differ, and one of them cannot be made equal: ${error.message}`,
+      cause: error,
+    })
   }
+  volume.map?.markPropagated(offset, length)
 }
 
 /**
@@ -162,14 +174,7 @@ function copiesOf(volume: VolumeIo, plexes: readonly Plex[]): Copies {
 async function mend(volume: VolumeIo, failure: Failure, piece: CopyRange): Promise<void> {
   if (!MENDABLE.has(failure.error.kind)) return
   const { plex } = failure
-  const { error, missed } = await callPlex(plex, 'write', piece)
+  const { error } = await callPlex(plex, 'write', piece)
   const place = plex instanceof LinearPlex ? plex.placeOf(piece.offset) : undefined
   if (place && !error) volume.host.noteRepair(place.subdisk, place.offset, piece.length)
-  // Where copies may differ it must not answer later, with something else than what was told from another one.
-  if (!error || missed.length === 0 || !volume.isUnsynced(piece.offset, piece.length)) return
-  try {
-    await volume.demote(missed, error)
-  } catch {
-    // It has the last copy of something else, or the set cannot commit: it stays, and the read is served all the same.
-  }
 }

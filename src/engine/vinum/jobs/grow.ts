@@ -28,14 +28,7 @@ import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { Job, JobPlan } from '../../jobs/job.ts'
 import { transferPlex } from '../io/transfers.ts'
 import type { GrowthRecord } from '../model/model.ts'
-import {
-  type Columns,
-  columnsOf,
-  fillRows,
-  flushRows,
-  type RowHost,
-  rowBytesOf,
-} from '../raid5/fill-rows.ts'
+import { type Columns, fillRows, flushRows, type RowHost, rowBytesOf } from '../raid5/fill-rows.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
 import { type BackupArea, readBackup, writeBackup } from './grow-backup.ts'
 import { type JobSetup, outOfService, planOf } from './setup.ts'
@@ -71,7 +64,6 @@ export interface GrowOptions extends JobSetup, GrowPlace {
 /** What moves and where to. All in bytes of plex space, or rows. */
 interface Shape {
   readonly before: Columns
-  readonly after: Columns
   readonly rowBefore: number
   readonly rowAfter: number
   readonly rows: number
@@ -83,18 +75,17 @@ interface Shape {
 }
 
 function shapeOf({ plex, contentBytes }: GrowOptions): Shape {
-  const growth = growthOf(plex)
-  const after = columnsOf(plex)
-  const before = columnsOf(plex, growth.columnsBefore)
-  const first = defined(plex.subdisks[0], `a column of ${plex.record.name}`)
-  const rows = first.record.sizeBytes / plex.record.stripeBytes
+  const { record, subdisks } = plex
+  const before = { record, subdisks: subdisks.slice(0, growthOf(plex).columnsBefore) }
+  const first = defined(subdisks[0], `a column of ${record.name}`)
+  const rows = first.record.sizeBytes / record.stripeBytes
   const rowBefore = rowBytesOf(before)
-  const rowAfter = rowBytesOf(after)
-  assert(rowBefore > 0 && rowAfter > rowBefore, `${plex.record.name} grows by whole columns`)
+  const rowAfter = rowBytesOf(plex)
+  assert(rowBefore > 0 && rowAfter > rowBefore, `${record.name} grows by whole columns`)
   const contentEnd = Math.min(rows * rowBefore, contentBytes)
   const tailStart = alignUp(contentEnd, rowAfter)
   const sizeAfter = rows * rowAfter
-  return { before, after, rowBefore, rowAfter, rows, contentEnd, tailStart, sizeAfter }
+  return { before, rowBefore, rowAfter, rows, contentEnd, tailStart, sizeAfter }
 }
 
 /**
@@ -139,8 +130,8 @@ async function writeNewRows(options: GrowPlace, growth: GrowthRecord): Promise<v
   const { plex, host } = options
   const backup = defined(growth.backup, 'the backup to write from')
   const source = await readBackup(options.backupAreas(), backup, plex.record.name)
-  await fillRows(host, columnsOf(plex), backup.offsetBytes, backup.lengthBytes, source)
-  await flushRows(host, columnsOf(plex))
+  await fillRows(host, plex, backup.offsetBytes, backup.lengthBytes, source)
+  await flushRows(host, plex)
 }
 
 /** Moves the rows from `offset` on: at the cursor, or in the tail. Resolves to where it ends. */
@@ -170,8 +161,8 @@ async function moveWindow(
       letGo = true
       if (failure) throw failure
     } else {
-      await fillRows(host, shape.after, offset, window.lengthBytes, read)
-      await flushRows(host, shape.after)
+      await fillRows(host, plex, offset, window.lengthBytes, read)
+      await flushRows(host, plex)
       letGo = false
       await options.commitGrowth(behind(growth, window))
       letGo = true

@@ -17,13 +17,15 @@ import type { JobPlan } from '../../jobs/job.ts'
 import { inSlices, partsOf, slice, withLease } from '../../jobs/slices.ts'
 import { type Copies, callPlex, MENDABLE, readCopies, writeCopy } from '../io/first-copy.ts'
 import { rangeOf } from '../io/transfers.ts'
+import type { VolumeIo } from '../io/volume-io.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
-import type { Plex, VinumHost } from '../runtime.ts'
+import type { Plex } from '../runtime.ts'
 import { type JobSetup, overRanges, planOf } from './setup.ts'
 
 export interface ResyncOptions extends JobSetup {
-  readonly host: VinumHost
+  /** Of the volume. */
+  readonly io: VolumeIo
   /** All of the volume, in its order: the first that can be read gives the content. */
   readonly plexes: readonly Plex[]
   /** The first range at or behind the offset that may differ, up to so many bytes of it. */
@@ -71,14 +73,14 @@ export function resyncPlan(options: ResyncOptions): JobPlan {
 
 /** Resolves to where it ends, at `end` or before it. */
 async function resyncRow(
-  { host, onEqual }: ResyncOptions,
+  { io, onEqual }: ResyncOptions,
   plex: Raid5Plex,
   offset: number,
   end: number,
 ): Promise<number> {
   // A growth must not write the row in the new layout while it is read in the old one.
   const release = plex.record.growth
-    ? await host.lock(plex, offset, plex.pieceEnd(offset) - offset, 'writes')
+    ? await io.lock(offset, plex.pieceEnd(offset) - offset, 'writes')
     : undefined
   try {
     const rowEnd = plex.pieceEnd(offset)
@@ -92,26 +94,25 @@ async function resyncRow(
 }
 
 async function equalise(
-  { host, plexes, volume = '', onEqual }: ResyncOptions,
+  { io, plexes, volume = '', onEqual }: ResyncOptions,
   offset: number,
   length: number,
 ): Promise<number> {
-  const [first] = plexes
   // Reads as well: when the copy that counts fails, the next one counts, and it must not change under a reader
   // because of what is still being written from the former.
-  const release = first && (await host.lock(first, offset, length, 'all'))
+  const release = await io.lock(offset, length, 'all')
   try {
-    await withLease(host.pool, length, async (lease) => {
+    await withLease(io.host.pool, length, async (lease) => {
       const source = await readCopies(copiesOf(volume, plexes), rangeOf(offset, lease))
       for (const plex of plexes) {
         // Durable: a reader may get it from any copy from now on, and must find it when the power and the source are lost.
-        if (plex !== source) await writeCopy(host, plex, { ...rangeOf(offset, lease), fua: true })
+        if (plex !== source) await writeCopy(io, plex, { ...rangeOf(offset, lease), fua: true })
       }
     })
     onEqual(offset, length)
     return offset + length
   } finally {
-    release?.()
+    release()
   }
 }
 
@@ -128,7 +129,8 @@ export interface Mismatch {
 }
 
 export interface CheckOptions extends JobSetup {
-  readonly host: VinumHost
+  /** Of the volume. */
+  readonly io: VolumeIo
   /** Those of the volume, in its order: what the first has is right. */
   readonly plexes: readonly Plex[]
   /** Writes the content of the first plex where another one differs. */
@@ -140,19 +142,18 @@ export interface CheckOptions extends JobSetup {
 
 /** The plan of a check or repair: compares {@link CHECK_UNIT_BYTES} by {@link CHECK_UNIT_BYTES}; each counts once per plex. */
 export function checkPlan(options: CheckOptions): JobPlan {
-  const { host, plexes, totalBytes, repair } = options
+  const { io, plexes, totalBytes, repair } = options
   return planOf(options, {
     subdisks: plexes.flatMap(({ subdisks }) => subdisks),
     aloneBytes: JOB_STEP_ALONE_BYTES,
     async step(offset, maxBytes, job) {
       const length = Math.min(maxBytes, totalBytes - offset)
-      const [first] = plexes
-      const release = first && (await host.lock(first, offset, length, 'writes'))
+      const release = await io.lock(offset, length, 'writes')
       try {
         const most = Math.min(JOB_SLICE_BYTES, length)
         const slices = Math.min(JOB_SLICES, Math.ceil(length / most))
         // One buffer for both sides: who holds one must not wait for another.
-        await withLease(host.pool, slices * 2 * most, (lease) =>
+        await withLease(io.host.pool, slices * 2 * most, (lease) =>
           inSlices(
             offset,
             offset + length,
@@ -167,13 +168,13 @@ export function checkPlan(options: CheckOptions): JobPlan {
                   options.onMismatch(found)
                 }
                 const good = slice(right, found.offset - at, found.length)
-                if (repair) await writeCopy(host, found.plex, rangeOf(found.offset, good))
+                if (repair) await writeCopy(io, found.plex, rangeOf(found.offset, good))
               }
             },
           ),
         )
       } finally {
-        release?.()
+        release()
       }
       return offset + length
     },

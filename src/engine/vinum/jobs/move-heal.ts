@@ -8,6 +8,7 @@ import { JOB_STEP_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import { withLease } from '../../jobs/slices.ts'
 import { transfer, transferPlex } from '../io/transfers.ts'
+import { isStriped } from '../model/plex-kinds.ts'
 import { plexOffsetOf, rowStart } from '../raid5/layout.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
@@ -47,9 +48,9 @@ export function healThroughPlex(
 }
 
 /** Bytes of column space from `offset` to the end of the stripe unit; in concat no more than a buffer. */
-function pieceBytes({ record: { organization, stripeBytes } }: Plex, offset: number): number {
-  if (organization === 'concat') return JOB_STEP_BYTES
-  return Math.min(stripeBytes - (offset % stripeBytes), JOB_STEP_BYTES)
+function pieceBytes({ record }: Plex, offset: number): number {
+  if (!isStriped(record)) return JOB_STEP_BYTES
+  return Math.min(record.stripeBytes - (offset % record.stripeBytes), JOB_STEP_BYTES)
 }
 
 async function healRaid5(
@@ -90,7 +91,7 @@ async function healLinear(
 
 /** The byte of plex space that lies at `offset` of a subdisk of a concat or striped plex (docs/vinum.md, 7). */
 function linearOffset({ record, subdisks }: Plex, subdisk: Subdisk, offset: number): number {
-  if (record.organization === 'concat') return subdisk.record.plexOffsetBytes + offset
+  if (!isStriped(record)) return subdisk.record.plexOffsetBytes + offset
   const row = Math.floor(offset / record.stripeBytes)
   const unit = row * subdisks.length + subdisks.indexOf(subdisk)
   return unit * record.stripeBytes + (offset % record.stripeBytes)

@@ -14,13 +14,14 @@ import {
   type JobRecord,
   type PlexRecord,
   plexesOf,
-  replaceRecord,
+  putRecord,
   type SubdiskRecord,
   sizeOfPlex,
   subdisksOf,
   type VinumModel,
 } from '../model/model.ts'
-import { clashes, derive } from '../model/state-rules.ts'
+import { hasParity } from '../model/plex-kinds.ts'
+import { clashes, derive, withStates } from '../model/state-rules.ts'
 
 export interface JobOptions {
   readonly random: Random
@@ -82,10 +83,8 @@ function withJobs(model: VinumModel, needs: readonly Need[], { random }: JobOpti
     if (!need || 'refusal' in need) continue
     const { fills, ...plan } = need
     const job = newJob(next, plan, random)
-    let subdisks = next.subdisks
-    const state = need.kind === 'grow' ? 'up' : 'reviving'
-    for (const one of fills) subdisks = replaceRecord(subdisks, { ...one, state })
-    next = { ...next, subdisks, jobs: [...next.jobs, job] }
+    next = withStates(next, fills, need.kind === 'grow' ? 'up' : 'reviving')
+    next = { ...next, jobs: [...next.jobs, job] }
     jobs.push(job)
   }
   return jobs.length === 0 ? { model, jobs } : { model: derive(next), jobs }
@@ -131,16 +130,13 @@ export function endJob(
   if (!job) return model
   let next: VinumModel = { ...model, jobs: model.jobs.filter((one) => one !== job) }
   if (job.kind === 'sync' || job.kind === 'rebuild') {
-    for (const one of subdisksOf(next, job.targetUuid)) {
-      if (one.state !== 'reviving') continue
-      const state = outcome === 'done' ? 'up' : 'stale'
-      next = { ...next, subdisks: replaceRecord(next.subdisks, { ...one, state }) }
-    }
+    const filled = subdisksOf(next, job.targetUuid).filter((one) => one.state === 'reviving')
+    next = withStates(next, filled, outcome === 'done' ? 'up' : 'stale')
   }
   const plex = byUuid(next.plexes, job.targetUuid)
   if (outcome === 'done' && plex && job.kind === 'initialise') {
     const parityValidBytes = sizeOfPlex(plex, subdisksOf(next, plex.uuid))
-    next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, parityValidBytes }) }
+    next = putRecord(next, 'plexes', { ...plex, parityValidBytes })
   }
   return derive(next)
 }
@@ -224,7 +220,7 @@ function needOfPlex(model: VinumModel, plex: PlexRecord, options: JobOptions): N
   const subdisks = subdisksOf(model, plex.uuid)
   const parityValid = plex.parityValidBytes >= sizeOfPlex(plex, subdisks)
   const out = subdisks.filter((one) => one.state !== 'up')
-  const raid5 = plex.organization === 'raid5'
+  const raid5 = hasParity(plex)
   if (out.length === 0 && !plex.growth && (!raid5 || parityValid)) return undefined
   const job = model.jobs.find((one) => one.targetUuid === plex.uuid)
   if (job) return busy(`plex ${plex.name}`, job)
@@ -251,7 +247,7 @@ function needOfGrowth(
     return need('grow', plex, out, { cursorBytes: growth.cursorBytes })
   }
   const parityValid = plex.parityValidBytes >= sizeOfPlex(plex, subdisks)
-  if (plex.organization === 'raid5' && parityValid && lacking.length === 1) {
+  if (hasParity(plex) && parityValid && lacking.length === 1) {
     return needOfColumn(model, plex, lacking, options)
   }
   return refuse(

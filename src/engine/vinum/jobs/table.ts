@@ -69,7 +69,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     if (subdisks.length === 0) return undefined
     return syncPlan({
       ...setup,
-      host: set,
+      host: set.host,
       plex,
       subdisks,
       missing: missingOf(setup, volume),
@@ -128,7 +128,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
   grow(set, setup) {
     const plex = plexOf(set, setup)
     if (!plex?.record.growth) return undefined
-    const plan = growPlan({ ...setup, host: set, plex, ...growthCommits(set, plex) })
+    const plan = growPlan({ ...setup, host: set.host, plex, ...growthCommits(set, plex) })
     const turns = set.objects.jobs.growthTurns
     return {
       ...plan,
@@ -145,12 +145,12 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     const plex = plexUuid === undefined ? undefined : set.objects.plexes.get(plexUuid)
     return movePlan({
       ...setup,
-      host: set,
+      host: set.host,
       subdisk,
       plex,
       target,
       driveOffsetBytes: move.driveOffsetBytes,
-      heal: plex && volume ? healThroughPlex(set, plex, volume.io, subdisk) : undefined,
+      heal: plex && volume ? healThroughPlex(set.host, plex, volume.io, subdisk) : undefined,
     })
   },
   // It has no record: see startResync.
@@ -158,15 +158,10 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
 }
 
 /** A resync after a crash: of copies, or of the parity of the one raid5 plex. */
-export function resyncOf(
-  set: VinumSet,
-  setup: JobSetup,
-  volume: RunningVolume,
-  map: WriteIntentBitmap,
-): JobPlan {
+export function resyncOf(setup: JobSetup, volume: RunningVolume, map: WriteIntentBitmap): JobPlan {
   return resyncPlan({
     ...setup,
-    host: set,
+    io: volume.io,
     plexes: volume.plexes,
     nextUnsynced: (from, mostBytes) => map.nextUnsynced(from, mostBytes),
     onEqual: (offset, length) => map.markSynced(offset, length),
@@ -204,7 +199,7 @@ function checkOf(
   if (!volume) return undefined
   return checkPlan({
     ...setup,
-    host: set,
+    io: volume.io,
     plexes: volume.plexes,
     repair,
     isUnsynced: (offset, length) => volume.io.isUnsynced(offset, length),

@@ -15,6 +15,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model.ts'
+import { hasParity, isStriped, kindOf } from './plex-kinds.ts'
 
 /** What a plex has at a place: subdisks, of which so many as `spare` may be missing. */
 interface Holding {
@@ -67,8 +68,8 @@ export function hasOtherCopy(
   const volume = byUuid(model.volumes, byUuid(model.plexes, subdisk.plexUuid)?.volumeUuid)
   if (!volume) return false
   const isGood = judge(model, new Set(options.without).add(subdisk.uuid))
-  const mayServe = ({ plex: { uuid, organization } }: Holding): boolean =>
-    uuid !== subdisk.plexUuid || (options.ownParity && organization === 'raid5')
+  const mayServe = ({ plex }: Holding): boolean =>
+    plex.uuid !== subdisk.plexUuid || (options.ownParity && hasParity(plex))
   const only = firstPlace(
     model,
     volume,
@@ -141,7 +142,7 @@ function holdingAt(stretch: Stretch, offset: number): Holding {
 
 function stretchesOf(model: VinumModel, plex: PlexRecord): readonly Stretch[] {
   const subdisks = subdisksOf(model, plex.uuid)
-  if (plex.organization === 'concat') {
+  if (!isStriped(plex)) {
     return subdisks.map((one) => {
       const start = one.plexOffsetBytes
       return { plex, start, end: start + one.sizeBytes, subdisks: [one], unitBytes: 0, spare: 0 }
@@ -162,13 +163,12 @@ function stretchesOf(model: VinumModel, plex: PlexRecord): readonly Stretch[] {
   const known = Math.min(plex.parityValidBytes, end)
   return layouts
     .flatMap((one): Stretch[] => {
-      if (plex.organization === 'striped')
-        return [{ plex, ...one, unitBytes: plex.stripeBytes, spare: 0 }]
+      if (!hasParity(plex)) return [{ plex, ...one, unitBytes: plex.stripeBytes, spare: 0 }]
       // With a column missing its data comes from parity, which counts only where it is known to be right.
       const middle = Math.min(Math.max(one.start, known), one.end)
       const column = { plex, ...one, unitBytes: 0 }
       return [
-        { ...column, end: middle, spare: 1 },
+        { ...column, end: middle, spare: kindOf(plex).parityColumns },
         { ...column, start: middle, spare: 0 },
       ]
     })

@@ -13,6 +13,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model.ts'
+import { hasParity } from './plex-kinds.ts'
 
 /** Its pairs, by the index of the block of the map. */
 export function mapSlotsOf({ mapSlot, moreMapSlots }: VolumeRecord): readonly number[] {
@@ -22,7 +23,7 @@ export function mapSlotsOf({ mapSlot, moreMapSlots }: VolumeRecord): readonly nu
 /** Has the volume copies or parity that may come to differ? Only then it has a map. */
 export function isRedundant(model: VinumModel, volumeUuid: string): boolean {
   const plexes = plexesOf(model, volumeUuid)
-  return plexes.length > 1 || plexes.some(({ organization }) => organization === 'raid5')
+  return plexes.length > 1 || plexes.some(hasParity)
 }
 
 /**

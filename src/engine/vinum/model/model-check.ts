@@ -25,6 +25,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model.ts'
+import { dataColumns, hasParity, isStriped } from './plex-kinds.ts'
 
 /** Why a text cannot be the name of an object, or undefined when it can. */
 export function nameFault(name: string): string | undefined {
@@ -153,11 +154,11 @@ function checkPlex(model: VinumModel, plex: PlexRecord): void {
   if (plex.volumeUuid !== undefined && !byUuid(model.volumes, plex.volumeUuid)) {
     throw fault(object, 'volumeUuid', `there is no volume ${plex.volumeUuid}`)
   }
-  if ((plex.organization === 'raid5') !== (plex.parityLayout !== undefined)) {
+  if (hasParity(plex) !== (plex.parityLayout !== undefined)) {
     const layout = plex.parityLayout ?? 'no layout'
     throw fault(object, 'parityLayout', `${layout} does not go with ${plex.organization}`)
   }
-  if (plex.organization === 'concat') {
+  if (!isStriped(plex)) {
     if (plex.stripeBytes !== 0) throw fault(object, 'stripeBytes', 'a concat plex has no stripe')
     if (plex.growth) throw fault(object, 'growth', 'a concat plex has no columns')
     checkPieces(object, subdisks, block)
@@ -223,13 +224,12 @@ function checkGrowth(
   const object = `plex ${plex.name}`
   const { growth } = plex
   if (!growth) return
-  const parity = plex.organization === 'raid5' ? 1 : 0
   const { columnsBefore, cursorBytes, backup } = growth
-  if (columnsBefore < 1 + parity || columnsBefore >= subdisks.length) {
+  if (dataColumns(plex, columnsBefore) < 1 || columnsBefore >= subdisks.length) {
     const now = `there are ${subdisks.length} columns now`
     throw fault(object, 'growth.columnsBefore', `${columnsBefore}, but ${now}`)
   }
-  const rowBytes = (subdisks.length - parity) * plex.stripeBytes
+  const rowBytes = dataColumns(plex, subdisks.length) * plex.stripeBytes
   const endBytes = sizeOfPlex({ ...plex, growth: undefined }, subdisks)
   if (!isAligned(cursorBytes, rowBytes) || cursorBytes > endBytes) {
     const expected = `a multiple of the row, ${rowBytes}, up to ${endBytes}`
@@ -303,7 +303,7 @@ function checkJobTarget(model: VinumModel, job: JobRecord): void {
     throw fault(object, 'kind', `subdisk ${subdisk?.name} is not moving`)
   }
   const raid5 = job.kind === 'rebuild' || job.kind === 'initialise'
-  if (raid5 && plex?.organization !== 'raid5') {
+  if (raid5 && !hasParity(plex)) {
     throw fault(object, 'kind', `plex ${plex?.name} is not raid5`)
   }
 }

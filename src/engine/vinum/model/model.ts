@@ -17,6 +17,7 @@ import {
 } from '../../metadata/fields.ts'
 import { appended, having, replaceRecord } from '../../metadata/lists.ts'
 import { type DriveRecord, emptySet, SET } from '../../metadata/set-model.ts'
+import { dataColumns, isStriped, ORGANIZATIONS } from './plex-kinds.ts'
 
 export { byUuid, replaceRecord } from '../../metadata/lists.ts'
 export { DRIVE_STATES, type DriveRecord, type DriveState } from '../../metadata/set-model.ts'
@@ -28,8 +29,6 @@ export type SubdiskState = (typeof SUBDISK_STATES)[number]
 export type PlexState = (typeof PLEX_STATES)[number]
 export type VolumeState = (typeof VOLUME_STATES)[number]
 
-export const ORGANIZATIONS = ['concat', 'striped', 'raid5'] as const
-export type Organization = (typeof ORGANIZATIONS)[number]
 /** left-asymmetric is vinum's; left-symmetric (md's default) spreads sequential reads over all columns. */
 export const PARITY_LAYOUTS = ['left-asymmetric', 'left-symmetric'] as const
 export type ParityLayout = (typeof PARITY_LAYOUTS)[number]
@@ -247,11 +246,11 @@ export function plexesOf(model: VinumModel, volumeUuid: string): readonly PlexRe
 export function sizeOfPlex(plex: PlexRecord, subdisks: readonly SubdiskRecord[]): number {
   const first = subdisks[0]
   if (!first) return 0
-  if (plex.organization === 'concat') {
+  if (!isStriped(plex)) {
     return Math.max(...subdisks.map((one) => one.plexOffsetBytes + one.sizeBytes))
   }
   const columns = plex.growth?.columnsBefore ?? subdisks.length
-  return Math.max(0, plex.organization === 'raid5' ? columns - 1 : columns) * first.sizeBytes
+  return Math.max(0, dataColumns(plex, columns)) * first.sizeBytes
 }
 
 /** Does a column hold data of a plex that grows? Until the first window is moved, new ones hold nothing. */

@@ -34,6 +34,7 @@ import {
   VOLUME_STATES,
   type VolumeRecord,
 } from './model.ts'
+import { hasParity } from './plex-kinds.ts'
 import {
   type DerivedRule,
   DRIVE_RULES,
@@ -102,7 +103,7 @@ function subdiskFacts(model: VinumModel): (one: SubdiskRecord) => SubdiskFacts {
     const driveUp = hasDrive(model, one)
     const asks = (!driveUp && state === 'up') || state === 'down'
     const otherCopy = asks && hasOtherCopy(model, one, { without, ownParity: true })
-    const raid5 = byUuid(model.plexes, one.plexUuid)?.organization === 'raid5'
+    const raid5 = hasParity(byUuid(model.plexes, one.plexUuid))
     return { state, driveUp, otherCopy, raid5 }
   }
 }
@@ -249,7 +250,7 @@ function setFacts(model: VinumModel, target: ModelObject, options: SetStateOptio
     clashes: clashes(model, subdisks),
     lost: type !== 'subdisk' && lostPlexes(model, target).length > 0,
     redundant:
-      plex?.organization === 'raid5' ||
+      hasParity(plex) ||
       (plex?.volumeUuid !== undefined && plexesOf(model, plex.volumeUuid).length > 1),
     busy: model.jobs.some(
       ({ kind, targetUuid }) =>
@@ -285,7 +286,8 @@ export function lostPlexes(
   return model.plexes.filter((one) => one.lost && (one.uuid === uuid || one.volumeUuid === uuid))
 }
 
-function withStates(
+/** The model with these subdisks in that state; nothing that follows from it is derived. */
+export function withStates(
   model: VinumModel,
   subdisks: readonly SubdiskRecord[],
   state: SubdiskState,
@@ -315,7 +317,7 @@ function accept(
   const taken = takeable(model, subdisks)
   const next = withStates(model, taken, 'up')
   const plex = byUuid(next.plexes, plexUuid)
-  if (plex?.organization !== 'raid5') return next
+  if (!plex || !hasParity(plex)) return next
   const columns = subdisksOf(next, plex.uuid)
   const whole = columns.every((one) => one.state === 'up')
   const disagree = whole && taken.some((one) => one.state !== 'down')

@@ -9,7 +9,8 @@
  * - A state set by hand holds: setting a plex or a volume sets the subdisks from which its state follows.
  */
 import type { ErrorKind } from '../../../base/errors.ts'
-import type { DriveState, Organization, PlexState, SubdiskState, VolumeState } from './model.ts'
+import type { DriveState, PlexState, SubdiskState, VolumeState } from './model.ts'
+import { hasParity, kindOf, type Organization } from './plex-kinds.ts'
 
 export interface DriveFacts {
   readonly state: DriveState
@@ -90,22 +91,19 @@ export const SUBDISK_RULES = derived<SubdiskFacts, SubdiskState>({
 })
 
 const whole = (f: PlexFacts) => f.up === f.subdisks
-const raid5 = (f: PlexFacts) => f.organization === 'raid5'
-const oneMissing = (f: PlexFacts) => raid5(f) && f.up === f.subdisks - 1
+const oneMissing = (f: PlexFacts) => hasParity(f) && f.up === f.subdisks - 1
 
 export const PLEX_RULES = derived<PlexFacts, PlexState>({
-  'plex-empty': [(f) => f.subdisks === 0, 'down'],
-  'plex-striped-narrow': [(f) => f.organization === 'striped' && f.subdisks < 2, 'down'],
-  'plex-raid5-narrow': [(f) => raid5(f) && f.subdisks < 3, 'down'],
+  'plex-narrow': [(f) => f.subdisks < kindOf(f).columnsMin, 'down'],
   // Serves: below the cursor by the new columns, above by the old ones.
   'plex-growing': [(f) => whole(f) && f.growing, 'growable'],
   // Serves, but has no redundancy yet; the original calls it up, and returns garbage when a column fails (8.2).
-  'plex-raid5-initializing': [(f) => raid5(f) && whole(f) && !f.parityValid, 'initializing'],
+  'plex-raid5-initializing': [(f) => hasParity(f) && whole(f) && !f.parityValid, 'initializing'],
   'plex-up': [whole, 'up'],
   'plex-raid5-degraded': [(f) => oneMissing(f) && f.parityValid, 'degraded'],
   // The missing column cannot be computed from parity that is not right.
   'plex-raid5-no-parity': [oneMissing, 'down'],
-  'plex-raid5-lost': [raid5, 'down'],
+  'plex-raid5-lost': [hasParity, 'down'],
   // The subdisks that are up serve, their neighbours' ranges come from the other plexes; the original gives up all.
   'plex-linear-partly': [(f) => f.mirrored && f.up > 0, 'degraded'],
   'plex-linear-copying': [(f) => f.out === 0 && f.jobRuns, 'degraded'],

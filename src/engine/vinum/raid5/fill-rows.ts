@@ -11,43 +11,24 @@ import { JOB_STEP_BYTES, PAGE_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import { settled, slice, withLease } from '../../jobs/slices.ts'
 import { asPromise, transfer } from '../io/transfers.ts'
-import type { ParityLayout, PlexRecord } from '../model/model.ts'
+import type { PlexRecord } from '../model/model.ts'
+import { dataColumns, hasParity, kindOf } from '../model/plex-kinds.ts'
 import type { Subdisk, VinumHost } from '../runtime.ts'
 import { createLayout, dataColumn, parityColumn } from './layout.ts'
 
-/** The columns of one layout of a plex. */
+/** The columns of one layout of a plex: all of them, or the first ones: those before a growth. */
 export interface Columns {
-  readonly name: string
+  readonly record: PlexRecord
   readonly subdisks: readonly Subdisk[]
-  readonly stripeBytes: number
-  /** undefined: striped, no parity. */
-  readonly parityLayout: ParityLayout | undefined
 }
 
 export type RowHost = Pick<VinumHost, 'pool' | 'demote' | 'noteError'> & {
   readonly kernels: Kernels
 }
 
-/** All columns of a plex, or the first ones: those before a growth. */
-export function columnsOf(
-  { record, subdisks }: { readonly record: PlexRecord; readonly subdisks: readonly Subdisk[] },
-  count = subdisks.length,
-): Columns {
-  return {
-    name: record.name,
-    subdisks: subdisks.slice(0, count),
-    stripeBytes: record.stripeBytes,
-    parityLayout: record.organization === 'raid5' ? record.parityLayout : undefined,
-  }
-}
-
-function dataColumns({ subdisks, parityLayout }: Columns): number {
-  return subdisks.length - (parityLayout ? 1 : 0)
-}
-
 /** Data of one row. */
-export function rowBytesOf(columns: Columns): number {
-  return dataColumns(columns) * columns.stripeBytes
+export function rowBytesOf({ record, subdisks }: Columns): number {
+  return dataColumns(record, subdisks.length) * record.stripeBytes
 }
 
 /**
@@ -63,7 +44,8 @@ export async function fillRows(
   read: (offset: number, into: AlignedBuffer) => Promise<void>,
 ): Promise<void> {
   const rowBytes = rowBytesOf(columns)
-  const { stripeBytes, subdisks } = columns
+  const { record, subdisks } = columns
+  const { stripeBytes } = record
   const share = Math.floor(JOB_STEP_BYTES / subdisks.length)
   const width = Math.min(stripeBytes, Math.max(PAGE_BYTES, alignDown(share, PAGE_BYTES)))
   for (let at = offset; at < offset + length; at += rowBytes) {
@@ -83,8 +65,9 @@ async function fillSlice(
   bytes: number,
   read: (offset: number, into: AlignedBuffer) => Promise<void>,
 ): Promise<void> {
-  const { stripeBytes, subdisks } = columns
-  const count = dataColumns(columns)
+  const { record, subdisks } = columns
+  const { stripeBytes } = record
+  const count = dataColumns(record, subdisks.length)
   const row = rowOffset / rowBytesOf(columns)
   await withLease(host.pool, subdisks.length * bytes, async (lease) => {
     const part = (index: number): AlignedBuffer => slice(lease, index * bytes, bytes)
@@ -95,7 +78,7 @@ async function fillSlice(
       )
       await settled(reads)
     }
-    if (columns.parityLayout) {
+    if (hasParity(record)) {
       const sources: XorSource[] = Array.from({ length: count }, (_, index) => ({
         bytes: lease.bytes,
         offset: index * bytes,
@@ -112,8 +95,8 @@ async function fillSlice(
 }
 
 /** Column of part `index` of a row's buffer: the data units in order, then parity. */
-function placing(columns: Columns, row: number): (index: number) => number {
-  const { stripeBytes, subdisks, parityLayout } = columns
+function placing({ record, subdisks }: Columns, row: number): (index: number) => number {
+  const { stripeBytes, parityLayout } = record
   if (!parityLayout) return (index) => index
   const layout = createLayout(subdisks.length, stripeBytes, parityLayout)
   const last = subdisks.length - 1
@@ -160,17 +143,18 @@ async function onColumns(
   )
   const lacking = columns.subdisks.length - serving.length + missed.length
   const [first] = missed
-  if (lacking > (columns.parityLayout ? 1 : 0)) throw first?.error ?? tooFew(columns)
+  if (lacking > kindOf(columns.record).parityColumns) throw first?.error ?? tooFew(columns)
   if (first) await host.demote([first.subdisk], first.error)
 }
 
-function tooFew({ name, subdisks, parityLayout }: Columns): PlexusError {
+function tooFew({ record: plex, subdisks }: Columns): PlexusError {
+  const { name } = plex
   const out = subdisks.filter(({ writable }) => !writable).map(({ record }) => record.name)
   return new PlexusError('io', {
     op: 'write',
     subject: name,
     message: `plex ${name} cannot go on without ${out.join(' and ')}${
-      parityLayout ? ': it bears the loss of one column' : ''
+      hasParity(plex) ? ': it bears the loss of one column' : ''
     }; bring them back, then start ${name} again`,
   })
 }

@@ -43,10 +43,6 @@ export class Raid5Plex implements Plex {
   readonly subdisks: readonly Subdisk[]
   readonly locks = new RowLocks()
   readonly scratch: Scratch
-  /**
-   * Where parity may be wrong since a crash or a failed write, in plex space. Settled row by row, by the resync or by the
-   * first write to a row.
-   */
   doubt = new RangeSet()
   #record: PlexRecord
   #sizeBytes: number

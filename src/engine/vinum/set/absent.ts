@@ -5,12 +5,12 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { ProblemReport } from '../../../control/reports.ts'
+import { choiceOf, describeIncomplete } from '../../metadata/assembling.ts'
 import { adviceOn } from '../../metadata/members.ts'
 import { loseDrives } from '../model/membership.ts'
 import type { VinumModel } from '../model/model.ts'
 import { healthOf } from '../model/state-rules.ts'
 import { setName } from '../naming.ts'
-import { choiceOf, describeIncomplete } from './assembling.ts'
 import type { SetRegistry } from './registry.ts'
 import type { VinumSet } from './vinum-set.ts'
 

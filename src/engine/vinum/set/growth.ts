@@ -8,7 +8,7 @@ import type { Job } from '../../jobs/job.ts'
 import type { SetDrive } from '../../metadata/set-drive.ts'
 import type { GrowOptions, Window } from '../jobs/grow.ts'
 import type { BackupArea } from '../jobs/grow-backup.ts'
-import { byUuid, replaceRecord } from '../model/model.ts'
+import { byUuid, putRecord } from '../model/model.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex } from '../runtime.ts'
@@ -83,8 +83,7 @@ export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
     async commitGrowth(growth) {
       await set.commit((model) => {
         const now = byUuid(model.plexes, uuid)
-        if (!now) return model
-        return { ...model, plexes: replaceRecord(model.plexes, { ...now, growth }) }
+        return now ? putRecord(model, 'plexes', { ...now, growth }) : model
       })
     },
   }
@@ -119,7 +118,7 @@ async function announce(
   return (whole) => {
     if (whole) map.leave(offsetBytes, bytes)
     else {
-      if (plex instanceof Raid5Plex) plex.doubt.add(offsetBytes, lengthBytes)
+      plex.doubt?.add(offsetBytes, lengthBytes)
       map.leaveUnsynced(offsetBytes, bytes)
     }
   }

@@ -1,67 +1,54 @@
 /**
- * What native sets (vinum-set.ts) and the set of FreeBSD's drives (freebsd/set.ts) have in common: a set is a geom and
- * the host of its subdisks, plexes and volumes (VinumHost in runtime.ts), and counts, logs and says what they tell of.
+ * What the subdisks, plexes and volumes of a set ask of it (VinumHost in runtime.ts): the same for native sets
+ * (vinum-set.ts) and the set of FreeBSD's drives (freebsd/set.ts), but for what changes a configuration.
  */
 import type { PlexusError } from '../../../base/errors.ts'
 import type { Logger } from '../../../base/log.ts'
-import type { Consumer } from '../../geom/consumer.ts'
-import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
-import type { SetDrive, TroubleCounts } from '../../metadata/set-drive.ts'
+import type { TroubleCounts } from '../../metadata/set-drive.ts'
 import type { VolumeIo } from '../io/volume-io.ts'
-import { loseDrives } from '../model/membership.ts'
-import type { VinumModel } from '../model/model.ts'
-import type { Plex, Subdisk } from '../runtime.ts'
+import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 
-export abstract class SetHost {
-  readonly className = 'vinum'
+type Changes = Pick<VinumHost, 'demote' | 'changeLost' | 'isLosing' | 'putInDoubt'>
+
+interface HostSet {
   readonly topology: Topology
   readonly log: Logger
-  /** Of the model, by UUID: with or without a device. */
-  readonly drives = new Map<string, SetDrive>()
+  /** A volume in operation, by its UUID. */
+  volumeOf(uuid: string | undefined): { readonly io: VolumeIo } | undefined
+}
 
-  /** `set`: its name in the log. */
-  constructor(topology: Topology, set: string) {
-    this.topology = topology
-    this.log = topology.log.child({ part: 'vinum', set })
+export class SetHost implements VinumHost {
+  readonly demote: Changes['demote']
+  readonly changeLost: Changes['changeLost']
+  readonly isLosing: Changes['isLosing']
+  readonly putInDoubt: Changes['putInDoubt']
+  readonly #set: HostSet
+
+  constructor(set: HostSet, { demote, changeLost, isLosing, putInDoubt }: Changes) {
+    this.#set = set
+    this.demote = demote
+    this.changeLost = changeLost
+    this.isLosing = isLosing
+    this.putInDoubt = putInDoubt
   }
 
-  /** A volume in operation, by its UUID. */
-  abstract volumeOf(
-    uuid: string | undefined,
-  ): { readonly provider: Provider; readonly io: VolumeIo } | undefined
-
   get pool() {
-    return this.topology.pool
+    return this.#set.topology.pool
   }
 
   get kernels() {
-    return this.topology.kernels
+    return this.#set.topology.kernels
   }
 
   get clock() {
-    return this.topology.clock
+    return this.#set.topology.clock
   }
 
-  /** The name under which a volume is offered; undefined while it is not. */
-  offeredAs(volumeUuid: string): string | undefined {
-    return this.volumeOf(volumeUuid)?.provider.name
+  get log() {
+    return this.#set.log
   }
 
-  /** With every drive down that is not there. */
-  withLosses(model: VinumModel): VinumModel {
-    const lost = [...this.drives].filter(([, { present }]) => !present)
-    return loseDrives(model, new Map(lost).keys())
-  }
-
-  /** Waits for what is in flight on a device that is gone; nobody else has to. */
-  closeSoon(consumer: Consumer): void {
-    consumer.close().catch((error: unknown) => {
-      this.log.error({ err: error }, 'a consumer failed to close')
-    })
-  }
-
-  /** VinumHost. */
   noteError(subdisk: Subdisk, op: keyof TroubleCounts, error: PlexusError | undefined): void {
     // Its memory was still with another disk: no trouble of this one.
     if (error?.kind === 'aborted') return
@@ -71,17 +58,15 @@ export abstract class SetHost {
     this.log.debug({ err: error, subdisk: name, op }, `${op} trouble on ${name}`)
   }
 
-  /** VinumHost. */
   noteRepair({ record: { name }, drive }: Subdisk, offset: number, length: number): void {
     const text =
       `${length} bytes at ${offset} of ${name} could not be read from drive ${drive.record.name} and were written ` +
       'again'
-    this.topology.events.emit('warning', 'sector-repaired', name, text)
+    this.#set.topology.events.emit('warning', 'sector-repaired', name, text)
   }
 
-  /** VinumHost. */
   lock(plex: Plex, offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void> {
-    const volume = this.volumeOf(plex.record.volumeUuid)
+    const volume = this.#set.volumeOf(plex.record.volumeUuid)
     return volume ? volume.io.lock(offset, length, mode) : Promise.resolve(() => {})
   }
 }

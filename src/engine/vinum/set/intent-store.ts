@@ -118,7 +118,7 @@ export class IntentStore {
   async #demoteOn(failed: ReadonlyMap<SetDrive, PlexusError>): Promise<void> {
     for (const [drive, error] of failed) {
       const on = this.#volume.subdisks.filter((one) => one.drive === drive && one.writable)
-      if (on.length > 0) await this.#set.demote(on, error)
+      if (on.length > 0) await this.#set.host.demote(on, error)
     }
   }
 }

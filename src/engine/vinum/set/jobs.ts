@@ -22,7 +22,6 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from '../model/model.ts'
-import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import { GrowthTurns, growthCommits } from './growth.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -116,7 +115,7 @@ export class SetJobs {
 
   /** Writes the window that a growth had backed up when it was cut off (grow.ts). */
   async finishWindow(plex: Plex): Promise<void> {
-    await finishWindow({ host: this.#set, plex, ...growthCommits(this.#set, plex) })
+    await finishWindow({ host: this.#set.host, plex, ...growthCommits(this.#set, plex) })
   }
 
   #run(plan: JobPlan): void {
@@ -275,8 +274,8 @@ export class SetJobs {
     const { map, record } = volume
     const id = resyncId(record)
     if (!map || map.isSynced || this.#running.has(id)) return
-    // A column of raid5 that comes back as it is: only with it the parity can be made right.
-    if (volume.plexes.some(awaitsColumn)) return
+    // A copy or column that comes back as it is: only with it copies can be made equal, and parity right.
+    if (volume.subdisks.some(({ record }) => record.state === 'down')) return
     const setup: JobSetup = {
       record: {
         id,
@@ -300,7 +299,7 @@ export class SetJobs {
         },
       },
     }
-    this.#run(resyncOf(this.#set, setup, volume, map))
+    this.#run(resyncOf(setup, volume, map))
   }
 }
 
@@ -327,8 +326,4 @@ function isSamePlex(next: VinumModel, uuid: string, plex: Plex | undefined): boo
 /** Resyncs have no record whose id is unique in the set. */
 function resyncId({ uuid }: VolumeRecord): string {
   return `resync-${uuid.slice(0, 8)}`
-}
-
-function awaitsColumn(plex: Plex): boolean {
-  return plex instanceof Raid5Plex && plex.subdisks.some(({ record }) => record.state === 'down')
 }

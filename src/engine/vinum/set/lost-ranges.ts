@@ -8,12 +8,13 @@ import { RangeSet } from '../../../base/range-set.ts'
 import {
   byUuid,
   type PlexRecord,
-  replaceRecord,
+  putRecord,
   type SubdiskState,
   sizeOfPlex,
   subdisksOf,
   type VinumModel,
 } from '../model/model.ts'
+import { hasParity } from '../model/plex-kinds.ts'
 import { createLayout, rowOf } from '../raid5/layout.ts'
 import {
   dataOf,
@@ -24,7 +25,6 @@ import {
   withLost,
   withoutMoved,
 } from '../raid5/lost.ts'
-import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import type { VinumSet } from './vinum-set.ts'
 
@@ -52,25 +52,23 @@ export class LostRanges {
    */
   doubt(model: VinumModel, volumeUuid: string, ranges: readonly ByteRange[]): void {
     for (const plex of model.plexes) {
-      if (plex.volumeUuid !== volumeUuid || plex.organization !== 'raid5') continue
+      if (plex.volumeUuid !== volumeUuid || !hasParity(plex)) continue
       const columns = subdisksOf(model, plex.uuid)
       const isComplete = (count: number): boolean =>
         columns.slice(0, count).every(({ state }) => COMPLETE.includes(state))
       const { growth } = plex
       const doubt = new RangeSet(isComplete(growth?.columnsBefore ?? columns.length) ? ranges : [])
       if (growth && !isComplete(columns.length)) doubt.remove(0, growth.cursorBytes)
-      const running = this.#set.objects.plexes.get(plex.uuid)
-      if (running instanceof Raid5Plex) {
-        for (const { offset, length } of doubt.ranges) running.doubt.add(offset, length)
-      } else this.#remembered.set(plex.uuid, doubt.ranges)
+      const running = this.#set.objects.plexes.get(plex.uuid)?.doubt
+      if (!running) this.#remembered.set(plex.uuid, doubt.ranges)
+      for (const { offset, length } of doubt.ranges) running?.add(offset, length)
     }
   }
 
   /** What is in doubt of a plex, in plex space. */
   doubtOf(plexUuid: string): readonly ByteRange[] {
-    const plex = this.#set.objects.plexes.get(plexUuid)
-    if (plex instanceof Raid5Plex) return [...plex.doubt.ranges]
-    return this.#remembered.get(plexUuid) ?? []
+    const running = this.#set.objects.plexes.get(plexUuid)?.doubt
+    return [...(running?.ranges ?? this.#remembered.get(plexUuid) ?? [])]
   }
 
   /** What these subdisks have is older than what was lost with them: it does not count as found again. */
@@ -85,7 +83,7 @@ export class LostRanges {
   taken(before: VinumModel, after: VinumModel): VinumModel {
     let next = after
     for (const plex of after.plexes) {
-      if (plex.organization !== 'raid5') continue
+      if (!hasParity(plex)) continue
       const doubt = withoutBackup(plex, this.doubtOf(plex.uuid))
       let lost = keptNowhere(plex.lost, this.#older)
       /** The doubt is over below it. */
@@ -113,9 +111,7 @@ export class LostRanges {
       // Of a change that goes into the same commit.
       if (known && known.lost === byUuid(before.plexes, plex.uuid)?.lost) over.push(...known.over)
       if (over.some(({ length }) => length > 0)) this.#taken.set(plex.uuid, { over, lost })
-      if (lost !== plex.lost) {
-        next = { ...next, plexes: replaceRecord(next.plexes, { ...plex, lost }) }
-      }
+      if (lost !== plex.lost) next = putRecord(next, 'plexes', { ...plex, lost })
     }
     return next
   }
@@ -131,7 +127,7 @@ export class LostRanges {
       // Not that of a commit which was refused.
       if (byUuid(model.plexes, uuid)?.lost !== lost) continue
       const plex = this.#set.objects.plexes.get(uuid)
-      const left = plex instanceof Raid5Plex ? plex.doubt : new RangeSet(this.#remembered.get(uuid))
+      const left = plex?.doubt ?? new RangeSet(this.#remembered.get(uuid))
       for (const { offset, length } of over) left.remove(offset, length)
       if (!plex) this.#remembered.set(uuid, left.ranges)
     }
@@ -181,8 +177,7 @@ export class LostRanges {
     await this.#set.commit((model) => {
       const plex = byUuid(model.plexes, uuid)
       const lost = plex && change(plex.lost)
-      if (!plex || lost === plex.lost) return model
-      return { ...model, plexes: replaceRecord(model.plexes, { ...plex, lost }) }
+      return !plex || lost === plex.lost ? model : putRecord(model, 'plexes', { ...plex, lost })
     })
   }
 }

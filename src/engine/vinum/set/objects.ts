@@ -10,7 +10,6 @@ import type { Bio } from '../../geom/bio.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { RememberedIntent } from '../../intent/write-intent-bitmap.ts'
 import type { SetDrive } from '../../metadata/set-drive.ts'
-import { LinearPlex } from '../io/plex-linear.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
@@ -23,10 +22,10 @@ import {
 } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import { bareName, nameTaken } from '../naming.ts'
-import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import type { Plex } from '../runtime.ts'
 import { readIntent } from './intent-store.ts'
 import { SetJobs } from './jobs.ts'
+import { makePlex } from './make-plex.ts'
 import type { VinumSet } from './vinum-set.ts'
 import { RunningVolume } from './volume.ts'
 
@@ -166,7 +165,7 @@ export class SetObjects {
       else this.volumeAbove(plexUuid)?.io.loseCache()
     }
     if (leaving.length === 0) return
-    this.#set.demote(leaving, error).catch((failure: unknown) => {
+    this.#set.host.demote(leaving, error).catch((failure: unknown) => {
       this.#set.log.error({ err: failure, drive: drive.record.name }, 'a demotion failed')
     })
   }
@@ -201,15 +200,11 @@ export class SetObjects {
     ])
     if (this.#shapes.get(record.uuid) === shape) return
     const subdisks = records.map(({ uuid }) => defined(this.subdisks.get(uuid), `subdisk ${uuid}`))
-    const options = { host: this.#set, record, subdisks }
-    const plex = organization === 'raid5' ? new Raid5Plex(options) : new LinearPlex(options)
-    const before = this.plexes.get(record.uuid)
+    const plex = makePlex({ host: this.#set.host, record, subdisks })
     // More columns make no parity right.
-    if (plex instanceof Raid5Plex) {
-      plex.doubt =
-        before instanceof Raid5Plex
-          ? before.doubt
-          : new RangeSet(this.#set.lost.doubtOf(record.uuid))
+    if (plex.doubt) {
+      const { doubt } = this.plexes.get(record.uuid) ?? {}
+      plex.doubt = doubt ?? new RangeSet(this.#set.lost.doubtOf(record.uuid))
     }
     this.plexes.set(record.uuid, plex)
     this.#shapes.set(record.uuid, shape)

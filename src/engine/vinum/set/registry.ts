@@ -7,16 +7,15 @@
  * unless another drive of its native set carries the removed header: the rule at the head of freebsd/convert.ts.
  */
 import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
-import { SET_RETRY_MS } from '../../../base/limits.ts'
 import { newUuid } from '../../../base/random.ts'
 import type { Anchor } from '../../anchor/anchor-layout.ts'
 import { EXCLUSIVE_ACCESS, READ_ACCESS } from '../../geom/consumer.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
+import { SetTable, tolerate } from '../../metadata/set-table.ts'
 import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
 import { FreebsdSet } from '../freebsd/set.ts'
-import { byUuid, type VolumeRecord } from '../model/model.ts'
-import { tryAssemble } from './assembling.ts'
+import { byUuid, emptyModel, type VinumModel, type VolumeRecord } from '../model/model.ts'
 import { holderOf, type KeptConfiguration, type SetMemory } from './memory.ts'
 import { type SetOptions, VinumSet } from './vinum-set.ts'
 
@@ -25,11 +24,8 @@ export interface RegistryOptions extends Pick<SetOptions, 'intentRegionBytes' | 
 }
 
 export class SetRegistry {
-  readonly #options: SetOptions
-  readonly #sets = new Map<string, VinumSet>()
+  readonly #sets: SetTable<VinumModel, VinumSet>
   #imported: FreebsdSet | undefined
-  /** By set: devices of one that has failed, until it is tried again. */
-  readonly #letGo = new Map<string, readonly Provider[]>()
   /** Native sets of conversions that have ended on at least one drive. */
   readonly #converted = new Set<string>()
   /** With a label and a header of FreeBSD's, until everything that is there has been tasted. */
@@ -46,17 +42,18 @@ export class SetRegistry {
 
   constructor({ intentRegionBytes, memory, witness }: RegistryOptions) {
     this.#memory = memory
-    this.#options = {
+    const options: SetOptions = {
       intentRegionBytes,
       witness,
       owed: new Map(),
-      onFailed: (failed) => this.#failed(failed),
+      onFailed: (failed) => this.#sets.failed(failed),
       nameFor: (set, volume) => this.#nameFor(set, volume),
     }
+    this.#sets = new SetTable((uuid, topology) => new VinumSet(uuid, topology, options))
   }
 
   get native(): readonly VinumSet[] {
-    return [...this.#sets.values()]
+    return this.#sets.all
   }
 
   /** The drives of FreeBSD, if there are any. */
@@ -128,9 +125,8 @@ export class SetRegistry {
 
   /** A new set, for a verb that labels the first drives. */
   create(topology: Topology): VinumSet {
-    const set = new VinumSet(newUuid(topology.random), topology, this.#options)
-    set.begin()
-    this.#add(set)
+    const set = this.#sets.of(newUuid(topology.random), topology)
+    set.begin(emptyModel(set.uuid))
     this.#made.add(set.uuid)
     return set
   }
@@ -173,10 +169,8 @@ export class SetRegistry {
       this.#undecided.set(provider, { anchor, drive })
       return true
     } else if (drive && !(await endConversion(provider, topology))) return false
-    const set = this.#setOf(setUuid, topology)
-    const isTaken = await set.join(provider, anchor)
-    this.#takeUp(setUuid, topology)
-    await this.remember(set)
+    const isTaken = await this.#sets.join(provider, anchor, topology)
+    await this.remember(this.#sets.of(setUuid, topology))
     return isTaken
   }
 
@@ -216,65 +210,6 @@ export class SetRegistry {
     for (const provider of providers) topology.tasteAgain(provider)
   }
 
-  #setOf(uuid: string, topology: Topology): VinumSet {
-    const known = this.#sets.get(uuid)
-    if (known) return known
-    const set = new VinumSet(uuid, topology, this.#options)
-    this.#add(set)
-    return set
-  }
-
-  #add(set: VinumSet): void {
-    this.#sets.set(set.uuid, set)
-    set.topology.addGeom(set)
-  }
-
-  /** For a set whose devices have been let go. */
-  forget(set: VinumSet): void {
-    set.topology.removeGeom(set)
-    this.#sets.delete(set.uuid)
-  }
-
-  /**
-   * A set that can commit no more goes back to where it was before it was assembled; one that did not last would
-   * fail again at once, so it waits for a while, for a drive that comes, or for `vinum assemble`.
-   */
-  #failed(set: VinumSet): void {
-    const { topology } = set
-    const { lasted } = set
-    const change = (work: () => Promise<void>): void => {
-      topology.change(work).catch((error: unknown) => {
-        set.log.error({ err: error }, 'a failed set could not be stopped')
-      })
-    }
-    change(async () => {
-      if (this.#sets.get(set.uuid) !== set) return
-      const providers = set.consumers.map(({ provider }) => provider)
-      await set.wither()
-      this.forget(set)
-      this.#letGo.set(set.uuid, providers)
-      const again = async (): Promise<void> => {
-        this.#takeUp(set.uuid, topology)
-        await topology.tastePending()
-      }
-      if (lasted) await again()
-      else {
-        topology.clock.after(SET_RETRY_MS, () => {
-          // Else a drive that came was the occasion, and what failed then has a timer of its own.
-          if (this.#letGo.get(set.uuid) === providers) change(again)
-        })
-      }
-    })
-  }
-
-  /** With the next tastePending: what a failed set has let go, all of it at once. Those that have the newest may be there. */
-  #takeUp(uuid: string, topology: Topology): void {
-    for (const provider of this.#letGo.get(uuid) ?? []) {
-      if (provider.consumers.size === 0) topology.tasteAgain(provider)
-    }
-    this.#letGo.delete(uuid)
-  }
-
   /** Everything that is there has been tasted. */
   async settled(topology: Topology): Promise<void> {
     const undecided = [...this.#undecided]
@@ -283,16 +218,14 @@ export class SetRegistry {
       if (provider.error) continue
       await tolerate(topology, () => this.#import(provider, drive, anchor.setUuid, topology))
     }
-    for (const set of this.native) {
-      await tolerate(topology, () => tryAssemble(set))
-      await this.remember(set)
-    }
+    await this.#sets.settled(topology)
+    for (const set of this.native) await this.remember(set)
     await this.#imported?.assemble()
   }
 
   async stop(): Promise<void> {
     this.#resting = true
-    for (const set of this.#sets.values()) await set.stop()
+    for (const set of this.native) await set.stop()
     await this.#imported?.wither()
   }
 
@@ -307,6 +240,11 @@ export class SetRegistry {
     await this.dissolveImported(topology)
     // Nobody takes them here now, but the other classes may.
     await topology.tastePending()
+  }
+
+  /** For a set whose devices have been let go. */
+  forget(set: VinumSet): void {
+    this.#sets.forget(set)
   }
 
   /** Tastes what nobody holds once more. */
@@ -328,16 +266,6 @@ function describeDrives({ drives, topology }: VinumSet): Readonly<Record<string,
     return [[uuid, text] as const]
   })
   return Object.fromEntries(texts)
-}
-
-/** One set, or one drive, that cannot be used is no reason not to serve the others. It has said so itself. */
-async function tolerate(topology: Topology, work: () => Promise<unknown>): Promise<void> {
-  try {
-    await work()
-  } catch (error) {
-    const err = operatingError(error)
-    topology.log.error({ err, event: 'assembly-failed' }, err.message)
-  }
 }
 
 /** Whom nobody has attached to. */

@@ -11,6 +11,7 @@ import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { VolumeIo } from '../io/volume-io.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
 import type { VolumeRecord } from '../model/model.ts'
+import { dataColumns, isStriped } from '../model/plex-kinds.ts'
 import type { Plex } from '../runtime.ts'
 import { IntentStore, intentLayoutOf } from './intent-store.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -32,7 +33,7 @@ export class RunningVolume {
       readPolicy: record.readPolicy,
       preferredPlexUuid: record.preferredPlexUuid,
       map: undefined,
-      host: set,
+      host: set.host,
     })
     this.io.owed = set.options.owed.get(record.uuid)
     set.options.owed.delete(record.uuid)
@@ -181,8 +182,8 @@ function geometryOf(
   const stripe = Math.max(0, ...plexes.map((plex) => plex.record.stripeBytes))
   const columns = Math.max(
     1,
-    ...plexes.map(({ record: { organization }, subdisks }) =>
-      organization === 'concat' ? 1 : subdisks.length - (organization === 'raid5' ? 1 : 0),
+    ...plexes.map((plex) =>
+      isStriped(plex.record) ? dataColumns(plex.record, plex.subdisks.length) : 1,
     ),
   )
   return {

@@ -10,13 +10,13 @@
 import { FREEBSD_DATA_OFFSET_BYTES } from '../freebsd/header.ts'
 import type {
   DriveState,
-  Organization,
   ParityLayout,
   PlexState,
   ReadPolicy,
   SubdiskState,
   VolumeState,
 } from '../model/model.ts'
+import type { Organization } from '../model/plex-kinds.ts'
 import { linesOf } from './tokens.ts'
 import { type Draft, parseLine } from './words.ts'
 

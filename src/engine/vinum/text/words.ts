@@ -4,7 +4,6 @@
  */
 import {
   DRIVE_STATES,
-  type Organization,
   PARITY_LAYOUTS,
   type ParityLayout,
   PLEX_STATES,
@@ -13,6 +12,7 @@ import {
   VOLUME_STATES,
 } from '../model/model.ts'
 import { nameFault } from '../model/model-check.ts'
+import { hasParity, isStriped, ORGANIZATIONS, type Organization } from '../model/plex-kinds.ts'
 import { sizeOf, type TextLine, type Token } from './tokens.ts'
 
 export type TextType = 'drive' | 'volume' | 'plex' | 'subdisk'
@@ -110,16 +110,16 @@ const readPolicy: Keyword = (fields, line) => {
 }
 
 const organization: Keyword = (fields, line) => {
-  const org = oneOf(line, 'organisation', ['concat', 'striped', 'raid5'] as const)
+  const org = oneOf(line, 'organisation', ORGANIZATIONS)
   fields.organization = org
-  if (org === 'concat') return
+  if (!isStriped({ organization: org })) return
   const token = line.take('the size of a stripe, such as 256k')
   fields.stripeBytes = sizeOf(line, token)
   if (fields.stripeBytes === 0 || fields.stripeBytes % 512 !== 0) {
     throw line.fault(token.column, `a stripe of ${token.text} cannot be`, 'a multiple of 512 bytes')
   }
   const layout = PARITY_LAYOUTS.find((one) => one === line.peek()?.text)
-  if (org !== 'raid5' || layout === undefined) return
+  if (!hasParity({ organization: org }) || layout === undefined) return
   line.take('')
   fields.parityLayout = layout
 }

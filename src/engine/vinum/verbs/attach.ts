@@ -5,7 +5,8 @@
 import { alignDown, formatSize, parseSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
-import { COLUMNS_MIN, checkOneMore, checkStripe, checkSubdiskCount, childName } from './build.ts'
+import { hasParity, isStriped, kindOf } from '../model/plex-kinds.ts'
+import { checkOneMore, checkStripe, checkSubdiskCount, childName } from './build.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { usableDrive } from './drives.ts'
 import {
@@ -150,9 +151,9 @@ function attachSubdisk(
     : draft.subdisksOf(plex).length
   const place = hole
     ? intoHole(draft, subdisk, hole)
-    : plex.organization === 'concat'
-      ? atEnd(draft, subdisk, plex, offsetBytes)
-      : asColumn(draft, subdisk, plex, offsetBytes)
+    : isStriped(plex)
+      ? asColumn(draft, subdisk, plex, offsetBytes)
+      : atEnd(draft, subdisk, plex, offsetBytes)
   const name = rename ? renamed(draft, subdisk, plex, index) : subdisk.name
   const columnsBefore = draft.subdisksOf(plex).length
   if (hole) draft.drop(new Set([hole.uuid]))
@@ -161,21 +162,19 @@ function attachSubdisk(
     `attach subdisk ${subdisk.name} to plex ${plex.name} at ${formatSize(place.plexOffsetBytes)}${rename ? ` as ${name}` : ''}`,
     name,
   )
-  if (!hole && plex.organization !== 'concat' && columnsBefore > 0) {
+  if (!hole && isStriped(plex) && columnsBefore > 0) {
     if (!buildsUp(plex, columnsBefore)) beginGrowth(draft, plex, columnsBefore)
     return
   }
   if (volume) growVolume(draft, volume)
-  if (volume || plex.organization === 'raid5') {
-    draft.startJobs(plex)
-  }
+  if (volume || hasParity(plex)) draft.startJobs(plex)
 }
 
 type Place = Pick<SubdiskRecord, 'plexOffsetBytes' | 'sizeBytes' | 'state'>
 
 /** A plex with fewer columns than its organisation needs holds no data yet: columns are only added. */
 function buildsUp(plex: PlexRecord, columns: number): boolean {
-  return columns < COLUMNS_MIN[plex.organization]
+  return columns < kindOf(plex).columnsMin
 }
 
 /** The place that a detached subdisk has left: the one at the offset, or the first one. */

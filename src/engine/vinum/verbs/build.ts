@@ -18,7 +18,6 @@ import { alignedPart, alignmentOf, allocate, freeExtents } from '../model/alloca
 import { mapSlotsOf } from '../model/map-slots.ts'
 import type {
   DriveRecord,
-  Organization,
   ParityLayout,
   PlexRecord,
   SubdiskRecord,
@@ -26,15 +25,15 @@ import type {
   VinumModel,
   VolumeRecord,
 } from '../model/model.ts'
+import {
+  dataColumns,
+  hasParity,
+  isStriped,
+  kindOf,
+  type Organization,
+} from '../model/plex-kinds.ts'
 import type { Draft } from './draft.ts'
 import { checkNewName, freeName } from './lookup.ts'
-
-/** Fewest columns of an organisation. */
-export const COLUMNS_MIN: Readonly<Record<Organization, number>> = {
-  concat: 1,
-  striped: 2,
-  raid5: 3,
-}
 
 export interface PlexLayout {
   readonly organization: Organization
@@ -56,11 +55,6 @@ export interface VolumeLayout {
 /** Sizes and places on these drives are multiples of this. */
 export function placeAlignment(drives: readonly DriveRecord[]): number {
   return Math.max(PAGE_BYTES, ...drives.map(alignmentOf))
-}
-
-/** Columns of a plex that hold data. */
-export function dataColumns(organization: Organization, columns: number): number {
-  return organization === 'raid5' ? columns - 1 : columns
 }
 
 /** The largest extent that is free on the drive, in whole multiples of `alignment`. */
@@ -114,23 +108,22 @@ function targetBytes(draft: Draft, layout: VolumeLayout): number {
 
 /** Bytes that a plex of this layout can hold. Throws `no-space` when a drive has no room at all. */
 function capacityBytes(draft: Draft, plex: PlexLayout): number {
-  const { organization, stripeBytes, drives } = plex
+  const { stripeBytes, drives } = plex
   checkDrives(draft, plex)
   const alignment = placeAlignment(drives)
   const rooms = drives.map((drive) => {
     const room = largestFree(draft.model, drive, alignment)
-    const usable = organization === 'concat' ? room : alignDown(room, stripeBytes)
+    const usable = isStriped(plex) ? alignDown(room, stripeBytes) : room
     if (usable > 0) return usable
     const why = `drive ${drive.name} has no room: its largest free extent is ${formatSize(room)}; choose another drive, or remove a subdisk from it`
     return draft.fail('no-space', drive.name, why)
   })
-  if (organization === 'concat') return rooms.reduce((sum, room) => sum + room, 0)
-  return Math.min(...rooms) * dataColumns(organization, drives.length)
+  return bytesOf(plex, rooms)
 }
 
 function checkDrives(draft: Draft, plex: PlexLayout): void {
   const { organization, stripeBytes, drives } = plex
-  const fewest = COLUMNS_MIN[organization]
+  const fewest = kindOf(plex).columnsMin
   if (drives.length < fewest) {
     const why = `${organization} needs at least ${fewest} drives, and ${drives.length} ${drives.length === 1 ? 'was' : 'were'} named; name more`
     draft.fail('invalid', organization, why)
@@ -143,7 +136,7 @@ function checkDrives(draft: Draft, plex: PlexLayout): void {
     const why = `drive ${twice.name} is named twice; a plex takes each drive once`
     draft.fail('invalid', twice.name, why)
   }
-  if (organization !== 'concat') checkStripe(draft, stripeBytes, drives)
+  if (isStriped(plex)) checkStripe(draft, stripeBytes, drives)
 }
 
 export function checkSubdiskCount(draft: Draft, count: number): void {
@@ -160,8 +153,8 @@ function columnSizes(draft: Draft, plex: PlexLayout, target: number): readonly n
     const why = `these drives have room for ${formatSize(capacity)} as ${organization}, and ${formatSize(target)} are needed; choose larger drives, or more of them`
     draft.fail('no-space', organization, why)
   }
-  if (organization !== 'concat') {
-    const size = alignUp(Math.ceil(target / dataColumns(organization, drives.length)), stripeBytes)
+  if (isStriped(plex)) {
+    const size = alignUp(Math.ceil(target / dataColumns(plex, drives.length)), stripeBytes)
     return drives.map(() => size)
   }
   const alignment = placeAlignment(drives)
@@ -177,10 +170,9 @@ function columnSizes(draft: Draft, plex: PlexLayout, target: number): readonly n
   })
 }
 
-function bytesOf(plex: PlexLayout, sizes: readonly number[] | undefined): number {
-  const parts = sizes ?? []
-  if (plex.organization === 'concat') return parts.reduce((sum, size) => sum + size, 0)
-  return dataColumns(plex.organization, parts.length) * (parts[0] ?? 0)
+function bytesOf(plex: PlexLayout, sizes: readonly number[] = []): number {
+  if (isStriped(plex)) return dataColumns(plex, sizes.length) * Math.min(...sizes)
+  return sizes.reduce((sum, size) => sum + size, 0)
 }
 
 /** The lowest place in the map areas that no volume has, from `wanted` on. */
@@ -236,10 +228,9 @@ export function layoutText(
   columns: number,
 ): string {
   const { organization, stripeBytes, parityLayout } = plex
-  const parts =
-    organization === 'concat'
-      ? [`${columns} ${columns === 1 ? 'subdisk' : 'subdisks'}`]
-      : [`${columns} columns`, `${formatSize(stripeBytes)} stripe`]
+  const parts = isStriped(plex)
+    ? [`${columns} columns`, `${formatSize(stripeBytes)} stripe`]
+    : [`${columns} ${columns === 1 ? 'subdisk' : 'subdisks'}`]
   return [organization, ...parts, ...(parityLayout === undefined ? [] : [parityLayout])].join(', ')
 }
 
@@ -283,8 +274,7 @@ export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: O
       `volume ${volume.name} gets no other plex while its plex ${growing.name} grows; ${next}`,
     )
   }
-  const isRaid5 = [organization, ...plexes.map((one) => one.organization)].includes('raid5')
-  if (plexes.length === 0 || !isRaid5) return
+  if (plexes.length === 0 || ![{ organization }, ...plexes].some(hasParity)) return
   const why =
     `volume ${volume.name} cannot have ${plexes.map(({ name }) => name).join(', ')} and a ${organization} plex: ` +
     'a raid5 plex is the only plex of its volume; for copies use mirrors (--mirror), for parity one raid5 plex'
@@ -316,8 +306,7 @@ interface NewSubdisk {
 /** Adds a subdisk at the end of a plex: the next piece of concat, else the next column. Throws `no-space`. */
 export function appendSubdisk(draft: Draft, plex: PlexRecord, init: NewSubdisk): SubdiskRecord {
   const columns = draft.subdisksOf(plex).length
-  const isConcat = plex.organization === 'concat'
-  const plexOffsetBytes = isConcat ? draft.plexBytes(plex) : columns * plex.stripeBytes
+  const plexOffsetBytes = isStriped(plex) ? columns * plex.stripeBytes : draft.plexBytes(plex)
   const name = init.name ?? childName(draft, 'subdisk', `${plex.name}.s`, columns)
   return placeSubdisk(draft, plex, { ...init, name, plexOffsetBytes })
 }

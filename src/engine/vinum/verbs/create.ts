@@ -6,6 +6,7 @@ import { alignDown, formatSize } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { DriveRecord, PlexRecord, VolumeRecord } from '../model/model.ts'
+import { hasParity, isStriped, kindOf } from '../model/plex-kinds.ts'
 import type { PlanningVerb } from '../plan.ts'
 import {
   parseConfigText,
@@ -16,7 +17,6 @@ import {
 } from '../text/config.ts'
 import {
   appendSubdisk,
-  COLUMNS_MIN,
   checkOneMore,
   checkStripe,
   checkSubdiskCount,
@@ -165,8 +165,7 @@ class Creation {
         volumeUuid: volume?.uuid,
         organization: one.organization,
         stripeBytes: one.stripeBytes,
-        parityLayout:
-          one.organization === 'raid5' ? (one.parityLayout ?? 'left-asymmetric') : undefined,
+        parityLayout: hasParity(one) ? (one.parityLayout ?? 'left-asymmetric') : undefined,
       },
       parts.length,
     )
@@ -198,7 +197,7 @@ class Creation {
   }
 
   #checkMembers(one: TextPlex, parts: readonly Part[]): void {
-    const fewest = COLUMNS_MIN[one.organization]
+    const fewest = kindOf(one).columnsMin
     const empty = one.volume === undefined && parts.length === 0
     if (parts.length < fewest && !empty) {
       const why = `plex ${one.name} is ${one.organization} and needs at least ${fewest} subdisks; it has ${parts.length}`
@@ -206,7 +205,7 @@ class Creation {
     }
     checkSubdiskCount(this.#draft, parts.length)
     const drives = parts.map(({ drive }) => drive)
-    if (one.organization === 'concat') return
+    if (!isStriped(one)) return
     checkStripe(this.#draft, one.stripeBytes, drives)
     const twice = drives.find((two, index) => drives.indexOf(two) !== index)
     if (twice) {
@@ -218,7 +217,7 @@ class Creation {
 
   /** Columns are whole stripes, and all as large as the smallest (docs/vinum.md, 4). */
   #trim(one: TextPlex, parts: readonly Part[]): void {
-    if (one.organization === 'concat' || parts.length === 0) return
+    if (!isStriped(one) || parts.length === 0) return
     const column = alignDown(Math.min(...parts.map(({ sizeBytes }) => sizeBytes)), one.stripeBytes)
     if (column === 0) {
       const why = `the smallest column of ${one.name} has less than one stripe, ${formatSize(one.stripeBytes)}`
@@ -240,8 +239,7 @@ class Creation {
     parts: readonly Part[],
     state: 'up' | 'stale',
   ): void {
-    const bytesOf = (part: Part): number =>
-      one.organization === 'concat' ? part.sizeBytes : one.stripeBytes
+    const bytesOf = (part: Part): number => (isStriped(one) ? one.stripeBytes : part.sizeBytes)
     let end = 0
     const places = parts.map((part) => {
       const at = part.text.plexOffsetBytes ?? end

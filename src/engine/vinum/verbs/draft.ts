@@ -8,6 +8,7 @@ import { type ErrorKind, PlexusError } from '../../../base/errors.ts'
 import type { PlanStep } from '../../../control/reports.ts'
 import type { VerbSpec } from '../../../control/verb-spec.ts'
 import type { VerbParameters } from '../../geom/types.ts'
+import type { NewDrive } from '../../verbs/plan.ts'
 import { jobsForAll } from '../jobs/plans.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
 import {
@@ -27,7 +28,7 @@ import {
   type VolumeRecord,
 } from '../model/model.ts'
 import { derive, lastCopyLost } from '../model/state-rules.ts'
-import type { NewDrive, Plan, PlanContext, PlanningVerb } from '../plan.ts'
+import type { Plan, PlanContext, PlanningVerb } from '../plan.ts'
 
 export class Draft {
   readonly context: PlanContext

@@ -3,11 +3,9 @@
  * devices that are missing, read-only, held by somebody, or that carry foreign data. Used by every verb that
  * takes devices.
  */
-import { formatSize } from '../../../base/bytes.ts'
 import { newUuid } from '../../../base/random.ts'
-import { planAnchor } from '../../anchor/anchor-layout.ts'
+import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../../verbs/new-drive.ts'
 import type { DriveRecord } from '../model/model.ts'
-import type { Candidate } from '../plan.ts'
 import { type Draft, isPlaceholder } from './draft.ts'
 import { checkNewName, freeName } from './lookup.ts'
 
@@ -43,37 +41,21 @@ export function usableDrive(draft: Draft, drive: DriveRecord): DriveRecord {
 
 /** Makes a drive of a device; default of `driveName`: the device's. Throws as {@link resolveDrive}, and `exists` when the name is taken. */
 export function newDrive(draft: Draft, device: string, driveName?: string): DriveRecord {
-  const candidate = draft.context.candidate(device)
-  if (!candidate) {
-    const why = `there is no drive and no device "${device}"; plexus device list shows the devices of the configuration`
-    return draft.fail('not-found', device, why)
+  const taken = draft.newDrives.find((one) => one.candidate.name === device)
+  if (taken) {
+    const why = `${taken.candidate.path}: drive ${taken.record.name} is made of it already; name each device once`
+    draft.fail('in-use', device, why)
   }
-  checkCandidate(draft, candidate)
-  // A provider of another class is named CLASS/NAME; the last part is its name.
-  const name = driveName ?? candidate.name.split('/').at(-1) ?? candidate.name
+  const wipes = draft.flag('wipeSignatures')
+  const candidate = usable(draft.context.candidate(device), { op: draft.op, name: device, wipes })
+  const name = driveName ?? lastName(candidate)
   checkNewName(draft, 'drive', name)
-  const layout = planAnchor(candidate.sizeBytes, candidate.blockBytes)
-  const record: DriveRecord = {
-    uuid: newUuid(draft.context.random),
-    name,
-    state: 'up',
-    device: candidate.name,
-    mediaBytes: candidate.sizeBytes,
-    blockBytes: candidate.blockBytes,
-    dataStartBytes: layout.dataStartBytes,
-    dataEndBytes: layout.dataEndBytes,
-    last: undefined,
-  }
-  draft.addDrive({ candidate, record })
-  const found = candidate.contents === '' ? 'blank' : `overwrites ${candidate.contents}`
-  draft.step(
-    `write label on ${name} (${candidate.path}, ${formatSize(candidate.sizeBytes)}, ${found})`,
-    name,
-  )
-  if (candidate.contents !== '') {
-    draft.warn(`${candidate.path}: ${candidate.contents} is overwritten and cannot be brought back`)
-  }
-  return record
+  const made = { candidate, record: driveRecord(candidate, name, draft.context.random) }
+  draft.addDrive(made)
+  const { text } = labelStep(made)
+  draft.step(text, name)
+  for (const warning of wipeWarnings(made)) draft.warn(warning)
+  return made.record
 }
 
 /** Adds a drive without a device, to keep the places of subdisks. */
@@ -86,31 +68,4 @@ export function addPlaceholder(
   const drive: DriveRecord = { ...size, uuid, name, state: 'down', device: '' }
   draft.add('drives', drive)
   return drive
-}
-
-function checkCandidate(draft: Draft, candidate: Candidate): void {
-  const { name, path } = candidate
-  const taken = draft.newDrives.find((one) => one.candidate.name === name)
-  if (taken) {
-    const why = `${path}: drive ${taken.record.name} is made of it already; name each device once`
-    draft.fail('in-use', name, why)
-  }
-  if (candidate.inUse !== undefined) {
-    const why = `${path}: in use by ${candidate.inUse}; free it there first, or choose another device`
-    draft.fail('in-use', name, why)
-  }
-  if (candidate.twin !== undefined) {
-    const why =
-      `${path}: the same disk as ${candidate.twin}, by another path, or a copy of it; several paths cannot be used together yet: take one of ` +
-      'them out of the configuration'
-    draft.fail('in-use', name, why)
-  }
-  if (candidate.readOnly) {
-    const why = `${path}: read-only; a drive must take writes. Choose another device`
-    draft.fail('permission', name, why)
-  }
-  if (candidate.contents !== '' && !draft.flag('wipeSignatures')) {
-    const why = `${path}: ${candidate.contents} found; --wipe-signatures overwrites it`
-    draft.fail('foreign', name, why)
-  }
 }

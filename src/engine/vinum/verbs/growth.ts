@@ -6,11 +6,11 @@
 import { alignUp, formatSize } from '../../../base/bytes.ts'
 import { planAnchor } from '../../anchor/anchor-layout.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
+import { dataColumns, hasParity, isStriped } from '../model/plex-kinds.ts'
 import {
   appendSubdisk,
   checkMapSlot,
   checkSubdiskCount,
-  dataColumns,
   largestFree,
   placeAlignment,
 } from './build.ts'
@@ -43,7 +43,7 @@ export function checkNotCarrying(
 ): void {
   const own = draft
     .plexesOf(volume)
-    .filter(({ uuid, organization }) => uuid !== moving?.plexUuid || organization === 'raid5')
+    .filter((plex) => plex.uuid !== moving?.plexUuid || hasParity(plex))
     .flatMap((plex) => draft.subdisksOf(plex))
   const there = own.find(
     (one) =>
@@ -91,15 +91,13 @@ export function checkOnlyCopy(draft: Draft, plex: PlexRecord): void {
  */
 export function trimPlex(draft: Draft, plex: PlexRecord, sizeBytes: number): void {
   const subdisks = draft.subdisksOf(plex)
-  const { organization, stripeBytes } = plex
   for (const one of subdisks) {
-    const wanted =
-      organization === 'concat'
-        ? alignUp(
-            Math.max(0, sizeBytes - one.plexOffsetBytes),
-            draft.drive(one.driveUuid)?.blockBytes ?? 512,
-          )
-        : alignUp(Math.ceil(sizeBytes / dataColumns(organization, subdisks.length)), stripeBytes)
+    const wanted = isStriped(plex)
+      ? alignUp(Math.ceil(sizeBytes / dataColumns(plex, subdisks.length)), plex.stripeBytes)
+      : alignUp(
+          Math.max(0, sizeBytes - one.plexOffsetBytes),
+          draft.drive(one.driveUuid)?.blockBytes ?? 512,
+        )
     if (wanted >= one.sizeBytes) continue
     if (wanted === 0) {
       const why = `subdisk ${one.name} lies wholly beyond the ${formatSize(sizeBytes)} of the volume; leave it out, or detach it first`
@@ -120,8 +118,8 @@ export function growPlex(draft: Draft, plex: PlexRecord, drives: readonly DriveR
     const why = `plex ${plex.name} has no subdisks that could grow; attach subdisks first`
     draft.fail('invalid', plex.name, why)
   }
-  if (plex.organization === 'concat') growConcat(draft, plex, drives)
-  else growColumns(draft, plex, drives)
+  if (isStriped(plex)) growColumns(draft, plex, drives)
+  else growConcat(draft, plex, drives)
 }
 
 function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
@@ -177,7 +175,7 @@ export function checkGrowable(draft: Draft, plex: PlexRecord): void {
     const why = `a part of plex ${plex.name} is lost, and only a whole one can grow; plexus status shows what to do`
     draft.fail('invalid', plex.name, why)
   }
-  const parity = plex.organization !== 'raid5' || plex.parityValidBytes >= draft.plexBytes(plex)
+  const parity = !hasParity(plex) || plex.parityValidBytes >= draft.plexBytes(plex)
   if (plex.state === 'up' && parity && !plex.growth) return
   const why = `plex ${plex.name} is ${parity ? plex.state : 'initializing'}, and only a whole one can grow; bring it up first: plexus vinum start ${plex.name}`
   draft.fail('invalid', plex.name, why)
@@ -187,9 +185,9 @@ export function checkGrowable(draft: Draft, plex: PlexRecord): void {
 export function beginGrowth(draft: Draft, plex: PlexRecord, columnsBefore: number): void {
   const subdisks = draft.subdisksOf(plex)
   const column = subdisks[0]?.sizeBytes ?? 0
-  const before = dataColumns(plex.organization, columnsBefore) * column
-  const after = dataColumns(plex.organization, subdisks.length) * column
-  checkBackupRoom(draft, plex, dataColumns(plex.organization, subdisks.length) * plex.stripeBytes)
+  const before = dataColumns(plex, columnsBefore) * column
+  const after = dataColumns(plex, subdisks.length) * column
+  checkBackupRoom(draft, plex, dataColumns(plex, subdisks.length) * plex.stripeBytes)
   draft.put('plexes', { ...plex, growth: { columnsBefore, cursorBytes: 0, backup: undefined } })
   draft.step(
     `restripe plex ${plex.name} from ${columnsBefore} to ${subdisks.length} columns: ${formatSize(before)} to ${formatSize(after)} when it has ended`,

@@ -8,6 +8,7 @@ import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import { newJob } from '../jobs/plans.ts'
 import { byUuid, type PlexRecord, type VolumeRecord } from '../model/model.ts'
+import { hasParity } from '../model/plex-kinds.ts'
 import { lostPlexes, setState } from '../model/state-rules.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { lostBytes } from '../raid5/lost.ts'
@@ -102,7 +103,7 @@ function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
     const plexes = draft.names('plexes', 'plex')
     for (const name of plexes) {
       const plex = findTyped(draft.model, 'plex', name)
-      if (plex.organization !== 'raid5') {
+      if (!hasParity(plex)) {
         const why = `plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub VOLUME compares the copies of a volume`
         draft.fail('unsupported', name, why)
       }
@@ -121,7 +122,7 @@ export const VOLUME_SCRUB = planning(VOLUME_SPECS.scrub, [], (draft) => {
   const volume = findTyped(draft.model, 'volume', draft.text('name'))
   const kind = draft.flag('repair') ? 'repair' : 'check'
   const plexes = draft.plexesOf(volume)
-  const raid5 = plexes.filter((one) => one.organization === 'raid5')
+  const raid5 = plexes.filter(hasParity)
   if (plexes.length < 2 && raid5.length === 0) {
     const why = `volume ${volume.name} has one copy and no parity: there is nothing to compare; add a copy: plexus volume add-mirror ${volume.name} DEVICE`
     draft.fail('unsupported', volume.name, why)

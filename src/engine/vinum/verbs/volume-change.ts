@@ -11,6 +11,7 @@ import type {
   SubdiskRecord,
   VolumeRecord,
 } from '../model/model.ts'
+import { isStriped } from '../model/plex-kinds.ts'
 import { buildCopy, checkOneMore, childName, type PlexLayout } from './build.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { resolveDrive, resolveDrives } from './drives.ts'
@@ -61,7 +62,7 @@ function growCopies(
   for (const plex of plexes) {
     draft.checkIdle(plex, 'grow')
     // Copies with stripes cannot grow; this says why.
-    if (plex.organization !== 'concat') checkGrowable(draft, plex)
+    if (isStriped(plex)) checkGrowable(draft, plex)
     if (draft.plexBytes(plex) !== volume.sizeBytes) {
       const why = `plex ${plex.name} and volume ${volume.name} differ in size, so that copies cannot grow together; remove the copy, grow, and add it again`
       draft.fail('unsupported', plex.name, why)

@@ -125,10 +125,24 @@ export class GroupCommitter implements Committer {
   }
 
   async #commit(tells: boolean): Promise<void> {
-    const { map, journal, onReleased } = this.#options
+    const { map } = this.#options
     this.#stopTimer()
     this.#pending = 0
-    let set = map.takeChanges()
+    // A set has so many records at most: all that had changed by now is taken.
+    for (let isMore = true; isMore; ) {
+      const set = map.takeChanges()
+      isMore = map.isChanged
+      await this.#store(set)
+    }
+    const owed = this.#owed
+    if (!tells || !owed) return
+    this.#owed = undefined
+    throw owed
+  }
+
+  async #store(taken: ChangeSet): Promise<void> {
+    const { map, journal, onReleased } = this.#options
+    let set = taken
     try {
       const lost = await this.#flush()
       if (lost.size > 0) set = map.withdraw(set, lost)
@@ -142,10 +156,6 @@ export class GroupCommitter implements Committer {
       this.changed(0)
       throw error
     }
-    const owed = this.#owed
-    if (!tells || !owed) return
-    this.#owed = undefined
-    throw owed
   }
 
   /** Answers with the components that are out of service since they failed. */

@@ -38,6 +38,13 @@ export class FreeBits {
     return number
   }
 
+  isFree(number: number): boolean {
+    const piece = Math.floor(number / PIECE)
+    const words = this.#pieces[piece]
+    if (!words) return this.#freeIn[piece] !== 0
+    return (((words[(number % PIECE) >>> 5] as number) >>> (number & 31)) & 1) === 0
+  }
+
   /** It is in use from now on. */
   claim(number: number): void {
     this.#change(number, true)

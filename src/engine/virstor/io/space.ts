@@ -136,6 +136,10 @@ export class Space {
     this.changed()
   }
 
+  isFree({ component, number }: Place): boolean {
+    return this.#slot(component).bits.isFree(number)
+  }
+
   /** What the map found in use at the start. `forMap`: the map itself lies there. */
   claim({ component, number }: Place, forMap = false): void {
     const slot = this.#slot(component)

@@ -278,6 +278,50 @@ t.test('so is what came from it where copies may differ, and nobody else gets it
   t.ok(drive(1).device.media.every((byte) => byte === 2))
 })
 
+t.test(
+  'what is in doubt is given to nobody before a copy that is away is out durably',
+  async (t) => {
+    const { host, map, volume, drive } = build({ map: mapFor(async () => {}) })
+    drive(1).device.media.fill(2)
+    await map?.markUnsynced(0, 4096)
+    const { open, closed } = gate()
+    host.gate = closed
+    drive(0).pull()
+    const back = Buffer.alloc(1024)
+    const read = watch(send(volume, { op: 'read', data: back }))
+    await settle()
+    t.strictSame(host.demoted, [['v.p0.s0']])
+    t.notOk(read.ended)
+    open()
+    t.equal(await read.promise, undefined)
+    t.ok(back.every((byte) => byte === 2))
+    t.notOk(map?.isUnpropagated(0, 1024))
+  },
+)
+
+t.test('nor where it would come back as it is', async (t) => {
+  const away = 'a copy that was away before'
+  const since = 'one that left, with its cache, in the middle of the read'
+  for (const when of [away, since]) {
+    const { host, map, volume, drive, subdisk } = build({ map: mapFor(async () => {}) })
+    host.refuse = lastCopy
+    const leave = async (): Promise<void> => {
+      setState(subdisk(0), 'down')
+      await map?.markUnsynced(0, 4096)
+    }
+    if (when === away) await leave()
+    drive(0).device.hold()
+    const read = watch(send(volume, { op: 'read', data: Buffer.alloc(1024) }))
+    await settle()
+    if (when === since) await leave()
+    drive(0).device.release()
+    t.match(await read.promise, { kind: 'gone', message: /may differ.* the last good copy/ }, when)
+    t.ok(map?.isUnpropagated(0, 1024), when)
+    t.equal(await send(volume, { op: 'read', offset: 8192, data: Buffer.alloc(512) }), undefined)
+    t.strictSame([volume.active, volume.locks.size], [0, 0])
+  }
+})
+
 t.test('a repair never undoes a write', async (t) => {
   const { volume, drive, drives } = build()
   for (const { device } of drives) device.media.fill(1)

@@ -22,7 +22,7 @@ import { healThroughPlex } from '../../../../src/engine/vinum/jobs/move-heal.ts'
 import type { JobSetup } from '../../../../src/engine/vinum/jobs/setup.ts'
 import { missingRanges, syncPlan } from '../../../../src/engine/vinum/jobs/sync.ts'
 import type { JobRecord, PlexRecord } from '../../../../src/engine/vinum/model/model.ts'
-import { columnsOf, fillRows } from '../../../../src/engine/vinum/raid5/fill-rows.ts'
+import { fillRows } from '../../../../src/engine/vinum/raid5/fill-rows.ts'
 import { Raid5Plex } from '../../../../src/engine/vinum/raid5/plex-raid5.ts'
 import type { Plex } from '../../../../src/engine/vinum/runtime.ts'
 import type { IoOp } from '../../../../src/hal/block-device.ts'
@@ -229,7 +229,7 @@ t.test('rows whose units are larger than a buffer are written in slices', async 
   const record = testPlexRecord('db.p0', 'raid5', stripe)
   const plex = new Raid5Plex({ host, record, subdisks })
   const content = patterned(6 * stripe, 17)
-  await fillRows(host, columnsOf(plex), 0, 6 * stripe, async (offset, into) => {
+  await fillRows(host, plex, 0, 6 * stripe, async (offset, into) => {
     content.copy(into.bytes, 0, offset, offset + into.bytes.length)
   })
   for (const missing of [undefined, 0, 3]) {
@@ -241,7 +241,7 @@ t.test('rows whose units are larger than a buffer are written in slices', async 
   }
   for (const index of [1, 2]) setState(defined(subdisks[index], 'a column'), 'stale')
   await t.rejects(
-    fillRows(host, columnsOf(plex), 0, 3 * stripe, async () => {}),
+    fillRows(host, plex, 0, 3 * stripe, async () => {}),
     { kind: 'io', message: /without db\.p0\.s1 and db\.p0\.s2/ },
   )
   t.equal(host.pool.leased, 0)
@@ -421,7 +421,7 @@ t.test('a resync makes what a crash left different equal, and nothing else is re
   const equal: ByteRange[] = []
   const plan = resyncPlan({
     ...world.setup({ kind: 'resync' }),
-    host: world.host,
+    io: world.io,
     plexes: world.plexes,
     nextUnsynced: firstIn({ offset: 16384, length: 16384 }),
     onEqual: (offset, length) => equal.push({ offset, length }),
@@ -451,7 +451,7 @@ t.test(
     const running = world.run(
       resyncPlan({
         ...world.setup({ kind: 'resync' }),
-        host: world.host,
+        io: world.io,
         plexes: world.plexes,
         nextUnsynced: firstIn({ offset: 0, length: 8192 }),
         onEqual: () => {},
@@ -487,7 +487,7 @@ t.test('what a resync makes equal is durable before other copies answer for it',
   }
   const plan = resyncPlan({
     ...world.setup({ kind: 'resync' }),
-    host: world.host,
+    io: world.io,
     plexes: world.plexes,
     nextUnsynced: firstIn({ offset: 0, length: 8192 }),
     // The flush at the end of the job is too late: the power may go before, and the source with it.
@@ -502,7 +502,7 @@ t.test('a resync takes a copy out of service that it cannot write, and goes on',
   const plan = (): JobPlan =>
     resyncPlan({
       ...world.setup({ kind: 'resync' }),
-      host: world.host,
+      io: world.io,
       plexes: world.plexes,
       nextUnsynced: firstIn({ offset: 0, length: 4096 }),
       onEqual: () => {},
@@ -518,6 +518,35 @@ t.test('a resync takes a copy out of service that it cannot write, and goes on',
   t.equal((await world.run(plan())).state, 'failed')
 })
 
+t.test('nor are copies equal before one that is away is out of service durably', async (t) => {
+  const world = new World(CONCAT, CONCAT)
+  const equal: ByteRange[] = []
+  const plan = (): JobPlan =>
+    resyncPlan({
+      ...world.setup({ kind: 'resync' }),
+      io: world.io,
+      plexes: world.plexes,
+      nextUnsynced: firstIn({ offset: 0, length: 4096 }),
+      onEqual: (offset, length) => equal.push({ offset, length }),
+    })
+  setState(world.subdisk(0, 0), 'down')
+  world.host.refuse = () => lastCopy()
+  t.equal((await world.run(plan())).state, 'failed', 'it would come back as it is')
+  t.strictSame(equal, [])
+  setState(world.subdisk(0, 0), 'stale')
+  world.host.refuse = () => undefined
+  let isDurable = () => {}
+  world.host.gate = new Promise((resolve) => {
+    isDurable = resolve
+  })
+  const running = world.run(plan())
+  await settle()
+  t.strictSame(equal, [])
+  isDurable()
+  t.equal((await running).state, 'done')
+  t.strictSame(equal, [{ offset: 0, length: 4096 }])
+})
+
 t.test('a resync takes each block from the first plex that has it', async (t) => {
   const world = new World(CONCAT, CONCAT)
   const [one, two] = [patterned(SIZE, 21), patterned(SIZE, 22)]
@@ -526,7 +555,7 @@ t.test('a resync takes each block from the first plex that has it', async (t) =>
   spoil(world.plex(0), 4096)
   const plan = resyncPlan({
     ...world.setup({ kind: 'resync' }),
-    host: world.host,
+    io: world.io,
     plexes: world.plexes,
     nextUnsynced: firstIn({ offset: 0, length: SIZE }),
     onEqual: () => {},
@@ -546,7 +575,7 @@ t.test('a resync leaves in doubt only what cannot be read, and fails for it', as
   const plan = (): JobPlan =>
     resyncPlan({
       ...world.setup({ kind: 'resync' }),
-      host: world.host,
+      io: world.io,
       plexes: world.plexes,
       nextUnsynced: firstIn({ offset: 0, length: SIZE }),
       onEqual: (_offset, length) => {
@@ -573,7 +602,7 @@ t.test('a check counts each difference once and changes nothing; a repair writes
   const checkOf = (repair: boolean): JobPlan =>
     checkPlan({
       ...world.setup({ kind: repair ? 'repair' : 'check' }),
-      host: world.host,
+      io: world.io,
       plexes: world.plexes,
       repair,
       isUnsynced: () => false,

@@ -279,6 +279,7 @@ t.test('a check finds each unit that differs, wherever it lies in a window', asy
   const onMismatch = (one: Mismatch) => mirror.mismatches.push(one)
   const plan = checkPlan({
     ...mirror.setup('check'),
+    io: mirror.io,
     plexes,
     repair: true,
     isUnsynced: () => false,

@@ -126,17 +126,7 @@ const DERIVED: Readonly<Record<string, DerivedRow>> = {
     model: derive(concat),
     object: 'v.p0.s0',
   },
-  'plex-empty': {
-    facts: { ...plexFacts, subdisks: 0, up: 0 },
-    model: derive({ ...concat, subdisks: [] }),
-    object: 'v.p0',
-  },
-  'plex-striped-narrow': {
-    facts: { ...plexFacts, organization: 'striped', subdisks: 1, up: 1 },
-    model: derive({ ...striped, subdisks: striped.subdisks.slice(0, 1) }),
-    object: 'v.p0',
-  },
-  'plex-raid5-narrow': {
+  'plex-narrow': {
     facts: { ...plexFacts, organization: 'raid5', subdisks: 2, up: 2 },
     model: derive({ ...raid5, subdisks: raid5.subdisks.slice(0, 2) }),
     object: 'v.p0',

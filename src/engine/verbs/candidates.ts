@@ -1,36 +1,10 @@
-/**
- * What a verb gets to plan on (plan.ts): the devices that it names, examined, and what is open and present now.
- * Made by vinum-class.ts for each call.
- */
+/** What verbs of every class get to plan on: the devices that they name, examined, and randomness that can be repeated. */
 import type { Random } from '../../base/random.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import { READ_ACCESS } from '../geom/consumer.ts'
 import { isSameMedium, type Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import type { SetDrive } from '../metadata/set-drive.ts'
-import { byUuid } from './model/model.ts'
-import type { Candidate, PlanContext } from './plan.ts'
-
-type Looked = 'candidate' | 'isOpen' | 'isPresent'
-
-/** `drives`: of the sets that the model is made of. */
-export function contextOf(
-  topology: Topology,
-  drives: ReadonlyMap<string, SetDrive>,
-  candidates: ReadonlyMap<string, Candidate>,
-  parts: Omit<PlanContext, Looked>,
-): PlanContext {
-  return {
-    ...parts,
-    candidate: (name) => candidates.get(name),
-    isOpen(volumeUuid) {
-      const volume = byUuid(parts.model.volumes, volumeUuid)
-      const provider = volume && topology.providers.get(volume.name)
-      return provider !== undefined && provider.consumers.size > 0
-    },
-    isPresent: (driveUuid) => drives.get(driveUuid)?.present ?? false,
-  }
-}
+import type { Candidate } from './plan.ts'
 
 /** Looks at the providers that a verb names: whose they are, and what is on them. Unknown ones are left out. */
 export async function examine(

@@ -1,19 +1,20 @@
 /**
  * Brings the drives of an assembled set to the size that their media have now: what has grown is taken into use
  * (AnchoredDevice.resize, then the configuration), what has shrunk has lost its end and goes out of service. Inside
- * topology changes; called by vinum-set.ts, arrivals.ts and the verb `device resize`.
+ * topology changes; called by device-set.ts, arrivals.ts and the verb `device resize`.
  */
-import { formatSize } from '../../../base/bytes.ts'
-import { operatingError, PlexusError } from '../../../base/errors.ts'
-import type { Consumer } from '../../geom/consumer.ts'
-import { noteLabel } from '../../geom/provider.ts'
-import type { SetDrive } from '../../metadata/set-drive.ts'
-import { byUuid, replaceRecord } from '../model/model.ts'
+import { formatSize } from '../../base/bytes.ts'
+import { operatingError, PlexusError } from '../../base/errors.ts'
+import type { Consumer } from '../geom/consumer.ts'
+import { noteLabel } from '../geom/provider.ts'
 import { loseDevice } from './arrivals.ts'
-import type { VinumSet } from './vinum-set.ts'
+import type { DeviceSet } from './device-set.ts'
+import { byUuid, replaceRecord } from './lists.ts'
+import type { SetDrive } from './set-drive.ts'
+import type { SetModel } from './set-model.ts'
 
 /** All drives that are here. What cannot be done now is told, and may be repeated: `plexus device resize`. */
-export async function fitDrives(set: VinumSet): Promise<void> {
+export async function fitDrives<M extends SetModel>(set: DeviceSet<M>): Promise<void> {
   for (const drive of [...set.drives.values()]) {
     const failure = await fitDrive(set, drive).catch(operatingError)
     const { name } = drive.record
@@ -22,13 +23,13 @@ export async function fitDrives(set: VinumSet): Promise<void> {
 }
 
 /** Throws why the new size cannot be used now. */
-async function fitDrive(set: VinumSet, drive: SetDrive): Promise<void> {
+async function fitDrive<M extends SetModel>(set: DeviceSet<M>, drive: SetDrive): Promise<void> {
   const { label, consumer, present, record } = drive
   if (!label || !consumer || !present) return
   const { provider } = consumer
   if (label.anchor.mediaBytes < provider.sizeBytes) {
     noteLabel(provider, label.anchor)
-    checkResize(set, drive)
+    set.checkResize(drive)
     await label.resize()
     noteLabel(provider, label.anchor)
   }
@@ -46,8 +47,8 @@ async function fitDrive(set: VinumSet, drive: SetDrive): Promise<void> {
 }
 
 /** The verb `device resize`; see GeomClass. */
-export async function resizeDrive(
-  set: VinumSet,
+export async function resizeDrive<M extends SetModel>(
+  set: DeviceSet<M>,
   drive: SetDrive,
   dryRun: boolean,
 ): Promise<string> {
@@ -60,28 +61,17 @@ export async function resizeDrive(
     const message = `drive ${record.name} uses all of its disk: ${formatSize(now)}`
     throw new PlexusError('invalid', { op: 'resize', subject: record.name, message })
   }
-  checkResize(set, drive)
+  set.checkResize(drive)
   const { mediaBytes } = label.anchor
   if (!dryRun) await fitDrive(set, drive)
   return `resize drive ${record.name} from ${formatSize(mediaBytes)} to ${formatSize(now)}`
 }
 
-/** Throws `in-use` while a growth may have its only copy of a window in the journal that would move. */
-function checkResize({ model }: VinumSet, { record, device }: SetDrive): void {
-  const growing = model.plexes.find(({ growth }) => growth !== undefined)
-  if (!growing) return
-  throw new PlexusError('in-use', {
-    op: 'resize',
-    subject: record.name,
-    message:
-      `drive ${record.name}: its disk has grown; that cannot be used while plex ${growing.name} grows, which keeps data ` +
-      'in the journals of the drives. When it has ended: ' +
-      `plexus device resize ${device}`,
-  })
-}
-
 /** The device of a drive, or of a member that waits, has another size. */
-export async function sizeChanged(set: VinumSet, consumer: Consumer): Promise<void> {
+export async function sizeChanged<M extends SetModel>(
+  set: DeviceSet<M>,
+  consumer: Consumer,
+): Promise<void> {
   const { provider } = consumer
   const drive = [...set.drives.values()].find((one) => one.consumer === consumer)
   const mediaBytes = drive?.label?.anchor.mediaBytes

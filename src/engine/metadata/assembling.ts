@@ -1,31 +1,31 @@
 /**
  * How the devices of a set that gathers become a set in operation: by the vote of its voters (anchor/anchor-quorum.ts), by
- * an operator's force, or as one drive has it. Inside topology changes; used by vinum-set.ts and vinum-class.ts.
+ * an operator's force, or as one drive has it. Inside topology changes; used by device-set.ts and the classes.
  */
-import { assert, defined } from '../../../base/assert.ts'
-import { operatingError } from '../../../base/errors.ts'
-import { newUuid } from '../../../base/random.ts'
-import { flush } from '../../../hal/io.ts'
-import { baseOf, type Choice, type Chosen, choose } from '../../anchor/anchor-quorum.ts'
-import { copyOf, describeChoice, hopeless, modelOf } from '../../metadata/members.ts'
-import { reacquireAccess, SetDrive, settleLabel } from '../../metadata/set-drive.ts'
-import { returnDrives } from '../model/membership.ts'
-import { fillOutdated, returnMember, tellAssembled, tellIncomplete } from './arrivals.ts'
+import { assert, defined } from '../../base/assert.ts'
+import { operatingError } from '../../base/errors.ts'
+import { newUuid } from '../../base/random.ts'
+import { flush } from '../../hal/io.ts'
+import { baseOf, type Choice, type Chosen, choose } from '../anchor/anchor-quorum.ts'
+import { returnMember, tellAssembled, tellIncomplete } from './arrivals.ts'
+import type { DeviceSet } from './device-set.ts'
+import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
+import { reacquireAccess, SetDrive, settleLabel } from './set-drive.ts'
+import type { SetModel } from './set-model.ts'
 import { fitDrives } from './sizes.ts'
-import type { VinumSet } from './vinum-set.ts'
 
 /** What the members of a set and its witness say: which configuration counts. */
-export function choiceOf({ members, witness }: VinumSet): Choice {
+export function choiceOf<M extends SetModel>({ members, witness }: DeviceSet<M>): Choice {
   return choose([...[...members.values()].map(copyOf), ...(witness?.copies ?? [])])
 }
 
 /** In words, why a set is not assembled. */
-export function describeIncomplete(set: VinumSet): string {
+export function describeIncomplete<M extends SetModel>(set: DeviceSet<M>): string {
   return describeChoice(choiceOf(set), set.members)
 }
 
 /** Assembles when everything is there that will come, copies of drives too, and the quorum allows it. */
-export async function tryAssemble(set: VinumSet): Promise<void> {
+export async function tryAssemble<M extends SetModel>(set: DeviceSet<M>): Promise<void> {
   if (set.assembled || !set.topology.complete) return
   const choice = choiceOf(set)
   if (choice.kind === 'serve') await assemble(set, choice)
@@ -33,7 +33,7 @@ export async function tryAssemble(set: VinumSet): Promise<void> {
 }
 
 /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
-export async function assembleByForce(set: VinumSet): Promise<void> {
+export async function assembleByForce<M extends SetModel>(set: DeviceSet<M>): Promise<void> {
   assert(!set.assembled, 'only a set that gathers is assembled')
   const all = choiceOf(set)
   // The witness may tell of a commit that no drive here has: then the operator goes on with what the drives have.
@@ -48,7 +48,10 @@ export async function assembleByForce(set: VinumSet): Promise<void> {
  * An operator's word that the set is right as this drive has it, whatever the others have: they are filled from it.
  * Where the set runs from that drive already, drives that were used apart from it come back that way.
  */
-export async function assembleFrom(set: VinumSet, uuid: string): Promise<void> {
+export async function assembleFrom<M extends SetModel>(
+  set: DeviceSet<M>,
+  uuid: string,
+): Promise<void> {
   const { members, drives, topology } = set
   if (!set.assembled) {
     const member = defined(members.get(uuid), 'the drive that the operator has named')
@@ -61,7 +64,7 @@ export async function assembleFrom(set: VinumSet, uuid: string): Promise<void> {
   }
 }
 
-function usable(set: VinumSet, choice: Choice): Chosen {
+function usable<M extends SetModel>(set: DeviceSet<M>, choice: Choice): Chosen {
   if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
     throw hopeless(choice, set)
   }
@@ -69,7 +72,11 @@ function usable(set: VinumSet, choice: Choice): Chosen {
 }
 
 /** `newLine`: by an operator's word. */
-async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promise<void> {
+async function assemble<M extends SetModel>(
+  set: DeviceSet<M>,
+  choice: Chosen,
+  newLine?: string,
+): Promise<void> {
   const { members, drives } = set
   const { current, nextGeneration } = choice
   if (newLine !== undefined) await set.witness?.renew()
@@ -89,15 +96,13 @@ async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promis
   }
   const late = [...members.values()]
   set.open(chosen, baseOf(choice, newLine), nextGeneration)
-  const outdated = await set.objects.loadMaps(chosen)
+  await set.prepare(chosen)
   // Who is missing is out of service durably before anything is served. There is a commit in any case
   // (anchor/anchor-quorum.ts, rule S).
   await set.commit((model) => {
     const present = [...drives.values()].filter((drive) => drive.present)
     const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
-    const served = returnDrives(set.withLosses({ ...model }), devices)
-    // By force some have left before this commit.
-    return set.lost.taken(chosen, fillOutdated(set, served, outdated))
+    return set.atStart(chosen, set.withDrives(set.withLosses({ ...model }), devices))
   })
   // With its second copies, durably: the image of a drive from before this start is older from now on, whatever is cut off.
   await set.idle()
@@ -106,15 +111,14 @@ async function assemble(set: VinumSet, choice: Chosen, newLine?: string): Promis
   )
   // One that fails now fails the next commit, too.
   await Promise.all(consumers.map((consumer) => flush(consumer).catch(operatingError)))
-  await set.objects.reshape()
+  await set.reshape()
   for (const member of late) {
     members.delete(member.uuid)
     await returnMember(set, member)
   }
   // What assembling has written may have failed on too many drives, without its having thrown.
   if (set.failure) throw set.failure
-  set.lost.committed(set.model)
-  set.objects.jobs.start(set.model)
+  set.started()
   await fitDrives(set)
   await set.witness?.watch()
   tellAssembled(set)

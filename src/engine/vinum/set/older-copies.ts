@@ -1,0 +1,61 @@
+/**
+ * Drives that carry an older time than the others of their set: returned after nobody knows what, copied, or put back from
+ * a copy. Part of a set (vinum-set.ts).
+ */
+import { defined } from '../../../base/assert.ts'
+import { operatingError } from '../../../base/errors.ts'
+import { demoteSubdisks } from '../model/membership.ts'
+import { byUuid, type VinumModel } from '../model/model.ts'
+import { lastCopyLost } from '../model/state-rules.ts'
+import { startNeededJobs } from './jobs.ts'
+import type { VinumSet } from './vinum-set.ts'
+
+/**
+ * Subdisks of a drive of which nobody knows what they missed. Also those that are the only copy: beside newer content of
+ * other drives the old one serves by an operator's word alone.
+ */
+export function oldSubdisks({ subdisks }: VinumModel, driveUuid: string): readonly string[] {
+  return subdisks.filter((one) => one.driveUuid === driveUuid).map(({ uuid }) => uuid)
+}
+
+/**
+ * An older copy that no job fills yet, for want of a source, lacks what no mark tells of: all of it is marked, before the
+ * configuration calls its drive up, and nobody knows any more that it is older.
+ */
+export async function markUnfilled(
+  set: VinumSet,
+  next: VinumModel,
+  driveUuid: string,
+): Promise<void> {
+  for (const { driveUuid: on, state, plexUuid } of next.subdisks) {
+    const map = on === driveUuid && state === 'stale' && set.objects.volumeAbove(plexUuid)?.map
+    // Without a drive of the volume that is up: then the next start takes all of it for marked.
+    if (map) await map.mark(0, map.sizeBytes).catch(operatingError)
+  }
+}
+
+/**
+ * The model with these subdisks out of service, and filled anew in full: their drives were copied, or put back from a
+ * copy, and have missed writes. Where another good copy is lacking they stay, and the event says so.
+ */
+export function fillOutdated(
+  set: VinumSet,
+  model: VinumModel,
+  outdated: readonly string[],
+): VinumModel {
+  const out: string[] = []
+  for (const uuid of outdated) {
+    const isOut = lastCopyLost(model, [...out, uuid]) === undefined
+    if (isOut) out.push(uuid)
+    const subdisk = defined(byUuid(model.subdisks, uuid), `subdisk ${uuid}`)
+    const drive = set.drives.get(subdisk.driveUuid)?.record.name ?? subdisk.name
+    const what = `drive ${drive} has an older state of subdisk ${subdisk.name} than the other drives, as a copy or a restored image has`
+    const next = isOut
+      ? 'it is filled anew from them'
+      : 'no other copy is good: put back the right disk, or check the data'
+    set.topology.events.emit('critical', 'drive-outdated', drive, `${what}: ${next}`)
+  }
+  if (out.length === 0) return model
+  set.lost.distrust(out)
+  return startNeededJobs(demoteSubdisks(model, out), set.topology.random, new Set(out))
+}

@@ -1,0 +1,245 @@
+/**
+ * A virstor device in operation: the map and its copies, the space, the commits and the I/O path, put together over the
+ * drives of its set. Made by virstor-set.ts when the configuration has been committed.
+ */
+import { alignUp } from '../../base/bytes.ts'
+import { operatingError } from '../../base/errors.ts'
+import { KIB } from '../../base/limits.ts'
+import { uuidBytes } from '../../base/random.ts'
+import type { Extent } from '../../hal/block-device.ts'
+import type { Consumer } from '../geom/consumer.ts'
+import type { Provider, ProviderInit } from '../geom/provider.ts'
+import type { SetDrive } from '../metadata/set-drive.ts'
+import { GroupCommitter } from './io/committer.ts'
+import { VirstorIo } from './io/device-io.ts'
+import { Space, type Watermark } from './io/space.ts'
+import { MapTable } from './map/chunk-map.ts'
+import type { Run } from './map/layout.ts'
+import { MapStore } from './map/map-store.ts'
+import type { ComponentRecord, VirstorModel } from './model.ts'
+import type { Component } from './runtime.ts'
+import type { VirstorSet } from './virstor-set.ts'
+
+/** Parts of a chunk that are valid or not as a whole: 64, and none below 4 KiB. */
+const GRANULES_MAX = 64
+const GRANULE_BYTES_MIN = 4 * KIB
+
+export function granulesOf(chunkBytes: number): number {
+  return Math.min(GRANULES_MAX, chunkBytes / GRANULE_BYTES_MIN)
+}
+
+class RunningComponent implements Component {
+  readonly id: number
+  readonly chunks: number
+  readonly startBytes: number
+  readonly #drive: SetDrive
+
+  constructor({ id, chunks, startBytes }: ComponentRecord, drive: SetDrive) {
+    this.id = id
+    this.chunks = chunks
+    this.startBytes = startBytes
+    this.#drive = drive
+  }
+
+  /** One that is here, and is not called up, has an older state. */
+  get consumer(): Consumer | undefined {
+    const { consumer, record } = this.#drive
+    return record.state === 'up' ? consumer : undefined
+  }
+}
+
+export class VirstorDevice {
+  readonly table: MapTable
+  readonly store: MapStore
+  readonly space: Space
+  readonly committer: GroupCommitter
+  readonly io: VirstorIo
+  readonly provider: Provider
+  readonly #set: VirstorSet
+  readonly #chunkBytes: number
+
+  /**
+   * Reads the map, or writes an empty one for a new device, and offers the device. Rejects with PlexusError where that
+   * cannot be done; then nothing is offered.
+   */
+  static async open(set: VirstorSet, model: VirstorModel): Promise<VirstorDevice> {
+    const table = tableOf(model)
+    const store = new MapStore({
+      subject: model.name,
+      uuid: uuidBytes(model.uuid),
+      table,
+      carriers: model.copies.map((copy) => set.carrier(copy)),
+      onCarrierFailed: (id, error) => set.loseCopy(id, error),
+    })
+    if (model.isNew) await store.format()
+    else await store.load()
+    return new VirstorDevice(set, model, table, store)
+  }
+
+  private constructor(set: VirstorSet, model: VirstorModel, table: MapTable, store: MapStore) {
+    const { name, policy, chunkWatermark, componentWatermark, chunkBytes, fullWaitMs } = model
+    const { clock } = set
+    this.#set = set
+    this.#chunkBytes = chunkBytes
+    this.table = table
+    this.store = store
+    this.space = new Space({
+      components: model.components.map((component) => this.#componentOf(component)),
+      policy,
+      chunkWatermark,
+      componentWatermark,
+      onWatermark: (watermark, isLow) => this.#tellSpace(watermark, isLow),
+    })
+    for (const component of model.components) this.#claimUsed(component)
+    this.committer = new GroupCommitter({
+      name,
+      map: table,
+      journal: store,
+      clock,
+      component: (id) => this.space.component(id),
+      onComponentFailed: (id, error) => set.loseComponent(id, error),
+      onReleased: (places) => this.io.released(places),
+    })
+    this.io = new VirstorIo({
+      name,
+      map: table,
+      chunkBytes,
+      space: this.space,
+      committer: this.committer,
+      clock,
+      fullWaitMs,
+    })
+    this.provider = set.topology.makeProvider(set, { name, ...this.#offer(model) })
+    for (const { chunk, reason } of table.faults) {
+      const text = `chunk ${chunk} of ${name} is out of service: ${reason}`
+      set.topology.events.emit('critical', 'map-fault', name, text)
+    }
+    this.space.changed()
+  }
+
+  #componentOf(component: ComponentRecord): RunningComponent {
+    return new RunningComponent(component, this.#set.driveOf(component))
+  }
+
+  #claimUsed({ id, chunks }: ComponentRecord): void {
+    if (this.table.usedOf(id) === 0) return
+    for (let number = 0; number < chunks; number++) {
+      const owner = this.table.ownerOf({ component: id, number })
+      if (owner !== -1) this.space.claim({ component: id, number }, owner === -2)
+    }
+  }
+
+  #offer(model: VirstorModel): Pick<ProviderInit, 'geometry' | 'identity' | 'features'> {
+    const { uuid, chunkBytes, virtualBytes } = model
+    const consumers = this.space.components.flatMap(({ component }) => component.consumer ?? [])
+    const blockBytes = Math.max(512, ...model.drives.map((drive) => drive.blockBytes))
+    const granuleBytes = chunkBytes / granulesOf(chunkBytes)
+    return {
+      geometry: {
+        sizeBytes: virtualBytes,
+        logicalBlockBytes: blockBytes,
+        physicalBlockBytes: Math.max(
+          blockBytes,
+          ...consumers.map(({ geometry }) => geometry.physicalBlockBytes),
+        ),
+        alignmentOffsetBytes: 0,
+        ioMinBytes: granuleBytes,
+        ioOptBytes: chunkBytes,
+        maxTransferBytes: 0,
+      },
+      identity: { wwid: `uuid.${uuid}`, serial: uuid, vendor: 'PLEXUS', model: 'virstor device' },
+      features: {
+        // Whatever the components have: a place in the map is durable after a commit only.
+        volatileWriteCache: true,
+        rotational: consumers.some(({ features }) => features.rotational),
+        readOnly: false,
+        discardGranularityBytes: granuleBytes,
+        discardAlignmentBytes: 0,
+        discardMaxBytes: virtualBytes,
+        discardZeroes: true,
+        writeZeroes: true,
+      },
+    }
+  }
+
+  /** The configuration has changed: components have come. */
+  reshape(model: VirstorModel): void {
+    for (const component of model.components) {
+      if (this.space.component(component.id)) continue
+      this.table.addComponent(component.id, component.chunks)
+      this.space.add(this.#componentOf(component))
+    }
+    this.space.changed()
+  }
+
+  /** A drive has gone, maybe with writes in its cache: what depends on them is decided now. */
+  lose(): void {
+    this.space.changed()
+    this.committer.commitSoon()
+  }
+
+  /** GET LBA STATUS: what is valid is allocated. */
+  extentAt(offset: number, length: number): Extent {
+    const { granules } = this.table
+    const granuleBytes = this.#chunkBytes / granules
+    const end = offset + length
+    let at = offset
+    let allocated: boolean | undefined
+    while (at < end) {
+      const chunk = Math.floor(at / this.#chunkBytes)
+      const granule = Math.floor((at % this.#chunkBytes) / granuleBytes)
+      const isValid = this.table.isValid(chunk, granule, granule)
+      if (allocated !== undefined && isValid !== allocated) break
+      allocated = isValid
+      at = chunk * this.#chunkBytes + this.table.runEnd(chunk, granule) * granuleBytes
+    }
+    return { allocated: allocated ?? false, length: Math.min(at, end) - offset }
+  }
+
+  /** A run of free places that a copy of the map may have; undefined: there is none. Nobody else gets it. */
+  takeRun(component: number, count: number): Run | undefined {
+    const { chunks = 0 } = this.space.component(component) ?? {}
+    for (let number = 0, free = 0; number < chunks; number++) {
+      free = this.space.isFree({ component, number }) ? free + 1 : 0
+      if (free < count) continue
+      const run = { number: number - count + 1, count }
+      this.table.reserve(component, run)
+      for (let at = run.number; at <= number; at++) {
+        this.space.claim({ component, number: at }, true)
+      }
+      return run
+    }
+    return undefined
+  }
+
+  /** For the end: all that was acknowledged is durable, and the next start is short. */
+  async stop(): Promise<void> {
+    this.io.stop()
+    await this.io.pause()
+    await this.committer.commit().catch(operatingError)
+    await this.committer.stop()
+    await this.store.checkpoint().catch(operatingError)
+  }
+
+  #tellSpace(watermark: Watermark, isLow: boolean): void {
+    const { name, topology } = this.#set
+    const { free, total } = this.space
+    const what =
+      watermark === 'chunks'
+        ? `${free} of ${total} chunks are free`
+        : 'the last components are in use'
+    const text = isLow
+      ? `space of ${this.provider.name} runs out: ${what}; plexus virstor add ${this.provider.name} DEVICE adds some`
+      : `${this.provider.name} has space again: ${free} of ${total} chunks are free`
+    topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
+  }
+}
+
+function tableOf(model: VirstorModel): MapTable {
+  const { virtualBytes, chunkBytes, components, copies } = model
+  const chunks = alignUp(virtualBytes, chunkBytes) / chunkBytes
+  const table = new MapTable({ chunks, granules: granulesOf(chunkBytes) })
+  for (const component of components) table.addComponent(component.id, component.chunks)
+  for (const { component, runs } of copies) for (const run of runs) table.reserve(component, run)
+  return table
+}

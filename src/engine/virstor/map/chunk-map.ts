@@ -1,0 +1,380 @@
+/**
+ * The chunk map in memory (docs/adr/0015-virstor.md): what counts now, what is durable where that differs, and who has
+ * which place. No I/O: map-store.ts loads it and writes what it hands out.
+ *
+ *   takeChanges() -> (flush of the components, journal) -> committed(): durable, released places are free
+ *                                                      \-> failed(): to be taken again
+ *
+ * The live entries lie in pages as on disk. A chunk that has changed since the last {@link MapTable.takeChanges} is in
+ * `#pending` with the entry from before; one that is under way is in `#taken` with the entry that is durable. What changes
+ * meanwhile is pending again, against what is under way.
+ *
+ * **Entries that cannot be right** are found by {@link MapTable.loaded}: an unknown component, a number that it does not
+ * have, a place of the map itself, a place that two chunks have (neither is believed), a form that nobody writes. Such
+ * a chunk is out of service: it appears to be on component {@link BAD_COMPONENT}, which no device has, with all granules
+ * valid, so that it is neither read from any disk nor as zeroes; nothing may change it. On disk its entry stays as it is, and
+ * a place that it names and that exists stays in use.
+ */
+import { assert, defined } from '../../../base/assert.ts'
+import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_FAULTS } from '../../../base/limits.ts'
+import { inTurns } from '../../../base/turns.ts'
+import type { ChangeSet, ChunkMap, MapRecord, Place } from '../runtime.ts'
+import { bits, ChunkEntries, pageOf } from './chunk-entries.ts'
+import { BLOCK_RECORDS } from './journal.ts'
+import type { Run } from './layout.ts'
+import { FREE, MAP, Owners } from './owners.ts'
+import { type Entry, entryAt, PAGE_ENTRIES, writeEntry } from './page.ts'
+
+/** Id that a chunk out of service appears to be on: components have ids from 1 to one less. */
+export const BAD_COMPONENT = 0xffff
+/** Records that one commit takes: what is left is for the next one. */
+export const COMMIT_RECORDS = VIRSTOR_COMMIT_BLOCKS * BLOCK_RECORDS
+
+/** An entry that cannot be right. */
+export interface MapFault {
+  readonly chunk: number
+  /** As it is on disk. */
+  readonly entry: MapRecord
+  /** For people: what is wrong with it. */
+  readonly reason: string
+}
+
+interface Taken {
+  readonly set: ChangeSet
+  /** The durable entry of each chunk in it. */
+  readonly before: ReadonlyMap<number, MapRecord>
+}
+
+export class MapTable extends ChunkEntries implements ChunkMap {
+  readonly #owners: (Owners | undefined)[] = []
+  #pending = new Map<number, MapRecord>()
+  #taken: Taken | undefined
+  /** Places that went out of use since the last {@link takeChanges}, by {@link keyOf}. */
+  #released = new Map<number, Place>()
+  /** Chunks out of service, with the bytes of their entries on disk. */
+  readonly #bad = new Map<number, Buffer>()
+  readonly #faults: MapFault[] = []
+  #dirty = new Set<number>()
+  #sequence = 0
+
+  /** Of the journal: all that was committed up to here is durable. */
+  get sequence(): number {
+    return this.#sequence
+  }
+
+  get isChanged(): boolean {
+    return this.#pending.size > 0 || this.#released.size > 0
+  }
+
+  /** Chunks out of service. The first {@link VIRSTOR_MAP_FAULTS} are described by {@link faults}. */
+  get badChunks(): number {
+    return this.#bad.size
+  }
+
+  get faults(): readonly MapFault[] {
+    return this.#faults
+  }
+
+  /** One that has come, with so many physical chunks: none is in use. Also one that is away: its chunks are known. */
+  addComponent(id: number, chunks: number): void {
+    assert(id >= 1 && id < BAD_COMPONENT && !this.#owners[id], `component ${id} is a new one`)
+    this.#owners[id] = new Owners(chunks)
+  }
+
+  /** Nothing of it is in use: {@link usedOf}. */
+  removeComponent(id: number): void {
+    assert(this.usedOf(id) === 0, `nothing lies on component ${id}`)
+    this.#owners[id] = undefined
+  }
+
+  /** Places of a component that are in use, by the map itself too. */
+  usedOf(id: number): number {
+    return this.#ownersOf(id).used
+  }
+
+  /** The map itself lies there from now on. */
+  reserve(id: number, { number, count }: Run): void {
+    for (let at = number; at < number + count; at++) this.#take({ component: id, number: at }, MAP)
+  }
+
+  /** The map does not lie there any more: free. */
+  unreserve(id: number, { number, count }: Run): void {
+    for (let at = number; at < number + count; at++) {
+      assert(this.#ownersOf(id).get(at) === MAP, `the map lies at place ${at} of component ${id}`)
+      this.#ownersOf(id).set(at, FREE)
+    }
+  }
+
+  ownerOf({ component, number }: Place): number {
+    return this.#ownersOf(component).get(number)
+  }
+
+  assign(chunk: number, place: Place): void {
+    assert(this.componentOf(chunk) === 0, `chunk ${chunk} is unallocated`)
+    this.#take(place, chunk)
+    this.#remember(chunk)
+    this.setEntry(chunk, { ...place, validLow: 0, validHigh: 0 })
+  }
+
+  markValid(chunk: number, first: number, last: number): void {
+    if (this.isValid(chunk, first, last)) return
+    assert(this.componentOf(chunk) !== 0, `chunk ${chunk} is allocated`)
+    assert(first >= 0 && last < this.granules, `granules ${first} to ${last} of ${this.granules}`)
+    this.#remember(chunk)
+    const entry = this.entry(chunk)
+    this.setEntry(chunk, {
+      ...entry,
+      validLow: entry.validLow | bits(first, last),
+      validHigh: entry.validHigh | bits(first - 32, last - 32),
+    })
+  }
+
+  markInvalid(chunk: number, first: number, last: number): boolean {
+    const entry = this.entry(chunk)
+    const validLow = (entry.validLow & ~bits(first, last)) >>> 0
+    const validHigh = (entry.validHigh & ~bits(first - 32, last - 32)) >>> 0
+    if (validLow !== entry.validLow || validHigh !== entry.validHigh) {
+      this.#remember(chunk)
+      this.setEntry(chunk, { ...entry, validLow, validHigh })
+    }
+    return validLow === 0 && validHigh === 0
+  }
+
+  release(chunk: number): void {
+    this.#vacate(chunk)
+    this.setEntry(chunk, UNALLOCATED)
+  }
+
+  move(chunk: number, place: Place): void {
+    this.#take(place, chunk)
+    const { validLow, validHigh } = this.entry(chunk)
+    this.#vacate(chunk)
+    this.setEntry(chunk, { ...place, validLow, validHigh })
+  }
+
+  /**
+   * What a commit writes: at most {@link COMMIT_RECORDS} records; where {@link isChanged} stays true there is more, and
+   * the released places come with the last of it. One set at a time, until {@link committed} or {@link failed}.
+   */
+  takeChanges(): ChangeSet {
+    assert(!this.#taken, 'one commit at a time')
+    const before = new Map<number, MapRecord>()
+    const records: MapRecord[] = []
+    for (const [chunk, durable] of this.#pending) {
+      if (records.length === COMMIT_RECORDS) break
+      this.#pending.delete(chunk)
+      const record = this.entry(chunk)
+      if (isSame(record, durable)) continue
+      before.set(chunk, durable)
+      records.push(record)
+    }
+    const released = this.#pending.size === 0 ? [...this.#released.values()] : []
+    if (this.#pending.size === 0) this.#released.clear()
+    const set = { records, released }
+    this.#taken = { set, before }
+    return set
+  }
+
+  /**
+   * The journal has `set` durably, up to block `sequence`. Its pages are due for a checkpoint. Returns the places that
+   * are free now.
+   */
+  committed(set: ChangeSet, sequence: number): readonly Place[] {
+    this.#settle(set)
+    assert(sequence >= this.#sequence, 'commits are in order')
+    this.#sequence = sequence
+    for (const { chunk } of set.records) this.#dirty.add(pageOf(chunk))
+    for (const { component, number } of set.released) this.#ownersOf(component).set(number, FREE)
+    return set.released
+  }
+
+  /** Nothing of `set` is durable: the next commit takes it, with what has changed meanwhile. */
+  failed(set: ChangeSet): void {
+    const { before } = this.#settle(set)
+    for (const [chunk, durable] of before) this.#pending.set(chunk, durable)
+    for (const place of set.released) this.#free(place)
+  }
+
+  /**
+   * A component has lost what was not flushed: chunks that were to be there from the next commit on, or to have other
+   * granules there, are as they were before; the places that they had meanwhile are free after the next commit. Does not
+   * touch what is under way, which was flushed: where the flush for a set has failed, {@link failed} comes first. Returns
+   * the chunks that have lost something.
+   */
+  dropPending(component: number): readonly number[] {
+    const dropped: number[] = []
+    for (const [chunk, before] of this.#pending) {
+      if (this.componentOf(chunk) !== component) continue
+      this.#pending.delete(chunk)
+      const live = this.entry(chunk)
+      if (isSame(live, before)) continue
+      if (keyOf(live) !== keyOf(before)) {
+        this.#free(live)
+        this.#released.delete(keyOf(before))
+      }
+      this.setEntry(chunk, before)
+      dropped.push(chunk)
+    }
+    return dropped
+  }
+
+  /**
+   * Components have failed the flush for `set`: what is left of it, to be committed in its place. Not what has changed
+   * since it was taken, on whichever component: the flush may not have covered that. What was to be on them is as in
+   * {@link dropPending}.
+   */
+  withdraw(set: ChangeSet, components: Iterable<number>): ChangeSet {
+    const lost = new Set(components)
+    const before = new Map(this.#settle(set).before)
+    const released = new Map(set.released.map((place) => [keyOf(place), place]))
+    for (const { chunk, component } of set.records) {
+      if (!lost.has(component)) continue
+      const durable = defined(before.get(chunk), `the durable entry of chunk ${chunk}`)
+      before.delete(chunk)
+      this.#pending.set(chunk, durable)
+      if (released.delete(keyOf(durable))) this.#free(durable)
+    }
+    const records = set.records.filter(({ chunk }) => before.has(chunk))
+    const left = { records, released: [...released.values()] }
+    this.#taken = { set: left, before }
+    for (const component of lost) this.dropPending(component)
+    return left
+  }
+
+  /** Are there pages that are older on disk than the journal? */
+  get isDirty(): boolean {
+    return this.#dirty.size > 0
+  }
+
+  /** Pages to be written, in order: once they are durable, nothing up to {@link sequence} is needed of the journal. */
+  takeDirty(): readonly number[] {
+    const pages = [...this.#dirty].sort((a, b) => a - b)
+    this.#dirty = new Set()
+    return pages
+  }
+
+  /** All pages are to be written: there is a new copy. */
+  dirtyAll(): void {
+    for (const page of Array(this.pages).keys()) this.#dirty.add(page)
+  }
+
+  /** The durable entries of a page as of {@link sequence}, into a block of 4 KiB; its header is left to the caller. */
+  pageImage(page: number, into: Buffer): void {
+    this.copyPage(page, into)
+    if (this.#pending.size === 0 && !this.#taken && this.#bad.size === 0) return
+    for (let index = 0; index < PAGE_ENTRIES; index++) {
+      const chunk = page * PAGE_ENTRIES + index
+      const durable = this.#taken?.before.get(chunk) ?? this.#pending.get(chunk)
+      if (durable) writeEntry(into, index, durable)
+      this.#bad.get(chunk)?.copy(into, entryAt(index))
+    }
+  }
+
+  /** For {@link MapStore}, after all pages: a record that may not be in its page yet. */
+  loadRecord(record: MapRecord): void {
+    assert(record.chunk < this.chunks, `chunk ${record.chunk} is one of ${this.chunks}`)
+    this.setEntry(record.chunk, record)
+    this.#dirty.add(pageOf(record.chunk))
+  }
+
+  /**
+   * All pages and records are there, up to block `sequence` of the journal. Fills the reverse map and puts
+   * chunks whose entries cannot be right out of service. Only now: pages of different age may name one place twice.
+   */
+  async loaded(sequence: number): Promise<void> {
+    this.#sequence = sequence
+    await inTurns(this.usedPages(), (page) => {
+      const end = Math.min((page + 1) * PAGE_ENTRIES, this.chunks)
+      for (let chunk = page * PAGE_ENTRIES; chunk < end; chunk++) this.#loadOwner(chunk)
+    })
+    for (const chunk of this.#bad.keys()) this.setEntry(chunk, OUT_OF_SERVICE)
+  }
+
+  #loadOwner(chunk: number): void {
+    if (!this.isWellFormed(chunk)) {
+      this.#fault(chunk, 'its entry has a form that this version does not write')
+    }
+    const component = this.componentOf(chunk)
+    if (component === 0) return
+    const number = this.numberOf(chunk)
+    const owners = this.#owners[component]
+    const owner = owners && number < owners.chunks ? owners.get(number) : undefined
+    if (owner === FREE) owners?.set(number, chunk)
+    else this.#faultPlace(chunk, owner)
+  }
+
+  /** A chunk has a place that does not exist (owner undefined), or is the map's or another chunk's. */
+  #faultPlace(chunk: number, owner: number | undefined): void {
+    const component = this.componentOf(chunk)
+    const place = `place ${this.numberOf(chunk)} of component ${component}`
+    if (!this.#owners[component]) this.#fault(chunk, `there is no component ${component}`)
+    else if (owner === undefined) this.#fault(chunk, `there is no ${place}`)
+    else if (owner === MAP) this.#fault(chunk, `the map itself lies at ${place}`)
+    else {
+      this.#fault(owner, `chunk ${chunk} has ${place} too`)
+      this.#fault(chunk, `chunk ${owner} has ${place} too`)
+    }
+  }
+
+  #fault(chunk: number, reason: string): void {
+    if (this.#bad.has(chunk)) return
+    const entry = this.entry(chunk)
+    this.#bad.set(chunk, this.entryBytes(chunk))
+    if (this.#faults.length < VIRSTOR_MAP_FAULTS) this.#faults.push({ chunk, entry, reason })
+  }
+
+  #ownersOf(component: number): Owners {
+    return defined(this.#owners[component], `component ${component}`)
+  }
+
+  /** Before a change. */
+  #remember(chunk: number): void {
+    assert(chunk >= 0 && chunk < this.chunks, `chunk ${chunk} is one of ${this.chunks}`)
+    assert(!this.#bad.has(chunk), `chunk ${chunk} is in service`)
+    if (!this.#pending.has(chunk)) this.#pending.set(chunk, this.entry(chunk))
+  }
+
+  #take(place: Place, owner: number): void {
+    assert(this.ownerOf(place) === FREE, `${place.number} of ${place.component} is free`)
+    this.#ownersOf(place.component).set(place.number, owner)
+  }
+
+  /** The place of a chunk goes out of use with the next commit. */
+  #vacate(chunk: number): void {
+    this.#remember(chunk)
+    assert(this.componentOf(chunk) !== 0, `chunk ${chunk} is allocated`)
+    this.#free({ component: this.componentOf(chunk), number: this.numberOf(chunk) })
+  }
+
+  /** With the next commit; the place has its last owner until then. */
+  #free({ component, number }: Place): void {
+    this.#released.set(keyOf({ component, number }), { component, number })
+  }
+
+  #settle(set: ChangeSet): Taken {
+    const taken = defined(this.#taken, 'a commit under way')
+    assert(taken.set === set, 'the set is the one that was taken')
+    this.#taken = undefined
+    return taken
+  }
+}
+
+const UNALLOCATED: Entry = { component: 0, number: 0, validLow: 0, validHigh: 0 }
+const OUT_OF_SERVICE: Entry = {
+  component: BAD_COMPONENT,
+  number: 0,
+  validLow: 0xffffffff,
+  validHigh: 0xffffffff,
+}
+
+function isSame(one: Entry, other: Entry): boolean {
+  return (
+    keyOf(one) === keyOf(other) &&
+    one.validLow === other.validLow &&
+    one.validHigh === other.validHigh
+  )
+}
+
+function keyOf({ component, number }: Place): number {
+  return component * 2 ** 32 + number
+}

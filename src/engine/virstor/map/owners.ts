@@ -1,0 +1,43 @@
+/** Who has the physical chunks of one component: the reverse of the chunk map, in pieces that are made when needed. */
+import { assert } from '../../../base/assert.ts'
+import { VIRSTOR_CHUNKS, VIRSTOR_OWNER_PIECE } from '../../../base/limits.ts'
+
+/** Nobody. */
+export const FREE = -1
+/** The map itself. */
+export const MAP = -2
+
+export class Owners {
+  /** Physical chunks of the component. */
+  readonly chunks: number
+  /** Those that are not free. */
+  used = 0
+  /** Of each place: owner plus 1, so that new pieces are free; the map as {@link MAP_WORD}. */
+  readonly #pieces: (Uint32Array | undefined)[] = []
+
+  constructor(chunks: number) {
+    assert(chunks >= 0 && chunks <= VIRSTOR_CHUNKS, `a component of ${chunks} chunks`)
+    this.chunks = chunks
+  }
+
+  get(number: number): number {
+    const piece = this.#pieces[Math.floor(number / VIRSTOR_OWNER_PIECE)]
+    const word = piece === undefined ? 0 : (piece[number % VIRSTOR_OWNER_PIECE] as number)
+    return word === MAP_WORD ? MAP : word - 1
+  }
+
+  set(number: number, owner: number): void {
+    assert(number >= 0 && number < this.chunks, `place ${number} is one of ${this.chunks}`)
+    const before = this.get(number)
+    const index = Math.floor(number / VIRSTOR_OWNER_PIECE)
+    let piece = this.#pieces[index]
+    if (piece === undefined) {
+      piece = new Uint32Array(VIRSTOR_OWNER_PIECE)
+      this.#pieces[index] = piece
+    }
+    piece[number % VIRSTOR_OWNER_PIECE] = owner === MAP ? MAP_WORD : owner + 1
+    this.used += Number(owner !== FREE) - Number(before !== FREE)
+  }
+}
+
+const MAP_WORD = 0xffffffff

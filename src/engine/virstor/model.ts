@@ -1,0 +1,95 @@
+/**
+ * The configuration of a virstor device as data: an immutable snapshot (docs/adr/0015-virstor.md). What changes with
+ * writes, the chunk map, is not in it, but where its copies lie is.
+ */
+import { flag, list, oneOf, type RecordOf, record, text, whole } from '../metadata/fields.ts'
+import { byUuid } from '../metadata/lists.ts'
+import { type DriveRecord, emptySet, SET } from '../metadata/set-model.ts'
+
+export const POLICIES = ['sequential', 'round-robin'] as const
+export type Policy = (typeof POLICIES)[number]
+
+/** Copies of the map: more would only make each commit slower. */
+export const MAP_COPIES = 2
+
+const COMPONENT = {
+  /** From 1; stable, and never given again while the device lives: entries of the map name it. */
+  id: whole,
+  driveUuid: text,
+  /** Where physical chunk 0 begins, absolute on the drive. */
+  startBytes: whole,
+  /** Physical chunks that it has. */
+  chunks: whole,
+  /** It is being emptied: nothing new goes there. */
+  leaving: flag,
+}
+export type ComponentRecord = RecordOf<typeof COMPONENT>
+
+/** A copy of the map on one component, which is a carrier by that: its journal is written, too. */
+const COPY = {
+  component: whole,
+  /** Pages and blocks of another epoch are not of this copy. */
+  epoch: whole,
+  /** Physical chunks that the pages lie in, in order. */
+  runs: list(record({ number: whole, count: whole })),
+}
+export type CopyRecord = RecordOf<typeof COPY>
+
+export const VIRSTOR = {
+  ...SET,
+  /** Of the device that it serves. */
+  name: text,
+  uuid: text,
+  virtualBytes: whole,
+  chunkBytes: whole,
+  policy: oneOf(POLICIES),
+  /** How long a write waits for space, ms. 0: not at all. */
+  fullWaitMs: whole,
+  /** Free chunks, and components with free chunks, below which it is told. */
+  chunkWatermark: whole,
+  componentWatermark: whole,
+  components: list(record(COMPONENT)),
+  /** The id of the next component. */
+  nextComponent: whole,
+  copies: list(record(COPY)),
+  /** The ring of the journal on each carrier, blocks of 4 KiB. */
+  journalBlocks: whole,
+  /** The epoch of the next copy. */
+  nextEpoch: whole,
+  /** The map has not been written yet: it is when this is false, durably. */
+  isNew: flag,
+}
+export interface VirstorModel extends RecordOf<typeof VIRSTOR> {}
+
+/** The configuration of a set that has no device yet. */
+export function emptyVirstor(setUuid: string): VirstorModel {
+  return {
+    ...emptySet(setUuid),
+    name: '',
+    uuid: '',
+    virtualBytes: 0,
+    chunkBytes: 0,
+    policy: 'sequential',
+    fullWaitMs: 0,
+    chunkWatermark: 0,
+    componentWatermark: 0,
+    components: [],
+    nextComponent: 1,
+    copies: [],
+    journalBlocks: 0,
+    nextEpoch: 1,
+    isNew: true,
+  }
+}
+
+export function driveOf(
+  model: VirstorModel,
+  { driveUuid }: ComponentRecord,
+): DriveRecord | undefined {
+  return byUuid(model.drives, driveUuid)
+}
+
+/** Is the component there, by the configuration? */
+export function isUp(model: VirstorModel, component: ComponentRecord): boolean {
+  return driveOf(model, component)?.state === 'up'
+}

@@ -1,0 +1,244 @@
+/**
+ * The verbs of virstor that change its configuration, as plans (docs/adr/0007-verbs-are-plans.md). Each is about one
+ * device; virstor-class.ts finds its set.
+ */
+import { alignDown, alignUp, formatSize, parseSize } from '../../base/bytes.ts'
+import { type ErrorKind, PlexusError } from '../../base/errors.ts'
+import {
+  GIB,
+  KIB,
+  MIB,
+  VIRSTOR_CHUNK_WATERMARK,
+  VIRSTOR_CHUNKS,
+  VIRSTOR_COMPONENT_WATERMARK,
+  VIRSTOR_FULL_WAIT_MS,
+} from '../../base/limits.ts'
+import { newUuid } from '../../base/random.ts'
+import { parseDuration } from '../../control/duration.ts'
+import type { PlanStep } from '../../control/reports.ts'
+import type { VerbSpec } from '../../control/verb-spec.ts'
+import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
+import { planAnchor } from '../anchor/anchor-layout.ts'
+import type { VerbParameters } from '../geom/types.ts'
+import { byUuid } from '../metadata/lists.ts'
+import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../verbs/new-drive.ts'
+import type { NewDrive, Plan, PlanContext, PlanningVerb } from '../verbs/plan.ts'
+import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
+import { chunksForPages } from './map/layout.ts'
+import { pagesFor } from './map/page.ts'
+import { type ComponentRecord, MAP_COPIES, type Policy, type VirstorModel } from './model.ts'
+
+export interface VirstorContext extends PlanContext<VirstorModel> {
+  /** Is the device open: a LUN is mapped, or something stands on it? */
+  readonly isOpen: boolean
+}
+
+export type VirstorVerb = PlanningVerb<VirstorModel, VirstorContext>
+
+const DEFAULT_SIZE_BYTES = 2048 * GIB
+const DEFAULT_CHUNK_BYTES = 4 * MIB
+const CHUNK_BYTES = { unit: 128 * KIB, max: 64 * MIB }
+const FULL_WAIT_MS_MAX = 600_000
+const COMPONENTS_MAX = 0xffff
+
+const create: VirstorVerb = {
+  spec: VIRSTOR_SPECS.create,
+  devices: devicesOf,
+  plan(context, parameters) {
+    const name = String(parameters['name'])
+    const fail = failing(VIRSTOR_SPECS.create, name)
+    const chunkBytes = alignUp(sizeOf(parameters, 'chunk', DEFAULT_CHUNK_BYTES), CHUNK_BYTES.unit)
+    if (chunkBytes === 0 || chunkBytes > CHUNK_BYTES.max) {
+      const { unit, max } = CHUNK_BYTES
+      fail('invalid', `--chunk must be from ${formatSize(unit)} to ${formatSize(max)}`)
+    }
+    const virtualBytes = alignDown(sizeOf(parameters, 'size', DEFAULT_SIZE_BYTES), chunkBytes)
+    if (virtualBytes === 0) {
+      fail('invalid', `--size must be at least one chunk of ${formatSize(chunkBytes)}`)
+    }
+    if (virtualBytes / chunkBytes > VIRSTOR_CHUNKS)
+      fail('invalid', 'larger chunks are needed for this size: --chunk')
+    const uuid = newUuid(context.random)
+    const settings = {
+      name,
+      uuid,
+      virtualBytes,
+      chunkBytes,
+      policy: (parameters['policy'] ?? 'sequential') as Policy,
+      fullWaitMs: waitOf(parameters, fail),
+      chunkWatermark: VIRSTOR_CHUNK_WATERMARK,
+      componentWatermark: VIRSTOR_COMPONENT_WATERMARK,
+    }
+    const added = addComponents({ ...context.model, ...settings }, context, parameters, fail)
+    const model = withCopies(added.model, fail)
+    const physicalBytes = bytesOf(model)
+    const warnings =
+      virtualBytes < physicalBytes
+        ? [
+            `the components have ${formatSize(physicalBytes)}, more than the device will have: that is not thin`,
+          ]
+        : []
+    const step: PlanStep = {
+      text:
+        `create thin device ${name}: ${formatSize(virtualBytes)} in chunks of ${formatSize(chunkBytes)}, with ` +
+        `${formatSize(physicalBytes)} of space`,
+      object: name,
+    }
+    return {
+      model,
+      steps: [...added.steps, step],
+      warnings: [...added.warnings, ...warnings],
+      newDrives: added.newDrives,
+      retired: [],
+    }
+  },
+}
+
+const add: VirstorVerb = {
+  spec: VIRSTOR_SPECS.add,
+  devices: devicesOf,
+  plan(context, parameters) {
+    const { name } = context.model
+    const { model, steps, warnings, newDrives } = addComponents(
+      context.model,
+      context,
+      parameters,
+      failing(VIRSTOR_SPECS.add, name),
+    )
+    const text = `add ${formatSize(bytesOf(model) - bytesOf(context.model))} of space to ${name}`
+    return { model, steps: [...steps, { text, object: name }], warnings, newDrives, retired: [] }
+  },
+}
+
+const destroy: VirstorVerb = {
+  spec: VIRSTOR_SPECS.destroy,
+  plan({ model, isOpen }) {
+    const { name, drives } = model
+    if (isOpen) {
+      const why = `virstor ${name} is in use; take it out of the configuration's LUNs first`
+      failing(VIRSTOR_SPECS.destroy, name)('in-use', why)
+    }
+    const steps = [
+      { text: `destroy thin device ${name} and all that is on it`, object: name },
+      ...drives.map((drive) => ({ text: `remove label from ${drive.name}`, object: drive.name })),
+    ]
+    const emptied = { ...model, drives: [], components: [], copies: [], virtualBytes: 0 }
+    return { model: emptied, steps, warnings: [], newDrives: [], retired: drives }
+  },
+}
+
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, destroy]
+
+type Fail = (kind: ErrorKind, message: string) => never
+
+function failing({ name: op }: VerbSpec, subject: string): Fail {
+  return (kind, message) => {
+    throw new PlexusError(kind, { op, subject, message })
+  }
+}
+
+function devicesOf(parameters: VerbParameters): readonly string[] {
+  const { devices } = parameters
+  return Array.isArray(devices) ? devices : []
+}
+
+function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
+  const text = parameters[key]
+  return typeof text === 'string' ? parseSize(text) : usual
+}
+
+function waitOf({ fullWait }: VerbParameters, fail: Fail): number {
+  if (typeof fullWait !== 'string') return VIRSTOR_FULL_WAIT_MS
+  const ms = parseDuration(fullWait)
+  return ms <= FULL_WAIT_MS_MAX ? ms : fail('invalid', `--full-wait ${fullWait}: at most 10m`)
+}
+
+interface Added extends Pick<Plan<VirstorModel>, 'model' | 'steps' | 'warnings' | 'newDrives'> {}
+
+function addComponents(
+  before: VirstorModel,
+  { candidate, random }: VirstorContext,
+  parameters: VerbParameters,
+  fail: Fail,
+): Added {
+  const wipes = parameters['wipeSignatures'] === true
+  const made: NewDrive[] = []
+  let model = before
+  for (const device of devicesOf(parameters)) {
+    if (made.some((one) => one.candidate.name === device))
+      fail('invalid', `${device} is named twice`)
+    const found = usable(candidate(device), { op: VIRSTOR_SPECS.add.name, name: device, wipes })
+    const record = driveRecord(found, nameFor(model, lastName(found)), random)
+    const component: ComponentRecord = {
+      id: model.nextComponent,
+      driveUuid: record.uuid,
+      startBytes: record.dataStartBytes,
+      chunks: Math.floor((record.dataEndBytes - record.dataStartBytes) / model.chunkBytes),
+      leaving: false,
+    }
+    if (component.chunks === 0) {
+      const room = formatSize(record.dataEndBytes - record.dataStartBytes)
+      fail(
+        'no-space',
+        `${found.path}: ${room} are no chunk of ${formatSize(model.chunkBytes)}; use a larger device`,
+      )
+    }
+    if (component.id > COMPONENTS_MAX)
+      fail('no-space', `a device has ${COMPONENTS_MAX} components at most`)
+    made.push({ candidate: found, record })
+    model = {
+      ...model,
+      drives: [...model.drives, record],
+      components: [...model.components, component],
+      nextComponent: component.id + 1,
+    }
+  }
+  return {
+    model,
+    steps: made.map(labelStep),
+    warnings: made.flatMap(wipeWarnings),
+    newDrives: made,
+  }
+}
+
+/** A drive is named as its device, with a number where another one has that name. */
+function nameFor({ drives }: VirstorModel, wanted: string): string {
+  const isTaken = (name: string): boolean => drives.some((one) => one.name === name)
+  for (let number = 1; ; number++) {
+    const name = number === 1 ? wanted : `${wanted}-${number}`
+    if (!isTaken(name)) return name
+  }
+}
+
+/** Gives the map its places at the start of the first components that have room for it and more. */
+function withCopies(model: VirstorModel, fail: Fail): VirstorModel {
+  const { chunkBytes, virtualBytes } = model
+  const count = chunksForPages(pagesFor(virtualBytes / chunkBytes), chunkBytes)
+  const carriers = model.components.filter(({ chunks }) => chunks > count).slice(0, MAP_COPIES)
+  if (carriers.length === 0) {
+    const need = formatSize((count + 1) * chunkBytes)
+    fail(
+      'no-space',
+      `the map takes ${formatSize(count * chunkBytes)}: one component at least must have ${need}`,
+    )
+  }
+  const journals = carriers.map(({ driveUuid }) => {
+    const drive = byUuid(model.drives, driveUuid)
+    return drive ? planAnchor(drive.mediaBytes, drive.blockBytes).journal.length : 0
+  })
+  return {
+    ...model,
+    copies: carriers.map(({ id }, index) => {
+      return { component: id, epoch: index + 1, runs: [{ number: 0, count }] }
+    }),
+    nextEpoch: carriers.length + 1,
+    journalBlocks: Math.floor(Math.min(...journals) / JOURNAL_BLOCK_BYTES),
+  }
+}
+
+/** Space for data, bytes. */
+export function bytesOf({ components, copies, chunkBytes }: VirstorModel): number {
+  const chunks = components.reduce((sum, one) => sum + one.chunks, 0)
+  const mapChunks = copies.flatMap(({ runs }) => runs).reduce((sum, { count }) => sum + count, 0)
+  return (chunks - mapChunks) * chunkBytes
+}

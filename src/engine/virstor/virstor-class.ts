@@ -1,0 +1,300 @@
+/**
+ * The virstor class: thin devices over components (docs/adr/0015-virstor.md). Finds the set that a verb is about, and
+ * reports; what a set is and does: virstor-set.ts.
+ */
+import { formatSize } from '../../base/bytes.ts'
+import { PlexusError } from '../../base/errors.ts'
+import { newUuid } from '../../base/random.ts'
+import type { PlanReport, ProblemReport, VolumeReport } from '../../control/reports.ts'
+import { VIRSTOR_SPECS, type VirstorRow } from '../../control/virstor-verbs.ts'
+import type { AnchorTarget } from '../anchor/anchor-ends.ts'
+import type { Anchor } from '../anchor/anchor-layout.ts'
+import type { Label } from '../geom/label.ts'
+import type { Provider } from '../geom/provider.ts'
+import type { Topology } from '../geom/topology.ts'
+import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
+import {
+  assembleByForce,
+  assembleFrom,
+  choiceOf,
+  describeIncomplete,
+} from '../metadata/assembling.ts'
+import { adviceOn } from '../metadata/members.ts'
+import { SetTable } from '../metadata/set-table.ts'
+import type { WitnessStore } from '../metadata/witness.ts'
+import { examine, RandomTape } from '../verbs/candidates.ts'
+import { carryOut, reportOf } from '../verbs/carry-out.ts'
+import type { Plan } from '../verbs/plan.ts'
+import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
+import { VIRSTOR_VERBS, type VirstorVerb } from './verbs.ts'
+import { VirstorSet } from './virstor-set.ts'
+
+export function createVirstorClass(options: {
+  readonly witness: WitnessStore | undefined
+}): GeomClass {
+  return new VirstorClass(options.witness)
+}
+
+class VirstorClass implements GeomClass {
+  readonly name = 'virstor'
+  readonly verbs: readonly Verb[]
+  readonly #sets: SetTable<VirstorModel, VirstorSet>
+
+  constructor(witness: WitnessStore | undefined) {
+    const onFailed = (set: VirstorSet): void => this.#sets.failed(set)
+    this.#sets = new SetTable((uuid, topology) => {
+      return new VirstorSet(uuid, topology, { witness, onFailed })
+    })
+    const inTurn =
+      (action: Verb['run']): Verb['run'] =>
+      (parameters, topology) =>
+        topology.change(() => action(parameters, topology))
+    this.verbs = [
+      ...VIRSTOR_VERBS.map((verb) => ({
+        spec: verb.spec,
+        run: inTurn((parameters, topology) => this.#run(verb, parameters, topology)),
+      })),
+      {
+        spec: VIRSTOR_SPECS.assemble,
+        run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
+      },
+      { spec: VIRSTOR_SPECS.list, run: async () => ({ devices: this.#rows() }) },
+    ]
+  }
+
+  async taste(
+    provider: Provider,
+    anchor: Anchor | undefined,
+    topology: Topology,
+  ): Promise<boolean> {
+    return anchor !== undefined && this.#sets.join(provider, anchor, topology)
+  }
+
+  async readLabel(_device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
+    if (!anchor) return undefined
+    const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
+    const model = set?.assembled ? set.model : undefined
+    return {
+      text: `a component of virstor set ${anchor.setUuid}`,
+      drive: model?.drives.find(({ uuid }) => uuid === anchor.deviceUuid)?.name,
+      volumes: model ? [model.name] : [],
+      known: set !== undefined,
+    }
+  }
+
+  settled(topology: Topology): Promise<void> {
+    return this.#sets.settled(topology)
+  }
+
+  async stop(): Promise<void> {
+    for (const set of this.#sets.all) await set.stop()
+  }
+
+  // Verbs.
+
+  async #run(
+    verb: VirstorVerb,
+    parameters: VerbParameters,
+    topology: Topology,
+  ): Promise<PlanReport> {
+    const name = String(parameters['name'])
+    const existing = verb.spec.name === VIRSTOR_SPECS.create.name ? undefined : this.#named(name)
+    if (!existing) checkNameFree(topology, name)
+    const candidates = await examine(topology, verb.devices?.(parameters) ?? [])
+    const tape = new RandomTape(topology.random)
+    const planOn = (model: VirstorModel): Plan<VirstorModel> =>
+      verb.plan(
+        {
+          model,
+          candidate: (device) => candidates.get(device),
+          isPresent: (uuid) => existing?.drives.get(uuid)?.present ?? false,
+          isOpen: (existing?.device?.provider.consumers.size ?? 0) > 0,
+          random: tape.rewound(),
+        },
+        parameters,
+      )
+    // Everything that can be refused is refused before there is a new set.
+    const plan = planOn(existing?.model ?? emptyVirstor(''))
+    if (parameters['dryRun'] === true) return reportOf(plan, true)
+    const set = existing ?? this.#sets.of(newUuid(topology.random), topology)
+    if (!existing) set.begin(emptyVirstor(set.uuid))
+    const report = await carryOut(set, verb.spec, planOn).catch((error: unknown) => {
+      if (!existing) this.#sets.forget(set)
+      throw error
+    })
+    if (set.model.drives.length > 0) return report
+    await set.wither()
+    this.#sets.forget(set)
+    return report
+  }
+
+  /** Throws `not-found`. */
+  #named(name: string): VirstorSet {
+    const set = this.#sets.all.find((one) => one.assembled && one.model.name === name)
+    if (set) return set
+    const message = `there is no thin device "${name}"; plexus virstor list shows all`
+    throw new PlexusError('not-found', { op: 'find', subject: name, message })
+  }
+
+  /** `virstor assemble --force`: a set goes on without the components that are missing. */
+  async #assemble(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
+    const { set: only, dryRun, from } = parameters
+    if (typeof from === 'string') return this.#assembleFrom(from, topology, dryRun === true)
+    const waiting = this.#sets.all.filter(
+      ({ assembled, name }) => !assembled && (only === undefined || only === name),
+    )
+    const [set, second] = waiting
+    const refuse = (message: string): PlexusError =>
+      new PlexusError('invalid', { op: 'assemble', subject: 'virstor', message })
+    if (!set) throw refuse('no thin device waits for components')
+    if (second) {
+      const names = waiting.map(({ name }) => name)
+      throw refuse(
+        `several wait: ${names.join(', ')}; name one: plexus virstor assemble ${set.name} --force`,
+      )
+    }
+    const text = `assemble ${set.name} although ${describeIncomplete(set)}`
+    if (parameters['force'] !== true) throw refuse(`${set.name}: ${describeIncomplete(set)}`)
+    if (dryRun !== true) {
+      await assembleByForce(set)
+      await topology.tastePending()
+    }
+    return {
+      dryRun: dryRun === true,
+      steps: [{ text, object: set.name }],
+      warnings: ['what only the missing components have cannot be read until they are back'],
+      jobs: [],
+    }
+  }
+
+  async #assembleFrom(from: string, topology: Topology, dryRun: boolean): Promise<PlanReport> {
+    for (const set of this.#sets.all) {
+      if (set.assembled) continue
+      const member = [...set.members.values()].find((one) => one.consumer.provider.name === from)
+      if (!member) continue
+      const steps = [{ text: `assemble ${set.name} as ${from} has it`, object: set.name }]
+      if (!dryRun) {
+        await assembleFrom(set, member.uuid)
+        await topology.tastePending()
+      }
+      return { dryRun, steps, warnings: [], jobs: [] }
+    }
+    const message = `${from} is no component of a thin device that waits; plexus status shows those`
+    throw new PlexusError('not-found', { op: 'assemble', subject: from, message })
+  }
+
+  // Reports.
+
+  report(): ClassReport {
+    const sets = this.#sets.all
+    return {
+      volumes: sets.filter(({ assembled }) => assembled).map(volumeReport),
+      drives: [],
+      problems: sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+    }
+  }
+
+  #rows(): readonly VirstorRow[] {
+    return this.#sets.all
+      .filter(({ assembled }) => assembled)
+      .map((set) => {
+        const { name, virtualBytes, chunkBytes, components } = set.model
+        const { total = 0, used = 0, free = 0 } = set.device?.space ?? {}
+        return {
+          name,
+          state: stateOf(set),
+          sizeBytes: virtualBytes,
+          chunkBytes,
+          physicalBytes: total * chunkBytes,
+          usedBytes: used * chunkBytes,
+          freeBytes: free * chunkBytes,
+          components: components.length,
+        }
+      })
+  }
+}
+
+/** Throws `exists`. */
+function checkNameFree(topology: Topology, name: string): void {
+  const holder = topology.providers.get(name)
+  if (!holder) return
+  const message = `${name} is a ${holder.geom.className} already; choose another name`
+  throw new PlexusError('exists', { op: 'create', subject: name, message })
+}
+
+function missingOf({ model }: VirstorSet): readonly string[] {
+  return model.components
+    .filter((component) => !isUp(model, component))
+    .flatMap(({ driveUuid }) => model.drives.find(({ uuid }) => uuid === driveUuid)?.name ?? [])
+}
+
+function stateOf(set: VirstorSet): 'UP' | 'DEGRADED' | 'DOWN' {
+  if (!set.device) return 'DOWN'
+  return missingOf(set).length > 0 ? 'DEGRADED' : 'UP'
+}
+
+const NO_ERRORS = { read: 0, write: 0, parity: 0 }
+
+function volumeReport(set: VirstorSet): VolumeReport {
+  const { model, device, problem } = set
+  const { name, uuid, virtualBytes, chunkBytes, components } = model
+  const state = stateOf(set)
+  const missing = missingOf(set)
+  const space = device?.space
+  const isFull = space?.free === 0
+  const away =
+    missing.length > 0
+      ? `Component ${missing.join(', ')} is missing: what lies there cannot be read or written.`
+      : ''
+  const full = isFull ? 'All space is given away: writes to new places fail.' : ''
+  return {
+    name,
+    uuid,
+    className: 'virstor',
+    set: set.name,
+    state,
+    health:
+      state === 'UP' ? (isFull ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
+    sizeBytes: virtualBytes,
+    layout: space
+      ? `thin, ${formatSize(space.used * chunkBytes)} of ${formatSize(space.total * chunkBytes)} used`
+      : 'thin',
+    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, full]
+      .filter(Boolean)
+      .join(' '),
+    action: isFull
+      ? `Add space: plexus virstor add ${name} DEVICE`
+      : missing.length > 0
+        ? `Connect ${missing.join(', ')}.`
+        : '',
+    errors: NO_ERRORS,
+    process: undefined,
+    doubt: undefined,
+    components: components.map((component) => {
+      const drive = set.driveOf(component)
+      const used = space?.components.find((one) => one.component.id === component.id)
+      return {
+        type: 'component',
+        name: drive.record.name,
+        uuid: drive.record.uuid,
+        state: isUp(model, component) ? 'up' : 'down',
+        sizeBytes: component.chunks * chunkBytes,
+        errors: NO_ERRORS,
+        note: used ? `${used.used} of ${used.total} chunks used` : '',
+        drive: drive.record.name,
+        device: drive.present ? drive.device : undefined,
+        children: [],
+      }
+    }),
+    exported: [],
+  }
+}
+
+function waitingProblem(set: VirstorSet): readonly ProblemReport[] {
+  const models = [...set.members.values()].flatMap(({ model }) => model ?? [])
+  const [model] = models.sort((a, b) => b.generation - a.generation)
+  if (!model || model.drives.length === 0) return []
+  const message = `${set.name} with ${model.name} is not served: ${describeIncomplete(set)}.`
+  const action = adviceOn(choiceOf(set), set)
+  return [{ object: set.name, health: 'FAULTED', message, action, volumes: [model.name] }]
+}

@@ -1,0 +1,282 @@
+/**
+ * One virstor device and its components: what their configuration means (metadata/device-set.ts has how it is kept).
+ * A component that is away takes its chunks with it, and the others serve; copies of the map are made anew on others.
+ */
+import { defined } from '../../base/assert.ts'
+import { operatingError, PlexusError } from '../../base/errors.ts'
+import type { Extent } from '../../hal/block-device.ts'
+import type { Bio } from '../geom/bio.ts'
+import type { Provider } from '../geom/provider.ts'
+import type { Topology } from '../geom/topology.ts'
+import { loseDevice } from '../metadata/arrivals.ts'
+import { DeviceSet } from '../metadata/device-set.ts'
+import type { SetDrive } from '../metadata/set-drive.ts'
+import type { DriveRecord } from '../metadata/set-model.ts'
+import type { WitnessStore } from '../metadata/witness.ts'
+import { VIRSTOR_CODEC } from './codec.ts'
+import { VirstorDevice } from './device.ts'
+import { DiskCarrier } from './disk-carrier.ts'
+import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
+import {
+  type ComponentRecord,
+  type CopyRecord,
+  isUp,
+  MAP_COPIES,
+  type VirstorModel,
+} from './model.ts'
+
+export interface VirstorSetOptions {
+  readonly witness: WitnessStore | undefined
+  readonly onFailed: (set: VirstorSet) => void
+}
+
+export class VirstorSet extends DeviceSet<VirstorModel> {
+  readonly olderText =
+    'it has an older state than the others, and is not used; connect the right disk, or take it out'
+  readonly jobIds: readonly string[] = []
+  readonly #onFailed: VirstorSetOptions['onFailed']
+  #device: VirstorDevice | undefined
+  /** Why the device is not offered. */
+  problem: string | undefined
+  /** A copy of the map is being made. */
+  #copying = false
+
+  constructor(uuid: string, topology: Topology, { witness, onFailed }: VirstorSetOptions) {
+    super(uuid, topology, { className: 'virstor', codec: VIRSTOR_CODEC, witness })
+    this.#onFailed = onFailed
+  }
+
+  /** What runs; undefined: it is not offered, see {@link problem}. */
+  get device(): VirstorDevice | undefined {
+    return this.#device
+  }
+
+  get providers(): readonly Provider[] {
+    return this.#device ? [this.#device.provider] : []
+  }
+
+  get contents(): string {
+    return `thin device ${this.model.name}`
+  }
+
+  driveOf({ driveUuid }: ComponentRecord): SetDrive {
+    return defined(this.drives.get(driveUuid), `drive ${driveUuid} of the model`)
+  }
+
+  /** What a copy of the map is written through. */
+  carrier(copy: CopyRecord, model = this.model): DiskCarrier {
+    const component = defined(
+      model.components.find(({ id }) => id === copy.component),
+      `component ${copy.component} of a copy of the map`,
+    )
+    return new DiskCarrier(model, copy, component, this.driveOf(component))
+  }
+
+  /** Is one of the copies of the map here? */
+  get #hasMap(): boolean {
+    return this.model.copies.some((copy) => this.carrier(copy).isPresent)
+  }
+
+  // What the configuration means.
+
+  withoutDrives(model: VirstorModel, uuids: Iterable<string>): VirstorModel {
+    const lost = new Set(uuids)
+    const drives = model.drives.map((one): DriveRecord => {
+      return lost.has(one.uuid) && one.state === 'up' ? { ...one, state: 'down' } : one
+    })
+    return drives.every((one, index) => one === model.drives[index]) ? model : { ...model, drives }
+  }
+
+  withDrives(model: VirstorModel, devices: ReadonlyMap<string, string>): VirstorModel {
+    const drives = model.drives.map((one): DriveRecord => {
+      const device = devices.get(one.uuid)
+      if (device === undefined || (one.state === 'up' && one.device === device)) return one
+      return { ...one, state: 'up', device }
+    })
+    return drives.every((one, index) => one === model.drives[index]) ? model : { ...model, drives }
+  }
+
+  /** Nothing could fill an older copy of a component: it stays out. */
+  withMember(model: VirstorModel, uuid: string, device: string, isOlder: boolean): VirstorModel {
+    return isOlder ? model : this.withDrives(model, new Map([[uuid, device]]))
+  }
+
+  consequences(_before: VirstorModel, after: VirstorModel): VirstorModel {
+    return after
+  }
+
+  /**
+   * A copy of the map that is away while the device runs misses the next commit of it: it counts no more, unless none is
+   * here. At a start the map is read first (map/map-load.ts).
+   */
+  amend(_before: VirstorModel, after: VirstorModel): VirstorModel {
+    if (!this.#device) return after
+    const copies = after.copies.filter((copy) => {
+      const component = after.components.find(({ id }) => id === copy.component)
+      return component !== undefined && isUp(after, component)
+    })
+    const stays = copies.length === 0 || copies.length === after.copies.length
+    return stays ? after : { ...after, copies }
+  }
+
+  async prepare(): Promise<void> {}
+
+  atStart(_chosen: VirstorModel, served: VirstorModel): VirstorModel {
+    return served
+  }
+
+  started(): void {}
+
+  async beforeOlder(): Promise<void> {}
+
+  // What runs.
+
+  protected opened(): void {}
+
+  protected closed(): void {
+    this.#device = undefined
+  }
+
+  committed(): void {}
+
+  /** A drive has gone. Without the map nothing can be kept: it is read again when it is back. */
+  refresh(): void {
+    this.#device?.lose()
+    if (!this.#device || this.#hasMap) return
+    this.soon('the end of a device without its map', () => this.#endDevice())
+  }
+
+  async reshape(): Promise<void> {
+    const { model } = this
+    if (model.components.length === 0) return this.#endDevice()
+    if (this.#device) this.#device.reshape(model)
+    else await this.#openDevice(model)
+    void this.#copyMap()
+  }
+
+  async #openDevice(model: VirstorModel): Promise<void> {
+    try {
+      if (!this.#hasMap) throw mapAwayError(model)
+      const device = await VirstorDevice.open(this, model)
+      if (model.isNew) await this.commit((now) => ({ ...now, isNew: false }))
+      this.#device = device
+      this.problem = undefined
+    } catch (error) {
+      const { message } = operatingError(error)
+      this.problem = message
+      const text = `${model.name} is not served: ${message}`
+      this.topology.events.emit('critical', 'volume-not-served', model.name, text)
+    }
+  }
+
+  async #endDevice(): Promise<void> {
+    await this.end('orphan')
+    await this.#device?.stop()
+    this.#device = undefined
+  }
+
+  /** The configuration does without a copy that could not be written. */
+  async loseCopy(id: number, error: PlexusError): Promise<void> {
+    this.log.error({ err: error, component: id }, 'a copy of the map is given up')
+    await this.commit((model) => {
+      const copies = model.copies.filter(({ component }) => component !== id)
+      return copies.length === 0 ? model : { ...model, copies }
+    })
+    void this.#copyMap()
+  }
+
+  /** A component has failed a flush: out of service, durably. */
+  async loseComponent(id: number, error: PlexusError): Promise<void> {
+    const component = this.model.components.find((one) => one.id === id)
+    if (component) await loseDevice(this, this.driveOf(component), error)
+  }
+
+  /** Where the map has fewer copies than it should, makes one on a component that has room, under load. */
+  async #copyMap(): Promise<void> {
+    const device = this.#device
+    if (!device || this.#copying || this.failure) return
+    this.#copying = true
+    try {
+      while (this.model.copies.length < MAP_COPIES && (await this.#copyOnce(device))) {}
+    } catch (error) {
+      this.log.error({ err: operatingError(error) }, 'a copy of the map could not be made')
+    } finally {
+      this.#copying = false
+    }
+  }
+
+  /** False: there is no room for one. */
+  async #copyOnce(device: VirstorDevice): Promise<boolean> {
+    const { model } = this
+    const [first] = model.copies
+    const count = first?.runs.reduce((sum, run) => sum + run.count, 0) ?? 0
+    for (const component of model.components) {
+      const { id, leaving } = component
+      const isOther = model.copies.every((copy) => copy.component !== id)
+      if (!isOther || leaving || !isUp(model, component) || !this.#hasRing(component)) continue
+      const run = device.takeRun(id, count)
+      if (!run) continue
+      const copy = { component: id, epoch: model.nextEpoch, runs: [run] }
+      // Whatever becomes of this one, its epoch is never used again.
+      await this.commit((now) => ({ ...now, nextEpoch: now.nextEpoch + 1 }))
+      await device.store.join(this.carrier(copy))
+      // One that has failed meanwhile lacks something.
+      await this.commit((now) => {
+        const { carriers } = device.store
+        const others = now.copies.filter((one) => carriers.includes(one.component))
+        return { ...now, copies: [...others, copy] }
+      })
+      return true
+    }
+    return false
+  }
+
+  /** Has its label a journal that is as long as those of the other carriers? */
+  #hasRing(component: ComponentRecord): boolean {
+    const { label } = this.driveOf(component)
+    return (label?.journalBytes ?? 0) >= this.model.journalBlocks * JOURNAL_BLOCK_BYTES
+  }
+
+  async endJobs(): Promise<void> {}
+
+  startJobs(): void {}
+
+  /** {@link refresh} has seen to it. */
+  loseCache(): void {}
+
+  checkResize(): void {}
+
+  start(request: Bio, provider: Provider): void {
+    if (this.#device) this.#device.io.start(request)
+    else queueMicrotask(() => request.complete(provider.error ?? mapAwayError(this.model)))
+  }
+
+  async extentAt(offset: number, length: number): Promise<Extent> {
+    return this.#device?.extentAt(offset, length) ?? { allocated: true, length }
+  }
+
+  failed(): void {
+    this.#onFailed(this)
+  }
+
+  protected async end(how: 'stop' | 'orphan'): Promise<void> {
+    if (how === 'stop') {
+      await this.#device?.stop()
+      return
+    }
+    const message = `${this.name} is stopped; it is back when its drives are`
+    const reason =
+      this.failure ?? new PlexusError('gone', { op: 'use', subject: this.name, message })
+    for (const provider of this.providers) await this.topology.orphan(provider, reason)
+    this.#device?.io.stop()
+  }
+}
+
+function mapAwayError({ name, copies, components, drives }: VirstorModel): PlexusError {
+  const names = copies.flatMap(({ component }) => {
+    const on = components.find(({ id }) => id === component)
+    return drives.find(({ uuid }) => uuid === on?.driveUuid)?.name ?? []
+  })
+  const message = `its map is on ${names.join(' and ')}, which ${names.length === 1 ? 'is' : 'are'} missing; connect one of them`
+  return new PlexusError('gone', { op: 'use', subject: name, message })
+}
