@@ -280,7 +280,12 @@ function volumeReport(set: VirstorSet): VolumeReport {
         state: isUp(model, component) ? 'up' : 'down',
         sizeBytes: component.chunks * chunkBytes,
         errors: NO_ERRORS,
-        note: used ? `${used.used} of ${used.total} chunks used` : '',
+        note: [
+          used ? `${used.used} of ${used.total} chunks used` : '',
+          model.copies.some((copy) => copy.component === component.id) ? 'carries the map' : '',
+        ]
+          .filter(Boolean)
+          .join(', '),
         drive: drive.record.name,
         device: drive.present ? drive.device : undefined,
         children: [],

@@ -137,7 +137,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     this.#device = undefined
   }
 
-  committed(): void {}
+  committed(): void {
+    void this.#copyMap()
+  }
 
   /** A drive has gone. Without the map nothing can be kept: it is read again when it is back. */
   refresh(): void {

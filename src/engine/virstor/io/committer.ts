@@ -149,7 +149,7 @@ export class GroupCommitter implements Committer {
       if (set.records.length > 0 || set.released.length > 0) {
         map.committed(set, await journal.append(set))
         onReleased(set.released)
-      }
+      } else map.failed(set)
     } catch (error) {
       // Nothing is lost by that: the changes are in the map, and are tried again.
       map.failed(set)

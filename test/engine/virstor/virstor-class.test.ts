@@ -1,0 +1,189 @@
+/** Thin devices by their verbs, on a machine that starts, loses disks and its power: creation to destruction. */
+import t from 'tap'
+import { KIB, MIB } from '../../../src/base/limits.ts'
+import type { VirstorRow } from '../../../src/control/virstor-verbs.ts'
+import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
+import { failureOf } from '../../support/failure.ts'
+
+const CHUNK = 128 * KIB
+
+async function thin(devices: readonly string[], more: object = {}): Promise<Machine> {
+  const machine = await new Machine({ devices: 5, sizeBytes: 5 * MIB }).start()
+  await machine.run('virstor.create', {
+    name: 'thin',
+    devices,
+    size: '64MiB',
+    chunk: '128KiB',
+    fullWait: '0',
+    ...more,
+  })
+  return machine
+}
+
+async function row(machine: Machine): Promise<VirstorRow | undefined> {
+  const answer = (await machine.run('virstor.list')) as unknown as { devices: VirstorRow[] }
+  return answer.devices.find(({ name }) => name === 'thin')
+}
+
+function carriers(machine: Machine): readonly string[] {
+  const parts = machine.volume('thin').components
+  return parts.filter(({ note }) => /carries the map/.test(note)).map(({ name }) => name)
+}
+
+t.test("the original's own test: first and last sector survive the next start", async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3'])
+  const first = pattern(1, 512)
+  const last = pattern(2, 512)
+  let device = machine.open('thin')
+  t.equal(device.geometry.sizeBytes, 64 * MIB)
+  t.ok((await get(device, 0, MIB)).equals(Buffer.alloc(MIB)), 'what was never written is zero')
+  await put(device, 0, first)
+  await put(device, 64 * MIB - 512, last)
+  await device.close()
+  await machine.shutDown()
+  await machine.start()
+  device = machine.open('thin')
+  t.ok((await get(device, 0, 512)).equals(first))
+  t.ok((await get(device, 64 * MIB - 512, 512)).equals(last))
+  t.ok((await get(device, 512, MIB)).equals(Buffer.alloc(MIB)))
+  await device.close()
+})
+
+t.test('what was flushed survives a power cut', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3'])
+  let device = machine.open('thin')
+  const data = pattern(3, MIB)
+  await put(device, 5 * MIB, data)
+  await flush(device)
+  await put(device, 20 * MIB, pattern(4, CHUNK))
+  machine.cut()
+  await machine.start()
+  device = machine.open('thin')
+  t.ok((await get(device, 5 * MIB, MIB)).equals(data))
+  const after = await get(device, 20 * MIB, CHUNK)
+  t.ok(after.equals(Buffer.alloc(CHUNK)), 'what was not flushed is what was there before: zeroes')
+  await device.close()
+})
+
+t.test('a full device: writes fail, rewrites go on, and add helps', async (t) => {
+  const machine = await thin(['d1', 'd2'])
+  const device = machine.open('thin')
+  const { freeBytes = 0 } = (await row(machine)) ?? {}
+  const data = pattern(5, freeBytes)
+  for (let at = 0; at < freeBytes; at += MIB) {
+    await put(device, at, data.subarray(at, Math.min(at + MIB, freeBytes)))
+  }
+  t.equal((await row(machine))?.freeBytes, 0)
+  t.match(machine.volume('thin'), { health: 'DEGRADED', action: /virstor add thin/ })
+  const error = await failureOf(put(device, 40 * MIB, pattern(6, CHUNK)))
+  t.equal(error.kind, 'no-space')
+  await put(device, 0, pattern(7, CHUNK))
+  t.ok((await get(device, 0, CHUNK)).equals(pattern(7, CHUNK)))
+  await machine.run('virstor.add', { name: 'thin', devices: ['d3'] })
+  await put(device, 40 * MIB, pattern(6, CHUNK))
+  await flush(device)
+  await device.close()
+  await machine.shutDown()
+  await machine.start()
+  const again = machine.open('thin')
+  t.ok((await get(again, 40 * MIB, CHUNK)).equals(pattern(6, CHUNK)))
+  t.ok((await get(again, MIB, MIB)).equals(data.subarray(MIB, 2 * MIB)))
+  await again.close()
+  t.equal(machine.volume('thin').health, 'HEALTHY')
+})
+
+t.test('a component that is away takes its chunks, and the map has another copy', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3', 'd4'], { policy: 'round-robin' })
+  const device = machine.open('thin')
+  const data = pattern(8, 8 * CHUNK)
+  await put(device, 0, data)
+  await flush(device)
+  await machine.pull('d1')
+  t.match(machine.volume('thin'), { state: 'DEGRADED', status: /Component d1 is missing/ })
+  const answers = await Promise.all(
+    [0, 1, 2, 3].map((chunk) =>
+      get(device, chunk * CHUNK, CHUNK).then(
+        (found) => found.equals(data.subarray(chunk * CHUNK, (chunk + 1) * CHUNK)),
+        (error: { kind: string }) => error.kind,
+      ),
+    ),
+  )
+  t.strictSame(answers, ['gone', true, true, true])
+  await put(device, 30 * MIB, pattern(9, 4 * CHUNK))
+  await flush(device)
+  await machine.replug('d1')
+  t.equal(machine.volume('thin').health, 'HEALTHY')
+  t.ok((await get(device, 0, data.length)).equals(data))
+  // d2 carries the map since the start; the other copy was made when d1 went.
+  while (carriers(machine).length < 2) await new Promise((resolve) => setTimeout(resolve, 5))
+  t.strictSame(carriers(machine), ['d2', 'd3'])
+  await machine.pull('d2')
+  await put(device, 40 * MIB, pattern(11, CHUNK))
+  await flush(device)
+  await device.close()
+  await machine.shutDown()
+  await machine.start(['d1', 'd3', 'd4'])
+  const again = machine.open('thin')
+  t.ok((await get(again, 40 * MIB, CHUNK)).equals(pattern(11, CHUNK)))
+  t.ok((await get(again, 0, CHUNK)).equals(data.subarray(0, CHUNK)))
+  t.equal((await failureOf(get(again, CHUNK, CHUNK))).kind, 'gone', 'd2 has the second chunk')
+  await again.close()
+})
+
+t.test('a set without a majority waits, and says what is missing', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3'])
+  const device = machine.open('thin')
+  await put(device, 0, pattern(10, CHUNK))
+  await device.close()
+  await machine.shutDown()
+  await machine.start(['d1'])
+  t.notOk(machine.topology.providers.has('thin'))
+  const [problem] = machine.topology.classes.flatMap((one) => one.report?.().problems ?? [])
+  t.match(problem, {
+    message: /with thin is not served: 2 drives are missing: d2, d3/,
+    action: /plexus virstor assemble --force/,
+  })
+  await machine.run('virstor.assemble', { force: true })
+  const forced = machine.open('thin')
+  t.ok((await get(forced, 0, CHUNK)).equals(pattern(10, CHUNK)))
+  await forced.close()
+})
+
+t.test('destroy frees the components', async (t) => {
+  const machine = await thin(['d1', 'd2'])
+  const device = machine.open('thin')
+  t.equal((await failureOf(machine.run('virstor.destroy', { name: 'thin' }))).kind, 'in-use')
+  await device.close()
+  const dry = await machine.run('virstor.destroy', { name: 'thin', dryRun: true })
+  t.match(dry.steps[0]?.text, 'destroy thin device thin')
+  t.ok(await row(machine), 'a dry run destroys nothing')
+  await machine.run('virstor.destroy', { name: 'thin' })
+  t.notOk(await row(machine))
+  t.notOk(machine.topology.providers.has('thin'))
+  await machine.run('virstor.create', {
+    name: 'thin',
+    devices: ['d1', 'd2'],
+    size: '32MiB',
+    chunk: '128KiB',
+  })
+  t.equal((await row(machine))?.sizeBytes, 32 * MIB)
+})
+
+t.test('what is refused, is refused before anything is written', async (t) => {
+  const machine = await new Machine({ devices: 3, sizeBytes: 5 * MIB }).start()
+  const create = (more: object) =>
+    failureOf(machine.run('virstor.create', { name: 'thin', devices: ['d1'], ...more }))
+  t.match(await create({ chunk: '128MiB' }), { kind: 'invalid', message: /128 KiB to 64 MiB/ })
+  t.match(await create({ size: '0' }), { kind: 'invalid' })
+  t.match(await create({ devices: ['d1', 'd1'] }), { kind: 'invalid', message: /named twice/ })
+  t.match(await create({ devices: ['d9'] }), { kind: 'not-found' })
+  t.match(await create({ size: '100TiB' }), { kind: 'no-space', message: /the map takes/ })
+  t.match(await create({ name: 'd2' }), { kind: 'exists' })
+  t.match(await create({ fullWait: '1d' }), { kind: 'invalid', message: /at most 10m/ })
+  const names = [...machine.topology.providers.values()].filter(({ label }) => label)
+  t.strictSame(names, [], 'no label')
+  t.match(await failureOf(machine.run('virstor.add', { name: 'thin', devices: ['d1'] })), {
+    kind: 'not-found',
+    message: /virstor list/,
+  })
+})
