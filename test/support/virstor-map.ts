@@ -29,6 +29,8 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
   gate: () => Promise<void> = nextTurn
   /** append fails with it. */
   refuse: Error | undefined
+  /** Records of one set. */
+  limit = Number.POSITIVE_INFINITY
   /** For each append, the records. */
   readonly appended: (readonly MapRecord[])[] = []
   readonly #entries: Entry[]
@@ -36,7 +38,7 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
   readonly #changed = new Set<number>()
   #released: Place[] = []
   /** Granules by chunk that have become valid: since the last set was taken, and in that set. */
-  #fresh = new Map<number, Set<number>>()
+  readonly #fresh = new Map<number, Set<number>>()
   #taken = new Map<number, Set<number>>()
 
   constructor(chunks: number, granules: number, durable?: ReadonlyMap<number, MapRecord>) {
@@ -118,12 +120,17 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
   }
 
   takeChanges(): ChangeSet {
-    const records = [...this.#changed].map((chunk) => this.#record(chunk))
-    const set = { records, released: this.#released }
-    this.#changed.clear()
-    this.#released = []
-    this.#taken = this.#fresh
-    this.#fresh = new Map()
+    const chunks = [...this.#changed].slice(0, this.limit)
+    this.#taken = new Map()
+    for (const chunk of chunks) {
+      this.#changed.delete(chunk)
+      this.#taken.set(chunk, this.#fresh.get(chunk) ?? new Set())
+      this.#fresh.delete(chunk)
+    }
+    // Places are released with the last of what has changed.
+    const released = this.#changed.size > 0 ? [] : this.#released
+    if (this.#changed.size === 0) this.#released = []
+    const set = { records: chunks.map((chunk) => this.#record(chunk)), released }
     return set
   }
 

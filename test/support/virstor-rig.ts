@@ -4,10 +4,11 @@ import { MIB } from '../../src/base/limits.ts'
 import { Consumer, EXCLUSIVE_ACCESS } from '../../src/engine/geom/consumer.ts'
 import { DiskGeom } from '../../src/engine/geom/disk-geom.ts'
 import { Provider } from '../../src/engine/geom/provider.ts'
-import { GroupCommitter } from '../../src/engine/virstor/io/committer.ts'
+import { type CommitMap, GroupCommitter } from '../../src/engine/virstor/io/committer.ts'
 import { VirstorIo } from '../../src/engine/virstor/io/device-io.ts'
 import { Space, type SpaceOptions } from '../../src/engine/virstor/io/space.ts'
-import type { ChangeSet, Component, Place } from '../../src/engine/virstor/runtime.ts'
+import { MapTable } from '../../src/engine/virstor/map/chunk-map.ts'
+import type { ChangeSet, ChunkMap, Component, Place } from '../../src/engine/virstor/runtime.ts'
 import { createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import type { BlockDevice, DeviceFeatures } from '../../src/hal/block-device.ts'
 import { ManualClock } from './manual-clock.ts'
@@ -70,6 +71,8 @@ export interface RigOptions extends Breakage {
   readonly policy?: SpaceOptions['policy']
   readonly fullWaitMs?: number
   readonly features?: Partial<DeviceFeatures>
+  /** On the shipped map instead of the naive one, which is only the journal then. */
+  readonly table?: boolean
   /** Runs before a component that has failed a flush is out of service. */
   readonly onFailed?: () => Promise<void>
 }
@@ -116,6 +119,9 @@ export function buildRig(options: RigOptions = {}) {
   )
   const map = new BrokenMap(chunks, GRANULES)
   map.breakage = options
+  const table = new MapTable({ chunks, granules: GRANULES })
+  for (const { id, chunks: count } of components) table.addComponent(id, count)
+  const live: ChunkMap & CommitMap = options.table ? table : map
   const space = new Space({
     components,
     policy,
@@ -128,7 +134,7 @@ export function buildRig(options: RigOptions = {}) {
   const Kind = options.noFlush ? FlushlessCommitter : GroupCommitter
   const committer = new Kind({
     name: 'thin',
-    map,
+    map: live,
     journal: map,
     clock,
     component: (id) => space.component(id),
@@ -141,7 +147,7 @@ export function buildRig(options: RigOptions = {}) {
   })
   const io: VirstorIo = new VirstorIo({
     name: 'thin',
-    map,
+    map: live,
     chunkBytes,
     space,
     committer,
@@ -153,7 +159,7 @@ export function buildRig(options: RigOptions = {}) {
     if (component) component.consumer = undefined
   }
   const device = (at: number) => components[at]?.device as MemoryDevice
-  return { clock, components, device, map, space, committer, io, failed, takeAway }
+  return { clock, components, device, map, live, space, committer, io, failed, takeAway }
 }
 
 export type Rig = ReturnType<typeof buildRig>

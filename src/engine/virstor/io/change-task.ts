@@ -258,7 +258,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
 
   /** Takes whole granules out of the map: so many chunks in a turn of the event loop. */
   #clear(): void {
-    const { map, runs, committer, filling } = this.#io
+    const { map, space, runs, committer, filling } = this.#io
     const end = alignDown(this.#end, runs.granuleBytes)
     let cleared = 0
     let released = 0
@@ -273,7 +273,12 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
       const chunk = runs.chunkOf(from)
       const to = Math.min((chunk + 1) * runs.chunkBytes, end)
       this.#clearedTo = to
-      if (map.componentOf(chunk) === 0) continue
+      const component = map.componentOf(chunk)
+      if (component === 0) continue
+      if (!space.component(component)) {
+        this.#error ??= this.#io.away('discard', component)
+        continue
+      }
       cleared++
       const isEmpty = map.markInvalid(chunk, runs.first(chunk, from), runs.last(chunk, to))
       if (!isEmpty || filling.has(chunk)) continue

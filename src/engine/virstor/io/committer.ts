@@ -55,6 +55,8 @@ export class GroupCommitter implements Committer {
   readonly #touched = new Set<number>()
   /** Failed a flush, and are not out of service yet for certain. */
   readonly #suspects = new Map<number, PlexusError>()
+  /** Are out of service, and not all that had changed by then is committed or withdrawn. */
+  readonly #lost = new Set<number>()
   #running: Promise<void> | undefined
   #next: Promise<void> | undefined
   /** Callers that wait for {@link #next}. */
@@ -134,6 +136,7 @@ export class GroupCommitter implements Committer {
       isMore = map.isChanged
       await this.#store(set)
     }
+    this.#lost.clear()
     const owed = this.#owed
     if (!tells || !owed) return
     this.#owed = undefined
@@ -144,8 +147,8 @@ export class GroupCommitter implements Committer {
     const { map, journal, onReleased } = this.#options
     let set = taken
     try {
-      const lost = await this.#flush()
-      if (lost.size > 0) set = map.withdraw(set, lost)
+      await this.#flush()
+      if (this.#lost.size > 0) set = map.withdraw(set, this.#lost)
       if (set.records.length > 0 || set.released.length > 0) {
         map.committed(set, await journal.append(set))
         onReleased(set.released)
@@ -158,8 +161,7 @@ export class GroupCommitter implements Committer {
     }
   }
 
-  /** Answers with the components that are out of service since they failed. */
-  async #flush(): Promise<ReadonlySet<number>> {
+  async #flush(): Promise<void> {
     const { name, component, onComponentFailed } = this.#options
     const touched = [...this.#touched]
     this.#touched.clear()
@@ -179,9 +181,8 @@ export class GroupCommitter implements Committer {
       // Until then nothing may be built on what it has, whatever a later flush says.
       await onComponentFailed(id, error)
     }
-    const lost = new Set(this.#suspects.keys())
+    for (const id of this.#suspects.keys()) this.#lost.add(id)
     this.#suspects.clear()
-    return lost
   }
 
   #stopTimer(): void {

@@ -214,6 +214,13 @@ export class VirstorIo {
   }
 
   away(op: IoOp, id: number): PlexusError {
+    if (!this.space.component(id)) {
+      return new PlexusError('corrupt', {
+        op,
+        subject: this.name,
+        message: `virstor ${this.name}: the entry of the map for this part of it cannot be right, so it is out of service; the log has the entries, restore it from a backup`,
+      })
+    }
     return new PlexusError('gone', {
       op,
       subject: this.name,

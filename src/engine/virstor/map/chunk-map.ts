@@ -39,15 +39,24 @@ export interface MapFault {
   readonly reason: string
 }
 
+/** A chunk that has changed. */
+interface Changed {
+  /** The entry from before. */
+  before: MapRecord
+  /** Granules that have become valid since: what is in them may be in the cache of the component. */
+  freshLow: number
+  freshHigh: number
+}
+
 interface Taken {
   readonly set: ChangeSet
-  /** The durable entry of each chunk in it. */
-  readonly before: ReadonlyMap<number, MapRecord>
+  /** Each chunk in it, with the durable entry. */
+  readonly changed: ReadonlyMap<number, Changed>
 }
 
 export class MapTable extends ChunkEntries implements ChunkMap {
   readonly #owners: (Owners | undefined)[] = []
-  #pending = new Map<number, MapRecord>()
+  readonly #pending = new Map<number, Changed>()
   #taken: Taken | undefined
   /** Places that went out of use since the last {@link takeChanges}, by {@link keyOf}. */
   #released = new Map<number, Place>()
@@ -120,12 +129,16 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     if (this.isValid(chunk, first, last)) return
     assert(this.componentOf(chunk) !== 0, `chunk ${chunk} is allocated`)
     assert(first >= 0 && last < this.granules, `granules ${first} to ${last} of ${this.granules}`)
-    this.#remember(chunk)
+    const changed = this.#remember(chunk)
     const entry = this.entry(chunk)
+    const low = bits(first, last)
+    const high = bits(first - 32, last - 32)
+    changed.freshLow |= low & ~entry.validLow
+    changed.freshHigh |= high & ~entry.validHigh
     this.setEntry(chunk, {
       ...entry,
-      validLow: entry.validLow | bits(first, last),
-      validHigh: entry.validHigh | bits(first - 32, last - 32),
+      validLow: entry.validLow | low,
+      validHigh: entry.validHigh | high,
     })
   }
 
@@ -158,20 +171,20 @@ export class MapTable extends ChunkEntries implements ChunkMap {
    */
   takeChanges(): ChangeSet {
     assert(!this.#taken, 'one commit at a time')
-    const before = new Map<number, MapRecord>()
+    const taken = new Map<number, Changed>()
     const records: MapRecord[] = []
-    for (const [chunk, durable] of this.#pending) {
+    for (const [chunk, changed] of this.#pending) {
       if (records.length === COMMIT_RECORDS) break
       this.#pending.delete(chunk)
       const record = this.entry(chunk)
-      if (isSame(record, durable)) continue
-      before.set(chunk, durable)
+      if (isSame(record, changed.before)) continue
+      taken.set(chunk, changed)
       records.push(record)
     }
     const released = this.#pending.size === 0 ? [...this.#released.values()] : []
     if (this.#pending.size === 0) this.#released.clear()
     const set = { records, released }
-    this.#taken = { set, before }
+    this.#taken = { set, changed: taken }
     return set
   }
 
@@ -190,54 +203,41 @@ export class MapTable extends ChunkEntries implements ChunkMap {
 
   /** Nothing of `set` is durable: the next commit takes it, with what has changed meanwhile. */
   failed(set: ChangeSet): void {
-    const { before } = this.#settle(set)
-    for (const [chunk, durable] of before) this.#pending.set(chunk, durable)
+    for (const [chunk, { before, freshLow, freshHigh }] of this.#settle(set).changed) {
+      const since = this.#pending.get(chunk)
+      this.#pending.set(chunk, {
+        before,
+        freshLow: freshLow | (since?.freshLow ?? 0),
+        freshHigh: freshHigh | (since?.freshHigh ?? 0),
+      })
+    }
     for (const place of set.released) this.#free(place)
   }
 
   /**
-   * A component has lost what was not flushed: chunks that were to be there from the next commit on, or to have other
-   * granules there, are as they were before; the places that they had meanwhile are free after the next commit. Does not
-   * touch what is under way, which was flushed: where the flush for a set has failed, {@link failed} comes first. Returns
-   * the chunks that have lost something.
+   * Components have failed the flush for `set`: what is to be committed in its place. Of chunks in it that are on them,
+   * granules are invalid again that have become valid since the durable entry, in the set and now. The place stays:
+   * who still writes there must not meet another one, and while the component is away all of the chunk fails, instead of
+   * zeroes that nobody has written. What is not in the set is withdrawn from the next one.
    */
-  dropPending(component: number): readonly number[] {
-    const dropped: number[] = []
-    for (const [chunk, before] of this.#pending) {
-      if (this.componentOf(chunk) !== component) continue
-      this.#pending.delete(chunk)
+  withdraw(set: ChangeSet, components: ReadonlySet<number>): ChangeSet {
+    const { changed } = this.#settle(set)
+    const records = set.records.flatMap((record) => {
+      const { chunk, component } = record
+      if (!components.has(component)) return [record]
+      const fresh = defined(changed.get(chunk), `what has changed of chunk ${chunk}`)
+      const left = { ...record, ...without(record, fresh) }
+      const since = this.#pending.get(chunk)
+      if (since) since.before = left
       const live = this.entry(chunk)
-      if (isSame(live, before)) continue
-      if (keyOf(live) !== keyOf(before)) {
-        this.#free(live)
-        this.#released.delete(keyOf(before))
+      if (components.has(live.component)) {
+        const rest = without(live, fresh)
+        this.setEntry(chunk, { ...live, ...(since ? without({ ...live, ...rest }, since) : rest) })
       }
-      this.setEntry(chunk, before)
-      dropped.push(chunk)
-    }
-    return dropped
-  }
-
-  /**
-   * Components have failed the flush for `set`: what is left of it, to be committed in its place. Not what has changed
-   * since it was taken, on whichever component: the flush may not have covered that. What was to be on them is as in
-   * {@link dropPending}.
-   */
-  withdraw(set: ChangeSet, components: Iterable<number>): ChangeSet {
-    const lost = new Set(components)
-    const before = new Map(this.#settle(set).before)
-    const released = new Map(set.released.map((place) => [keyOf(place), place]))
-    for (const { chunk, component } of set.records) {
-      if (!lost.has(component)) continue
-      const durable = defined(before.get(chunk), `the durable entry of chunk ${chunk}`)
-      before.delete(chunk)
-      this.#pending.set(chunk, durable)
-      if (released.delete(keyOf(durable))) this.#free(durable)
-    }
-    const records = set.records.filter(({ chunk }) => before.has(chunk))
-    const left = { records, released: [...released.values()] }
-    this.#taken = { set: left, before }
-    for (const component of lost) this.dropPending(component)
+      return isSame(left, fresh.before) ? [] : [left]
+    })
+    const left = { records, released: set.released }
+    this.#taken = { set: left, changed }
     return left
   }
 
@@ -264,8 +264,8 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     if (this.#pending.size === 0 && !this.#taken && this.#bad.size === 0) return
     for (let index = 0; index < PAGE_ENTRIES; index++) {
       const chunk = page * PAGE_ENTRIES + index
-      const durable = this.#taken?.before.get(chunk) ?? this.#pending.get(chunk)
-      if (durable) writeEntry(into, index, durable)
+      const changed = this.#taken?.changed.get(chunk) ?? this.#pending.get(chunk)
+      if (changed) writeEntry(into, index, changed.before)
       this.#bad.get(chunk)?.copy(into, entryAt(index))
     }
   }
@@ -328,10 +328,14 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   }
 
   /** Before a change. */
-  #remember(chunk: number): void {
+  #remember(chunk: number): Changed {
     assert(chunk >= 0 && chunk < this.chunks, `chunk ${chunk} is one of ${this.chunks}`)
     assert(!this.#bad.has(chunk), `chunk ${chunk} is in service`)
-    if (!this.#pending.has(chunk)) this.#pending.set(chunk, this.entry(chunk))
+    const there = this.#pending.get(chunk)
+    if (there) return there
+    const changed = { before: this.entry(chunk), freshLow: 0, freshHigh: 0 }
+    this.#pending.set(chunk, changed)
+    return changed
   }
 
   #take(place: Place, owner: number): void {
@@ -341,7 +345,10 @@ export class MapTable extends ChunkEntries implements ChunkMap {
 
   /** The place of a chunk goes out of use with the next commit. */
   #vacate(chunk: number): void {
-    this.#remember(chunk)
+    const changed = this.#remember(chunk)
+    // Where it moves, the new place was flushed before.
+    changed.freshLow = 0
+    changed.freshHigh = 0
     assert(this.componentOf(chunk) !== 0, `chunk ${chunk} is allocated`)
     this.#free({ component: this.componentOf(chunk), number: this.numberOf(chunk) })
   }
@@ -365,6 +372,13 @@ const OUT_OF_SERVICE: Entry = {
   number: 0,
   validLow: 0xffffffff,
   validHigh: 0xffffffff,
+}
+
+function without(
+  { validLow, validHigh }: Entry,
+  { freshLow, freshHigh }: Changed,
+): Pick<Entry, 'validLow' | 'validHigh'> {
+  return { validLow: (validLow & ~freshLow) >>> 0, validHigh: (validHigh & ~freshHigh) >>> 0 }
 }
 
 function isSame(one: Entry, other: Entry): boolean {

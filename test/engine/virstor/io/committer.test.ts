@@ -112,6 +112,21 @@ t.test(
   },
 )
 
+t.test('all that a component has lost is withdrawn, in however many sets', async (t) => {
+  const rig = await two()
+  await write(rig, 2 * CHUNK, CHUNK)
+  await write(rig, 3 * CHUNK, CHUNK)
+  rig.map.limit = 1
+  rig.device(0).fail('flush', 'io')
+  rig.map.refuse = new PlexusError('io', { op: 'write', subject: 'j', message: 'no carrier' })
+  t.match((await failureOf(rig.committer.commit())).message, /no carrier/)
+  rig.map.refuse = undefined
+  t.match((await failureOf(rig.committer.commit())).message, /may be lost/)
+  const valid = [0, 1, 2, 3].map((chunk) => rig.map.durable.get(chunk)?.validLow)
+  t.strictSame(valid, [0, 0xff, 0, 0xff])
+  t.equal(rig.failed.length, 1)
+})
+
 t.test('what is written to a component while it fails is withdrawn, too', async (t) => {
   const rig = buildRig()
   await write(rig, 0, GRANULE)

@@ -323,6 +323,18 @@ t.test('a component that is away: its chunks fail, the others serve', async (t) 
   t.equal(await flush(rig), undefined, 'nothing was lost')
 })
 
+t.test('a chunk whose entry cannot be right: nothing reads, writes or discards it', async (t) => {
+  const rig = buildRig()
+  await write(rig, CHUNK, CHUNK, 1)
+  rig.map.assign(0, { component: 0xffff, number: 0 })
+  rig.map.markValid(0, 0, CHUNK / GRANULE - 1)
+  t.equal(await read(rig, 0, 512), 'corrupt')
+  t.match((await write(rig, 0, 512, 1))?.message, /thin: the entry of the map for this part/)
+  t.equal((await change(rig, 'discard', 0, 2 * CHUNK))?.kind, 'corrupt')
+  t.equal(rig.map.componentOf(0), 0xffff)
+  t.equal(rig.map.componentOf(1), 0, 'the rest of the range is discarded')
+})
+
 t.test('a pause: what works ends, what comes waits', async (t) => {
   const rig = buildRig()
   await write(rig, 0, CHUNK, 1)

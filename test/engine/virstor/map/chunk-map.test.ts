@@ -36,7 +36,11 @@ const range = (first: number, last: number): bigint =>
 class Model {
   live = new Map<number, Entry>()
   durable: State = new Map()
-  taken: { state: State; released: ReadonlyMap<string, number> } | undefined
+  taken:
+    | { state: State; released: ReadonlyMap<string, number>; fresh: ReadonlyMap<number, bigint> }
+    | undefined
+  /** Granules that have become valid since the last set was taken. */
+  fresh = new Map<number, bigint>()
   /** Places that wait for a commit, and their last owners. */
   released = new Map<string, number>()
 
@@ -52,52 +56,45 @@ class Model {
   vacate(chunk: number): void {
     const entry = this.live.get(chunk)
     if (entry) this.released.set(keyOf(entry), chunk)
+    this.fresh.delete(chunk)
   }
 
   take(): void {
-    this.taken = { state: new Map(this.live), released: this.released }
+    this.taken = { state: new Map(this.live), released: this.released, fresh: this.fresh }
     this.released = new Map()
+    this.fresh = new Map()
   }
 
   failed(): void {
     for (const [place, chunk] of this.taken?.released ?? []) this.released.set(place, chunk)
+    for (const [chunk, valid] of this.taken?.fresh ?? []) {
+      this.fresh.set(chunk, valid | (this.fresh.get(chunk) ?? 0n))
+    }
     this.taken = undefined
   }
 
-  /** What the set under way has on a component does not count. */
+  /** What has become valid on a component, in the set under way and since, does not count. */
   withdraw(component: number): void {
     if (!this.taken) return
     const state = new Map(this.taken.state)
-    const released = new Map(this.taken.released)
     for (const [chunk, entry] of this.taken.state) {
-      const durable = this.durable.get(chunk)
-      if (entry.component !== component || textOf(entry) === textOf(durable)) continue
-      state.delete(chunk)
-      if (!durable) continue
-      state.set(chunk, durable)
-      if (released.delete(keyOf(durable))) this.released.set(keyOf(durable), chunk)
+      if (entry.component !== component) continue
+      if (textOf(entry) === textOf(this.durable.get(chunk))) continue
+      const taken = this.taken.fresh.get(chunk) ?? 0n
+      state.set(chunk, { ...entry, valid: entry.valid & ~taken })
+      const live = this.live.get(chunk)
+      if (live?.component !== component) continue
+      const all = taken | (this.fresh.get(chunk) ?? 0n)
+      this.live.set(chunk, { ...live, valid: live.valid & ~all })
     }
-    this.taken = { state, released }
-    this.dropPending(component)
-  }
-
-  dropPending(component: number): number[] {
-    return [...this.live].flatMap(([chunk, entry]) => {
-      const before = this.before.get(chunk)
-      if (entry.component !== component || textOf(entry) === textOf(before)) return []
-      if (!before || keyOf(before) !== keyOf(entry)) this.vacate(chunk)
-      if (before) this.live.set(chunk, before)
-      else this.live.delete(chunk)
-      if (before) this.released.delete(keyOf(before))
-      return [chunk]
-    })
+    this.taken = { ...this.taken, state }
   }
 }
 
 const step = fc.record({
   kind: fc.constantFrom(
     ...(['assign', 'assign', 'assign', 'valid', 'valid', 'invalid', 'release', 'move'] as const),
-    ...(['take', 'take', 'committed', 'failed', 'drop', 'withdraw'] as const),
+    ...(['take', 'take', 'committed', 'failed', 'withdraw'] as const),
   ),
   chunk: fc.constantFrom(...CHUNKS),
   place: fc.record({
@@ -130,6 +127,8 @@ class Pair {
       model.live.set(chunk, { ...place, valid: 0n })
     } else if (kind === 'valid' && entry) {
       table.markValid(chunk, first, last)
+      const fresh = range(first, last) & ~entry.valid
+      model.fresh.set(chunk, fresh | (model.fresh.get(chunk) ?? 0n))
       model.live.set(chunk, { ...entry, valid: entry.valid | range(first, last) })
     } else if (kind === 'invalid' && entry) {
       const valid = entry.valid & ~range(first, last)
@@ -143,16 +142,10 @@ class Pair {
       table.move(chunk, place)
       model.vacate(chunk)
       model.live.set(chunk, { ...place, valid: entry.valid })
-    } else if (kind === 'drop') {
-      same(
-        table.dropPending(place.component).toSorted(),
-        model.dropPending(place.component).toSorted(),
-        'dropped',
-      )
     } else if (kind === 'take' && !this.#set) this.#take()
     else if (kind === 'committed' && this.#set) this.#committed(this.#set)
     else if (kind === 'withdraw' && this.#set) {
-      this.#set = table.withdraw(this.#set, [place.component])
+      this.#set = table.withdraw(this.#set, new Set([place.component]))
       model.withdraw(place.component)
       this.#checkSet(this.#set)
     } else if (kind === 'failed' && this.#set) {
