@@ -103,6 +103,7 @@ export async function returnMember<M extends SetModel>(
   }
   set.skipTo(label.anchor.generation)
   await settleLabel(set.log, member)
+  await set.beforeReturn()
   drive.take(consumer, label)
   set.arrivals++
   const isOlder = standing !== 'behind'

@@ -90,6 +90,8 @@ export abstract class DeviceSet<M extends SetModel> implements Geom {
   abstract atStart(chosen: M, served: M): M
   /** The first commit is durable, and what runs has been made. */
   abstract started(): void
+  /** A drive is about to be used again: what it may have lost while it was away must be decided by then. */
+  abstract beforeReturn(): Promise<void>
   /** An older copy comes back; `next`: the configuration to be. What must be durable before it. */
   abstract beforeOlder(next: M, uuid: string): Promise<void>
   /** For people: what becomes of an older copy of a drive. */

@@ -129,6 +129,10 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async beforeOlder(): Promise<void> {}
 
+  async beforeReturn(): Promise<void> {
+    await this.#device?.committer.pass()
+  }
+
   // What runs.
 
   protected opened(): void {}

@@ -125,6 +125,8 @@ export class VinumSet extends DeviceSet<VinumModel> {
     this.startJobs()
   }
 
+  async beforeReturn(): Promise<void> {}
+
   beforeOlder(next: VinumModel, uuid: string): Promise<void> {
     return markUnfilled(this, next, uuid)
   }

@@ -103,6 +103,12 @@ export class GroupCommitter implements Committer {
     })
   }
 
+  /** Resolves when a commit has ended that began after this call, however it ended; as {@link commitSoon}. */
+  async pass(): Promise<void> {
+    await this.#running?.catch(operatingError)
+    await this.#schedule().catch(operatingError)
+  }
+
   /** Waits for the commit that is under way; none begins by itself any more. */
   async stop(): Promise<void> {
     this.#stopTimer()
