@@ -17,10 +17,11 @@ import type { SetMemory } from './vinum/set/memory.ts'
 import { createVinumClass } from './vinum/vinum-class.ts'
 import { createVirstorClass } from './virstor/virstor-class.ts'
 
+/** They stop in this order: a class comes before those that it stands on. */
 const CLASSES: readonly ((options: EngineOptions) => GeomClass)[] = [
+  ({ witness }) => createVirstorClass({ witness }),
   ({ intentRegionBytes, memory, witness }) =>
     createVinumClass({ intentRegionBytes, memory, witness }),
-  ({ witness }) => createVirstorClass({ witness }),
   createNopClass,
 ]
 

@@ -67,6 +67,7 @@ export class VerbBench {
       readOnly: false,
       inUse: undefined,
       twin: undefined,
+      className: 'disk',
       contents: '',
       ...facts,
     })

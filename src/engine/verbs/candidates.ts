@@ -22,6 +22,7 @@ export async function examine(
     found.set(name, {
       name,
       path: topology.device(name)?.path ?? name,
+      className: provider.geom.className,
       sizeBytes,
       blockBytes,
       readOnly: features.readOnly,

@@ -16,6 +16,8 @@ export interface Candidate {
   readonly name: string
   /** For messages: the path of the device. */
   readonly path: string
+  /** Class of the geom that offers it: `disk`, `vinum`. */
+  readonly className: string
   readonly sizeBytes: number
   readonly blockBytes: number
   readonly readOnly: boolean

@@ -70,6 +70,8 @@ class VinumClass implements GeomClass {
   }
 
   taste(provider: Provider, anchor: Anchor | undefined, topology: Topology): Promise<boolean> {
+    // See newDrive of verbs/drives.ts.
+    if (provider.geom.className === 'virstor') return Promise.resolve(false)
     return this.#sets.taste(provider, anchor, topology)
   }
 

@@ -187,3 +187,24 @@ t.test('what is refused, is refused before anything is written', async (t) => {
     message: /virstor list/,
   })
 })
+
+t.test('a thin device on a mirror; nothing of vinum on a thin device', async (t) => {
+  const machine = await new Machine({ devices: 3, sizeBytes: 8 * MIB }).start()
+  await machine.run('volume.create', { name: 'db', mirror: ['d1', 'd2'] })
+  await machine.jobsDone()
+  const thinOn = { name: 'thin', devices: ['db'], size: '64MiB', chunk: '128KiB' }
+  await machine.run('virstor.create', thinOn)
+  let device = machine.open('thin')
+  const data = pattern(12, MIB)
+  await put(device, 10 * MIB, data)
+  await machine.pull('d1')
+  await flush(device)
+  await device.close()
+  const create = machine.run('volume.create', { name: 'over', concat: ['thin'] })
+  t.match(await failureOf(create), { kind: 'unsupported', message: /is a thin device/ })
+  await machine.shutDown()
+  await machine.start(['d2', 'd3', 'd1'])
+  device = machine.open('thin')
+  t.ok((await get(device, 10 * MIB, MIB)).equals(data))
+  await device.close()
+})

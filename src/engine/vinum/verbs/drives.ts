@@ -48,6 +48,10 @@ export function newDrive(draft: Draft, device: string, driveName?: string): Driv
   }
   const wipes = draft.flag('wipeSignatures')
   const candidate = usable(draft.context.candidate(device), { op: draft.op, name: device, wipes })
+  if (candidate.className === 'virstor') {
+    const why = `${candidate.path} is a thin device: when its space runs out, vinum would take that for a broken disk. Put the thin device on top of a volume instead`
+    draft.fail('unsupported', device, why)
+  }
   const name = driveName ?? lastName(candidate)
   checkNewName(draft, 'drive', name)
   const made = { candidate, record: driveRecord(candidate, name, draft.context.random) }
