@@ -69,6 +69,37 @@ t.test('imports go down', async (t) => {
   t.strictSame(wrong, [])
 })
 
+/** Folders of the engine, each with those that it may import values from beside itself; all may name types. */
+const ENGINE: Readonly<Record<string, readonly string[]>> = {
+  anchor: [],
+  intent: [],
+  jobs: [],
+  geom: ['anchor'],
+  metadata: ['anchor', 'geom'],
+  verbs: ['anchor', 'geom', 'metadata'],
+  nop: ['geom'],
+  vinum: ['anchor', 'geom', 'intent', 'jobs', 'metadata', 'verbs'],
+  virstor: ['anchor', 'geom', 'jobs', 'metadata', 'verbs'],
+}
+
+t.test('no class of the engine imports another one, and nothing imports upwards', async (t) => {
+  const folderOf = (path: string) => path.match(/^src\/engine\/([^/]+)\//)?.[1]
+  const wrong: string[] = []
+  for (const { path, text } of sources) {
+    const folder = folderOf(path)
+    if (folder === undefined) continue
+    if (!ENGINE[folder]) wrong.push(`${path}: unknown folder ${folder}`)
+    for (const [, names = '', module = ''] of text.matchAll(
+      /^import ([^;]*?) from '(\.[^']+)'/gms,
+    )) {
+      const to = folderOf(relative(ROOT, join(ROOT, dirname(path), module)))
+      if (to === undefined || to === folder || names.startsWith('type ')) continue
+      if (!ENGINE[folder]?.includes(to)) wrong.push(`${path} imports ${module}`)
+    }
+  }
+  t.strictSame(wrong, [])
+})
+
 t.test('local imports name the file as it is', async (t) => {
   const wrong = everything.flatMap((file) =>
     importsOf(file)
