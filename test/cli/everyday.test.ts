@@ -9,11 +9,17 @@ import { commandName } from '../../src/control/daemon-verbs.ts'
 import { NOP_VERB_SPECS } from '../../src/control/nop-verbs.ts'
 import { socketPaths } from '../../src/control/protocol.ts'
 import { VINUM_VERB_SPECS } from '../../src/control/vinum-verbs.ts'
+import { VIRSTOR_VERB_SPECS } from '../../src/control/virstor-verbs.ts'
 import { VOLUME_VERB_SPECS } from '../../src/control/volume-verbs.ts'
 import { aVolume, ControlRig, runTerminal, TestTerminal } from '../support/control.ts'
 
 async function rig(t: Test): Promise<ControlRig> {
-  const specs = [...VOLUME_VERB_SPECS, ...VINUM_VERB_SPECS, ...NOP_VERB_SPECS]
+  const specs = [
+    ...VOLUME_VERB_SPECS,
+    ...VINUM_VERB_SPECS,
+    ...VIRSTOR_VERB_SPECS,
+    ...NOP_VERB_SPECS,
+  ]
   const made = await new ControlRig(specs).start()
   t.teardown(() => made.stop())
   made.fake.volumes = [aVolume()]
@@ -27,7 +33,7 @@ async function until(reached: () => boolean): Promise<void> {
 
 t.test('a column that is not there is refused by every view', async (t) => {
   const made = await rig(t)
-  made.fake.answer = { drives: [], volumes: [], plexes: [], subdisks: [], nops: [] }
+  made.fake.answer = { drives: [], volumes: [], plexes: [], subdisks: [], nops: [], devices: [] }
   const views = ALL_VERB_SPECS.filter(({ readOnly, name }) => readOnly && name !== 'names')
   for (const spec of views) {
     const name = commandName(spec)
