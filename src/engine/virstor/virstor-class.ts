@@ -122,7 +122,10 @@ class VirstorClass implements GeomClass {
       if (!existing) this.#sets.forget(set)
       throw error
     })
-    if (set.model.drives.length > 0) return report
+    if (set.model.drives.length > 0) {
+      const trouble = set.problem === undefined ? [] : [`${name} is not served: ${set.problem}`]
+      return { ...report, warnings: [...report.warnings, ...trouble] }
+    }
     await set.wither()
     this.#sets.forget(set)
     return report

@@ -138,6 +138,8 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   protected opened(): void {}
 
   protected closed(): void {
+    this.#device?.io.stop()
+    void this.#device?.committer.stop()
     this.#device = undefined
   }
 
