@@ -229,7 +229,10 @@ export class Unit {
         const wrong = finish(error)
         lease?.release()
         this.#end(entry, wrong ?? (error ? `${error.kind}: ${error.message}` : 'ok'))
-        const isOwed = this.#mayOwe && error?.message.includes('may be lost') === true
+        const tellsOfLoss = error?.message.includes('may be lost') === true
+        // As with fsync, what was not durable stays in danger, whatever a later flush says.
+        if (tellsOfLoss) this.oracle.cut(false)
+        const isOwed = this.#mayOwe && tellsOfLoss
         if (isOwed) this.#mayOwe = false
         if (error && !isOwed && !this.#mayEnd(error) && entry.troubles === this.#troubles) {
           world.fail(`${this.name}: an error reached the user: ${describe(entry)}`)

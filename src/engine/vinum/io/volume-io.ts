@@ -299,8 +299,13 @@ export class VolumeIo {
   /** Drives have lost their caches, and no copy of what was on them is left. False: all of it was flushed. */
   loseCache(): boolean {
     if (this.#changed <= this.#flushed) return false
-    this.owed ??= lostError(this.name)
+    this.oweFlush()
     return true
+  }
+
+  /** What was acknowledged may be lost: the next flush says so. */
+  oweFlush(): void {
+    this.owed ??= lostError(this.name)
   }
 
   /** Changes that a flush covers which begins now. */

@@ -37,6 +37,9 @@ export class RunningVolume {
     })
     this.io.owed = set.options.owed.get(record.uuid)
     set.options.owed.delete(record.uuid)
+    // The drives that are here were flushed when the set was assembled. What only one that is away has may be in its cache
+    // since before a crash: no flush reaches it.
+    if (plexes.some(keepsAway)) this.io.oweFlush()
     this.provider = set.topology.makeProvider(set, { name, ...offerOf(record, plexes) })
   }
 
@@ -216,4 +219,10 @@ function featuresOf(drives: readonly SetDrive[]): DeviceFeatures {
     discardZeroes: every((one) => one.discardZeroes),
     writeZeroes: every((one) => one.writeZeroes),
   }
+}
+
+/** Has a column that is away the only content of a part of the plex? */
+function keepsAway({ record: { lost }, subdisks }: Plex): boolean {
+  const away = subdisks.filter(({ writable }) => !writable).map(({ record }) => record.uuid)
+  return lost?.some(({ keptBy }) => keptBy !== undefined && away.includes(keptBy)) ?? false
 }

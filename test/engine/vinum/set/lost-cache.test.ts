@@ -1,4 +1,4 @@
-/** Drives that leave with a cache that was not flushed, while the daemon lives: the next flush says so, once. */
+/** Drives that leave with a cache that was not flushed, or are away at the start with one: the next flush says so, once. */
 import t, { type Test } from 'tap'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
 import type { Consumer } from '../../../../src/engine/geom/consumer.ts'
@@ -149,6 +149,25 @@ for (const [first, second] of [
     })
   }
 }
+
+t.test('raid5: a column that is away at the start has a cache that no flush reaches', async (t) => {
+  const machine = await machineWith({ raid5: ['d1', 'd2', 'd3'] })
+  await put(machine.open('v'), 0, pattern(1, MIB))
+  const others = [...machine.devices.keys()].filter((name) => name !== 'd2')
+  for (const when of ['after the crash', 'after another one']) {
+    machine.cut()
+    await machine.start(others)
+    t.match(machine.volume('v').status, /are lost/, when)
+    await checkOwed(t, machine.open('v'))
+  }
+  await machine.replug('d2')
+  await machine.topology.quiet()
+  await machine.jobsDone()
+  machine.cut()
+  await machine.start()
+  await flush(machine.open('v'))
+  t.equal(machine.volume('v').health, 'HEALTHY')
+})
 
 t.test('raid5: a column that is away before parity is computed misses no write', async (t) => {
   const machine = await new Machine({ devices: 6 }).start()

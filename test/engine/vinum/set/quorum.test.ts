@@ -197,6 +197,8 @@ t.test('more than half are lost at once: the set fails, and is back with its dri
   // Also d3, which was here all the time: a set that had not been up for long takes it up again with the next drive.
   t.equal(machine.volume('r').health, 'HEALTHY')
   t.ok(await holds(machine, 'r', 1))
+  const why = 'd2 was away, with what only it had of rows in doubt, when the set was taken up again'
+  t.match(await failureOf(flush(machine.open('r'))), { message: /may be lost/ }, why)
   await store(machine, 'r', 2)
   await machine.shutDown()
   await machine.start()
