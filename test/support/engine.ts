@@ -130,8 +130,13 @@ export class Machine {
 
   /** The plug is pulled: unflushed data is lost, the old engine never hears of its disks again. */
   cut(): void {
+    for (const device of this.devices.values()) device.powerCut()
+    this.kill()
+  }
+
+  /** The process is killed, and the disks go on: what was acknowledged is there. */
+  kill(): void {
     for (const [name, device] of [...this.devices]) {
-      device.powerCut()
       const { sizeBytes, logicalBlockBytes } = device.geometry
       const next = new MemoryDevice({ sizeBytes, blockBytes: logicalBlockBytes, path: device.path })
       device.media.copy(next.media)

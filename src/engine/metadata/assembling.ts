@@ -3,14 +3,14 @@
  * an operator's force, or as one drive has it. Inside topology changes; used by device-set.ts and the classes.
  */
 import { assert, defined } from '../../base/assert.ts'
-import { operatingError } from '../../base/errors.ts'
+import { operatingError, type PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
 import { flush } from '../../hal/io.ts'
 import { baseOf, type Choice, type Chosen, choose } from '../anchor/anchor-quorum.ts'
 import { returnMember, tellAssembled, tellIncomplete } from './arrivals.ts'
 import type { DeviceSet } from './device-set.ts'
 import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
-import { reacquireAccess, SetDrive, settleLabel } from './set-drive.ts'
+import { type Member, reacquireAccess, SetDrive, settleLabel } from './set-drive.ts'
 import type { SetModel } from './set-model.ts'
 import { fitDrives } from './sizes.ts'
 
@@ -86,6 +86,8 @@ async function assemble<M extends SetModel>(
     (member) => reacquireAccess(member) || set.closeSoon(member.consumer),
   )
   members.clear()
+  // Before any other flush: what fails is told once.
+  const lossy = await flushCaches(set, here)
   for (const member of here) await settleLabel(set.log, member)
   for (const record of chosen.drives) drives.set(record.uuid, new SetDrive(record))
   for (const member of here) {
@@ -102,7 +104,7 @@ async function assemble<M extends SetModel>(
   await set.commit((model) => {
     const present = [...drives.values()].filter((drive) => drive.present)
     const devices = new Map(present.map((drive) => [drive.record.uuid, drive.device]))
-    return set.atStart(chosen, set.withDrives(set.withLosses({ ...model }), devices))
+    return set.atStart(chosen, set.withDrives(set.withLosses({ ...model }), devices), lossy)
   })
   // With its second copies, durably: the image of a drive from before this start is older from now on, whatever is cut off.
   await set.idle()
@@ -122,4 +124,24 @@ async function assemble<M extends SetModel>(
   await fitDrives(set)
   await set.witness?.watch()
   tellAssembled(set)
+}
+
+/**
+ * A daemon that was killed has left acknowledged writes in the caches of drives: they are durable before anything is served.
+ * Resolves to the drives, by UUID, that failed it and may have lost some, with why.
+ */
+async function flushCaches<M extends SetModel>(
+  set: DeviceSet<M>,
+  here: readonly Member<M>[],
+): Promise<ReadonlyMap<string, PlexusError>> {
+  const lossy = new Map<string, PlexusError>()
+  await Promise.all(
+    here.map(async ({ uuid, consumer }) => {
+      const err = await flush(consumer).catch(operatingError)
+      if (!err) return
+      lossy.set(uuid, err)
+      set.log.error({ err, device: consumer.provider.name }, 'a flush failed before the start')
+    }),
+  )
+  return lossy
 }

@@ -86,8 +86,11 @@ export abstract class DeviceSet<M extends SetModel> implements Geom {
   abstract amend(before: M, after: M): M
   /** The first commit is about to be made on `chosen`. Reads what drives remember beside it. */
   abstract prepare(chosen: M): Promise<void>
-  /** The first commit: `served` is `chosen` with the drives that are here. */
-  abstract atStart(chosen: M, served: M): M
+  /**
+   * The first commit: `served` is `chosen` with the drives that are here. `lossy`: those whose caches may have lost writes
+   * that were acknowledged before, by UUID.
+   */
+  abstract atStart(chosen: M, served: M, lossy: ReadonlyMap<string, PlexusError>): M
   /** The first commit is durable, and what runs has been made. */
   abstract started(): void
   /** A drive is about to be used again: what it may have lost while it was away must be decided by then. */

@@ -349,7 +349,8 @@ export class VolumeIo {
   }
 }
 
-function lostError(name: string): PlexusError {
+/** What the flush of a volume fails with that may have lost acknowledged writes. */
+export function lostError(name: string): PlexusError {
   return new PlexusError('io', {
     op: 'flush',
     subject: name,

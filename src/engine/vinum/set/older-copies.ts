@@ -1,11 +1,13 @@
 /**
- * Drives that carry an older time than the others of their set: returned after nobody knows what, copied, or put back from
- * a copy. Part of a set (vinum-set.ts).
+ * Drives that carry an older time than the others of their set: returned after nobody knows what, copied, put back from
+ * a copy, or without what their caches had. Part of a set (vinum-set.ts).
  */
 import { defined } from '../../../base/assert.ts'
-import { operatingError } from '../../../base/errors.ts'
+import { operatingError, type PlexusError } from '../../../base/errors.ts'
+import { lostError } from '../io/volume-io.ts'
 import { demoteSubdisks } from '../model/membership.ts'
 import { byUuid, type VinumModel } from '../model/model.ts'
+import { hasParity } from '../model/plex-kinds.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import { startNeededJobs } from './jobs.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -58,4 +60,31 @@ export function fillOutdated(
   if (out.length === 0) return model
   set.lost.distrust(out)
   return startNeededJobs(demoteSubdisks(model, out), set.topology.random, new Set(out))
+}
+
+/**
+ * The model with the copies on drives that have failed a flush at the start out of service, before old content of theirs
+ * is taken for the right one, and filled: what was not flushed is marked. What has no other copy stays, and so does a column
+ * of raid5, which lacks nothing but in rows in doubt: the next flush of their volumes has the error.
+ */
+export function fillLossy(
+  set: VinumSet,
+  model: VinumModel,
+  lossy: ReadonlyMap<string, PlexusError>,
+): VinumModel {
+  const out: string[] = []
+  for (const { uuid, name, driveUuid, plexUuid, state } of model.subdisks) {
+    const error = lossy.get(driveUuid)
+    const plex = byUuid(model.plexes, plexUuid)
+    const volume = byUuid(model.volumes, plex?.volumeUuid)
+    if (!error || !plex || !volume || state !== 'up') continue
+    if (hasParity(plex) || lastCopyLost(model, [...out, uuid]) !== undefined) {
+      set.options.owed.set(volume.uuid, lostError(volume.name))
+      continue
+    }
+    out.push(uuid)
+    const text = `subdisk ${name} may have lost writes and is filled anew: ${error.message}`
+    set.topology.events.emit('critical', 'subdisk-stale', name, text)
+  }
+  return out.length === 0 ? model : startNeededJobs(demoteSubdisks(model, out), set.topology.random)
 }

@@ -19,7 +19,7 @@ import { SetHost } from './host.ts'
 import { startNeededJobs } from './jobs.ts'
 import { LostRanges } from './lost-ranges.ts'
 import { SetObjects } from './objects.ts'
-import { fillOutdated, markUnfilled, oldSubdisks } from './older-copies.ts'
+import { fillLossy, fillOutdated, markUnfilled, oldSubdisks } from './older-copies.ts'
 import type { RunningVolume } from './volume.ts'
 
 export interface SetOptions {
@@ -115,9 +115,14 @@ export class VinumSet extends DeviceSet<VinumModel> {
     this.#outdated = await this.objects.loadMaps(chosen)
   }
 
-  atStart(chosen: VinumModel, served: VinumModel): VinumModel {
+  atStart(
+    chosen: VinumModel,
+    served: VinumModel,
+    lossy: ReadonlyMap<string, PlexusError>,
+  ): VinumModel {
+    const filled = fillLossy(this, fillOutdated(this, served, this.#outdated), lossy)
     // By force some have left before this commit.
-    return this.lost.taken(chosen, fillOutdated(this, served, this.#outdated))
+    return this.lost.taken(chosen, filled)
   }
 
   started(): void {

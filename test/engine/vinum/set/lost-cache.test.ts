@@ -196,3 +196,43 @@ t.test('raid5: a column that is away before parity is computed misses no write',
   await machine.run('volume.scrub', { name: 'v' })
   for (const { mismatches } of await machine.jobsDone()) t.equal(mismatches ?? 0, 0)
 })
+
+/** The daemon is killed; the first flush of this drive after the next start fails, and its cache is lost. */
+async function killed(machine: Machine, name: string): Promise<void> {
+  machine.device(name).powerCut()
+  machine.kill()
+  machine.device(name).fail('flush', 'io')
+  await machine.start()
+}
+
+t.test(
+  'a copy that fails its first flush after a kill is not taken for the right one',
+  async (t) => {
+    const machine = await machineWith({ mirror: ['d1', 'd2'] })
+    const volume = machine.open('v')
+    await put(volume, 0, pattern(1, MIB))
+    await flush(volume)
+    await put(volume, 0, pattern(2, MIB))
+    await killed(machine, 'd1')
+    const again = machine.open('v')
+    for (let round = 0; round < 4; round++) {
+      t.ok((await get(again, 0, MIB)).equals(pattern(2, MIB)), 'what was acknowledged is there')
+    }
+    await machine.jobsDone()
+    await flush(again)
+    await machine.pull('d2')
+    t.ok((await get(again, 0, MIB)).equals(pattern(2, MIB)), 'and is copied')
+  },
+)
+
+for (const [name, layout] of Object.entries({
+  concat: { concat: ['d1'] },
+  raid5: { raid5: ['d1', 'd2', 'd3'] },
+})) {
+  t.test(`${name}: a flush that failed at the start after a kill is told of once`, async (t) => {
+    const machine = await machineWith(layout)
+    await put(machine.open('v'), 0, pattern(1, MIB))
+    await killed(machine, 'd1')
+    await checkOwed(t, machine.open('v'))
+  })
+}
