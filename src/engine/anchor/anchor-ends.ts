@@ -61,8 +61,8 @@ export async function settleEnds(device: AnchorTarget, anchor: Anchor): Promise<
 }
 
 function saysTheSame(front: Anchor, anchor: Anchor): boolean {
-  const { newestSlot, generation, payloadCrc } = front
-  return isDeepStrictEqual(front, { ...anchor, newestSlot, generation, payloadCrc })
+  const { newestSlot, line, generation, payloadCrc } = front
+  return isDeepStrictEqual(front, { ...anchor, newestSlot, line, generation, payloadCrc })
 }
 
 /** The anchor of before a resize, if it is still there: by now there may be data. */

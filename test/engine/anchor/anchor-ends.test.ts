@@ -97,6 +97,9 @@ t.test('commits write as often as before, and leave the front copy alone', async
     ['write', 'flush', 'write', 'flush'],
   )
   t.ok(device.media.subarray(60 * KIB, 64 * KIB).equals(front))
+  const { write, flush } = device.counts
+  await (await reopen(device)).settle()
+  t.match(device.counts, { write, flush }, 'nor does the next start write it')
 })
 
 t.test('a medium that has grown, or a copy on a larger one, is used as it was', async (t) => {
