@@ -77,6 +77,8 @@ export class Healing {
       for (const job of machine.topology.jobs.list()) {
         if (job.report().state === 'paused') job.resume()
       }
+      // Before a job that fails for it is started once more.
+      if (round > PATIENT_ROUNDS) await this.#giveUp(machine, unit)
       // A resync that has failed is tried again without a word.
       const isTriedAgain = volume?.doubt?.retrySeconds !== undefined
       if (volume && !isTriedAgain && jobsOf(machine).length === 0) {
@@ -87,7 +89,6 @@ export class Healing {
         await this.#reviveDrives(machine)
       }
       if (volume?.health === 'FAULTED' && round > PATIENT_ROUNDS) await this.#vouch(unit.uuid)
-      if (round > PATIENT_ROUNDS) await this.#giveUp(machine, unit)
       if (this.#trouble.parts && round > PATIENT_ROUNDS) await this.#decide(machine, unit)
       await world.pause(LOOK_MS * Math.min(round + 1, 1000))
     }
