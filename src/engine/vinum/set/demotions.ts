@@ -3,7 +3,7 @@
  * acknowledged; never the last good copy (runtime.ts, rules 1 and 2). Part of a set (vinum-set.ts).
  */
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
-import { demoteSubdisks } from '../model/membership.ts'
+import { demoteSubdisks, returnDrives } from '../model/membership.ts'
 import { byUuid, type SubdiskRecord, type VinumModel } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import type { Subdisk } from '../runtime.ts'
@@ -44,7 +44,8 @@ export class Demotions {
       known.push(record)
     }
     const serving = known.filter(({ state }) => state !== 'stale').map(({ uuid }) => uuid)
-    const lost = lastCopyLost(present, serving)
+    // What is away comes back complete: with it this may be the last copy, though nothing is served now.
+    const lost = lastCopyLost(present, serving) ?? lastCopyLost(whenAllReturn(present), serving)
     if (lost !== undefined) return Promise.reject(lastCopyError(lost, error))
     // Also who is stale in memory already, because its drive is lost: by the time of the commit more may be lost,
     // and this one would count as complete.
@@ -89,6 +90,11 @@ export class Demotions {
       )
     }
   }
+}
+
+/** As the configuration will be when all drives are back. */
+function whenAllReturn(model: VinumModel): VinumModel {
+  return returnDrives(model, new Map(model.drives.map(({ uuid, device }) => [uuid, device])))
 }
 
 /** Is all of the volume above the subdisk served without it? */

@@ -1,9 +1,12 @@
 /** Sets of drives as a whole: verbs on a running engine, loss and return of drives, restarts, crashes. */
 import t from 'tap'
+import { PlexusError } from '../../../../src/base/errors.ts'
 import { MIB } from '../../../../src/base/limits.ts'
 import { keepOldPlaces, loseDrives } from '../../../../src/engine/vinum/model/membership.ts'
 import type { VinumModel } from '../../../../src/engine/vinum/model/model.ts'
+import { VinumSet } from '../../../../src/engine/vinum/set/vinum-set.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
+import { failureOf } from '../../../support/failure.ts'
 import { buildModel, edit, uuidOf } from '../../../support/vinum-model.ts'
 
 const SHAPES = {
@@ -168,3 +171,33 @@ t.test('the copy that counts is not taken away while copies may differ', async (
   t.equal(machine.volume('a').components.length, 1)
   await machine.shutDown()
 })
+
+t.test(
+  'raid5: what is complete stays so while another column is away that comes back',
+  async (t) => {
+    const machine = await new Machine({ devices: 4 }).start()
+    await machine.run('volume.create', { name: 'db', raid5: ['d1', 'd2', 'd3', 'd4'] })
+    await machine.jobsDone()
+    const data = pattern(9, 2 * MIB)
+    let volume = machine.open('db')
+    await machine.pull('d1')
+    await put(volume, 0, data)
+    await flush(volume)
+    await machine.pull('d2')
+    const set = [...machine.topology.geoms].find((one) => one instanceof VinumSet)
+    if (!set) throw new Error('there is a set')
+    // A write that was under way when d2 went fails on d3, too, and hears of it late.
+    const [column] = [...set.objects.subdisks.values()].filter(({ record }) =>
+      /s2$/.test(record.name),
+    )
+    const error = new PlexusError('io', { op: 'write', subject: 'd3', message: 'd3: write failed' })
+    t.match(await failureOf(set.demote(column ? [column] : [], error)), {
+      message: /has no other good copy/,
+    })
+    await volume.close()
+    await machine.replug('d2')
+    volume = machine.open('db')
+    t.ok((await get(volume, 0, data.length)).equals(data), 'd2, d3 and d4 have all of it')
+    await volume.close()
+  },
+)
