@@ -71,8 +71,11 @@ export class VirstorDevice {
       carriers: model.copies.map((copy) => set.carrier(copy)),
       onCarrierFailed: (id, error) => set.loseCopy(id, error),
     })
-    if (model.isNew) await store.format()
-    else await store.load()
+    // Before anybody can write: what is new at the next start is written anew.
+    if (model.isNew) {
+      await store.format()
+      await set.commit((now) => ({ ...now, isNew: false }))
+    } else await store.load()
     return new VirstorDevice(set, model, table, store)
   }
 

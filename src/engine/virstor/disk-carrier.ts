@@ -33,8 +33,9 @@ export class DiskCarrier implements Carrier {
     this.#places = pagePlaces(runs, chunkBytes)
   }
 
+  /** One that is here, and is not called up, has an older state of the map. */
   get isPresent(): boolean {
-    return this.#drive.present
+    return this.#drive.present && this.#drive.record.state === 'up'
   }
 
   async readPages(slot: Slot, first: number, into: AlignedBuffer): Promise<void> {
@@ -80,7 +81,7 @@ export class DiskCarrier implements Carrier {
 
   get #device(): { readonly consumer: Consumer; readonly label: AnchoredDevice } {
     const { consumer, label, record } = this.#drive
-    if (consumer && label) return { consumer, label }
+    if (consumer && label && record.state === 'up') return { consumer, label }
     const message = `drive ${record.name}, which carries a copy of the map, is missing`
     throw new PlexusError('gone', { op: 'write', subject: record.name, message })
   }

@@ -168,6 +168,14 @@ function addComponents(
     if (made.some((one) => one.candidate.name === device))
       fail('invalid', `${device} is named twice`)
     const found = usable(candidate(device), { op: VIRSTOR_SPECS.add.name, name: device, wipes })
+    // Initiators know the block size, and it must not change; who has smaller blocks takes larger ones.
+    const blocks = Math.max(0, ...before.drives.map(({ blockBytes }) => blockBytes))
+    if (blocks > 0 && found.blockBytes > blocks) {
+      fail(
+        'invalid',
+        `${found.path}: blocks of ${found.blockBytes} bytes, and ${before.name} has ${blocks}; use a device with smaller ones`,
+      )
+    }
     const record = driveRecord(found, nameFor(model, lastName(found)), random)
     const component: ComponentRecord = {
       id: model.nextComponent,

@@ -165,9 +165,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   async #openDevice(model: VirstorModel): Promise<void> {
     try {
       if (!this.#hasMap) throw mapAwayError(model)
-      const device = await VirstorDevice.open(this, model)
-      if (model.isNew) await this.commit((now) => ({ ...now, isNew: false }))
-      this.#device = device
+      this.#device = await VirstorDevice.open(this, model)
       this.problem = undefined
     } catch (error) {
       const { message } = operatingError(error)
@@ -231,6 +229,8 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
       // One that has failed meanwhile lacks something.
       await this.commit((now) => {
         const { carriers } = device.store
+        // It has failed since, or another start reads the map: then it lacks something itself.
+        if (this.#device !== device || !carriers.includes(id)) return now
         const others = now.copies.filter((one) => carriers.includes(one.component))
         return { ...now, copies: [...others, copy] }
       })
