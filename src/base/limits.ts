@@ -345,6 +345,8 @@ export const VIRSTOR_MAP_FAULTS = 1000
 /** A change of a virstor map that nobody flushes becomes durable after so long, and at once with so many of them. */
 export const VIRSTOR_COMMIT_MS = 5_000
 export const VIRSTOR_COMMIT_ENTRIES = 4096
+/** With so many, a discard waits for a commit before it changes more: each takes some hundred bytes. */
+export const VIRSTOR_COMMIT_BACKLOG = 16 * VIRSTOR_COMMIT_ENTRIES
 /** Writes that wait for physical space of one virstor device; more fail at once. */
 export const VIRSTOR_SPACE_WAITERS = 1024
 /** How long they wait, unless the configuration says otherwise. */

@@ -14,7 +14,7 @@ export type RecordOf<F> = {
 }
 
 export function corrupt(path: string, problem: string): PlexusError {
-  const message = `vinum configuration: ${path}: ${problem}`
+  const message = `configuration of a set: ${path}: ${problem}`
   return new PlexusError('corrupt', { op: 'decode', subject: path, message })
 }
 

@@ -3,10 +3,14 @@
  * model.ts. What is not sound is refused with the field that is not. Bytes in docs/on-disk-format.md.
  */
 import { PlexusError } from '../../base/errors.ts'
+import { VIRSTOR_CHUNKS, VIRSTOR_COMMIT_BLOCKS } from '../../base/limits.ts'
 import { isUuid } from '../../base/random.ts'
 import { corrupt, record, whole } from '../metadata/fields.ts'
 import type { Codec } from '../metadata/set-model.ts'
-import { VIRSTOR, type VirstorModel } from './model.ts'
+import { BAD_COMPONENT } from './map/chunk-map.ts'
+import { chunksForPages } from './map/layout.ts'
+import { pagesFor } from './map/page.ts'
+import { CHUNK_BYTES, VIRSTOR, type VirstorModel } from './model.ts'
 
 /** Version of the payload that this build writes, and the newest one that it reads. */
 const FORMAT = 1
@@ -45,33 +49,60 @@ export const VIRSTOR_CODEC: Codec<VirstorModel> = {
 }
 
 /** Throws `corrupt` that names the field where a configuration is not sound. */
-export function checkVirstor(model: VirstorModel): void {
-  if (!isUuid(model.setUuid)) throw corrupt('model.setUuid', `"${model.setUuid}" is not a UUID`)
-  const drives = new Set(model.drives.map(({ uuid }) => uuid))
+function checkVirstor(model: VirstorModel): void {
+  const must = (holds: boolean, path: string, problem: string): void => {
+    if (!holds) throw corrupt(path, problem)
+  }
+  const { setUuid, uuid, components, copies, chunkBytes, virtualBytes, journalBlocks } = model
+  must(isUuid(setUuid), 'model.setUuid', `"${setUuid}" is not a UUID`)
+  // Of a set that is about to end, or has just begun.
+  if (components.length === 0) return
+  must(isUuid(uuid), 'model.uuid', `"${uuid}" is not a UUID`)
+  const { unit, max } = CHUNK_BYTES
+  const isChunk = chunkBytes > 0 && chunkBytes % unit === 0 && chunkBytes <= max
+  must(isChunk, 'model.chunkBytes', `${chunkBytes} is no size of a chunk`)
+  const chunks = virtualBytes / chunkBytes
+  const isSize = Number.isInteger(chunks) && chunks > 0 && chunks <= VIRSTOR_CHUNKS
+  must(isSize, 'model.virtualBytes', `${virtualBytes} bytes are no number of chunks`)
+  must(copies.length > 0, 'model.copies', 'there is none')
+  const isRing = journalBlocks >= VIRSTOR_COMMIT_BLOCKS + 2 && journalBlocks <= VIRSTOR_CHUNKS
+  must(isRing, 'model.journalBlocks', `${journalBlocks} blocks are no journal`)
+  const drives = new Set(model.drives.map((drive) => drive.uuid))
   const seen = new Set<number>()
-  for (const { id, driveUuid, startBytes, chunks } of model.components) {
+  for (const { id, driveUuid, startBytes, chunks: places } of components) {
     const path = `components (${id})`
-    if (id < 1 || id > 0xffff || seen.has(id)) throw corrupt(path, 'its id is not its own')
+    const isOwn = id >= 1 && id < model.nextComponent && id < BAD_COMPONENT && !seen.has(id)
+    must(isOwn, path, 'its id is not its own')
     seen.add(id)
-    const drive = model.drives.find(({ uuid }) => uuid === driveUuid)
+    const drive = model.drives.find((one) => one.uuid === driveUuid)
     if (!drive || !drives.delete(driveUuid))
       throw corrupt(path, `drive ${driveUuid} is not its own`)
-    if (
-      startBytes < drive.dataStartBytes ||
-      startBytes + chunks * model.chunkBytes > drive.dataEndBytes
-    )
-      throw corrupt(path, `${chunks} chunks do not fit its drive`)
+    const fits =
+      places <= VIRSTOR_CHUNKS &&
+      startBytes % drive.blockBytes === 0 &&
+      startBytes >= drive.dataStartBytes &&
+      startBytes + places * chunkBytes <= drive.dataEndBytes
+    must(fits, path, `${places} chunks from byte ${startBytes} on do not fit its drive`)
   }
-  for (const [index, { component, runs }] of model.copies.entries()) {
+  const carriers = new Set(copies.map(({ component }) => component))
+  must(carriers.size === copies.length, 'model.copies', 'two are on one component')
+  for (const [index, { component, epoch, runs }] of copies.entries()) {
     const path = `copies[${index}]`
-    const on = model.components.find(({ id }) => id === component)
+    const on = components.find(({ id }) => id === component)
     if (!on) throw corrupt(path, `there is no component ${component}`)
-    if (runs.some(({ number, count }) => number + count > on.chunks))
-      throw corrupt(path, `its runs are outside the ${on.chunks} chunks of component ${component}`)
+    must(epoch < model.nextEpoch && epoch <= 0xffff_ffff, path, `epoch ${epoch} was never given`)
+    let end = 0
+    let length = 0
+    for (const { number, count } of [...runs].sort((a, b) => a.number - b.number)) {
+      must(
+        number >= end && number + count <= on.chunks,
+        path,
+        'its runs are not places of their own',
+      )
+      end = number + count
+      length += count
+    }
+    const need = chunksForPages(pagesFor(chunks), chunkBytes)
+    must(length === need, path, `its runs have ${length} chunks, and the map takes ${need}`)
   }
-  if (
-    model.components.length > 0 &&
-    (model.chunkBytes === 0 || model.virtualBytes % model.chunkBytes !== 0)
-  )
-    throw corrupt('virtualBytes', `${model.virtualBytes} bytes are not whole chunks`)
 }

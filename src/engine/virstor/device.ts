@@ -57,6 +57,8 @@ export class VirstorDevice {
   readonly provider: Provider
   readonly #set: VirstorSet
   readonly #chunkBytes: number
+  /** By component: where copies of the map lie, or have lain since the start. */
+  readonly #runs = new Map<number, readonly Run[]>()
 
   /**
    * Reads the map, or writes an empty one for a new device, and offers the device. Rejects with PlexusError where that
@@ -86,6 +88,7 @@ export class VirstorDevice {
     this.#chunkBytes = chunkBytes
     this.table = table
     this.store = store
+    for (const { component, runs } of model.copies) this.#runs.set(component, runs)
     this.space = new Space({
       components: model.components.map((component) => this.#componentOf(component)),
       policy,
@@ -112,6 +115,8 @@ export class VirstorDevice {
       clock,
       fullWaitMs,
     })
+    const owed = set.takeOwed()
+    if (owed) this.committer.owe(owed)
     this.provider = set.topology.makeProvider(set, { name, ...this.#offer(model) })
     for (const { chunk, reason } of table.faults) {
       const text = `chunk ${chunk} of ${name} is out of service: ${reason}`
@@ -199,8 +204,19 @@ export class VirstorDevice {
     return { allocated: allocated ?? false, length: Math.min(at, end) - offset }
   }
 
-  /** A run of free places that a copy of the map may have; undefined: there is none. Nobody else gets it. */
-  takeRun(component: number, count: number): Run | undefined {
+  /**
+   * So many places in which a copy of the map may lie; undefined: there are none. Nobody else gets them until the next
+   * start: a component that had a copy, or could not take one, gets the same again.
+   */
+  takeRuns(component: number, count: number): readonly Run[] | undefined {
+    const had = this.#runs.get(component)
+    if (had && lengthOf(had) === count) return had
+    const run = this.#takeRun(component, count)
+    if (run) this.#runs.set(component, [run])
+    return run && [run]
+  }
+
+  #takeRun(component: number, count: number): Run | undefined {
     const { chunks = 0 } = this.space.component(component) ?? {}
     for (let number = 0, free = 0; number < chunks; number++) {
       free = this.space.isFree({ component, number }) ? free + 1 : 0
@@ -218,6 +234,10 @@ export class VirstorDevice {
   /** For the end: all that was acknowledged is durable, and the next start is short. */
   async stop(): Promise<void> {
     this.io.stop()
+    // What waits for its turn must have it: a pause would keep it.
+    if (this.provider.error) {
+      await Promise.all([...this.provider.consumers].map((consumer) => consumer.idle()))
+    }
     await this.io.pause()
     await this.committer.commit().catch(operatingError)
     await this.committer.stop()
@@ -236,6 +256,11 @@ export class VirstorDevice {
       : `${this.provider.name} has space again: ${free} of ${total} chunks are free`
     topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
   }
+}
+
+/** Physical chunks of the runs together. */
+export function lengthOf(runs: readonly Run[]): number {
+  return runs.reduce((sum, { count }) => sum + count, 0)
 }
 
 function tableOf(model: VirstorModel): MapTable {

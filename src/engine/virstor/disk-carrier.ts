@@ -81,7 +81,11 @@ export class DiskCarrier implements Carrier {
 
   get #device(): { readonly consumer: Consumer; readonly label: AnchoredDevice } {
     const { consumer, label, record } = this.#drive
-    if (consumer && label && record.state === 'up') return { consumer, label }
+    if (consumer && label && record.state === 'up') {
+      if (label.journalBytes >= this.journalBlocks * JOURNAL_BLOCK_BYTES) return { consumer, label }
+      const message = `drive ${record.name}: the journal of its label is smaller than the configuration says`
+      throw new PlexusError('corrupt', { op: 'read', subject: record.name, message })
+    }
     const message = `drive ${record.name}, which carries a copy of the map, is missing`
     throw new PlexusError('gone', { op: 'write', subject: record.name, message })
   }

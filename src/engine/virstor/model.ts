@@ -2,6 +2,7 @@
  * The configuration of a virstor device as data: an immutable snapshot (docs/adr/0015-virstor.md). What changes with
  * writes, the chunk map, is not in it, but where its copies lie is.
  */
+import { KIB, MIB } from '../../base/limits.ts'
 import { flag, list, oneOf, type RecordOf, record, text, whole } from '../metadata/fields.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { type DriveRecord, emptySet, SET } from '../metadata/set-model.ts'
@@ -9,6 +10,8 @@ import { type DriveRecord, emptySet, SET } from '../metadata/set-model.ts'
 export const POLICIES = ['sequential', 'round-robin'] as const
 export type Policy = (typeof POLICIES)[number]
 
+/** Sizes that a chunk may have: multiples of the unit. */
+export const CHUNK_BYTES = { unit: 128 * KIB, max: 64 * MIB }
 /** Copies of the map: more would only make each commit slower. */
 export const MAP_COPIES = 2
 

@@ -6,7 +6,6 @@ import { alignDown, alignUp, formatSize, parseSize } from '../../base/bytes.ts'
 import { type ErrorKind, PlexusError } from '../../base/errors.ts'
 import {
   GIB,
-  KIB,
   MIB,
   VIRSTOR_CHUNK_WATERMARK,
   VIRSTOR_CHUNKS,
@@ -23,10 +22,17 @@ import type { VerbParameters } from '../geom/types.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../verbs/new-drive.ts'
 import type { NewDrive, Plan, PlanContext, PlanningVerb } from '../verbs/plan.ts'
+import { BAD_COMPONENT } from './map/chunk-map.ts'
 import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
 import { chunksForPages } from './map/layout.ts'
 import { pagesFor } from './map/page.ts'
-import { type ComponentRecord, MAP_COPIES, type Policy, type VirstorModel } from './model.ts'
+import {
+  CHUNK_BYTES,
+  type ComponentRecord,
+  MAP_COPIES,
+  type Policy,
+  type VirstorModel,
+} from './model.ts'
 
 export interface VirstorContext extends PlanContext<VirstorModel> {
   /** Is the device open: a LUN is mapped, or something stands on it? */
@@ -37,9 +43,8 @@ export type VirstorVerb = PlanningVerb<VirstorModel, VirstorContext>
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
 const DEFAULT_CHUNK_BYTES = 4 * MIB
-const CHUNK_BYTES = { unit: 128 * KIB, max: 64 * MIB }
 const FULL_WAIT_MS_MAX = 600_000
-const COMPONENTS_MAX = 0xffff
+const COMPONENTS_MAX = BAD_COMPONENT - 1
 
 const create: VirstorVerb = {
   spec: VIRSTOR_SPECS.create,

@@ -42,8 +42,9 @@ class VirstorClass implements GeomClass {
 
   constructor(witness: WitnessStore | undefined) {
     const onFailed = (set: VirstorSet): void => this.#sets.failed(set)
+    const owed = new Map<string, PlexusError>()
     this.#sets = new SetTable((uuid, topology) => {
-      return new VirstorSet(uuid, topology, { witness, onFailed })
+      return new VirstorSet(uuid, topology, { witness, onFailed, owed })
     })
     const inTurn =
       (action: Verb['run']): Verb['run'] =>

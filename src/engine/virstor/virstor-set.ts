@@ -14,7 +14,7 @@ import type { SetDrive } from '../metadata/set-drive.ts'
 import type { DriveRecord } from '../metadata/set-model.ts'
 import type { WitnessStore } from '../metadata/witness.ts'
 import { VIRSTOR_CODEC } from './codec.ts'
-import { VirstorDevice } from './device.ts'
+import { lengthOf, VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
 import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
 import {
@@ -28,22 +28,27 @@ import {
 export interface VirstorSetOptions {
   readonly witness: WitnessStore | undefined
   readonly onFailed: (set: VirstorSet) => void
+  /** Flushes that devices owe which have ended (GroupCommitter.owes), by the UUID of their set: paid when they are served again. */
+  readonly owed: Map<string, PlexusError>
 }
 
 export class VirstorSet extends DeviceSet<VirstorModel> {
   readonly olderText =
     'it has an older state than the others, and is not used; connect the right disk, or take it out'
   readonly jobIds: readonly string[] = []
-  readonly #onFailed: VirstorSetOptions['onFailed']
+  readonly #options: VirstorSetOptions
   #device: VirstorDevice | undefined
   /** Why the device is not offered. */
   problem: string | undefined
-  /** A copy of the map is being made. */
-  #copying = false
+  /** The component to which the map is being copied. */
+  #copyingTo: number | undefined
+  /** Components that could not take a copy, until the configuration has another shape. */
+  readonly #refused = new Set<number>()
 
-  constructor(uuid: string, topology: Topology, { witness, onFailed }: VirstorSetOptions) {
+  constructor(uuid: string, topology: Topology, options: VirstorSetOptions) {
+    const { witness } = options
     super(uuid, topology, { className: 'virstor', codec: VIRSTOR_CODEC, witness })
-    this.#onFailed = onFailed
+    this.#options = options
   }
 
   /** What runs; undefined: it is not offered, see {@link problem}. */
@@ -121,8 +126,25 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async prepare(): Promise<void> {}
 
-  atStart(_chosen: VirstorModel, served: VirstorModel): VirstorModel {
+  /** What was acknowledged before a crash may be in a cache that was lost, or that no flush reaches. */
+  atStart(
+    chosen: VirstorModel,
+    served: VirstorModel,
+    lossy: ReadonlyMap<string, PlexusError>,
+  ): VirstorModel {
+    const away = chosen.drives.find(({ uuid, state }) => {
+      return state === 'up' && !this.drives.get(uuid)?.present
+    })
+    const [error = away && missingError(away.name)] = lossy.values()
+    if (error) this.#options.owed.set(this.uuid, error)
     return served
+  }
+
+  /** Why the next flush of the device fails; asked once. */
+  takeOwed(): PlexusError | undefined {
+    const owed = this.#options.owed.get(this.uuid)
+    this.#options.owed.delete(this.uuid)
+    return owed
   }
 
   started(): void {}
@@ -140,10 +162,22 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   protected closed(): void {
     this.#device?.io.stop()
     void this.#device?.committer.stop()
+    this.#forgetDevice()
+  }
+
+  #forgetDevice(): void {
+    const owes = this.#device?.committer.owes
+    if (owes) this.#options.owed.set(this.uuid, owes)
     this.#device = undefined
   }
 
-  committed(): void {
+  /** A copy that the configuration names no more is written to no more, or it would disturb a new one in its place. */
+  committed({ copies }: VirstorModel): void {
+    const { store } = this.#device ?? {}
+    for (const id of store?.carriers ?? []) {
+      const isNamed = copies.some(({ component }) => component === id)
+      if (!isNamed && id !== this.#copyingTo) store?.leave(id)
+    }
     void this.#copyMap()
   }
 
@@ -156,6 +190,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async reshape(): Promise<void> {
     const { model } = this
+    this.#refused.clear()
     if (model.components.length === 0) return this.#endDevice()
     if (this.#device) this.#device.reshape(model)
     else await this.#openDevice(model)
@@ -178,7 +213,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   async #endDevice(): Promise<void> {
     await this.end('orphan')
     await this.#device?.stop()
-    this.#device = undefined
+    this.#forgetDevice()
   }
 
   /** The configuration does without a copy that could not be written. */
@@ -200,43 +235,55 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   /** Where the map has fewer copies than it should, makes one on a component that has room, under load. */
   async #copyMap(): Promise<void> {
     const device = this.#device
-    if (!device || this.#copying || this.failure) return
-    this.#copying = true
-    try {
-      while (this.model.copies.length < MAP_COPIES && (await this.#copyOnce(device))) {}
-    } catch (error) {
-      this.log.error({ err: operatingError(error) }, 'a copy of the map could not be made')
-    } finally {
-      this.#copying = false
+    if (!device || this.#copyingTo !== undefined || this.failure) return
+    for (;;) {
+      const component = this.#nextCarrier()
+      if (!component || this.#device !== device) return
+      this.#copyingTo = component.id
+      try {
+        await this.#copyTo(device, component)
+      } catch (error) {
+        this.#refused.add(component.id)
+        this.log.error({ err: operatingError(error) }, 'a copy of the map could not be made')
+      } finally {
+        this.#copyingTo = undefined
+      }
     }
   }
 
-  /** False: there is no room for one. */
-  async #copyOnce(device: VirstorDevice): Promise<boolean> {
-    const { model } = this
-    const [first] = model.copies
-    const count = first?.runs.reduce((sum, run) => sum + run.count, 0) ?? 0
-    for (const component of model.components) {
+  /** A component that should have a copy of the map and has none. */
+  #nextCarrier(): ComponentRecord | undefined {
+    const { copies, components } = this.model
+    if (copies.length >= MAP_COPIES) return undefined
+    return components.find((component) => {
       const { id, leaving } = component
-      const isOther = model.copies.every((copy) => copy.component !== id)
-      if (!isOther || leaving || !isUp(model, component) || !this.#hasRing(component)) continue
-      const run = device.takeRun(id, count)
-      if (!run) continue
-      const copy = { component: id, epoch: model.nextEpoch, runs: [run] }
-      // Whatever becomes of this one, its epoch is never used again.
-      await this.commit((now) => ({ ...now, nextEpoch: now.nextEpoch + 1 }))
-      await device.store.join(this.carrier(copy))
+      const isFree = copies.every((copy) => copy.component !== id) && !this.#refused.has(id)
+      return isFree && !leaving && isUp(this.model, component) && this.#hasRing(component)
+    })
+  }
+
+  async #copyTo(device: VirstorDevice, { id }: ComponentRecord): Promise<void> {
+    const { copies, nextEpoch, name } = this.model
+    const runs = device.takeRuns(id, lengthOf(copies[0]?.runs ?? []))
+    const refusal = new PlexusError('no-space', {
+      op: 'write',
+      subject: name,
+      message: `${name}: component ${id} has no room for a copy of the map, or did not take it`,
+    })
+    if (!runs) throw refusal
+    const copy = { component: id, epoch: nextEpoch, runs }
+    // Whatever becomes of this one, its epoch is never used again.
+    await this.commit((now) => ({ ...now, nextEpoch: now.nextEpoch + 1 }))
+    await device.store.join(this.carrier(copy))
+    const { copies: named } = await this.commit((now) => {
+      const { carriers } = device.store
+      // It has failed since, or another start reads the map: then it lacks something itself.
+      if (this.#device !== device || !carriers.includes(id)) return now
       // One that has failed meanwhile lacks something.
-      await this.commit((now) => {
-        const { carriers } = device.store
-        // It has failed since, or another start reads the map: then it lacks something itself.
-        if (this.#device !== device || !carriers.includes(id)) return now
-        const others = now.copies.filter((one) => carriers.includes(one.component))
-        return { ...now, copies: [...others, copy] }
-      })
-      return true
-    }
-    return false
+      const others = now.copies.filter((one) => carriers.includes(one.component))
+      return { ...now, copies: [...others, copy] }
+    })
+    if (!named.some(({ component }) => component === id)) throw refusal
   }
 
   /** Has its label a journal that is as long as those of the other carriers? */
@@ -264,7 +311,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   }
 
   failed(): void {
-    this.#onFailed(this)
+    this.#options.onFailed(this)
   }
 
   protected async end(how: 'stop' | 'orphan'): Promise<void> {
@@ -278,6 +325,11 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
     this.#device?.io.stop()
   }
+}
+
+function missingError(name: string): PlexusError {
+  const message = `drive ${name} is missing, with what was in its cache`
+  return new PlexusError('gone', { op: 'flush', subject: name, message })
 }
 
 function mapAwayError({ name, copies, components, drives }: VirstorModel): PlexusError {

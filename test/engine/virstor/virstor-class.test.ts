@@ -4,6 +4,7 @@ import { KIB, MIB } from '../../../src/base/limits.ts'
 import type { VirstorRow } from '../../../src/control/virstor-verbs.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
+import { MemoryDevice } from '../../support/memory-device.ts'
 
 const CHUNK = 128 * KIB
 
@@ -207,4 +208,99 @@ t.test('a thin device on a mirror; nothing of vinum on a thin device', async (t)
   device = machine.open('thin')
   t.ok((await get(device, 10 * MIB, MIB)).equals(data))
   await device.close()
+})
+
+/** Both disks are gone before the engine has done anything about it. */
+async function pullBoth(machine: Machine, ...names: readonly string[]): Promise<void> {
+  for (const name of names) machine.device(name).remove()
+  await machine.topology.quiet()
+}
+
+t.test(
+  'without its map the device ends; it is back with it, and tells what may be lost',
+  async (t) => {
+    const machine = await thin(['d1', 'd2', 'd3', 'd4', 'd5'], { policy: 'round-robin' })
+    const before = machine.open('thin')
+    const data = pattern(13, 10 * CHUNK)
+    await put(before, 0, data)
+    await flush(before)
+    await put(before, 20 * CHUNK, data)
+    await pullBoth(machine, 'd1', 'd2')
+    t.notOk(machine.topology.providers.has('thin'))
+    await before.close()
+    while (machine.volume('thin').state !== 'DOWN') await new Promise(setImmediate)
+    t.match(machine.volume('thin'), {
+      health: 'FAULTED',
+      status: /its map is on d1 and d2, which are missing|is missing/,
+    })
+    await machine.replug('d2')
+    const after = machine.open('thin')
+    t.match(await failureOf(flush(after)), { message: /may be lost/ }, 'what was not flushed')
+    await flush(after)
+    t.ok((await get(after, CHUNK, CHUNK)).equals(data.subarray(CHUNK, 2 * CHUNK)))
+    await machine.replug('d1')
+    t.ok((await get(after, 0, data.length)).equals(data))
+    await after.close()
+  },
+)
+
+t.test('a copy of the map of an older time is not read', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3', 'd4', 'd5'], { policy: 'round-robin' })
+  const old = Buffer.from(machine.device('d1').media)
+  let device = machine.open('thin')
+  await put(device, 0, pattern(14, 5 * CHUNK))
+  await flush(device)
+  await device.close()
+  // Commits that the image does not have.
+  await machine.shutDown()
+  await machine.start()
+  await machine.shutDown()
+  await machine.start()
+  await pullBoth(machine, 'd1', 'd2')
+  machine.renew('d1')
+  old.copy(machine.device('d1').media)
+  await machine.plug('d1')
+  t.notOk(machine.topology.providers.has('thin'), 'the image carries a map, and is not up')
+  await machine.replug('d2')
+  device = machine.open('thin')
+  t.ok((await get(device, CHUNK, CHUNK)).equals(pattern(14, 5 * CHUNK).subarray(CHUNK, 2 * CHUNK)))
+  t.equal((await failureOf(get(device, 0, CHUNK))).kind, 'gone', 'nor is its data')
+  await device.close()
+})
+
+t.test('a component that flaps takes no more places each time', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3', 'd4'])
+  const device = machine.open('thin')
+  const used = async () => (await row(machine))?.usedBytes ?? 0
+  for (let round = 0; round < 6; round++) {
+    const [name = ''] = carriers(machine)
+    await machine.pull(name)
+    while (carriers(machine).length < 2) await new Promise((resolve) => setTimeout(resolve, 5))
+    await machine.replug(name)
+    await put(device, round * CHUNK, pattern(round, CHUNK))
+    await flush(device)
+  }
+  t.ok(
+    (await used()) <= 10 * CHUNK,
+    `${(await used()) / CHUNK} chunks: 6, and one for the map on each component`,
+  )
+  await device.close()
+  await machine.shutDown()
+  await machine.start()
+  const again = machine.open('thin')
+  for (let round = 0; round < 6; round++) {
+    t.ok((await get(again, round * CHUNK, CHUNK)).equals(pattern(round, CHUNK)), `${round}`)
+  }
+  await again.close()
+})
+
+t.test('a component with larger blocks than the device is refused', async (t) => {
+  const machine = await thin(['d1', 'd2'])
+  machine.devices.set(
+    'd9',
+    new MemoryDevice({ sizeBytes: 5 * MIB, blockBytes: 4096, path: '/dev/d9' }),
+  )
+  await machine.plug('d9')
+  const added = machine.run('virstor.add', { name: 'thin', devices: ['d9'] })
+  t.match(await failureOf(added), { kind: 'invalid', message: /blocks of 4096 bytes/ })
 })

@@ -258,7 +258,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
 
   /** Takes whole granules out of the map: so many chunks in a turn of the event loop. */
   #clear(): void {
-    const { map, space, runs, committer, filling } = this.#io
+    const { map, runs, committer, filling } = this.#io
     const end = alignDown(this.#end, runs.granuleBytes)
     let cleared = 0
     let released = 0
@@ -266,7 +266,8 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
       if (looks === VIRSTOR_DISCARD_CHUNKS) {
         if (cleared > 0) committer.changed(cleared)
         if (released > 0) this.#io.commitWhenShort()
-        setImmediate(this.#clearMore)
+        if (committer.isBehind) void this.#clearBehind()
+        else setImmediate(this.#clearMore)
         return
       }
       const from = this.#clearedTo
@@ -275,7 +276,8 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
       this.#clearedTo = to
       const component = map.componentOf(chunk)
       if (component === 0) continue
-      if (!space.component(component)) {
+      // What is withdrawn from a lost component must not read as zeroes before its loss is told.
+      if (!this.#io.isPresent(component)) {
         this.#error ??= this.#io.away('discard', component)
         continue
       }
@@ -288,6 +290,13 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     if (cleared > 0) committer.changed(cleared)
     if (released > 0) this.#io.commitWhenShort()
     this.#finish()
+  }
+
+  /** What has changed so far is durable before more does; where it cannot be, the discard fails. */
+  async #clearBehind(): Promise<void> {
+    this.#error ??= await this.#io.committer.pass()
+    if (this.#error) this.#finish()
+    else this.#clear()
   }
 
   #finish(): void {

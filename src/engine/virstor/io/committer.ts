@@ -4,7 +4,11 @@
  */
 import type { Clock, Timer } from '../../../base/clock.ts'
 import { operatingError, PlexusError } from '../../../base/errors.ts'
-import { VIRSTOR_COMMIT_ENTRIES, VIRSTOR_COMMIT_MS } from '../../../base/limits.ts'
+import {
+  VIRSTOR_COMMIT_BACKLOG,
+  VIRSTOR_COMMIT_ENTRIES,
+  VIRSTOR_COMMIT_MS,
+} from '../../../base/limits.ts'
 import { flush } from '../../../hal/io.ts'
 import type { ChangeSet, Committer, Component, Place } from '../runtime.ts'
 
@@ -103,10 +107,26 @@ export class GroupCommitter implements Committer {
     })
   }
 
-  /** Resolves when a commit has ended that began after this call, however it ended; as {@link commitSoon}. */
-  async pass(): Promise<void> {
+  /** Resolves when a commit has ended that began after this call, to why it failed; tells nobody what was lost. */
+  async pass(): Promise<PlexusError | undefined> {
     await this.#running?.catch(operatingError)
-    await this.#schedule().catch(operatingError)
+    return this.#schedule().then(() => undefined, operatingError)
+  }
+
+  /** Has more changed than should wait for a commit at once? */
+  get isBehind(): boolean {
+    return this.#pending >= VIRSTOR_COMMIT_BACKLOG
+  }
+
+  /** Writes that were acknowledged may be lost by something before: the next caller of {@link commit} is told. */
+  owe(error: PlexusError): void {
+    this.#owed ??= lostError(this.#options.name, error)
+  }
+
+  /** What the next device has to tell where this one ends now; undefined: all that was acknowledged is durable. */
+  get owes(): PlexusError | undefined {
+    const isSettled = this.isClean && this.#touched.size === 0 && this.#suspects.size === 0
+    return isSettled ? undefined : (this.#owed ?? endedError(this.#options.name))
   }
 
   /** Waits for the commit that is under way; none begins by itself any more. */
@@ -183,7 +203,7 @@ export class GroupCommitter implements Committer {
       }),
     )
     for (const [id, error] of this.#suspects) {
-      this.#owed ??= lostError(name, error)
+      this.owe(error)
       // Until then nothing may be built on what it has, whatever a later flush says.
       await onComponentFailed(id, error)
     }
@@ -203,6 +223,11 @@ function awayError(name: string, id: number): PlexusError {
     subject: name,
     message: `virstor ${name}: component ${id} went away with writes in its cache`,
   })
+}
+
+function endedError(name: string): PlexusError {
+  const message = `virstor ${name}: it was not served any more before a commit had ended`
+  return new PlexusError('gone', { op: 'flush', subject: name, message })
 }
 
 function lostError(name: string, error: PlexusError): PlexusError {

@@ -246,10 +246,15 @@ export class MapStore {
     return new PlexusError('io', { op: 'write', subject, message })
   }
 
-  /** A carrier that the configuration names no more is not written to any more. Not the last one. */
+  /** A carrier that the configuration names no more is not written to any more. */
   leave(id: number): void {
-    this.#copies = this.#copies.filter(({ carrier }) => carrier.id !== id)
-    assert(this.#copies.length > 0, 'the map has a carrier')
+    const left = this.#copies.filter(({ carrier }) => carrier.id !== id)
+    if (left.length > 0) this.#copies = left
+    else {
+      const message = `component ${id} is no carrier any more`
+      const cause = new PlexusError('gone', { op: 'write', subject: this.subject, message })
+      this.#breakOff('no disk that carries its map can be written', cause)
+    }
   }
 
   /**

@@ -196,6 +196,25 @@ for (const [name, steps] of Object.entries(STEPS)) {
   }
 }
 
+/** Was found once by chance: a chunk that was released although its component was away read as zeroes. */
+const RELEASED_WHILE_AWAY: Run = {
+  steps: [
+    { op: 'write', fua: false, turns: 0, fault: undefined, block: 128, count: 32 },
+    { op: 'write', fua: true, turns: 0, fault: 'flush', block: 0, count: 32 },
+    { op: 'read', fua: false, turns: 1, fault: 'flush', block: 0, count: 32 },
+    { op: 'write', fua: false, turns: 1, fault: undefined, block: 0, count: 1 },
+    { op: 'discard', fua: false, turns: 0, fault: undefined, block: 100, count: 32 },
+    { op: 'read', fua: false, turns: 0, fault: undefined, block: 129, count: 4 },
+  ],
+  turns: 0,
+  cuts: [],
+  physical: [8],
+}
+
+t.test('a discard does not release what is withdrawn from a component that is away', async (t) => {
+  t.equal(await play(RELEASED_WHILE_AWAY, { table: true }), undefined)
+})
+
 const BROKEN = {
   noFlush: step,
   validAtOnce: step,
