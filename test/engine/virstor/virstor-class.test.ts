@@ -304,3 +304,28 @@ t.test('a component with larger blocks than the device is refused', async (t) =>
   const added = machine.run('virstor.add', { name: 'thin', devices: ['d9'] })
   t.match(await failureOf(added), { kind: 'invalid', message: /blocks of 4096 bytes/ })
 })
+
+t.test(
+  'a component that is back before the map was written again carries a whole copy',
+  async (t) => {
+    const machine = await thin(['d1', 'd2'])
+    const device = machine.open('thin')
+    await put(device, 0, pattern(15, CHUNK))
+    await flush(device)
+    await machine.pull('d1')
+    await machine.replug('d1')
+    while (carriers(machine).length < 2) await new Promise(setImmediate)
+    for (let chunk = 1; chunk < 9; chunk++) {
+      await put(device, chunk * CHUNK, pattern(15 + chunk, CHUNK))
+      await flush(device)
+    }
+    machine.cut()
+    await machine.start(['d1'])
+    await machine.run('virstor.assemble', { force: true })
+    const alone = machine.open('thin')
+    for (let chunk = 0; chunk < 9; chunk++) {
+      t.ok((await get(alone, chunk * CHUNK, CHUNK)).equals(pattern(15 + chunk, CHUNK)), `${chunk}`)
+    }
+    await alone.close()
+  },
+)

@@ -222,7 +222,10 @@ export class MapStore {
    * the configuration may name it. Rejects when it fails, or the others do; then it is out again.
    */
   async join(carrier: Carrier): Promise<void> {
+    if (this.#broken) throw this.#broken
     assert(!this.#joining, 'one carrier joins at a time')
+    // Two copies on one component would write over each other.
+    assert(!this.carriers.includes(carrier.id), `component ${carrier.id} has no copy yet`)
     const copy = new Copy(carrier, this.#uuid)
     this.#joining = copy
     try {
