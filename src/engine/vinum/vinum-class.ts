@@ -1,5 +1,5 @@
 /**
- * The class vinum: has its devices tasted (set/registry.ts) and carries out the verbs. A verb is planned on the model,
+ * The class vinum: has its devices tasted (registry.ts) and carries out the verbs. A verb is planned on the model,
  * shown, or committed and let take effect; all inside one topology change. docs/vinum.md, 6.
  */
 
@@ -18,6 +18,7 @@ import { assembleByForce, assembleFrom, describeIncomplete } from '../metadata/a
 import { resizeDrive } from '../metadata/sizes.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
+import { checkNameFree } from './absent.ts'
 import { prepareConversion, writeConversion } from './freebsd/convert.ts'
 import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
@@ -30,9 +31,8 @@ import {
   type PlanningVerb,
   type VinumVerb,
 } from './plan.ts'
+import { freeProviders, type RegistryOptions, SetRegistry } from './registry.ts'
 import { reportSets } from './reports.ts'
-import { checkNameFree } from './set/absent.ts'
-import { freeProviders, type RegistryOptions, SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'

@@ -3,16 +3,16 @@
  * `plexus status` says of them, and why a new volume must not take the name of one of theirs. Used by reports.ts and
  * vinum-class.ts.
  */
-import { PlexusError } from '../../../base/errors.ts'
-import type { ProblemReport } from '../../../control/reports.ts'
-import { choiceOf, describeIncomplete } from '../../metadata/assembling.ts'
-import { adviceOn } from '../../metadata/members.ts'
-import { loseDrives } from '../model/membership.ts'
-import type { VinumModel } from '../model/model.ts'
-import { healthOf } from '../model/state-rules.ts'
-import { setName } from '../naming.ts'
+import { PlexusError } from '../../base/errors.ts'
+import type { ProblemReport } from '../../control/reports.ts'
+import { choiceOf, describeIncomplete } from '../metadata/assembling.ts'
+import { adviceOn } from '../metadata/members.ts'
+import { loseDrives } from './model/membership.ts'
+import type { VinumModel } from './model/model.ts'
+import { healthOf } from './model/state-rules.ts'
+import { setName } from './naming.ts'
 import type { SetRegistry } from './registry.ts'
-import type { VinumSet } from './vinum-set.ts'
+import type { VinumSet } from './set/vinum-set.ts'
 
 interface Absent {
   readonly name: string
