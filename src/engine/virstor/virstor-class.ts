@@ -10,6 +10,7 @@ import { VIRSTOR_SPECS, type VirstorRow } from '../../control/virstor-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
+import { checkNameFree, releaseName } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
@@ -127,9 +128,11 @@ class VirstorClass implements GeomClass {
       const trouble = set.problem === undefined ? [] : [`${name} is not served: ${set.problem}`]
       return { ...report, warnings: [...report.warnings, ...trouble] }
     }
+    const { uuid } = set.model
     await set.wither()
     this.#sets.forget(set)
-    return report
+    const unreleased = await releaseName(topology, name, uuid)
+    return { ...report, warnings: [...report.warnings, ...unreleased] }
   }
 
   /** Throws `not-found`. */
@@ -216,14 +219,6 @@ class VirstorClass implements GeomClass {
         }
       })
   }
-}
-
-/** Throws `exists`. */
-function checkNameFree(topology: Topology, name: string): void {
-  const holder = topology.providers.get(name)
-  if (!holder) return
-  const message = `${name} is a ${holder.geom.className} already; choose another name`
-  throw new PlexusError('exists', { op: 'create', subject: name, message })
 }
 
 function missingOf({ model }: VirstorSet): readonly string[] {
