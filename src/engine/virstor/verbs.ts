@@ -30,8 +30,14 @@ import {
   type Policy,
   type VirstorModel,
 } from './model.ts'
-import { grow } from './verbs/grow.ts'
-import { type Fail, failing, type VirstorContext, type VirstorVerb } from './verbs/verb.ts'
+import {
+  devicesOf,
+  type Fail,
+  failing,
+  type VirstorContext,
+  type VirstorVerb,
+} from './verbs/context.ts'
+import { GROW } from './verbs/grow.ts'
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
 const DEFAULT_CHUNK_BYTES = 4 * MIB
@@ -124,12 +130,7 @@ const destroy: VirstorVerb = {
   },
 }
 
-export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, destroy, grow]
-
-function devicesOf(parameters: VerbParameters): readonly string[] {
-  const { devices } = parameters
-  return Array.isArray(devices) ? devices : []
-}
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, destroy, GROW]
 
 function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
   const text = parameters[key]

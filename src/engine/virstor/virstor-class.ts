@@ -26,7 +26,7 @@ import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import type { Plan } from '../verbs/plan.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
-import type { VirstorVerb } from './verbs/verb.ts'
+import type { VirstorVerb } from './verbs/context.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 

@@ -7,9 +7,9 @@ import { alignDown, formatSize, parseSize } from '../../../base/bytes.ts'
 import { VIRSTOR_CHUNKS } from '../../../base/limits.ts'
 import { VIRSTOR_SPECS } from '../../../control/virstor-verbs.ts'
 import { mapChunks } from '../model.ts'
-import { failing, type VirstorVerb } from './verb.ts'
+import { failing, type VirstorVerb } from './context.ts'
 
-export const grow: VirstorVerb = {
+export const GROW: VirstorVerb = {
   spec: VIRSTOR_SPECS.grow,
   plan({ model }, parameters) {
     const { name, chunkBytes, virtualBytes: before } = model

@@ -1,6 +1,7 @@
 /** What a verb of virstor is that changes the configuration: the rows of verbs.ts. */
 import { type ErrorKind, PlexusError } from '../../../base/errors.ts'
 import type { VerbSpec } from '../../../control/verb-spec.ts'
+import type { VerbParameters } from '../../geom/types.ts'
 import type { PlanContext, PlanningVerb } from '../../verbs/plan.ts'
 import type { VirstorModel } from '../model.ts'
 import type { VirstorSet } from '../virstor-set.ts'
@@ -24,4 +25,10 @@ export function failing({ name: op }: VerbSpec, subject: string): Fail {
   return (kind, message) => {
     throw new PlexusError(kind, { op, subject, message })
   }
+}
+
+/** Those that a verb of components names. */
+export function devicesOf(parameters: VerbParameters): readonly string[] {
+  const { devices } = parameters
+  return Array.isArray(devices) ? devices : []
 }
