@@ -27,7 +27,8 @@ import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import type { Plan } from '../verbs/plan.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
-import { VIRSTOR_VERBS, type VirstorVerb } from './verbs.ts'
+import type { VirstorVerb } from './verbs/context.ts'
+import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
 export function createVirstorClass(options: {
@@ -120,7 +121,9 @@ class VirstorClass implements GeomClass {
     if (parameters['dryRun'] === true) return reportOf(plan, true)
     const set = existing ?? this.#sets.of(newUuid(topology.random), topology)
     if (!existing) set.begin(emptyVirstor(set.uuid))
-    const report = await carryOut(set, verb.spec, planOn).catch((error: unknown) => {
+    const carry = (): Promise<PlanReport> => carryOut(set, verb.spec, planOn)
+    const work = verb.around?.(set, plan.model, carry) ?? carry()
+    const report = await work.catch((error: unknown) => {
       if (!existing) this.#sets.forget(set)
       throw error
     })
