@@ -26,6 +26,8 @@ import type { WitnessStore } from '../metadata/witness.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import type { Plan } from '../verbs/plan.ts'
+import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
+import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
 import type { VirstorVerb } from './verbs/context.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
@@ -41,6 +43,8 @@ class VirstorClass implements GeomClass {
   readonly name = 'virstor'
   readonly verbs: readonly Verb[]
   readonly #sets: SetTable<VirstorModel, VirstorSet>
+  /** Devices of FreeBSD's virstor. */
+  readonly #imports = new FreebsdImports()
 
   constructor(witness: WitnessStore | undefined) {
     const onFailed = (set: VirstorSet): void => this.#sets.failed(set)
@@ -61,7 +65,10 @@ class VirstorClass implements GeomClass {
         spec: VIRSTOR_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
       },
-      { spec: VIRSTOR_SPECS.list, run: async () => ({ devices: this.#rows() }) },
+      {
+        spec: VIRSTOR_SPECS.list,
+        run: async () => ({ devices: [...this.#rows(), ...importedRows(this.#imports.all)] }),
+      },
     ]
   }
 
@@ -70,11 +77,13 @@ class VirstorClass implements GeomClass {
     anchor: Anchor | undefined,
     topology: Topology,
   ): Promise<boolean> {
-    return anchor !== undefined && this.#sets.join(provider, anchor, topology)
+    return anchor
+      ? this.#sets.join(provider, anchor, topology)
+      : this.#imports.taste(provider, topology)
   }
 
-  async readLabel(_device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
-    if (!anchor) return undefined
+  async readLabel(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
+    if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
     const model = set?.assembled ? set.model : undefined
     return {
@@ -85,12 +94,14 @@ class VirstorClass implements GeomClass {
     }
   }
 
-  settled(topology: Topology): Promise<void> {
-    return this.#sets.settled(topology)
+  async settled(topology: Topology): Promise<void> {
+    await this.#imports.settled()
+    await this.#sets.settled(topology)
   }
 
   async stop(): Promise<void> {
     for (const set of this.#sets.all) await set.stop()
+    await this.#imports.stop()
   }
 
   // Verbs.
@@ -198,9 +209,15 @@ class VirstorClass implements GeomClass {
   report(): ClassReport {
     const sets = this.#sets.all
     return {
-      volumes: sets.filter(({ assembled }) => assembled).map(volumeReport),
+      volumes: [
+        ...sets.filter(({ assembled }) => assembled).map(volumeReport),
+        ...importedVolumes(this.#imports.all),
+      ],
       drives: [],
-      problems: sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+      problems: [
+        ...sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+        ...importedProblems(this.#imports.all),
+      ],
     }
   }
 
