@@ -18,9 +18,9 @@ import {
   type ObjectType,
   objectsOf,
   type PlexRecord,
-  plexesOf,
   type SubdiskRecord,
   sizeOfPlex,
+  subdisksBelow,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
@@ -249,11 +249,7 @@ function checkGrowth(
 
 function checkVolume(model: VinumModel, volume: VolumeRecord): void {
   const object = `volume ${volume.name}`
-  const plexes = plexesOf(model, volume.uuid)
-  const block = largestBlock(
-    model,
-    plexes.flatMap((one) => subdisksOf(model, one.uuid)),
-  )
+  const block = largestBlock(model, subdisksBelow(model, volume.uuid))
   if (!isAligned(volume.sizeBytes, block)) {
     throw fault(object, 'sizeBytes', `${volume.sizeBytes} is not a multiple of the block, ${block}`)
   }

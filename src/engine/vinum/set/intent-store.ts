@@ -18,7 +18,7 @@ import type { IntentBlock, RememberedIntent } from '../../intent/write-intent-bi
 import type { SetDrive } from '../../metadata/set-drive.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
-import { byUuid, plexesOf, subdisksOf, type VinumModel, type VolumeRecord } from '../model/model.ts'
+import { byUuid, subdisksBelow, type VinumModel, type VolumeRecord } from '../model/model.ts'
 import type { VinumSet } from './vinum-set.ts'
 
 /** How the bitmap of a volume is cut. */
@@ -217,7 +217,7 @@ async function readPair(
 
 /** UUIDs of the drives all of whose subdisks of the volume are up, or were complete when they went. */
 function goodDrives(model: VinumModel, volume: VolumeRecord): readonly string[] {
-  const subdisks = plexesOf(model, volume.uuid).flatMap(({ uuid }) => subdisksOf(model, uuid))
+  const subdisks = subdisksBelow(model, volume.uuid)
   const bad = new Set(
     subdisks
       .filter(({ state }) => state !== 'up' && state !== 'down')
@@ -243,8 +243,7 @@ function outdatedSubdisks(
 ): readonly string[] {
   const isUp = (uuid: string): boolean => byUuid(model.drives, uuid)?.state === 'up'
   const newest = Math.max(0, ...sequences.values())
-  return plexesOf(model, volume.uuid)
-    .flatMap(({ uuid }) => subdisksOf(model, uuid))
+  return subdisksBelow(model, volume.uuid)
     .filter(({ driveUuid, state }) => {
       return state === 'up' && isUp(driveUuid) && isOutdated(sequences.get(driveUuid), newest)
     })

@@ -15,13 +15,13 @@ import type { JobCommits, JobSetup } from '../jobs/setup.ts'
 import { FINISH, PLANS, PROGRESS, resyncOf, withMismatches, withoutMove } from '../jobs/table.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
-  byUuid,
   type JobRecord,
   plexesOf,
   type SubdiskRecord,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
+  volumeAbove,
 } from '../model/model.ts'
 import type { Plex } from '../runtime.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -37,10 +37,9 @@ export function startNeededJobs(
   random: Random,
   unknown: ReadonlySet<string> = new Set(),
 ): VinumModel {
-  const isTracked = ({ uuid, plexUuid }: Pick<SubdiskRecord, 'uuid' | 'plexUuid'>): boolean => {
-    if (unknown.has(uuid)) return false
-    const volumeUuid = byUuid(model.plexes, plexUuid)?.volumeUuid
-    return volumeUuid !== undefined && isRedundant(model, volumeUuid)
+  const isTracked = (subdisk: Pick<SubdiskRecord, 'uuid' | 'plexUuid'>): boolean => {
+    const volume = volumeAbove(model, subdisk)
+    return !unknown.has(subdisk.uuid) && volume !== undefined && isRedundant(model, volume.uuid)
   }
   return jobsNeeded(model, undefined, { random, isTracked }).model
 }
