@@ -7,11 +7,13 @@
  */
 import { assert } from '../../base/assert.ts'
 import { crc32c } from '../../base/crc32c.ts'
-import { operatingError, PlexusError } from '../../base/errors.ts'
+import { operatingError, PlexusError, Refusals } from '../../base/errors.ts'
 import { type Base, baseAfter, counts } from '../anchor/anchor-quorum.ts'
 import type { CommitOptions } from '../anchor/anchored-device.ts'
 import { byUuid } from './lists.ts'
 import { type Codec, type SetModel, votersOf } from './set-model.ts'
+
+const refuse = new Refusals('commit')
 
 export type Change<M> = (model: M) => M
 
@@ -210,13 +212,7 @@ export class ConfigStore<M extends SetModel> {
     for (const uuid of [...votersOf(this.#model), ...votersOf(model)]) {
       const voter = this.#options.voter(uuid)
       if (!voter || voter.payloadRoom >= bytes) continue
-      throw new PlexusError('no-space', {
-        op: 'commit',
-        subject: voter.device.path,
-        message:
-          `${voter.device.path}: a configuration of ${bytes} bytes does not fit its place of ${voter.payloadRoom} ` +
-          'bytes; use fewer objects, or replace this disk by a larger one',
-      })
+      throw refuse.noSpace`${voter.device.path}: a configuration of ${bytes} bytes does not fit its place of ${voter.payloadRoom} bytes; use fewer objects, or replace this disk by a larger one`
     }
   }
 
@@ -258,9 +254,5 @@ export class ConfigStore<M extends SetModel> {
 }
 
 function missingError(uuid: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'commit',
-    subject: uuid,
-    message: `drive ${uuid} is missing`,
-  })
+  return refuse.gone`drive ${uuid} is missing`
 }

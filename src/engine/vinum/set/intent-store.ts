@@ -3,7 +3,7 @@
  * of them at once; read when the set is assembled. Used by volume.ts and objects.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
+import { operatingError, type PlexusError, Refusals, toPlexusError } from '../../../base/errors.ts'
 import { INTENT_BLOCKS_AT_ONCE } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import { flush } from '../../../hal/io.ts'
@@ -20,6 +20,8 @@ import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
 import { byUuid, subdisksBelow, type VinumModel, type VolumeRecord } from '../model/model.ts'
 import type { VinumSet } from './vinum-set.ts'
+
+const refuse = new Refusals('write')
 
 /** How the bitmap of a volume is cut. */
 export function intentLayoutOf(set: VinumSet, volume: VolumeRecord): IntentLayout {
@@ -73,7 +75,7 @@ export class IntentStore {
   async write(blocks: readonly IntentBlock[]): Promise<void> {
     const present = this.#drives
     const { name } = this.#volume.record
-    if (present.length === 0) throw noDriveError(name)
+    if (present.length === 0) throw refuse.gone`${name}: none of its drives is there`
     const carriers = this.#carriers
     // A drive that goes must be known as lost before the others remember more than it does: at the next assembly one
     // that lacks more than the last write is taken for a copy of an older time.
@@ -248,12 +250,4 @@ function outdatedSubdisks(
       return state === 'up' && isUp(driveUuid) && isOutdated(sequences.get(driveUuid), newest)
     })
     .map(({ uuid }) => uuid)
-}
-
-function noDriveError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'write',
-    subject: name,
-    message: `${name}: none of its drives is there`,
-  })
 }

@@ -3,7 +3,7 @@
  * volumes that it serves.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { type PlexusError, Refusals } from '../../../base/errors.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
@@ -21,6 +21,8 @@ import { LostRanges } from './lost-ranges.ts'
 import { SetObjects } from './objects.ts'
 import { fillLossy, fillOutdated, markUnfilled, oldSubdisks } from './older-copies.ts'
 import type { RunningVolume } from './volume.ts'
+
+const refuse = new Refusals('resize')
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
@@ -182,13 +184,7 @@ export class VinumSet extends DeviceSet<VinumModel> {
   checkResize({ record, device }: SetDrive): void {
     const growing = this.model.plexes.find(({ growth }) => growth !== undefined)
     if (!growing) return
-    throw new PlexusError('in-use', {
-      op: 'resize',
-      subject: record.name,
-      message:
-        `drive ${record.name}: its disk has grown; that cannot be used while plex ${growing.name} grows, which keeps data ` +
-        `in the journals of the drives. When it has ended: plexus device resize ${device}`,
-    })
+    throw refuse.inUse`drive ${record.name}: its disk has grown; that cannot be used while plex ${growing.name} grows, which keeps data in the journals of the drives. When it has ended: plexus device resize ${device}`
   }
 
   start(request: Bio, provider: Provider): void {
@@ -206,16 +202,10 @@ export class VinumSet extends DeviceSet<VinumModel> {
 
   protected async end(how: 'stop' | 'orphan'): Promise<void> {
     if (how === 'stop') return this.#objects?.stop()
-    const reason = this.failure ?? witherError(this.name)
+    const reason =
+      this.failure ??
+      new Refusals('use').gone`${this.name} is stopped; it is back when its drives are`
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
     await this.#objects?.jobs.park()
   }
-}
-
-function witherError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'use',
-    subject: name,
-    message: `${name} is stopped; it is back when its drives are`,
-  })
 }
