@@ -13,9 +13,9 @@ import type { WitnessStore } from '../../metadata/witness.ts'
 import { VINUM_CODEC } from '../model/codec.ts'
 import { demoteSubdisks, keepOldPlaces, loseDrives, returnDrives } from '../model/membership.ts'
 import type { VinumModel, VolumeRecord } from '../model/model.ts'
-import type { Subdisk } from '../runtime.ts'
+import type { Subdisk, VinumHost } from '../runtime.ts'
 import { Demotions } from './demotions.ts'
-import { SetHost } from './host.ts'
+import { hostOf } from './host.ts'
 import { startNeededJobs } from './jobs.ts'
 import { LostRanges } from './lost-ranges.ts'
 import { SetObjects } from './objects.ts'
@@ -39,7 +39,7 @@ export interface SetOptions {
 export class VinumSet extends DeviceSet<VinumModel> {
   readonly options: SetOptions
   readonly lost: LostRanges
-  readonly host: SetHost
+  readonly host: VinumHost
   readonly olderText =
     'an older copy of it, which is filled as a whole from good copies; what has none is out of service'
   readonly #demotions: Demotions
@@ -52,7 +52,7 @@ export class VinumSet extends DeviceSet<VinumModel> {
     this.options = options
     this.#demotions = new Demotions(this)
     this.lost = new LostRanges(this)
-    this.host = new SetHost(this, {
+    this.host = hostOf(this, {
       demote: (subdisks, error) => this.demote(subdisks, error),
       changeLost: (plex, change) => this.lost.change(plex, change),
       isLosing: (plex) => this.lost.isLosing(plex),
