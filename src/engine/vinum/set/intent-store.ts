@@ -3,7 +3,7 @@
  * of them at once; read when the set is assembled. Used by volume.ts and objects.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { operatingError, type PlexusError, Refusals, toPlexusError } from '../../../base/errors.ts'
+import { failuresOf, operatingError, type PlexusError, Refusals } from '../../../base/errors.ts'
 import { INTENT_BLOCKS_AT_ONCE } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import { flush } from '../../../hal/io.ts'
@@ -83,7 +83,8 @@ export class IntentStore {
     if (isLost) await this.#set.commit((model) => this.#set.withLosses(model))
     const most = Math.max(...this.slots)
     const drives = present.filter(({ label }) => (label?.mapSlots ?? 0) > most)
-    const failed = await eachDrive(drives, 'write', async ({ label }, drive) => {
+    const failed = await failuresOf(drives, async (drive) => {
+      const label = defined(drive.label, 'the label of a drive that is present')
       await this.#writeBlocks(label, blocks, (which) => which)
       // What it remembers from before counts no more, however high its sequence is.
       if (!carriers.has(drive)) await this.#writeBlocks(label, blocks, (which) => (which ? 0 : 1))
@@ -112,7 +113,9 @@ export class IntentStore {
 
   /** WriteIntentOptions.flushDrives. */
   async flushDrives(): Promise<void> {
-    const failed = await eachDrive(this.#drives, 'flush', ({ consumer }) => flush(consumer))
+    const failed = await failuresOf(this.#drives, ({ consumer }) =>
+      flush(defined(consumer, 'the consumer of a drive that is present')),
+    )
     await this.#demoteOn(failed)
     for (const error of failed.values()) throw error
   }
@@ -123,33 +126,6 @@ export class IntentStore {
       if (on.length > 0) await this.#set.host.demote(on, error)
     }
   }
-}
-
-/** Does it for all drives at once. Resolves to those that failed. */
-async function eachDrive(
-  drives: readonly SetDrive[],
-  op: string,
-  work: (
-    device: {
-      readonly label: AnchoredDevice
-      readonly consumer: NonNullable<SetDrive['consumer']>
-    },
-    drive: SetDrive,
-  ) => Promise<void>,
-): Promise<ReadonlyMap<SetDrive, PlexusError>> {
-  const failed = new Map<SetDrive, PlexusError>()
-  await Promise.all(
-    drives.map(async (drive) => {
-      try {
-        const label = defined(drive.label, 'the label of a drive that is present')
-        const consumer = defined(drive.consumer, 'the consumer of a drive that is present')
-        await work({ label, consumer }, drive)
-      } catch (error) {
-        failed.set(drive, toPlexusError(error, op, drive.record.name))
-      }
-    }),
-  )
-  return failed
 }
 
 function isServing({ present, record }: SetDrive): boolean {
