@@ -116,18 +116,9 @@ export class WriteIntentBitmap {
     return this.#bits.regionBytes
   }
 
-  get markedRegions(): number {
-    return this.#bits.count
-  }
-
   /** What is marked, in order: what a returning drive has missed. */
   get marked(): readonly ByteRange[] {
     return this.#bits.ranges()
-  }
-
-  /** Of the write that was begun last. */
-  get sequence(): number {
-    return this.#sequence
   }
 
   /**
@@ -384,12 +375,9 @@ export class WriteIntentBitmap {
   #idleRegions(): number[] {
     const idle: number[] = []
     let at = this.#bits.nextFrom(0)
-    for (
-      ;
-      at !== undefined && idle.length < INTENT_CLEAR_REGIONS;
-      at = this.#bits.nextFrom(at + 1)
-    ) {
+    while (at !== undefined && idle.length < INTENT_CLEAR_REGIONS) {
       if (this.#isIdle(at)) idle.push(at)
+      at = this.#bits.nextFrom(at + 1)
     }
     return idle
   }
