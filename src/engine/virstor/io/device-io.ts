@@ -123,6 +123,11 @@ export class VirstorIo {
     })
   }
 
+  /** Calls `done` when all have ended that are under way now, and what was {@link released} before is free. */
+  afterAll(done: () => void): void {
+    this.#epochs.afterAll(done)
+  }
+
   /** The device ends: writes that wait for space fail. */
   stop(): void {
     this.queue.end()
