@@ -7,6 +7,7 @@ import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
 import type { Extent } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
+import { wwidOf } from '../geom/names.ts'
 import type { Provider, ProviderInit } from '../geom/provider.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
 import { GroupCommitter } from './io/committer.ts'
@@ -154,7 +155,7 @@ export class VirstorDevice {
         ioOptBytes: chunkBytes,
         maxTransferBytes: 0,
       },
-      identity: { wwid: `uuid.${uuid}`, serial: uuid, vendor: 'PLEXUS', model: 'virstor device' },
+      identity: { wwid: wwidOf(uuid), serial: uuid, vendor: 'PLEXUS', model: 'virstor device' },
       features: {
         // Whatever the components have: a place in the map is durable after a commit only.
         volatileWriteCache: true,

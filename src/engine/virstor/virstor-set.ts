@@ -6,6 +6,7 @@ import { defined } from '../../base/assert.ts'
 import { operatingError, PlexusError } from '../../base/errors.ts'
 import type { Extent } from '../../hal/block-device.ts'
 import type { Bio } from '../geom/bio.ts'
+import { isLentElsewhere } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import { loseDevice } from '../metadata/arrivals.ts'
@@ -199,6 +200,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   async #openDevice(model: VirstorModel): Promise<void> {
     try {
       if (!this.#hasMap) throw mapAwayError(model)
+      if (isLentElsewhere(this.topology, model.name, model.uuid)) throw nameLentError(model)
       this.#device = await VirstorDevice.open(this, model)
       this.problem = undefined
     } catch (error) {
@@ -264,6 +266,13 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
     this.#device?.io.stop()
   }
+}
+
+function nameLentError({ name }: VirstorModel): PlexusError {
+  const message =
+    `LUNs of this name have led to something else, which is not here. Connect that; or, if it is not to come back: plexus ` +
+    `vinum forget ${name}, and start plexusd again`
+  return new PlexusError('exists', { op: 'use', subject: name, message })
 }
 
 function missingError(name: string): PlexusError {
