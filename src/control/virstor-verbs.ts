@@ -83,6 +83,13 @@ export const VIRSTOR_SPECS = {
       },
     ],
   },
+  trim: {
+    ...changes,
+    name: 'trim',
+    summary: 'read all chunks that have space, and give back those that are zero',
+    arguments: [name],
+    options: [],
+  },
   fsck: {
     noun: 'virstor',
     readOnly: false,

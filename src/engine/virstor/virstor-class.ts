@@ -31,6 +31,7 @@ import { importedProblems, importedRows, importedVolumes } from './freebsd/repor
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
 import type { VirstorVerb } from './verbs/context.ts'
 import { checkDevice } from './verbs/fsck.ts'
+import { startTrim } from './verbs/trim.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
@@ -65,6 +66,12 @@ class VirstorClass implements GeomClass {
       {
         spec: VIRSTOR_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
+      },
+      {
+        spec: VIRSTOR_SPECS.trim,
+        run: inTurn(async ({ name, dryRun }) =>
+          startTrim(this.#named(String(name)), dryRun === true),
+        ),
       },
       // Not in turn: disks that come must not wait for it.
       {
@@ -293,7 +300,7 @@ function volumeReport(set: VirstorSet): VolumeReport {
         ? `Connect ${missing.join(', ')}.`
         : '',
     errors: NO_ERRORS,
-    process: undefined,
+    process: set.trim?.report(),
     doubt: undefined,
     components: components.map((component) => {
       const drive = set.driveOf(component)

@@ -212,6 +212,16 @@ export class VirstorIo {
     if (this.queue.size > 0 || this.space.isLow('chunks')) this.committer.commitSoon()
   }
 
+  /** A chunk that is all zero goes, with its place. Whoever calls keeps changes off it ({@link lock}). False: it stays. */
+  releaseChunk(chunk: number): boolean {
+    if (this.filling.has(chunk)) return false
+    this.map.markInvalid(chunk, 0, this.map.granules - 1)
+    this.map.release(chunk)
+    this.committer.changed(1)
+    this.commitWhenShort()
+    return true
+  }
+
   /** A buffer of zeroes that nobody writes to. */
   get zeroes(): AlignedBuffer {
     this.#zeroes ??= allocateAligned(Math.min(this.runs.granuleBytes, VIRSTOR_ZERO_BYTES))
