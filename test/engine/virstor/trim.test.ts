@@ -10,6 +10,10 @@ import { cutAtEachWrite } from '../../support/write-cuts.ts'
 const CHUNK = 128 * KIB
 const ZEROES = Buffer.alloc(CHUNK)
 
+// The clock's timers do not keep a process alive.
+const alive = setInterval(() => {}, 1000)
+t.teardown(() => clearInterval(alive))
+
 async function thin(more: object = {}): Promise<Machine> {
   const machine = await new Machine({ devices: 3, sizeBytes: 5 * MIB }).start()
   await machine.run('virstor.create', {
