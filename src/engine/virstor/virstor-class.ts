@@ -64,6 +64,10 @@ class VirstorClass implements GeomClass {
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
       },
       {
+        spec: VIRSTOR_SPECS.convert,
+        run: inTurn((parameters, topology) => this.#imports.convert(parameters, topology)),
+      },
+      {
         spec: VIRSTOR_SPECS.list,
         run: async () => ({ devices: [...this.#rows(), ...importedRows(this.#imports.all)] }),
       },
@@ -93,7 +97,10 @@ class VirstorClass implements GeomClass {
   }
 
   async settled(topology: Topology): Promise<void> {
-    await this.#imports.settled()
+    await this.#imports.settled((setUuid, uuid) => {
+      const set = this.#sets.all.find((one) => one.uuid === setUuid)
+      return set !== undefined && (set.members.has(uuid) || set.drives.get(uuid)?.present === true)
+    })
     await this.#sets.settled(topology)
   }
 
