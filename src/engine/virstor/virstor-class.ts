@@ -10,6 +10,7 @@ import { VIRSTOR_SPECS, type VirstorRow } from '../../control/virstor-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
+import { checkNameFree, releaseName } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
@@ -28,7 +29,8 @@ import type { Plan } from '../verbs/plan.ts'
 import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
 import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
-import { VIRSTOR_VERBS, type VirstorVerb } from './verbs.ts'
+import type { VirstorVerb } from './verbs/context.ts'
+import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
 export function createVirstorClass(options: {
@@ -137,7 +139,9 @@ class VirstorClass implements GeomClass {
     if (parameters['dryRun'] === true) return reportOf(plan, true)
     const set = existing ?? this.#sets.of(newUuid(topology.random), topology)
     if (!existing) set.begin(emptyVirstor(set.uuid))
-    const report = await carryOut(set, verb.spec, planOn).catch((error: unknown) => {
+    const carry = (): Promise<PlanReport> => carryOut(set, verb.spec, planOn)
+    const work = verb.around?.(set, plan.model, carry) ?? carry()
+    const report = await work.catch((error: unknown) => {
       if (!existing) this.#sets.forget(set)
       throw error
     })
@@ -145,9 +149,11 @@ class VirstorClass implements GeomClass {
       const trouble = set.problem === undefined ? [] : [`${name} is not served: ${set.problem}`]
       return { ...report, warnings: [...report.warnings, ...trouble] }
     }
+    const { uuid } = set.model
     await set.wither()
     this.#sets.forget(set)
-    return report
+    const unreleased = await releaseName(topology, name, uuid)
+    return { ...report, warnings: [...report.warnings, ...unreleased] }
   }
 
   /** Throws `not-found`. */
@@ -240,14 +246,6 @@ class VirstorClass implements GeomClass {
         }
       })
   }
-}
-
-/** Throws `exists`. */
-function checkNameFree(topology: Topology, name: string): void {
-  const holder = topology.providers.get(name)
-  if (!holder) return
-  const message = `${name} is a ${holder.geom.className} already; choose another name`
-  throw new PlexusError('exists', { op: 'create', subject: name, message })
 }
 
 function missingOf({ model }: VirstorSet): readonly string[] {
