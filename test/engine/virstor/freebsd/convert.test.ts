@@ -321,6 +321,10 @@ t.test('a majority that has its labels is served until component 0 is there', as
   await machine.plug('d1')
   t.match(machine.volume('big'), { state: 'UP' })
   t.ok(await reads(machine, image))
+  // As after any start without a component.
+  const again = machine.open('big')
+  t.match(await failureOf(flush(again)), { message: /drive d1 is missing/ })
+  await again.close()
   t.ok(await takesWrites(machine, image))
   await machine.shutDown()
 })
