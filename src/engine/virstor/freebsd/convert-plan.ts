@@ -160,7 +160,7 @@ export function planConversion(
   const warnings =
     copies.length < Math.min(MAP_COPIES, components.length)
       ? [
-          'there is room for one copy of the map only; plexus virstor add makes room for another one',
+          `there is room for one copy of the map only; plexus virstor add ${name} DEVICE makes room for another one`,
         ]
       : []
   return { model, layouts, moves, keptAt, warnings }
