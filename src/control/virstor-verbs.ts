@@ -103,6 +103,14 @@ export const VIRSTOR_SPECS = {
       },
     ],
   },
+  convert: {
+    ...changes,
+    name: 'convert',
+    summary: "give a device of FreeBSD's virstor our format, in place; no way back",
+    arguments: [name],
+    options: [],
+    destructive: true,
+  },
   list: {
     noun: 'virstor',
     readOnly: true,

@@ -77,6 +77,8 @@ class VirstorClass implements GeomClass {
       {
         spec: VIRSTOR_SPECS.fsck,
         run: async ({ name, repair }) => checkDevice(this.#named(String(name)), repair === true),
+        spec: VIRSTOR_SPECS.convert,
+        run: inTurn((parameters, topology) => this.#imports.convert(parameters, topology)),
       },
       {
         spec: VIRSTOR_SPECS.list,
@@ -108,7 +110,10 @@ class VirstorClass implements GeomClass {
   }
 
   async settled(topology: Topology): Promise<void> {
-    await this.#imports.settled()
+    await this.#imports.settled((setUuid, uuid) => {
+      const set = this.#sets.all.find((one) => one.uuid === setUuid)
+      return set !== undefined && (set.members.has(uuid) || set.drives.get(uuid)?.present === true)
+    })
     await this.#sets.settled(topology)
   }
 
