@@ -1,6 +1,7 @@
 /** Thin devices when their set starts again: after a power cut, after verbs that were cut off, after trouble with their map. */
 import t from 'tap'
 import { KIB, MIB } from '../../../src/base/limits.ts'
+import type { VirstorSet } from '../../../src/engine/virstor/virstor-set.ts'
 import { flush, get, Machine, Notes, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { ManualClock } from '../../support/manual-clock.ts'
@@ -80,6 +81,35 @@ t.test('a device whose map cannot be written ends, and starts again by itself', 
   t.ok((await get(device, 0, CHUNK)).equals(pattern(1, CHUNK)))
   await put(device, CHUNK, pattern(3, CHUNK))
   await flush(device)
+  await device.close()
+})
+
+t.test('a component whose flush fails, whoever asked for it, has lost what it had', async (t) => {
+  const machine = await new Machine({ devices: 3, sizeBytes: 5 * MIB }).start()
+  await machine.run('virstor.create', thinOn(['d1', 'd2', 'd3']))
+  const device = machine.open('thin')
+  await put(device, 0, pattern(1, CHUNK))
+  const set = machine.topology.find('thin').geom as VirstorSet
+  const [component] = set.model.components
+  const consumer = component && set.driveOf(component).consumer
+  if (!consumer) throw new Error('its first component is not there')
+  machine.device('d1').fail('flush', 'io')
+  await failureOf(flush(consumer))
+  t.match(await failureOf(get(device, 0, CHUNK)), { kind: 'gone' }, 'it is read no more')
+  t.match(await failureOf(flush(device)), { message: /may be lost/ })
+  t.equal(machine.volume('thin').state, 'DEGRADED')
+  await device.close()
+})
+
+t.test('granules are whole blocks of 4 KiB, whatever the size of a chunk', async (t) => {
+  const machine = await new Machine({ devices: 1, sizeBytes: 8 * MIB, blockBytes: 4096 }).start()
+  await machine.run('virstor.create', { ...thinOn(['d1']), chunk: '384KiB' })
+  const device = machine.open('thin')
+  for (let at = 0; at < 96; at += 3) await put(device, at * 4096, pattern(at, 4096))
+  for (let at = 0; at < 96; at++) {
+    const wanted = at % 3 === 0 ? pattern(at, 4096) : Buffer.alloc(4096)
+    t.ok((await get(device, at * 4096, 4096)).equals(wanted), `block ${at}`)
+  }
   await device.close()
 })
 
