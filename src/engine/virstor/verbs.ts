@@ -4,16 +4,8 @@
  */
 import { alignDown, alignUp, formatSize, parseSize } from '../../base/bytes.ts'
 import { type ErrorKind, PlexusError } from '../../base/errors.ts'
-import {
-  GIB,
-  MIB,
-  VIRSTOR_CHUNK_WATERMARK,
-  VIRSTOR_CHUNKS,
-  VIRSTOR_COMPONENT_WATERMARK,
-  VIRSTOR_FULL_WAIT_MS,
-} from '../../base/limits.ts'
+import { GIB, MIB, VIRSTOR_CHUNKS } from '../../base/limits.ts'
 import { newUuid } from '../../base/random.ts'
-import { parseDuration } from '../../control/duration.ts'
 import type { PlanStep } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
@@ -33,6 +25,7 @@ import {
   type Policy,
   type VirstorModel,
 } from './model.ts'
+import { usualSettings, withSettings } from './verbs/settings.ts'
 
 export interface VirstorContext extends PlanContext<VirstorModel> {
   /** Is the device open: a LUN is mapped, or something stands on it? */
@@ -43,7 +36,6 @@ export type VirstorVerb = PlanningVerb<VirstorModel, VirstorContext>
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
 const DEFAULT_CHUNK_BYTES = 4 * MIB
-const FULL_WAIT_MS_MAX = 600_000
 const COMPONENTS_MAX = BAD_COMPONENT - 1
 
 const create: VirstorVerb = {
@@ -70,12 +62,10 @@ const create: VirstorVerb = {
       virtualBytes,
       chunkBytes,
       policy: (parameters['policy'] ?? 'sequential') as Policy,
-      fullWaitMs: waitOf(parameters, fail),
-      chunkWatermark: VIRSTOR_CHUNK_WATERMARK,
-      componentWatermark: VIRSTOR_COMPONENT_WATERMARK,
     }
     const added = addComponents({ ...context.model, ...settings }, context, parameters, fail)
-    const model = withCopies(added.model, fail)
+    const usual = { ...added.model, ...usualSettings(added.model) }
+    const model = withCopies(withSettings(usual, parameters, fail).model, fail)
     const physicalBytes = bytesOf(model)
     const warnings =
       virtualBytes < physicalBytes
@@ -115,6 +105,16 @@ const add: VirstorVerb = {
   },
 }
 
+const set: VirstorVerb = {
+  spec: VIRSTOR_SPECS.set,
+  plan(context, parameters) {
+    const fail = failing(VIRSTOR_SPECS.set, context.model.name)
+    const { model, steps } = withSettings(context.model, parameters, fail)
+    if (steps.length === 0) fail('invalid', 'nothing is to be changed; plexus virstor set --help')
+    return { model, steps, warnings: [], newDrives: [], retired: [] }
+  },
+}
+
 const destroy: VirstorVerb = {
   spec: VIRSTOR_SPECS.destroy,
   plan({ model, isOpen }) {
@@ -132,7 +132,7 @@ const destroy: VirstorVerb = {
   },
 }
 
-export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, destroy]
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, set, destroy]
 
 type Fail = (kind: ErrorKind, message: string) => never
 
@@ -150,12 +150,6 @@ function devicesOf(parameters: VerbParameters): readonly string[] {
 function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
   const text = parameters[key]
   return typeof text === 'string' ? parseSize(text) : usual
-}
-
-function waitOf({ fullWait }: VerbParameters, fail: Fail): number {
-  if (typeof fullWait !== 'string') return VIRSTOR_FULL_WAIT_MS
-  const ms = parseDuration(fullWait)
-  return ms <= FULL_WAIT_MS_MAX ? ms : fail('invalid', `--full-wait ${fullWait}: at most 10m`)
 }
 
 interface Added extends Pick<Plan<VirstorModel>, 'model' | 'steps' | 'warnings' | 'newDrives'> {}
