@@ -7,7 +7,7 @@ import { operatingError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
 import type { Watermark } from '../../control/reports.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { DeviceEvent, Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import type { Provider, ProviderInit } from '../geom/provider.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
@@ -171,6 +171,7 @@ export class VirstorDevice {
 
   /** The configuration has changed: components have come, or it has other settings. */
   reshape(model: VirstorModel): void {
+    const { lowMark } = this.space
     this.space.watermarks = model
     this.io.queue.waitMs = model.fullWaitMs
     for (const component of model.components) {
@@ -179,6 +180,21 @@ export class VirstorDevice {
       this.space.add(this.#componentOf(component))
     }
     this.space.changed()
+    if (this.space.lowMark !== lowMark) this.#tell('watermark')
+  }
+
+  get provisioning(): Provisioning {
+    const { free, used, lowMark } = this.space
+    return {
+      pieceBytes: this.#chunkBytes,
+      freePieces: free,
+      usedPieces: used,
+      lowPieces: lowMark,
+    }
+  }
+
+  #tell(event: DeviceEvent): void {
+    for (const consumer of [...this.provider.consumers]) consumer.tell(event)
   }
 
   /** A drive has gone, maybe with writes in its cache: what depends on them is decided now. */
@@ -254,6 +270,7 @@ export class VirstorDevice {
         }; plexus virstor add ${name} DEVICE adds some`
       : `${name} has space again: ${freeText(this.space)}`
     topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
+    if (isLow && watermark === 'chunks') this.#tell('low')
   }
 }
 
