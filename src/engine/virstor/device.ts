@@ -2,20 +2,20 @@
  * A virstor device in operation: the map and its copies, the space, the commits and the I/O path, put together over the
  * drives of its set. Made by virstor-set.ts when the configuration has been committed.
  */
-import { alignUp } from '../../base/bytes.ts'
 import { operatingError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
 import type { Watermark } from '../../control/reports.ts'
 import type { DeviceEvent, Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
+import { wwidOf } from '../geom/names.ts'
 import type { Provider, ProviderInit } from '../geom/provider.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
 import { GroupCommitter } from './io/committer.ts'
 import { VirstorIo } from './io/device-io.ts'
 import { Space } from './io/space.ts'
 import { MapTable } from './map/chunk-map.ts'
-import type { Run } from './map/layout.ts'
+import { lengthOf, type Run } from './map/layout.ts'
 import { MapStore } from './map/map-store.ts'
 import type { ComponentRecord, VirstorModel } from './model.ts'
 import type { Component } from './runtime.ts'
@@ -154,7 +154,7 @@ export class VirstorDevice {
         ioOptBytes: chunkBytes,
         maxTransferBytes: 0,
       },
-      identity: { wwid: `uuid.${uuid}`, serial: uuid, vendor: 'PLEXUS', model: 'virstor device' },
+      identity: { wwid: wwidOf(uuid), serial: uuid, vendor: 'PLEXUS', model: 'virstor device' },
       features: {
         // Whatever the components have: a place in the map is durable after a commit only.
         volatileWriteCache: true,
@@ -169,8 +169,14 @@ export class VirstorDevice {
     }
   }
 
-  /** The configuration has changed: components have come, or it has other settings. */
+  /** The configuration has changed: components have come, the device has grown, or it has other settings. */
   reshape(model: VirstorModel): void {
+    const { virtualBytes, chunkBytes } = model
+    if (virtualBytes > this.provider.sizeBytes) {
+      this.table.resize(virtualBytes / chunkBytes)
+      const { geometry, features } = this.#offer(model)
+      this.provider.update({ geometry, features })
+    }
     const { lowMark } = this.space
     this.space.watermarks = model
     this.io.queue.waitMs = model.fullWaitMs
@@ -222,15 +228,23 @@ export class VirstorDevice {
   }
 
   /**
-   * So many places in which a copy of the map may lie; undefined: there are none. Nobody else gets them until the next
-   * start: a component that had a copy, or could not take one, gets the same again.
+   * At least so many places in which a copy of the map may lie; undefined: there are none. Nobody else gets them until the
+   * next start: a component that has or had a copy, or could not take one, gets the same again, and what it lacks behind
+   * them.
    */
   takeRuns(component: number, count: number): readonly Run[] | undefined {
-    const had = this.#runs.get(component)
-    if (had && lengthOf(had) === count) return had
-    const run = this.#takeRun(component, count)
-    if (run) this.#runs.set(component, [run])
-    return run && [run]
+    const had = this.#runs.get(component) ?? []
+    const more = count - lengthOf(had)
+    if (more <= 0) return had
+    const run = this.#takeRun(component, more)
+    if (!run) return undefined
+    const last = had.at(-1)
+    const isBehind = last !== undefined && last.number + last.count === run.number
+    const runs = isBehind
+      ? [...had.slice(0, -1), { number: last.number, count: last.count + run.count }]
+      : [...had, run]
+    this.#runs.set(component, runs)
+    return runs
   }
 
   #takeRun(component: number, count: number): Run | undefined {
@@ -280,14 +294,9 @@ export function freeText({ free, total }: Space): string {
   return `${free} of ${total} chunks (${percent} %) are free`
 }
 
-/** Physical chunks of the runs together. */
-export function lengthOf(runs: readonly Run[]): number {
-  return runs.reduce((sum, { count }) => sum + count, 0)
-}
-
 function tableOf(model: VirstorModel): MapTable {
   const { virtualBytes, chunkBytes, components, copies } = model
-  const chunks = alignUp(virtualBytes, chunkBytes) / chunkBytes
+  const chunks = virtualBytes / chunkBytes
   const table = new MapTable({ chunks, granules: granulesOf(chunkBytes) })
   for (const component of components) table.addComponent(component.id, component.chunks)
   for (const { component, runs } of copies) for (const run of runs) table.reserve(component, run)
