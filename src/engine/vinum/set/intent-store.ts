@@ -64,7 +64,9 @@ export class IntentStore {
       drives.add(drive as SetDrive)
       if (record.move) drives.add(this.#set.drives.get(record.move.driveUuid))
     }
-    return [...drives].filter((drive) => drive !== undefined).filter(isServing)
+    return [...drives].flatMap((drive) =>
+      drive?.present && drive.record.state === 'up' ? drive : [],
+    )
   }
 
   /**
@@ -126,10 +128,6 @@ export class IntentStore {
       if (on.length > 0) await this.#set.host.demote(on, error)
     }
   }
-}
-
-function isServing({ present, record }: SetDrive): boolean {
-  return present && record.state === 'up'
 }
 
 /**

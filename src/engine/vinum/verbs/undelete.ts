@@ -56,13 +56,11 @@ function undelete(draft: Draft): void {
   draft.add('volumes', { ...volume, mapSlot, moreMapSlots: undefined })
   const later = kept.slice(0, at).map(({ model }) => model)
   const plexes = plexesOf(found.model, volume.uuid)
-  const truth = plexes.find((one) => isWhole(found.model, one))
+  const truth = plexes.find(({ uuid }) =>
+    subdisksOf(found.model, uuid).every(({ state }) => state === 'up'),
+  )
   for (const plex of plexes) restorePlex(draft, found.model, plex, later, truth)
   draft.startJobs(volume)
-}
-
-function isWhole(model: VinumModel, { uuid }: PlexRecord): boolean {
-  return subdisksOf(model, uuid).every(({ state }) => state === 'up')
 }
 
 function restorePlex(
