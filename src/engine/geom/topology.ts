@@ -19,6 +19,7 @@ import type { JobManager } from '../jobs/job.ts'
 import { Consumer, READ_ACCESS } from './consumer.ts'
 import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
+import { type LunNames, NO_LUN_NAMES } from './names.ts'
 import { noteLabel, Provider, type ProviderInit } from './provider.ts'
 import { RequestWatch } from './request-watch.ts'
 import type { AccessCounts, Geom, GeomClass } from './types.ts'
@@ -26,10 +27,11 @@ import type { AccessCounts, Geom, GeomClass } from './types.ts'
 export type TopologyOptions = Pick<
   Topology,
   'classes' | 'pool' | 'kernels' | 'clock' | 'random' | 'log' | 'events' | 'jobs'
->
+> &
+  Partial<Pick<Topology, 'lunNames'>>
 
 /** Something appeared under a name or went; logical units listen. */
-export type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
+type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
 
 export class Topology {
   readonly classes: readonly GeomClass[]
@@ -40,6 +42,7 @@ export class Topology {
   readonly log: Logger
   readonly events: EventLog
   readonly jobs: JobManager
+  readonly lunNames: LunNames
   readonly #providers = new Map<string, Provider>()
   readonly #geoms = new Set<Geom>()
   readonly #disks = new Map<string, DiskGeom>()
@@ -56,6 +59,7 @@ export class Topology {
     this.log = options.log
     this.events = options.events
     this.jobs = options.jobs
+    this.lunNames = options.lunNames ?? NO_LUN_NAMES
   }
 
   get providers(): ReadonlyMap<string, Provider> {
@@ -106,8 +110,12 @@ export class Topology {
       timeoutMs === undefined ? undefined : new RequestWatch(timeoutMs, name, this, overdue)
     // From now on, not from its turn on: a device may come and go while other changes run.
     geom.unsubscribe = device.onEvent((event) => {
-      if (event === 'gone') void this.#removeDisk(geom, goneError(device.path))
-      else void this.change(() => this.#resized(geom))
+      if (event === 'resized') void this.change(() => this.#resized(geom))
+      else {
+        const subject = device.path
+        const message = `${subject} is gone; connect it again`
+        void this.#removeDisk(geom, new PlexusError('gone', { op: 'use', subject, message }))
+      }
     })
     if (!this.#disks.has(name) || this.#disks.get(name)?.removed) this.#disks.set(name, geom)
     return this.change(async () => {
@@ -394,9 +402,4 @@ function standsOn(provider: Provider, geom: Geom): boolean {
     provider.geom === geom ||
     provider.geom.consumers.some((consumer) => standsOn(consumer.provider, geom))
   )
-}
-
-function goneError(path: string): PlexusError {
-  const message = `${path} is gone; connect it again`
-  return new PlexusError('gone', { op: 'use', subject: path, message })
 }

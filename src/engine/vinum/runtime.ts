@@ -25,24 +25,28 @@ export interface Drive {
   readonly errors: TroubleCounts
 }
 
-/** Which part of an address space holds valid content. `undefined` in its place means: all of it. */
-export interface Validity {
-  /** Is every byte of the range valid? */
-  covers(offset: number, length: number): boolean
-}
-
-/** A subdisk in operation (subdisk.ts). Addresses are in subdisk space, 0 to record.sizeBytes. */
+/**
+ * A subdisk in operation (subdisk.ts). Addresses are in subdisk space, 0 to record.sizeBytes. What it is good for:
+ *
+ *   state         drive    readable              writable   inService
+ *   up            there    all                   yes        yes
+ *   reviving      there    where its job was     yes        yes
+ *   up, reviving  missing  no                    no         yes: the next write without it takes it out durably
+ *   down          any      no                    no         yes: it may come back as it is, until a write misses it
+ *   the others    any      no                    no         no: what it misses matters no more
+ */
 export interface Subdisk {
   record: SubdiskRecord
   drive: Drive
   readonly errors: TroubleCounts
-  /**
-   * While `reviving`: what its job has made valid so far, in PLEX space. Undefined: nothing while stale or
-   * down, all while up.
-   */
-  validity: Validity | undefined
-  /** Up or reviving with its drive present: writes go here. */
+  /** While `reviving`: what its job has still to fill, in PLEX space. Undefined: no job has it yet, all is missing. */
+  missing: RangeSet | undefined
+  /** Writes go here. */
   readonly writable: boolean
+  /** Does the configuration count on its content, or on what it may return with? */
+  readonly inService: boolean
+  /** Is all that it has of a range of PLEX space valid, and there? */
+  readable(plexOffset: number, length: number): boolean
   /**
    * Sends the part [offset, offset + length) of this subdisk down, with parent's buffer from dataOffset. The
    * parent's `complete` gets the result, never from within. A missing drive answers `gone`. Follows a move.

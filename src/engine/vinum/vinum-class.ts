@@ -11,6 +11,7 @@ import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
+import { checkNameFree, checkNameNotAway } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
@@ -18,7 +19,6 @@ import { assembleByForce, assembleFrom, describeIncomplete } from '../metadata/a
 import { resizeDrive } from '../metadata/sizes.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
-import { checkNameFree } from './absent.ts'
 import { prepareConversion, writeConversion } from './freebsd/convert.ts'
 import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
@@ -125,7 +125,7 @@ class VinumClass implements GeomClass {
       const context = contextOf(topology, drives, candidates, parts)
       const plan = verb.plan(context, parameters)
       const next = plan.model === model ? stored : withBareNames(plan.model)
-      checkNames(next, stored, topology, this.#sets)
+      checkNames(next, stored, topology)
       return { ...plan, model: next }
     }
     if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
@@ -309,20 +309,13 @@ function inTurn(action: Action): Action {
 }
 
 /** Throws `exists` when a volume of the plan would need a name that something else has. */
-function checkNames(
-  next: VinumModel,
-  now: VinumModel,
-  topology: Topology,
-  sets: SetRegistry,
-): void {
+function checkNames(next: VinumModel, now: VinumModel, topology: Topology): void {
   for (const { uuid, name } of next.volumes) {
-    if (now.volumes.some((one) => one.uuid === uuid && one.name === name)) continue
-    checkNameFree(sets, name)
-    const holder = topology.providers.get(name)
+    const same = now.volumes.filter((one) => one.name === name)
+    if (same.some((one) => one.uuid === uuid)) continue
     // A name that this very plan sets free is free.
-    if (!holder || now.volumes.some((one) => one.name === name)) continue
-    const message = `volume ${name}: ${name} is a ${holder.geom.className} already; choose another name`
-    throw new PlexusError('exists', { op: 'create', subject: name, message })
+    if (same.length > 0) checkNameNotAway(topology, name)
+    else checkNameFree(topology, name)
   }
 }
 

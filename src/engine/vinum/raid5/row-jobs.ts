@@ -13,7 +13,6 @@ import { LOST_RANGES, RAID5_REPAIR_BYTES } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import { slice as part, settled } from '../../jobs/slices.ts'
 import { flushDrives } from '../io/transfers.ts'
-import type { GrowingValidity } from '../io/validity.ts'
 import type { Subdisk } from '../runtime.ts'
 import { parityColumn, type Raid5Layout, rowStart } from './layout.ts'
 import { withLost, withoutLost } from './lost.ts'
@@ -27,15 +26,16 @@ import {
   type Run,
   readRuns,
   requireColumns,
+  requireRow,
   rowsOf,
   runsOf,
   type Slice,
   type Span,
-  stillThere,
   withHeldRow,
   withRows,
   xorOthers,
 } from './row-slices.ts'
+import { rowState } from './row-state.ts'
 
 export interface CheckResult {
   /** Plex space below it is done. */
@@ -45,7 +45,7 @@ export interface CheckResult {
 }
 
 /**
- * Computes the content of `column` from the others and writes it; what is written becomes valid in its `validity`,
+ * Computes the content of `column` from the others and writes it; what is written goes out of what it has `missing`,
  * which the caller has set. What is lost and the column still has is read from it: there parity is computed. Blocks of
  * others that cannot be read cost the blocks of the column that they stand for: those are lost from then on, and `onLost`
  * is called with their bytes. Rejects with `io` when another column is missing or has failed, or parity was never computed.
@@ -63,18 +63,18 @@ export function rebuildStep(
     const start = rowStart(layout, firstRow)
     // In the old layout of a growth the new columns hold nothing yet.
     if (index < layout.columns) {
-      if (!plex.spanComputed(layout, firstRow, rows)) {
+      // Parity is known from the first row on.
+      if (rowState(plex, layout, firstRow + rows - 1).parityState === 'unknown') {
         throw plex.cannotReconstruct(layout, firstRow, index, 'unknown')
       }
       requireColumns(span, index)
       for (let row = firstRow; row < firstRow + rows; row++) {
-        const { parityState } = plex.rowState(layout, row, undefined)
-        if (parityState === 'doubt') await plex.settleWithout(layout, row)
+        const isDoubted = rowState(plex, layout, row).parityState === 'doubt'
+        if (isDoubted) await plex.settleWithout(layout, row)
       }
       await rebuildColumn(span, index, onLost)
     }
-    const validity = column.validity as GrowingValidity | undefined
-    validity?.markValid(start, end - start)
+    column.missing?.remove(start, end - start)
     return end
   })
 }
@@ -139,7 +139,7 @@ export function settleRow(plex: Raid5Plex, layout: Raid5Layout, row: number): Pr
  */
 async function settle(one: Span): Promise<void> {
   const { plex, layout, firstRow } = one
-  const { unreadable, parityState } = plex.rowState(layout, firstRow, undefined)
+  const { unreadable, parityState } = rowState(plex, layout, firstRow)
   if (unreadable.size > 0 && parityState === 'doubt') {
     await plex.settleWithout(layout, firstRow)
     return
@@ -195,7 +195,7 @@ async function compute(
     const reads = runsOf(slice, (row, column) => column !== target(row))
     const bad = await readRuns(slice, reads, onLost ? [RAID5_REPAIR_BYTES, block] : [])
     for (const { row, start, length } of rowsOf(slice)) {
-      stillThere(slice, row, target(row), own)
+      requireRow(span, row, target(row), own)
       xorOthers(slice, target(row), start, length)
     }
     if (bad.length > 0) onLost?.(await loseBlocks(slice, bad, target))
@@ -253,7 +253,7 @@ async function repairPiece(slice: Slice, piece: Run, bad: readonly Run[]): Promi
   const { column, start, length } = piece
   const { plex, layout } = slice.span
   const row = Math.floor(start / layout.stripeBytes)
-  const { parityState } = plex.rowState(layout, row, undefined)
+  const { parityState } = rowState(plex, layout, row)
   const alone = bad.every(
     (other) =>
       other.column === column ||
@@ -263,7 +263,7 @@ async function repairPiece(slice: Slice, piece: Run, bad: readonly Run[]): Promi
   if (parityState !== 'right' || !alone) {
     throw plex.cannotReconstruct(layout, row, column, parityState)
   }
-  stillThere(slice, row)
+  requireRow(slice.span, row)
   xorOthers(slice, column, start, length)
   try {
     await move('write', slice, piece)
@@ -284,7 +284,7 @@ async function compare(slice: Slice, repair: boolean, wrong: Map<number, number>
     const right = part(buffer, laneOffset(slice, layout.columns, start), length)
     const found = part(buffer, laneOffset(slice, parity, start), length)
     if (right.bytes.equals(found.bytes)) continue
-    stillThere(slice, row)
+    requireRow(span, row)
     const subdisk = plex.column(parity)
     const inUnit = start - row * layout.stripeBytes + firstDifference(right.bytes, found.bytes)
     // Once for each row, whichever of its slices is the first to be compared.
