@@ -77,6 +77,8 @@ class VirstorClass implements GeomClass {
       {
         spec: VIRSTOR_SPECS.fsck,
         run: async ({ name, repair }) => checkDevice(this.#named(String(name)), repair === true),
+      },
+      {
         spec: VIRSTOR_SPECS.convert,
         run: inTurn((parameters, topology) => this.#imports.convert(parameters, topology)),
       },
@@ -100,7 +102,7 @@ class VirstorClass implements GeomClass {
   async readLabel(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
     if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
-    const model = set?.assembled ? set.model : undefined
+    const model = set?.hasDevice ? set.model : undefined
     return {
       text: `a component of virstor set ${anchor.setUuid}`,
       drive: model?.drives.find(({ uuid }) => uuid === anchor.deviceUuid)?.name,
@@ -169,7 +171,7 @@ class VirstorClass implements GeomClass {
 
   /** Throws `not-found`. */
   #named(name: string): VirstorSet {
-    const set = this.#sets.all.find((one) => one.assembled && one.model.name === name)
+    const set = this.#sets.all.find((one) => one.hasDevice && one.model.name === name)
     if (set) return set
     const message = `there is no thin device "${name}"; plexus virstor list shows all`
     throw new PlexusError('not-found', { op: 'find', subject: name, message })
@@ -228,7 +230,7 @@ class VirstorClass implements GeomClass {
     const sets = this.#sets.all
     return {
       volumes: [
-        ...sets.filter(({ assembled }) => assembled).map(volumeReport),
+        ...sets.filter(({ hasDevice }) => hasDevice).map(volumeReport),
         ...importedVolumes(this.#imports.all),
       ],
       drives: [],
@@ -241,7 +243,7 @@ class VirstorClass implements GeomClass {
 
   #rows(): readonly VirstorRow[] {
     return this.#sets.all
-      .filter(({ assembled }) => assembled)
+      .filter(({ hasDevice }) => hasDevice)
       .map((set) => {
         const { name, virtualBytes, chunkBytes, components } = set.model
         const { total = 0, used = 0, free = 0 } = set.device?.space ?? {}

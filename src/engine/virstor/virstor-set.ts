@@ -51,6 +51,11 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return this.#device
   }
 
+  /** Has it a device by its configuration? One that was destroyed has labels until they are cleared. */
+  get hasDevice(): boolean {
+    return this.assembled && this.model.components.length > 0
+  }
+
   get providers(): readonly Provider[] {
     return this.#device ? [this.#device.provider] : []
   }

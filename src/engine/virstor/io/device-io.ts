@@ -46,6 +46,8 @@ export class VirstorIo {
   /** Writes under way that fill granules of a chunk, by chunk: it keeps its place until they have ended. */
   readonly filling = new Map<number, number>()
   readonly #epochs = new Epochs()
+  /** How often a component has lost what it had acknowledged: what was read from it meanwhile is nothing. */
+  losses = 0
   #pauses = 0
   /** What came or was let in while the device paused, in order. */
   #heldBack: (() => void)[] = []
@@ -126,6 +128,11 @@ export class VirstorIo {
   /** Calls `done` when all have ended that are under way now, and what was {@link released} before is free. */
   afterAll(done: () => void): void {
     this.#epochs.afterAll(done)
+  }
+
+  /** A component serves no more, and is not gone: reads that are under way begin anew. */
+  lost(): void {
+    this.losses++
   }
 
   /** The device ends: writes that wait for space fail. */
