@@ -4,7 +4,7 @@
  */
 import { defined } from '../../base/assert.ts'
 import { operatingError, PlexusError } from '../../base/errors.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Bio } from '../geom/bio.ts'
 import { isLentElsewhere } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
@@ -259,6 +259,10 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async extentAt(offset: number, length: number): Promise<Extent> {
     return this.#device?.extentAt(offset, length) ?? { allocated: true, length }
+  }
+
+  get provisioning(): Provisioning | undefined {
+    return this.#device?.provisioning
   }
 
   failed(): void {
