@@ -95,6 +95,16 @@ export function operatingError(error: unknown): PlexusError {
   throw error
 }
 
+/** What `work` gives; undefined where it fails with an operating error. */
+export async function attempt<T>(work: () => T | Promise<T>): Promise<T | undefined> {
+  try {
+    return await work()
+  } catch (error) {
+    operatingError(error)
+    return undefined
+  }
+}
+
 /** Does something for all at once. Resolves to those for which it has failed, with why, when all have ended. */
 export async function failuresOf<T>(
   all: readonly T[],

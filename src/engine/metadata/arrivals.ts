@@ -94,7 +94,10 @@ export async function returnMember(
     if (drive) {
       const text = `${name} is not used: ${apartText(set, uuid)}. ${fillAction(set)}`
       events(set).emit('critical', 'drive-apart', drive.record.name, text)
-    } else tellFormer(set, name)
+    } else {
+      const text = `${name} is not used: it was taken out of its set while it was away; to use it again: plexus device clear-label ${name}`
+      events(set).emit('warning', 'former-drive', name, text)
+    }
     return
   }
   set.skipTo(label.anchor.generation)
@@ -137,13 +140,6 @@ export function fillAction(set: AnySet): string {
     'If the set is right as it runs, the drive is filled from it, and what only the drive has is lost: ' +
     `plexus ${set.className} assemble --from ${running?.device ?? 'DRIVE'}`
   )
-}
-
-function tellFormer(set: AnySet, name: string): void {
-  const text =
-    `${name} is not used: it was taken out of its set while it was away; to use it again: ` +
-    `plexus device clear-label ${name}`
-  events(set).emit('warning', 'former-drive', name, text)
 }
 
 function events(set: AnySet): EventLog {

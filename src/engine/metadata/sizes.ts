@@ -4,7 +4,7 @@
  * topology changes; called by device-set.ts, arrivals.ts and the verb `device resize`.
  */
 import { formatSize } from '../../base/bytes.ts'
-import { operatingError, PlexusError } from '../../base/errors.ts'
+import { operatingError, PlexusError, Refusals } from '../../base/errors.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import { noteLabel } from '../geom/provider.ts'
 import { loseDevice } from './arrivals.ts'
@@ -69,18 +69,11 @@ export async function sizeChanged(set: AnySet, consumer: Consumer): Promise<void
   const mediaBytes = drive?.label?.anchor.mediaBytes
   if (drive && mediaBytes !== undefined) {
     if (provider.sizeBytes >= mediaBytes) return fitDrives(set)
-    await loseDevice(set, drive, shrunkError(provider.name, mediaBytes, provider.sizeBytes))
+    const { name, sizeBytes } = provider
+    const reason = new Refusals('use')
+      .gone`${name} has shrunk from ${formatSize(mediaBytes)} to ${formatSize(sizeBytes)}, and its end is lost; give it its size back, or replace the drive`
+    await loseDevice(set, drive, reason)
   } else if (!(await set.release(consumer, false))) return
   set.topology.tasteAgain(provider)
   await set.topology.tastePending()
-}
-
-function shrunkError(device: string, before: number, now: number): PlexusError {
-  return new PlexusError('gone', {
-    op: 'use',
-    subject: device,
-    message:
-      `${device} has shrunk from ${formatSize(before)} to ${formatSize(now)}, and its end is lost; give it its size back, ` +
-      'or replace the drive',
-  })
 }

@@ -52,20 +52,13 @@ class VinumClass implements GeomClass {
   constructor(options: RegistryOptions) {
     this.#sets = new SetRegistry(options)
     this.verbs = [
-      ...VINUM_VERBS.map((verb) => ({
-        spec: verb.spec,
-        run: inTurn((parameters, topology) =>
+      ...VINUM_VERBS.map((verb) =>
+        inTurn(verb.spec, (parameters, topology) =>
           verb === STOP ? this.#halt(parameters, topology) : this.#run(verb, parameters, topology),
         ),
-      })),
-      {
-        spec: VINUM_SPECS.assemble,
-        run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
-      },
-      {
-        spec: VINUM_SPECS.convert,
-        run: inTurn((parameters, topology) => this.#convert(parameters, topology)),
-      },
+      ),
+      inTurn(VINUM_SPECS.assemble, (...given) => this.#assemble(...given)),
+      inTurn(VINUM_SPECS.convert, (...given) => this.#convert(...given)),
     ]
   }
 
@@ -304,8 +297,9 @@ function severalSets(spec: VerbSpec, sets: readonly VinumSet[]): PlexusError {
   })
 }
 
-function inTurn(action: Action): Action {
-  return (parameters, topology) => topology.change(() => action(parameters, topology))
+function inTurn(spec: VerbSpec, action: Action): Verb {
+  const run: Action = (parameters, topology) => topology.change(() => action(parameters, topology))
+  return { spec, run }
 }
 
 /** Throws `exists` when a volume of the plan would need a name that something else has. */

@@ -3,7 +3,7 @@
  * of them at once; read when the set is assembled. Used by volume.ts and objects.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { failuresOf, operatingError, type PlexusError, Refusals } from '../../../base/errors.ts'
+import { attempt, failuresOf, type PlexusError, Refusals } from '../../../base/errors.ts'
 import { INTENT_BLOCKS_AT_ONCE } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import { flush } from '../../../hal/io.ts'
@@ -64,7 +64,9 @@ export class IntentStore {
       drives.add(drive as SetDrive)
       if (record.move) drives.add(this.#set.drives.get(record.move.driveUuid))
     }
-    return [...drives].filter((drive) => drive !== undefined).filter(isServing)
+    return [...drives].flatMap((drive) =>
+      drive?.present && drive.record.state === 'up' ? drive : [],
+    )
   }
 
   /**
@@ -128,10 +130,6 @@ export class IntentStore {
   }
 }
 
-function isServing({ present, record }: SetDrive): boolean {
-  return present && record.state === 'up'
-}
-
 /**
  * Reads the bitmap of a volume from the drives that carry its good subdisks: one that has missed writes does not know
  * which. All that any of them remembers counts: a write was allowed when its bit was on the drives that were up. What no
@@ -151,9 +149,12 @@ export async function readIntent(
       const label = set.drives.get(uuid)?.label
       if (!label || label.mapSlots <= Math.max(...slots)) return
       const copies = await Promise.all(
-        slots.map((slot, block) => readPair(label, slot, volume.uuid, block)),
+        slots.map((slot, block) =>
+          attempt(async () => decodeIntent(await label.readMapPair(slot), volume.uuid, block)),
+        ),
       )
-      if (copies.flat().length > 0) found.set(uuid, copies.flat())
+      const known = copies.flatMap((some) => some ?? [])
+      if (known.length > 0) found.set(uuid, known)
     }),
   )
   const sequences = new Map(
@@ -176,20 +177,6 @@ export async function readIntent(
     sequence,
     which: slots.map((_, block) => newest[block]?.which ?? 1),
     outdated: outdatedSubdisks(model, volume, sequences),
-  }
-}
-
-async function readPair(
-  label: AnchoredDevice,
-  slot: number,
-  volumeUuid: string,
-  block: number,
-): Promise<readonly IntentCopy[]> {
-  try {
-    return decodeIntent(await label.readMapPair(slot), volumeUuid, block)
-  } catch (error) {
-    operatingError(error)
-    return []
   }
 }
 
