@@ -7,6 +7,9 @@ import type { PlexusError } from '../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../hal/block-device.ts'
 import type { Consumer } from './consumer.ts'
 
+/** What a clone takes from the request above: where it goes it is told. */
+export type IoParent = Pick<IoRequest, 'op' | 'data' | 'fua' | 'cause' | 'complete'>
+
 export class Bio implements IoRequest {
   readonly op: IoOp
   readonly offset: number
@@ -15,7 +18,7 @@ export class Bio implements IoRequest {
   readonly dataOffset: number
   readonly fua: boolean
   readonly cause: IoCause
-  readonly parent: IoRequest
+  readonly parent: IoParent
   readonly consumer: Consumer
   readonly startedMs: number
   /** Set when it was given up: it has ended, and only its memory is still awaited. */
@@ -23,7 +26,7 @@ export class Bio implements IoRequest {
 
   constructor(
     consumer: Consumer,
-    parent: IoRequest,
+    parent: IoParent,
     offset: number,
     length: number,
     dataOffset: number,
