@@ -116,3 +116,11 @@ export interface VinumHost {
    */
   lock(plex: Plex, offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void>
 }
+
+/** What a plex is made from. */
+export interface PlexOptions {
+  readonly host: VinumHost
+  readonly record: PlexRecord
+  /** In order (subdisksOf): of raid5 and striped, the columns. */
+  readonly subdisks: readonly Subdisk[]
+}

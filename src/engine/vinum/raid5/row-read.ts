@@ -14,6 +14,7 @@ import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup } from './column-io.ts'
 import { locate, type Raid5Layout } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
+import { touchesLost } from './lost.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
 import { isComputable, lacking, rowState } from './row-state.ts'
 
@@ -86,9 +87,10 @@ class UnitRead implements IoParent {
 
   /** A part that is lost: no column has it. */
   get lostError(): PlexusError | undefined {
-    const { plex, column, columnOffset, length } = this
-    if (!plex.record.lost || !plex.isLost(column, columnOffset, length)) return undefined
-    return plex.isLostError(column, columnOffset, length)
+    const { plex, column, columnOffset: offset, length } = this
+    const { lost } = plex.record
+    if (!lost || !touchesLost(lost, { column, offset, length })) return undefined
+    return plex.isLostError(column, offset, length)
   }
 
   start(): void {
