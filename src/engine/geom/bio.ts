@@ -1,7 +1,6 @@
 /**
- * One request on its way through the graph (GEOM's bio): the clone that a consumer hands to a provider's geom.
- * It borrows the parent's buffer, counts when it ends, and passes the result to the parent. One object per
- * layer is all that a layer costs; data is never copied.
+ * One request on its way through the graph (GEOM's bio): the clone that a consumer hands to a provider's geom. It borrows
+ * the parent's buffer: one object is all that a layer costs, data is never copied.
  */
 import type { PlexusError } from '../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../hal/block-device.ts'

@@ -1,7 +1,4 @@
-/**
- * Several requests to columns at once, and what became of each. The base of everything in RAID5 that reads or
- * writes more than one column at the request of initiators.
- */
+/** Several requests to columns at once, and what became of each, for initiators. */
 import type { PlexusError } from '../../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp } from '../../../hal/block-device.ts'
 import type { IoParent } from '../../geom/bio.ts'
