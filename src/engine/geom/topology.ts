@@ -18,6 +18,7 @@ import type { JobManager } from '../jobs/job.ts'
 import { Consumer, READ_ACCESS } from './consumer.ts'
 import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
+import { type LunNames, NO_LUN_NAMES } from './names.ts'
 import { noteLabel, Provider, type ProviderInit } from './provider.ts'
 import { RequestWatch } from './request-watch.ts'
 import type { AccessCounts, Geom, GeomClass } from './types.ts'
@@ -25,7 +26,8 @@ import type { AccessCounts, Geom, GeomClass } from './types.ts'
 export type TopologyOptions = Pick<
   Topology,
   'classes' | 'pool' | 'kernels' | 'clock' | 'random' | 'log' | 'events' | 'jobs'
->
+> &
+  Partial<Pick<Topology, 'lunNames'>>
 
 /** Something appeared under a name or went; logical units listen. */
 type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
@@ -39,6 +41,7 @@ export class Topology {
   readonly log: Logger
   readonly events: EventLog
   readonly jobs: JobManager
+  readonly lunNames: LunNames
   readonly #providers = new Map<string, Provider>()
   readonly #geoms = new Set<Geom>()
   readonly #disks = new Map<string, DiskGeom>()
@@ -55,6 +58,7 @@ export class Topology {
     this.log = options.log
     this.events = options.events
     this.jobs = options.jobs
+    this.lunNames = options.lunNames ?? NO_LUN_NAMES
   }
 
   get providers(): ReadonlyMap<string, Provider> {
@@ -245,7 +249,8 @@ export class Topology {
   }
 
   async #tellSettled(): Promise<void> {
-    for (const one of this.classes) {
+    // What stands on others comes after them: it waits for what they offer now.
+    for (const one of [...this.classes].reverse()) {
       try {
         await one.settled?.(this)
       } catch (error) {

@@ -2,30 +2,35 @@
  * A virstor device in operation: the map and its copies, the space, the commits and the I/O path, put together over the
  * drives of its set. Made by virstor-set.ts when the configuration has been committed.
  */
-import { alignUp } from '../../base/bytes.ts'
-import { operatingError } from '../../base/errors.ts'
+import { operatingError, type PlexusError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { Watermark } from '../../control/reports.ts'
+import type { DeviceEvent, Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
+import { wwidOf } from '../geom/names.ts'
 import type { Provider, ProviderInit } from '../geom/provider.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
 import { GroupCommitter } from './io/committer.ts'
 import { VirstorIo } from './io/device-io.ts'
-import { Space, type Watermark } from './io/space.ts'
+import { Space } from './io/space.ts'
 import { MapTable } from './map/chunk-map.ts'
-import type { Run } from './map/layout.ts'
+import { lengthOf, type Run } from './map/layout.ts'
 import { MapStore } from './map/map-store.ts'
 import type { ComponentRecord, VirstorModel } from './model.ts'
 import type { Component } from './runtime.ts'
 import type { VirstorSet } from './virstor-set.ts'
 
-/** Parts of a chunk that are valid or not as a whole: 64, and none below 4 KiB. */
 const GRANULES_MAX = 64
-const GRANULE_BYTES_MIN = 4 * KIB
+/** So that a granule is whole blocks of every disk. */
+const GRANULE_UNIT_BYTES = 4 * KIB
 
+/** Parts of a chunk that are valid or not as a whole: as many as may be, each of as many units. */
 export function granulesOf(chunkBytes: number): number {
-  return Math.min(GRANULES_MAX, chunkBytes / GRANULE_BYTES_MIN)
+  const units = chunkBytes / GRANULE_UNIT_BYTES
+  let each = Math.ceil(units / GRANULES_MAX)
+  while (units % each !== 0) each++
+  return units / each
 }
 
 class RunningComponent implements Component {
@@ -33,18 +38,29 @@ class RunningComponent implements Component {
   readonly chunks: number
   readonly startBytes: number
   readonly #drive: SetDrive
+  /** It has failed a flush, whoever asked for it: nobody knows what of what it has taken is there. */
+  #failed: Consumer | undefined
 
-  constructor({ id, chunks, startBytes }: ComponentRecord, drive: SetDrive) {
+  /** `onFlushFailed`: called when nothing is read from it any more. */
+  constructor(
+    { id, chunks, startBytes }: ComponentRecord,
+    drive: SetDrive,
+    onFlushFailed: (id: number, error: PlexusError) => void,
+  ) {
     this.id = id
     this.chunks = chunks
     this.startBytes = startBytes
     this.#drive = drive
+    drive.flushFailed = (error) => {
+      this.#failed = drive.consumer
+      onFlushFailed(id, error)
+    }
   }
 
   /** One that is here, and is not called up, has an older state. */
   get consumer(): Consumer | undefined {
     const { consumer, record } = this.#drive
-    return record.state === 'up' ? consumer : undefined
+    return record.state === 'up' && consumer !== this.#failed ? consumer : undefined
   }
 }
 
@@ -72,6 +88,7 @@ export class VirstorDevice {
       table,
       carriers: model.copies.map((copy) => set.carrier(copy)),
       onCarrierFailed: (id, error) => set.loseCopy(id, error),
+      onBroken: (error) => set.fail(error),
     })
     // Before anybody can write: what is new at the next start is written anew.
     if (model.isNew) {
@@ -82,7 +99,7 @@ export class VirstorDevice {
   }
 
   private constructor(set: VirstorSet, model: VirstorModel, table: MapTable, store: MapStore) {
-    const { name, policy, chunkWatermark, componentWatermark, chunkBytes, fullWaitMs } = model
+    const { name, chunkBytes, fullWaitMs } = model
     const { clock } = set
     this.#set = set
     this.#chunkBytes = chunkBytes
@@ -90,10 +107,8 @@ export class VirstorDevice {
     this.store = store
     for (const { component, runs } of model.copies) this.#runs.set(component, runs)
     this.space = new Space({
+      ...model,
       components: model.components.map((component) => this.#componentOf(component)),
-      policy,
-      chunkWatermark,
-      componentWatermark,
       onWatermark: (watermark, isLow) => this.#tellSpace(watermark, isLow),
     })
     for (const component of model.components) this.#claimUsed(component)
@@ -126,7 +141,12 @@ export class VirstorDevice {
   }
 
   #componentOf(component: ComponentRecord): RunningComponent {
-    return new RunningComponent(component, this.#set.driveOf(component))
+    return new RunningComponent(component, this.#set.driveOf(component), (id, error) => {
+      // One that has ended told what it owed.
+      if (this.#set.device !== this) return
+      this.io.lost()
+      this.committer.suspect(id, error)
+    })
   }
 
   #claimUsed({ id, chunks }: ComponentRecord): void {
@@ -155,7 +175,7 @@ export class VirstorDevice {
         ioOptBytes: chunkBytes,
         maxTransferBytes: 0,
       },
-      identity: { wwid: `uuid.${uuid}`, serial: uuid, vendor: 'PLEXUS', model: 'virstor device' },
+      identity: { wwid: wwidOf(uuid), serial: uuid, vendor: 'PLEXUS', model: 'virstor device' },
       features: {
         // Whatever the components have: a place in the map is durable after a commit only.
         volatileWriteCache: true,
@@ -170,14 +190,38 @@ export class VirstorDevice {
     }
   }
 
-  /** The configuration has changed: components have come. */
+  /** The configuration has changed: components have come, the device has grown, or it has other settings. */
   reshape(model: VirstorModel): void {
+    const { virtualBytes, chunkBytes } = model
+    if (virtualBytes > this.provider.sizeBytes) {
+      this.table.resize(virtualBytes / chunkBytes)
+      const { geometry, features } = this.#offer(model)
+      this.provider.update({ geometry, features })
+    }
+    const { lowMark } = this.space
+    this.space.watermarks = model
+    this.io.queue.waitMs = model.fullWaitMs
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)
       this.space.add(this.#componentOf(component))
     }
     this.space.changed()
+    if (this.space.lowMark !== lowMark) this.#tell('watermark')
+  }
+
+  get provisioning(): Provisioning {
+    const { free, used, lowMark } = this.space
+    return {
+      pieceBytes: this.#chunkBytes,
+      freePieces: free,
+      usedPieces: used,
+      lowPieces: lowMark,
+    }
+  }
+
+  #tell(event: DeviceEvent): void {
+    for (const consumer of [...this.provider.consumers]) consumer.tell(event)
   }
 
   /** A drive has gone, maybe with writes in its cache: what depends on them is decided now. */
@@ -205,15 +249,23 @@ export class VirstorDevice {
   }
 
   /**
-   * So many places in which a copy of the map may lie; undefined: there are none. Nobody else gets them until the next
-   * start: a component that had a copy, or could not take one, gets the same again.
+   * At least so many places in which a copy of the map may lie; undefined: there are none. Nobody else gets them until the
+   * next start: a component that has or had a copy, or could not take one, gets the same again, and what it lacks behind
+   * them.
    */
   takeRuns(component: number, count: number): readonly Run[] | undefined {
-    const had = this.#runs.get(component)
-    if (had && lengthOf(had) === count) return had
-    const run = this.#takeRun(component, count)
-    if (run) this.#runs.set(component, [run])
-    return run && [run]
+    const had = this.#runs.get(component) ?? []
+    const more = count - lengthOf(had)
+    if (more <= 0) return had
+    const run = this.#takeRun(component, more)
+    if (!run) return undefined
+    const last = had.at(-1)
+    const isBehind = last !== undefined && last.number + last.count === run.number
+    const runs = isBehind
+      ? [...had.slice(0, -1), { number: last.number, count: last.count + run.count }]
+      : [...had, run]
+    this.#runs.set(component, runs)
+    return runs
   }
 
   #takeRun(component: number, count: number): Run | undefined {
@@ -245,27 +297,27 @@ export class VirstorDevice {
   }
 
   #tellSpace(watermark: Watermark, isLow: boolean): void {
-    const { name, topology } = this.#set
-    const { free, total } = this.space
-    const what =
-      watermark === 'chunks'
-        ? `${free} of ${total} chunks are free`
-        : 'the last components are in use'
+    const { topology } = this.#set
+    const { name } = this.provider
     const text = isLow
-      ? `space of ${this.provider.name} runs out: ${what}; plexus virstor add ${this.provider.name} DEVICE adds some`
-      : `${this.provider.name} has space again: ${free} of ${total} chunks are free`
+      ? `space of ${name} runs out: ${freeText(this.space)}${
+          watermark === 'components' ? ', and the last components are in use' : ''
+        }; plexus virstor add ${name} DEVICE adds some`
+      : `${name} has space again: ${freeText(this.space)}`
     topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
+    if (isLow && watermark === 'chunks') this.#tell('low')
   }
 }
 
-/** Physical chunks of the runs together. */
-export function lengthOf(runs: readonly Run[]): number {
-  return runs.reduce((sum, { count }) => sum + count, 0)
+/** `12 of 400 chunks (3 %) are free`. */
+export function freeText({ free, total }: Space): string {
+  const percent = total === 0 ? 0 : Math.floor((100 * free) / total)
+  return `${free} of ${total} chunks (${percent} %) are free`
 }
 
 function tableOf(model: VirstorModel): MapTable {
   const { virtualBytes, chunkBytes, components, copies } = model
-  const chunks = alignUp(virtualBytes, chunkBytes) / chunkBytes
+  const chunks = virtualBytes / chunkBytes
   const table = new MapTable({ chunks, granules: granulesOf(chunkBytes) })
   for (const component of components) table.addComponent(component.id, component.chunks)
   for (const { component, runs } of copies) for (const run of runs) table.reserve(component, run)

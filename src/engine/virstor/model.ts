@@ -6,6 +6,8 @@ import { KIB, MIB } from '../../base/limits.ts'
 import { flag, list, oneOf, type RecordOf, record, text, whole } from '../metadata/fields.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { type DriveRecord, emptySet, SET } from '../metadata/set-model.ts'
+import { chunksForPages } from './map/layout.ts'
+import { pagesFor } from './map/page.ts'
 
 export const POLICIES = ['sequential', 'round-robin'] as const
 export type Policy = (typeof POLICIES)[number]
@@ -33,7 +35,7 @@ const COPY = {
   component: whole,
   /** Pages and blocks of another epoch are not of this copy. */
   epoch: whole,
-  /** Physical chunks that the pages lie in, in order. */
+  /** Physical chunks that the pages lie in, in order; there may be more of them than the map needs. */
   runs: list(record({ number: whole, count: whole })),
 }
 export type CopyRecord = RecordOf<typeof COPY>
@@ -46,10 +48,11 @@ export const VIRSTOR = {
   virtualBytes: whole,
   chunkBytes: whole,
   policy: oneOf(POLICIES),
-  /** How long a write waits for space, ms. 0: not at all. */
+  /** How long the device may be full before writes fail, ms. 0: at once. */
   fullWaitMs: whole,
-  /** Free chunks, and components with free chunks, below which it is told. */
+  /** Space is low with so many free chunks, so many percent of all, or so many components that are still empty. */
   chunkWatermark: whole,
+  percentWatermark: whole,
   componentWatermark: whole,
   components: list(record(COMPONENT)),
   /** The id of the next component. */
@@ -75,6 +78,7 @@ export function emptyVirstor(setUuid: string): VirstorModel {
     policy: 'sequential',
     fullWaitMs: 0,
     chunkWatermark: 0,
+    percentWatermark: 0,
     componentWatermark: 0,
     components: [],
     nextComponent: 1,
@@ -95,4 +99,12 @@ export function driveOf(
 /** Is the component there, by the configuration? */
 export function isUp(model: VirstorModel, component: ComponentRecord): boolean {
   return driveOf(model, component)?.state === 'up'
+}
+
+/** Physical chunks that one copy of the map takes. */
+export function mapChunks({
+  virtualBytes,
+  chunkBytes,
+}: Pick<VirstorModel, 'virtualBytes' | 'chunkBytes'>): number {
+  return chunksForPages(pagesFor(virtualBytes / chunkBytes), chunkBytes)
 }

@@ -3,47 +3,37 @@
  * device; virstor-class.ts finds its set.
  */
 import { alignDown, alignUp, formatSize, parseSize } from '../../base/bytes.ts'
-import { type ErrorKind, PlexusError } from '../../base/errors.ts'
-import {
-  GIB,
-  MIB,
-  VIRSTOR_CHUNK_WATERMARK,
-  VIRSTOR_CHUNKS,
-  VIRSTOR_COMPONENT_WATERMARK,
-  VIRSTOR_FULL_WAIT_MS,
-} from '../../base/limits.ts'
+import { GIB, MIB, VIRSTOR_CHUNKS } from '../../base/limits.ts'
 import { newUuid } from '../../base/random.ts'
-import { parseDuration } from '../../control/duration.ts'
 import type { PlanStep } from '../../control/reports.ts'
-import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
 import { planAnchor } from '../anchor/anchor-layout.ts'
 import type { VerbParameters } from '../geom/types.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../verbs/new-drive.ts'
-import type { NewDrive, Plan, PlanContext, PlanningVerb } from '../verbs/plan.ts'
+import type { NewDrive, Plan } from '../verbs/plan.ts'
 import { BAD_COMPONENT } from './map/chunk-map.ts'
 import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
-import { chunksForPages } from './map/layout.ts'
-import { pagesFor } from './map/page.ts'
 import {
   CHUNK_BYTES,
   type ComponentRecord,
   MAP_COPIES,
+  mapChunks,
   type Policy,
   type VirstorModel,
 } from './model.ts'
-
-export interface VirstorContext extends PlanContext<VirstorModel> {
-  /** Is the device open: a LUN is mapped, or something stands on it? */
-  readonly isOpen: boolean
-}
-
-export type VirstorVerb = PlanningVerb<VirstorModel, VirstorContext>
+import {
+  devicesOf,
+  type Fail,
+  failing,
+  type VirstorContext,
+  type VirstorVerb,
+} from './verbs/context.ts'
+import { GROW } from './verbs/grow.ts'
+import { SET, usualSettings, withSettings } from './verbs/settings.ts'
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
 const DEFAULT_CHUNK_BYTES = 4 * MIB
-const FULL_WAIT_MS_MAX = 600_000
 const COMPONENTS_MAX = BAD_COMPONENT - 1
 
 const create: VirstorVerb = {
@@ -70,12 +60,10 @@ const create: VirstorVerb = {
       virtualBytes,
       chunkBytes,
       policy: (parameters['policy'] ?? 'sequential') as Policy,
-      fullWaitMs: waitOf(parameters, fail),
-      chunkWatermark: VIRSTOR_CHUNK_WATERMARK,
-      componentWatermark: VIRSTOR_COMPONENT_WATERMARK,
     }
     const added = addComponents({ ...context.model, ...settings }, context, parameters, fail)
-    const model = withCopies(added.model, fail)
+    const usual = { ...added.model, ...usualSettings(added.model) }
+    const model = withCopies(withSettings(usual, parameters, fail).model, fail)
     const physicalBytes = bytesOf(model)
     const warnings =
       virtualBytes < physicalBytes
@@ -132,30 +120,11 @@ const destroy: VirstorVerb = {
   },
 }
 
-export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, destroy]
-
-type Fail = (kind: ErrorKind, message: string) => never
-
-function failing({ name: op }: VerbSpec, subject: string): Fail {
-  return (kind, message) => {
-    throw new PlexusError(kind, { op, subject, message })
-  }
-}
-
-function devicesOf(parameters: VerbParameters): readonly string[] {
-  const { devices } = parameters
-  return Array.isArray(devices) ? devices : []
-}
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, SET, destroy, GROW]
 
 function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
   const text = parameters[key]
   return typeof text === 'string' ? parseSize(text) : usual
-}
-
-function waitOf({ fullWait }: VerbParameters, fail: Fail): number {
-  if (typeof fullWait !== 'string') return VIRSTOR_FULL_WAIT_MS
-  const ms = parseDuration(fullWait)
-  return ms <= FULL_WAIT_MS_MAX ? ms : fail('invalid', `--full-wait ${fullWait}: at most 10m`)
 }
 
 interface Added extends Pick<Plan<VirstorModel>, 'model' | 'steps' | 'warnings' | 'newDrives'> {}
@@ -225,8 +194,8 @@ function nameFor({ drives }: VirstorModel, wanted: string): string {
 
 /** Gives the map its places at the start of the first components that have room for it and more. */
 function withCopies(model: VirstorModel, fail: Fail): VirstorModel {
-  const { chunkBytes, virtualBytes } = model
-  const count = chunksForPages(pagesFor(virtualBytes / chunkBytes), chunkBytes)
+  const { chunkBytes } = model
+  const count = mapChunks(model)
   const carriers = model.components.filter(({ chunks }) => chunks > count).slice(0, MAP_COPIES)
   if (carriers.length === 0) {
     const need = formatSize((count + 1) * chunkBytes)

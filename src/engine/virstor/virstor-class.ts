@@ -5,11 +5,18 @@
 import { formatSize } from '../../base/bytes.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
-import type { PlanReport, ProblemReport, VolumeReport } from '../../control/reports.ts'
+import {
+  type PlanReport,
+  type ProblemReport,
+  type SpaceReport,
+  type VolumeReport,
+  WATERMARKS,
+} from '../../control/reports.ts'
 import { VIRSTOR_SPECS, type VirstorRow } from '../../control/virstor-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
+import { checkNameFree, releaseName } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
@@ -25,8 +32,15 @@ import type { WitnessStore } from '../metadata/witness.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import type { Plan } from '../verbs/plan.ts'
+import { freeText } from './device.ts'
+import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
+import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
+import type { Space } from './io/space.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
-import { VIRSTOR_VERBS, type VirstorVerb } from './verbs.ts'
+import type { VirstorVerb } from './verbs/context.ts'
+import { checkDevice } from './verbs/fsck.ts'
+import { startTrim } from './verbs/trim.ts'
+import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
 export function createVirstorClass(options: {
@@ -39,6 +53,8 @@ class VirstorClass implements GeomClass {
   readonly name = 'virstor'
   readonly verbs: readonly Verb[]
   readonly #sets: SetTable<VirstorModel, VirstorSet>
+  /** Devices of FreeBSD's virstor. */
+  readonly #imports = new FreebsdImports()
 
   constructor(witness: WitnessStore | undefined) {
     const onFailed = (set: VirstorSet): void => this.#sets.failed(set)
@@ -59,7 +75,25 @@ class VirstorClass implements GeomClass {
         spec: VIRSTOR_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
       },
-      { spec: VIRSTOR_SPECS.list, run: async () => ({ devices: this.#rows() }) },
+      {
+        spec: VIRSTOR_SPECS.trim,
+        run: inTurn(async ({ name, dryRun }) =>
+          startTrim(this.#named(String(name)), dryRun === true),
+        ),
+      },
+      // Not in turn: disks that come must not wait for it.
+      {
+        spec: VIRSTOR_SPECS.fsck,
+        run: async ({ name, repair }) => checkDevice(this.#named(String(name)), repair === true),
+      },
+      {
+        spec: VIRSTOR_SPECS.convert,
+        run: inTurn((parameters, topology) => this.#imports.convert(parameters, topology)),
+      },
+      {
+        spec: VIRSTOR_SPECS.list,
+        run: async () => ({ devices: [...this.#rows(), ...importedRows(this.#imports.all)] }),
+      },
     ]
   }
 
@@ -68,13 +102,15 @@ class VirstorClass implements GeomClass {
     anchor: Anchor | undefined,
     topology: Topology,
   ): Promise<boolean> {
-    return anchor !== undefined && this.#sets.join(provider, anchor, topology)
+    return anchor
+      ? this.#sets.join(provider, anchor, topology)
+      : this.#imports.taste(provider, topology)
   }
 
-  async readLabel(_device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
-    if (!anchor) return undefined
+  async readLabel(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
+    if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
-    const model = set?.assembled ? set.model : undefined
+    const model = set?.hasDevice ? set.model : undefined
     return {
       text: `a component of virstor set ${anchor.setUuid}`,
       drive: model?.drives.find(({ uuid }) => uuid === anchor.deviceUuid)?.name,
@@ -83,12 +119,17 @@ class VirstorClass implements GeomClass {
     }
   }
 
-  settled(topology: Topology): Promise<void> {
-    return this.#sets.settled(topology)
+  async settled(topology: Topology): Promise<void> {
+    await this.#imports.settled((setUuid, uuid) => {
+      const set = this.#sets.all.find((one) => one.uuid === setUuid)
+      return set !== undefined && (set.members.has(uuid) || set.drives.get(uuid)?.present === true)
+    })
+    await this.#sets.settled(topology)
   }
 
   async stop(): Promise<void> {
     for (const set of this.#sets.all) await set.stop()
+    await this.#imports.stop()
   }
 
   // Verbs.
@@ -119,7 +160,9 @@ class VirstorClass implements GeomClass {
     if (parameters['dryRun'] === true) return reportOf(plan, true)
     const set = existing ?? this.#sets.of(newUuid(topology.random), topology)
     if (!existing) set.begin(emptyVirstor(set.uuid))
-    const report = await carryOut(set, verb.spec, planOn).catch((error: unknown) => {
+    const carry = (): Promise<PlanReport> => carryOut(set, verb.spec, planOn)
+    const work = verb.around?.(set, plan.model, carry) ?? carry()
+    const report = await work.catch((error: unknown) => {
       if (!existing) this.#sets.forget(set)
       throw error
     })
@@ -127,14 +170,16 @@ class VirstorClass implements GeomClass {
       const trouble = set.problem === undefined ? [] : [`${name} is not served: ${set.problem}`]
       return { ...report, warnings: [...report.warnings, ...trouble] }
     }
+    const { uuid } = set.model
     await set.wither()
     this.#sets.forget(set)
-    return report
+    const unreleased = await releaseName(topology, name, uuid)
+    return { ...report, warnings: [...report.warnings, ...unreleased] }
   }
 
   /** Throws `not-found`. */
   #named(name: string): VirstorSet {
-    const set = this.#sets.all.find((one) => one.assembled && one.model.name === name)
+    const set = this.#sets.all.find((one) => one.hasDevice && one.model.name === name)
     if (set) return set
     const message = `there is no thin device "${name}"; plexus virstor list shows all`
     throw new PlexusError('not-found', { op: 'find', subject: name, message })
@@ -192,18 +237,24 @@ class VirstorClass implements GeomClass {
   report(): ClassReport {
     const sets = this.#sets.all
     return {
-      volumes: sets.filter(({ assembled }) => assembled).map(volumeReport),
+      volumes: [
+        ...sets.filter(({ hasDevice }) => hasDevice).map(volumeReport),
+        ...importedVolumes(this.#imports.all),
+      ],
       drives: [],
-      problems: sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+      problems: [
+        ...sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+        ...importedProblems(this.#imports.all),
+      ],
     }
   }
 
   #rows(): readonly VirstorRow[] {
     return this.#sets.all
-      .filter(({ assembled }) => assembled)
+      .filter(({ hasDevice }) => hasDevice)
       .map((set) => {
         const { name, virtualBytes, chunkBytes, components } = set.model
-        const { total = 0, used = 0, free = 0 } = set.device?.space ?? {}
+        const { total = 0, used = 0, free = 0, lowMark = 0 } = set.device?.space ?? {}
         return {
           name,
           state: stateOf(set),
@@ -212,18 +263,12 @@ class VirstorClass implements GeomClass {
           physicalBytes: total * chunkBytes,
           usedBytes: used * chunkBytes,
           freeBytes: free * chunkBytes,
+          warnBytes: lowMark * chunkBytes,
+          isLow: set.device?.space.isLow('chunks') ?? false,
           components: components.length,
         }
       })
   }
-}
-
-/** Throws `exists`. */
-function checkNameFree(topology: Topology, name: string): void {
-  const holder = topology.providers.get(name)
-  if (!holder) return
-  const message = `${name} is a ${holder.geom.className} already; choose another name`
-  throw new PlexusError('exists', { op: 'create', subject: name, message })
 }
 
 function missingOf({ model }: VirstorSet): readonly string[] {
@@ -250,7 +295,12 @@ function volumeReport(set: VirstorSet): VolumeReport {
     missing.length > 0
       ? `Component ${missing.join(', ')} is missing: what lies there cannot be read or written.`
       : ''
-  const full = isFull ? 'All space is given away: writes to new places fail.' : ''
+  const isLow = space?.isLow('chunks') ?? false
+  const runsOut = isFull
+    ? 'All space is given away: writes to new places wait, and fail.'
+    : space && isLow
+      ? `Space runs out: ${freeText(space)}.`
+      : ''
   return {
     name,
     uuid,
@@ -258,22 +308,23 @@ function volumeReport(set: VirstorSet): VolumeReport {
     set: set.name,
     state,
     health:
-      state === 'UP' ? (isFull ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
+      state === 'UP' ? (isLow ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
     sizeBytes: virtualBytes,
     layout: space
       ? `thin, ${formatSize(space.used * chunkBytes)} of ${formatSize(space.total * chunkBytes)} used`
       : 'thin',
-    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, full]
+    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, runsOut]
       .filter(Boolean)
       .join(' '),
-    action: isFull
+    action: isLow
       ? `Add space: plexus virstor add ${name} DEVICE`
       : missing.length > 0
         ? `Connect ${missing.join(', ')}.`
         : '',
     errors: NO_ERRORS,
-    process: undefined,
+    process: set.trim?.report(),
     doubt: undefined,
+    space: space && spaceReport(space, chunkBytes),
     components: components.map((component) => {
       const drive = set.driveOf(component)
       const used = space?.components.find((one) => one.component.id === component.id)
@@ -296,6 +347,17 @@ function volumeReport(set: VirstorSet): VolumeReport {
       }
     }),
     exported: [],
+  }
+}
+
+function spaceReport(space: Space, chunkBytes: number): SpaceReport {
+  const { total, used, free, lowMark } = space
+  return {
+    totalBytes: total * chunkBytes,
+    usedBytes: used * chunkBytes,
+    freeBytes: free * chunkBytes,
+    warnBytes: lowMark * chunkBytes,
+    low: WATERMARKS.filter((watermark) => space.isLow(watermark)),
   }
 }
 

@@ -4,26 +4,23 @@
  */
 import { defined } from '../../base/assert.ts'
 import { operatingError, PlexusError } from '../../base/errors.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Bio } from '../geom/bio.ts'
+import { isLentElsewhere } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
+import type { Job } from '../jobs/job.ts'
 import { loseDevice } from '../metadata/arrivals.ts'
 import { DeviceSet } from '../metadata/device-set.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
 import type { DriveRecord } from '../metadata/set-model.ts'
 import type { WitnessStore } from '../metadata/witness.ts'
 import { VIRSTOR_CODEC } from './codec.ts'
-import { lengthOf, VirstorDevice } from './device.ts'
+import { VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
-import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
-import {
-  type ComponentRecord,
-  type CopyRecord,
-  isUp,
-  MAP_COPIES,
-  type VirstorModel,
-} from './model.ts'
+import { MapCopies } from './map-copies.ts'
+import { type ComponentRecord, type CopyRecord, isUp, type VirstorModel } from './model.ts'
+import { trimPlan } from './trim.ts'
 
 export interface VirstorSetOptions {
   readonly witness: WitnessStore | undefined
@@ -38,12 +35,10 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   readonly jobIds: readonly string[] = []
   readonly #options: VirstorSetOptions
   #device: VirstorDevice | undefined
+  #trim: Job | undefined
   /** Why the device is not offered. */
   problem: string | undefined
-  /** The component to which the map is being copied. */
-  #copyingTo: number | undefined
-  /** Components that could not take a copy, until the configuration has another shape. */
-  readonly #refused = new Set<number>()
+  readonly mapCopies = new MapCopies(this)
 
   constructor(uuid: string, topology: Topology, options: VirstorSetOptions) {
     const { witness } = options
@@ -54,6 +49,11 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   /** What runs; undefined: it is not offered, see {@link problem}. */
   get device(): VirstorDevice | undefined {
     return this.#device
+  }
+
+  /** Has it a device by its configuration? One that was destroyed has labels until they are cleared. */
+  get hasDevice(): boolean {
+    return this.assembled && this.model.components.length > 0
   }
 
   get providers(): readonly Provider[] {
@@ -140,6 +140,14 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return served
   }
 
+  /** Throws `gone` where the device is not served; `op` is the verb. */
+  served(op: string): VirstorDevice {
+    if (this.#device) return this.#device
+    const { name } = this.model
+    const message = `${name} is not served: ${this.problem ?? 'its drives are being looked at'}`
+    throw new PlexusError('gone', { op, subject: name, message })
+  }
+
   /** Why the next flush of the device fails; asked once. */
   takeOwed(): PlexusError | undefined {
     const owed = this.#options.owed.get(this.uuid)
@@ -176,9 +184,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     const { store } = this.#device ?? {}
     for (const id of store?.carriers ?? []) {
       const isNamed = copies.some(({ component }) => component === id)
-      if (!isNamed && id !== this.#copyingTo) store?.leave(id)
+      if (!isNamed && id !== this.mapCopies.copyingTo) store?.leave(id)
     }
-    void this.#copyMap()
+    void this.mapCopies.make()
   }
 
   /** A drive has gone. Without the map nothing can be kept: it is read again when it is back. */
@@ -190,16 +198,17 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async reshape(): Promise<void> {
     const { model } = this
-    this.#refused.clear()
+    this.mapCopies.reshaped()
     if (model.components.length === 0) return this.#endDevice()
     if (this.#device) this.#device.reshape(model)
     else await this.#openDevice(model)
-    void this.#copyMap()
+    void this.mapCopies.make()
   }
 
   async #openDevice(model: VirstorModel): Promise<void> {
     try {
       if (!this.#hasMap) throw mapAwayError(model)
+      if (isLentElsewhere(this.topology, model.name, model.uuid)) throw nameLentError(model)
       this.#device = await VirstorDevice.open(this, model)
       this.problem = undefined
     } catch (error) {
@@ -223,7 +232,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
       const copies = model.copies.filter(({ component }) => component !== id)
       return copies.length === 0 ? model : { ...model, copies }
     })
-    void this.#copyMap()
+    void this.mapCopies.make()
   }
 
   /** A component has failed a flush: out of service, durably. */
@@ -232,67 +241,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     if (component) await loseDevice(this, this.driveOf(component), error)
   }
 
-  /** Where the map has fewer copies than it should, makes one on a component that has room, under load. */
-  async #copyMap(): Promise<void> {
-    const device = this.#device
-    if (!device || this.#copyingTo !== undefined || this.failure) return
-    for (;;) {
-      const component = this.#nextCarrier()
-      if (!component || this.#device !== device) return
-      this.#copyingTo = component.id
-      try {
-        await this.#copyTo(device, component)
-      } catch (error) {
-        this.#refused.add(component.id)
-        this.log.error({ err: operatingError(error) }, 'a copy of the map could not be made')
-      } finally {
-        this.#copyingTo = undefined
-      }
-    }
+  async endJobs({ components }: VirstorModel): Promise<void> {
+    if (components.length === 0) await this.#trim?.park()
   }
-
-  /** A component that should have a copy of the map and has none. */
-  #nextCarrier(): ComponentRecord | undefined {
-    const { copies, components } = this.model
-    if (copies.length >= MAP_COPIES) return undefined
-    return components.find((component) => {
-      const { id, leaving } = component
-      const isFree = copies.every((copy) => copy.component !== id) && !this.#refused.has(id)
-      return isFree && !leaving && isUp(this.model, component) && this.#hasRing(component)
-    })
-  }
-
-  async #copyTo(device: VirstorDevice, { id }: ComponentRecord): Promise<void> {
-    const { copies, nextEpoch, name } = this.model
-    const runs = device.takeRuns(id, lengthOf(copies[0]?.runs ?? []))
-    const refusal = new PlexusError('no-space', {
-      op: 'write',
-      subject: name,
-      message: `${name}: component ${id} has no room for a copy of the map, or did not take it`,
-    })
-    if (!runs) throw refusal
-    const copy = { component: id, epoch: nextEpoch, runs }
-    // Whatever becomes of this one, its epoch is never used again.
-    await this.commit((now) => ({ ...now, nextEpoch: now.nextEpoch + 1 }))
-    await device.store.join(this.carrier(copy))
-    const { copies: named } = await this.commit((now) => {
-      const { carriers } = device.store
-      // It has failed since, or another start reads the map: then it lacks something itself.
-      if (this.#device !== device || !carriers.includes(id)) return now
-      // One that has failed meanwhile lacks something.
-      const others = now.copies.filter((one) => carriers.includes(one.component))
-      return { ...now, copies: [...others, copy] }
-    })
-    if (!named.some(({ component }) => component === id)) throw refusal
-  }
-
-  /** Has its label a journal that is as long as those of the other carriers? */
-  #hasRing(component: ComponentRecord): boolean {
-    const { label } = this.driveOf(component)
-    return (label?.journalBytes ?? 0) >= this.model.journalBlocks * JOURNAL_BLOCK_BYTES
-  }
-
-  async endJobs(): Promise<void> {}
 
   startJobs(): void {}
 
@@ -310,11 +261,32 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return this.#device?.extentAt(offset, length) ?? { allocated: true, length }
   }
 
+  get provisioning(): Provisioning | undefined {
+    return this.#device?.provisioning
+  }
+
   failed(): void {
     this.#options.onFailed(this)
   }
 
+  /** The job of `virstor trim`; undefined: none is at work. */
+  get trim(): Job | undefined {
+    return this.#trim
+  }
+
+  /** Throws as {@link trimPlan} and the job manager do. */
+  startTrim(): Job {
+    const job = this.topology.jobs.start(trimPlan(this))
+    this.#trim = job
+    void job.ended.then(() => {
+      this.#trim = undefined
+    })
+    return job
+  }
+
   protected async end(how: 'stop' | 'orphan'): Promise<void> {
+    // Before the device pauses: its reads would wait for ever.
+    await this.#trim?.park()
     if (how === 'stop') {
       await this.#device?.stop()
       return
@@ -325,6 +297,13 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
     this.#device?.io.stop()
   }
+}
+
+function nameLentError({ name }: VirstorModel): PlexusError {
+  const message =
+    `LUNs of this name have led to something else, which is not here. Connect that; or, if it is not to come back: plexus ` +
+    `vinum forget ${name}, and start plexusd again`
+  return new PlexusError('exists', { op: 'use', subject: name, message })
 }
 
 function missingError(name: string): PlexusError {
