@@ -207,10 +207,7 @@ export class Topology {
     this.#geoms.delete(geom)
   }
 
-  /**
-   * A new provider of `geom`. It is tasted when the class calls {@link tastePending} (topology.ts does so at
-   * the end of its own changes). Throws `exists` when the name is taken.
-   */
+  /** A new provider of `geom`, which the next {@link tastePending} offers. Throws `exists` when the name is taken. */
   makeProvider(geom: Geom, init: ProviderInit): Provider {
     this.#checkFree(init.name)
     const provider = new Provider(geom, init)
