@@ -17,7 +17,7 @@ import type {
   IoRequest,
   Provisioning,
 } from '../../hal/block-device.ts'
-import { Bio } from './bio.ts'
+import { Bio, type IoParent } from './bio.ts'
 import type { Provider } from './provider.ts'
 import type { AccessCounts, Geom } from './types.ts'
 
@@ -144,7 +144,7 @@ export class Consumer implements BlockDevice {
    * Clones `parent` for a part of its buffer and another address (g_clone_bio) and sends the clone down.
    * `parent.complete` gets the result; a parent that is split counts its children itself.
    */
-  forward(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
+  forward(parent: IoParent, offset: number, length: number, dataOffset: number): void {
     const { provider } = this
     const bio = new Bio(this, parent, offset, length, dataOffset, this.#clock.nowMs())
     this.inFlight++

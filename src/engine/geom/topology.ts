@@ -1,7 +1,6 @@
 /**
- * The graph of geoms, providers and consumers (GEOM's g_topology): devices come and go, classes taste what
- * appears, orphans wither. One change at a time; I/O runs outside. The daemon makes one and feeds it devices;
- * classes and logical units attach to what it offers.
+ * The graph of geoms, providers and consumers (GEOM's g_topology): devices come and go, classes taste what appears,
+ * orphans wither. One change at a time; I/O runs outside. Classes and logical units attach to what it offers.
  */
 import { assert } from '../../base/assert.ts'
 import { formatSize } from '../../base/bytes.ts'
@@ -208,10 +207,7 @@ export class Topology {
     this.#geoms.delete(geom)
   }
 
-  /**
-   * A new provider of `geom`. It is tasted when the class calls {@link tastePending} (topology.ts does so at
-   * the end of its own changes). Throws `exists` when the name is taken.
-   */
+  /** A new provider of `geom`, which the next {@link tastePending} offers. Throws `exists` when the name is taken. */
   makeProvider(geom: Geom, init: ProviderInit): Provider {
     this.#checkFree(init.name)
     const provider = new Provider(geom, init)
@@ -314,10 +310,7 @@ export class Topology {
     this.events.emit('critical', 'label-problem', name, message)
   }
 
-  /**
-   * Attaches to a provider and opens it. Throws `invalid` when that would make a cycle, and what
-   * {@link Consumer.changeAccess} throws.
-   */
+  /** Opens a provider. Throws `invalid` when that would make a cycle, and as {@link Consumer.changeAccess}. */
   attach(
     provider: Provider,
     owner: Geom | undefined,

@@ -20,10 +20,9 @@ import { RangeSet } from '../../base/range-set.ts'
 import { blockOf, INTENT_BLOCK_REGIONS, IntentBits, type IntentLayout } from './intent-bits.ts'
 import { UnsyncedRanges } from './unsynced.ts'
 
-/** A block of the bitmap on its way to disk. */
+/** A block of the bitmap on its way to disk: to one place of its pair. */
 export interface IntentBlock {
   readonly block: number
-  /** The place of its pair. */
   readonly which: 0 | 1
   readonly bytes: Buffer
 }
@@ -59,7 +58,6 @@ export interface WriteIntentOptions extends IntentLayout {
   readonly initial?: RememberedIntent | undefined
 }
 
-/** Who enters. */
 export interface IntentWaiter {
   /** The range is marked durably and may be written, or `error` says why it may not. */
   intended(error: PlexusError | undefined): void
@@ -122,20 +120,18 @@ export class WriteIntentBitmap {
   }
 
   /**
-   * A write of the range is about to begin: `intended` is called when its regions are marked durably, at once
-   * where they are. {@link leave} or {@link leaveUnsynced} must follow, also after an error.
+   * Before a write: `intended` is called when its regions are marked durably, at once where they are. {@link leave} or
+   * {@link leaveUnsynced} must follow, also after an error.
    */
   enter(offset: number, length: number, waiter: IntentWaiter): void {
     let durable = true
     this.#inside++
-    if (length > 0) {
-      const last = this.#bits.lastOf(offset, length)
-      for (let region = this.#bits.firstOf(offset); region <= last; region++) {
-        this.#use(region, 1)
-        if (this.#durable.has(region)) continue
-        this.#mark(region)
-        durable = false
-      }
+    const last = this.#bits.lastOf(offset, length)
+    for (let region = this.#bits.firstOf(offset); region <= last; region++) {
+      this.#use(region, 1)
+      if (this.#durable.has(region)) continue
+      this.#mark(region)
+      durable = false
     }
     if (durable) {
       waiter.intended(undefined)
@@ -150,7 +146,6 @@ export class WriteIntentBitmap {
   leave(offset: number, length: number): void {
     this.#inside--
     assert(this.#inside >= 0, 'who leaves the bitmap has entered it')
-    if (length === 0) return
     const last = this.#bits.lastOf(offset, length)
     for (let region = this.#bits.firstOf(offset); region <= last; region++) this.#use(region, -1)
   }
@@ -230,10 +225,7 @@ export class WriteIntentBitmap {
     await this.storeAll()
   }
 
-  /**
-   * Clean shutdown: flushes the drives and clears the bits of idle regions. No write is inside, and none comes
-   * afterwards. Never rejects: a bit too many costs a copy, no more.
-   */
+  /** Clean shutdown: flushes, and clears the bits of idle regions. Never rejects: a bit too many costs a copy, no more. */
   async stop(): Promise<void> {
     this.#stopped = true
     this.#timer?.cancel()
@@ -262,7 +254,6 @@ export class WriteIntentBitmap {
   }
 
   #markRange(offset: number, length: number): void {
-    if (length === 0) return
     const last = Math.min(this.#bits.lastOf(offset, length), this.#bits.regions - 1)
     for (let region = this.#bits.firstOf(offset); region <= last; region++) this.#mark(region)
   }

@@ -14,6 +14,7 @@ import type { Kernels } from '../../base/kernels.ts'
 import type { Logger } from '../../base/log.ts'
 import type { RangeSet } from '../../base/range-set.ts'
 import type { BufferPool, IoRequest } from '../../hal/block-device.ts'
+import type { IoParent } from '../geom/bio.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import type { TroubleCounts } from '../metadata/set-drive.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from './model/model.ts'
@@ -51,7 +52,7 @@ export interface Subdisk {
    * Sends the part [offset, offset + length) of this subdisk down, with parent's buffer from dataOffset. The
    * parent's `complete` gets the result, never from within. A missing drive answers `gone`. Follows a move.
    */
-  forward(parent: IoRequest, offset: number, length: number, dataOffset: number): void
+  forward(parent: IoParent, offset: number, length: number, dataOffset: number): void
 }
 
 /** A plex in operation. Addresses are in plex space, which is the volume's: 0 to sizeBytes. */
@@ -114,4 +115,12 @@ export interface VinumHost {
    * those in flight, and resolves to the way to let go. At once for a detached plex.
    */
   lock(plex: Plex, offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void>
+}
+
+/** What a plex is made from. */
+export interface PlexOptions {
+  readonly host: VinumHost
+  readonly record: PlexRecord
+  /** In order (subdisksOf): of raid5 and striped, the columns. */
+  readonly subdisks: readonly Subdisk[]
 }

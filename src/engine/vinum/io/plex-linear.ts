@@ -11,23 +11,16 @@ import { PlexusError } from '../../../base/errors.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
 import { type PlexRecord, sizeOfPlex } from '../model/model.ts'
 import { hasParity, isStriped } from '../model/plex-kinds.ts'
-import type { Drive, Plex, Subdisk, VinumHost } from '../runtime.ts'
+import type { Drive, Plex, PlexOptions, Subdisk, VinumHost } from '../runtime.ts'
 import { Join, RequestPart } from './request-part.ts'
 import { isPresent } from './subdisk.ts'
 
 type OnMissed = (subdisk: Subdisk, error: PlexusError) => void
 
-export interface LinearPlexOptions {
-  readonly host: Pick<VinumHost, 'noteError'>
-  readonly record: PlexRecord
-  /** In order (subdisksOf). */
-  readonly subdisks: readonly Subdisk[]
-}
-
 export class LinearPlex implements Plex {
   readonly doubt = undefined
   readonly subdisks: readonly Subdisk[]
-  readonly #host: Pick<VinumHost, 'noteError'>
+  readonly #host: VinumHost
   #record: PlexRecord
   #sizeBytes: number
   /** Pieces at rest. As many as were ever in flight at once, which the command windows bound. */
@@ -37,7 +30,7 @@ export class LinearPlex implements Plex {
   #inner = 0
   #end = 0
 
-  constructor({ host, record, subdisks }: LinearPlexOptions) {
+  constructor({ host, record, subdisks }: PlexOptions) {
     assert(!hasParity(record), `${record.name} is linear`)
     assert(!isStriped(record) || record.stripeBytes > 0, `${record.name} has a stripe size`)
     this.subdisks = subdisks
@@ -195,10 +188,10 @@ export class LinearPlex implements Plex {
       if (request.op === 'discard' && !discards(subdisk))
         queueMicrotask(() => piece.complete(undefined))
       else subdisk.forward(piece, inner, length, dataOffset)
-    } else queueMicrotask(() => piece.skip(this.#outOfService(request.op, subdisk)))
+    } else queueMicrotask(() => this.settle(piece, this.#outOfService(request.op, subdisk), true))
   }
 
-  /** A piece has ended; only {@link Piece} calls it. */
+  /** A piece has ended; `skipped`: it was never sent, its subdisk is not in service. */
   settle(piece: Piece, error: PlexusError | undefined, skipped: boolean): void {
     const { op, subdisk, parent, onMissed } = piece
     const drive = subdisk?.drive
@@ -340,10 +333,5 @@ class Piece extends RequestPart {
 
   complete(error: PlexusError | undefined): void {
     this.#plex.settle(this, error, false)
-  }
-
-  /** It was never sent: the subdisk is not in service. */
-  skip(error: PlexusError): void {
-    this.#plex.settle(this, error, true)
   }
 }

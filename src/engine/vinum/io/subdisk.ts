@@ -6,7 +6,8 @@
 import { assert } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import type { RangeSet } from '../../../base/range-set.ts'
-import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { IoOp } from '../../../hal/block-device.ts'
+import type { IoParent } from '../../geom/bio.ts'
 import { CallbackEntry, RangeLock } from '../../geom/range-lock.ts'
 import type { TroubleCounts } from '../../metadata/set-drive.ts'
 import type { SubdiskRecord } from '../model/model.ts'
@@ -61,14 +62,14 @@ export class PlacedSubdisk implements Subdisk {
     this.#move = undefined
   }
 
-  forward(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
+  forward(parent: IoParent, offset: number, length: number, dataOffset: number): void {
     if (this.#move && parent.op !== 'flush') {
       new FollowedRequest(this, this.#move, parent, offset, length, dataOffset).enter()
     } else this.forwardHere(parent, offset, length, dataOffset)
   }
 
   /** To the place that the subdisk has now. */
-  forwardHere(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
+  forwardHere(parent: IoParent, offset: number, length: number, dataOffset: number): void {
     const { consumer } = this.drive
     const at = this.record.driveOffsetBytes + offset
     if (consumer) consumer.forward(parent, at, length, dataOffset)
@@ -93,7 +94,7 @@ export class SubdiskMove {
   }
 
   /** Sends a request to the new place. `offset` is in subdisk space. */
-  forward(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
+  forward(parent: IoParent, offset: number, length: number, dataOffset: number): void {
     const { consumer } = this.drive
     const at = this.driveOffsetBytes + offset
     if (consumer) consumer.forward(parent, at, length, dataOffset)
@@ -105,7 +106,7 @@ export class SubdiskMove {
 class FollowedRequest extends RequestPart {
   readonly #subdisk: PlacedSubdisk
   readonly #move: SubdiskMove
-  readonly #parent: IoRequest
+  readonly #parent: IoParent
   readonly #entry = new CallbackEntry(() => this.#granted())
   /** Of the old place, whose result is the request's, and of the new one. */
   readonly #places = new Join({ complete: (error) => this.#end(error) })
@@ -113,7 +114,7 @@ class FollowedRequest extends RequestPart {
   constructor(
     subdisk: PlacedSubdisk,
     move: SubdiskMove,
-    parent: IoRequest,
+    parent: IoParent,
     offset: number,
     length: number,
     dataOffset: number,
