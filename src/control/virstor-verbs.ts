@@ -91,6 +91,26 @@ export const VIRSTOR_SPECS = {
     options: [],
     destructive: true,
   },
+  trim: {
+    ...changes,
+    name: 'trim',
+    summary: 'read all chunks that have space, and give back those that are zero',
+    arguments: [name],
+    options: [],
+  },
+  fsck: {
+    noun: 'virstor',
+    readOnly: false,
+    name: 'fsck',
+    summary: 'check a thin device while it serves: its map on all copies, its places, its labels',
+    arguments: [name],
+    options: [
+      {
+        name: 'repair',
+        summary: 'write again what is damaged, where memory and another copy have it',
+      },
+    ],
+  },
   list: {
     noun: 'virstor',
     readOnly: true,
@@ -114,4 +134,30 @@ export interface VirstorRow {
   readonly usedBytes: number
   readonly freeBytes: number
   readonly components: number
+}
+
+/** What a check of a thin device has found. */
+export interface FsckFinding {
+  /** critical: data may be lost. */
+  readonly severity: 'warning' | 'critical'
+  /** A component. */
+  readonly object: string
+  readonly message: string
+  readonly repaired: boolean
+  /** What to do; empty where it is repaired. */
+  readonly action: string
+}
+
+/** The answer of `virstor fsck`. */
+export interface FsckReport {
+  readonly name: string
+  readonly checked: {
+    readonly pages: number
+    readonly journalBlocks: number
+    readonly chunks: number
+    readonly components: number
+  }
+  /** How many there are; of very many only the first are described. */
+  readonly found: number
+  readonly findings: readonly FsckFinding[]
 }

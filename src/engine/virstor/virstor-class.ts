@@ -30,6 +30,8 @@ import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
 import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
 import type { VirstorVerb } from './verbs/context.ts'
+import { checkDevice } from './verbs/fsck.ts'
+import { startTrim } from './verbs/trim.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
@@ -68,6 +70,17 @@ class VirstorClass implements GeomClass {
       {
         spec: VIRSTOR_SPECS.convert,
         run: inTurn((parameters, topology) => this.#imports.convert(parameters, topology)),
+      },
+      {
+        spec: VIRSTOR_SPECS.trim,
+        run: inTurn(async ({ name, dryRun }) =>
+          startTrim(this.#named(String(name)), dryRun === true),
+        ),
+      },
+      // Not in turn: disks that come must not wait for it.
+      {
+        spec: VIRSTOR_SPECS.fsck,
+        run: async ({ name, repair }) => checkDevice(this.#named(String(name)), repair === true),
       },
       {
         spec: VIRSTOR_SPECS.list,
@@ -294,7 +307,7 @@ function volumeReport(set: VirstorSet): VolumeReport {
         ? `Connect ${missing.join(', ')}.`
         : '',
     errors: NO_ERRORS,
-    process: undefined,
+    process: set.trim?.report(),
     doubt: undefined,
     components: components.map((component) => {
       const drive = set.driveOf(component)

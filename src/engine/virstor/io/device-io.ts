@@ -123,6 +123,11 @@ export class VirstorIo {
     })
   }
 
+  /** Calls `done` when all have ended that are under way now, and what was {@link released} before is free. */
+  afterAll(done: () => void): void {
+    this.#epochs.afterAll(done)
+  }
+
   /** The device ends: writes that wait for space fail. */
   stop(): void {
     this.queue.end()
@@ -205,6 +210,16 @@ export class VirstorIo {
   /** Released places come back with the next commit, which does not wait for its time while space is short. */
   commitWhenShort(): void {
     if (this.queue.size > 0 || this.space.isLow('chunks')) this.committer.commitSoon()
+  }
+
+  /** A chunk that is all zero goes, with its place. Whoever calls keeps changes off it ({@link lock}). False: it stays. */
+  releaseChunk(chunk: number): boolean {
+    if (this.filling.has(chunk)) return false
+    this.map.markInvalid(chunk, 0, this.map.granules - 1)
+    this.map.release(chunk)
+    this.committer.changed(1)
+    this.commitWhenShort()
+    return true
   }
 
   /** A buffer of zeroes that nobody writes to. */

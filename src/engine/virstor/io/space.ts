@@ -32,6 +32,8 @@ export interface ComponentSpace {
   readonly used: number
   /** It gets nothing new: its content is moved away. */
   readonly emptying: boolean
+  /** {@link free}, counted anew. */
+  countFree(): number
 }
 
 /** Low on chunks: a tenth of all at most, so that a small device is not low from its start. */
@@ -61,6 +63,10 @@ class Slot implements ComponentSpace {
 
   get used(): number {
     return this.total - this.free
+  }
+
+  countFree(): number {
+    return this.bits.count()
   }
 
   get takes(): boolean {
