@@ -33,6 +33,8 @@ const ORIGIN = { uuid: Buffer.alloc(16, 7), epoch: 1 }
 export interface MapResult {
   readonly chunks: number
   readonly startMs: number
+  /** Of it, CPU time of this process. */
+  readonly cpuMs: number
   readonly readBytes: number
   /** That stays. */
   readonly memoryBytes: number
@@ -80,13 +82,15 @@ export async function measureMap(directory: string): Promise<MapResult> {
     await useAll(carrier)
     const before = memory()
     const startedMs = performance.now()
+    const cpu = process.cpuUsage()
     const table = emptyTable()
     await storeOn(carrier, table).load()
     const startMs = performance.now() - startedMs
+    const { user, system } = process.cpuUsage(cpu)
     const readBytes = (2 * PAGES + JOURNAL_BLOCKS) * MAP_PAGE_BYTES
     const memoryBytes = memory() - before
     if (table.usedOf(1) !== CHUNKS) throw new Error('the map has all of its chunks')
-    return { chunks: CHUNKS, startMs, readBytes, memoryBytes }
+    return { chunks: CHUNKS, startMs, cpuMs: (user + system) / 1000, readBytes, memoryBytes }
   } finally {
     await file.close()
   }
@@ -135,10 +139,11 @@ function memory(): number {
   return heapUsed + external
 }
 
-export function renderMap({ chunks, startMs, readBytes, memoryBytes }: MapResult): string {
+export function renderMap({ chunks, startMs, cpuMs, readBytes, memoryBytes }: MapResult): string {
   const what = `${formatSize(SIZE_BYTES)} in chunks of ${formatSize(CHUNK_BYTES)}, all of them in use`
   return (
-    `map: ${what} (${chunks} chunks): a start takes ${(startMs / 1000).toFixed(1)} s, reads ` +
+    `map: ${what} (${chunks} chunks): a start takes ${(startMs / 1000).toFixed(1)} s ` +
+    `(${(cpuMs / 1000).toFixed(1)} s of CPU time), reads ` +
     `${formatSize(readBytes)}, and keeps ${formatSize(memoryBytes)} of memory\n`
   )
 }
