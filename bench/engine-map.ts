@@ -109,6 +109,7 @@ function storeOn(carrier: Carrier, table: MapTable): MapStore {
     table,
     carriers: [carrier],
     onCarrierFailed: (_id, error) => Promise.reject(error),
+    onBroken: () => {},
   })
 }
 

@@ -15,6 +15,7 @@ import type {
   Extent,
   Geometry,
   IoRequest,
+  Provisioning,
 } from '../../hal/block-device.ts'
 import { Bio } from './bio.ts'
 import type { Provider } from './provider.ts'
@@ -74,6 +75,10 @@ export class Consumer implements BlockDevice {
 
   get features(): DeviceFeatures {
     return this.provider.features
+  }
+
+  get provisioning(): Provisioning | undefined {
+    return this.provider.geom.provisioning
   }
 
   get attached(): boolean {

@@ -250,7 +250,8 @@ export class Topology {
   }
 
   async #tellSettled(): Promise<void> {
-    for (const one of this.classes) {
+    // What stands on others comes after them: it waits for what they offer now.
+    for (const one of [...this.classes].reverse()) {
       try {
         await one.settled?.(this)
       } catch (error) {

@@ -45,6 +45,7 @@ export class ServedDevice {
       }),
       policy: 'sequential',
       chunkWatermark: 0,
+      percentWatermark: 0,
       componentWatermark: 0,
       onWatermark: () => {},
     })
