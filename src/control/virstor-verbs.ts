@@ -156,7 +156,7 @@ export interface VirstorRow {
   readonly state: string
   readonly sizeBytes: number
   readonly chunkBytes: number
-  /** Of all components together, without what the map takes. */
+  /** Of all components together, with the chunks of the map, which count as used. */
   readonly physicalBytes: number
   readonly usedBytes: number
   readonly freeBytes: number

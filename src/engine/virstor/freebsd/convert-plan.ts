@@ -9,11 +9,6 @@
 import { assert } from '../../../base/assert.ts'
 import { formatSize } from '../../../base/bytes.ts'
 import { type ErrorKind, PlexusError } from '../../../base/errors.ts'
-import {
-  VIRSTOR_CHUNK_WATERMARK,
-  VIRSTOR_COMPONENT_WATERMARK,
-  VIRSTOR_FULL_WAIT_MS,
-} from '../../../base/limits.ts'
 import { newUuid, type Random } from '../../../base/random.ts'
 import { type AnchorLayout, planAnchor } from '../../anchor/anchor-layout.ts'
 import type { DriveRecord } from '../../metadata/set-model.ts'
@@ -30,6 +25,7 @@ import {
   MAP_COPIES,
   type VirstorModel,
 } from '../model.ts'
+import { usualSettings } from '../verbs/settings.ts'
 import type { ImportedComponent } from './import.ts'
 import { type FreebsdLabel, mapChunksOf } from './label.ts'
 
@@ -262,8 +258,10 @@ function modelOf({
   }
   const { label } = components[0] as ImportedComponent
   const journals = layouts.map(({ journal }) => journal.length)
+  const empty = emptyVirstor(setUuid)
   return {
-    ...emptyVirstor(setUuid),
+    ...empty,
+    ...usualSettings({ ...empty, components: records }),
     generation: 1,
     drives,
     name,
@@ -271,9 +269,6 @@ function modelOf({
     virtualBytes: label.virtualBytes,
     chunkBytes: label.chunkBytes,
     policy: 'sequential',
-    fullWaitMs: VIRSTOR_FULL_WAIT_MS,
-    chunkWatermark: VIRSTOR_CHUNK_WATERMARK,
-    componentWatermark: VIRSTOR_COMPONENT_WATERMARK,
     components: records,
     nextComponent: components.length + 1,
     copies,
