@@ -358,6 +358,8 @@ export const VIRSTOR_SPACE_WAIT_BYTES = 1 * MIB
 /** How long a virstor device that is full lets writes wait, unless it is created with another time; and the most. */
 export const VIRSTOR_FULL_WAIT_MS = 20_000
 export const VIRSTOR_FULL_WAIT_MS_MAX = 600_000
+/** Free space of a virstor device that is with one discard of a component at most: nobody gets it meanwhile. */
+export const VIRSTOR_TRIM_BYTES = 256 * MIB
 /** Chunks that one discard looks at in a turn of the event loop. */
 export const VIRSTOR_DISCARD_CHUNKS = 8192
 /** Zeroes up to the border of a granule are written from memory up to so many; more are left to the component. */

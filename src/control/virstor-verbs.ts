@@ -16,6 +16,8 @@ const devices: ArgumentSpec = {
 
 export const VIRSTOR_POLICIES = ['sequential', 'round-robin'] as const
 
+export const ON_OFF = ['on', 'off'] as const
+
 /** What `create` and `set` have in common: may be changed at any time. */
 const SETTINGS: readonly OptionSpec[] = [
   {
@@ -38,6 +40,12 @@ const SETTINGS: readonly OptionSpec[] = [
     name: 'warnComponents',
     value: 'text',
     summary: 'warn when so many components are still empty; default: 1',
+  },
+  {
+    name: 'discard',
+    value: 'text',
+    choices: ON_OFF,
+    summary: 'discard on the components what is free again, where they can; default: on',
   },
 ]
 
@@ -77,7 +85,8 @@ export const VIRSTOR_SPECS = {
   set: {
     ...changes,
     name: 'set',
-    summary: 'change when a thin device warns, and how long it lets writes wait',
+    summary:
+      'change when a thin device warns, how long it lets writes wait, and whether it discards',
     arguments: [name],
     options: SETTINGS,
   },

@@ -143,6 +143,7 @@ export class Machine {
       const { sizeBytes, logicalBlockBytes } = device.geometry
       const next = new MemoryDevice({ sizeBytes, blockBytes: logicalBlockBytes, path: device.path })
       device.media.copy(next.media)
+      next.discardsTo = device.discardsTo
       device.hold()
       this.devices.set(name, next)
     }

@@ -57,6 +57,8 @@ export class MemoryDevice implements BlockDevice {
   }
   /** Completions come this much later by the clock; 0 = in the next turn of the event loop. */
   delayMs = 0
+  /** What a discard leaves behind, durably and at once. Default: what `discardZeroes` says, in the cache. */
+  discardsTo: number | undefined
   readonly #blockBytes: number
   readonly #physicalBytes: number
   readonly #clock: Clock | undefined
@@ -317,7 +319,10 @@ const EFFECT: Readonly<
     device.harden(sequence)
   },
   discard(device, { offset, length }) {
-    if (device.features.discardZeroes) device.change(offset, length, false, undefined)
+    const { discardsTo } = device
+    if (discardsTo !== undefined) {
+      device.change(offset, length, true, Buffer.alloc(length, discardsTo))
+    } else if (device.features.discardZeroes) device.change(offset, length, false, undefined)
   },
   'write-zeroes'(device, { offset, length }) {
     device.change(offset, length, false, undefined)

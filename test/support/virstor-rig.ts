@@ -70,6 +70,7 @@ export interface RigOptions extends Breakage {
   readonly physical?: readonly number[]
   readonly policy?: SpaceOptions['policy']
   readonly fullWaitMs?: number
+  readonly discards?: boolean
   readonly features?: Partial<DeviceFeatures>
   /** On the shipped map instead of the naive one, which is only the journal then. */
   readonly table?: boolean
@@ -125,7 +126,7 @@ export function buildRig(options: RigOptions = {}) {
   const space = new Space({
     components,
     policy,
-    chunkWatermark: 100,
+    chunkWatermark: options.discards ? 0 : 100,
     percentWatermark: 0,
     componentWatermark: 1,
     onWatermark: () => {},
@@ -154,6 +155,7 @@ export function buildRig(options: RigOptions = {}) {
     committer,
     clock,
     fullWaitMs,
+    discards: options.discards ?? false,
   })
   const takeAway = (id: number): void => {
     const component = components[id - 1]

@@ -99,7 +99,7 @@ export class VirstorDevice {
   }
 
   private constructor(set: VirstorSet, model: VirstorModel, table: MapTable, store: MapStore) {
-    const { name, chunkBytes, fullWaitMs } = model
+    const { name, chunkBytes, fullWaitMs, discards } = model
     const { clock } = set
     this.#set = set
     this.#chunkBytes = chunkBytes
@@ -129,6 +129,10 @@ export class VirstorDevice {
       committer: this.committer,
       clock,
       fullWaitMs,
+      discards,
+      onDiscardFailed: (id, error) => {
+        set.log.warn({ err: error, component: id }, 'a component refuses discards: it gets no more')
+      },
     })
     const owed = set.takeOwed()
     if (owed) this.committer.owe(owed)
@@ -201,6 +205,7 @@ export class VirstorDevice {
     const { lowMark } = this.space
     this.space.watermarks = model
     this.io.queue.waitMs = model.fullWaitMs
+    this.io.trimmer.isOn = model.discards
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)

@@ -54,6 +54,8 @@ export const VIRSTOR = {
   chunkWatermark: whole,
   percentWatermark: whole,
   componentWatermark: whole,
+  /** Discard on the components what is free again. */
+  discards: flag,
   components: list(record(COMPONENT)),
   /** The id of the next component. */
   nextComponent: whole,
@@ -80,6 +82,7 @@ export function emptyVirstor(setUuid: string): VirstorModel {
     chunkWatermark: 0,
     percentWatermark: 0,
     componentWatermark: 0,
+    discards: true,
     components: [],
     nextComponent: 1,
     copies: [],

@@ -1,6 +1,7 @@
 /**
  * A thin device of the whole engine through power cuts at any moment, disks that go and come back, a full pool and
- * `add`: what was flushed is there, and nothing shows that was never written to the device, though its disks are full of it.
+ * `add`: what was flushed is there, and nothing shows that was never written to the device, though its disks are full of it,
+ * and every discard that reaches them makes it so at once.
  */
 import t from 'tap'
 import { PlexusError } from '../../../src/base/errors.ts'
@@ -33,6 +34,8 @@ class Play {
   readonly machine = new Machine({ devices: 4, sizeBytes: 3 * MIB })
   /** What was wrong while it worked. */
   fault: string | undefined
+  /** That have reached the disks. */
+  discards = 0
   #history = new BlockHistory(BLOCKS)
   readonly roll: (n: number) => number
   #value = 0
@@ -40,7 +43,10 @@ class Play {
 
   constructor(seed: number) {
     this.roll = dice(seed)
-    for (const device of this.machine.devices.values()) device.media.fill(STALE)
+    for (const device of this.machine.devices.values()) {
+      device.media.fill(STALE)
+      device.discardsTo = STALE
+    }
   }
 
   async create(): Promise<void> {
@@ -53,6 +59,9 @@ class Play {
       fullWait: '0',
       policy: 'round-robin',
       wipeSignatures: true,
+      // Discards leave alone what is nearly full.
+      warnPercent: '0',
+      warnChunks: '0',
     })
   }
 
@@ -64,6 +73,7 @@ class Play {
     for (let worker = 0; worker < WORKERS; worker++) void this.#worker(device)
     for (let turns = this.roll(400); turns > 0; turns--) await new Promise(setImmediate)
     this.#isCut = true
+    for (const { counts } of this.machine.devices.values()) this.discards += counts.discard
     this.machine.cut()
     await this.machine.start()
   }
@@ -139,5 +149,6 @@ for (let seed = 1; seed <= SEEDS; seed++) {
       await play.boot()
       t.equal(await play.check(), undefined, `after power cut ${boot}`)
     }
+    t.ok(play.discards > 0, `${play.discards} discards have reached the disks`)
   })
 }

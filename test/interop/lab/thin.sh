@@ -1,6 +1,6 @@
 # host: disks=4 diskMiB=300 volumes=thin
 # A thin LUN of 2 TiB over 900 MiB: files are written and deleted, fstrim gives the space back, plexusd is killed under load,
-# all space is given away, and one more disk lets writes go on.
+# all space is given away, Linux is told before, writes wait, and one more disk lets them go on.
 . /share/lib.sh
 wait_host
 check "virstor create" plexus virstor create thin d1 d2 d3 --size 2TiB --chunk 1MiB --full-wait 10s
@@ -42,12 +42,36 @@ echo 3 >/proc/sys/vm/drop_caches
 check "what was synced is there" sha256sum -c /tmp/sum
 shows "status: up" 'state: UP ' plexus status thin
 
-say "all space is given away"
-dd if=/dev/zero of=/mnt/fs/filler bs=1M count=1200 oflag=direct >/tmp/dd.log 2>&1
+say "all space is given away: writes wait"
+check "virstor set" plexus virstor set thin --full-wait 25s
+dd if=/dev/zero of=/mnt/fs/filler bs=1M count=1500 oflag=direct >/tmp/dd.log 2>&1 &
+writer=$!
+for _ in $(seq 300); do
+  [ "$(free)" -ge $((8 * MIB)) ] || break
+  sleep 1
+done
 [ "$(free)" -lt $((8 * MIB)) ] || fail "$(free) bytes are free: $(cat /tmp/dd.log)"
 shows "status: what to do" 'action: .*virstor add thin' plexus status thin
+dmesg | grep -i 'thin provisioning soft threshold' || fail "Linux was not told that space runs low"
+if command -v sg_logs >/dev/null; then
+  shows "log page 0Ch" 'Available LBA mapping resource count' sg_logs --page=0xc "$DISK"
+fi
+sleep 3
+kill -0 $writer || fail "the writer did not wait: $(cat /tmp/dd.log)"
+echo 3 >/proc/sys/vm/drop_caches
 check "what is there can be read" sha256sum -c /tmp/sum
+before=$(used)
 check "virstor add" plexus virstor add thin d4
+for _ in $(seq 60); do
+  [ "$(used)" -lt $((before + 100 * MIB)) ] || break
+  sleep 1
+done
+echo "used: $((before / MIB)) MiB, then $(($(used) / MIB)) MiB"
+[ "$(used)" -ge $((before + 100 * MIB)) ] || fail "the writer did not go on: $(cat /tmp/dd.log)"
+wait $writer && fail "1500 MiB were written to 1200"
+rm /mnt/fs/filler
+sync
+check "fstrim" fstrim -v /mnt/fs
 check "writes go on" dd if=/dev/urandom of=/mnt/fs/more bs=1M count=50 conv=fsync
 check "unmount" umount /mnt/fs
 check "e2fsck" e2fsck -fn "$DISK"

@@ -67,6 +67,7 @@ export class ServedDevice {
       committer,
       clock,
       fullWaitMs: 0,
+      discards: false,
     })
     const consumers = components.map(({ consumer }) => consumer)
     const logicalBlockBytes = consumers[0]?.geometry.logicalBlockBytes ?? 0

@@ -22,6 +22,7 @@ import { ReadTask } from './read-task.ts'
 import { Runs } from './runs.ts'
 import type { Space } from './space.ts'
 import { SpaceQueue, type WaitAnswer } from './space-queue.ts'
+import { Trimmer } from './trimmer.ts'
 
 export interface VirstorIoOptions {
   readonly name: string
@@ -32,6 +33,10 @@ export interface VirstorIoOptions {
   readonly clock: Clock
   /** How long the device may be full before writes fail with `no-space`. 0: they fail at once. */
   readonly fullWaitMs: number
+  /** Discard on the components what is free again. */
+  readonly discards: boolean
+  /** A component has refused a discard. */
+  readonly onDiscardFailed?: (id: number, error: PlexusError) => void
 }
 
 export class VirstorIo {
@@ -43,6 +48,7 @@ export class VirstorIo {
   readonly runs: Runs
   readonly locks = new RangeLock()
   readonly queue: SpaceQueue
+  readonly trimmer: Trimmer
   /** Writes under way that fill granules of a chunk, by chunk: it keeps its place until they have ended. */
   readonly filling = new Map<number, number>()
   readonly #epochs = new Epochs()
@@ -65,6 +71,8 @@ export class VirstorIo {
     this.committer = options.committer
     this.runs = new Runs(options.map, options.chunkBytes)
     this.queue = new SpaceQueue(options.clock, options.fullWaitMs)
+    const { space, chunkBytes, clock, discards, onDiscardFailed: onFailed = () => {} } = options
+    this.trimmer = new Trimmer({ space, chunkBytes, clock, onFailed }, discards)
     this.space.onFree = () => this.queue.retry()
   }
 
@@ -125,6 +133,7 @@ export class VirstorIo {
     this.#epochs.afterAll(() => {
       this.#coming = Math.max(0, this.#coming - places.length)
       for (const place of places) this.space.give(place)
+      this.trimmer.add(places)
     })
   }
 
@@ -140,6 +149,7 @@ export class VirstorIo {
 
   /** The device ends: writes that wait for space fail. */
   stop(): void {
+    this.trimmer.stop()
     this.queue.end()
   }
 

@@ -41,9 +41,11 @@ export class SpaceQueue {
     return this.#waiters.length
   }
 
-  /** Counts for those who wait already, too. */
+  /** Another time begins anew, also for those who wait already. */
   set waitMs(value: number) {
+    if (value === this.#waitMs) return
     this.#waitMs = value
+    this.#sinceMs = undefined
     this.#arm()
   }
 

@@ -160,6 +160,11 @@ export class Space {
     this.changed()
   }
 
+  /** May somebody have a place of the component? */
+  takes(id: number): boolean {
+    return this.#byId[id]?.takes ?? false
+  }
+
   isFree({ component, number }: Place): boolean {
     return this.#slot(component).bits.isFree(number)
   }

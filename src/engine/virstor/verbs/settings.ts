@@ -10,14 +10,14 @@ import {
 } from '../../../base/limits.ts'
 import { formatDuration, parseDuration } from '../../../control/duration.ts'
 import type { PlanStep } from '../../../control/reports.ts'
-import { VIRSTOR_SPECS } from '../../../control/virstor-verbs.ts'
+import { ON_OFF, VIRSTOR_SPECS } from '../../../control/virstor-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
 import type { ComponentRecord, VirstorModel } from '../model.ts'
 import { type Fail, failing, type VirstorVerb } from './context.ts'
 
 export type Settings = Pick<
   VirstorModel,
-  'fullWaitMs' | 'chunkWatermark' | 'percentWatermark' | 'componentWatermark'
+  'fullWaitMs' | 'chunkWatermark' | 'percentWatermark' | 'componentWatermark' | 'discards'
 >
 
 function chunksOf(components: readonly ComponentRecord[]): number {
@@ -31,6 +31,7 @@ export function usualSettings({ components }: VirstorModel): Settings {
     chunkWatermark: Math.min(VIRSTOR_CHUNK_WATERMARK, Math.floor(chunksOf(components) / 10)),
     percentWatermark: VIRSTOR_PERCENT_WATERMARK,
     componentWatermark: VIRSTOR_COMPONENT_WATERMARK,
+    discards: true,
   }
 }
 
@@ -87,6 +88,14 @@ const SETTINGS: readonly Setting[] = [
     parse: (text) => whole(text, Number.MAX_SAFE_INTEGER),
     accepted: 'a number of components',
     text: (value) => `warn when ${value} components are empty`,
+  },
+  {
+    key: 'discards',
+    option: 'discard',
+    typed: '--discard',
+    parse: (text) => text === 'on',
+    accepted: ON_OFF.join(' or '),
+    text: (value) => `${value ? 'discard' : 'do not discard'} on components what is free again`,
   },
 ]
 
