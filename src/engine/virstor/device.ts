@@ -5,14 +5,15 @@
 import { operatingError, type PlexusError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { Watermark } from '../../control/reports.ts'
+import type { DeviceEvent, Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import { wwidOf } from '../geom/names.ts'
 import type { Provider, ProviderInit } from '../geom/provider.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
 import { GroupCommitter } from './io/committer.ts'
 import { VirstorIo } from './io/device-io.ts'
-import { Space, type Watermark } from './io/space.ts'
+import { Space } from './io/space.ts'
 import { MapTable } from './map/chunk-map.ts'
 import { lengthOf, type Run } from './map/layout.ts'
 import { MapStore } from './map/map-store.ts'
@@ -100,7 +101,7 @@ export class VirstorDevice {
   }
 
   private constructor(set: VirstorSet, model: VirstorModel, table: MapTable, store: MapStore) {
-    const { name, policy, chunkWatermark, componentWatermark, chunkBytes, fullWaitMs } = model
+    const { name, chunkBytes, fullWaitMs } = model
     const { clock } = set
     this.#set = set
     this.#chunkBytes = chunkBytes
@@ -108,10 +109,8 @@ export class VirstorDevice {
     this.store = store
     for (const { component, runs } of model.copies) this.#runs.set(component, runs)
     this.space = new Space({
+      ...model,
       components: model.components.map((component) => this.#componentOf(component)),
-      policy,
-      chunkWatermark,
-      componentWatermark,
       onWatermark: (watermark, isLow) => this.#tellSpace(watermark, isLow),
     })
     for (const component of model.components) this.#claimUsed(component)
@@ -193,7 +192,7 @@ export class VirstorDevice {
     }
   }
 
-  /** The configuration has changed: components have come, the device has grown. */
+  /** The configuration has changed: components have come, the device has grown, or it has other settings. */
   reshape(model: VirstorModel): void {
     const { virtualBytes, chunkBytes } = model
     if (virtualBytes > this.provider.sizeBytes) {
@@ -201,12 +200,30 @@ export class VirstorDevice {
       const { geometry, features } = this.#offer(model)
       this.provider.update({ geometry, features })
     }
+    const { lowMark } = this.space
+    this.space.watermarks = model
+    this.io.queue.waitMs = model.fullWaitMs
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)
       this.space.add(this.#componentOf(component))
     }
     this.space.changed()
+    if (this.space.lowMark !== lowMark) this.#tell('watermark')
+  }
+
+  get provisioning(): Provisioning {
+    const { free, used, lowMark } = this.space
+    return {
+      pieceBytes: this.#chunkBytes,
+      freePieces: free,
+      usedPieces: used,
+      lowPieces: lowMark,
+    }
+  }
+
+  #tell(event: DeviceEvent): void {
+    for (const consumer of [...this.provider.consumers]) consumer.tell(event)
   }
 
   /** A drive has gone, maybe with writes in its cache: what depends on them is decided now. */
@@ -282,17 +299,22 @@ export class VirstorDevice {
   }
 
   #tellSpace(watermark: Watermark, isLow: boolean): void {
-    const { name, topology } = this.#set
-    const { free, total } = this.space
-    const what =
-      watermark === 'chunks'
-        ? `${free} of ${total} chunks are free`
-        : 'the last components are in use'
+    const { topology } = this.#set
+    const { name } = this.provider
     const text = isLow
-      ? `space of ${this.provider.name} runs out: ${what}; plexus virstor add ${this.provider.name} DEVICE adds some`
-      : `${this.provider.name} has space again: ${free} of ${total} chunks are free`
+      ? `space of ${name} runs out: ${freeText(this.space)}${
+          watermark === 'components' ? ', and the last components are in use' : ''
+        }; plexus virstor add ${name} DEVICE adds some`
+      : `${name} has space again: ${freeText(this.space)}`
     topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
+    if (isLow && watermark === 'chunks') this.#tell('low')
   }
+}
+
+/** `12 of 400 chunks (3 %) are free`. */
+export function freeText({ free, total }: Space): string {
+  const percent = total === 0 ? 0 : Math.floor((100 * free) / total)
+  return `${free} of ${total} chunks (${percent} %) are free`
 }
 
 function tableOf(model: VirstorModel): MapTable {
