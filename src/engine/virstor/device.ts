@@ -88,7 +88,9 @@ export class VirstorDevice {
       table,
       carriers: model.copies.map((copy) => set.carrier(copy)),
       onCarrierFailed: (id, error) => set.loseCopy(id, error),
-      onBroken: (error) => set.fail(error),
+      onBroken: (error) => {
+        if (set.assembled) set.fail(error)
+      },
     })
     // Before anybody can write: what is new at the next start is written anew.
     if (model.isNew) {

@@ -227,6 +227,8 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   /** The configuration does without a copy that could not be written. */
   async loseCopy(id: number, error: PlexusError): Promise<void> {
+    // A device that has ended may still hear from its disks.
+    if (!this.assembled) throw error
     this.log.error({ err: error, component: id }, 'a copy of the map is given up')
     await this.commit((model) => {
       const copies = model.copies.filter(({ component }) => component !== id)
@@ -237,6 +239,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   /** A component has failed a flush: out of service, durably. */
   async loseComponent(id: number, error: PlexusError): Promise<void> {
+    if (!this.assembled) throw error
     const component = this.model.components.find((one) => one.id === id)
     if (component) await loseDevice(this, this.driveOf(component), error)
   }

@@ -1,5 +1,6 @@
 /** Thin devices when their set starts again: after a power cut, after verbs that were cut off, after trouble with their map. */
 import t from 'tap'
+import { PlexusError } from '../../../src/base/errors.ts'
 import { KIB, MIB } from '../../../src/base/limits.ts'
 import type { VirstorSet } from '../../../src/engine/virstor/virstor-set.ts'
 import { flush, get, Machine, Notes, pattern, put } from '../../support/engine.ts'
@@ -99,6 +100,18 @@ t.test('a component whose flush fails, whoever asked for it, has lost what it ha
   t.match(await failureOf(flush(device)), { message: /may be lost/ })
   t.equal(machine.volume('thin').state, 'DEGRADED')
   await device.close()
+})
+
+t.test('what a device still does when its set has ended is refused', async (t) => {
+  const machine = await new Machine({ devices: 1, sizeBytes: 5 * MIB }).start()
+  await machine.run('virstor.create', thinOn(['d1']))
+  const set = machine.topology.find('thin').geom as VirstorSet
+  await machine.pull('d1')
+  await machine.topology.quiet()
+  t.notOk(set.assembled)
+  const error = new PlexusError('gone', { op: 'flush', subject: 'd1', message: 'gone' })
+  t.match(await failureOf(set.loseComponent(1, error)), error)
+  t.match(await failureOf(set.loseCopy(1, error)), error)
 })
 
 t.test('granules are whole blocks of 4 KiB, whatever the size of a chunk', async (t) => {

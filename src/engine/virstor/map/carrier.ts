@@ -94,11 +94,14 @@ export async function writeGroup(
   if (before < count) await carrier.writeJournal(0, blocksIn(blocks, before, count - before))
 }
 
-/** What cannot be read is zeroes, which is no block. Rejects when the disk does not answer. */
+/**
+ * What cannot be read is zeroes, which is no block; `onUnread` hears where. Rejects when the disk does not answer.
+ */
 export async function readBlocks(
   read: (first: number, into: AlignedBuffer) => Promise<void>,
   first: number,
   into: AlignedBuffer,
+  onUnread: (at: number) => void = () => {},
 ): Promise<void> {
   const count = into.bytes.length / blocksIn(into, 0, 1).bytes.length
   try {
@@ -106,9 +109,14 @@ export async function readBlocks(
   } catch (error) {
     const { kind } = operatingError(error)
     if (kind === 'gone' || kind === 'timeout') throw error
-    if (count === 1) into.bytes.fill(0)
-    else
-      for (let at = 0; at < count; at++) await readBlocks(read, first + at, blocksIn(into, at, 1))
+    if (count > 1) {
+      for (let at = 0; at < count; at++) {
+        await readBlocks(read, first + at, blocksIn(into, at, 1), onUnread)
+      }
+      return
+    }
+    into.bytes.fill(0)
+    onUnread(first)
   }
 }
 

@@ -49,6 +49,8 @@ class Reading {
   readonly copy: Copy
   /** Sequence of the block at each place of the ring; 0: none. */
   readonly ring: Float64Array
+  /** Places of the ring that could not be read: there may be a block, which may be newer than all that count. */
+  readonly unread = new Set<number>()
   /** Pages that are not whole, by slot. */
   readonly damaged: readonly [number[], number[]] = [[], []]
   readonly slots: readonly [AlignedBuffer, AlignedBuffer]
@@ -107,13 +109,14 @@ async function onEach(
 }
 
 async function readRing(
-  { copy, ring, slots: [buffer] }: Reading,
+  { copy, ring, unread, slots: [buffer] }: Reading,
   found: Map<number, JournalBlock>,
 ): Promise<void> {
   const { carrier, origin } = copy
   for (let first = 0; first < ring.length; first += PIECE_PAGES) {
     const count = Math.min(PIECE_PAGES, ring.length - first)
-    await readBlocks((at, into) => carrier.readJournal(at, into), first, blocksIn(buffer, 0, count))
+    const read = (at: number, into: AlignedBuffer) => carrier.readJournal(at, into)
+    await readBlocks(read, first, blocksIn(buffer, 0, count), (place) => unread.add(place))
     for (let index = 0; index < count; index++) {
       const block = decodeBlock(blocksIn(buffer, index, 1).bytes, origin)
       if (!block || block.sequence % ring.length !== first + index) continue
@@ -179,13 +182,14 @@ function loadRecords({ subject, table }: LoadContext, block: JournalBlock): void
 }
 
 async function levelRing(
-  { copy: { carrier, origin, blocks: buffer }, ring }: Reading,
+  { copy: { carrier, origin, blocks: buffer }, ring, unread }: Reading,
   blocks: readonly JournalBlock[],
   newest: number,
 ): Promise<void> {
   const into = blocksIn(buffer, 0, 1)
   for (const [place, sequence] of ring.entries()) {
-    if (sequence <= newest) continue
+    // What could not be read now may be read next time, and be taken for the newest group then.
+    if (sequence <= newest && !unread.has(place)) continue
     into.bytes.fill(0)
     await carrier.writeJournal(place, into)
   }

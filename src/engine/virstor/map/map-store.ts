@@ -16,7 +16,7 @@
  * 4. A start makes the carriers equal before anything is appended (map-load.ts): what a power cut has torn off does not
  *    come back beside newer blocks, and each carrier can do without the other.
  */
-import { assert, defined } from '../../../base/assert.ts'
+import { assert } from '../../../base/assert.ts'
 import { operatingError, PlexusError } from '../../../base/errors.ts'
 import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_IO_BYTES } from '../../../base/limits.ts'
 import { nextTurn } from '../../../base/turns.ts'
@@ -127,7 +127,11 @@ export class MapStore {
     for (const copy of this.#copies) {
       const { id, epoch } = copy.carrier
       const longer = carriers.find((one) => one.id === id && one.epoch === epoch)
-      copy.carrier = defined(longer, `carrier ${id} with room`)
+      if (!longer) {
+        const message = `${this.subject}: component ${id}, which has a copy of its map, went meanwhile; try again`
+        throw new PlexusError('gone', { op: 'grow', subject: this.subject, message })
+      }
+      copy.carrier = longer
     }
     await this.#onAll((copy) => this.#clearPages(copy, this.table.pages, pagesFor(chunks)))
   }
