@@ -12,7 +12,6 @@ import { setName } from './naming.ts'
 import type { SetRegistry } from './registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 
-
 interface Absent {
   readonly name: string
   readonly model: VinumModel

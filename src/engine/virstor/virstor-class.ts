@@ -29,6 +29,7 @@ import type { Plan } from '../verbs/plan.ts'
 import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
 import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
+import { StoppedSets } from './stopped.ts'
 import type { VirstorVerb } from './verbs/context.ts'
 import { checkDevice } from './verbs/fsck.ts'
 import { startTrim } from './verbs/trim.ts'
@@ -44,6 +45,7 @@ export function createVirstorClass(options: {
 class VirstorClass implements GeomClass {
   readonly name = 'virstor'
   readonly verbs: readonly Verb[]
+  readonly #stopped = new StoppedSets()
   readonly #sets: SetTable<VirstorModel, VirstorSet>
   /** Devices of FreeBSD's virstor. */
   readonly #imports = new FreebsdImports()
@@ -68,6 +70,10 @@ class VirstorClass implements GeomClass {
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
       },
       {
+        spec: VIRSTOR_SPECS.stop,
+        run: inTurn((parameters, topology) => this.#stop(parameters, topology)),
+      },
+      {
         spec: VIRSTOR_SPECS.trim,
         run: inTurn(async ({ name, dryRun }) =>
           startTrim(this.#named(String(name)), dryRun === true),
@@ -90,6 +96,7 @@ class VirstorClass implements GeomClass {
     anchor: Anchor | undefined,
     topology: Topology,
   ): Promise<boolean> {
+    if (anchor && this.#stopped.nameOf(anchor.setUuid) !== undefined) return false
     return anchor
       ? this.#sets.join(provider, anchor, topology)
       : this.#imports.taste(provider, topology)
@@ -99,11 +106,12 @@ class VirstorClass implements GeomClass {
     if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
     const model = set?.assembled ? set.model : undefined
+    const stopped = this.#stopped.nameOf(anchor.setUuid)
     return {
       text: `a component of virstor set ${anchor.setUuid}`,
       drive: model?.drives.find(({ uuid }) => uuid === anchor.deviceUuid)?.name,
-      volumes: model ? [model.name] : [],
-      known: set !== undefined,
+      volumes: model ? [model.name] : stopped === undefined ? [] : [stopped],
+      known: set !== undefined || stopped !== undefined,
     }
   }
 
@@ -147,8 +155,11 @@ class VirstorClass implements GeomClass {
     if (!existing) set.begin(emptyVirstor(set.uuid))
     const carry = (): Promise<PlanReport> => carryOut(set, verb.spec, planOn)
     const work = verb.around?.(set, plan.model, carry) ?? carry()
-    const report = await work.catch((error: unknown) => {
-      if (!existing) this.#sets.forget(set)
+    const report = await work.catch(async (error: unknown) => {
+      if (!existing) {
+        await set.wither()
+        this.#sets.forget(set)
+      }
       throw error
     })
     if (set.model.drives.length > 0) {
@@ -170,10 +181,61 @@ class VirstorClass implements GeomClass {
     throw new PlexusError('not-found', { op: 'find', subject: name, message })
   }
 
-  /** `virstor assemble --force`: a set goes on without the components that are missing. */
+  /** `virstor stop`: out of service until `virstor assemble` or the next start; nothing is erased. */
+  async #stop(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
+    const name = String(parameters['name'])
+    const set = this.#named(name)
+    const isOpen = (set.device?.provider.consumers.size ?? 0) > 0
+    if (isOpen && parameters['force'] !== true) {
+      const message = `${name} is in use; take it out of the configuration's LUNs first, or take it away from them: --force`
+      throw new PlexusError('in-use', { op: 'stop', subject: name, message })
+    }
+    const dryRun = parameters['dryRun'] === true
+    if (!dryRun) {
+      this.#stopped.add(set)
+      await set.halt()
+      this.#sets.forget(set)
+      const text = `${name} was stopped: plexus virstor assemble ${name} serves it again`
+      topology.events.emit('info', 'virstor-stop', name, text)
+    }
+    const warnings = isOpen ? [`${name} is in use, and is taken away from whoever uses it`] : []
+    const steps = [{ text: `stop ${name}; nothing on its components is erased`, object: name }]
+    return { dryRun, steps, warnings, jobs: [] }
+  }
+
+  /** Devices that were stopped, or that have lost their map, start again. undefined: none of these was meant. */
+  async #startAgain(
+    { set: only, dryRun, force }: VerbParameters,
+    topology: Topology,
+  ): Promise<PlanReport | undefined> {
+    const stopped = this.#stopped.matching(only)
+    const ended = this.#sets.all.filter((set) => {
+      const isMeant = only === undefined ? force !== true : isNamed(set, only)
+      return isMeant && set.assembled && !set.failure && (!set.device || set.device.store.failure)
+    })
+    const steps = [
+      ...this.#stopped.stepsOf(stopped),
+      ...ended.map(({ model: { name } }) => ({ text: `start ${name} again`, object: name })),
+    ]
+    if (steps.length === 0) return undefined
+    if (dryRun === true) return { dryRun: true, steps, warnings: [], jobs: [] }
+    for (const set of ended) await set.restart()
+    await this.#stopped.release(stopped, topology)
+    const warnings = ended.flatMap(({ model: { name }, problem }) =>
+      problem === undefined ? [] : [`${name} is not served: ${problem}`],
+    )
+    const waits = this.#sets.all
+      .filter(({ uuid, assembled }) => stopped.includes(uuid) && !assembled)
+      .map((set) => `${set.name} waits: ${describeIncomplete(set)}`)
+    return { dryRun: false, steps, warnings: [...warnings, ...waits], jobs: [] }
+  }
+
+  /** `virstor assemble`; with `--force` a set goes on without the components that are missing. */
   async #assemble(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const { set: only, dryRun, from } = parameters
     if (typeof from === 'string') return this.#assembleFrom(from, topology, dryRun === true)
+    const started = await this.#startAgain(parameters, topology)
+    if (started) return started
     const waiting = this.#sets.all.filter(
       ({ assembled, name }) => !assembled && (only === undefined || only === name),
     )
@@ -229,6 +291,7 @@ class VirstorClass implements GeomClass {
       drives: [],
       problems: [
         ...sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+        ...this.#stopped.problems(),
         ...importedProblems(this.#imports.all),
       ],
     }
@@ -254,6 +317,11 @@ class VirstorClass implements GeomClass {
   }
 }
 
+/** By the name of the set, or of its device. */
+function isNamed(set: VirstorSet, name: unknown): boolean {
+  return set.name === name || (set.assembled && set.model.name === name)
+}
+
 function missingOf({ model }: VirstorSet): readonly string[] {
   return model.components
     .filter((component) => !isUp(model, component))
@@ -262,7 +330,7 @@ function missingOf({ model }: VirstorSet): readonly string[] {
 
 function stateOf(set: VirstorSet): 'UP' | 'DEGRADED' | 'DOWN' {
   if (!set.device) return 'DOWN'
-  return missingOf(set).length > 0 ? 'DEGRADED' : 'UP'
+  return missingOf(set).length > 0 || set.device.store.failure ? 'DEGRADED' : 'UP'
 }
 
 const NO_ERRORS = { read: 0, write: 0, parity: 0 }
@@ -278,6 +346,8 @@ function volumeReport(set: VirstorSet): VolumeReport {
     missing.length > 0
       ? `Component ${missing.join(', ')} is missing: what lies there cannot be read or written.`
       : ''
+  const lost = device?.store.failure
+  const map = lost ? `Its map cannot be written, and nothing new is durable: ${lost.message}.` : ''
   const full = isFull ? 'All space is given away: writes to new places fail.' : ''
   return {
     name,
@@ -291,14 +361,16 @@ function volumeReport(set: VirstorSet): VolumeReport {
     layout: space
       ? `thin, ${formatSize(space.used * chunkBytes)} of ${formatSize(space.total * chunkBytes)} used`
       : 'thin',
-    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, full]
+    status: [problem === undefined ? '' : `It is not served: ${problem}.`, map, away, full]
       .filter(Boolean)
       .join(' '),
-    action: isFull
-      ? `Add space: plexus virstor add ${name} DEVICE`
-      : missing.length > 0
-        ? `Connect ${missing.join(', ')}.`
-        : '',
+    action: lost
+      ? `Mend the disk of a component that carries the map, then: plexus virstor assemble ${name}`
+      : isFull
+        ? `Add space: plexus virstor add ${name} DEVICE`
+        : missing.length > 0
+          ? `Connect ${missing.join(', ')}.`
+          : '',
     errors: NO_ERRORS,
     process: set.trim?.report(),
     doubt: undefined,

@@ -100,6 +100,11 @@ export class MapStore {
     return this.#copies.map(({ carrier }) => carrier.id)
   }
 
+  /** Why nothing can be committed any more, until the map is read again; undefined: it can. */
+  get failure(): PlexusError | undefined {
+    return this.#broken
+  }
+
   /** Blocks of the journal that a start would read. */
   get journalUsed(): number {
     return this.#sequence - this.#named + 1
@@ -344,7 +349,7 @@ export class MapStore {
   }
 
   #breakOff(what: string, cause: PlexusError): void {
-    const message = `${this.subject}: ${what}; mend the disks and start the device again (${cause.message})`
+    const message = `${this.subject}: ${what}; mend the disks, then read the map again: plexus virstor assemble ${this.subject} (${cause.message})`
     this.#broken ??= new PlexusError('io', { op: 'write', subject: this.subject, message, cause })
   }
 }
