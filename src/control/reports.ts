@@ -82,6 +82,21 @@ export interface DoubtReport {
   readonly retrySeconds: number | undefined
 }
 
+export const WATERMARKS = ['chunks', 'components'] as const
+export type Watermark = (typeof WATERMARKS)[number]
+
+/** Of a device that offers more than it has. */
+export interface SpaceReport {
+  readonly totalBytes: number
+  readonly usedBytes: number
+  /** What can be given now: nothing of a component that is missing. */
+  readonly freeBytes: number
+  /** It warns with so much free, or less. */
+  readonly warnBytes: number
+  /** What has run low. `chunks`: free space. `components`: those that are still empty. */
+  readonly low: readonly Watermark[]
+}
+
 export interface VolumeReport {
   readonly name: string
   readonly uuid: string
@@ -102,6 +117,8 @@ export interface VolumeReport {
   readonly process: JobReport | undefined
   /** undefined: nothing is. */
   readonly doubt: DoubtReport | undefined
+  /** Thin devices that are served. */
+  readonly space?: SpaceReport | undefined
   readonly components: readonly ComponentReport[]
   /** LUNs that lead here: filled by the daemon. */
   readonly exported: readonly ExportReport[]

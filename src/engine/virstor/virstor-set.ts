@@ -4,7 +4,7 @@
  */
 import { defined } from '../../base/assert.ts'
 import { operatingError, PlexusError } from '../../base/errors.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Bio } from '../geom/bio.ts'
 import { isLentElsewhere } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
@@ -52,6 +52,11 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   /** What runs; undefined: it is not offered, see {@link problem}. */
   get device(): VirstorDevice | undefined {
     return this.#device
+  }
+
+  /** Has it a device by its configuration? One that was destroyed has labels until they are cleared. */
+  get hasDevice(): boolean {
+    return this.assembled && this.model.components.length > 0
   }
 
   get providers(): readonly Provider[] {
@@ -225,9 +230,8 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     }
   }
 
-  /** Reads the map again, after what was wrong with its disks was mended. Inside a topology change. */
+  /** Tries once more to offer the device. Inside a topology change. */
   async restart(): Promise<void> {
-    if (this.#device) await this.#endDevice()
     await this.reshape()
     await this.topology.tastePending()
   }
@@ -272,6 +276,10 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async extentAt(offset: number, length: number): Promise<Extent> {
     return this.#device?.extentAt(offset, length) ?? { allocated: true, length }
+  }
+
+  get provisioning(): Provisioning | undefined {
+    return this.#device?.provisioning
   }
 
   failed(): void {

@@ -51,6 +51,8 @@ export interface MapStoreOptions {
    * nothing can be committed any more.
    */
   readonly onCarrierFailed: (id: number, error: PlexusError) => Promise<void>
+  /** Nothing can be committed any more: the map has to be loaded anew. Called once. */
+  readonly onBroken: (error: PlexusError) => void
 }
 
 /** The map on its carriers while nothing is written to them. */
@@ -66,6 +68,7 @@ export class MapStore {
   readonly table: MapTable
   readonly #uuid: Buffer
   readonly #onCarrierFailed: MapStoreOptions['onCarrierFailed']
+  readonly #onBroken: MapStoreOptions['onBroken']
   #copies: readonly Copy[]
   /** Written to by all, and not in the configuration yet: its failure is that of {@link join}. */
   #joining: Copy | undefined
@@ -86,23 +89,19 @@ export class MapStore {
   #rest: Promise<unknown> = Promise.resolve()
   #checkpointing: Promise<void> | undefined
 
-  constructor({ subject, uuid, table, carriers, onCarrierFailed }: MapStoreOptions) {
+  constructor({ subject, uuid, table, carriers, onCarrierFailed, onBroken }: MapStoreOptions) {
     assert(carriers.length > 0, 'the map has a carrier')
     this.subject = subject
     this.table = table
     this.#uuid = uuid
     this.#onCarrierFailed = onCarrierFailed
+    this.#onBroken = onBroken
     this.#copies = carriers.map((carrier) => new Copy(carrier, uuid))
   }
 
   /** Ids of the carriers that have the map. */
   get carriers(): readonly number[] {
     return this.#copies.map(({ carrier }) => carrier.id)
-  }
-
-  /** Why nothing can be committed any more, until the map is read again; undefined: it can. */
-  get failure(): PlexusError | undefined {
-    return this.#broken
   }
 
   /** Blocks of the journal that a start would read. */
@@ -349,8 +348,10 @@ export class MapStore {
   }
 
   #breakOff(what: string, cause: PlexusError): void {
-    const message = `${this.subject}: ${what}; mend the disks, then read the map again: plexus virstor assemble ${this.subject} (${cause.message})`
-    this.#broken ??= new PlexusError('io', { op: 'write', subject: this.subject, message, cause })
+    if (this.#broken) return
+    const message = `${this.subject}: ${what}; mend the disks (${cause.message})`
+    this.#broken = new PlexusError('io', { op: 'write', subject: this.subject, message, cause })
+    this.#onBroken(this.#broken)
   }
 }
 
