@@ -40,6 +40,7 @@ import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
 import { StoppedSets } from './stopped.ts'
 import type { VirstorVerb } from './verbs/context.ts'
 import { checkDevice } from './verbs/fsck.ts'
+import { startAgain, stopDevice } from './verbs/stop.ts'
 import { startTrim } from './verbs/trim.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
@@ -79,7 +80,14 @@ class VirstorClass implements GeomClass {
       },
       {
         spec: VIRSTOR_SPECS.stop,
-        run: inTurn((parameters, topology) => this.#stop(parameters, topology)),
+        run: inTurn((parameters) =>
+          stopDevice(
+            this.#stopped,
+            this.#sets,
+            this.#named(String(parameters['name'])),
+            parameters,
+          ),
+        ),
       },
       {
         spec: VIRSTOR_SPECS.trim,
@@ -196,60 +204,11 @@ class VirstorClass implements GeomClass {
     throw new PlexusError('not-found', { op: 'find', subject: name, message })
   }
 
-  /** `virstor stop`: out of service until `virstor assemble` or the next start; nothing is erased. */
-  async #stop(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
-    const name = String(parameters['name'])
-    const set = this.#named(name)
-    const isOpen = (set.device?.provider.consumers.size ?? 0) > 0
-    if (isOpen && parameters['force'] !== true) {
-      const message = `${name} is in use; take it out of the configuration's LUNs first, or take it away from them: --force`
-      throw new PlexusError('in-use', { op: 'stop', subject: name, message })
-    }
-    const dryRun = parameters['dryRun'] === true
-    if (!dryRun) {
-      this.#stopped.add(set)
-      await set.halt()
-      this.#sets.forget(set)
-      const text = `${name} was stopped: plexus virstor assemble ${name} serves it again`
-      topology.events.emit('info', 'virstor-stop', name, text)
-    }
-    const warnings = isOpen ? [`${name} is in use, and is taken away from whoever uses it`] : []
-    const steps = [{ text: `stop ${name}; nothing on its components is erased`, object: name }]
-    return { dryRun, steps, warnings, jobs: [] }
-  }
-
-  /** Devices that were stopped, or could not be offered, start again. undefined: none of these was meant. */
-  async #startAgain(
-    { set: only, dryRun, force }: VerbParameters,
-    topology: Topology,
-  ): Promise<PlanReport | undefined> {
-    const stopped = this.#stopped.matching(only)
-    const ended = this.#sets.all.filter((set) => {
-      const isMeant = only === undefined ? force !== true : isNamed(set, only)
-      return isMeant && set.hasDevice && !set.failure && !set.device
-    })
-    const steps = [
-      ...this.#stopped.stepsOf(stopped),
-      ...ended.map(({ model: { name } }) => ({ text: `start ${name} again`, object: name })),
-    ]
-    if (steps.length === 0) return undefined
-    if (dryRun === true) return { dryRun: true, steps, warnings: [], jobs: [] }
-    for (const set of ended) await set.restart()
-    await this.#stopped.release(stopped, topology)
-    const warnings = ended.flatMap(({ model: { name }, problem }) =>
-      problem === undefined ? [] : [`${name} is not served: ${problem}`],
-    )
-    const waits = this.#sets.all
-      .filter(({ uuid, assembled }) => stopped.includes(uuid) && !assembled)
-      .map((set) => `${set.name} waits: ${describeIncomplete(set)}`)
-    return { dryRun: false, steps, warnings: [...warnings, ...waits], jobs: [] }
-  }
-
   /** `virstor assemble`; with `--force` a set goes on without the components that are missing. */
   async #assemble(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const { set: only, dryRun, from } = parameters
     if (typeof from === 'string') return this.#assembleFrom(from, topology, dryRun === true)
-    const started = await this.#startAgain(parameters, topology)
+    const started = await startAgain(this.#stopped, this.#sets, parameters, topology)
     if (started) return started
     const waiting = this.#sets.all.filter(
       ({ assembled, name }) => !assembled && (only === undefined || only === name),
@@ -332,11 +291,6 @@ class VirstorClass implements GeomClass {
         }
       })
   }
-}
-
-/** By the name of the set, or of its device. */
-function isNamed(set: VirstorSet, name: unknown): boolean {
-  return set.name === name || (set.assembled && set.model.name === name)
 }
 
 function missingOf({ model }: VirstorSet): readonly string[] {
