@@ -1,8 +1,10 @@
 /** The answers of `plexus virstor` that have a form of their own. */
+import type { VirstorDump } from '../control/daemon-reports.ts'
 import { EXIT } from '../control/protocol.ts'
 import type { FsckReport } from '../control/virstor-verbs.ts'
 import type { SpecialCommand } from './commands.ts'
-import { stateText } from './render.ts'
+import type { Invocation } from './invocation.ts'
+import { renderRecord, stateText } from './render.ts'
 
 /** Ends with {@link EXIT.DEGRADED} where anything was found, repaired or not. */
 export const FSCK: SpecialCommand = {
@@ -28,4 +30,18 @@ function renderFsck({ name, checked, found, findings }: FsckReport, colour: bool
   const sum = found === 0 ? 'nothing is wrong' : `${found} findings`
   const more = found > findings.length ? [`  and ${found - findings.length} more`] : []
   return `${[...lines, ...more, `  ${what}: ${sum}`].join('\n')}\n`
+}
+
+/** The fields of each label, those that it has. */
+export function renderDump({ devices }: VirstorDump, { flags }: Invocation): string {
+  return devices
+    .map((one) =>
+      renderRecord(
+        Object.entries(one).map(
+          ([key, value]) => [key, value, key.endsWith('Bytes') ? 'size' : 'text'] as const,
+        ),
+        flags.exact,
+      ),
+    )
+    .join('\n')
 }

@@ -105,11 +105,22 @@ export const VIRSTOR_SPECS = {
     options: [],
     destructive: true,
   },
+  stop: {
+    ...changes,
+    name: 'stop',
+    summary:
+      'take a thin device out of service, until `assemble` or the next start; nothing is erased',
+    arguments: [name],
+    options: [{ name: 'force', short: 'f', summary: 'even while it is in use' }],
+  },
   assemble: {
     ...changes,
     name: 'assemble',
-    summary: 'go on without components that are missing; what only they have cannot be read',
-    arguments: [{ name: 'set', kind: 'set', optional: true, summary: 'which, where several wait' }],
+    summary:
+      'serve again what was stopped or has lost its map, or go on without missing components',
+    arguments: [
+      { name: 'set', kind: 'set', optional: true, summary: 'which set, or device that was served' },
+    ],
     options: [
       { name: 'force', short: 'f', summary: 'although components are missing' },
       {

@@ -155,8 +155,11 @@ class VinumClass implements GeomClass {
     const set = existing ?? this.#sets.create(topology)
     // With the states of this moment, for who wants it back.
     if (existing) await this.#sets.remember(set)
-    const report = await carryOut(set, verb.spec, planOn).catch((error: unknown) => {
-      if (!existing) this.#sets.forget(set)
+    const report = await carryOut(set, verb.spec, planOn).catch(async (error: unknown) => {
+      if (!existing) {
+        await set.wither()
+        this.#sets.forget(set)
+      }
       throw error
     })
     const unkept = await this.#sets.remember(set)

@@ -37,8 +37,10 @@ import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
 import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
 import type { Space } from './io/space.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
+import { StoppedSets } from './stopped.ts'
 import type { VirstorVerb } from './verbs/context.ts'
 import { checkDevice } from './verbs/fsck.ts'
+import { startAgain, stopDevice } from './verbs/stop.ts'
 import { startTrim } from './verbs/trim.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
@@ -52,6 +54,7 @@ export function createVirstorClass(options: {
 class VirstorClass implements GeomClass {
   readonly name = 'virstor'
   readonly verbs: readonly Verb[]
+  readonly #stopped = new StoppedSets()
   readonly #sets: SetTable<VirstorModel, VirstorSet>
   /** Devices of FreeBSD's virstor. */
   readonly #imports = new FreebsdImports()
@@ -74,6 +77,17 @@ class VirstorClass implements GeomClass {
       {
         spec: VIRSTOR_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
+      },
+      {
+        spec: VIRSTOR_SPECS.stop,
+        run: inTurn((parameters) =>
+          stopDevice(
+            this.#stopped,
+            this.#sets,
+            this.#named(String(parameters['name'])),
+            parameters,
+          ),
+        ),
       },
       {
         spec: VIRSTOR_SPECS.trim,
@@ -102,6 +116,7 @@ class VirstorClass implements GeomClass {
     anchor: Anchor | undefined,
     topology: Topology,
   ): Promise<boolean> {
+    if (anchor && this.#stopped.nameOf(anchor.setUuid) !== undefined) return false
     return anchor
       ? this.#sets.join(provider, anchor, topology)
       : this.#imports.taste(provider, topology)
@@ -111,11 +126,12 @@ class VirstorClass implements GeomClass {
     if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
     const model = set?.hasDevice ? set.model : undefined
+    const stopped = this.#stopped.nameOf(anchor.setUuid)
     return {
       text: `a component of virstor set ${anchor.setUuid}`,
       drive: model?.drives.find(({ uuid }) => uuid === anchor.deviceUuid)?.name,
-      volumes: model ? [model.name] : [],
-      known: set !== undefined,
+      volumes: model ? [model.name] : stopped === undefined ? [] : [stopped],
+      known: set !== undefined || stopped !== undefined,
     }
   }
 
@@ -162,8 +178,11 @@ class VirstorClass implements GeomClass {
     if (!existing) set.begin(emptyVirstor(set.uuid))
     const carry = (): Promise<PlanReport> => carryOut(set, verb.spec, planOn)
     const work = verb.around?.(set, plan.model, carry) ?? carry()
-    const report = await work.catch((error: unknown) => {
-      if (!existing) this.#sets.forget(set)
+    const report = await work.catch(async (error: unknown) => {
+      if (!existing) {
+        await set.wither()
+        this.#sets.forget(set)
+      }
       throw error
     })
     if (set.model.drives.length > 0) {
@@ -185,10 +204,12 @@ class VirstorClass implements GeomClass {
     throw new PlexusError('not-found', { op: 'find', subject: name, message })
   }
 
-  /** `virstor assemble --force`: a set goes on without the components that are missing. */
+  /** `virstor assemble`; with `--force` a set goes on without the components that are missing. */
   async #assemble(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const { set: only, dryRun, from } = parameters
     if (typeof from === 'string') return this.#assembleFrom(from, topology, dryRun === true)
+    const started = await startAgain(this.#stopped, this.#sets, parameters, topology)
+    if (started) return started
     const waiting = this.#sets.all.filter(
       ({ assembled, name }) => !assembled && (only === undefined || only === name),
     )
@@ -244,6 +265,7 @@ class VirstorClass implements GeomClass {
       drives: [],
       problems: [
         ...sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+        ...this.#stopped.problems(),
         ...importedProblems(this.#imports.all),
       ],
     }

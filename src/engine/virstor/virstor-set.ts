@@ -35,6 +35,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   readonly jobIds: readonly string[] = []
   readonly #options: VirstorSetOptions
   #device: VirstorDevice | undefined
+  /** Something else has the name of the device: it is offered when that goes. */
+  #hasClash = false
+  #unsubscribe = (): void => {}
   #trim: Job | undefined
   /** Why the device is not offered. */
   problem: string | undefined
@@ -165,9 +168,15 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   // What runs.
 
-  protected opened(): void {}
+  protected opened(): void {
+    this.#unsubscribe = this.topology.onProvider(({ name }, event) => {
+      const isOver = this.#hasClash && event === 'gone' && name === this.model.name
+      if (isOver) this.soon('a start under a name that is free now', () => this.restart())
+    })
+  }
 
   protected closed(): void {
+    this.#unsubscribe()
     this.#device?.io.stop()
     void this.#device?.committer.stop()
     this.#forgetDevice()
@@ -208,6 +217,8 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   async #openDevice(model: VirstorModel): Promise<void> {
     try {
       if (!this.#hasMap) throw mapAwayError(model)
+      this.#hasClash = this.topology.providers.has(model.name)
+      if (this.#hasClash) throw clashError(model)
       if (isLentElsewhere(this.topology, model.name, model.uuid)) throw nameLentError(model)
       this.#device = await VirstorDevice.open(this, model)
       this.problem = undefined
@@ -217,6 +228,12 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
       const text = `${model.name} is not served: ${message}`
       this.topology.events.emit('critical', 'volume-not-served', model.name, text)
     }
+  }
+
+  /** Tries once more to offer the device. Inside a topology change. */
+  async restart(): Promise<void> {
+    await this.reshape()
+    await this.topology.tastePending()
   }
 
   async #endDevice(): Promise<void> {
@@ -312,6 +329,11 @@ function nameLentError({ name }: VirstorModel): PlexusError {
 function missingError(name: string): PlexusError {
   const message = `drive ${name} is missing, with what was in its cache`
   return new PlexusError('gone', { op: 'flush', subject: name, message })
+}
+
+function clashError({ name }: VirstorModel): PlexusError {
+  const message = `something else is named ${name}; this is served when it goes, or is renamed`
+  return new PlexusError('exists', { op: 'create', subject: name, message })
 }
 
 function mapAwayError({ name, copies, components, drives }: VirstorModel): PlexusError {

@@ -14,7 +14,7 @@ import type { Findings } from './findings.ts'
 
 /** How often a place on its way is looked at. */
 const LOOKS = 5
-const RESTART = 'restart plexusd: a start makes this anew from the map on disk'
+const RESTART = 'stop the device and assemble it: a start makes this anew from the map on disk'
 
 export class PlaceCheck {
   readonly #device: VirstorDevice
