@@ -54,6 +54,21 @@ export const VIRSTOR_SPECS = {
     arguments: [name, devices],
     options: [WIPE_SIGNATURES],
   },
+  remove: {
+    ...changes,
+    name: 'remove',
+    summary: 'take components out: a job moves what they hold to the others first',
+    arguments: [
+      name,
+      {
+        name: 'devices',
+        kind: 'device',
+        variadic: true,
+        summary: 'components, or the devices that carry them',
+      },
+    ],
+    options: [],
+  },
   destroy: {
     ...changes,
     name: 'destroy',

@@ -122,11 +122,15 @@ export class VirstorDevice {
       const text = `chunk ${chunk} of ${name} is out of service: ${reason}`
       set.topology.events.emit('critical', 'map-fault', name, text)
     }
+    this.follow(model)
     this.space.changed()
   }
 
   #componentOf(component: ComponentRecord): RunningComponent {
-    return new RunningComponent(component, this.#set.driveOf(component))
+    const drive = this.#set.driveOf(component)
+    // The next flush says nothing of it: a disk tells once of what it has lost.
+    drive.flushFailed = (error) => this.committer.flushFailed(component.id, error)
+    return new RunningComponent(component, drive)
   }
 
   #claimUsed({ id, chunks }: ComponentRecord): void {
@@ -138,9 +142,8 @@ export class VirstorDevice {
   }
 
   #offer(model: VirstorModel): Pick<ProviderInit, 'geometry' | 'identity' | 'features'> {
-    const { uuid, chunkBytes, virtualBytes } = model
+    const { uuid, blockBytes, chunkBytes, virtualBytes } = model
     const consumers = this.space.components.flatMap(({ component }) => component.consumer ?? [])
-    const blockBytes = Math.max(512, ...model.drives.map((drive) => drive.blockBytes))
     const granuleBytes = chunkBytes / granulesOf(chunkBytes)
     return {
       geometry: {
@@ -170,14 +173,32 @@ export class VirstorDevice {
     }
   }
 
-  /** The configuration has changed: components have come. */
+  /** A commit is durable: what leaves gets nothing new from now on. */
+  follow({ components }: VirstorModel): void {
+    for (const { id, leaving } of components) {
+      const slot = this.space.components.find(({ component }) => component.id === id)
+      if (slot && slot.emptying !== leaving) this.space.setEmptying(id, leaving)
+    }
+  }
+
+  /** The configuration has changed: components have come, or gone, and nothing of those is in use. */
   reshape(model: VirstorModel): void {
+    for (const { component } of this.space.components) {
+      if (!model.components.some(({ id }) => id === component.id)) this.#drop(component.id)
+    }
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)
       this.space.add(this.#componentOf(component))
     }
     this.space.changed()
+  }
+
+  #drop(id: number): void {
+    for (const run of this.#runs.get(id) ?? []) this.table.unreserve(id, run)
+    this.#runs.delete(id)
+    this.table.removeComponent(id)
+    this.space.remove(id)
   }
 
   /** A drive has gone, maybe with writes in its cache: what depends on them is decided now. */

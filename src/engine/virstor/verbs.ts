@@ -3,7 +3,6 @@
  * device; virstor-class.ts finds its set.
  */
 import { alignDown, alignUp, formatSize, parseSize } from '../../base/bytes.ts'
-import { type ErrorKind, PlexusError } from '../../base/errors.ts'
 import {
   GIB,
   MIB,
@@ -15,13 +14,12 @@ import {
 import { newUuid } from '../../base/random.ts'
 import { parseDuration } from '../../control/duration.ts'
 import type { PlanStep } from '../../control/reports.ts'
-import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
 import { planAnchor } from '../anchor/anchor-layout.ts'
 import type { VerbParameters } from '../geom/types.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../verbs/new-drive.ts'
-import type { NewDrive, Plan, PlanContext, PlanningVerb } from '../verbs/plan.ts'
+import type { NewDrive, Plan } from '../verbs/plan.ts'
 import { BAD_COMPONENT } from './map/chunk-map.ts'
 import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
 import { chunksForPages } from './map/layout.ts'
@@ -33,13 +31,14 @@ import {
   type Policy,
   type VirstorModel,
 } from './model.ts'
-
-export interface VirstorContext extends PlanContext<VirstorModel> {
-  /** Is the device open: a LUN is mapped, or something stands on it? */
-  readonly isOpen: boolean
-}
-
-export type VirstorVerb = PlanningVerb<VirstorModel, VirstorContext>
+import {
+  devicesOf,
+  type Fail,
+  failing,
+  type VirstorContext,
+  type VirstorVerb,
+} from './verbs/context.ts'
+import { REMOVE } from './verbs/remove.ts'
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
 const DEFAULT_CHUNK_BYTES = 4 * MIB
@@ -75,7 +74,8 @@ const create: VirstorVerb = {
       componentWatermark: VIRSTOR_COMPONENT_WATERMARK,
     }
     const added = addComponents({ ...context.model, ...settings }, context, parameters, fail)
-    const model = withCopies(added.model, fail)
+    const blockBytes = Math.max(...added.model.drives.map((drive) => drive.blockBytes))
+    const model = withCopies({ ...added.model, blockBytes }, fail)
     const physicalBytes = bytesOf(model)
     const warnings =
       virtualBytes < physicalBytes
@@ -127,25 +127,13 @@ const destroy: VirstorVerb = {
       { text: `destroy thin device ${name} and all that is on it`, object: name },
       ...drives.map((drive) => ({ text: `remove label from ${drive.name}`, object: drive.name })),
     ]
-    const emptied = { ...model, drives: [], components: [], copies: [], virtualBytes: 0 }
+    const gone = { drives: [], components: [], copies: [], job: undefined }
+    const emptied = { ...model, ...gone, virtualBytes: 0 }
     return { model: emptied, steps, warnings: [], newDrives: [], retired: drives }
   },
 }
 
-export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, destroy]
-
-type Fail = (kind: ErrorKind, message: string) => never
-
-function failing({ name: op }: VerbSpec, subject: string): Fail {
-  return (kind, message) => {
-    throw new PlexusError(kind, { op, subject, message })
-  }
-}
-
-function devicesOf(parameters: VerbParameters): readonly string[] {
-  const { devices } = parameters
-  return Array.isArray(devices) ? devices : []
-}
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, REMOVE, destroy]
 
 function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
   const text = parameters[key]
@@ -174,7 +162,7 @@ function addComponents(
       fail('invalid', `${device} is named twice`)
     const found = usable(candidate(device), { op: VIRSTOR_SPECS.add.name, name: device, wipes })
     // Initiators know the block size, and it must not change; who has smaller blocks takes larger ones.
-    const blocks = Math.max(0, ...before.drives.map(({ blockBytes }) => blockBytes))
+    const { blockBytes: blocks } = before
     if (blocks > 0 && found.blockBytes > blocks) {
       fail(
         'invalid',

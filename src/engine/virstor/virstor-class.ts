@@ -26,7 +26,8 @@ import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import type { Plan } from '../verbs/plan.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
-import { VIRSTOR_VERBS, type VirstorVerb } from './verbs.ts'
+import type { VirstorVerb } from './verbs/context.ts'
+import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
 export function createVirstorClass(options: {
@@ -109,6 +110,7 @@ class VirstorClass implements GeomClass {
           model,
           candidate: (device) => candidates.get(device),
           isPresent: (uuid) => existing?.drives.get(uuid)?.present ?? false,
+          space: existing?.device?.space.components,
           isOpen: (existing?.device?.provider.consumers.size ?? 0) > 0,
           random: tape.rewound(),
         },
@@ -272,7 +274,7 @@ function volumeReport(set: VirstorSet): VolumeReport {
         ? `Connect ${missing.join(', ')}.`
         : '',
     errors: NO_ERRORS,
-    process: undefined,
+    process: set.job.report,
     doubt: undefined,
     components: components.map((component) => {
       const drive = set.driveOf(component)
@@ -287,6 +289,7 @@ function volumeReport(set: VirstorSet): VolumeReport {
         note: [
           used ? `${used.used} of ${used.total} chunks used` : '',
           model.copies.some((copy) => copy.component === component.id) ? 'carries the map' : '',
+          component.leaving ? 'is being emptied' : '',
         ]
           .filter(Boolean)
           .join(', '),

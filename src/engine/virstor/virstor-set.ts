@@ -14,16 +14,11 @@ import type { SetDrive } from '../metadata/set-drive.ts'
 import type { DriveRecord } from '../metadata/set-model.ts'
 import type { WitnessStore } from '../metadata/witness.ts'
 import { VIRSTOR_CODEC } from './codec.ts'
-import { lengthOf, VirstorDevice } from './device.ts'
+import { VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
-import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
-import {
-  type ComponentRecord,
-  type CopyRecord,
-  isUp,
-  MAP_COPIES,
-  type VirstorModel,
-} from './model.ts'
+import { countingCopies, MapCopies } from './map-copies.ts'
+import type { ComponentRecord, CopyRecord, VirstorModel } from './model.ts'
+import { SetJob, withoutLeaving } from './moves/set-job.ts'
 
 export interface VirstorSetOptions {
   readonly witness: WitnessStore | undefined
@@ -35,15 +30,12 @@ export interface VirstorSetOptions {
 export class VirstorSet extends DeviceSet<VirstorModel> {
   readonly olderText =
     'it has an older state than the others, and is not used; connect the right disk, or take it out'
-  readonly jobIds: readonly string[] = []
+  readonly mapCopies = new MapCopies(this)
+  readonly job = new SetJob(this)
   readonly #options: VirstorSetOptions
   #device: VirstorDevice | undefined
   /** Why the device is not offered. */
   problem: string | undefined
-  /** The component to which the map is being copied. */
-  #copyingTo: number | undefined
-  /** Components that could not take a copy, until the configuration has another shape. */
-  readonly #refused = new Set<number>()
 
   constructor(uuid: string, topology: Topology, options: VirstorSetOptions) {
     const { witness } = options
@@ -116,12 +108,8 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
    */
   amend(_before: VirstorModel, after: VirstorModel): VirstorModel {
     if (!this.#device) return after
-    const copies = after.copies.filter((copy) => {
-      const component = after.components.find(({ id }) => id === copy.component)
-      return component !== undefined && isUp(after, component)
-    })
-    const stays = copies.length === 0 || copies.length === after.copies.length
-    return stays ? after : { ...after, copies }
+    const copies = countingCopies(after)
+    return copies === after.copies ? after : { ...after, copies }
   }
 
   async prepare(): Promise<void> {}
@@ -147,7 +135,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return owed
   }
 
-  started(): void {}
+  started(): void {
+    this.startJobs()
+  }
 
   async beforeOlder(): Promise<void> {}
 
@@ -171,14 +161,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     this.#device = undefined
   }
 
-  /** A copy that the configuration names no more is written to no more, or it would disturb a new one in its place. */
-  committed({ copies }: VirstorModel): void {
-    const { store } = this.#device ?? {}
-    for (const id of store?.carriers ?? []) {
-      const isNamed = copies.some(({ component }) => component === id)
-      if (!isNamed && id !== this.#copyingTo) store?.leave(id)
-    }
-    void this.#copyMap()
+  committed(model: VirstorModel): void {
+    this.#device?.follow(model)
+    this.mapCopies.committed()
   }
 
   /** A drive has gone. Without the map nothing can be kept: it is read again when it is back. */
@@ -190,11 +175,10 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async reshape(): Promise<void> {
     const { model } = this
-    this.#refused.clear()
     if (model.components.length === 0) return this.#endDevice()
     if (this.#device) this.#device.reshape(model)
     else await this.#openDevice(model)
-    void this.#copyMap()
+    this.mapCopies.reshaped()
   }
 
   async #openDevice(model: VirstorModel): Promise<void> {
@@ -223,7 +207,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
       const copies = model.copies.filter(({ component }) => component !== id)
       return copies.length === 0 ? model : { ...model, copies }
     })
-    void this.#copyMap()
+    void this.mapCopies.make()
   }
 
   /** A component has failed a flush: out of service, durably. */
@@ -232,69 +216,43 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     if (component) await loseDevice(this, this.driveOf(component), error)
   }
 
-  /** Where the map has fewer copies than it should, makes one on a component that has room, under load. */
-  async #copyMap(): Promise<void> {
-    const device = this.#device
-    if (!device || this.#copyingTo !== undefined || this.failure) return
-    for (;;) {
-      const component = this.#nextCarrier()
-      if (!component || this.#device !== device) return
-      this.#copyingTo = component.id
-      try {
-        await this.#copyTo(device, component)
-      } catch (error) {
-        this.#refused.add(component.id)
-        this.log.error({ err: operatingError(error) }, 'a copy of the map could not be made')
-      } finally {
-        this.#copyingTo = undefined
+  /** All chunks have left the components that are leaving: they go, durably; then their labels, in the background. */
+  async dropLeaving(): Promise<void> {
+    const { components, drives } = this.model
+    const uuids = components.filter(({ leaving }) => leaving).map(({ driveUuid }) => driveUuid)
+    await this.commit(withoutLeaving)
+    this.soon('the end of a removal', async () => {
+      await this.reshape()
+      for (const record of drives.filter(({ uuid }) => uuids.includes(uuid))) {
+        await this.#release(record)
       }
-    }
-  }
-
-  /** A component that should have a copy of the map and has none. */
-  #nextCarrier(): ComponentRecord | undefined {
-    const { copies, components } = this.model
-    if (copies.length >= MAP_COPIES) return undefined
-    return components.find((component) => {
-      const { id, leaving } = component
-      const isFree = copies.every((copy) => copy.component !== id) && !this.#refused.has(id)
-      return isFree && !leaving && isUp(this.model, component) && this.#hasRing(component)
+      await this.topology.tastePending()
     })
   }
 
-  async #copyTo(device: VirstorDevice, { id }: ComponentRecord): Promise<void> {
-    const { copies, nextEpoch, name } = this.model
-    const runs = device.takeRuns(id, lengthOf(copies[0]?.runs ?? []))
-    const refusal = new PlexusError('no-space', {
-      op: 'write',
-      subject: name,
-      message: `${name}: component ${id} has no room for a copy of the map, or did not take it`,
-    })
-    if (!runs) throw refusal
-    const copy = { component: id, epoch: nextEpoch, runs }
-    // Whatever becomes of this one, its epoch is never used again.
-    await this.commit((now) => ({ ...now, nextEpoch: now.nextEpoch + 1 }))
-    await device.store.join(this.carrier(copy))
-    const { copies: named } = await this.commit((now) => {
-      const { carriers } = device.store
-      // It has failed since, or another start reads the map: then it lacks something itself.
-      if (this.#device !== device || !carriers.includes(id)) return now
-      // One that has failed meanwhile lacks something.
-      const others = now.copies.filter((one) => carriers.includes(one.component))
-      return { ...now, copies: [...others, copy] }
-    })
-    if (!named.some(({ component }) => component === id)) throw refusal
+  async #release(record: DriveRecord): Promise<void> {
+    const { name } = this.model
+    const isHere = this.drives.get(record.uuid)?.present ?? false
+    const failure = await this.unlabel(record).catch(operatingError)
+    const label =
+      isHere && !failure
+        ? 'its label is cleared'
+        : `its label may still be there: plexus device clear-label ${record.device}`
+    const text = `component ${record.name} has left ${name}; ${label}`
+    this.topology.events.emit('info', 'component-removed', name, text)
   }
 
-  /** Has its label a journal that is as long as those of the other carriers? */
-  #hasRing(component: ComponentRecord): boolean {
-    const { label } = this.driveOf(component)
-    return (label?.journalBytes ?? 0) >= this.model.journalBlocks * JOURNAL_BLOCK_BYTES
+  get jobIds(): readonly string[] {
+    return this.job.id === undefined ? [] : [this.job.id]
   }
 
-  async endJobs(): Promise<void> {}
+  endJobs(next: VirstorModel): Promise<void> {
+    return this.job.endBefore(next)
+  }
 
-  startJobs(): void {}
+  startJobs(): void {
+    this.job.start()
+  }
 
   /** {@link refresh} has seen to it. */
   loseCache(): void {}
@@ -323,6 +281,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     const reason =
       this.failure ?? new PlexusError('gone', { op: 'use', subject: this.name, message })
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
+    await this.job.park()
     this.#device?.io.stop()
   }
 }

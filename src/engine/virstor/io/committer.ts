@@ -85,6 +85,13 @@ export class GroupCommitter implements Committer {
     this.#touched.add(id)
   }
 
+  /** A flush of the component has failed, whoever asked for it: what was acknowledged since the last one may be lost. */
+  flushFailed(id: number, error: PlexusError): void {
+    if (!this.#touched.has(id) && !this.#running) return
+    this.#suspects.set(id, error)
+    this.commitSoon()
+  }
+
   /** So many entries of the map have changed: they are durable after {@link VIRSTOR_COMMIT_MS} at the latest. */
   changed(entries: number): void {
     this.#pending += entries

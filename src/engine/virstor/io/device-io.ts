@@ -123,6 +123,11 @@ export class VirstorIo {
     })
   }
 
+  /** Resolves when all have ended that are under way now, and what was {@link released} before this call is free. */
+  settled(): Promise<void> {
+    return new Promise((resolve) => this.#epochs.afterAll(resolve))
+  }
+
   /** The device ends: writes that wait for space fail. */
   stop(): void {
     this.queue.end()

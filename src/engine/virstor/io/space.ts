@@ -30,6 +30,8 @@ export interface ComponentSpace {
   readonly free: number
   /** Data, and the map. */
   readonly used: number
+  /** Of these, those of the map. */
+  readonly reserved: number
   /** It gets nothing new: its content is moved away. */
   readonly emptying: boolean
 }
@@ -157,6 +159,15 @@ export class Space {
     }
     this.#look()
     return places
+  }
+
+  /** A place of this component; undefined: it has none to give. */
+  takeOn(id: number): Place | undefined {
+    const slot = this.#byId[id]
+    if (!slot?.takes || slot.free === 0) return undefined
+    const number = slot.bits.take()
+    this.#look()
+    return { component: id, number }
   }
 
   /** Nobody uses it any more. */
