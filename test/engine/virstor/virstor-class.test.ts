@@ -304,3 +304,19 @@ t.test(
     await alone.close()
   },
 )
+
+t.test(
+  'a component that has failed a flush of its label or of the map is not believed',
+  async (t) => {
+    const machine = await thin(['d1', 'd2', 'd3'])
+    const device = machine.open('thin')
+    await put(device, 0, pattern(16, CHUNK))
+    const [holder] = machine.topology.find('d1').consumers
+    if (!holder) throw new Error('the set holds it')
+    machine.device('d1').fail('flush', 'io')
+    await failureOf(flush(holder))
+    t.match(await failureOf(flush(device)), { message: /may be lost/ })
+    t.match(machine.volume('thin'), { status: /Component d1 is missing/ })
+    await device.close()
+  },
+)
