@@ -290,7 +290,7 @@ export function markOf(device: DeviceIdentity): string | undefined {
   return [device.vendor ?? '', device.model ?? '', device.serial].join('/')
 }
 
-/** The UUID of the volume whose identity it is (`uuid.UUID`, engine/vinum/set/volume.ts); undefined: a device. */
+/** The UUID of the volume whose identity it is (wwidOf in engine/geom/names.ts); undefined: a device. */
 export function volumeOf(record: DeviceRecord | undefined): string | undefined {
   return /^uuid\.(.+)$/.exec(record?.mark ?? '')?.[1]
 }

@@ -17,6 +17,7 @@ import { z } from 'zod'
 import { crc32c } from '../base/crc32c.ts'
 import { PlexusError, toPlexusError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
+import type { LunNames } from '../engine/geom/names.ts'
 import {
   contentSchema,
   type DraftOptions,
@@ -53,7 +54,7 @@ export interface IdentityStoreOptions {
   readonly machine?: string | undefined
 }
 
-export class IdentityStore {
+export class IdentityStore implements LunNames {
   readonly #path: string
   readonly #draftOptions: DraftOptions
   readonly #waiting: Change[] = []
@@ -114,9 +115,16 @@ export class IdentityStore {
     return this.#lent.has(disk)
   }
 
-  /** The volume (UUID) to which LUNs of this name have led last; undefined: none, or a device. */
-  volumeNamed(name: string): string | undefined {
+  ledTo(name: string): string | undefined {
     return volumeOf(this.#content.devices.find((one) => one.name === name))
+  }
+
+  /** The identities themselves stay with what had them. */
+  async release(names: readonly string[]): Promise<void> {
+    if (names.length === 0) return
+    await this.change((draft) => {
+      for (const name of names) draft.release(name)
+    })
   }
 
   /** The same path on another machine is another file. */

@@ -16,10 +16,10 @@ import { z } from 'zod'
 import { toPlexusError } from '../base/errors.ts'
 import { SET_CONFIGURATIONS_KEPT, SETS_KEPT } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import type { LunNames } from '../engine/geom/names.ts'
 import { decodeModel, encodeModel } from '../engine/vinum/model/codec.ts'
 import type { VinumModel } from '../engine/vinum/model/model.ts'
 import type { KeptConfiguration, SetMemory } from '../engine/vinum/set/memory.ts'
-import type { IdentityStore } from './identity-store.ts'
 
 const FORMAT = 'plexus-set'
 const VERSION = 1
@@ -43,7 +43,7 @@ interface Kept {
 export interface KeptSetsOptions {
   /** The state folder. */
   readonly dir: string
-  readonly identities: Pick<IdentityStore, 'volumeNamed' | 'change'>
+  readonly lunNames: LunNames
   readonly log: Logger
   readonly now: () => Date
 }
@@ -108,10 +108,6 @@ export class KeptSets implements SetMemory {
     return kept ? [...this.#readAll(kept.folder, kept.files)] : []
   }
 
-  exportedAs(name: string): string | undefined {
-    return this.#options.identities.volumeNamed(name)
-  }
-
   keep(model: VinumModel, drives: KeptConfiguration['drives']): Promise<void> {
     return this.#inTurn(() => this.#keep(model, drives))
   }
@@ -119,7 +115,7 @@ export class KeptSets implements SetMemory {
   /** The set will not come back, or what LUNs of this name have led to. Their names are free then. */
   forget(what: { readonly setUuid: string } | { readonly name: string }): Promise<void> {
     return this.#inTurn(async () => {
-      if ('name' in what) await this.#release([what.name])
+      if ('name' in what) await this.#options.lunNames.release([what.name])
       else await this.#drop(what.setUuid)
     })
   }
@@ -156,11 +152,12 @@ export class KeptSets implements SetMemory {
     const files = [...(isSame ? older.slice(0, -1) : older), name].slice(-SET_CONFIGURATIONS_KEPT)
     for (const one of kept.files) if (!files.includes(one)) await rm(join(kept.folder, one))
     this.#sets.set(setUuid, { ...kept, files, newest })
+    const { lunNames } = this.#options
     const gone = last?.model.volumes.filter(({ uuid, name: old }) => {
       const now = model.volumes.find((one) => one.uuid === uuid)
-      return now?.name !== old && this.exportedAs(old) === uuid
+      return now?.name !== old && lunNames.ledTo(old) === uuid
     })
-    await this.#release(gone?.map((one) => one.name) ?? [])
+    await lunNames.release(gone?.map((one) => one.name) ?? [])
   }
 
   /** The folder of a set that is new here. Sets that have ended make room: the oldest first. */
@@ -180,17 +177,10 @@ export class KeptSets implements SetMemory {
     const volumes = kept.newest?.model.volumes ?? []
     await rm(kept.folder, { recursive: true })
     this.#sets.delete(setUuid)
-    await this.#release(
-      volumes.flatMap(({ uuid, name }) => (this.exportedAs(name) === uuid ? name : [])),
+    const { lunNames } = this.#options
+    await lunNames.release(
+      volumes.flatMap(({ uuid, name }) => (lunNames.ledTo(name) === uuid ? name : [])),
     )
-  }
-
-  /** LUNs of these names lead to another volume next time. The identity itself stays with its volume. */
-  async #release(names: readonly string[]): Promise<void> {
-    if (names.length === 0) return
-    await this.#options.identities.change((draft) => {
-      for (const name of names) draft.release(name)
-    })
   }
 }
 

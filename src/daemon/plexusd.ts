@@ -134,7 +134,7 @@ class Daemon {
       machine: machineId(),
     })
     const now = (): Date => new Date()
-    const keptSets = new KeptSets({ dir: config.stateDir, identities, log, now })
+    const keptSets = new KeptSets({ dir: config.stateDir, lunNames: identities, log, now })
     const topology = createEngine({
       pool,
       clock: realClock,
@@ -142,6 +142,7 @@ class Daemon {
       log: log.child({ part: 'engine' }),
       now,
       memory: keptSets,
+      lunNames: identities,
       witness: new WitnessFiles(config.stateDir),
     })
     this.#appliance = new Appliance({

@@ -8,6 +8,7 @@ import type { Logger } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import type { BufferPool } from '../hal/block-device.ts'
 import { EventLog } from './geom/events.ts'
+import { type LunNames, NO_LUN_NAMES } from './geom/names.ts'
 import { Topology } from './geom/topology.ts'
 import type { GeomClass } from './geom/types.ts'
 import { JobManager } from './jobs/job.ts'
@@ -37,16 +38,18 @@ export interface EngineOptions {
   readonly intentRegionBytes?: number
   /** Of sets that were here before; undefined: nothing is remembered. */
   readonly memory?: SetMemory
+  /** What LUNs have led to; undefined: nothing. */
+  readonly lunNames?: LunNames
   /** Where sets keep a vote on this machine; undefined: they have no witness. */
   readonly witness?: WitnessStore
 }
 
 /** An empty graph with all classes. */
 export function createEngine(options: EngineOptions): Topology {
-  const { pool, clock, random, log } = options
+  const { pool, clock, random, log, lunNames = NO_LUN_NAMES } = options
   const events = new EventLog(options.now)
   const jobs = new JobManager({ clock, log, events })
   const classes = CLASSES.map((create) => create(options))
   const kernels = createKernels(pool.memory)
-  return new Topology({ classes, pool, kernels, clock, random, log, events, jobs })
+  return new Topology({ classes, pool, kernels, clock, random, log, events, jobs, lunNames })
 }

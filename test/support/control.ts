@@ -163,7 +163,7 @@ export class ControlRig {
       topology: this.topology,
       clock,
       log,
-      keptSets: { known: [], exportedAs: () => undefined, forget: async () => {} },
+      keptSets: { known: [], forget: async () => {} },
       now: () => NOW,
       config: () => this.config,
       plan: (next) => planChanges(this.config, next),

@@ -10,6 +10,7 @@ import { systemRandom } from '../../src/base/random.ts'
 import type { JobReport, PlanReport, VolumeReport } from '../../src/control/reports.ts'
 import { createEngine } from '../../src/engine/engine.ts'
 import type { Consumer } from '../../src/engine/geom/consumer.ts'
+import type { LunNames } from '../../src/engine/geom/names.ts'
 import type { Topology } from '../../src/engine/geom/topology.ts'
 import type { VerbParameters } from '../../src/engine/geom/types.ts'
 import type { WitnessStore } from '../../src/engine/metadata/witness.ts'
@@ -25,6 +26,7 @@ export interface MachineOptions {
   readonly clock?: Clock
   /** Of each device; default: it may take as long as it likes. */
   readonly timeoutMs?: number
+  readonly lunNames?: LunNames
   /** Sets have a witness, whose notes are here. */
   readonly witness?: Notes
 }
@@ -76,6 +78,7 @@ export class Machine {
       log: silentLogger(),
       now: () => new Date(),
       ...(this.witness ? { witness: this.witness } : {}),
+      ...(this.#options.lunNames ? { lunNames: this.#options.lunNames } : {}),
     })
   }
 

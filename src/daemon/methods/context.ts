@@ -43,7 +43,7 @@ export interface ControlContext {
   /** Initiators that are logged in to a target and to whom its mask shows a LUN. */
   initiatorsOf(target: TargetConfig, lun: number): readonly string[]
   /** What this machine remembers of its sets of drives. */
-  readonly keptSets: Pick<KeptSets, 'known' | 'exportedAs' | 'forget'>
+  readonly keptSets: Pick<KeptSets, 'known' | 'forget'>
   /** What peers hold of the target's memory and places. */
   targetLoad(): TargetLoad
   /**

@@ -17,7 +17,8 @@ const forget: Method = {
     if ([...topology.geoms].some((one) => one.className === 'vinum' && one.name === name)) {
       throw refuse('in-use', `${name} is here, or drives of it are; plexus vinum ld shows them`)
     }
-    const isVolumeAway = keptSets.exportedAs(name) !== undefined && !topology.providers.has(name)
+    const isVolumeAway =
+      topology.lunNames.ledTo(name) !== undefined && !topology.providers.has(name)
     if (!kept && !isVolumeAway) {
       throw refuse('not-found', `no set that is away is named "${name}"; plexus status shows them`)
     }

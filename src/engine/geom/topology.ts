@@ -19,6 +19,7 @@ import type { JobManager } from '../jobs/job.ts'
 import { Consumer, READ_ACCESS } from './consumer.ts'
 import { DiskGeom } from './disk-geom.ts'
 import type { EventLog } from './events.ts'
+import { type LunNames, NO_LUN_NAMES } from './names.ts'
 import { noteLabel, Provider, type ProviderInit } from './provider.ts'
 import { RequestWatch } from './request-watch.ts'
 import type { AccessCounts, Geom, GeomClass } from './types.ts'
@@ -26,7 +27,8 @@ import type { AccessCounts, Geom, GeomClass } from './types.ts'
 export type TopologyOptions = Pick<
   Topology,
   'classes' | 'pool' | 'kernels' | 'clock' | 'random' | 'log' | 'events' | 'jobs'
->
+> &
+  Partial<Pick<Topology, 'lunNames'>>
 
 /** Something appeared under a name or went; logical units listen. */
 export type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
@@ -40,6 +42,7 @@ export class Topology {
   readonly log: Logger
   readonly events: EventLog
   readonly jobs: JobManager
+  readonly lunNames: LunNames
   readonly #providers = new Map<string, Provider>()
   readonly #geoms = new Set<Geom>()
   readonly #disks = new Map<string, DiskGeom>()
@@ -56,6 +59,7 @@ export class Topology {
     this.log = options.log
     this.events = options.events
     this.jobs = options.jobs
+    this.lunNames = options.lunNames ?? NO_LUN_NAMES
   }
 
   get providers(): ReadonlyMap<string, Provider> {

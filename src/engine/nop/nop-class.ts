@@ -6,6 +6,7 @@
  */
 import { PlexusError } from '../../base/errors.ts'
 import { NOP_FAIL_KINDS, NOP_FAIL_OPS, NOP_SPECS, type NopRow } from '../../control/nop-verbs.ts'
+import { checkNameFree } from '../geom/names.ts'
 import { IO_OPS } from '../geom/statistics.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { GeomClass, Verb, VerbParameters } from '../geom/types.ts'
@@ -79,6 +80,7 @@ function create(
     if (!NAME.test(name)) {
       throw invalid('name', `"${name}" is not a name: letters, digits and . _ : / - are allowed`)
     }
+    checkNameFree(topology, name)
     const geom = new NopGeom(name, topology, () => geoms.delete(name))
     await geom.open(below)
     geoms.set(name, geom)

@@ -17,6 +17,7 @@ import type { ClassReport } from '../geom/types.ts'
 import { apartText, fillAction } from '../metadata/arrivals.ts'
 import { describeIncomplete } from '../metadata/assembling.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
+import { absentProblems } from './absent.ts'
 import { adviceOf, type DeviceProblem, importedAdvice } from './advice.ts'
 import { FreebsdSet } from './freebsd/set.ts'
 import { freeExtents, totalBytes } from './model/allocation.ts'
@@ -32,8 +33,7 @@ import {
 } from './model/model.ts'
 import { healthOf } from './model/state-rules.ts'
 import { shownNames, withShownNames } from './naming.ts'
-import { absentProblems } from './set/absent.ts'
-import type { SetRegistry } from './set/registry.ts'
+import type { SetRegistry } from './registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 
 /** What is said of a set that is assembled, whatever its format. */

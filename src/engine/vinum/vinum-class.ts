@@ -1,5 +1,5 @@
 /**
- * The class vinum: has its devices tasted (set/registry.ts) and carries out the verbs. A verb is planned on the model,
+ * The class vinum: has its devices tasted (registry.ts) and carries out the verbs. A verb is planned on the model,
  * shown, or committed and let take effect; all inside one topology change. docs/vinum.md, 6.
  */
 
@@ -11,6 +11,7 @@ import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
+import { checkNameFree, checkNameNotAway } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
@@ -30,9 +31,8 @@ import {
   type PlanningVerb,
   type VinumVerb,
 } from './plan.ts'
+import { freeProviders, type RegistryOptions, SetRegistry } from './registry.ts'
 import { reportSets } from './reports.ts'
-import { checkNameFree } from './set/absent.ts'
-import { freeProviders, type RegistryOptions, SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
@@ -125,7 +125,7 @@ class VinumClass implements GeomClass {
       const context = contextOf(topology, drives, candidates, parts)
       const plan = verb.plan(context, parameters)
       const next = plan.model === model ? stored : withBareNames(plan.model)
-      checkNames(next, stored, topology, this.#sets)
+      checkNames(next, stored, topology)
       return { ...plan, model: next }
     }
     if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
@@ -309,20 +309,13 @@ function inTurn(action: Action): Action {
 }
 
 /** Throws `exists` when a volume of the plan would need a name that something else has. */
-function checkNames(
-  next: VinumModel,
-  now: VinumModel,
-  topology: Topology,
-  sets: SetRegistry,
-): void {
+function checkNames(next: VinumModel, now: VinumModel, topology: Topology): void {
   for (const { uuid, name } of next.volumes) {
-    if (now.volumes.some((one) => one.uuid === uuid && one.name === name)) continue
-    checkNameFree(sets, name)
-    const holder = topology.providers.get(name)
+    const same = now.volumes.filter((one) => one.name === name)
+    if (same.some((one) => one.uuid === uuid)) continue
     // A name that this very plan sets free is free.
-    if (!holder || now.volumes.some((one) => one.name === name)) continue
-    const message = `volume ${name}: ${name} is a ${holder.geom.className} already; choose another name`
-    throw new PlexusError('exists', { op: 'create', subject: name, message })
+    if (same.length > 0) checkNameNotAway(topology, name)
+    else checkNameFree(topology, name)
   }
 }
 

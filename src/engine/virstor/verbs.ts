@@ -22,12 +22,11 @@ import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../verbs
 import type { NewDrive, Plan } from '../verbs/plan.ts'
 import { BAD_COMPONENT } from './map/chunk-map.ts'
 import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
-import { chunksForPages } from './map/layout.ts'
-import { pagesFor } from './map/page.ts'
 import {
   CHUNK_BYTES,
   type ComponentRecord,
   MAP_COPIES,
+  mapChunks,
   type Policy,
   type VirstorModel,
 } from './model.ts'
@@ -38,6 +37,7 @@ import {
   type VirstorContext,
   type VirstorVerb,
 } from './verbs/context.ts'
+import { GROW } from './verbs/grow.ts'
 import { REMOVE } from './verbs/remove.ts'
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
@@ -133,7 +133,7 @@ const destroy: VirstorVerb = {
   },
 }
 
-export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, REMOVE, destroy]
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, REMOVE, destroy, GROW]
 
 function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
   const text = parameters[key]
@@ -213,8 +213,8 @@ function nameFor({ drives }: VirstorModel, wanted: string): string {
 
 /** Gives the map its places at the start of the first components that have room for it and more. */
 function withCopies(model: VirstorModel, fail: Fail): VirstorModel {
-  const { chunkBytes, virtualBytes } = model
-  const count = chunksForPages(pagesFor(virtualBytes / chunkBytes), chunkBytes)
+  const { chunkBytes } = model
+  const count = mapChunks(model)
   const carriers = model.components.filter(({ chunks }) => chunks > count).slice(0, MAP_COPIES)
   if (carriers.length === 0) {
     const need = formatSize((count + 1) * chunkBytes)

@@ -10,6 +10,7 @@ import { VIRSTOR_SPECS, type VirstorRow } from '../../control/virstor-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
+import { checkNameFree, releaseName } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
@@ -25,6 +26,8 @@ import type { WitnessStore } from '../metadata/witness.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import type { Plan } from '../verbs/plan.ts'
+import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
+import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
 import type { VirstorVerb } from './verbs/context.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
@@ -40,6 +43,8 @@ class VirstorClass implements GeomClass {
   readonly name = 'virstor'
   readonly verbs: readonly Verb[]
   readonly #sets: SetTable<VirstorModel, VirstorSet>
+  /** Devices of FreeBSD's virstor. */
+  readonly #imports = new FreebsdImports()
 
   constructor(witness: WitnessStore | undefined) {
     const onFailed = (set: VirstorSet): void => this.#sets.failed(set)
@@ -60,7 +65,10 @@ class VirstorClass implements GeomClass {
         spec: VIRSTOR_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
       },
-      { spec: VIRSTOR_SPECS.list, run: async () => ({ devices: this.#rows() }) },
+      {
+        spec: VIRSTOR_SPECS.list,
+        run: async () => ({ devices: [...this.#rows(), ...importedRows(this.#imports.all)] }),
+      },
     ]
   }
 
@@ -69,11 +77,13 @@ class VirstorClass implements GeomClass {
     anchor: Anchor | undefined,
     topology: Topology,
   ): Promise<boolean> {
-    return anchor !== undefined && this.#sets.join(provider, anchor, topology)
+    return anchor
+      ? this.#sets.join(provider, anchor, topology)
+      : this.#imports.taste(provider, topology)
   }
 
-  async readLabel(_device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
-    if (!anchor) return undefined
+  async readLabel(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
+    if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
     const model = set?.assembled ? set.model : undefined
     return {
@@ -84,12 +94,14 @@ class VirstorClass implements GeomClass {
     }
   }
 
-  settled(topology: Topology): Promise<void> {
-    return this.#sets.settled(topology)
+  async settled(topology: Topology): Promise<void> {
+    await this.#imports.settled()
+    await this.#sets.settled(topology)
   }
 
   async stop(): Promise<void> {
     for (const set of this.#sets.all) await set.stop()
+    await this.#imports.stop()
   }
 
   // Verbs.
@@ -121,7 +133,9 @@ class VirstorClass implements GeomClass {
     if (parameters['dryRun'] === true) return reportOf(plan, true)
     const set = existing ?? this.#sets.of(newUuid(topology.random), topology)
     if (!existing) set.begin(emptyVirstor(set.uuid))
-    const report = await carryOut(set, verb.spec, planOn).catch((error: unknown) => {
+    const carry = (): Promise<PlanReport> => carryOut(set, verb.spec, planOn)
+    const work = verb.around?.(set, plan.model, carry) ?? carry()
+    const report = await work.catch((error: unknown) => {
       if (!existing) this.#sets.forget(set)
       throw error
     })
@@ -129,9 +143,11 @@ class VirstorClass implements GeomClass {
       const trouble = set.problem === undefined ? [] : [`${name} is not served: ${set.problem}`]
       return { ...report, warnings: [...report.warnings, ...trouble] }
     }
+    const { uuid } = set.model
     await set.wither()
     this.#sets.forget(set)
-    return report
+    const unreleased = await releaseName(topology, name, uuid)
+    return { ...report, warnings: [...report.warnings, ...unreleased] }
   }
 
   /** Throws `not-found`. */
@@ -194,9 +210,15 @@ class VirstorClass implements GeomClass {
   report(): ClassReport {
     const sets = this.#sets.all
     return {
-      volumes: sets.filter(({ assembled }) => assembled).map(volumeReport),
+      volumes: [
+        ...sets.filter(({ assembled }) => assembled).map(volumeReport),
+        ...importedVolumes(this.#imports.all),
+      ],
       drives: [],
-      problems: sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+      problems: [
+        ...sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+        ...importedProblems(this.#imports.all),
+      ],
     }
   }
 
@@ -218,14 +240,6 @@ class VirstorClass implements GeomClass {
         }
       })
   }
-}
-
-/** Throws `exists`. */
-function checkNameFree(topology: Topology, name: string): void {
-  const holder = topology.providers.get(name)
-  if (!holder) return
-  const message = `${name} is a ${holder.geom.className} already; choose another name`
-  throw new PlexusError('exists', { op: 'create', subject: name, message })
 }
 
 function missingOf({ model }: VirstorSet): readonly string[] {

@@ -6,6 +6,7 @@ import { defined } from '../../base/assert.ts'
 import { operatingError, PlexusError } from '../../base/errors.ts'
 import type { Extent } from '../../hal/block-device.ts'
 import type { Bio } from '../geom/bio.ts'
+import { isLentElsewhere } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import { loseDevice } from '../metadata/arrivals.ts'
@@ -16,8 +17,8 @@ import type { WitnessStore } from '../metadata/witness.ts'
 import { VIRSTOR_CODEC } from './codec.ts'
 import { VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
-import { countingCopies, MapCopies } from './map-copies.ts'
-import type { ComponentRecord, CopyRecord, VirstorModel } from './model.ts'
+import { MapCopies } from './map-copies.ts'
+import { type ComponentRecord, type CopyRecord, isUp, type VirstorModel } from './model.ts'
 import { SetJob, withoutLeaving } from './moves/set-job.ts'
 
 export interface VirstorSetOptions {
@@ -108,8 +109,12 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
    */
   amend(_before: VirstorModel, after: VirstorModel): VirstorModel {
     if (!this.#device) return after
-    const copies = countingCopies(after)
-    return copies === after.copies ? after : { ...after, copies }
+    const copies = after.copies.filter((copy) => {
+      const component = after.components.find(({ id }) => id === copy.component)
+      return component !== undefined && isUp(after, component)
+    })
+    const stays = copies.length === 0 || copies.length === after.copies.length
+    return stays ? after : { ...after, copies }
   }
 
   async prepare(): Promise<void> {}
@@ -126,6 +131,14 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     const [error = away && missingError(away.name)] = lossy.values()
     if (error) this.#options.owed.set(this.uuid, error)
     return served
+  }
+
+  /** Throws `gone` where the device is not served; `op` is the verb. */
+  served(op: string): VirstorDevice {
+    if (this.#device) return this.#device
+    const { name } = this.model
+    const message = `${name} is not served: ${this.problem ?? 'its drives are being looked at'}`
+    throw new PlexusError('gone', { op, subject: name, message })
   }
 
   /** Why the next flush of the device fails; asked once. */
@@ -175,15 +188,17 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async reshape(): Promise<void> {
     const { model } = this
+    this.mapCopies.reshaped()
     if (model.components.length === 0) return this.#endDevice()
     if (this.#device) this.#device.reshape(model)
     else await this.#openDevice(model)
-    this.mapCopies.reshaped()
+    void this.mapCopies.make()
   }
 
   async #openDevice(model: VirstorModel): Promise<void> {
     try {
       if (!this.#hasMap) throw mapAwayError(model)
+      if (isLentElsewhere(this.topology, model.name, model.uuid)) throw nameLentError(model)
       this.#device = await VirstorDevice.open(this, model)
       this.problem = undefined
     } catch (error) {
@@ -284,6 +299,13 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     await this.job.park()
     this.#device?.io.stop()
   }
+}
+
+function nameLentError({ name }: VirstorModel): PlexusError {
+  const message =
+    `LUNs of this name have led to something else, which is not here. Connect that; or, if it is not to come back: plexus ` +
+    `vinum forget ${name}, and start plexusd again`
+  return new PlexusError('exists', { op: 'use', subject: name, message })
 }
 
 function missingError(name: string): PlexusError {

@@ -9,6 +9,7 @@ import type { Random } from '../../../base/random.ts'
 import type { DoubtReport } from '../../../control/reports.ts'
 import type { Job, JobPlan } from '../../jobs/job.ts'
 import { finishWindow } from '../jobs/grow.ts'
+import { GrowthTurns, growthCommits } from '../jobs/growth-turns.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
 import type { JobCommits, JobSetup } from '../jobs/setup.ts'
 import { FINISH, PLANS, PROGRESS, resyncOf, withMismatches, withoutMove } from '../jobs/table.ts'
@@ -23,7 +24,6 @@ import {
   type VolumeRecord,
 } from '../model/model.ts'
 import type { Plex } from '../runtime.ts'
-import { GrowthTurns, growthCommits } from './growth.ts'
 import type { VinumSet } from './vinum-set.ts'
 import type { RunningVolume } from './volume.ts'
 

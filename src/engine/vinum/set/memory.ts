@@ -21,12 +21,4 @@ export interface SetMemory {
   keep(model: VinumModel, drives: KeptConfiguration['drives']): Promise<void>
   /** All that is kept of a set, the newest first. */
   history(setUuid: string): Promise<readonly KeptConfiguration[]>
-  /** The volume (UUID) to which LUNs of this name have led. */
-  exportedAs(name: string): string | undefined
-}
-
-/** The volume (UUID) that a name belongs to: the one that LUNs have led to, else that of the set known longest. */
-export function holderOf(memory: SetMemory | undefined, name: string): string | undefined {
-  const volumes = memory?.known.flatMap(({ model }) => model.volumes)
-  return memory?.exportedAs(name) ?? volumes?.find((one) => one.name === name)?.uuid
 }

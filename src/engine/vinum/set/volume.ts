@@ -4,6 +4,7 @@
  */
 import { operatingError } from '../../../base/errors.ts'
 import type { DeviceFeatures, Geometry } from '../../../hal/block-device.ts'
+import { wwidOf } from '../../geom/names.ts'
 import type { Provider, ProviderInit } from '../../geom/provider.ts'
 import { type RememberedIntent, WriteIntentBitmap } from '../../intent/write-intent-bitmap.ts'
 import type { SetDrive } from '../../metadata/set-drive.ts'
@@ -170,7 +171,7 @@ export function offerOf(
   const { uuid } = record
   return {
     geometry: geometryOf(record, drives, plexes),
-    identity: { wwid: `uuid.${uuid}`, serial: uuid, vendor: 'PLEXUS', model: 'vinum volume' },
+    identity: { wwid: wwidOf(uuid), serial: uuid, vendor: 'PLEXUS', model: 'vinum volume' },
     features: featuresOf(drives),
   }
 }

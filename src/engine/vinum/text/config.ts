@@ -7,7 +7,6 @@
  * A wrong word is an error with its place; nothing becomes a default silently (the original takes an unknown
  * suffix for 0 and an unknown state for down).
  */
-import { FREEBSD_DATA_OFFSET_BYTES } from '../freebsd/header.ts'
 import type {
   DriveState,
   ParityLayout,
@@ -19,6 +18,9 @@ import type {
 import type { Organization } from '../model/plex-kinds.ts'
 import { linesOf } from './tokens.ts'
 import { type Draft, parseLine } from './words.ts'
+
+/** Where the data of FreeBSD's drives begins, behind both copies of the text. */
+export const FREEBSD_DATA_OFFSET_BYTES = 135680
 
 export interface TextDrive {
   readonly type: 'drive'

@@ -47,14 +47,10 @@ function undelete(draft: Draft): void {
   const found = kept[at]
   if (!volume || !found) {
     const names = [...new Set(destroyed.map((one) => one.name))].join(', ') || 'none'
-    const why = `no configuration that is kept has a destroyed volume "${name}"; those that it has: ${names}`
-    draft.fail('not-found', name, why)
+    throw draft.notFound`no configuration that is kept has a destroyed volume "${name}"; those that it has: ${names}`
   }
   checkVolumeName(draft, name)
-  draft.step(
-    `bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`,
-    name,
-  )
+  draft.step`bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`
   const mapSlot = freeMapSlot(draft.model, volume.mapSlot)
   draft.add('volumes', { ...volume, mapSlot, moreMapSlots: undefined })
   const later = kept.slice(0, at).map(({ model }) => model)
@@ -76,10 +72,8 @@ function restorePlex(
   truth: PlexRecord | undefined,
 ): void {
   checkNewName(draft, 'plex', plex.name)
-  if (plex.growth) {
-    const why = `plex ${plex.name} was being restriped when it went, and where that was is not known any more; it cannot be brought back`
-    draft.fail('unsupported', plex.name, why)
-  }
+  if (plex.growth)
+    throw draft.unsupported`plex ${plex.name} was being restriped when it went, and where that was is not known any more; it cannot be brought back`
   // Parity that can be made again is: a write may have been under way.
   const parityValidBytes = plex === truth ? 0 : plex.parityValidBytes
   draft.add('plexes', { ...plex, parityValidBytes })
@@ -116,9 +110,8 @@ function restoreSubdisk(
       ({ offset, length }) => offset < end && driveOffsetBytes < offset + length,
     )
     if (!user) continue
-    const why = `the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`
-    draft.fail('in-use', name, why)
+    throw draft.inUse`the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`
   }
   draft.add('subdisks', { ...subdisk, state: state === 'up' ? 'up' : 'stale', move: undefined })
-  draft.step(`put subdisk ${name} back on ${drive.name}: ${formatSize(sizeBytes)}`, name)
+  draft.step`put subdisk ${name} back on ${drive.name}: ${formatSize(sizeBytes)}`
 }

@@ -7,7 +7,7 @@ import { PlexusError } from '../../../base/errors.ts'
 import type { JobReport } from '../../../control/reports.ts'
 import type { Job, JobPlan } from '../../jobs/job.ts'
 import type { VirstorDevice } from '../device.ts'
-import { isUp, type JobRecord, type VirstorModel } from '../model.ts'
+import { isUp, type JobRecord, MAP_COPIES, type VirstorModel } from '../model.ts'
 import type { VirstorSet } from '../virstor-set.ts'
 import { ChunkMover, type Move } from './chunk-mover.ts'
 import { Evacuation } from './evacuation.ts'
@@ -100,7 +100,7 @@ export class SetJob {
       busy: () => space.components.some(({ component }) => (component.consumer?.inFlight ?? 0) > 0),
       async step(offset, maxBytes, job) {
         // Before chunks take the room that a copy of the map needs in one piece.
-        await set.mapCopies.make()
+        await set.mapCopies.complete()
         const end = Math.min(offset + maxBytes, totalBytes)
         let reached = offset
         while (reached < end) {
@@ -134,8 +134,12 @@ export class SetJob {
 
   /** What has been moved stays where it is; what was to leave takes new chunks again. */
   async #abandon(): Promise<void> {
+    const { mapCopies } = this.#set
+    await mapCopies.complete()
     await this.#set.commit((model) => ({
       ...model,
+      // Those that were made for copies that stay after all are too many.
+      copies: model.copies.slice(0, MAP_COPIES),
       components: model.components.map((one) => (one.leaving ? { ...one, leaving: false } : one)),
       job: undefined,
     }))

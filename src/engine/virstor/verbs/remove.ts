@@ -8,7 +8,7 @@ import { VIRSTOR_SPECS } from '../../../control/virstor-verbs.ts'
 import { planAnchor } from '../../anchor/anchor-layout.ts'
 import type { ComponentSpace } from '../io/space.ts'
 import { JOURNAL_BLOCK_BYTES } from '../map/journal.ts'
-import { type ComponentRecord, driveOf, isUp, type VirstorModel } from '../model.ts'
+import { type ComponentRecord, driveOf, isUp, mapChunks, type VirstorModel } from '../model.ts'
 import { checkNoJob, devicesOf, type Fail, failing, type VirstorVerb } from './context.ts'
 
 export const REMOVE: VirstorVerb = {
@@ -135,11 +135,6 @@ function checkRoom(
     `${name}: none of the other components can carry the map, which takes ${need} on one of them and a journal as long as it ` +
       `has now; plexus virstor add ${name} DEVICE with a larger device`,
   )
-}
-
-/** Chunks of a copy of the map. */
-function mapChunks({ copies }: VirstorModel): number {
-  return (copies[0]?.runs ?? []).reduce((sum, { count }) => sum + count, 0)
 }
 
 function canCarry(model: VirstorModel, component: ComponentRecord): boolean {

@@ -1,18 +1,16 @@
 /**
  * Sets that are not served now: those that wait for drives, and those of which the machine remembers that it had them. What
- * `plexus status` says of them, and why a new volume must not take the name of one of theirs. Used by reports.ts and
- * vinum-class.ts.
+ * `plexus status` says of them. Used by reports.ts.
  */
-import { PlexusError } from '../../../base/errors.ts'
-import type { ProblemReport } from '../../../control/reports.ts'
-import { choiceOf, describeIncomplete } from '../../metadata/assembling.ts'
-import { adviceOn } from '../../metadata/members.ts'
-import { loseDrives } from '../model/membership.ts'
-import type { VinumModel } from '../model/model.ts'
-import { healthOf } from '../model/state-rules.ts'
-import { setName } from '../naming.ts'
+import type { ProblemReport } from '../../control/reports.ts'
+import { choiceOf, describeIncomplete } from '../metadata/assembling.ts'
+import { adviceOn } from '../metadata/members.ts'
+import { loseDrives } from './model/membership.ts'
+import type { VinumModel } from './model/model.ts'
+import { healthOf } from './model/state-rules.ts'
+import { setName } from './naming.ts'
 import type { SetRegistry } from './registry.ts'
-import type { VinumSet } from './vinum-set.ts'
+import type { VinumSet } from './set/vinum-set.ts'
 
 interface Absent {
   readonly name: string
@@ -92,27 +90,5 @@ function waysOn(absent: Absent, set: VinumSet): string {
   return (
     `Connect ${driveTexts(absent, missing)}. Or go on without: ${force}; what only missing drives have is lost ` +
     `then${cost}.`
-  )
-}
-
-/** Throws `exists` when a volume that is not served now has the name. */
-export function checkNameFree(registry: SetRegistry, name: string): void {
-  const refuse = (why: string): never => {
-    const message = `volume ${name} exists already${why}`
-    throw new PlexusError('exists', { op: 'create', subject: name, message })
-  }
-  const absent = absentSets(registry).find(({ model }) =>
-    model.volumes.some((one) => one.name === name),
-  )
-  if (absent) {
-    refuse(
-      ` on ${absent.name}, which is not served now: plexus status says what there is to do. Until then choose another name`,
-    )
-  }
-  const holder = registry.exportedAs(name)
-  if (holder === undefined || registry.isServed(holder)) return
-  refuse(
-    `: LUNs have led to it, and its drives are not here. Connect them, or choose another name; if it is not to come back: ` +
-      `plexus vinum forget ${name}`,
   )
 }
