@@ -24,8 +24,8 @@ export const VINUM_JOB_KINDS = [
   'move',
 ] as const
 export type VinumJobKind = (typeof VINUM_JOB_KINDS)[number]
-/** Of thin devices: empties components that leave. */
-export const VIRSTOR_JOB_KINDS = ['evacuate'] as const
+/** Of thin devices: empties components that leave; fills all evenly. */
+export const VIRSTOR_JOB_KINDS = ['evacuate', 'rebalance'] as const
 export type VirstorJobKind = (typeof VIRSTOR_JOB_KINDS)[number]
 export const JOB_KINDS = [...VINUM_JOB_KINDS, ...VIRSTOR_JOB_KINDS] as const
 export type JobKind = (typeof JOB_KINDS)[number]

@@ -69,6 +69,13 @@ export const VIRSTOR_SPECS = {
     ],
     options: [],
   },
+  rebalance: {
+    ...changes,
+    name: 'rebalance',
+    summary: 'fill all components evenly: a job moves chunks while the device is in use',
+    arguments: [name],
+    options: [],
+  },
   grow: {
     ...changes,
     name: 'grow',

@@ -133,6 +133,7 @@ const KINDS: Readonly<Record<WaitFor, readonly JobKind[]>> = {
   grow: ['grow'],
   move: ['move'],
   evacuate: ['evacuate'],
+  rebalance: ['rebalance'],
 }
 
 const isAtWork = ({ state }: JobReport): boolean => state === 'running' || state === 'paused'

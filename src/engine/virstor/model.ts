@@ -43,7 +43,7 @@ export type CopyRecord = RecordOf<typeof COPY>
 
 /**
  * Long work on the chunks, one at a time (moves/set-job.ts). What is left of it the map says: a start goes on with it.
- * evacuate: empties the components that are leaving, which then go.
+ * evacuate: empties the components that are leaving, which then go. rebalance: fills all evenly.
  */
 const JOB = {
   kind: oneOf(VIRSTOR_JOB_KINDS),

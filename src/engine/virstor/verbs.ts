@@ -38,6 +38,7 @@ import {
   type VirstorVerb,
 } from './verbs/context.ts'
 import { GROW } from './verbs/grow.ts'
+import { REBALANCE } from './verbs/rebalance.ts'
 import { REMOVE } from './verbs/remove.ts'
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
@@ -133,7 +134,7 @@ const destroy: VirstorVerb = {
   },
 }
 
-export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, REMOVE, destroy, GROW]
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, REMOVE, REBALANCE, destroy, GROW]
 
 function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
   const text = parameters[key]

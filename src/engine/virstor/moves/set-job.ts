@@ -11,6 +11,7 @@ import { isUp, type JobRecord, MAP_COPIES, type VirstorModel } from '../model.ts
 import type { VirstorSet } from '../virstor-set.ts'
 import { ChunkMover, type Move } from './chunk-mover.ts'
 import { Evacuation } from './evacuation.ts'
+import { Rebalancing } from './rebalancing.ts'
 
 /** What a kind of job does. */
 interface Work {
@@ -35,6 +36,16 @@ const WORKS: Readonly<Record<JobRecord['kind'], WorkMaker>> = {
         .reduce((sum, { used, reserved }) => sum + used - reserved, 0),
       next: () => evacuation.next(),
       finish: () => set.dropLeaving(),
+    }
+  },
+  rebalance(set, { table, space }) {
+    const rebalancing = new Rebalancing(table, space.components)
+    return {
+      chunks: rebalancing.chunks,
+      next: () => rebalancing.next(),
+      async finish() {
+        await set.commit((model) => ({ ...model, job: undefined }))
+      },
     }
   },
 }

@@ -36,11 +36,22 @@ export function devicesOf(parameters: VerbParameters): readonly string[] {
   return Array.isArray(devices) ? devices : []
 }
 
+/** What is in use on the components. Refuses where the device is not served, and nothing can be moved. */
+export function checkServed(
+  name: string,
+  space: VirstorContext['space'],
+  fail: Fail,
+): readonly ComponentSpace[] {
+  const why = `${name} is not served, so that nothing can be moved; plexus status says what is missing`
+  return space ?? fail('gone', why)
+}
+
 /** Refuses what cannot be begun while a job works on the chunks. */
 export function checkNoJob({ name, job }: VirstorModel, fail: Fail): void {
   if (!job) return
+  const what = { evacuate: 'components are being removed', rebalance: 'it is being rebalanced' }
   fail(
     'in-use',
-    `${name}: components are being removed; wait for that (plexus wait ${name}), or cancel it (plexus job list)`,
+    `${name}: ${what[job.kind]}; wait for that (plexus wait ${name}), or cancel it (plexus job list)`,
   )
 }

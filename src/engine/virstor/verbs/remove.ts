@@ -9,12 +9,19 @@ import { planAnchor } from '../../anchor/anchor-layout.ts'
 import type { ComponentSpace } from '../io/space.ts'
 import { JOURNAL_BLOCK_BYTES } from '../map/journal.ts'
 import { type ComponentRecord, driveOf, isUp, mapChunks, type VirstorModel } from '../model.ts'
-import { checkNoJob, devicesOf, type Fail, failing, type VirstorVerb } from './context.ts'
+import {
+  checkNoJob,
+  checkServed,
+  devicesOf,
+  type Fail,
+  failing,
+  type VirstorVerb,
+} from './context.ts'
 
 export const REMOVE: VirstorVerb = {
   spec: VIRSTOR_SPECS.remove,
   plan(context, parameters) {
-    const { model, space, isPresent } = context
+    const { model, isPresent } = context
     const { name } = model
     const fail: Fail = failing(VIRSTOR_SPECS.remove, name)
     checkNoJob(model, fail)
@@ -27,12 +34,7 @@ export const REMOVE: VirstorVerb = {
         `${name}: that is all it has, and one component stays; plexus virstor destroy ${name} ends it`,
       )
     }
-    if (!space) {
-      fail(
-        'gone',
-        `${name} is not served, so that nothing can be moved; plexus status says what is missing`,
-      )
-    }
+    const space = checkServed(name, context.space, fail)
     const leaving = [...gone].map((component) => ({
       component,
       drive: nameOf(model, component),

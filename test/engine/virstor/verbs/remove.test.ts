@@ -1,23 +1,19 @@
 /** Components that leave a thin device: by a job that moves what they hold, and through all that may happen meanwhile. */
 import t from 'tap'
-import type { JobReport } from '../../../../src/control/reports.ts'
-import type { Job } from '../../../../src/engine/jobs/job.ts'
-import { flush, get, type Machine, pattern, put } from '../../../support/engine.ts'
+import { flush, type Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import { MemoryDevice } from '../../../support/memory-device.ts'
-import { CHUNK, carriers, fill, noteOf, row, thin } from '../../../support/thin.ts'
-
-/** The chunks from 0 on that are not as {@link fill} has written them. */
-async function wrong(machine: Machine, count: number): Promise<readonly number[]> {
-  const device = machine.open('thin')
-  const found: number[] = []
-  for (let chunk = 0; chunk < count; chunk++) {
-    const bytes = await get(device, chunk * CHUNK, CHUNK)
-    if (!bytes.equals(pattern(chunk, CHUNK))) found.push(chunk)
-  }
-  await device.close()
-  return found
-}
+import {
+  CHUNK,
+  carriers,
+  fill,
+  goOn,
+  halfWay,
+  noteOf,
+  row,
+  thin,
+  wrong,
+} from '../../../support/thin.ts'
 
 /** A device on d1 to d3 with chunks in all of them. */
 async function filled(count: number, more: object = {}): Promise<Machine> {
@@ -27,25 +23,6 @@ async function filled(count: number, more: object = {}): Promise<Machine> {
   await flush(device)
   await device.close()
   return machine
-}
-
-/** Begins to remove components, and resolves to the job, which rests in the middle. */
-async function halfWay(machine: Machine, devices: readonly string[]): Promise<Job> {
-  const { jobs } = machine.topology
-  // One chunk after the other.
-  jobs.limitBytesPerSecond = 10 * CHUNK
-  const [report] = (await machine.run('virstor.remove', { name: 'thin', devices })).jobs
-  const job = jobs.get(report?.id ?? '')
-  while (job.doneBytes < 2 * CHUNK) await new Promise((resolve) => setTimeout(resolve, 5))
-  await job.pause()
-  jobs.limitBytesPerSecond = undefined
-  return job
-}
-
-async function goOn(machine: Machine, job: Job): Promise<JobReport | undefined> {
-  job.resume()
-  while (job.state === 'paused') await new Promise(setImmediate)
-  return (await machine.jobsDone()).at(-1)
 }
 
 function names(machine: Machine): readonly string[] {
@@ -143,10 +120,12 @@ t.test('a missing component goes when it holds nothing, and only then', async (t
 t.test('a job that is paused, resumed, cancelled', async (t) => {
   const machine = await filled(24)
   const remove = () => machine.run('virstor.remove', { name: 'thin', devices: ['d2'] })
-  const job = await halfWay(machine, ['d2'])
+  const job = await halfWay(machine, 'remove', { devices: ['d2'] })
   t.ok(job.doneBytes < 8 * CHUNK)
   t.match(machine.volume('thin').process, { state: 'paused' })
   t.match(await failureOf(remove()), { kind: 'in-use', message: /plexus wait thin/ })
+  const grow = machine.run('virstor.grow', { name: 'thin', size: '128MiB' })
+  t.match(await failureOf(grow), { kind: 'in-use', message: /plexus wait thin/ })
   job.resume()
   await job.cancel()
   t.strictSame(names(machine), ['d1', 'd2', 'd3'])
@@ -161,7 +140,7 @@ t.test('a job that is paused, resumed, cancelled', async (t) => {
 
 t.test('a job goes on after a restart, paused as it was', async (t) => {
   const machine = await filled(24)
-  const before = await halfWay(machine, ['d1'])
+  const before = await halfWay(machine, 'remove', { devices: ['d1'] })
   before.setLimit(1_000_000)
   before.resume()
   await before.pause()
@@ -180,7 +159,7 @@ t.test('a job goes on after a restart, paused as it was', async (t) => {
 
 t.test('a source that goes in the middle: what it held waits for it', async (t) => {
   const machine = await filled(24)
-  const job = await halfWay(machine, ['d2'])
+  const job = await halfWay(machine, 'remove', { devices: ['d2'] })
   await machine.pull('d2')
   t.match(await goOn(machine, job), { state: 'failed', error: /component 2 went missing/ })
   await machine.replug('d2')
@@ -193,7 +172,7 @@ t.test('a source that goes in the middle: what it held waits for it', async (t) 
 
 t.test('a target that goes in the middle: the rest goes to another one', async (t) => {
   const machine = await filled(24)
-  const job = await halfWay(machine, ['d1'])
+  const job = await halfWay(machine, 'remove', { devices: ['d1'] })
   await machine.pull('d2')
   t.match(await goOn(machine, job), { state: 'done' })
   t.strictSame(names(machine), ['d2', 'd3'])
