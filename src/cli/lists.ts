@@ -79,6 +79,8 @@ export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
     { name: 'space', value: (one) => one.physicalBytes, kind: 'size' },
     { name: 'used', value: (one) => one.usedBytes, kind: 'size' },
     { name: 'free', value: (one) => one.freeBytes, kind: 'size' },
+    { name: 'low', value: (one) => (one.isLow ? 'yes' : 'no') },
+    { name: 'warn', value: (one) => one.warnBytes, kind: 'size', extra: true },
     { name: 'components', value: (one) => one.components, kind: 'number' },
   ]),
   'device.list': view<DeviceReport>('devices', 'the configuration has no devices', [

@@ -24,10 +24,9 @@ export const VINUM_JOB_KINDS = [
   'move',
 ] as const
 export type VinumJobKind = (typeof VINUM_JOB_KINDS)[number]
-/** Of thin devices: empties components that leave; fills all evenly. */
+/** Of thin devices: empties components that leave; fills all evenly. Both are in the configuration. */
 export const VIRSTOR_JOB_KINDS = ['evacuate', 'rebalance'] as const
-export type VirstorJobKind = (typeof VIRSTOR_JOB_KINDS)[number]
-export const JOB_KINDS = [...VINUM_JOB_KINDS, ...VIRSTOR_JOB_KINDS] as const
+export const JOB_KINDS = [...VINUM_JOB_KINDS, ...VIRSTOR_JOB_KINDS, 'trim'] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 export type JobState = 'running' | 'paused' | 'done' | 'failed' | 'cancelled'
 
@@ -85,6 +84,21 @@ export interface DoubtReport {
   readonly retrySeconds: number | undefined
 }
 
+export const WATERMARKS = ['chunks', 'components'] as const
+export type Watermark = (typeof WATERMARKS)[number]
+
+/** Of a device that offers more than it has. */
+export interface SpaceReport {
+  readonly totalBytes: number
+  readonly usedBytes: number
+  /** What can be given now: nothing of a component that is missing. */
+  readonly freeBytes: number
+  /** It warns with so much free, or less. */
+  readonly warnBytes: number
+  /** What has run low. `chunks`: free space. `components`: those that are still empty. */
+  readonly low: readonly Watermark[]
+}
+
 export interface VolumeReport {
   readonly name: string
   readonly uuid: string
@@ -105,6 +119,8 @@ export interface VolumeReport {
   readonly process: JobReport | undefined
   /** undefined: nothing is. */
   readonly doubt: DoubtReport | undefined
+  /** Thin devices that are served. */
+  readonly space?: SpaceReport | undefined
   readonly components: readonly ComponentReport[]
   /** LUNs that lead here: filled by the daemon. */
   readonly exported: readonly ExportReport[]

@@ -134,6 +134,7 @@ const KINDS: Readonly<Record<WaitFor, readonly JobKind[]>> = {
   move: ['move'],
   evacuate: ['evacuate'],
   rebalance: ['rebalance'],
+  trim: ['trim'],
 }
 
 const isAtWork = ({ state }: JobReport): boolean => state === 'running' || state === 'paused'

@@ -5,7 +5,13 @@
 import { formatSize } from '../../base/bytes.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
-import type { PlanReport, ProblemReport, VolumeReport } from '../../control/reports.ts'
+import {
+  type PlanReport,
+  type ProblemReport,
+  type SpaceReport,
+  type VolumeReport,
+  WATERMARKS,
+} from '../../control/reports.ts'
 import { VIRSTOR_SPECS, type VirstorRow } from '../../control/virstor-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
@@ -26,10 +32,14 @@ import type { WitnessStore } from '../metadata/witness.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import type { Plan } from '../verbs/plan.ts'
+import { freeText } from './device.ts'
 import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
 import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
+import type { Space } from './io/space.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
 import type { VirstorVerb } from './verbs/context.ts'
+import { checkDevice } from './verbs/fsck.ts'
+import { startTrim } from './verbs/trim.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
@@ -66,6 +76,21 @@ class VirstorClass implements GeomClass {
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
       },
       {
+        spec: VIRSTOR_SPECS.trim,
+        run: inTurn(async ({ name, dryRun }) =>
+          startTrim(this.#named(String(name)), dryRun === true),
+        ),
+      },
+      // Not in turn: disks that come must not wait for it.
+      {
+        spec: VIRSTOR_SPECS.fsck,
+        run: async ({ name, repair }) => checkDevice(this.#named(String(name)), repair === true),
+      },
+      {
+        spec: VIRSTOR_SPECS.convert,
+        run: inTurn((parameters, topology) => this.#imports.convert(parameters, topology)),
+      },
+      {
         spec: VIRSTOR_SPECS.list,
         run: async () => ({ devices: [...this.#rows(), ...importedRows(this.#imports.all)] }),
       },
@@ -85,7 +110,7 @@ class VirstorClass implements GeomClass {
   async readLabel(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
     if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
-    const model = set?.assembled ? set.model : undefined
+    const model = set?.hasDevice ? set.model : undefined
     return {
       text: `a component of virstor set ${anchor.setUuid}`,
       drive: model?.drives.find(({ uuid }) => uuid === anchor.deviceUuid)?.name,
@@ -95,7 +120,10 @@ class VirstorClass implements GeomClass {
   }
 
   async settled(topology: Topology): Promise<void> {
-    await this.#imports.settled()
+    await this.#imports.settled((setUuid, uuid) => {
+      const set = this.#sets.all.find((one) => one.uuid === setUuid)
+      return set !== undefined && (set.members.has(uuid) || set.drives.get(uuid)?.present === true)
+    })
     await this.#sets.settled(topology)
   }
 
@@ -152,7 +180,7 @@ class VirstorClass implements GeomClass {
 
   /** Throws `not-found`. */
   #named(name: string): VirstorSet {
-    const set = this.#sets.all.find((one) => one.assembled && one.model.name === name)
+    const set = this.#sets.all.find((one) => one.hasDevice && one.model.name === name)
     if (set) return set
     const message = `there is no thin device "${name}"; plexus virstor list shows all`
     throw new PlexusError('not-found', { op: 'find', subject: name, message })
@@ -211,7 +239,7 @@ class VirstorClass implements GeomClass {
     const sets = this.#sets.all
     return {
       volumes: [
-        ...sets.filter(({ assembled }) => assembled).map(volumeReport),
+        ...sets.filter(({ hasDevice }) => hasDevice).map(volumeReport),
         ...importedVolumes(this.#imports.all),
       ],
       drives: [],
@@ -224,10 +252,10 @@ class VirstorClass implements GeomClass {
 
   #rows(): readonly VirstorRow[] {
     return this.#sets.all
-      .filter(({ assembled }) => assembled)
+      .filter(({ hasDevice }) => hasDevice)
       .map((set) => {
         const { name, virtualBytes, chunkBytes, components } = set.model
-        const { total = 0, used = 0, free = 0 } = set.device?.space ?? {}
+        const { total = 0, used = 0, free = 0, lowMark = 0 } = set.device?.space ?? {}
         return {
           name,
           state: stateOf(set),
@@ -236,6 +264,8 @@ class VirstorClass implements GeomClass {
           physicalBytes: total * chunkBytes,
           usedBytes: used * chunkBytes,
           freeBytes: free * chunkBytes,
+          warnBytes: lowMark * chunkBytes,
+          isLow: set.device?.space.isLow('chunks') ?? false,
           components: components.length,
         }
       })
@@ -266,7 +296,12 @@ function volumeReport(set: VirstorSet): VolumeReport {
     missing.length > 0
       ? `Component ${missing.join(', ')} is missing: what lies there cannot be read or written.`
       : ''
-  const full = isFull ? 'All space is given away: writes to new places fail.' : ''
+  const isLow = space?.isLow('chunks') ?? false
+  const runsOut = isFull
+    ? 'All space is given away: writes to new places wait, and fail.'
+    : space && isLow
+      ? `Space runs out: ${freeText(space)}.`
+      : ''
   return {
     name,
     uuid,
@@ -274,22 +309,23 @@ function volumeReport(set: VirstorSet): VolumeReport {
     set: set.name,
     state,
     health:
-      state === 'UP' ? (isFull ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
+      state === 'UP' ? (isLow ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
     sizeBytes: virtualBytes,
     layout: space
       ? `thin, ${formatSize(space.used * chunkBytes)} of ${formatSize(space.total * chunkBytes)} used`
       : 'thin',
-    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, full]
+    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, runsOut]
       .filter(Boolean)
       .join(' '),
-    action: isFull
+    action: isLow
       ? `Add space: plexus virstor add ${name} DEVICE`
       : missing.length > 0
         ? `Connect ${missing.join(', ')}.`
         : '',
     errors: NO_ERRORS,
-    process: set.job.report,
+    process: set.job.report ?? set.trim?.report(),
     doubt: undefined,
+    space: space && spaceReport(space, chunkBytes),
     components: components.map((component) => {
       const drive = set.driveOf(component)
       const used = space?.components.find((one) => one.component.id === component.id)
@@ -313,6 +349,17 @@ function volumeReport(set: VirstorSet): VolumeReport {
       }
     }),
     exported: [],
+  }
+}
+
+function spaceReport(space: Space, chunkBytes: number): SpaceReport {
+  const { total, used, free, lowMark } = space
+  return {
+    totalBytes: total * chunkBytes,
+    usedBytes: used * chunkBytes,
+    freeBytes: free * chunkBytes,
+    warnBytes: lowMark * chunkBytes,
+    low: WATERMARKS.filter((watermark) => space.isLow(watermark)),
   }
 }
 

@@ -4,11 +4,12 @@
  */
 import { defined } from '../../base/assert.ts'
 import { operatingError, PlexusError } from '../../base/errors.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Bio } from '../geom/bio.ts'
 import { isLentElsewhere } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
+import type { Job } from '../jobs/job.ts'
 import { loseDevice } from '../metadata/arrivals.ts'
 import { DeviceSet } from '../metadata/device-set.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
@@ -20,6 +21,7 @@ import { DiskCarrier } from './disk-carrier.ts'
 import { MapCopies } from './map-copies.ts'
 import { type ComponentRecord, type CopyRecord, isUp, type VirstorModel } from './model.ts'
 import { SetJob, withoutLeaving } from './moves/set-job.ts'
+import { trimPlan } from './trim.ts'
 
 export interface VirstorSetOptions {
   readonly witness: WitnessStore | undefined
@@ -35,6 +37,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   readonly job = new SetJob(this)
   readonly #options: VirstorSetOptions
   #device: VirstorDevice | undefined
+  #trim: Job | undefined
   /** Why the device is not offered. */
   problem: string | undefined
 
@@ -47,6 +50,11 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   /** What runs; undefined: it is not offered, see {@link problem}. */
   get device(): VirstorDevice | undefined {
     return this.#device
+  }
+
+  /** Has it a device by its configuration? One that was destroyed has labels until they are cleared. */
+  get hasDevice(): boolean {
+    return this.assembled && this.model.components.length > 0
   }
 
   get providers(): readonly Provider[] {
@@ -261,8 +269,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return this.job.id === undefined ? [] : [this.job.id]
   }
 
-  endJobs(next: VirstorModel): Promise<void> {
-    return this.job.endBefore(next)
+  async endJobs(next: VirstorModel): Promise<void> {
+    await this.job.endBefore(next)
+    if (next.components.length === 0) await this.#trim?.park()
   }
 
   startJobs(): void {
@@ -283,11 +292,33 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return this.#device?.extentAt(offset, length) ?? { allocated: true, length }
   }
 
+  get provisioning(): Provisioning | undefined {
+    return this.#device?.provisioning
+  }
+
   failed(): void {
     this.#options.onFailed(this)
   }
 
+  /** The job of `virstor trim`; undefined: none is at work. */
+  get trim(): Job | undefined {
+    return this.#trim
+  }
+
+  /** Throws as {@link trimPlan} and the job manager do. */
+  startTrim(): Job {
+    const job = this.topology.jobs.start(trimPlan(this))
+    this.#trim = job
+    void job.ended.then(() => {
+      this.#trim = undefined
+    })
+    return job
+  }
+
   protected async end(how: 'stop' | 'orphan'): Promise<void> {
+    // Before the device pauses: its reads would wait for ever.
+    await this.#trim?.park()
+    if (this.job.report) await this.job.park()
     if (how === 'stop') {
       await this.#device?.stop()
       return
@@ -296,7 +327,6 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     const reason =
       this.failure ?? new PlexusError('gone', { op: 'use', subject: this.name, message })
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
-    await this.job.park()
     this.#device?.io.stop()
   }
 }

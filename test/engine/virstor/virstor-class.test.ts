@@ -305,18 +305,59 @@ t.test(
   },
 )
 
-t.test(
-  'a component that has failed a flush of its label or of the map is not believed',
-  async (t) => {
-    const machine = await thin(['d1', 'd2', 'd3'])
-    const device = machine.open('thin')
-    await put(device, 0, pattern(16, CHUNK))
-    const [holder] = machine.topology.find('d1').consumers
-    if (!holder) throw new Error('the set holds it')
-    machine.device('d1').fail('flush', 'io')
-    await failureOf(flush(holder))
-    t.match(await failureOf(flush(device)), { message: /may be lost/ })
-    t.match(machine.volume('thin'), { status: /Component d1 is missing/ })
-    await device.close()
-  },
-)
+t.test('space runs low: told once, with what to type, and set changes when', async (t) => {
+  const machine = await thin(['d1', 'd2'])
+  const { freeBytes = 0, physicalBytes = 0 } = (await row(machine)) ?? {}
+  t.match(await row(machine), {
+    isLow: false,
+    warnBytes: Math.floor(physicalBytes / CHUNK / 10) * CHUNK,
+  })
+  const spoken = () =>
+    machine.topology.events.history.filter(({ event }) => event === 'space-chunks')
+  const device = machine.open('thin')
+  for (let at = 0; at < freeBytes - 2 * CHUNK; at += CHUNK) await put(device, at, pattern(1, CHUNK))
+  t.match(spoken(), [
+    {
+      severity: 'warning',
+      object: 'thin',
+      message: /\d+ of \d+ chunks \(\d+ %\) are free.*plexus virstor add thin DEVICE/,
+    },
+  ])
+  const { health, status, action, space } = machine.volume('thin')
+  t.match(
+    { health, status, action },
+    {
+      health: 'DEGRADED',
+      status: /Space runs out: 2 of \d+ chunks/,
+      action: /plexus virstor add thin DEVICE/,
+    },
+  )
+  t.match(space, { freeBytes: 2 * CHUNK, totalBytes: physicalBytes, low: ['chunks', 'components'] })
+  await machine.run('virstor.set', { name: 'thin', warnPercent: '0%', warnChunks: '1' })
+  t.equal(spoken().length, 2)
+  t.match(spoken()[1], { severity: 'info', message: /has space again/ })
+  t.match(await row(machine), { isLow: false, warnBytes: CHUNK })
+  await device.close()
+  await machine.shutDown()
+  await machine.start()
+  t.match(await row(machine), { isLow: false, warnBytes: CHUNK }, 'the configuration has it')
+  await machine.run('virstor.set', { name: 'thin', warnChunks: '2' })
+  t.equal(machine.volume('thin').health, 'DEGRADED')
+})
+
+t.test('what set and create refuse', async (t) => {
+  const machine = await thin(['d1'])
+  const refused = async (parameters: object) =>
+    (await failureOf(machine.run('virstor.set', { name: 'thin', ...parameters }))).message
+  t.match(await refused({}), /nothing is to be changed/)
+  t.match(await refused({ warnPercent: '100' }), /--warn-percent 100: 0 to 99/)
+  t.match(await refused({ warnChunks: '-1' }), /--warn-chunks -1/)
+  t.match(await refused({ warnChunks: '4000' }), /below that of all chunks/)
+  t.match(await refused({ fullWait: '11m' }), /--full-wait 11m: at most 10m/)
+  const plan = await machine.run('virstor.set', {
+    name: 'thin',
+    fullWait: '0',
+    warnComponents: '2',
+  })
+  t.match(plan.steps, [{ text: /writes wait 0s for space/ }, { text: /2 components are empty/ }])
+})

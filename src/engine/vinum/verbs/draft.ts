@@ -23,6 +23,7 @@ import {
   type Records,
   type SubdiskRecord,
   sizeOfPlex,
+  subdisksBelow,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
@@ -167,7 +168,7 @@ export class Draft extends Refusals {
   }
 
   subdisksBelow(volume: VolumeRecord): readonly SubdiskRecord[] {
-    return this.plexesOf(volume).flatMap((plex) => this.subdisksOf(plex))
+    return subdisksBelow(this.model, volume.uuid)
   }
 
   /** The volume above a plex, or undefined for a detached one. */

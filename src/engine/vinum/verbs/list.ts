@@ -178,7 +178,7 @@ export const LISTS: readonly ShowingVerb[] = [
 
 export const PRINTCONFIG: ShowingVerb = {
   spec: VINUM_SPECS.printconfig,
-  show: (context): ConfigText => ({ text: printConfigText(context.model, { drives: true }) }),
+  show: (context): ConfigText => ({ text: printConfigText(context.model) }),
 }
 
 export const VOLUME_SHOW: ShowingVerb = {

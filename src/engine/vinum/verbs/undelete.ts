@@ -14,6 +14,7 @@ import {
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
+  volumeAbove,
 } from '../model/model.ts'
 import { bareName } from '../naming.ts'
 import type { PlanningVerb } from '../plan.ts'
@@ -101,8 +102,7 @@ function restoreSubdisk(
       `drive ${before?.name} has left the set since, and ${name} was on it; it cannot be brought back`,
     )
   if (state === 'up') usableDrive(draft, drive)
-  const plex = byUuid(draft.model.plexes, subdisk.plexUuid)
-  const volume = byUuid(draft.model.volumes, plex?.volumeUuid)
+  const volume = volumeAbove(draft.model, subdisk)
   if (volume) checkMapSlot(draft, volume, drive)
   const end = driveOffsetBytes + sizeBytes
   for (const model of [...later, draft.model]) {

@@ -87,6 +87,8 @@ export function importedRows(devices: readonly FreebsdDevice[]): readonly Virsto
         physicalBytes,
         usedBytes,
         freeBytes: physicalBytes - usedBytes,
+        warnBytes: 0,
+        isLow: false,
         components: components.length,
       },
     ]

@@ -85,13 +85,6 @@ export class GroupCommitter implements Committer {
     this.#touched.add(id)
   }
 
-  /** A flush of the component has failed, whoever asked for it: what was acknowledged since the last one may be lost. */
-  flushFailed(id: number, error: PlexusError): void {
-    if (!this.#touched.has(id) && !this.#running) return
-    this.#suspects.set(id, error)
-    this.commitSoon()
-  }
-
   /** So many entries of the map have changed: they are durable after {@link VIRSTOR_COMMIT_MS} at the latest. */
   changed(entries: number): void {
     this.#pending += entries
@@ -112,6 +105,12 @@ export class GroupCommitter implements Committer {
     this.#schedule().catch((error: unknown) => {
       operatingError(error)
     })
+  }
+
+  /** It has failed a flush that somebody else asked for: it goes out of service as if a commit had. */
+  suspect(id: number, error: PlexusError): void {
+    this.#suspects.set(id, error)
+    this.commitSoon()
   }
 
   /** Resolves when a commit has ended that began after this call, to why it failed; tells nobody what was lost. */

@@ -129,7 +129,7 @@ export class SetJob {
       async finish() {
         const failure = await committer.pass()
         if (failure) throw failure
-        await io.settled()
+        await new Promise<void>((resolve) => io.afterAll(resolve))
         await work.finish()
       },
       abandon: () => this.#abandon(),

@@ -247,23 +247,3 @@ t.test('changes are durable after a time, or when there are many', async (t) => 
   await settle()
   t.equal(rig.map.appended.length, 2)
 })
-
-t.test(
-  'a flush that failed for somebody else takes its component out of service, too',
-  async (t) => {
-    const rig = await two()
-    const why = new PlexusError('io', { op: 'flush', subject: 'c1', message: 'no flush' })
-    rig.committer.flushFailed(1, why)
-    // The disk tells of it once: from now on its flushes succeed.
-    await settle()
-    t.strictSame(
-      rig.failed.map(([id]) => id),
-      [1],
-    )
-    t.match(await failureOf(rig.committer.commit()), { message: /may be lost.*no flush/ })
-    await rig.committer.commit()
-    rig.committer.flushFailed(2, why)
-    await settle()
-    t.equal(rig.failed.length, 1, 'of one whose cache holds nothing of the device nothing is lost')
-  },
-)

@@ -198,7 +198,7 @@ async function play(
   await one({ op: 'flush', ...all }, 0)
   if (wrong || rig.failed.length > 0) return wrong
   await rig.committer.pass()
-  await rig.io.settled()
+  await new Promise<void>((resolve) => rig.io.afterAll(resolve))
   await settle()
   let used = 0
   for (let chunk = 0; chunk < CHUNKS; chunk++) if (rig.live.componentOf(chunk) !== 0) used++
