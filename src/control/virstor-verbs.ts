@@ -41,6 +41,13 @@ const SETTINGS: readonly OptionSpec[] = [
   },
 ]
 
+const POLICY = {
+  name: 'policy',
+  value: 'text',
+  choices: VIRSTOR_POLICIES,
+  summary: 'which component gives space next: the first with room (default), or all in turn',
+} as const
+
 export const VIRSTOR_SPECS = {
   create: {
     ...changes,
@@ -57,12 +64,7 @@ export const VIRSTOR_SPECS = {
         value: 'size',
         summary: 'space is given in pieces of so much, 128KiB to 64MiB; default: 4MiB',
       },
-      {
-        name: 'policy',
-        value: 'text',
-        choices: VIRSTOR_POLICIES,
-        summary: 'which component gives space next: the first with room (default), or all in turn',
-      },
+      POLICY,
       ...SETTINGS,
       WIPE_SIGNATURES,
     ],
@@ -99,9 +101,10 @@ export const VIRSTOR_SPECS = {
   set: {
     ...changes,
     name: 'set',
-    summary: 'change when a thin device warns, and how long it lets writes wait',
+    summary:
+      'change where a thin device takes space, when it warns, and how long it lets writes wait',
     arguments: [name],
-    options: SETTINGS,
+    options: [POLICY, ...SETTINGS],
   },
   grow: {
     ...changes,

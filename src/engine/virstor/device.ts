@@ -213,6 +213,7 @@ export class VirstorDevice {
       if (!model.components.some(({ id }) => id === component.id)) this.#drop(component.id)
     }
     const { lowMark } = this.space
+    this.space.policy = model.policy
     this.space.watermarks = model
     this.io.queue.waitMs = model.fullWaitMs
     for (const component of model.components) {

@@ -19,7 +19,6 @@ import {
   type ComponentRecord,
   MAP_COPIES,
   mapChunks,
-  type Policy,
   type VirstorModel,
 } from './model.ts'
 import {
@@ -61,7 +60,6 @@ const create: VirstorVerb = {
       uuid,
       virtualBytes,
       chunkBytes,
-      policy: (parameters['policy'] ?? 'sequential') as Policy,
     }
     const added = addComponents({ ...context.model, ...settings }, context, parameters, fail)
     const blockBytes = Math.max(...added.model.drives.map((drive) => drive.blockBytes))

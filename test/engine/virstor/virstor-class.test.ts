@@ -4,7 +4,7 @@ import { MIB } from '../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
-import { CHUNK, carriers, row, thin } from '../../support/thin.ts'
+import { CHUNK, carriers, fill, noteOf, row, thin } from '../../support/thin.ts'
 
 t.test("the original's own test: first and last sector survive the next start", async (t) => {
   const machine = await thin(['d1', 'd2', 'd3'])
@@ -360,4 +360,26 @@ t.test('what set and create refuse', async (t) => {
     warnComponents: '2',
   })
   t.match(plan.steps, [{ text: /writes wait 0s for space/ }, { text: /2 components are empty/ }])
+})
+
+t.test('set changes which component gives space next', async (t) => {
+  const machine = await thin(['d1', 'd2'])
+  const chunksOn = (name: string) => Number(/^\d+/.exec(noteOf(machine, name)))
+  const device = machine.open('thin')
+  await fill(device, 0, 4)
+  t.strictSame([chunksOn('d1'), chunksOn('d2')], [5, 1], 'the first, beside a copy of the map each')
+  await machine.run('virstor.set', { name: 'thin', policy: 'round-robin' })
+  await fill(device, 4, 4)
+  t.strictSame([chunksOn('d1'), chunksOn('d2')], [7, 3])
+  await flush(device)
+  await device.close()
+  await machine.shutDown()
+  await machine.start()
+  const again = machine.open('thin')
+  await fill(again, 8, 2)
+  t.strictSame([chunksOn('d1'), chunksOn('d2')], [8, 4], 'also after a restart')
+  await again.close()
+  t.match(await failureOf(machine.run('virstor.set', { name: 'thin', policy: 'best' })), {
+    message: /--policy best: sequential or round-robin/,
+  })
 })

@@ -83,6 +83,7 @@ class Slot implements ComponentSpace {
 export class Space {
   /** Somebody who waits for space may try again. device-io.ts sets it. */
   onFree: () => void = () => {}
+  policy: SpacePolicy
   readonly #options: SpaceOptions
   #watermarks: Watermarks
   #slots: Slot[]
@@ -95,6 +96,7 @@ export class Space {
 
   constructor(options: SpaceOptions) {
     this.#options = options
+    this.policy = options.policy
     this.#watermarks = options
     this.#slots = []
     for (const component of options.components) this.#enter(component)
@@ -223,7 +225,7 @@ export class Space {
 
   #choose(): Slot {
     const { length } = this.#slots
-    const first = this.#options.policy === 'sequential' ? 0 : this.#turn
+    const first = this.policy === 'sequential' ? 0 : this.#turn
     for (let step = 0; step < length; step++) {
       const index = (first + step) % length
       const slot = this.#slots[index] as Slot
@@ -238,7 +240,7 @@ export class Space {
     const { free, lowMark } = this
     const rise = this.#low.chunks ? Math.ceil(lowMark / RISE_PART) : 0
     this.#set('chunks', free <= lowMark + rise)
-    if (this.#options.policy === 'sequential') this.#set('components', this.#fewAreEmpty())
+    this.#set('components', this.policy === 'sequential' && this.#fewAreEmpty())
   }
 
   #fewAreEmpty(): boolean {
