@@ -24,7 +24,9 @@ export const VINUM_JOB_KINDS = [
   'move',
 ] as const
 export type VinumJobKind = (typeof VINUM_JOB_KINDS)[number]
-export const JOB_KINDS = [...VINUM_JOB_KINDS, 'trim'] as const
+/** Of thin devices: empties components that leave; fills all evenly. Both are in the configuration. */
+export const VIRSTOR_JOB_KINDS = ['evacuate', 'rebalance'] as const
+export const JOB_KINDS = [...VINUM_JOB_KINDS, ...VIRSTOR_JOB_KINDS, 'trim'] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 export type JobState = 'running' | 'paused' | 'done' | 'failed' | 'cancelled'
 

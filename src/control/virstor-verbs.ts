@@ -49,6 +49,13 @@ const SETTINGS: readonly OptionSpec[] = [
   },
 ]
 
+const POLICY = {
+  name: 'policy',
+  value: 'text',
+  choices: VIRSTOR_POLICIES,
+  summary: 'which component gives space next: the first with room (default), or all in turn',
+} as const
+
 export const VIRSTOR_SPECS = {
   create: {
     ...changes,
@@ -65,12 +72,7 @@ export const VIRSTOR_SPECS = {
         value: 'size',
         summary: 'space is given in pieces of so much, 128KiB to 64MiB; default: 4MiB',
       },
-      {
-        name: 'policy',
-        value: 'text',
-        choices: VIRSTOR_POLICIES,
-        summary: 'which component gives space next: the first with room (default), or all in turn',
-      },
+      POLICY,
       ...SETTINGS,
       WIPE_SIGNATURES,
     ],
@@ -82,13 +84,35 @@ export const VIRSTOR_SPECS = {
     arguments: [name, devices],
     options: [WIPE_SIGNATURES],
   },
+  remove: {
+    ...changes,
+    name: 'remove',
+    summary: 'take components out: a job moves what they hold to the others first',
+    arguments: [
+      name,
+      {
+        name: 'devices',
+        kind: 'device',
+        variadic: true,
+        summary: 'components, or the devices that carry them',
+      },
+    ],
+    options: [],
+  },
+  rebalance: {
+    ...changes,
+    name: 'rebalance',
+    summary: 'fill all components evenly: a job moves chunks while the device is in use',
+    arguments: [name],
+    options: [],
+  },
   set: {
     ...changes,
     name: 'set',
     summary:
-      'change when a thin device warns, how long it lets writes wait, and whether it discards',
+      'change where a thin device takes space, when it warns, how long writes wait, and whether it discards',
     arguments: [name],
-    options: SETTINGS,
+    options: [POLICY, ...SETTINGS],
   },
   grow: {
     ...changes,

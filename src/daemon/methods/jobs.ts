@@ -132,6 +132,8 @@ const KINDS: Readonly<Record<WaitFor, readonly JobKind[]>> = {
   repair: ['repair'],
   grow: ['grow'],
   move: ['move'],
+  evacuate: ['evacuate'],
+  rebalance: ['rebalance'],
   trim: ['trim'],
 }
 

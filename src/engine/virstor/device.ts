@@ -143,6 +143,7 @@ export class VirstorDevice {
       const text = `chunk ${chunk} of ${name} is out of service: ${reason}`
       set.topology.events.emit('critical', 'map-fault', name, text)
     }
+    this.follow(model)
     this.space.changed()
   }
 
@@ -164,9 +165,8 @@ export class VirstorDevice {
   }
 
   #offer(model: VirstorModel): Pick<ProviderInit, 'geometry' | 'identity' | 'features'> {
-    const { uuid, chunkBytes, virtualBytes } = model
+    const { uuid, blockBytes, chunkBytes, virtualBytes } = model
     const consumers = this.space.components.flatMap(({ component }) => component.consumer ?? [])
-    const blockBytes = Math.max(512, ...model.drives.map((drive) => drive.blockBytes))
     const granuleBytes = chunkBytes / granulesOf(chunkBytes)
     return {
       geometry: {
@@ -196,7 +196,18 @@ export class VirstorDevice {
     }
   }
 
-  /** The configuration has changed: components have come, the device has grown, or it has other settings. */
+  /** A commit is durable: what leaves gets nothing new from now on. */
+  follow({ components }: VirstorModel): void {
+    for (const { id, leaving } of components) {
+      const slot = this.space.components.find(({ component }) => component.id === id)
+      if (slot && slot.emptying !== leaving) this.space.setEmptying(id, leaving)
+    }
+  }
+
+  /**
+   * The configuration has changed: components have come, or gone, and nothing of those is in use; the device has grown, or
+   * it has other settings.
+   */
   reshape(model: VirstorModel): void {
     const { virtualBytes, chunkBytes } = model
     if (virtualBytes > this.provider.sizeBytes) {
@@ -204,7 +215,11 @@ export class VirstorDevice {
       const { geometry, features } = this.#offer(model)
       this.provider.update({ geometry, features })
     }
+    for (const { component } of this.space.components) {
+      if (!model.components.some(({ id }) => id === component.id)) this.#drop(component.id)
+    }
     const { lowMark } = this.space
+    this.space.policy = model.policy
     this.space.watermarks = model
     this.io.queue.waitMs = model.fullWaitMs
     this.io.trimmer.isOn = model.discards
@@ -229,6 +244,13 @@ export class VirstorDevice {
 
   #tell(event: DeviceEvent): void {
     for (const consumer of [...this.provider.consumers]) consumer.tell(event)
+  }
+
+  #drop(id: number): void {
+    for (const run of this.#runs.get(id) ?? []) this.table.unreserve(id, run)
+    this.#runs.delete(id)
+    this.table.removeComponent(id)
+    this.space.remove(id)
   }
 
   /** A drive has gone, maybe with writes in its cache: what depends on them is decided now. */

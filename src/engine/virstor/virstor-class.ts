@@ -166,6 +166,7 @@ class VirstorClass implements GeomClass {
           model,
           candidate: (device) => candidates.get(device),
           isPresent: (uuid) => existing?.drives.get(uuid)?.present ?? false,
+          space: existing?.device?.space.components,
           isOpen: (existing?.device?.provider.consumers.size ?? 0) > 0,
           random: tape.rewound(),
         },
@@ -344,7 +345,7 @@ function volumeReport(set: VirstorSet): VolumeReport {
         ? `Connect ${missing.join(', ')}.`
         : '',
     errors: NO_ERRORS,
-    process: set.trim?.report(),
+    process: set.job.report ?? set.trim?.report(),
     doubt: undefined,
     space: space && spaceReport(space, chunkBytes),
     components: components.map((component) => {
@@ -360,6 +361,7 @@ function volumeReport(set: VirstorSet): VolumeReport {
         note: [
           used ? `${used.used} of ${used.total} chunks used` : '',
           model.copies.some((copy) => copy.component === component.id) ? 'carries the map' : '',
+          component.leaving ? 'is being emptied' : '',
         ]
           .filter(Boolean)
           .join(', '),

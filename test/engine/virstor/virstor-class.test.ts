@@ -1,35 +1,10 @@
 /** Thin devices by their verbs, on a machine that starts, loses disks and its power: creation to destruction. */
 import t from 'tap'
-import { KIB, MIB } from '../../../src/base/limits.ts'
-import type { VirstorRow } from '../../../src/control/virstor-verbs.ts'
+import { MIB } from '../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
-
-const CHUNK = 128 * KIB
-
-async function thin(devices: readonly string[], more: object = {}): Promise<Machine> {
-  const machine = await new Machine({ devices: 5, sizeBytes: 5 * MIB }).start()
-  await machine.run('virstor.create', {
-    name: 'thin',
-    devices,
-    size: '64MiB',
-    chunk: '128KiB',
-    fullWait: '0',
-    ...more,
-  })
-  return machine
-}
-
-async function row(machine: Machine): Promise<VirstorRow | undefined> {
-  const answer = (await machine.run('virstor.list')) as unknown as { devices: VirstorRow[] }
-  return answer.devices.find(({ name }) => name === 'thin')
-}
-
-function carriers(machine: Machine): readonly string[] {
-  const parts = machine.volume('thin').components
-  return parts.filter(({ note }) => /carries the map/.test(note)).map(({ name }) => name)
-}
+import { CHUNK, carriers, fill, noteOf, row, thin } from '../../support/thin.ts'
 
 t.test("the original's own test: first and last sector survive the next start", async (t) => {
   const machine = await thin(['d1', 'd2', 'd3'])
@@ -385,4 +360,26 @@ t.test('what set and create refuse', async (t) => {
     warnComponents: '2',
   })
   t.match(plan.steps, [{ text: /writes wait 0s for space/ }, { text: /2 components are empty/ }])
+})
+
+t.test('set changes which component gives space next', async (t) => {
+  const machine = await thin(['d1', 'd2'])
+  const chunksOn = (name: string) => Number(/^\d+/.exec(noteOf(machine, name)))
+  const device = machine.open('thin')
+  await fill(device, 0, 4)
+  t.strictSame([chunksOn('d1'), chunksOn('d2')], [5, 1], 'the first, beside a copy of the map each')
+  await machine.run('virstor.set', { name: 'thin', policy: 'round-robin' })
+  await fill(device, 4, 4)
+  t.strictSame([chunksOn('d1'), chunksOn('d2')], [7, 3])
+  await flush(device)
+  await device.close()
+  await machine.shutDown()
+  await machine.start()
+  const again = machine.open('thin')
+  await fill(again, 8, 2)
+  t.strictSame([chunksOn('d1'), chunksOn('d2')], [8, 4], 'also after a restart')
+  await again.close()
+  t.match(await failureOf(machine.run('virstor.set', { name: 'thin', policy: 'best' })), {
+    message: /--policy best: sequential or round-robin/,
+  })
 })

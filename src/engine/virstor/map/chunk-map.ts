@@ -114,6 +114,14 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     }
   }
 
+  /**
+   * The first place of a component from number `from` on that a chunk has, or had until a commit that is still to come; -1:
+   * there is none.
+   */
+  nextChunkOn(component: number, from: number): number {
+    return this.#ownersOf(component).nextChunk(from)
+  }
+
   ownerOf({ component, number }: Place): number {
     return this.#ownersOf(component).get(number)
   }

@@ -26,6 +26,17 @@ export class Owners {
     return word === MAP_WORD ? MAP : word - 1
   }
 
+  /** The first place from `from` on that a chunk has; -1: there is none. */
+  nextChunk(from: number): number {
+    for (let number = from; number < this.chunks; ) {
+      const end = number - (number % VIRSTOR_OWNER_PIECE) + VIRSTOR_OWNER_PIECE
+      if (this.#pieces[Math.floor(number / VIRSTOR_OWNER_PIECE)] === undefined) number = end
+      for (; number < end && number < this.chunks; number++)
+        if (this.get(number) >= 0) return number
+    }
+    return -1
+  }
+
   set(number: number, owner: number): void {
     assert(number >= 0 && number < this.chunks, `place ${number} is one of ${this.chunks}`)
     const before = this.get(number)
