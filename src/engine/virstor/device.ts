@@ -5,6 +5,7 @@
 import { operatingError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
+import { inTurns } from '../../base/turns.ts'
 import type { Watermark } from '../../control/reports.ts'
 import type { DeviceEvent, Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
@@ -17,6 +18,7 @@ import { Space } from './io/space.ts'
 import { MapTable } from './map/chunk-map.ts'
 import { lengthOf, type Run } from './map/layout.ts'
 import { MapStore } from './map/map-store.ts'
+import { MAP } from './map/owners.ts'
 import type { ComponentRecord, VirstorModel } from './model.ts'
 import type { Component } from './runtime.ts'
 import type { VirstorSet } from './virstor-set.ts'
@@ -79,10 +81,31 @@ export class VirstorDevice {
       await store.format()
       await set.commit((now) => ({ ...now, isNew: false }))
     } else await store.load()
-    return new VirstorDevice(set, model, table, store)
+    let device: VirstorDevice | undefined
+    const space = new Space({
+      ...model,
+      components: model.components.map((one) => new RunningComponent(one, set.driveOf(one))),
+      onWatermark: (watermark, isLow) => {
+        if (device) device.#tellSpace(watermark, isLow)
+      },
+    })
+    for (const { id } of model.components) {
+      await inTurns(table.used(id), ([number, owner]) => {
+        space.claim({ component: id, number }, owner === MAP)
+      })
+    }
+    device = new VirstorDevice(set, model, table, store, space)
+    space.changed()
+    return device
   }
 
-  private constructor(set: VirstorSet, model: VirstorModel, table: MapTable, store: MapStore) {
+  private constructor(
+    set: VirstorSet,
+    model: VirstorModel,
+    table: MapTable,
+    store: MapStore,
+    space: Space,
+  ) {
     const { name, chunkBytes, fullWaitMs, discards } = model
     const { clock } = set
     this.#set = set
@@ -90,12 +113,7 @@ export class VirstorDevice {
     this.table = table
     this.store = store
     for (const { component, runs } of model.copies) this.#runs.set(component, runs)
-    this.space = new Space({
-      ...model,
-      components: model.components.map((component) => this.#componentOf(component)),
-      onWatermark: (watermark, isLow) => this.#tellSpace(watermark, isLow),
-    })
-    for (const component of model.components) this.#claimUsed(component)
+    this.space = space
     this.committer = new GroupCommitter({
       name,
       map: table,
@@ -124,19 +142,6 @@ export class VirstorDevice {
     for (const { chunk, reason } of table.faults) {
       const text = `chunk ${chunk} of ${name} is out of service: ${reason}`
       set.topology.events.emit('critical', 'map-fault', name, text)
-    }
-    this.space.changed()
-  }
-
-  #componentOf(component: ComponentRecord): RunningComponent {
-    return new RunningComponent(component, this.#set.driveOf(component))
-  }
-
-  #claimUsed({ id, chunks }: ComponentRecord): void {
-    if (this.table.usedOf(id) === 0) return
-    for (let number = 0; number < chunks; number++) {
-      const owner = this.table.ownerOf({ component: id, number })
-      if (owner !== -1) this.space.claim({ component: id, number }, owner === -2)
     }
   }
 
@@ -188,7 +193,7 @@ export class VirstorDevice {
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)
-      this.space.add(this.#componentOf(component))
+      this.space.add(new RunningComponent(component, this.#set.driveOf(component)))
     }
     this.space.changed()
     if (this.space.lowMark !== lowMark) this.#tell('watermark')
