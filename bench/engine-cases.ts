@@ -3,13 +3,14 @@
  *
  *   raw      a device of the HAL, without the engine        raw2, raw4   that many of them at once
  *   disk     the same as a provider: one check, one count   concat, stripe, mirror, raid5: volumes of vinum
+ *   thin     a thin device of virstor that is written to    first        the same when nothing has space yet: writes only
  */
 import { PlexusError } from '../src/base/errors.ts'
 import { KIB } from '../src/base/limits.ts'
 import type { Case } from './cases.ts'
 import { isEngineCase } from './engine-load.ts'
 
-export const ENGINE_CASES = 'rr4k1,rw4k1,rr4k32,rw4k32,sr1m1,sw1m1,sr1m32,sw1m32'
+export const ENGINE_CASES = 'rr4k1,rw4k1,rr4k32,rw4k32,sr4k32,sw4k32,sr1m1,sw1m1,sr1m32,sw1m32'
 export const ENGINE_QUICK_CASES = 'rr4k32,sw1m32'
 
 export const MEDIA = ['loop', 'paced', 'null'] as const
@@ -28,6 +29,8 @@ export const CONTESTANTS = [
   'stripe',
   'mirror',
   'raid5',
+  'thin',
+  'first',
   'raw2',
   'raw4',
 ] as const
@@ -58,6 +61,7 @@ export function sharesOf(
   test: Case,
   name: ContestantName,
 ): { readonly disks: number; readonly share: Share } | undefined {
+  if (name === 'first' && reads(test)) return undefined
   const disks = SUMS[name] ?? 1
   const share = disks === 1 ? test : shareOf(test, disks)
   return share && { disks, share: { bytes: share.bytes, depth: share.depth } }
@@ -75,7 +79,10 @@ export interface Goal {
 const reads = (test: Case): boolean => test.kind === 'rr' || test.kind === 'sr'
 const always = (): boolean => true
 
-/** Issue 3: concat and stripe within 10 % of raw, mirror reads above one disk, full stripes at 80 % of the data disks. */
+/**
+ * concat and stripe within 10 % of raw, mirror reads above one disk, full stripes at 80 % of the data disks; rewrites of a thin
+ * device within 5 % of raw, first writes in order at 60 %.
+ */
 export const GOALS: readonly Goal[] = [
   { contestant: 'concat', base: 'raw', wanted: 0.9, sense: 'least', applies: always },
   { contestant: 'stripe', base: 'raw', wanted: 0.9, sense: 'least', applies: always },
@@ -93,6 +100,20 @@ export const GOALS: readonly Goal[] = [
     wanted: 0.8,
     sense: 'least',
     applies: (test) => test.kind === 'sw' && test.bytes % (DATA_COLUMNS * STRIPE_BYTES) === 0,
+  },
+  {
+    contestant: 'thin',
+    base: 'raw',
+    wanted: 0.95,
+    sense: 'least',
+    applies: (test) => !reads(test),
+  },
+  {
+    contestant: 'first',
+    base: 'raw',
+    wanted: 0.6,
+    sense: 'least',
+    applies: (test) => test.kind === 'sw',
   },
 ]
 

@@ -49,18 +49,28 @@ export function isEngineCase({ kind, sessions }: Case): boolean {
 /** Any start will do; the same one, so that every contestant gets the same addresses. */
 const SEED = 0x2545f491
 
+/** Of the blocks of a lane that are asked for once each, one lies so far behind the one before. */
+const STRIDE = (Math.sqrt(5) - 1) / 2
+
 /** The addresses of one lane, in the order of submission. */
 class Addresses {
   readonly #random: boolean
   readonly #bytes: number
   readonly #blocks: number
+  readonly #step: number
   #state = SEED
   #next = 0
 
-  constructor(random: boolean, { bytes, spanBytes }: Lane) {
-    this.#random = random
+  /** `once`: each block comes once before one comes again, also in no order. */
+  constructor(random: boolean, { bytes, spanBytes }: Lane, once = false) {
+    this.#random = random && !once
     this.#bytes = bytes
     this.#blocks = Math.floor(spanBytes / bytes)
+    this.#step = random ? stride(this.#blocks) : 1
+  }
+
+  get blocks(): number {
+    return this.#blocks
   }
 
   next(): number {
@@ -69,13 +79,25 @@ class Addresses {
       return Math.floor((this.#state / 2 ** 32) * this.#blocks) * this.#bytes
     }
     const block = this.#next
-    this.#next = block + 1 === this.#blocks ? 0 : block + 1
+    this.#next = (block + this.#step) % this.#blocks
     return block * this.#bytes
   }
 }
 
+function stride(blocks: number): number {
+  let step = Math.max(1, Math.floor(blocks * STRIDE))
+  while (commonDivisor(step, blocks) > 1) step++
+  return step
+}
+
+function commonDivisor(a: number, b: number): number {
+  return b === 0 ? a : commonDivisor(b, a % b)
+}
+
 /** What all requests of a run share. */
 interface Run {
+  /** Requests that are still to be started. */
+  left: number
   finished: number
   underWay: number
   stopping: boolean
@@ -106,6 +128,7 @@ class Worker implements IoRequest {
   }
 
   start(): void {
+    this.#run.left--
     this.#run.underWay++
     this.offset = this.#addresses.next()
     this.#target.submit(this)
@@ -119,8 +142,56 @@ class Worker implements IoRequest {
       run.error ??= error
       run.stopping = true
     }
-    if (!run.stopping) this.start()
+    if (!run.stopping && run.left > 0) this.start()
     else if (run.underWay === 0) run.idle()
+  }
+}
+
+function newRun(left: number): Run {
+  const none = { finished: 0, underWay: 0, stopping: false, error: undefined, idle: () => {} }
+  return { ...none, left }
+}
+
+/**
+ * Asks for each block of a lane once, and again after `prepare` until the measured time is used up; what `prepare` takes does not
+ * count. Rejects as {@link runLanes}.
+ */
+export async function runPasses(
+  test: Case,
+  lane: Lane,
+  pool: BufferPool,
+  { measuredMs }: LoadTimes,
+  prepare: () => Promise<void>,
+): Promise<EngineSample> {
+  const { op, random } = defined(KINDS[test.kind], `the kind of ${test.name}`)
+  const sum = { operations: 0, ms: 0, cpuUs: 0 }
+  const leases = Array.from({ length: lane.depth }, () => {
+    return defined(pool.lease(lane.bytes), 'a buffer of the pool')
+  })
+  while (sum.ms < measuredMs) {
+    await prepare()
+    const addresses = new Addresses(random, lane, true)
+    const run = newRun(addresses.blocks)
+    const workers = leases.map((lease) => new Worker(op, lane, addresses, lease, run))
+    const ended = new Promise<void>((resolve) => {
+      run.idle = resolve
+    })
+    const before = read(run)
+    for (const worker of workers.slice(0, addresses.blocks)) worker.start()
+    await ended
+    const after = read(run)
+    if (run.error) throw run.error
+    sum.operations += run.finished
+    sum.ms += after.atMs - before.atMs
+    sum.cpuUs += after.cpuUs - before.cpuUs
+  }
+  for (const lease of leases) lease.release()
+  const opsPerSecond = (sum.operations / sum.ms) * 1000
+  return {
+    opsPerSecond,
+    bytesPerSecond: opsPerSecond * lane.bytes,
+    meanUs: (lane.depth * sum.ms * 1000) / sum.operations,
+    cpuUsPerOp: sum.cpuUs / sum.operations,
   }
 }
 
@@ -135,7 +206,7 @@ export async function runLanes(
   times: LoadTimes,
 ): Promise<EngineSample> {
   const { op, random } = defined(KINDS[test.kind], `the kind of ${test.name}`)
-  const run: Run = { finished: 0, underWay: 0, stopping: false, error: undefined, idle: () => {} }
+  const run = newRun(Number.POSITIVE_INFINITY)
   const leases: Lease[] = []
   const workers = lanes.flatMap((lane) => {
     const addresses = new Addresses(random, lane)

@@ -1,6 +1,6 @@
 /**
- * The devices of one medium with the engine on them: five drives that carry a volume of each layout, and four bare
- * devices of the same make to compare with. Everything is made by the verbs that a user has. Called by engine.ts.
+ * The devices of one medium with the engine on them: five drives that carry a volume of each layout, one under a thin device,
+ * and four bare devices of the same make to compare with. Everything is made by the verbs that a user has. Called by engine.ts.
  */
 import { performance } from 'node:perf_hooks'
 import { assert, defined } from '../src/base/assert.ts'
@@ -11,11 +11,12 @@ import { MIB } from '../src/base/limits.ts'
 import { silentLogger } from '../src/base/log.ts'
 import { systemRandom } from '../src/base/random.ts'
 import { createEngine } from '../src/engine/engine.ts'
+import type { Consumer } from '../src/engine/geom/consumer.ts'
 import type { Topology } from '../src/engine/geom/topology.ts'
 import type { VerbParameters } from '../src/engine/geom/types.ts'
 import { type AlignedPool, createAlignedPool } from '../src/hal/aligned-pool.ts'
 import type { BlockDevice } from '../src/hal/block-device.ts'
-import { type Submitter, writeAt } from '../src/hal/io.ts'
+import { discard, flush, type Submitter, writeAt } from '../src/hal/io.ts'
 import { createIoQueue, type IoQueue } from '../src/hal/io-queue.ts'
 import { openDevice } from '../src/hal/open-device.ts'
 import { type ContestantName, DATA_COLUMNS, type Medium, STRIPE_BYTES } from './engine-cases.ts'
@@ -34,6 +35,8 @@ export interface World {
   readonly spanBytes: number
   /** The work that made the volumes ready, each kind alone: data of the volume by time. */
   readonly jobs: readonly JobRate[]
+  /** Nothing of the thin device has space any more. */
+  emptyThin(): Promise<void>
   /** The devices or the provider behind a name. */
   targets(name: ContestantName): readonly Submitter[]
 }
@@ -71,7 +74,10 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
   const bare: BlockDevice[] = []
   for (let n = 1; n <= DRIVES; n++) drives.push(await open(`d${n}`, driveBytes))
   for (let n = 1; n <= DATA_COLUMNS; n++) bare.push(await open(`r${n}`, spanBytes))
-  if (medium === 'loop') for (const device of [...drives, ...bare]) await fill(device, pool)
+  const thinDrive = await open('t1', alignUp(spanBytes + METADATA_BYTES, MIB))
+  if (medium === 'loop') {
+    for (const device of [...drives, ...bare, thinDrive]) await fill(device, pool)
+  }
 
   const topology = createEngine({
     pool,
@@ -82,6 +88,7 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
   })
   for (const [index, device] of drives.entries()) await topology.addDevice(`d${index + 1}`, device)
   await topology.addDevice('r1', defined(bare[0], 'a bare device'))
+  await topology.addDevice('t1', thinDrive)
   await topology.settle()
   teardown.add('stopping the engine', () => topology.stop())
 
@@ -98,8 +105,10 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
   await run(topology, 'vinum', 'start', { objects: ['raid5.p0'] })
   jobs.push(...(await jobsDone(topology)))
 
-  const providers = new Map<string, Submitter>()
-  for (const name of ['concat', 'stripe', 'mirror', 'raid5', 'disk']) {
+  await run(topology, 'virstor', 'create', { name: 'thin', devices: ['t1'], size })
+
+  const providers = new Map<string, Consumer>()
+  for (const name of ['concat', 'stripe', 'mirror', 'raid5', 'thin', 'disk']) {
     const provider = topology.find(name === 'disk' ? 'r1' : name)
     const access = { read: 1, write: 1, exclusive: 0 }
     const consumer = topology.attach(provider, undefined, 'bench', access)
@@ -107,6 +116,9 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
     teardown.add(`closing ${name}`, () => consumer.close())
     providers.set(name, consumer)
   }
+  const thin = defined(providers.get('thin'), 'the thin device')
+  await fill(thin, pool, spanBytes)
+  await flush(thin)
   const sums: Readonly<Partial<Record<ContestantName, number>>> = { raw: 1, raw2: 2, raw4: 4 }
   return {
     medium,
@@ -114,10 +126,15 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
     pool,
     spanBytes,
     jobs,
+    async emptyThin() {
+      await discard(thin, { offset: 0, length: spanBytes })
+      await flush(thin)
+    },
     targets(name) {
       const count = sums[name]
+      const provider = name === 'first' ? 'thin' : name
       return count === undefined
-        ? [defined(providers.get(name), `the provider ${name}`)]
+        ? [defined(providers.get(provider), `the provider ${provider}`)]
         : bare.slice(0, count)
     },
   }
@@ -155,8 +172,11 @@ function loopOpener(pool: AlignedPool, { directory, teardown }: WorldOptions): O
 }
 
 /** Unwritten blocks cost less than written ones: all of it is written once before anything counts. */
-async function fill(device: BlockDevice, pool: AlignedPool): Promise<void> {
-  const { sizeBytes } = device.geometry
+async function fill(
+  device: BlockDevice,
+  pool: AlignedPool,
+  sizeBytes = device.geometry.sizeBytes,
+): Promise<void> {
   const lease = defined(pool.lease(MIB), 'a buffer of the pool')
   lease.bytes.fill(0)
   try {

@@ -6,6 +6,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { Command } from 'commander'
+import { defined } from '../src/base/assert.ts'
 import { alignDown, parseSize } from '../src/base/bytes.ts'
 import { PlexusError } from '../src/base/errors.ts'
 import { MIB } from '../src/base/limits.ts'
@@ -22,7 +23,8 @@ import {
   parseNames,
   sharesOf,
 } from './engine-cases.ts'
-import { type EngineSample, type LoadTimes, runLanes } from './engine-load.ts'
+import { type EngineSample, type LoadTimes, runLanes, runPasses } from './engine-load.ts'
+import { measureMap, renderMap } from './engine-map.ts'
 import {
   type EngineResult,
   engineRows,
@@ -108,7 +110,12 @@ async function measureCase(
       signal.throwIfAborted()
       const spanBytes = alignDown(world.spanBytes / shares.disks, MIB)
       const lanes = world.targets(name).map((target) => ({ target, spanBytes, ...shares.share }))
-      const sample = await runLanes(test, lanes, world.pool, times)
+      const sample =
+        name === 'first'
+          ? await runPasses(test, defined(lanes[0], 'the thin device'), world.pool, times, () =>
+              world.emptyThin(),
+            )
+          : await runLanes(test, lanes, world.pool, times)
       if (round === 0) continue
       const before = samples.get(name)
       if (before) before.push(sample)
@@ -177,12 +184,15 @@ export async function benchEngine(args: readonly string[], signal: AbortSignal):
     }
   }
   const xor = measureXor(options.rounds, XOR_MS)
+  if (!options.quick) note('bench: the map of a thin device of 100 TiB')
+  const map = options.quick ? undefined : await measureMap(options.directory)
   const rows = engineRows(results)
   const verdicts = engineVerdicts(results, rows)
   const report = [
     `${head.join('\n')}\n`,
     ...media.map((medium) => renderMedium(medium, texts.get(medium) ?? '', results, rows)),
     renderXor(xor),
+    ...(map ? [renderMap(map)] : []),
     renderEngineVerdicts(verdicts),
   ].join('\n')
   if (options.json) {
@@ -190,7 +200,7 @@ export async function benchEngine(args: readonly string[], signal: AbortSignal):
       const { contestant, base, wanted, sense } = goal
       return { ...rest, contestant, base, wanted, sense }
     })
-    process.stdout.write(`${JSON.stringify({ head, rows, xor, goals }, undefined, 2)}\n`)
+    process.stdout.write(`${JSON.stringify({ head, rows, xor, map, goals }, undefined, 2)}\n`)
   } else process.stdout.write(report)
   if (options.update !== undefined) {
     writeFileSync(options.update, replaceReport(readFileSync(options.update, 'utf8'), report))

@@ -77,7 +77,7 @@ const ENGINE: Readonly<Record<string, readonly string[]>> = {
   geom: ['anchor'],
   metadata: ['anchor', 'geom'],
   verbs: ['anchor', 'geom', 'metadata'],
-  nop: ['geom'],
+  nop: ['geom', 'verbs'],
   vinum: ['anchor', 'geom', 'intent', 'jobs', 'metadata', 'verbs'],
   virstor: ['anchor', 'geom', 'jobs', 'metadata', 'verbs'],
 }

@@ -94,3 +94,24 @@ export function operatingError(error: unknown): PlexusError {
   if (error instanceof PlexusError) return error
   throw error
 }
+
+/** What `work` gives; undefined where it fails with an operating error. */
+export async function attempt<T>(work: () => T | Promise<T>): Promise<T | undefined> {
+  try {
+    return await work()
+  } catch (error) {
+    operatingError(error)
+    return undefined
+  }
+}
+
+/** Does something for all at once. Resolves to those for which it has failed, with why, when all have ended. */
+export async function failuresOf<T>(
+  all: readonly T[],
+  work: (one: T) => Promise<unknown>,
+): Promise<Map<T, PlexusError>> {
+  const failed = new Map<T, PlexusError>()
+  const noteFailure = (one: T) => (error: unknown) => failed.set(one, operatingError(error))
+  await Promise.all(all.map((one) => work(one).catch(noteFailure(one))))
+  return failed
+}

@@ -342,6 +342,8 @@ export const VIRSTOR_MAP_IO_BYTES = 1 * MIB
 export const VIRSTOR_OWNER_PIECE = 2 ** 14
 /** Entries of a virstor map that cannot be right and are described, each; all are out of service. */
 export const VIRSTOR_MAP_FAULTS = 1000
+/** Findings of one check of a virstor device that are described; all are counted. */
+export const VIRSTOR_FSCK_FINDINGS = 1000
 /** A change of a virstor map that nobody flushes becomes durable after so long, and at once with so many of them. */
 export const VIRSTOR_COMMIT_MS = 5_000
 export const VIRSTOR_COMMIT_ENTRIES = 4096

@@ -13,6 +13,7 @@ import { LIST_VIEWS } from './lists.ts'
 import { isPlan, renderPlan, renderWarnings } from './plan.ts'
 import { type CellValue, type Column, renderRecord, renderTable } from './render.ts'
 import { renderListing } from './vinum.ts'
+import { renderDump } from './virstor.ts'
 import { sayEnds, waitForJobs } from './wait.ts'
 
 type Renderer = (answer: never, invocation: Invocation) => string
@@ -25,6 +26,7 @@ const RENDERERS: Readonly<Record<string, Renderer>> = {
       ? `  ${answer.file} is what runs\n`
       : answer.steps.map((one) => `  would ${one}\n`).join(''),
   'vinum.list': (answer: VinumListing, { tableOptions }) => renderListing(answer, tableOptions),
+  'virstor.dump': renderDump,
   'volume.show': (answer: VinumListing, { tableOptions }) => renderListing(answer, tableOptions),
 }
 

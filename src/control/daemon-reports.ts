@@ -207,3 +207,38 @@ export type DiffReport = { readonly steps: readonly string[]; readonly file: str
 export type NameList = { readonly names: readonly string[] }
 export type TextReport = { readonly text: string }
 export type { PlanReport, ProblemReport }
+
+/** What the label of a component of a thin device says; what it does not say is absent. */
+export interface VirstorLabel {
+  readonly device: string
+  readonly format: 'native' | 'freebsd'
+  /** Why it is not used as it is. */
+  readonly problem?: string | undefined
+  readonly setUuid?: string
+  readonly driveUuid?: string
+  readonly drive?: string | undefined
+  readonly generation?: number
+  readonly mediaBytes: number
+  readonly blockBytes?: number
+  /** Of the device that it is a component of. */
+  readonly name: string | undefined
+  readonly uuid?: string | undefined
+  /** FreeBSD's. */
+  readonly id?: number
+  readonly virtualBytes: number | undefined
+  readonly chunkBytes: number | undefined
+  readonly components: number | undefined
+  /** Its own number. */
+  readonly component: number | undefined
+  readonly startBytes?: number | undefined
+  readonly chunks: number | undefined
+  /** FreeBSD's: chunks that never hold data. */
+  readonly reserved?: number
+  /** Of the copy of the map that it carries. */
+  readonly mapEpoch?: number | undefined
+}
+
+/** The answer of `virstor dump`. */
+export interface VirstorDump {
+  readonly devices: readonly VirstorLabel[]
+}

@@ -66,6 +66,36 @@ export const VINUM_FORGET: VerbSpec = {
   dryRun: true,
 }
 
+const components: ArgumentSpec = {
+  name: 'devices',
+  kind: 'device',
+  variadic: true,
+  summary: 'devices of the configuration',
+}
+
+/** Labels on devices are the daemon's, of whatever class (daemon/methods/labels.ts). */
+export const VIRSTOR_CLEAR: VerbSpec = {
+  noun: 'virstor',
+  name: 'clear',
+  summary: 'remove the label of a thin device from devices that nothing uses',
+  arguments: [components],
+  options: [],
+  readOnly: false,
+  destructive: true,
+  dryRun: true,
+}
+
+// Reads the disk.
+export const VIRSTOR_DUMP: VerbSpec = {
+  noun: 'virstor',
+  name: 'dump',
+  summary: 'print what the label of a thin device on each device says',
+  arguments: [components],
+  options: [],
+  readOnly: true,
+  confidential: true,
+}
+
 /** For completion: asked by `plexus __complete`, shown nowhere. */
 export const NAMES: VerbSpec = {
   noun: '',
@@ -296,6 +326,8 @@ export const DAEMON_VERB_SPECS: readonly VerbSpec[] = [
   SESSION_LIST,
   GEOM_LIST,
   VINUM_FORGET,
+  VIRSTOR_CLEAR,
+  VIRSTOR_DUMP,
 ]
 
 /** The name of a method on the wire. */

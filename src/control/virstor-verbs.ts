@@ -105,11 +105,22 @@ export const VIRSTOR_SPECS = {
     options: [],
     destructive: true,
   },
+  stop: {
+    ...changes,
+    name: 'stop',
+    summary:
+      'take a thin device out of service, until `assemble` or the next start; nothing is erased',
+    arguments: [name],
+    options: [{ name: 'force', short: 'f', summary: 'even while it is in use' }],
+  },
   assemble: {
     ...changes,
     name: 'assemble',
-    summary: 'go on without components that are missing; what only they have cannot be read',
-    arguments: [{ name: 'set', kind: 'set', optional: true, summary: 'which, where several wait' }],
+    summary:
+      'serve again what was stopped or has lost its map, or go on without missing components',
+    arguments: [
+      { name: 'set', kind: 'set', optional: true, summary: 'which set, or device that was served' },
+    ],
     options: [
       { name: 'force', short: 'f', summary: 'although components are missing' },
       {
@@ -118,6 +129,34 @@ export const VIRSTOR_SPECS = {
         summary: 'as this one has it, where components were used apart from each other',
       },
     ],
+  },
+  trim: {
+    ...changes,
+    name: 'trim',
+    summary: 'read all chunks that have space, and give back those that are zero',
+    arguments: [name],
+    options: [],
+  },
+  fsck: {
+    noun: 'virstor',
+    readOnly: false,
+    name: 'fsck',
+    summary: 'check a thin device while it serves: its map on all copies, its places, its labels',
+    arguments: [name],
+    options: [
+      {
+        name: 'repair',
+        summary: 'write again what is damaged, where memory and another copy have it',
+      },
+    ],
+  },
+  convert: {
+    ...changes,
+    name: 'convert',
+    summary: "give a device of FreeBSD's virstor our format, in place; no way back",
+    arguments: [name],
+    options: [],
+    destructive: true,
   },
   list: {
     noun: 'virstor',
@@ -137,7 +176,7 @@ export interface VirstorRow {
   readonly state: string
   readonly sizeBytes: number
   readonly chunkBytes: number
-  /** Of all components together, without what the map takes. */
+  /** Of all components together, with the chunks of the map, which count as used. */
   readonly physicalBytes: number
   readonly usedBytes: number
   readonly freeBytes: number
@@ -146,4 +185,30 @@ export interface VirstorRow {
   /** It warns now. */
   readonly isLow: boolean
   readonly components: number
+}
+
+/** What a check of a thin device has found. */
+export interface FsckFinding {
+  /** critical: data may be lost. */
+  readonly severity: 'warning' | 'critical'
+  /** A component. */
+  readonly object: string
+  readonly message: string
+  readonly repaired: boolean
+  /** What to do; empty where it is repaired. */
+  readonly action: string
+}
+
+/** The answer of `virstor fsck`. */
+export interface FsckReport {
+  readonly name: string
+  readonly checked: {
+    readonly pages: number
+    readonly journalBlocks: number
+    readonly chunks: number
+    readonly components: number
+  }
+  /** How many there are; of very many only the first are described. */
+  readonly found: number
+  readonly findings: readonly FsckFinding[]
 }

@@ -11,7 +11,7 @@ import {
   sharesOf,
 } from '../../bench/engine-cases.ts'
 import { ModelDevice, NULL_DISK, Turns } from '../../bench/engine-devices.ts'
-import { type EngineSample, runLanes } from '../../bench/engine-load.ts'
+import { type EngineSample, runLanes, runPasses } from '../../bench/engine-load.ts'
 import {
   type EngineResult,
   engineRows,
@@ -28,6 +28,7 @@ import { defined } from '../../src/base/assert.ts'
 import { PlexusError } from '../../src/base/errors.ts'
 import { KIB, MIB } from '../../src/base/limits.ts'
 import { allocateAligned, createAlignedPool } from '../../src/hal/aligned-pool.ts'
+import type { IoRequest } from '../../src/hal/block-device.ts'
 import { readAt, writeAt, writeZeroes } from '../../src/hal/io.ts'
 
 t.test('several devices get what one volume gets', async (t) => {
@@ -38,9 +39,10 @@ t.test('several devices get what one volume gets', async (t) => {
   t.equal(shareOf(parseCase('rr4k1'), 4), undefined, 'one request cannot be on four devices')
   t.same(sharesOf(parseCase('rr4k1'), 'raid5'), { disks: 1, share: { bytes: 4 * KIB, depth: 1 } })
   t.equal(sharesOf(parseCase('sr1m1'), 'raw2'), undefined)
+  t.equal(sharesOf(parseCase('sr1m1'), 'first'), undefined, 'what is read was written')
 })
 
-t.test('goals of issue 3', async (t) => {
+t.test('goals', async (t) => {
   const goal = (test: string, name: (typeof CONTESTANTS)[number]) => goalOf(parseCase(test), name)
   t.match(goal('rr4k1', 'concat'), { base: 'raw', wanted: 0.9 })
   t.match(goal('sw1m32', 'stripe'), { base: 'raw', wanted: 0.9 })
@@ -49,6 +51,9 @@ t.test('goals of issue 3', async (t) => {
   t.equal(goal('rw4k32', 'mirror'), undefined)
   t.match(goal('sw1m32', 'raid5'), { base: 'raw4', wanted: 0.8 })
   t.equal(goal('sw64k8', 'raid5'), undefined, 'no full stripe')
+  t.match(goal('rw4k32', 'thin'), { base: 'raw', wanted: 0.95 })
+  t.match(goal('sw4k32', 'first'), { base: 'raw', wanted: 0.6 })
+  t.equal(goal('rw4k32', 'first'), undefined, 'each fills a granule')
   t.equal(isReached(defined(goal('rr4k1', 'concat'), 'a goal'), 0.9), true)
   t.equal(isReached(defined(goal('rr4k1', 'concat'), 'a goal'), 0.899), false)
   t.equal(isReached(defined(goal('rr4k32', 'mirror'), 'a goal'), 1), false, 'above, not as fast as')
@@ -58,7 +63,7 @@ t.test('lists', async (t) => {
   t.same(parseNames('mirror, raw', CONTESTANTS), ['raw', 'mirror'], 'in the order of the table')
   t.throws(() => parseNames('raw,nonsense', CONTESTANTS), /"nonsense" is not known/)
   t.throws(() => parseNames(' ', CONTESTANTS), /there are raw, disk/)
-  t.equal(checkEngineCases(parseCases(ENGINE_CASES)).length, 8)
+  t.equal(checkEngineCases(parseCases(ENGINE_CASES)).length, 10)
   t.throws(() => checkEngineCases(parseCases('rr4k1,mix4k8')), /"mix4k8" is not a case/)
   t.throws(() => checkEngineCases(parseCases('rr4k8x4')), /"rr4k8x4" is not a case/)
 })
@@ -143,6 +148,34 @@ t.test('the load ends with the error of a request', async (t) => {
   t.equal(pool.leased, 0)
 })
 
+t.test('a pass writes each block once, in order or in none', async (t) => {
+  const pool = createAlignedPool(32 * MIB)
+  for (const name of ['sw4k4', 'rw4k4']) {
+    const passes: number[][] = []
+    const target = {
+      submit(request: IoRequest) {
+        passes.at(-1)?.push(request.offset / (4 * KIB))
+        setImmediate(() => request.complete(undefined))
+      },
+    }
+    const lane = { target, spanBytes: 100 * 4 * KIB, bytes: 4 * KIB, depth: 4 }
+    const times = { warmUpMs: 0, measuredMs: 5 }
+    const prepare = async (): Promise<void> => void passes.push([])
+    const got = await runPasses(parseCase(name), lane, pool, times, prepare)
+    t.ok(got.opsPerSecond > 0)
+    const inOrder = [...Array(100).keys()]
+    for (const pass of passes) {
+      t.strictSame(
+        [...pass].sort((a, b) => a - b),
+        inOrder,
+        name,
+      )
+      t.equal(pass.join() === inOrder.join(), name === 'sw4k4')
+    }
+  }
+  t.equal(pool.leased, 0)
+})
+
 t.test('every contestant runs on devices that do nothing', async (t) => {
   const teardown = new Teardown()
   try {
@@ -171,6 +204,7 @@ t.test('every contestant runs on devices that do nothing', async (t) => {
       const got = await runLanes(test, lanes, world.pool, times)
       t.ok(got.bytesPerSecond > 0 && got.cpuUsPerOp > 0, name)
     }
+    await world.emptyThin()
     t.equal(world.pool.leased, 0, 'nothing stays in flight')
   } finally {
     await teardown.run()

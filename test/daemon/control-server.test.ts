@@ -31,6 +31,8 @@ import { controlMethods } from '../../src/daemon/methods/table.ts'
 import { findLabel } from '../../src/engine/anchor/anchor-find.ts'
 import { AnchoredDevice } from '../../src/engine/anchor/anchored-device.ts'
 import type { JobPlan } from '../../src/engine/jobs/job.ts'
+import { VIRSTOR_CODEC } from '../../src/engine/virstor/codec.ts'
+import { emptyVirstor, type VirstorModel } from '../../src/engine/virstor/model.ts'
 import { aVolume, ControlRig } from '../support/control.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 
@@ -421,6 +423,88 @@ t.test('devices: what is there, what is on it, and our label taken off', async (
     steps: [{ text: /remove the label from d1/ }],
   })
   t.equal(await findLabel(made.device), undefined)
+})
+
+t.test('labels of thin devices: dump and clear', async (t) => {
+  const made = await rig(t)
+  const doer = await client(t, made.paths.control)
+  const devices = ['d1']
+  await t.rejects(doer.call('virstor.dump', { devices }), {
+    kind: 'unsupported',
+    message: /device d1 carries no label of virstor/,
+  })
+  await t.rejects(doer.call('virstor.clear', { devices }), {
+    name: 'PlexusError',
+    kind: 'not-found',
+  })
+  const setUuid = '11111111-1111-4111-8111-111111111111'
+  const deviceUuid = '22222222-2222-4222-8222-222222222222'
+  await AnchoredDevice.format(made.device, { setUuid, deviceUuid, className: 'vinum' })
+  await t.rejects(doer.call('virstor.clear', { devices }), {
+    kind: 'foreign',
+    message: /carries a label of vinum/,
+  })
+  const label = await AnchoredDevice.format(made.device, {
+    setUuid,
+    deviceUuid,
+    className: 'virstor',
+  })
+  const { dataStartBytes, dataEndBytes } = label.anchor
+  const drive = {
+    uuid: deviceUuid,
+    name: 'c1',
+    state: 'up',
+    device: 'd1',
+    last: undefined,
+  } as const
+  const model: VirstorModel = {
+    ...emptyVirstor(setUuid),
+    name: 'thin',
+    uuid: '33333333-3333-4333-8333-333333333333',
+    virtualBytes: 64 * MIB,
+    chunkBytes: MIB,
+    drives: [{ ...drive, mediaBytes: 16 * MIB, blockBytes: 512, dataStartBytes, dataEndBytes }],
+    components: [
+      { id: 1, driveUuid: deviceUuid, startBytes: dataStartBytes, chunks: 9, leaving: false },
+    ],
+    nextComponent: 2,
+    copies: [{ component: 1, epoch: 1, runs: [{ number: 0, count: 1 }] }],
+    nextEpoch: 2,
+    journalBlocks: 32,
+  }
+  await label.commit(7, VIRSTOR_CODEC.encode(model))
+  t.match(await doer.call('virstor.dump', { devices }), {
+    devices: [
+      {
+        device: 'd1',
+        format: 'native',
+        setUuid,
+        drive: 'c1',
+        generation: 7,
+        name: 'thin',
+        virtualBytes: 64 * MIB,
+        component: 1,
+        chunks: 9,
+        mapEpoch: 1,
+      },
+    ],
+  })
+  t.match(await made.cli(['virstor', 'dump', 'd1']), { exit: 0, out: /chunkBytes: +1 MiB/ })
+  const holder = made.topology.attach(made.topology.find('d1'), undefined, 'virstor drive c1', {
+    read: 1,
+    write: 1,
+    exclusive: 0,
+  })
+  await t.rejects(doer.call('virstor.clear', { devices }), {
+    kind: 'in-use',
+    message: /in use by virstor drive c1/,
+  })
+  await holder.close()
+  t.match(await doer.call('virstor.clear', { devices, dryRun: true }), { dryRun: true })
+  t.ok(await findLabel(made.device), 'a dry run changes nothing')
+  t.match(await made.cli(['virstor', 'clear', 'd1', '--yes']), { exit: 0, out: /remove the label/ })
+  t.equal(await findLabel(made.device), undefined)
+  t.equal((await made.cli(['virstor', 'dump', 'd1'])).exit, 1)
 })
 
 t.test(

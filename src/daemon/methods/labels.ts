@@ -17,7 +17,7 @@ const EXCLUSIVE = { read: 1, write: 1, exclusive: 1 } as const
 
 type Verb = (typeof DEVICE_SPECS)['clear-label' | 'restore-label']
 
-interface LabelChange {
+export interface LabelChange {
   readonly context: ControlContext
   readonly provider: Provider
   readonly consumer: Consumer
@@ -26,7 +26,7 @@ interface LabelChange {
   readonly where: string
 }
 
-interface LabelPlan {
+export interface LabelPlan {
   readonly text: string
   readonly warnings: readonly string[]
   write(): Promise<void>
@@ -41,7 +41,7 @@ function labelMethod(spec: Verb, plan: (change: LabelChange) => Promise<LabelPla
   }
 }
 
-async function changeLabel(
+export async function changeLabel(
   op: string,
   parameters: VerbParameters,
   context: ControlContext,
@@ -101,25 +101,30 @@ function checkOtherPaths(
   }
 }
 
-function refusal(kind: ErrorKind, op: string, name: string, text: string): PlexusError {
+export function refusal(kind: ErrorKind, op: string, name: string, text: string): PlexusError {
   return new PlexusError(kind, { op, subject: name, message: `device ${name} ${text}` })
 }
 
-const clearLabel = labelMethod(
-  DEVICE_SPECS['clear-label'],
-  async ({ context, consumer, found, where }) => {
-    const label = await readLabel(consumer, context.topology.classes)
-    const volumes = label?.volumes ?? []
-    return {
-      text: `remove the label from ${where}`,
-      warnings:
-        volumes.length === 0
-          ? []
-          : [`${label?.text}: what it has of volume ${volumes.join(', ')} is given up`],
-      write: () => wipeLabel(consumer, found.anchor),
-    }
-  },
-)
+/** The label comes off, and what it has of volumes is given up. */
+export async function planClear({
+  context,
+  consumer,
+  found,
+  where,
+}: LabelChange): Promise<LabelPlan> {
+  const label = await readLabel(consumer, context.topology.classes)
+  const volumes = label?.volumes ?? []
+  return {
+    text: `remove the label from ${where}`,
+    warnings:
+      volumes.length === 0
+        ? []
+        : [`${label?.text}: what it has of volume ${volumes.join(', ')} is given up`],
+    write: () => wipeLabel(consumer, found.anchor),
+  }
+}
+
+const clearLabel = labelMethod(DEVICE_SPECS['clear-label'], planClear)
 
 const restore = labelMethod(
   DEVICE_SPECS['restore-label'],

@@ -14,6 +14,7 @@ import { JOB_METHODS } from './jobs.ts'
 import { LABEL_METHODS } from './labels.ts'
 import { SET_METHODS } from './sets.ts'
 import { STATUS_METHODS } from './status.ts'
+import { VIRSTOR_METHODS } from './virstor.ts'
 
 /** A class's verb as a method: its answer is an object, whatever it is. */
 function verbMethod(verb: Verb): Method {
@@ -36,6 +37,7 @@ export function controlMethods(topology: Topology): readonly Method[] {
     ...JOB_METHODS,
     ...CONFIG_METHODS,
     ...SET_METHODS,
+    ...VIRSTOR_METHODS,
     ...topology.classes.flatMap(({ verbs }) => verbs.map(verbMethod)),
   ]
   const names = new Set(methods.map(({ spec }) => methodName(spec)))

@@ -3,7 +3,7 @@
  * size now or one end was overwritten (docs/adr/0012-anchor-at-both-ends.md). Only reads.
  */
 import { formatSize } from '../../base/bytes.ts'
-import { operatingError } from '../../base/errors.ts'
+import { attempt } from '../../base/errors.ts'
 import { allocateAligned } from '../../hal/aligned-pool.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import { readAt } from '../../hal/io.ts'
@@ -135,8 +135,7 @@ async function tryRead(
   offset: number,
   length?: number,
 ): Promise<Buffer | undefined> {
-  const block = await readBlock(device, offset, length).catch(operatingError)
-  return Buffer.isBuffer(block) ? block : undefined
+  return attempt(() => readBlock(device, offset, length))
 }
 
 // What is the matter.

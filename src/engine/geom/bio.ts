@@ -1,11 +1,13 @@
 /**
- * One request on its way through the graph (GEOM's bio): the clone that a consumer hands to a provider's geom.
- * It borrows the parent's buffer, counts when it ends, and passes the result to the parent. One object per
- * layer is all that a layer costs; data is never copied.
+ * One request on its way through the graph (GEOM's bio): the clone that a consumer hands to a provider's geom. It borrows
+ * the parent's buffer: one object is all that a layer costs, data is never copied.
  */
 import type { PlexusError } from '../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../hal/block-device.ts'
 import type { Consumer } from './consumer.ts'
+
+/** What a clone takes from the request above: where it goes it is told. */
+export type IoParent = Pick<IoRequest, 'op' | 'data' | 'fua' | 'cause' | 'complete'>
 
 export class Bio implements IoRequest {
   readonly op: IoOp
@@ -15,7 +17,7 @@ export class Bio implements IoRequest {
   readonly dataOffset: number
   readonly fua: boolean
   readonly cause: IoCause
-  readonly parent: IoRequest
+  readonly parent: IoParent
   readonly consumer: Consumer
   readonly startedMs: number
   /** Set when it was given up: it has ended, and only its memory is still awaited. */
@@ -23,7 +25,7 @@ export class Bio implements IoRequest {
 
   constructor(
     consumer: Consumer,
-    parent: IoRequest,
+    parent: IoParent,
     offset: number,
     length: number,
     dataOffset: number,

@@ -17,7 +17,7 @@ import type {
   IoRequest,
   Provisioning,
 } from '../../hal/block-device.ts'
-import { Bio } from './bio.ts'
+import { Bio, type IoParent } from './bio.ts'
 import type { Provider } from './provider.ts'
 import type { AccessCounts, Geom } from './types.ts'
 
@@ -144,7 +144,7 @@ export class Consumer implements BlockDevice {
    * Clones `parent` for a part of its buffer and another address (g_clone_bio) and sends the clone down.
    * `parent.complete` gets the result; a parent that is split counts its children itself.
    */
-  forward(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
+  forward(parent: IoParent, offset: number, length: number, dataOffset: number): void {
     const { provider } = this
     const bio = new Bio(this, parent, offset, length, dataOffset, this.#clock.nowMs())
     this.inFlight++
@@ -176,10 +176,8 @@ export class Consumer implements BlockDevice {
     return data !== undefined && this.#pool.isKept(data)
   }
 
-  #keptError({ op, offset, length }: Bio): PlexusError {
-    const where = `${this.provider.name}: ${op} of ${length} bytes at offset ${offset}`
-    const why = 'a disk that does not answer may still write to its memory; it is to be repeated'
-    return this.#error('aborted', op, `${where} failed: ${why}`)
+  #keptError(bio: Bio): PlexusError {
+    return this.#refusal(bio, WHY_KEPT, 'aborted')
   }
 
   /** BlockDevice: asks the geom below; a class that does not know answers for all of it. */
@@ -250,12 +248,15 @@ export class Consumer implements BlockDevice {
   }
 
   /** Apart from the check, which every request passes: the text is made for those that are refused only. */
-  #refusal({ op, offset, length }: Bio, why: string): PlexusError {
+  #refusal({ op, offset, length }: Bio, why: string, kind: ErrorKind = 'invalid'): PlexusError {
     const where = `${this.provider.name}: ${op} of ${length} bytes at offset ${offset}`
-    return this.#error('invalid', op, `${where} ${why}`)
+    return this.#error(kind, op, `${where} ${why}`)
   }
 
   #error(kind: ErrorKind, op: string, message: string): PlexusError {
     return new PlexusError(kind, { op, subject: this.provider.name, message })
   }
 }
+
+const WHY_KEPT =
+  'failed: a disk that does not answer may still write to its memory; it is to be repeated'

@@ -1,7 +1,4 @@
-/**
- * The lowest geom: a block device of the HAL as a provider (GEOM's DISK class). Made by topology.ts for each
- * device that is configured or arrives.
- */
+/** The lowest geom: a block device of the HAL as a provider (GEOM's DISK class), made by topology.ts. */
 import { defined } from '../../base/assert.ts'
 import type { PlexusError } from '../../base/errors.ts'
 import type { BlockDevice, Extent } from '../../hal/block-device.ts'

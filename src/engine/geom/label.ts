@@ -2,7 +2,6 @@
  * Whose disk is it: what the label of one of our classes on a device says, for people, and whether its set is one of
  * this machine. Only reads, and takes nothing. The daemon asks before it lets initiators write to a device as it is.
  */
-
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import { findLabel } from '../anchor/anchor-find.ts'
 import type { GeomClass } from './types.ts'

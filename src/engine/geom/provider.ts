@@ -2,7 +2,6 @@
  * A provider: a named linear range of blocks that a geom offers (GEOM). Disks, volumes and everything between
  * look the same from above. Made and taken away by topology.ts; used through consumers (consumer.ts).
  */
-
 import type { PlexusError } from '../../base/errors.ts'
 import type { DeviceFeatures, DeviceIdentity, Geometry } from '../../hal/block-device.ts'
 import { grownNote } from '../anchor/anchor-find.ts'

@@ -1,7 +1,6 @@
 /**
- * The graph of geoms, providers and consumers (GEOM's g_topology): devices come and go, classes taste what
- * appears, orphans wither. One change at a time; I/O runs outside. The daemon makes one and feeds it devices;
- * classes and logical units attach to what it offers.
+ * The graph of geoms, providers and consumers (GEOM's g_topology): devices come and go, classes taste what appears,
+ * orphans wither. One change at a time; I/O runs outside. Classes and logical units attach to what it offers.
  */
 import { assert } from '../../base/assert.ts'
 import { formatSize } from '../../base/bytes.ts'
@@ -31,7 +30,7 @@ export type TopologyOptions = Pick<
   Partial<Pick<Topology, 'lunNames'>>
 
 /** Something appeared under a name or went; logical units listen. */
-export type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
+type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
 
 export class Topology {
   readonly classes: readonly GeomClass[]
@@ -110,8 +109,12 @@ export class Topology {
       timeoutMs === undefined ? undefined : new RequestWatch(timeoutMs, name, this, overdue)
     // From now on, not from its turn on: a device may come and go while other changes run.
     geom.unsubscribe = device.onEvent((event) => {
-      if (event === 'gone') void this.#removeDisk(geom, goneError(device.path))
-      else void this.change(() => this.#resized(geom))
+      if (event === 'resized') void this.change(() => this.#resized(geom))
+      else {
+        const subject = device.path
+        const message = `${subject} is gone; connect it again`
+        void this.#removeDisk(geom, new PlexusError('gone', { op: 'use', subject, message }))
+      }
     })
     if (!this.#disks.has(name) || this.#disks.get(name)?.removed) this.#disks.set(name, geom)
     return this.change(async () => {
@@ -204,10 +207,7 @@ export class Topology {
     this.#geoms.delete(geom)
   }
 
-  /**
-   * A new provider of `geom`. It is tasted when the class calls {@link tastePending} (topology.ts does so at
-   * the end of its own changes). Throws `exists` when the name is taken.
-   */
+  /** A new provider of `geom`, which the next {@link tastePending} offers. Throws `exists` when the name is taken. */
   makeProvider(geom: Geom, init: ProviderInit): Provider {
     this.#checkFree(init.name)
     const provider = new Provider(geom, init)
@@ -246,7 +246,8 @@ export class Topology {
   }
 
   async #tellSettled(): Promise<void> {
-    for (const one of this.classes) {
+    // What stands on others comes after them: it waits for what they offer now.
+    for (const one of [...this.classes].reverse()) {
       try {
         await one.settled?.(this)
       } catch (error) {
@@ -309,10 +310,7 @@ export class Topology {
     this.events.emit('critical', 'label-problem', name, message)
   }
 
-  /**
-   * Attaches to a provider and opens it. Throws `invalid` when that would make a cycle, and what
-   * {@link Consumer.changeAccess} throws.
-   */
+  /** Opens a provider. Throws `invalid` when that would make a cycle, and as {@link Consumer.changeAccess}. */
   attach(
     provider: Provider,
     owner: Geom | undefined,
@@ -398,9 +396,4 @@ function standsOn(provider: Provider, geom: Geom): boolean {
     provider.geom === geom ||
     provider.geom.consumers.some((consumer) => standsOn(consumer.provider, geom))
   )
-}
-
-function goneError(path: string): PlexusError {
-  const message = `${path} is gone; connect it again`
-  return new PlexusError('gone', { op: 'use', subject: path, message })
 }

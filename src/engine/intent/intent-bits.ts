@@ -101,13 +101,13 @@ export class IntentBits {
     this.#count += change
   }
 
-  /** First and last region that a range touches. */
+  /** First and last region that a range touches; an empty one ends before it begins. */
   firstOf(offset: number): number {
     return Math.floor(offset / this.regionBytes)
   }
 
   lastOf(offset: number, length: number): number {
-    return Math.floor((offset + length - 1) / this.regionBytes)
+    return length > 0 ? Math.floor((offset + length - 1) / this.regionBytes) : -1
   }
 
   /** The bytes of a region, within the size. */
@@ -118,7 +118,6 @@ export class IntentBits {
 
   /** Adds every region that the range touches. */
   mark(offset: number, length: number): void {
-    if (length <= 0) return
     const last = Math.min(this.lastOf(offset, length), this.regions - 1)
     for (let region = this.firstOf(offset); region <= last; region++) this.set(region)
   }

@@ -20,10 +20,9 @@ import { RangeSet } from '../../base/range-set.ts'
 import { blockOf, INTENT_BLOCK_REGIONS, IntentBits, type IntentLayout } from './intent-bits.ts'
 import { UnsyncedRanges } from './unsynced.ts'
 
-/** A block of the bitmap on its way to disk. */
+/** A block of the bitmap on its way to disk: to one place of its pair. */
 export interface IntentBlock {
   readonly block: number
-  /** The place of its pair. */
   readonly which: 0 | 1
   readonly bytes: Buffer
 }
@@ -59,7 +58,6 @@ export interface WriteIntentOptions extends IntentLayout {
   readonly initial?: RememberedIntent | undefined
 }
 
-/** Who enters. */
 export interface IntentWaiter {
   /** The range is marked durably and may be written, or `error` says why it may not. */
   intended(error: PlexusError | undefined): void
@@ -116,35 +114,24 @@ export class WriteIntentBitmap {
     return this.#bits.regionBytes
   }
 
-  get markedRegions(): number {
-    return this.#bits.count
-  }
-
   /** What is marked, in order: what a returning drive has missed. */
   get marked(): readonly ByteRange[] {
     return this.#bits.ranges()
   }
 
-  /** Of the write that was begun last. */
-  get sequence(): number {
-    return this.#sequence
-  }
-
   /**
-   * A write of the range is about to begin: `intended` is called when its regions are marked durably, at once
-   * where they are. {@link leave} or {@link leaveUnsynced} must follow, also after an error.
+   * Before a write: `intended` is called when its regions are marked durably, at once where they are. {@link leave} or
+   * {@link leaveUnsynced} must follow, also after an error.
    */
   enter(offset: number, length: number, waiter: IntentWaiter): void {
     let durable = true
     this.#inside++
-    if (length > 0) {
-      const last = this.#bits.lastOf(offset, length)
-      for (let region = this.#bits.firstOf(offset); region <= last; region++) {
-        this.#use(region, 1)
-        if (this.#durable.has(region)) continue
-        this.#mark(region)
-        durable = false
-      }
+    const last = this.#bits.lastOf(offset, length)
+    for (let region = this.#bits.firstOf(offset); region <= last; region++) {
+      this.#use(region, 1)
+      if (this.#durable.has(region)) continue
+      this.#mark(region)
+      durable = false
     }
     if (durable) {
       waiter.intended(undefined)
@@ -159,7 +146,6 @@ export class WriteIntentBitmap {
   leave(offset: number, length: number): void {
     this.#inside--
     assert(this.#inside >= 0, 'who leaves the bitmap has entered it')
-    if (length === 0) return
     const last = this.#bits.lastOf(offset, length)
     for (let region = this.#bits.firstOf(offset); region <= last; region++) this.#use(region, -1)
   }
@@ -171,14 +157,9 @@ export class WriteIntentBitmap {
     this.#options.onUnsynced?.()
   }
 
-  /** May the copies really differ in the range? Then it is read from one copy only. */
-  isUnsynced(offset: number, length: number): boolean {
-    return this.#unsynced.touches(offset, length)
-  }
-
   /** Has a part of the range to be propagated before a reader gets it? */
   isUnpropagated(offset: number, length: number): boolean {
-    return this.isUnsynced(offset, length) && !this.#propagated.covers(offset, length)
+    return this.#unsynced.touches(offset, length) && !this.#propagated.covers(offset, length)
   }
 
   /** All copies that may be read have the content of the range that a reader is about to get, and have it durably. */
@@ -186,23 +167,9 @@ export class WriteIntentBitmap {
     if (this.#propagated.ranges.length < INTENT_PIECES) this.#propagated.add(offset, length)
   }
 
-  /** Do all copies that are in service agree? */
-  get isSynced(): boolean {
-    return this.#unsynced.isEmpty
-  }
-
-  /** What is unsynced, in order. */
-  get unsynced(): readonly ByteRange[] {
-    return this.#unsynced.ranges
-  }
-
-  get unsyncedBytes(): number {
-    return this.#unsynced.bytes
-  }
-
-  /** The first range at or behind the offset that is unsynced, up to so many bytes of it. */
-  nextUnsynced(offset: number, mostBytes: number): ByteRange | undefined {
-    return this.#unsynced.next(offset, mostBytes)
+  /** Where the copies may really differ: that is read from one copy only. */
+  get unsynced(): Pick<RangeSet, 'isEmpty' | 'bytes' | 'ranges' | 'touches' | 'next'> {
+    return this.#unsynced
   }
 
   /** Copies of the range were never made equal. Resolves when it is marked durably, rejects as `store` does. */
@@ -246,7 +213,8 @@ export class WriteIntentBitmap {
     assert(this.#inside === 0, 'a bitmap changes its size while no write is inside')
     await this.#clearing
     await this.#storing
-    const { marked, unsynced } = this
+    const { marked } = this
+    const unsynced = this.#unsynced.ranges
     this.#bits = new IntentBits(layout)
     this.#durable = this.#bits.fresh()
     this.#unsynced = new UnsyncedRanges(this.#bits)
@@ -257,10 +225,7 @@ export class WriteIntentBitmap {
     await this.storeAll()
   }
 
-  /**
-   * Clean shutdown: flushes the drives and clears the bits of idle regions. No write is inside, and none comes
-   * afterwards. Never rejects: a bit too many costs a copy, no more.
-   */
+  /** Clean shutdown: flushes, and clears the bits of idle regions. Never rejects: a bit too many costs a copy, no more. */
   async stop(): Promise<void> {
     this.#stopped = true
     this.#timer?.cancel()
@@ -289,7 +254,6 @@ export class WriteIntentBitmap {
   }
 
   #markRange(offset: number, length: number): void {
-    if (length === 0) return
     const last = Math.min(this.#bits.lastOf(offset, length), this.#bits.regions - 1)
     for (let region = this.#bits.firstOf(offset); region <= last; region++) this.#mark(region)
   }
@@ -402,12 +366,9 @@ export class WriteIntentBitmap {
   #idleRegions(): number[] {
     const idle: number[] = []
     let at = this.#bits.nextFrom(0)
-    for (
-      ;
-      at !== undefined && idle.length < INTENT_CLEAR_REGIONS;
-      at = this.#bits.nextFrom(at + 1)
-    ) {
+    while (at !== undefined && idle.length < INTENT_CLEAR_REGIONS) {
       if (this.#isIdle(at)) idle.push(at)
+      at = this.#bits.nextFrom(at + 1)
     }
     return idle
   }

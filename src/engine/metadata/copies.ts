@@ -42,7 +42,8 @@ export class Copies {
     const uuid = anchor.deviceUuid
     const drive = drives.get(uuid)
     if (drive?.present) {
-      topology.labelProblem(provider, anchor, inUse(drive.record.name, drive.device))
+      const text = `carries the label of drive ${drive.record.name}, which is in use on ${drive.device}: it is a copy, or another path to it`
+      topology.labelProblem(provider, anchor, { text, action: NEXT })
       return true
     }
     const member = members.get(uuid)
@@ -60,7 +61,8 @@ export class Copies {
     }
     for (const one of all) {
       const rest = all.filter((other) => other !== one).map((other) => other.name)
-      topology.labelProblem(one, anchor, notUsed(name, rest))
+      const text = `carries the label of drive ${name}, and so does ${rest.join(', ')}: copies, or paths to one disk`
+      topology.labelProblem(one, anchor, { text, action: `None of them is used. ${NEXT}` })
     }
     return true
   }
@@ -91,17 +93,3 @@ export class Copies {
 const NEXT =
   'Disconnect the one that is not wanted, or take it out of the configuration; if it is a copy, plexus device clear-label ' +
   'NAME frees it. Several paths to one disk cannot be used together yet'
-
-function inUse(drive: string, device: string): { text: string; action: string } {
-  return {
-    text: `carries the label of drive ${drive}, which is in use on ${device}: it is a copy, or another path to it`,
-    action: NEXT,
-  }
-}
-
-function notUsed(drive: string, others: readonly string[]): { text: string; action: string } {
-  return {
-    text: `carries the label of drive ${drive}, and so does ${others.join(', ')}: copies, or paths to one disk`,
-    action: `None of them is used. ${NEXT}`,
-  }
-}

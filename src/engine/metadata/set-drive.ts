@@ -3,7 +3,7 @@
  * model, with or without a device.
  */
 import { defined } from '../../base/assert.ts'
-import { operatingError, type PlexusError, toPlexusError } from '../../base/errors.ts'
+import { attempt, operatingError, type PlexusError, toPlexusError } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
 import { writeZeroes } from '../../hal/io.ts'
 import { AnchoredDevice, type CommittedSlot } from '../anchor/anchored-device.ts'
@@ -118,20 +118,12 @@ export async function readMember<M extends SetModel>(
   try {
     const slot = await label.read()
     const model = slot && codec.decode(slot.payload)
-    const olderModel = slot?.older && decodeOlder(slot.older.payload, codec)
+    // It is only looked at where the newest configurations do not decide: one that cannot be used is none.
+    const older = slot?.older
+    const olderModel = older && (await attempt(() => codec.decode(older.payload)))
     return { ...member, slot, model, olderModel, error: undefined }
   } catch (error) {
     return { ...member, ...none, error: toPlexusError(error, 'read', label.device.path) }
-  }
-}
-
-/** It is only looked at where the newest configurations do not decide: one that cannot be used is none. */
-function decodeOlder<M extends SetModel>(payload: Buffer, codec: Codec<M>): M | undefined {
-  try {
-    return codec.decode(payload)
-  } catch (error) {
-    operatingError(error)
-    return undefined
   }
 }
 

@@ -4,12 +4,13 @@
  * a table of verbs, a geom (nop-geom.ts), the declarations for the command line (src/control/nop-verbs.ts), a
  * row in src/engine/engine.ts.
  */
-import { PlexusError } from '../../base/errors.ts'
+import { Refusals } from '../../base/errors.ts'
 import { NOP_FAIL_KINDS, NOP_FAIL_OPS, NOP_SPECS, type NopRow } from '../../control/nop-verbs.ts'
 import { checkNameFree } from '../geom/names.ts'
 import { IO_OPS } from '../geom/statistics.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { GeomClass, Verb, VerbParameters } from '../geom/types.ts'
+import { Parameters } from '../verbs/parameters.ts'
 import { NopGeom } from './nop-geom.ts'
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$/
@@ -29,19 +30,18 @@ export function createNopClass(): GeomClass {
 }
 
 function verbsOf(geoms: Map<string, NopGeom>): readonly Verb[] {
-  const find = (parameters: VerbParameters): NopGeom => {
-    const name = textOf(parameters, 'name') ?? ''
-    const geom = geoms.get(name)
+  const find = ({ name = '' }: VerbParameters): NopGeom => {
+    const geom = geoms.get(String(name))
     if (geom) return geom
-    const message = `there is no nop provider "${name}"; plexus nop list shows all`
-    throw new PlexusError('not-found', { op: 'find', subject: name, message })
+    throw new Refusals('find')
+      .notFound`there is no nop provider "${name}"; plexus nop list shows all`
   }
   /** A verb that sets something on one geom and answers its row. */
   const setter =
-    (set: (geom: NopGeom, parameters: VerbParameters) => Promise<void> | void): Verb['run'] =>
+    (set: (geom: NopGeom, given: Parameters) => Promise<void> | void): Verb['run'] =>
     async (parameters) => {
       const geom = find(parameters)
-      await set(geom, parameters)
+      await set(geom, new Parameters('nop', parameters))
       return geom.row()
     }
   return [
@@ -75,10 +75,12 @@ function create(
   topology: Topology,
 ): Promise<NopRow> {
   return topology.change(async () => {
-    const below = topology.find(textOf(parameters, 'provider') ?? '')
-    const name = textOf(parameters, 'name') ?? `${below.name}.nop`
+    const given = new Parameters('nop', parameters)
+    const below = topology.find(given.optionalText('provider') ?? '')
+    const name = given.optionalText('name') ?? `${below.name}.nop`
     if (!NAME.test(name)) {
-      throw invalid('name', `"${name}" is not a name: letters, digits and . _ : / - are allowed`)
+      const why = `"${name}" is not a name: letters, digits and . _ : / - are allowed`
+      given.fail('invalid', 'name', why)
     }
     checkNameFree(topology, name)
     const geom = new NopGeom(name, topology, () => geoms.delete(name))
@@ -92,68 +94,40 @@ function create(
 function refuseOpen(geom: NopGeom): void {
   for (const { access, holder } of geom.provider.consumers) {
     if (access.read === 0 && access.write === 0 && access.exclusive === 0) continue
-    const message = `${geom.name} is in use by ${holder}; stop that first, or use --force`
-    throw new PlexusError('in-use', { op: 'destroy', subject: geom.name, message })
+    const refuse = new Refusals('destroy')
+    throw refuse.inUse`${geom.name} is in use by ${holder}; stop that first, or use --force`
   }
 }
 
-function setDelay(geom: NopGeom, parameters: VerbParameters): void {
-  const readMs = numberOf(parameters, 'read', DELAY_MS_MAX)
-  const writeMs = numberOf(parameters, 'write', DELAY_MS_MAX)
+function setDelay(geom: NopGeom, given: Parameters): void {
+  const readMs = given.optionalNumber('read', DELAY_MS_MAX)
+  const writeMs = given.optionalNumber('write', DELAY_MS_MAX)
   if (readMs === undefined && writeMs === undefined) {
-    throw invalid('delay', 'say which delay: --read MS, --write MS')
+    given.fail('invalid', 'delay', 'say which delay: --read MS, --write MS')
   }
   geom.faults.delay(readMs, writeMs)
 }
 
-function setFault(geom: NopGeom, parameters: VerbParameters): void {
-  const op = choiceOf(parameters, 'op', NOP_FAIL_OPS)
-  if (!op) throw invalid('fail', `say what to fail: --op ${NOP_FAIL_OPS.join('|')}`)
-  const kind = choiceOf(parameters, 'kind', NOP_FAIL_KINDS) ?? 'io'
-  const probability = numberOf(parameters, 'probability', 1) ?? 1
-  geom.faults.fail(op, kind, probability, countOf(parameters))
+function setFault(geom: NopGeom, given: Parameters): void {
+  const op =
+    given.optionalChoice('op', NOP_FAIL_OPS) ??
+    given.fail('invalid', 'fail', `say what to fail: --op ${NOP_FAIL_OPS.join('|')}`)
+  const kind = given.optionalChoice('kind', NOP_FAIL_KINDS) ?? 'io'
+  const probability = given.optionalNumber('probability', 1) ?? 1
+  geom.faults.fail(op, kind, probability, countOf(given))
 }
 
-function setHang(geom: NopGeom, parameters: VerbParameters): void {
-  const op = choiceOf(parameters, 'op', NOP_FAIL_OPS)
+function setHang(geom: NopGeom, given: Parameters): void {
+  const op = given.optionalChoice('op', NOP_FAIL_OPS)
   geom.faults.hang(op ? [op] : IO_OPS)
 }
 
-function setTear(geom: NopGeom, parameters: VerbParameters): void {
-  geom.faults.tear(countOf(parameters) ?? 1, parameters['succeed'] === true)
+function setTear(geom: NopGeom, given: Parameters): void {
+  geom.faults.tear(countOf(given) ?? 1, given.flag('succeed'))
 }
 
-function textOf(parameters: VerbParameters, key: string): string | undefined {
-  const value = parameters[key]
-  return typeof value === 'string' ? value : undefined
-}
-
-function numberOf(parameters: VerbParameters, key: string, max: number): number | undefined {
-  const text = textOf(parameters, key)
-  if (text === undefined) return undefined
-  const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN
-  if (value >= 0 && value <= max) return value
-  throw invalid(key, `--${key} ${text}: must be a number from 0 to ${max}`)
-}
-
-function countOf(parameters: VerbParameters): number | undefined {
-  const count = numberOf(parameters, 'count', Number.MAX_SAFE_INTEGER)
+function countOf(given: Parameters): number | undefined {
+  const count = given.optionalNumber('count', Number.MAX_SAFE_INTEGER)
   if (count === undefined || (Number.isInteger(count) && count > 0)) return count
-  throw invalid('count', `--count ${count}: must be a whole number from 1`)
-}
-
-function choiceOf<T extends string>(
-  parameters: VerbParameters,
-  key: string,
-  choices: readonly T[],
-): T | undefined {
-  const text = textOf(parameters, key)
-  if (text === undefined) return undefined
-  const choice = choices.find((one) => one === text)
-  if (choice) return choice
-  throw invalid(key, `--${key} ${text}: must be one of ${choices.join(', ')}`)
-}
-
-function invalid(subject: string, message: string): PlexusError {
-  return new PlexusError('invalid', { op: 'nop', subject, message })
+  return given.fail('invalid', 'count', `--count ${count}: must be a whole number from 1`)
 }

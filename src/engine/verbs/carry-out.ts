@@ -60,10 +60,12 @@ export async function carryOut<M extends SetModel>(
   set.startJobs()
   const jobs = set.jobIds.filter((id) => !before.has(id))
   await topology.tastePending()
+  // Not the labels that it needed on the way.
+  const about = plan.steps.find(({ text }) => !text.startsWith('write label')) ?? plan.steps[0]
   topology.events.emit(
     'info',
     `${spec.noun}-${spec.name}`,
-    objectOf(plan) ?? set.name,
+    about?.object ?? set.name,
     plan.steps.map(({ text }) => text.replace(/ \(.*\)$/, '')).join('; '),
   )
   return {
@@ -71,12 +73,6 @@ export async function carryOut<M extends SetModel>(
     warnings: [...plan.warnings, ...trouble],
     jobs: jobs.map((id) => topology.jobs.get(id).report()),
   }
-}
-
-/** What a verb was about, for its event: the labels that it needed on the way are not. */
-function objectOf({ steps }: Plan<SetModel>): string | undefined {
-  const step = steps.find(({ text }) => !text.startsWith('write label')) ?? steps[0]
-  return step?.object
 }
 
 /** A plan as it is told to the client. */

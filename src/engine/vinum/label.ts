@@ -2,7 +2,7 @@
  * What the label of a vinum drive says, without taking the drive: its set, its name, the volumes with parts on it.
  * Part of vinum-class.ts; geom/label.ts calls it.
  */
-import { operatingError } from '../../base/errors.ts'
+import { attempt } from '../../base/errors.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import { AnchoredDevice } from '../anchor/anchored-device.ts'
@@ -18,24 +18,17 @@ export async function readVinumLabel(
   isKnown: (setUuid: string) => boolean,
 ): Promise<Label | undefined> {
   if (!anchor) return freebsdLabel(device)
-  const model = await modelOn(device, anchor)
+  // Where there is none, or it cannot be used, the label counts all the same.
+  const model = await attempt(async () => {
+    const slot = await AnchoredDevice.open(device, anchor).read()
+    return slot && decodeModel(slot.payload)
+  })
   const name = model && byUuid(model.drives, anchor.deviceUuid)?.name
   return {
     text: `${name === undefined ? 'a drive' : `drive ${name}`} of vinum set ${anchor.setUuid}`,
     drive: name,
     volumes: model ? volumesOn(model, anchor.deviceUuid) : [],
     known: isKnown(anchor.setUuid),
-  }
-}
-
-/** undefined: there is none, or it cannot be used. The label counts all the same. */
-async function modelOn(device: AnchorTarget, anchor: Anchor): Promise<VinumModel | undefined> {
-  try {
-    const slot = await AnchoredDevice.open(device, anchor).read()
-    return slot && decodeModel(slot.payload)
-  } catch (error) {
-    operatingError(error)
-    return undefined
   }
 }
 

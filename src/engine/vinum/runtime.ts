@@ -14,6 +14,7 @@ import type { Kernels } from '../../base/kernels.ts'
 import type { Logger } from '../../base/log.ts'
 import type { RangeSet } from '../../base/range-set.ts'
 import type { BufferPool, IoRequest } from '../../hal/block-device.ts'
+import type { IoParent } from '../geom/bio.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import type { TroubleCounts } from '../metadata/set-drive.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from './model/model.ts'
@@ -23,12 +24,6 @@ export interface Drive {
   record: DriveRecord
   consumer: Consumer | undefined
   readonly errors: TroubleCounts
-}
-
-/** Which part of an address space holds valid content. `undefined` in its place means: all of it. */
-export interface Validity {
-  /** Is every byte of the range valid? */
-  covers(offset: number, length: number): boolean
 }
 
 /**
@@ -45,11 +40,8 @@ export interface Subdisk {
   record: SubdiskRecord
   drive: Drive
   readonly errors: TroubleCounts
-  /**
-   * While `reviving`: what its job has made valid so far, in PLEX space. Undefined: nothing while stale or
-   * down, all while up.
-   */
-  validity: Validity | undefined
+  /** While `reviving`: what its job has still to fill, in PLEX space. Undefined: no job has it yet, all is missing. */
+  missing: RangeSet | undefined
   /** Writes go here. */
   readonly writable: boolean
   /** Does the configuration count on its content, or on what it may return with? */
@@ -60,7 +52,7 @@ export interface Subdisk {
    * Sends the part [offset, offset + length) of this subdisk down, with parent's buffer from dataOffset. The
    * parent's `complete` gets the result, never from within. A missing drive answers `gone`. Follows a move.
    */
-  forward(parent: IoRequest, offset: number, length: number, dataOffset: number): void
+  forward(parent: IoParent, offset: number, length: number, dataOffset: number): void
 }
 
 /** A plex in operation. Addresses are in plex space, which is the volume's: 0 to sizeBytes. */
@@ -123,4 +115,12 @@ export interface VinumHost {
    * those in flight, and resolves to the way to let go. At once for a detached plex.
    */
   lock(plex: Plex, offset: number, length: number, mode: 'writes' | 'all'): Promise<() => void>
+}
+
+/** What a plex is made from. */
+export interface PlexOptions {
+  readonly host: VinumHost
+  readonly record: PlexRecord
+  /** In order (subdisksOf): of raid5 and striped, the columns. */
+  readonly subdisks: readonly Subdisk[]
 }

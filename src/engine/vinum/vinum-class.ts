@@ -52,20 +52,13 @@ class VinumClass implements GeomClass {
   constructor(options: RegistryOptions) {
     this.#sets = new SetRegistry(options)
     this.verbs = [
-      ...VINUM_VERBS.map((verb) => ({
-        spec: verb.spec,
-        run: inTurn((parameters, topology) =>
+      ...VINUM_VERBS.map((verb) =>
+        inTurn(verb.spec, (parameters, topology) =>
           verb === STOP ? this.#halt(parameters, topology) : this.#run(verb, parameters, topology),
         ),
-      })),
-      {
-        spec: VINUM_SPECS.assemble,
-        run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
-      },
-      {
-        spec: VINUM_SPECS.convert,
-        run: inTurn((parameters, topology) => this.#convert(parameters, topology)),
-      },
+      ),
+      inTurn(VINUM_SPECS.assemble, (...given) => this.#assemble(...given)),
+      inTurn(VINUM_SPECS.convert, (...given) => this.#convert(...given)),
     ]
   }
 
@@ -162,8 +155,11 @@ class VinumClass implements GeomClass {
     const set = existing ?? this.#sets.create(topology)
     // With the states of this moment, for who wants it back.
     if (existing) await this.#sets.remember(set)
-    const report = await carryOut(set, verb.spec, planOn).catch((error: unknown) => {
-      if (!existing) this.#sets.forget(set)
+    const report = await carryOut(set, verb.spec, planOn).catch(async (error: unknown) => {
+      if (!existing) {
+        await set.wither()
+        this.#sets.forget(set)
+      }
       throw error
     })
     const unkept = await this.#sets.remember(set)
@@ -304,8 +300,9 @@ function severalSets(spec: VerbSpec, sets: readonly VinumSet[]): PlexusError {
   })
 }
 
-function inTurn(action: Action): Action {
-  return (parameters, topology) => topology.change(() => action(parameters, topology))
+function inTurn(spec: VerbSpec, action: Action): Verb {
+  const run: Action = (parameters, topology) => topology.change(() => action(parameters, topology))
+  return { spec, run }
 }
 
 /** Throws `exists` when a volume of the plan would need a name that something else has. */

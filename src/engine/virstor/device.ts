@@ -2,7 +2,7 @@
  * A virstor device in operation: the map and its copies, the space, the commits and the I/O path, put together over the
  * drives of its set. Made by virstor-set.ts when the configuration has been committed.
  */
-import { operatingError } from '../../base/errors.ts'
+import { operatingError, type PlexusError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
 import { inTurns } from '../../base/turns.ts'
@@ -23,12 +23,16 @@ import type { ComponentRecord, VirstorModel } from './model.ts'
 import type { Component } from './runtime.ts'
 import type { VirstorSet } from './virstor-set.ts'
 
-/** Parts of a chunk that are valid or not as a whole: 64, and none below 4 KiB. */
 const GRANULES_MAX = 64
-const GRANULE_BYTES_MIN = 4 * KIB
+/** So that a granule is whole blocks of every disk. */
+const GRANULE_UNIT_BYTES = 4 * KIB
 
+/** Parts of a chunk that are valid or not as a whole: as many as may be, each of as many units. */
 export function granulesOf(chunkBytes: number): number {
-  return Math.min(GRANULES_MAX, chunkBytes / GRANULE_BYTES_MIN)
+  const units = chunkBytes / GRANULE_UNIT_BYTES
+  let each = Math.ceil(units / GRANULES_MAX)
+  while (units % each !== 0) each++
+  return units / each
 }
 
 class RunningComponent implements Component {
@@ -36,18 +40,29 @@ class RunningComponent implements Component {
   readonly chunks: number
   readonly startBytes: number
   readonly #drive: SetDrive
+  /** It has failed a flush, whoever asked for it: nobody knows what of what it has taken is there. */
+  #failed: Consumer | undefined
 
-  constructor({ id, chunks, startBytes }: ComponentRecord, drive: SetDrive) {
+  /** `onFlushFailed`: called when nothing is read from it any more. */
+  constructor(
+    { id, chunks, startBytes }: ComponentRecord,
+    drive: SetDrive,
+    onFlushFailed: (id: number, error: PlexusError) => void,
+  ) {
     this.id = id
     this.chunks = chunks
     this.startBytes = startBytes
     this.#drive = drive
+    drive.flushFailed = (error) => {
+      this.#failed = drive.consumer
+      onFlushFailed(id, error)
+    }
   }
 
   /** One that is here, and is not called up, has an older state. */
   get consumer(): Consumer | undefined {
     const { consumer, record } = this.#drive
-    return record.state === 'up' ? consumer : undefined
+    return record.state === 'up' && consumer !== this.#failed ? consumer : undefined
   }
 }
 
@@ -75,6 +90,9 @@ export class VirstorDevice {
       table,
       carriers: model.copies.map((copy) => set.carrier(copy)),
       onCarrierFailed: (id, error) => set.loseCopy(id, error),
+      onBroken: (error) => {
+        if (set.assembled) set.fail(error)
+      },
     })
     // Before anybody can write: what is new at the next start is written anew.
     if (model.isNew) {
@@ -84,7 +102,7 @@ export class VirstorDevice {
     let device: VirstorDevice | undefined
     const space = new Space({
       ...model,
-      components: model.components.map((one) => new RunningComponent(one, set.driveOf(one))),
+      components: model.components.map((one) => componentOf(set, one)),
       onWatermark: (watermark, isLow) => {
         if (device) device.#tellSpace(watermark, isLow)
       },
@@ -193,7 +211,7 @@ export class VirstorDevice {
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)
-      this.space.add(new RunningComponent(component, this.#set.driveOf(component)))
+      this.space.add(componentOf(this.#set, component))
     }
     this.space.changed()
     if (this.space.lowMark !== lowMark) this.#tell('watermark')
@@ -296,6 +314,17 @@ export class VirstorDevice {
     topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
     if (isLow && watermark === 'chunks') this.#tell('low')
   }
+}
+
+function componentOf(set: VirstorSet, record: ComponentRecord): RunningComponent {
+  const made = new RunningComponent(record, set.driveOf(record), (id, error) => {
+    const { device } = set
+    // One that has ended told what it owed.
+    if (!device || device.space.component(id) !== made) return
+    device.io.lost()
+    device.committer.suspect(id, error)
+  })
+  return made
 }
 
 /** `12 of 400 chunks (3 %) are free`. */

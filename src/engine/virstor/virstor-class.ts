@@ -37,7 +37,11 @@ import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
 import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
 import type { Space } from './io/space.ts'
 import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
+import { StoppedSets } from './stopped.ts'
 import type { VirstorVerb } from './verbs/context.ts'
+import { checkDevice } from './verbs/fsck.ts'
+import { startAgain, stopDevice } from './verbs/stop.ts'
+import { startTrim } from './verbs/trim.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
@@ -50,6 +54,7 @@ export function createVirstorClass(options: {
 class VirstorClass implements GeomClass {
   readonly name = 'virstor'
   readonly verbs: readonly Verb[]
+  readonly #stopped = new StoppedSets()
   readonly #sets: SetTable<VirstorModel, VirstorSet>
   /** Devices of FreeBSD's virstor. */
   readonly #imports = new FreebsdImports()
@@ -74,6 +79,32 @@ class VirstorClass implements GeomClass {
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
       },
       {
+        spec: VIRSTOR_SPECS.stop,
+        run: inTurn((parameters) =>
+          stopDevice(
+            this.#stopped,
+            this.#sets,
+            this.#named(String(parameters['name'])),
+            parameters,
+          ),
+        ),
+      },
+      {
+        spec: VIRSTOR_SPECS.trim,
+        run: inTurn(async ({ name, dryRun }) =>
+          startTrim(this.#named(String(name)), dryRun === true),
+        ),
+      },
+      // Not in turn: disks that come must not wait for it.
+      {
+        spec: VIRSTOR_SPECS.fsck,
+        run: async ({ name, repair }) => checkDevice(this.#named(String(name)), repair === true),
+      },
+      {
+        spec: VIRSTOR_SPECS.convert,
+        run: inTurn((parameters, topology) => this.#imports.convert(parameters, topology)),
+      },
+      {
         spec: VIRSTOR_SPECS.list,
         run: async () => ({ devices: [...this.#rows(), ...importedRows(this.#imports.all)] }),
       },
@@ -85,6 +116,7 @@ class VirstorClass implements GeomClass {
     anchor: Anchor | undefined,
     topology: Topology,
   ): Promise<boolean> {
+    if (anchor && this.#stopped.nameOf(anchor.setUuid) !== undefined) return false
     return anchor
       ? this.#sets.join(provider, anchor, topology)
       : this.#imports.taste(provider, topology)
@@ -93,17 +125,21 @@ class VirstorClass implements GeomClass {
   async readLabel(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
     if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
-    const model = set?.assembled ? set.model : undefined
+    const model = set?.hasDevice ? set.model : undefined
+    const stopped = this.#stopped.nameOf(anchor.setUuid)
     return {
       text: `a component of virstor set ${anchor.setUuid}`,
       drive: model?.drives.find(({ uuid }) => uuid === anchor.deviceUuid)?.name,
-      volumes: model ? [model.name] : [],
-      known: set !== undefined,
+      volumes: model ? [model.name] : stopped === undefined ? [] : [stopped],
+      known: set !== undefined || stopped !== undefined,
     }
   }
 
   async settled(topology: Topology): Promise<void> {
-    await this.#imports.settled()
+    await this.#imports.settled((setUuid, uuid) => {
+      const set = this.#sets.all.find((one) => one.uuid === setUuid)
+      return set !== undefined && (set.members.has(uuid) || set.drives.get(uuid)?.present === true)
+    })
     await this.#sets.settled(topology)
   }
 
@@ -142,8 +178,11 @@ class VirstorClass implements GeomClass {
     if (!existing) set.begin(emptyVirstor(set.uuid))
     const carry = (): Promise<PlanReport> => carryOut(set, verb.spec, planOn)
     const work = verb.around?.(set, plan.model, carry) ?? carry()
-    const report = await work.catch((error: unknown) => {
-      if (!existing) this.#sets.forget(set)
+    const report = await work.catch(async (error: unknown) => {
+      if (!existing) {
+        await set.wither()
+        this.#sets.forget(set)
+      }
       throw error
     })
     if (set.model.drives.length > 0) {
@@ -159,16 +198,18 @@ class VirstorClass implements GeomClass {
 
   /** Throws `not-found`. */
   #named(name: string): VirstorSet {
-    const set = this.#sets.all.find((one) => one.assembled && one.model.name === name)
+    const set = this.#sets.all.find((one) => one.hasDevice && one.model.name === name)
     if (set) return set
     const message = `there is no thin device "${name}"; plexus virstor list shows all`
     throw new PlexusError('not-found', { op: 'find', subject: name, message })
   }
 
-  /** `virstor assemble --force`: a set goes on without the components that are missing. */
+  /** `virstor assemble`; with `--force` a set goes on without the components that are missing. */
   async #assemble(parameters: VerbParameters, topology: Topology): Promise<PlanReport> {
     const { set: only, dryRun, from } = parameters
     if (typeof from === 'string') return this.#assembleFrom(from, topology, dryRun === true)
+    const started = await startAgain(this.#stopped, this.#sets, parameters, topology)
+    if (started) return started
     const waiting = this.#sets.all.filter(
       ({ assembled, name }) => !assembled && (only === undefined || only === name),
     )
@@ -218,12 +259,13 @@ class VirstorClass implements GeomClass {
     const sets = this.#sets.all
     return {
       volumes: [
-        ...sets.filter(({ assembled }) => assembled).map(volumeReport),
+        ...sets.filter(({ hasDevice }) => hasDevice).map(volumeReport),
         ...importedVolumes(this.#imports.all),
       ],
       drives: [],
       problems: [
         ...sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
+        ...this.#stopped.problems(),
         ...importedProblems(this.#imports.all),
       ],
     }
@@ -231,7 +273,7 @@ class VirstorClass implements GeomClass {
 
   #rows(): readonly VirstorRow[] {
     return this.#sets.all
-      .filter(({ assembled }) => assembled)
+      .filter(({ hasDevice }) => hasDevice)
       .map((set) => {
         const { name, virtualBytes, chunkBytes, components } = set.model
         const { total = 0, used = 0, free = 0, lowMark = 0 } = set.device?.space ?? {}
@@ -302,7 +344,7 @@ function volumeReport(set: VirstorSet): VolumeReport {
         ? `Connect ${missing.join(', ')}.`
         : '',
     errors: NO_ERRORS,
-    process: undefined,
+    process: set.trim?.report(),
     doubt: undefined,
     space: space && spaceReport(space, chunkBytes),
     components: components.map((component) => {

@@ -9,6 +9,7 @@ import type { Bio } from '../geom/bio.ts'
 import { isLentElsewhere } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
+import type { Job } from '../jobs/job.ts'
 import { loseDevice } from '../metadata/arrivals.ts'
 import { DeviceSet } from '../metadata/device-set.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
@@ -19,6 +20,7 @@ import { VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
 import { MapCopies } from './map-copies.ts'
 import { type ComponentRecord, type CopyRecord, isUp, type VirstorModel } from './model.ts'
+import { trimPlan } from './trim.ts'
 
 export interface VirstorSetOptions {
   readonly witness: WitnessStore | undefined
@@ -33,6 +35,10 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   readonly jobIds: readonly string[] = []
   readonly #options: VirstorSetOptions
   #device: VirstorDevice | undefined
+  /** Something else has the name of the device: it is offered when that goes. */
+  #hasClash = false
+  #unsubscribe = (): void => {}
+  #trim: Job | undefined
   /** Why the device is not offered. */
   problem: string | undefined
   readonly mapCopies = new MapCopies(this)
@@ -46,6 +52,11 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   /** What runs; undefined: it is not offered, see {@link problem}. */
   get device(): VirstorDevice | undefined {
     return this.#device
+  }
+
+  /** Has it a device by its configuration? One that was destroyed has labels until they are cleared. */
+  get hasDevice(): boolean {
+    return this.assembled && this.model.components.length > 0
   }
 
   get providers(): readonly Provider[] {
@@ -157,9 +168,15 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   // What runs.
 
-  protected opened(): void {}
+  protected opened(): void {
+    this.#unsubscribe = this.topology.onProvider(({ name }, event) => {
+      const isOver = this.#hasClash && event === 'gone' && name === this.model.name
+      if (isOver) this.soon('a start under a name that is free now', () => this.restart())
+    })
+  }
 
   protected closed(): void {
+    this.#unsubscribe()
     this.#device?.io.stop()
     void this.#device?.committer.stop()
     this.#forgetDevice()
@@ -200,6 +217,8 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   async #openDevice(model: VirstorModel): Promise<void> {
     try {
       if (!this.#hasMap) throw mapAwayError(model)
+      this.#hasClash = this.topology.providers.has(model.name)
+      if (this.#hasClash) throw clashError(model)
       if (isLentElsewhere(this.topology, model.name, model.uuid)) throw nameLentError(model)
       this.#device = await VirstorDevice.open(this, model)
       this.problem = undefined
@@ -211,6 +230,12 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     }
   }
 
+  /** Tries once more to offer the device. Inside a topology change. */
+  async restart(): Promise<void> {
+    await this.reshape()
+    await this.topology.tastePending()
+  }
+
   async #endDevice(): Promise<void> {
     await this.end('orphan')
     await this.#device?.stop()
@@ -219,6 +244,8 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   /** The configuration does without a copy that could not be written. */
   async loseCopy(id: number, error: PlexusError): Promise<void> {
+    // A device that has ended may still hear from its disks.
+    if (!this.assembled) throw error
     this.log.error({ err: error, component: id }, 'a copy of the map is given up')
     await this.commit((model) => {
       const copies = model.copies.filter(({ component }) => component !== id)
@@ -229,11 +256,14 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   /** A component has failed a flush: out of service, durably. */
   async loseComponent(id: number, error: PlexusError): Promise<void> {
+    if (!this.assembled) throw error
     const component = this.model.components.find((one) => one.id === id)
     if (component) await loseDevice(this, this.driveOf(component), error)
   }
 
-  async endJobs(): Promise<void> {}
+  async endJobs({ components }: VirstorModel): Promise<void> {
+    if (components.length === 0) await this.#trim?.park()
+  }
 
   startJobs(): void {}
 
@@ -259,7 +289,24 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     this.#options.onFailed(this)
   }
 
+  /** The job of `virstor trim`; undefined: none is at work. */
+  get trim(): Job | undefined {
+    return this.#trim
+  }
+
+  /** Throws as {@link trimPlan} and the job manager do. */
+  startTrim(): Job {
+    const job = this.topology.jobs.start(trimPlan(this))
+    this.#trim = job
+    void job.ended.then(() => {
+      this.#trim = undefined
+    })
+    return job
+  }
+
   protected async end(how: 'stop' | 'orphan'): Promise<void> {
+    // Before the device pauses: its reads would wait for ever.
+    await this.#trim?.park()
     if (how === 'stop') {
       await this.#device?.stop()
       return
@@ -282,6 +329,11 @@ function nameLentError({ name }: VirstorModel): PlexusError {
 function missingError(name: string): PlexusError {
   const message = `drive ${name} is missing, with what was in its cache`
   return new PlexusError('gone', { op: 'flush', subject: name, message })
+}
+
+function clashError({ name }: VirstorModel): PlexusError {
+  const message = `something else is named ${name}; this is served when it goes, or is renamed`
+  return new PlexusError('exists', { op: 'create', subject: name, message })
 }
 
 function mapAwayError({ name, copies, components, drives }: VirstorModel): PlexusError {

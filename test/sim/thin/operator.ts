@@ -2,22 +2,24 @@
  * What operators do to thin devices while users work: verbs of the class's own table, through the same door as the control
  * server. A new verb is a row of {@link ACTIONS}. Used by thin-play.ts.
  */
-import type { VirstorRow } from '../../../src/control/virstor-verbs.ts'
+import type { FsckReport, VirstorRow } from '../../../src/control/virstor-verbs.ts'
 import type { SimRandom } from '../random.ts'
-import { jobsOf } from '../view.ts'
 import type { Machine, World } from '../world.ts'
 import type { ThinUnit } from './thin-unit.ts'
-import { mirrors, thinDevice, thinDevices, unusedDevices } from './thin-view.ts'
+import { mirrors, thinDevice, unusedDevices } from './thin-view.ts'
 
 const KIB = 1024
 const UNITS_MAX = 2
 const CHUNKS_MAX = 600
+const SIZE_BYTES_MAX = 128 * 1024 * KIB
 
 export interface OperatorOptions {
   /** Devices are larger than their space, so that they are full soon. */
   readonly isFull: boolean
   /** Some components are mirrors. */
   readonly isMirrored: boolean
+  /** Is no disk in trouble, nor was one since all was whole? */
+  readonly isCalm: () => boolean
   /** Takes devices under the oracle that are new. */
   readonly adopt: (machine: Machine) => Promise<void>
 }
@@ -44,6 +46,28 @@ const ACTIONS: readonly Action[] = [
   { weight: 1, verb: 'destroy', run: (operator, machine, unit) => operator.destroy(machine, unit) },
   { weight: 1, verb: 'assemble', run: (operator) => operator.verb('assemble', { force: true }) },
   { weight: 2, verb: 'list', run: (operator, machine) => operator.list(machine) },
+  {
+    weight: 3,
+    verb: 'grow',
+    run: (operator, machine, { name, uuid }) => {
+      const { sizeBytes = 0 } = thinDevice(machine, uuid) ?? {}
+      const size = Math.min(SIZE_BYTES_MAX, sizeBytes + operator.random.between(1, 40) * 128 * KIB)
+      return operator.verb('grow', { name, size: String(size) })
+    },
+  },
+  {
+    weight: 2,
+    verb: 'trim',
+    run: (operator, _machine, { name }) => operator.verb('trim', { name }),
+  },
+  { weight: 2, verb: 'trim', run: (operator, machine) => operator.steerJob(machine) },
+  { weight: 2, verb: 'fsck', run: (operator, machine, { name }) => operator.check(machine, name) },
+  {
+    weight: 1,
+    verb: 'set',
+    run: (operator, _machine, { name }) =>
+      operator.verb('set', { name, warnChunks: String(operator.random.between(0, 9)) }),
+  },
   {
     weight: 2,
     verb: 'destroy',
@@ -152,14 +176,39 @@ export class Operator {
     }
   }
 
+  /** Where no disk is in trouble nothing is found, whatever users and verbs are at. */
+  async check(machine: Machine, name: string): Promise<void> {
+    const world = this.#world
+    const wasCalm = this.#options.isCalm()
+    let report: FsckReport | undefined
+    const repair = this.random.chance(0.3) ? { repair: true } : {}
+    await world.verb('virstor', 'fsck', { name, ...repair }, (answer) => {
+      report = answer as FsckReport
+    })
+    if (world.machine !== machine || !wasCalm || !this.#options.isCalm()) return
+    if (report && report.found > 0) {
+      const texts = report.findings.map((one) => JSON.stringify(one))
+      world.fail(`${name}: a check finds what nobody has damaged`, texts)
+    }
+  }
+
+  /** Pauses, resumes, limits or cancels a job. */
+  async steerJob(machine: Machine): Promise<void> {
+    const jobs = machine.topology.jobs.list().filter((job) => job.report().kind === 'trim')
+    if (jobs.length === 0) return
+    const job = this.random.pick(jobs)
+    const { id, state } = job.report()
+    const what = this.random.pick(['pause', 'resume', 'cancel'])
+    await this.#world.attempt(`${what} ${id}`, async () => {
+      if (what === 'pause' && state === 'running') await job.pause()
+      else if (what === 'resume' && state === 'paused') job.resume()
+      else if (what === 'cancel' && state !== 'done') await job.cancel()
+    })
+  }
+
   /** Devices that nobody uses, none of them in trouble that is known. */
   some(machine: Machine, count: number): readonly string[] {
     return this.random.shuffle([...unusedDevices(this.#world, machine)]).slice(0, count)
-  }
-
-  /** Is anything of the class, or below it, at work by itself? */
-  isAtRest(machine: Machine): boolean {
-    return jobsOf(machine).length === 0 && thinDevices(machine).every(({ process }) => !process)
   }
 
   #disk(name: string) {

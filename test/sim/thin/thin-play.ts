@@ -115,6 +115,7 @@ class ThinPlay {
     this.#operator = new Operator(world, world.random.fork('operator'), {
       isFull: mixture.has('full'),
       isMirrored: mixture.has('mirrors'),
+      isCalm: () => this.#trouble.faulty === undefined,
       adopt: (machine) => this.#adopt(machine),
     })
   }
@@ -379,6 +380,8 @@ class ThinPlay {
     if (world.machine !== machine || world.violation) return
     if (problems.length > 0) {
       world.fail(`${unit.name}: its accounts do not add up: ${problems[0]}`, problems)
+      return
     }
+    await this.#operator.check(machine, unit.name)
   }
 }

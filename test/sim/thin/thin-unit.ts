@@ -1,6 +1,6 @@
 /**
  * A thin device as its user sees it (unit.ts). What nobody has written reads as zeroes, never as what its disks held
- * before; a write may find no space, after the time that it waits for some; and what was acknowledged and not flushed is
+ * before; a write may find no space, and does not wait for ever; and what was acknowledged and not flushed is
  * lost with the process, which has the map of it in memory.
  */
 import type { PlexusError } from '../../../src/base/errors.ts'
@@ -43,9 +43,10 @@ export class ThinUnit extends Unit {
     return super.mayEnd(error, operation) || this.#isFull(error, operation)
   }
 
+  /** `exhausted`: to be sent again, as others wait already. */
   #isFull({ kind }: PlexusError, { op, startMs }: Operation): boolean {
-    if (kind !== 'no-space' || op !== 'write') return false
+    const isKind = kind === 'no-space' || kind === 'exhausted'
     const waitedMs = this.world.nowMs - startMs
-    return waitedMs >= this.#fullWaitMs - 1 && waitedMs <= this.#fullWaitMs + WAIT_SLACK_MS
+    return isKind && op === 'write' && waitedMs <= this.#fullWaitMs + WAIT_SLACK_MS
   }
 }

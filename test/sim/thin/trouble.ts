@@ -174,6 +174,9 @@ export class Trouble {
   /** Connects what is out of service anew; below, as for vinum. */
   async #help(machine: Machine): Promise<void> {
     const world = this.#world
+    for (const job of machine.topology.jobs.list()) {
+      if (job.report().state === 'paused') job.resume()
+    }
     for (const { name, health } of mirrors(machine)) {
       if (health === 'HEALTHY' || jobsOf(machine).length > 0) continue
       await world.verb('vinum', 'start', { objects: [name] })

@@ -1,6 +1,7 @@
 /** The fields of a request that is part of another one, for the layers of a volume to extend. */
 import type { PlexusError } from '../../../base/errors.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { IoParent } from '../../geom/bio.ts'
 
 /** May be used again: a request that has ended makes no garbage. */
 export abstract class RequestPart implements IoRequest {
@@ -18,7 +19,7 @@ export abstract class RequestPart implements IoRequest {
   }
 
   /** It is a part of `request` from now on, perhaps in another address space. */
-  protected copyPart(request: IoRequest, offset: number, length: number, dataOffset: number): void {
+  protected copyPart(request: IoParent, offset: number, length: number, dataOffset: number): void {
     this.op = request.op
     this.offset = offset
     this.length = length

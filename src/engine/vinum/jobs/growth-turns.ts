@@ -60,11 +60,8 @@ export class GrowthTurns {
 }
 
 function parkedError(job: string): PlexusError {
-  return new PlexusError('aborted', {
-    op: 'grow',
-    subject: job,
-    message: `job ${job} was parked while another growth had its turn`,
-  })
+  const message = `job ${job} was parked while another growth had its turn`
+  return new PlexusError('aborted', { op: 'grow', subject: job, message })
 }
 
 type GrowthCommits = Pick<GrowOptions, 'contentBytes' | 'announce' | 'backupAreas' | 'commitGrowth'>

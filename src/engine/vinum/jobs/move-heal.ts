@@ -3,27 +3,19 @@
  * A concat or striped plex gets the range from the other plexes of its volume; a raid5 plex heals data by reading
  * it, and parity by computing it again.
  */
+import type { ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { JOB_STEP_BYTES } from '../../../base/limits.ts'
-import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import { withLease } from '../../jobs/slices.ts'
 import { transfer, transferPlex } from '../io/transfers.ts'
+import type { VolumeIo } from '../io/volume-io.ts'
 import { isStriped } from '../model/plex-kinds.ts'
 import { plexOffsetOf, rowStart } from '../raid5/layout.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 
-/** Reads a range of the volume from other plexes than the named one (volume-io.ts). */
-export interface OtherPlexes {
-  readExcept(plex: Plex, offset: number, into: AlignedBuffer): Promise<void>
-}
-
-/** A part of a subdisk that lies in one piece in plex space. */
-interface Piece {
-  readonly offset: number
-  readonly length: number
-}
+type OtherPlexes = Pick<VolumeIo, 'readExcept'>
 
 /**
  * The way to make [offset, offset + length) of `subdisk` readable: it rejects when there is no other good copy, or
@@ -57,7 +49,7 @@ async function healRaid5(
   host: VinumHost,
   plex: Raid5Plex,
   subdisk: Subdisk,
-  { offset, length }: Piece,
+  { offset, length }: ByteRange,
 ): Promise<void> {
   const layout = plex.layoutAt(0)
   const at = plexOffsetOf(layout, plex.subdisks.indexOf(subdisk), offset)
@@ -74,7 +66,7 @@ async function healLinear(
   plex: Plex,
   others: OtherPlexes,
   subdisk: Subdisk,
-  { offset, length }: Piece,
+  { offset, length }: ByteRange,
 ): Promise<void> {
   const at = linearOffset(plex, subdisk, offset)
   const release = await host.lock(plex, at, length, 'writes')

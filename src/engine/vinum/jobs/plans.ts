@@ -5,7 +5,7 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { Random } from '../../../base/random.ts'
-import type { JobKind } from '../../../control/reports.ts'
+import type { VinumJobKind } from '../../../control/reports.ts'
 import { hasOtherCopy } from '../model/coverage.ts'
 import {
   byUuid,
@@ -55,7 +55,11 @@ export function jobsNeeded(
   targetUuid: string | undefined,
   options: JobOptions,
 ): JobsNeeded {
-  if (targetUuid === undefined) return withJobs(model, allNeeds(model, options), options)
+  if (targetUuid === undefined) {
+    const plexes = model.plexes.map((one) => needOfPlex(model, one, options))
+    const moves = model.subdisks.map((one) => needOfMove(model, one))
+    return withJobs(model, [...plexes, ...moves], options)
+  }
   const { refusals, ...needed } = jobsForAll(model, [targetUuid], options)
   if (refusals[0]) throw refusals[0]
   return needed
@@ -93,19 +97,13 @@ function withJobs(model: VinumModel, needs: readonly Need[], { random }: JobOpti
 export type NewJob = Pick<JobRecord, 'kind' | 'targetUuid'> &
   Partial<Pick<JobRecord, 'cursorBytes' | 'scope' | 'limitBytesPerSecond'>>
 
-/** An id for a new job that is free in the set: `j3f9a`. */
-function newJobId(model: VinumModel, random: Random): string {
-  const taken = new Set(model.jobs.map((one) => one.id))
+/** A new job's record, with an id that is free in the set (`j3f9a`). The caller puts it into the model. */
+export function newJob(model: VinumModel, plan: NewJob, random: Random): JobRecord {
   let id: string
   do id = `j${random.bytes(2).toString('hex')}`
-  while (taken.has(id))
-  return id
-}
-
-/** A new job's record. The caller puts it into the model. */
-export function newJob(model: VinumModel, plan: NewJob, random: Random): JobRecord {
+  while (model.jobs.some((one) => one.id === id))
   return {
-    id: newJobId(model, random),
+    id,
     kind: plan.kind,
     targetUuid: plan.targetUuid,
     cursorBytes: plan.cursorBytes ?? 0,
@@ -139,13 +137,6 @@ export function endJob(
     next = putRecord(next, 'plexes', { ...plex, parityValidBytes })
   }
   return derive(next)
-}
-
-function allNeeds(model: VinumModel, options: JobOptions): readonly Need[] {
-  return [
-    ...model.plexes.map((one) => needOfPlex(model, one, options)),
-    ...model.subdisks.map((one) => needOfMove(model, one)),
-  ]
 }
 
 function needsOf(model: VinumModel, uuid: string, options: JobOptions): readonly Need[] {
@@ -194,7 +185,7 @@ function busy(object: string, job: JobRecord): Need {
 }
 
 function need(
-  kind: JobKind,
+  kind: VinumJobKind,
   { uuid: targetUuid }: { readonly uuid: string },
   fills: readonly SubdiskRecord[],
   plan: Pick<NewJob, 'cursorBytes' | 'scope'> = {},

@@ -1,18 +1,13 @@
-/**
- * Several requests to columns at once, and what became of each. The base of everything in RAID5 that reads or
- * writes more than one column at the request of initiators.
- */
+/** Several requests to columns at once, and what became of each, for initiators. */
 import type { PlexusError } from '../../../base/errors.ts'
-import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { AlignedBuffer, IoCause, IoOp } from '../../../hal/block-device.ts'
+import type { IoParent } from '../../geom/bio.ts'
 import type { Subdisk } from '../runtime.ts'
 
 /** A request to one column. Made for each: fields of a base class (RequestPart) take longer to make than all the rest. */
-class ColumnIo implements IoRequest {
+class ColumnIo implements IoParent {
   readonly op: IoOp
-  offset: number
-  readonly length: number
   readonly data: AlignedBuffer | undefined
-  dataOffset: number
   readonly fua: boolean
   readonly cause: IoCause
   readonly #group: ColumnGroup
@@ -22,16 +17,12 @@ class ColumnIo implements IoRequest {
     group: ColumnGroup,
     subdisk: Subdisk,
     op: IoOp,
-    length: number,
     data: AlignedBuffer | undefined,
     fua: boolean,
     cause: IoCause,
   ) {
     this.op = op
-    this.offset = 0
-    this.length = length
     this.data = data
-    this.dataOffset = 0
     this.fua = fua
     this.cause = cause
     this.#group = group
@@ -74,7 +65,7 @@ export abstract class ColumnGroup {
     dataOffset: number,
     fua = false,
   ): void {
-    const io = new ColumnIo(this, subdisk, op, length, data, fua, this.#cause)
+    const io = new ColumnIo(this, subdisk, op, data, fua, this.#cause)
     this.#pending++
     subdisk.forward(io, offset, length, dataOffset)
   }

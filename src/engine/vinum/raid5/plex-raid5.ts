@@ -10,7 +10,7 @@ import { RAID5_COLUMNS } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
 import { type PlexRecord, sizeOfPlex } from '../model/model.ts'
-import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
+import type { Plex, PlexOptions, Subdisk, VinumHost } from '../runtime.ts'
 import { createLayout, locate, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import { RowLocks } from './locks.ts'
 import { type ColumnRange, dataOf, touchesLost, withLost, withoutLost } from './lost.ts'
@@ -19,27 +19,8 @@ import { startRead } from './row-read.ts'
 import { type RowState, rowState } from './row-state.ts'
 import { Scratch } from './scratch.ts'
 
-export type Raid5Host = Pick<
-  VinumHost,
-  | 'pool'
-  | 'kernels'
-  | 'demote'
-  | 'changeLost'
-  | 'isLosing'
-  | 'putInDoubt'
-  | 'noteError'
-  | 'noteRepair'
->
-
-export interface Raid5PlexOptions {
-  readonly host: Raid5Host
-  readonly record: PlexRecord
-  /** In order of the columns (subdisksOf). */
-  readonly subdisks: readonly Subdisk[]
-}
-
 export class Raid5Plex implements Plex {
-  readonly host: Raid5Host
+  readonly host: VinumHost
   readonly subdisks: readonly Subdisk[]
   readonly locks = new RowLocks()
   readonly scratch: Scratch
@@ -52,7 +33,7 @@ export class Raid5Plex implements Plex {
   /** From the cursor on. */
   #layoutBefore: Raid5Layout
 
-  constructor({ host, record, subdisks }: Raid5PlexOptions) {
+  constructor({ host, record, subdisks }: PlexOptions) {
     const count = subdisks.length
     assert(count >= 2 && count <= RAID5_COLUMNS, `${record.name} has 2 to ${RAID5_COLUMNS} columns`)
     this.host = host
@@ -214,11 +195,6 @@ export class Raid5Plex implements Plex {
   /** Is anything lost, or taken to be lost by a commit that is under way? */
   get hasLost(): boolean {
     return this.#record.lost !== undefined || this.host.isLosing(this)
-  }
-
-  /** Is a byte of this part of a column lost? */
-  isLost(column: number, offset: number, length: number): boolean {
-    return touchesLost(this.#record.lost, { column, offset, length })
   }
 
   /**

@@ -1,7 +1,6 @@
 /**
- * The requests of a RAID5 plex that change something, cut into what one row can do: a write into rows of which some
- * run at once, zeroes into spans of whole rows and rest, a flush into drives. Each has one object that counts its
- * parts and completes once.
+ * The requests of a RAID5 plex that change something: a write is cut into rows of which some run at once, zeroes into
+ * spans of whole rows and rest, a flush into drives.
  */
 import type { PlexusError } from '../../../base/errors.ts'
 import { RAID5_ROWS_AT_ONCE, RAID5_ZERO_ROWS } from '../../../base/limits.ts'

@@ -13,10 +13,9 @@ import { LOST_RANGES, RAID5_REPAIR_BYTES } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import { slice as part, settled } from '../../jobs/slices.ts'
 import { flushDrives } from '../io/transfers.ts'
-import type { GrowingValidity } from '../io/validity.ts'
 import type { Subdisk } from '../runtime.ts'
 import { parityColumn, type Raid5Layout, rowStart } from './layout.ts'
-import { withLost, withoutLost } from './lost.ts'
+import { type ColumnRange, withLost, withoutLost } from './lost.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
 import {
   BAD_BLOCK,
@@ -24,7 +23,6 @@ import {
   eachSlice,
   laneOffset,
   move,
-  type Run,
   readRuns,
   requireColumns,
   requireRow,
@@ -46,7 +44,7 @@ export interface CheckResult {
 }
 
 /**
- * Computes the content of `column` from the others and writes it; what is written becomes valid in its `validity`,
+ * Computes the content of `column` from the others and writes it; what is written goes out of what it has `missing`,
  * which the caller has set. What is lost and the column still has is read from it: there parity is computed. Blocks of
  * others that cannot be read cost the blocks of the column that they stand for: those are lost from then on, and `onLost`
  * is called with their bytes. Rejects with `io` when another column is missing or has failed, or parity was never computed.
@@ -75,8 +73,7 @@ export function rebuildStep(
       }
       await rebuildColumn(span, index, onLost)
     }
-    const validity = column.validity as GrowingValidity | undefined
-    validity?.markValid(start, end - start)
+    column.missing?.remove(start, end - start)
     return end
   })
 }
@@ -196,9 +193,9 @@ async function compute(
   await eachSlice(span, range, async (slice) => {
     const reads = runsOf(slice, (row, column) => column !== target(row))
     const bad = await readRuns(slice, reads, onLost ? [RAID5_REPAIR_BYTES, block] : [])
-    for (const { row, start, length } of rowsOf(slice)) {
+    for (const { row, offset, length } of rowsOf(slice)) {
       requireRow(span, row, target(row), own)
-      xorOthers(slice, target(row), start, length)
+      xorOthers(slice, target(row), offset, length)
     }
     if (bad.length > 0) onLost?.(await loseBlocks(slice, bad, target))
     const writes = runsOf(slice, (row, column) => column === target(row))
@@ -212,15 +209,15 @@ async function compute(
  */
 async function loseBlocks(
   slice: Slice,
-  bad: readonly Run[],
+  bad: readonly ColumnRange[],
   target: (row: number) => number,
 ): Promise<number> {
   const { plex, layout } = slice.span
   let bytes = 0
-  for (const { column, start, length } of bad) {
-    const row = Math.floor(start / layout.stripeBytes)
+  for (const { column, offset, length } of bad) {
+    const row = Math.floor(offset / layout.stripeBytes)
     const into = target(row)
-    part(slice.buffer, laneOffset(slice, into, start), length).bytes.fill(0)
+    part(slice.buffer, laneOffset(slice, into, offset), length).bytes.fill(0)
     const { lost, name } = plex.record
     const { record, drive } = plex.column(column)
     if ((lost?.length ?? 0) >= LOST_RANGES) {
@@ -231,15 +228,13 @@ async function loseBlocks(
       })
     }
     const why =
-      `${length} bytes at ${start} of subdisk ${record.name} cannot be read from drive ${drive.record.name} while ` +
+      `${length} bytes at ${offset} of subdisk ${record.name} cannot be read from drive ${drive.record.name} while ` +
       `subdisk ${plex.column(into).record.name} is rebuilt`
     plex.tear(layout, row, 1)
     await plex.host.putInDoubt(plex, rowStart(layout, row), layout.rowDataBytes, why)
     if (into === parityColumn(layout, row)) continue
     bytes += length
-    await plex.host.changeLost(plex, (now) =>
-      withLost(now, into, [{ offset: start, length }], undefined),
-    )
+    await plex.host.changeLost(plex, (now) => withLost(now, into, [{ offset, length }], undefined))
   }
   return bytes
 }
@@ -251,25 +246,29 @@ async function readAll(slice: Slice): Promise<void> {
   for (const piece of bad) await repairPiece(slice, piece, bad)
 }
 
-async function repairPiece(slice: Slice, piece: Run, bad: readonly Run[]): Promise<void> {
-  const { column, start, length } = piece
+async function repairPiece(
+  slice: Slice,
+  piece: ColumnRange,
+  bad: readonly ColumnRange[],
+): Promise<void> {
+  const { column, offset, length } = piece
   const { plex, layout } = slice.span
-  const row = Math.floor(start / layout.stripeBytes)
+  const row = Math.floor(offset / layout.stripeBytes)
   const { parityState } = rowState(plex, layout, row)
   const alone = bad.every(
     (other) =>
       other.column === column ||
-      start + length <= other.start ||
-      other.start + other.length <= start,
+      offset + length <= other.offset ||
+      other.offset + other.length <= offset,
   )
   if (parityState !== 'right' || !alone) {
     throw plex.cannotReconstruct(layout, row, column, parityState)
   }
   requireRow(slice.span, row)
-  xorOthers(slice, column, start, length)
+  xorOthers(slice, column, offset, length)
   try {
     await move('write', slice, piece)
-    plex.host.noteRepair(plex.column(column), start, length)
+    plex.host.noteRepair(plex.column(column), offset, length)
   } catch (error) {
     // The others make up for it, as before.
     if (!(error instanceof PlexusError && BAD_BLOCK.has(error.kind))) throw error
@@ -280,22 +279,22 @@ async function repairPiece(slice: Slice, piece: Run, bad: readonly Run[]): Promi
 async function compare(slice: Slice, repair: boolean, wrong: Map<number, number>): Promise<void> {
   const { span, buffer } = slice
   const { plex, layout } = span
-  for (const { row, start, length } of rowsOf(slice)) {
+  for (const { row, offset, length } of rowsOf(slice)) {
     const parity = parityColumn(layout, row)
-    xorOthers(slice, parity, start, length, true)
-    const right = part(buffer, laneOffset(slice, layout.columns, start), length)
-    const found = part(buffer, laneOffset(slice, parity, start), length)
+    xorOthers(slice, parity, offset, length, true)
+    const right = part(buffer, laneOffset(slice, layout.columns, offset), length)
+    const found = part(buffer, laneOffset(slice, parity, offset), length)
     if (right.bytes.equals(found.bytes)) continue
     requireRow(span, row)
     const subdisk = plex.column(parity)
-    const inUnit = start - row * layout.stripeBytes + firstDifference(right.bytes, found.bytes)
+    const inUnit = offset - row * layout.stripeBytes + firstDifference(right.bytes, found.bytes)
     // Once for each row, whichever of its slices is the first to be compared.
     const known = wrong.get(row)
     if (known === undefined) plex.host.noteError(subdisk, 'parity', undefined)
     wrong.set(row, Math.min(known ?? Number.POSITIVE_INFINITY, rowStart(layout, row) + inUnit))
     if (!repair) continue
     right.bytes.copy(found.bytes)
-    await move('write', slice, { column: parity, start, length })
+    await move('write', slice, { column: parity, offset, length })
   }
 }
 

@@ -8,11 +8,13 @@ import { defined } from '../../../base/assert.ts'
 import type { PlexusError } from '../../../base/errors.ts'
 import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer, IoCause, IoOp, IoRequest, Lease } from '../../../hal/block-device.ts'
+import type { IoParent } from '../../geom/bio.ts'
 import { Join } from '../io/request-part.ts'
 import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup } from './column-io.ts'
 import { locate, type Raid5Layout } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
+import { touchesLost } from './lost.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
 import { isComputable, lacking, rowState } from './row-state.ts'
 
@@ -38,12 +40,9 @@ export function startRead(plex: Raid5Plex, request: IoRequest): void {
  * A read within one stripe unit: straight from the column when that is valid, else through the others. Its fields are its
  * own for the reason of ColumnIo.
  */
-class UnitRead implements IoRequest {
+class UnitRead implements IoParent {
   readonly op: IoOp
-  offset: number
-  readonly length: number
   readonly data: AlignedBuffer | undefined
-  dataOffset: number
   readonly fua: boolean
   readonly cause: IoCause
   readonly plex: Raid5Plex
@@ -51,6 +50,8 @@ class UnitRead implements IoRequest {
   readonly row: number
   readonly column: number
   readonly columnOffset: number
+  readonly length: number
+  readonly dataOffset: number
   readonly #whole: Pick<IoRequest, 'complete'>
 
   constructor(
@@ -61,10 +62,7 @@ class UnitRead implements IoRequest {
     length: number,
   ) {
     this.op = request.op
-    this.offset = offset
-    this.length = length
     this.data = request.data
-    this.dataOffset = request.dataOffset + (offset - request.offset)
     this.fua = request.fua
     this.cause = request.cause
     this.plex = plex
@@ -73,6 +71,8 @@ class UnitRead implements IoRequest {
     this.row = row
     this.column = column
     this.columnOffset = columnOffset
+    this.length = length
+    this.dataOffset = request.dataOffset + (offset - request.offset)
     this.#whole = whole
   }
 
@@ -87,9 +87,10 @@ class UnitRead implements IoRequest {
 
   /** A part that is lost: no column has it. */
   get lostError(): PlexusError | undefined {
-    const { plex, column, columnOffset, length } = this
-    if (!plex.record.lost || !plex.isLost(column, columnOffset, length)) return undefined
-    return plex.isLostError(column, columnOffset, length)
+    const { plex, column, columnOffset: offset, length } = this
+    const { lost } = plex.record
+    if (!lost || !touchesLost(lost, { column, offset, length })) return undefined
+    return plex.isLostError(column, offset, length)
   }
 
   start(): void {

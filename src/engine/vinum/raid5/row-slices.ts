@@ -17,6 +17,7 @@ import type { AlignedBuffer, Lease } from '../../../hal/block-device.ts'
 import { inSlices, slice as part, partsOf, withLease } from '../../jobs/slices.ts'
 import { transfer } from '../io/transfers.ts'
 import { type Raid5Layout, rowOf, rowStart } from './layout.ts'
+import type { ColumnRange } from './lost.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
 import { lacking, rowState } from './row-state.ts'
 
@@ -125,13 +126,6 @@ export interface Slice {
   readonly length: number
 }
 
-/** A part of one column. */
-export interface Run {
-  readonly column: number
-  readonly start: number
-  readonly length: number
-}
-
 /** The part of each column that the rows of a span have. */
 export function columnRange({ layout, firstRow, rows }: Span): ByteRange {
   return { offset: firstRow * layout.stripeBytes, length: rows * layout.stripeBytes }
@@ -157,13 +151,13 @@ export function rowsOf({
   span,
   start,
   length,
-}: Slice): readonly { row: number; start: number; length: number }[] {
+}: Slice): readonly { row: number; offset: number; length: number }[] {
   const { stripeBytes } = span.layout
-  const rows: { row: number; start: number; length: number }[] = []
+  const rows: { row: number; offset: number; length: number }[] = []
   for (let at = start; at < start + length; ) {
     const row = Math.floor(at / stripeBytes)
     const end = Math.min(start + length, (row + 1) * stripeBytes)
-    rows.push({ row, start: at, length: end - at })
+    rows.push({ row, offset: at, length: end - at })
     at = end
   }
   return rows
@@ -173,15 +167,15 @@ export function rowsOf({
 export function runsOf(
   slice: Slice,
   wanted: (row: number, column: number) => boolean,
-): readonly Run[] {
-  const runs: Run[] = []
+): readonly ColumnRange[] {
+  const runs: ColumnRange[] = []
   for (let column = 0; column < slice.span.layout.columns; column++) {
-    let last: { column: number; start: number; length: number } | undefined
-    for (const { row, start, length } of rowsOf(slice)) {
+    let last: { column: number; offset: number; length: number } | undefined
+    for (const { row, offset, length } of rowsOf(slice)) {
       if (!wanted(row, column)) last = undefined
       else if (last) last.length += length
       else {
-        last = { column, start, length }
+        last = { column, offset, length }
         runs.push(last)
       }
     }
@@ -190,12 +184,12 @@ export function runsOf(
 }
 
 /** Reads or writes one run from or to its place in the buffer, and counts trouble. */
-export async function move(op: 'read' | 'write', slice: Slice, run: Run): Promise<void> {
+export async function move(op: 'read' | 'write', slice: Slice, run: ColumnRange): Promise<void> {
   const { plex } = slice.span
   const subdisk = plex.column(run.column)
-  const place = laneOffset(slice, run.column, run.start)
+  const place = laneOffset(slice, run.column, run.offset)
   try {
-    await transfer(op, subdisk, run.start, part(slice.buffer, place, run.length))
+    await transfer(op, subdisk, run.offset, part(slice.buffer, place, run.length))
   } catch (thrown) {
     const error = toPlexusError(thrown, op, subdisk.record.name)
     plex.host.noteError(subdisk, op, error)
@@ -230,19 +224,19 @@ export const BAD_BLOCK: ReadonlySet<string> = new Set(['io', 'corrupt'])
  */
 export async function readRuns(
   slice: Slice,
-  runs: readonly Run[],
+  runs: readonly ColumnRange[],
   pieces: readonly number[],
-): Promise<readonly Run[]> {
+): Promise<readonly ColumnRange[]> {
   const results = await Promise.allSettled(runs.map((run) => move('read', slice, run)))
-  const bad: Run[] = []
+  const bad: ColumnRange[] = []
   for (const [index, result] of results.entries()) {
     if (result.status === 'fulfilled') continue
     const { reason } = result
     const isBadBlock = reason instanceof PlexusError && BAD_BLOCK.has(reason.kind)
     if (pieces.length === 0 || !isBadBlock) throw reason
-    let found: readonly Run[] = [defined(runs[index], 'a run')]
+    let found: readonly ColumnRange[] = [defined(runs[index], 'a run')]
     for (const bytes of pieces) {
-      const smaller: Run[] = []
+      const smaller: ColumnRange[] = []
       for (const piece of found) smaller.push(...(await badPieces(slice, piece, bytes)))
       found = smaller
     }
@@ -252,14 +246,18 @@ export async function readRuns(
 }
 
 /** Reads a part of a column again, in pieces; returns those that fail. */
-async function badPieces(slice: Slice, run: Run, bytes: number): Promise<readonly Run[]> {
+async function badPieces(
+  slice: Slice,
+  run: ColumnRange,
+  bytes: number,
+): Promise<readonly ColumnRange[]> {
   const { stripeBytes } = slice.span.layout
-  const bad: Run[] = []
-  const end = run.start + run.length
-  for (let at = run.start; at < end; ) {
+  const bad: ColumnRange[] = []
+  const end = run.offset + run.length
+  for (let at = run.offset; at < end; ) {
     const unitEnd = (Math.floor(at / stripeBytes) + 1) * stripeBytes
     const to = Math.min(at + bytes, unitEnd, end)
-    const piece = { ...run, start: at, length: to - at }
+    const piece = { ...run, offset: at, length: to - at }
     await move('read', slice, piece).catch(() => bad.push(piece))
     at = to
   }

@@ -42,7 +42,9 @@ export class RowsZero extends ColumnGroup {
     const length = rows * layout.stripeBytes
     const away = this.#plex.columnsOf(layout).filter(({ writable }) => !writable)
     if (away.length > 1) {
-      this.#refuse()
+      // What is away may come back with what it had: then the others must have it, too.
+      const error = this.#plex.cannotStore(layout, firstRow, undefined)
+      this.#end(error, new Map(this.#plex.columnsOf(layout).map((one) => [one, error])))
       return
     }
     // In service, but without a drive: it misses this.
@@ -57,12 +59,9 @@ export class RowsZero extends ColumnGroup {
     this.sent()
   }
 
-  /** What is away may come back with what it had: then the others must have it, too. */
-  #refuse(): void {
-    const { layout, firstRow, rows } = this.#init
-    const error = this.#plex.cannotStore(layout, firstRow, undefined)
-    this.#plex.locks.releaseSpan(firstRow, rows)
-    this.#init.done(error, new Map(this.#plex.columnsOf(layout).map((one) => [one, error])))
+  #end(error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>): void {
+    this.#plex.locks.releaseSpan(this.#init.firstRow, this.#init.rows)
+    this.#init.done(error, missed)
   }
 
   #opFor({ drive, record }: Subdisk, offset: number, length: number): IoOp {
@@ -90,10 +89,9 @@ export class RowsZero extends ColumnGroup {
       else if (redundant) plex.settled(layout, firstRow, rows)
       const refusal = error || redundant ? error : plex.cannotStore(layout, firstRow, undefined)
       const length = refusal ? 0 : rows * layout.rowDataBytes
-      plex.regain([{ offset: rowStart(layout, firstRow), length }], (failure) => {
-        plex.locks.releaseSpan(firstRow, rows)
-        this.#init.done(refusal ?? failure, missed)
-      })
+      plex.regain([{ offset: rowStart(layout, firstRow), length }], (failure) =>
+        this.#end(refusal ?? failure, missed),
+      )
     })
   }
 }

@@ -4,7 +4,7 @@
  */
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { demoteSubdisks, returnDrives } from '../model/membership.ts'
-import { byUuid, type SubdiskRecord, type VinumModel } from '../model/model.ts'
+import { byUuid, type SubdiskRecord, volumeAbove } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import type { Subdisk } from '../runtime.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -38,14 +38,17 @@ export class Demotions {
       const record = byUuid(present.subdisks, uuid)
       if (!record) continue
       // Complete when its drive was lost, and nobody else had the data: only who has it now may go on without it.
-      if (record.state === 'down' && !isServed(present, record)) {
+      const isServed = volumeAbove(present, record)?.state === 'up'
+      if (record.state === 'down' && !isServed) {
         return Promise.reject(lastCopyError(record.name, error))
       }
       known.push(record)
     }
     const serving = known.filter(({ state }) => state !== 'stale').map(({ uuid }) => uuid)
     // What is away comes back complete: with it this may be the last copy, though nothing is served now.
-    const lost = lastCopyLost(present, serving) ?? lastCopyLost(whenAllReturn(present), serving)
+    const devices = new Map(present.drives.map(({ uuid, device }) => [uuid, device]))
+    const whenAllReturn = returnDrives(present, devices)
+    const lost = lastCopyLost(present, serving) ?? lastCopyLost(whenAllReturn, serving)
     if (lost !== undefined) return Promise.reject(lastCopyError(lost, error))
     // Also who is stale in memory already, because its drive is lost: by the time of the commit more may be lost,
     // and this one would count as complete.
@@ -92,22 +95,7 @@ export class Demotions {
   }
 }
 
-/** As the configuration will be when all drives are back. */
-function whenAllReturn(model: VinumModel): VinumModel {
-  return returnDrives(model, new Map(model.drives.map(({ uuid, device }) => [uuid, device])))
-}
-
-/** Is all of the volume above the subdisk served without it? */
-function isServed(model: VinumModel, { plexUuid }: SubdiskRecord): boolean {
-  const plex = byUuid(model.plexes, plexUuid)
-  return byUuid(model.volumes, plex?.volumeUuid)?.state === 'up'
-}
-
 function lastCopyError(what: string, cause: PlexusError): PlexusError {
-  return new PlexusError('io', {
-    op: 'write',
-    subject: what,
-    message: `${what} has no other good copy: ${cause.message}`,
-    cause,
-  })
+  const message = `${what} has no other good copy: ${cause.message}`
+  return new PlexusError('io', { op: 'write', subject: what, message, cause })
 }

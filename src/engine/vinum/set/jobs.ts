@@ -3,7 +3,7 @@
  * and end back to the model. A job that the model names and that does not run is started; a resync after a crash
  * has no record, since the intent maps themselves say what it has to do. vinum-set.ts owns it.
  */
-import { PlexusError } from '../../../base/errors.ts'
+import { Refusals } from '../../../base/errors.ts'
 import { RESYNC_RETRY_MS } from '../../../base/limits.ts'
 import type { Random } from '../../../base/random.ts'
 import type { DoubtReport } from '../../../control/reports.ts'
@@ -15,17 +15,19 @@ import type { JobCommits, JobSetup } from '../jobs/setup.ts'
 import { FINISH, PLANS, PROGRESS, resyncOf, withMismatches, withoutMove } from '../jobs/table.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
-  byUuid,
   type JobRecord,
   plexesOf,
   type SubdiskRecord,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
+  volumeAbove,
 } from '../model/model.ts'
 import type { Plex } from '../runtime.ts'
 import type { VinumSet } from './vinum-set.ts'
 import type { RunningVolume } from './volume.ts'
+
+const refuse = new Refusals('remove')
 
 /**
  * Adds the jobs that bring every volume up to date. What a subdisk missed is in the volume's intent map: whoever
@@ -37,10 +39,9 @@ export function startNeededJobs(
   random: Random,
   unknown: ReadonlySet<string> = new Set(),
 ): VinumModel {
-  const isTracked = ({ uuid, plexUuid }: Pick<SubdiskRecord, 'uuid' | 'plexUuid'>): boolean => {
-    if (unknown.has(uuid)) return false
-    const volumeUuid = byUuid(model.plexes, plexUuid)?.volumeUuid
-    return volumeUuid !== undefined && isRedundant(model, volumeUuid)
+  const isTracked = (subdisk: Pick<SubdiskRecord, 'uuid' | 'plexUuid'>): boolean => {
+    const volume = volumeAbove(model, subdisk)
+    return !unknown.has(subdisk.uuid) && volume !== undefined && isRedundant(model, volume.uuid)
   }
   return jobsNeeded(model, undefined, { random, isTracked }).model
 }
@@ -88,7 +89,8 @@ export class SetJobs {
       const after = plexesOf(next, record.uuid)
       // Where copies may differ the first one is the truth: another one must not take its place unseen.
       const truthLeaves = after.length > 0 && after[0]?.uuid !== plexes[0]?.record.uuid
-      if (truthLeaves && map && !map.isSynced) throw inDoubt(record.name)
+      if (truthLeaves && map && !map.unsynced.isEmpty)
+        throw refuse.inUse`the copies of volume ${record.name} may differ in places, and its first copy is the one that counts: wait until they are equal (plexus wait ${record.name} --for resync), then repeat`
       const isSame =
         after.length === plexes.length &&
         after.every(({ uuid }, index) => isSamePlex(next, uuid, plexes[index]))
@@ -250,7 +252,7 @@ export class SetJobs {
   /** What of a volume is in doubt: see {@link DoubtReport}. */
   doubtOf(volumeUuid: string): DoubtReport | undefined {
     const volume = this.#set.objects.volumes.get(volumeUuid)
-    const bytes = volume?.map?.unsyncedBytes ?? 0
+    const bytes = volume?.map?.unsynced.bytes ?? 0
     if (!volume || bytes === 0) return undefined
     const dueMs = this.#resyncs.get(volume)
     const leftMs = dueMs === undefined ? undefined : Math.max(0, dueMs - this.#set.clock.nowMs())
@@ -273,7 +275,7 @@ export class SetJobs {
   #startResync(volume: RunningVolume): void {
     const { map, record } = volume
     const id = resyncId(record)
-    if (!map || map.isSynced || this.#running.has(id)) return
+    if (!map || map.unsynced.isEmpty || this.#running.has(id)) return
     // A copy or column that comes back as it is: only with it copies can be made equal, and parity right.
     if (volume.subdisks.some(({ record }) => record.state === 'down')) return
     const setup: JobSetup = {
@@ -301,16 +303,6 @@ export class SetJobs {
     }
     this.#run(resyncOf(setup, volume, map))
   }
-}
-
-function inDoubt(name: string): PlexusError {
-  return new PlexusError('in-use', {
-    op: 'remove',
-    subject: name,
-    message:
-      `the copies of volume ${name} may differ in places, and its first copy is the one that counts: ` +
-      `wait until they are equal (plexus wait ${name} --for resync), then repeat`,
-  })
 }
 
 /** With the same columns: a resync must not go on with a layout that is no more. */

@@ -1,10 +1,8 @@
 /** The plex in operation for each organisation (model/plex-kinds.ts). */
-import { LinearPlex, type LinearPlexOptions } from '../io/plex-linear.ts'
+import { LinearPlex } from '../io/plex-linear.ts'
 import type { Organization } from '../model/plex-kinds.ts'
-import { Raid5Plex, type Raid5PlexOptions } from '../raid5/plex-raid5.ts'
-import type { Plex } from '../runtime.ts'
-
-type PlexOptions = LinearPlexOptions & Raid5PlexOptions
+import { Raid5Plex } from '../raid5/plex-raid5.ts'
+import type { Plex, PlexOptions } from '../runtime.ts'
 
 const PLEXES: Readonly<Record<Organization, new (options: PlexOptions) => Plex>> = {
   concat: LinearPlex,

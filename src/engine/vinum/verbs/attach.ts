@@ -137,7 +137,8 @@ function attachSubdisk(
     : isStriped(plex)
       ? asColumn(draft, subdisk, plex, offsetBytes)
       : atEnd(draft, subdisk, plex, offsetBytes)
-  const name = rename ? renamed(draft, subdisk, plex, index) : subdisk.name
+  const isNamed = !rename || subdisk.name === `${plex.name}.s${index}`
+  const name = isNamed ? subdisk.name : childName(draft, 'subdisk', `${plex.name}.s`, index)
   const columnsBefore = draft.subdisksOf(plex).length
   if (hole) draft.drop(new Set([hole.uuid]))
   draft.put('subdisks', { ...subdisk, ...place, name, plexUuid: plex.uuid })
@@ -229,9 +230,4 @@ function asColumn(
 function checkSize(draft: Draft, subdisk: SubdiskRecord, needed: number): void {
   if (subdisk.sizeBytes >= needed) return
   throw draft.invalid`subdisk ${subdisk.name} has ${formatSize(subdisk.sizeBytes)}, and ${formatSize(needed)} are needed there; use a larger one`
-}
-
-function renamed(draft: Draft, subdisk: SubdiskRecord, plex: PlexRecord, index: number): string {
-  const wanted = `${plex.name}.s${index}`
-  return subdisk.name === wanted ? wanted : childName(draft, 'subdisk', `${plex.name}.s`, index)
 }

@@ -5,6 +5,7 @@
 import { alignDown, formatSize } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import { listOf } from '../../verbs/parameters.ts'
 import type { DriveRecord, PlexRecord, VolumeRecord } from '../model/model.ts'
 import { hasParity, isStriped, kindOf } from '../model/plex-kinds.ts'
 import type { PlanningVerb } from '../plan.ts'
@@ -26,7 +27,7 @@ import {
   placeAlignment,
   placeSubdisk,
 } from './build.ts'
-import { type Draft, listOf, planning } from './draft.ts'
+import { type Draft, planning } from './draft.ts'
 import { newDrive, resolveDrive } from './drives.ts'
 import { checkFits, trimPlex } from './growth.ts'
 import { checkNewName, findTyped, lookUp } from './lookup.ts'

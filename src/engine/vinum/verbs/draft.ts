@@ -3,11 +3,11 @@
  * The present model is never touched (all records are immutable), so a verb that throws changes nothing
  * (all or nothing). Every planning verb works on one Draft.
  */
-import { parseSize } from '../../../base/bytes.ts'
-import { type ErrorKind, PlexusError, phrase, Refusals } from '../../../base/errors.ts'
+import { phrase } from '../../../base/errors.ts'
 import type { PlanStep } from '../../../control/reports.ts'
 import type { VerbSpec } from '../../../control/verb-spec.ts'
 import type { VerbParameters } from '../../geom/types.ts'
+import { listOf, Parameters } from '../../verbs/parameters.ts'
 import type { NewDrive } from '../../verbs/plan.ts'
 import { jobsForAll } from '../jobs/plans.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
@@ -23,6 +23,7 @@ import {
   type Records,
   type SubdiskRecord,
   sizeOfPlex,
+  subdisksBelow,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
@@ -30,20 +31,17 @@ import {
 import { derive, lastCopyLost } from '../model/state-rules.ts'
 import type { Plan, PlanContext, PlanningVerb } from '../plan.ts'
 
-export class Draft extends Refusals {
+export class Draft extends Parameters {
   readonly context: PlanContext
-  readonly parameters: VerbParameters
   model: VinumModel
   readonly newDrives: NewDrive[] = []
   readonly retired: DriveRecord[] = []
   readonly #steps: PlanStep[] = []
   readonly #warnings: string[] = []
 
-  /** `op`: `vinum create`, for messages. */
   constructor(context: PlanContext, parameters: VerbParameters, op: string) {
-    super(op)
+    super(op, parameters)
     this.context = context
-    this.parameters = parameters
     this.model = context.model
   }
 
@@ -62,57 +60,9 @@ export class Draft extends Refusals {
     if (!this.#warnings.includes(warning)) this.#warnings.push(warning)
   }
 
-  fail(kind: ErrorKind, subject: string, message: string): never {
-    throw new PlexusError(kind, { op: this.op, subject, message })
-  }
-
   /** Is the drive's device there, or about to get its label? */
   readonly isPresent = (driveUuid: string): boolean =>
     this.newDrives.some((one) => one.record.uuid === driveUuid) || this.context.isPresent(driveUuid)
-
-  // Parameters: the control server has checked them against the spec of the verb.
-
-  optionalText(name: string): string | undefined {
-    const value = this.parameters[name]
-    return typeof value === 'string' ? value : undefined
-  }
-
-  /** Throws `invalid` where there is none. */
-  text(name: string): string {
-    const value = this.optionalText(name)
-    if (value) return value
-    const { op } = this
-    return this.fail('invalid', name, `${op}: ${name} is missing; plexus ${op} --help shows it`)
-  }
-
-  list(name: string): readonly string[] {
-    return listOf(this.parameters, name)
-  }
-
-  flag(name: string): boolean {
-    return this.parameters[name] === true
-  }
-
-  /** A size in bytes. Throws `invalid` for what is not a size above 0. */
-  optionalSize(name: string): number | undefined {
-    const value = this.optionalText(name)
-    if (value === undefined) return undefined
-    const bytes = parseSize(value)
-    if (bytes > 0) return bytes
-    return this.fail('invalid', name, `${this.op}: ${name} ${value} must be more than 0`)
-  }
-
-  /** A list of names, each once; `what` they are. Throws `invalid` where one stands twice. */
-  names(name: string, what: string): readonly string[] {
-    return this.distinct(this.list(name), what)
-  }
-
-  distinct(names: readonly string[], what: string): readonly string[] {
-    const twice = names.find((one, index) => names.indexOf(one) !== index)
-    if (twice === undefined) return names
-    const why = `${this.op}: ${what} ${twice} is named twice; name each once`
-    return this.fail('invalid', twice, why)
-  }
 
   // The model.
 
@@ -167,7 +117,7 @@ export class Draft extends Refusals {
   }
 
   subdisksBelow(volume: VolumeRecord): readonly SubdiskRecord[] {
-    return this.plexesOf(volume).flatMap((plex) => this.subdisksOf(plex))
+    return subdisksBelow(this.model, volume.uuid)
   }
 
   /** The volume above a plex, or undefined for a detached one. */
@@ -284,13 +234,6 @@ export function forgetPreference(volume: VolumeRecord, gone: ReadonlySet<string>
  */
 export function isPlaceholder(drive: DriveRecord): boolean {
   return drive.device === ''
-}
-
-/** A parameter with several values; one text counts as a list of one. */
-export function listOf(parameters: VerbParameters, name: string): readonly string[] {
-  const value = parameters[name]
-  if (typeof value === 'string') return [value]
-  return Array.isArray(value) ? value : []
 }
 
 /** A verb that `work` plans on a fresh draft; `devices` names the parameters whose values may be devices. */

@@ -16,6 +16,7 @@ import type {
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
+import { listOf } from '../../verbs/parameters.ts'
 import { freeExtents, totalBytes } from '../model/allocation.ts'
 import {
   byUuid,
@@ -32,7 +33,7 @@ import {
 import { healthOf } from '../model/state-rules.ts'
 import type { PlanContext, ShowingVerb } from '../plan.ts'
 import { printConfigText } from '../text/print.ts'
-import { isPlaceholder, listOf } from './draft.ts'
+import { isPlaceholder } from './draft.ts'
 import { findObject, findTyped } from './lookup.ts'
 
 function driveRow(context: PlanContext, drive: DriveRecord, withFreeList: boolean): DriveRow {
@@ -178,7 +179,7 @@ export const LISTS: readonly ShowingVerb[] = [
 
 export const PRINTCONFIG: ShowingVerb = {
   spec: VINUM_SPECS.printconfig,
-  show: (context): ConfigText => ({ text: printConfigText(context.model, { drives: true }) }),
+  show: (context): ConfigText => ({ text: printConfigText(context.model) }),
 }
 
 export const VOLUME_SHOW: ShowingVerb = {

@@ -46,7 +46,8 @@ export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord)
   const plex = checkMove(draft, subdisk, drive)
   if (subdisk.move)
     throw draft.inUse`subdisk ${subdisk.name} is being moved already; wait for that job, or cancel it`
-  checkNoOtherJob(draft, plex)
+  // Several subdisks of one plex may move side by side; anything else must have ended.
+  if (draft.jobsOn(plex).some((one) => one.kind !== 'move')) draft.checkIdle(plex, 'move')
   if (subdisk.state !== 'up')
     throw draft.invalid`subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`
   const from = draft.drive(subdisk.driveUuid)?.name ?? '???'
@@ -55,11 +56,6 @@ export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord)
   draft.step`move subdisk ${subdisk.name} from ${from} to ${drive.name}: ${formatSize(subdisk.sizeBytes)}, copied while in use`
   draft.derive()
   draft.startJobsOrThrow(subdisk)
-}
-
-/** Several subdisks of one plex may move side by side; anything else must have ended. */
-function checkNoOtherJob(draft: Draft, plex: PlexRecord): void {
-  if (draft.jobsOn(plex).some((one) => one.kind !== 'move')) draft.checkIdle(plex, 'move')
 }
 
 /** Gives the subdisk a new place with nothing in it, and has the other copies fill it. */

@@ -5,6 +5,7 @@
  */
 import { formatSize } from '../../../base/bytes.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
+import { listOf } from '../../verbs/parameters.ts'
 import { usedExtents } from '../model/allocation.ts'
 import {
   byUuid,
@@ -14,12 +15,13 @@ import {
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
+  volumeAbove,
 } from '../model/model.ts'
 import { bareName } from '../naming.ts'
 import type { PlanningVerb } from '../plan.ts'
 import type { KeptConfiguration } from '../set/memory.ts'
 import { checkMapSlot, freeMapSlot } from './build.ts'
-import { type Draft, isPlaceholder, listOf, planning } from './draft.ts'
+import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { usableDrive } from './drives.ts'
 import { checkNewName } from './lookup.ts'
 import { checkVolumeName } from './short-forms.ts'
@@ -55,13 +57,11 @@ function undelete(draft: Draft): void {
   draft.add('volumes', { ...volume, mapSlot, moreMapSlots: undefined })
   const later = kept.slice(0, at).map(({ model }) => model)
   const plexes = plexesOf(found.model, volume.uuid)
-  const truth = plexes.find((one) => isWhole(found.model, one))
+  const truth = plexes.find(({ uuid }) =>
+    subdisksOf(found.model, uuid).every(({ state }) => state === 'up'),
+  )
   for (const plex of plexes) restorePlex(draft, found.model, plex, later, truth)
   draft.startJobs(volume)
-}
-
-function isWhole(model: VinumModel, { uuid }: PlexRecord): boolean {
-  return subdisksOf(model, uuid).every(({ state }) => state === 'up')
 }
 
 function restorePlex(
@@ -101,8 +101,7 @@ function restoreSubdisk(
       `drive ${before?.name} has left the set since, and ${name} was on it; it cannot be brought back`,
     )
   if (state === 'up') usableDrive(draft, drive)
-  const plex = byUuid(draft.model.plexes, subdisk.plexUuid)
-  const volume = byUuid(draft.model.volumes, plex?.volumeUuid)
+  const volume = volumeAbove(draft.model, subdisk)
   if (volume) checkMapSlot(draft, volume, drive)
   const end = driveOffsetBytes + sizeBytes
   for (const model of [...later, draft.model]) {

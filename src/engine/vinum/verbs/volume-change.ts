@@ -12,7 +12,7 @@ import type {
   VolumeRecord,
 } from '../model/model.ts'
 import { isStriped } from '../model/plex-kinds.ts'
-import { buildCopy, checkOneMore, childName, type PlexLayout } from './build.ts'
+import { buildCopy, checkOneMore, childName } from './build.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { resolveDrive, resolveDrives } from './drives.ts'
 import {
@@ -91,16 +91,13 @@ export const VOLUME_ADD_MIRROR = planning(VOLUME_SPECS['add-mirror'], ['devices'
     checkFits(draft, volume, drive)
     checkNotCarrying(draft, volume, drive)
   }
-  const plex = buildCopy(draft, volume, copyLayout(first, drives))
+  // Striped as the first copy is, where there are drives enough for that; else one behind the other.
+  const striped = first.organization === 'striped' && drives.length > 1
+  const layout = striped ? stripedOf(drives, first.stripeBytes) : concatOf(drives)
+  const plex = buildCopy(draft, volume, layout)
   draft.derive()
   draft.startJobsOrThrow(plex)
 })
-
-/** Striped as the first copy is, where there are drives enough for that; else one behind the other. */
-function copyLayout(first: PlexRecord, drives: readonly DriveRecord[]): PlexLayout {
-  const striped = first.organization === 'striped' && drives.length > 1
-  return striped ? stripedOf(drives, first.stripeBytes) : concatOf(drives)
-}
 
 export const VOLUME_REMOVE_MIRROR = planning(VOLUME_SPECS['remove-mirror'], [], (draft) => {
   const volume = volumeNamed(draft)

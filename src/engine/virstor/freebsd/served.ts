@@ -112,6 +112,6 @@ export class ServedDevice {
 }
 
 function readOnly(subject: string): PlexusError {
-  const message = `${subject} has FreeBSD's format, and is read-only until plexus virstor convert`
+  const message = `${subject} has FreeBSD's format, and is read-only until plexus virstor convert ${subject}`
   return new PlexusError('permission', { op: 'write', subject, message })
 }

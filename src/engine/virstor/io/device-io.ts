@@ -52,6 +52,8 @@ export class VirstorIo {
   /** Writes under way that fill granules of a chunk, by chunk: it keeps its place until they have ended. */
   readonly filling = new Map<number, number>()
   readonly #epochs = new Epochs()
+  /** How often a component has lost what it had acknowledged: what was read from it meanwhile is nothing. */
+  losses = 0
   /** Places that chunks have let go, and that are not free yet. */
   #coming = 0
   #pauses = 0
@@ -133,6 +135,16 @@ export class VirstorIo {
       for (const place of places) this.space.give(place)
       this.trimmer.add(places)
     })
+  }
+
+  /** Calls `done` when all have ended that are under way now, and what was {@link released} before is free. */
+  afterAll(done: () => void): void {
+    this.#epochs.afterAll(done)
+  }
+
+  /** A component serves no more, and is not gone: reads that are under way begin anew. */
+  lost(): void {
+    this.losses++
   }
 
   /** The device ends: writes that wait for space fail. */
@@ -230,6 +242,16 @@ export class VirstorIo {
   /** Released places come back with the next commit, which does not wait for its time while space is short. */
   commitWhenShort(): void {
     if (this.queue.size > 0 || this.space.isLow('chunks')) this.committer.commitSoon()
+  }
+
+  /** A chunk that is all zero goes, with its place. Whoever calls keeps changes off it ({@link lock}). False: it stays. */
+  releaseChunk(chunk: number): boolean {
+    if (this.filling.has(chunk)) return false
+    this.map.markInvalid(chunk, 0, this.map.granules - 1)
+    this.map.release(chunk)
+    this.committer.changed(1)
+    this.commitWhenShort()
+    return true
   }
 
   /** A buffer of zeroes that nobody writes to. */

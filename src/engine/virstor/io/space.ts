@@ -37,6 +37,8 @@ export interface ComponentSpace {
   readonly used: number
   /** It gets nothing new: its content is moved away. */
   readonly emptying: boolean
+  /** {@link free}, counted anew. */
+  countFree(): number
 }
 
 /** Space is low no more with an eighth above the mark, so that chunks that come and go make no events. */
@@ -64,6 +66,10 @@ class Slot implements ComponentSpace {
 
   get used(): number {
     return this.total - this.free
+  }
+
+  countFree(): number {
+    return this.bits.count()
   }
 
   get takes(): boolean {

@@ -14,7 +14,14 @@ import { VIRSTOR_MAP_IO_BYTES } from '../../../base/limits.ts'
 import { nextTurn } from '../../../base/turns.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import { blocksIn, type Copy, type Failure, PIECE_PAGES, writePages } from './carrier.ts'
+import {
+  blocksIn,
+  type Copy,
+  type Failure,
+  PIECE_PAGES,
+  readBlocks,
+  writePages,
+} from './carrier.ts'
 import type { MapTable } from './chunk-map.ts'
 import {
   blockFor,
@@ -42,6 +49,8 @@ class Reading {
   readonly copy: Copy
   /** Sequence of the block at each place of the ring; 0: none. */
   readonly ring: Float64Array
+  /** Places of the ring that could not be read: there may be a block, which may be newer than all that count. */
+  readonly unread = new Set<number>()
   /** Pages that are not whole, by slot. */
   readonly damaged: readonly [number[], number[]] = [[], []]
   readonly slots: readonly [AlignedBuffer, AlignedBuffer]
@@ -100,13 +109,14 @@ async function onEach(
 }
 
 async function readRing(
-  { copy, ring, slots: [buffer] }: Reading,
+  { copy, ring, unread, slots: [buffer] }: Reading,
   found: Map<number, JournalBlock>,
 ): Promise<void> {
   const { carrier, origin } = copy
   for (let first = 0; first < ring.length; first += PIECE_PAGES) {
     const count = Math.min(PIECE_PAGES, ring.length - first)
-    await readBlocks((at, into) => carrier.readJournal(at, into), first, blocksIn(buffer, 0, count))
+    const read = (at: number, into: AlignedBuffer) => carrier.readJournal(at, into)
+    await readBlocks(read, first, blocksIn(buffer, 0, count), (place) => unread.add(place))
     for (let index = 0; index < count; index++) {
       const block = decodeBlock(blocksIn(buffer, index, 1).bytes, origin)
       if (!block || block.sequence % ring.length !== first + index) continue
@@ -161,24 +171,6 @@ async function readPiece(
   }
 }
 
-/** What cannot be read is zeroes, which is no block. Rejects when the disk does not answer. */
-async function readBlocks(
-  read: (first: number, into: AlignedBuffer) => Promise<void>,
-  first: number,
-  into: AlignedBuffer,
-): Promise<void> {
-  const count = into.bytes.length / blocksIn(into, 0, 1).bytes.length
-  try {
-    await read(first, into)
-  } catch (error) {
-    const { kind } = operatingError(error)
-    if (kind === 'gone' || kind === 'timeout') throw error
-    if (count === 1) into.bytes.fill(0)
-    else
-      for (let at = 0; at < count; at++) await readBlocks(read, first + at, blocksIn(into, at, 1))
-  }
-}
-
 function loadRecords({ subject, table }: LoadContext, block: JournalBlock): void {
   for (const record of recordsOf(block)) {
     if (record.chunk >= table.chunks) {
@@ -190,13 +182,14 @@ function loadRecords({ subject, table }: LoadContext, block: JournalBlock): void
 }
 
 async function levelRing(
-  { copy: { carrier, origin, blocks: buffer }, ring }: Reading,
+  { copy: { carrier, origin, blocks: buffer }, ring, unread }: Reading,
   blocks: readonly JournalBlock[],
   newest: number,
 ): Promise<void> {
   const into = blocksIn(buffer, 0, 1)
   for (const [place, sequence] of ring.entries()) {
-    if (sequence <= newest) continue
+    // What could not be read now may be read next time, and be taken for the newest group then.
+    if (sequence <= newest && !unread.has(place)) continue
     into.bytes.fill(0)
     await carrier.writeJournal(place, into)
   }

@@ -215,15 +215,33 @@ t.test('a discard does not release what is withdrawn from a component that is aw
   t.equal(await play(RELEASED_WHILE_AWAY, { table: true }), undefined)
 })
 
-const BROKEN = {
-  noFlush: step,
-  validAtOnce: step,
-  giveAtOnce: chunkStep,
-  noWithdraw: faultyStep,
-}
+const BROKEN = { noFlush: step, validAtOnce: step, noWithdraw: faultyStep }
 
 for (const [broken, steps] of Object.entries(BROKEN)) {
   t.test(`a build with ${broken} is found`, async (t) => {
     t.ok((await search(steps, { [broken]: true }, 2000, true)).failed)
   })
 }
+
+/** The place of a discarded chunk is the only one for a write `pause` turns later, and the power goes `turns` later. */
+const reuse = (pause: number, turns: number, cuts: number[]): Run => ({
+  steps: [
+    { op: 'write', fua: true, turns: 8, fault: undefined, block: 0, count: PER_CHUNK },
+    { op: 'discard', fua: false, turns: pause, fault: undefined, block: 0, count: PER_CHUNK },
+    { op: 'write', fua: false, turns: 0, fault: undefined, block: PER_CHUNK, count: PER_CHUNK },
+  ],
+  turns,
+  cuts,
+  physical: [1],
+})
+
+t.test('a place is not used again before its release is durable', async (t) => {
+  const wrong = { shipped: new Set<string | undefined>(), broken: new Set<string | undefined>() }
+  for (let moment = 0; moment < 64; moment++) {
+    const run = reuse(moment % 4, Math.floor(moment / 8), moment % 8 < 4 ? [] : [0])
+    wrong.shipped.add(await play(run, {}))
+    wrong.broken.add(await play(run, { giveAtOnce: true }))
+  }
+  t.same([...wrong.shipped], [undefined])
+  t.ok([...wrong.broken].some(Boolean), 'a build with giveAtOnce is found')
+})

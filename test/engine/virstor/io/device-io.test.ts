@@ -363,6 +363,17 @@ t.test('a chunk whose entry cannot be right: nothing reads, writes or discards i
   t.equal(rig.map.componentOf(1), 0, 'the rest of the range is discarded')
 })
 
+t.test('a read under way from a component that loses its cache shows nothing of it', async (t) => {
+  const rig = buildRig()
+  await write(rig, 0, CHUNK, 5)
+  rig.device(0).hold()
+  const reading = read(rig, 0, CHUNK)
+  rig.takeAway(1)
+  rig.io.lost()
+  rig.device(0).release()
+  t.equal(await reading, 'gone')
+})
+
 t.test('a pause: what works ends, what comes waits', async (t) => {
   const rig = buildRig()
   await write(rig, 0, CHUNK, 1)

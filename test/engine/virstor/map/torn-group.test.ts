@@ -1,0 +1,65 @@
+/** A group of the journal that a power cut has torn, and that a start could not see all of: it never comes back. */
+import t from 'tap'
+import { PlexusError } from '../../../../src/base/errors.ts'
+import type { Carrier } from '../../../../src/engine/virstor/map/carrier.ts'
+import { MapTable } from '../../../../src/engine/virstor/map/chunk-map.ts'
+import { MapStore } from '../../../../src/engine/virstor/map/map-store.ts'
+import { failureOf } from '../../../support/failure.ts'
+import { MapDisk, Power } from '../../../support/map-carrier.ts'
+
+const CHUNKS = 400
+const RING = 64
+
+function storeOn(carriers: readonly Carrier[]): MapStore {
+  const table = new MapTable({ chunks: CHUNKS, granules: 64 })
+  table.addComponent(1, 4000)
+  return new MapStore({
+    subject: 'v',
+    uuid: Buffer.alloc(16, 7),
+    table,
+    carriers,
+    onCarrierFailed: (_id, error) => Promise.reject(error),
+    onBroken: () => {},
+  })
+}
+
+async function commit(store: MapStore, from: number, to: number): Promise<void> {
+  const { table } = store
+  for (let chunk = from; chunk < to; chunk++) table.assign(chunk, { component: 1, number: chunk })
+  const set = table.takeChanges()
+  table.committed(set, await store.append(set))
+}
+
+t.test('a block of it that cannot be read at one start does not count at the next', async (t) => {
+  const disk = new MapDisk(1, 2, RING)
+  const carrier = disk.on(new Power(0))
+  const first = storeOn([carrier])
+  await first.format()
+  await commit(first, 0, 1)
+  await commit(first, 1, 200)
+  // Blocks 3 and 4; of the first of them nothing has got there.
+  disk.block('ring', 3).fill(0)
+  const blind = storeOn([
+    {
+      ...carrier,
+      readJournal: async (at, into) => {
+        await carrier.readJournal(at, into)
+        if (at > 4 || at + into.bytes.length / 4096 <= 4) return
+        throw new PlexusError('io', { op: 'read', subject: 'd1', message: 'unreadable' })
+      },
+    },
+  ])
+  await blind.load()
+  t.equal(blind.table.componentOf(1), 0, 'it was torn')
+  await commit(blind, 300, 301)
+  const next = storeOn([carrier])
+  await next.load()
+  t.equal(next.table.componentOf(300), 1, 'what was committed since is there')
+  t.equal(next.table.componentOf(1), 0)
+})
+
+t.test('a copy of the map that has gone meanwhile is not made longer', async (t) => {
+  const store = storeOn([new MapDisk(1, 2, RING).on(new Power(0))])
+  await store.format()
+  t.match(await failureOf(store.extend(CHUNKS + 300, [])), { kind: 'gone', message: /try again/ })
+})
