@@ -6,7 +6,7 @@ import type { ArgumentSpec, VerbSpec } from './verb-spec.ts'
 import { WIPE_SIGNATURES } from './vinum-verbs.ts'
 
 const changes = { noun: 'virstor', readOnly: false, dryRun: true } as const
-const name: ArgumentSpec = { name: 'name', kind: 'volume', summary: 'the thin device' }
+const name: ArgumentSpec = { name: 'name', kind: 'virstor', summary: 'the thin device' }
 const devices: ArgumentSpec = {
   name: 'devices',
   kind: 'device',
@@ -79,6 +79,7 @@ export const VIRSTOR_SPECS = {
   list: {
     noun: 'virstor',
     readOnly: true,
+    table: true,
     name: 'list',
     summary: 'list thin devices with their space',
     arguments: [],
@@ -87,16 +88,3 @@ export const VIRSTOR_SPECS = {
 } as const satisfies Readonly<Record<string, VerbSpec>>
 
 export const VIRSTOR_VERB_SPECS: readonly VerbSpec[] = Object.values(VIRSTOR_SPECS)
-
-/** A row of `virstor list`. */
-export interface VirstorRow {
-  readonly name: string
-  readonly state: string
-  readonly sizeBytes: number
-  readonly chunkBytes: number
-  /** Of all components together, without what the map takes. */
-  readonly physicalBytes: number
-  readonly usedBytes: number
-  readonly freeBytes: number
-  readonly components: number
-}

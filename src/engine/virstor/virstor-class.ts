@@ -5,15 +5,23 @@
 import { formatSize } from '../../base/bytes.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
-import type { PlanReport, ProblemReport, VolumeReport } from '../../control/reports.ts'
-import { VIRSTOR_SPECS, type VirstorRow } from '../../control/virstor-verbs.ts'
+import {
+  type ObjectReport,
+  type ObjectType,
+  type PlanReport,
+  SET_AND_UUID,
+  SIZE,
+  STATE,
+} from '../../control/reports.ts'
+import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
+import { listVerbs } from '../geom/listing.ts'
 import { checkNameFree, releaseName } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
+import type { GeomClass, Verb, VerbParameters } from '../geom/types.ts'
 import {
   assembleByForce,
   assembleFrom,
@@ -21,6 +29,7 @@ import {
   describeIncomplete,
 } from '../metadata/assembling.ts'
 import { adviceOn } from '../metadata/members.ts'
+import { absentSet, SET_TYPE } from '../metadata/set-report.ts'
 import { SetTable } from '../metadata/set-table.ts'
 import type { WitnessStore } from '../metadata/witness.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
@@ -36,8 +45,42 @@ export function createVirstorClass(options: {
   return new VirstorClass(options.witness)
 }
 
+const TYPES: readonly ObjectType[] = [
+  {
+    name: 'virstor',
+    plural: 'thin devices',
+    columns: [
+      { label: 'name', key: 'name' },
+      STATE,
+      SIZE,
+      { label: 'chunk', key: 'chunkBytes', kind: 'size' },
+      { label: 'space', key: 'physicalBytes', kind: 'size' },
+      { label: 'used', key: 'usedBytes', kind: 'size' },
+      { label: 'free', key: 'freeBytes', kind: 'size' },
+      { label: 'components', key: 'components', kind: 'number' },
+      ...SET_AND_UUID,
+    ],
+  },
+  {
+    name: 'component',
+    plural: 'components of thin devices',
+    columns: [
+      { label: 'component', key: 'name' },
+      STATE,
+      SIZE,
+      { label: 'of', key: 'parent' },
+      { label: 'device', key: 'lastDevice' },
+      { label: 'used-chunks', key: 'usedChunks', kind: 'number' },
+      { label: 'map', key: 'carriesMap' },
+      ...SET_AND_UUID,
+    ],
+  },
+  SET_TYPE,
+]
+
 class VirstorClass implements GeomClass {
   readonly name = 'virstor'
+  readonly types = TYPES
   readonly verbs: readonly Verb[]
   readonly #sets: SetTable<VirstorModel, VirstorSet>
 
@@ -60,7 +103,7 @@ class VirstorClass implements GeomClass {
         spec: VIRSTOR_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
       },
-      { spec: VIRSTOR_SPECS.list, run: async () => ({ devices: this.#rows() }) },
+      ...listVerbs([{ spec: VIRSTOR_SPECS.list, type: 'virstor' }], this, () => this.report()),
     ]
   }
 
@@ -190,34 +233,8 @@ class VirstorClass implements GeomClass {
     throw new PlexusError('not-found', { op: 'assemble', subject: from, message })
   }
 
-  // Reports.
-
-  report(): ClassReport {
-    const sets = this.#sets.all
-    return {
-      volumes: sets.filter(({ assembled }) => assembled).map(volumeReport),
-      drives: [],
-      problems: sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
-    }
-  }
-
-  #rows(): readonly VirstorRow[] {
-    return this.#sets.all
-      .filter(({ assembled }) => assembled)
-      .map((set) => {
-        const { name, virtualBytes, chunkBytes, components } = set.model
-        const { total = 0, used = 0, free = 0 } = set.device?.space ?? {}
-        return {
-          name,
-          state: stateOf(set),
-          sizeBytes: virtualBytes,
-          chunkBytes,
-          physicalBytes: total * chunkBytes,
-          usedBytes: used * chunkBytes,
-          freeBytes: free * chunkBytes,
-          components: components.length,
-        }
-      })
+  report(): readonly ObjectReport[] {
+    return this.#sets.all.flatMap((set) => (set.assembled ? deviceReports(set) : waiting(set)))
   }
 }
 
@@ -232,31 +249,31 @@ function stateOf(set: VirstorSet): 'UP' | 'DEGRADED' | 'DOWN' {
   return missingOf(set).length > 0 ? 'DEGRADED' : 'UP'
 }
 
-const NO_ERRORS = { read: 0, write: 0, parity: 0 }
-
-function volumeReport(set: VirstorSet): VolumeReport {
+/** The device, and its components. */
+function deviceReports(set: VirstorSet): readonly ObjectReport[] {
   const { model, device, problem } = set
   const { name, uuid, virtualBytes, chunkBytes, components } = model
+  const common = { className: 'virstor', set: set.name }
   const state = stateOf(set)
   const missing = missingOf(set)
-  const space = device?.space
-  const isFull = space?.free === 0
+  const { total = 0, used = 0, free = 0 } = device?.space ?? {}
+  const isFull = device?.space.free === 0
   const away =
     missing.length > 0
       ? `Component ${missing.join(', ')} is missing: what lies there cannot be read or written.`
       : ''
   const full = isFull ? 'All space is given away: writes to new places fail.' : ''
-  return {
+  const report: ObjectReport = {
+    ...common,
+    type: 'virstor',
     name,
     uuid,
-    className: 'virstor',
-    set: set.name,
     state,
     health:
       state === 'UP' ? (isFull ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
     sizeBytes: virtualBytes,
-    layout: space
-      ? `thin, ${formatSize(space.used * chunkBytes)} of ${formatSize(space.total * chunkBytes)} used`
+    note: device
+      ? `thin, ${formatSize(used * chunkBytes)} of ${formatSize(total * chunkBytes)} used`
       : 'thin',
     status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, full]
       .filter(Boolean)
@@ -266,39 +283,47 @@ function volumeReport(set: VirstorSet): VolumeReport {
       : missing.length > 0
         ? `Connect ${missing.join(', ')}.`
         : '',
-    errors: NO_ERRORS,
-    process: undefined,
-    doubt: undefined,
-    components: components.map((component) => {
-      const drive = set.driveOf(component)
-      const used = space?.components.find((one) => one.component.id === component.id)
-      return {
-        type: 'component',
-        name: drive.record.name,
-        uuid: drive.record.uuid,
-        state: isUp(model, component) ? 'up' : 'down',
-        sizeBytes: component.chunks * chunkBytes,
-        errors: NO_ERRORS,
-        note: [
-          used ? `${used.used} of ${used.total} chunks used` : '',
-          model.copies.some((copy) => copy.component === component.id) ? 'carries the map' : '',
-        ]
-          .filter(Boolean)
-          .join(', '),
-        drive: drive.record.name,
-        device: drive.present ? drive.device : undefined,
-        children: [],
-      }
-    }),
-    exported: [],
+    facts: {
+      chunkBytes,
+      physicalBytes: total * chunkBytes,
+      usedBytes: used * chunkBytes,
+      freeBytes: free * chunkBytes,
+      components: components.length,
+    },
   }
+  const parts = components.map((component): ObjectReport => {
+    const { record, present, consumer } = set.driveOf(component)
+    const space = device?.space.components.find((one) => one.component.id === component.id)
+    const carriesMap = model.copies.some((copy) => copy.component === component.id)
+    const notes = [
+      space ? `${space.used} of ${space.total} chunks used` : '',
+      carriesMap ? 'carries the map' : '',
+    ]
+    return {
+      ...common,
+      type: 'component',
+      name: record.name,
+      uuid: record.uuid,
+      parent: name,
+      state: isUp(model, component) ? 'UP' : 'DOWN',
+      sizeBytes: component.chunks * chunkBytes,
+      note: notes.filter(Boolean).join(', '),
+      drive: record.name,
+      device: present ? consumer?.provider.name : undefined,
+      lastDevice: record.device,
+      facts: { usedChunks: space?.used, carriesMap },
+    }
+  })
+  return [report, ...parts]
 }
 
-function waitingProblem(set: VirstorSet): readonly ProblemReport[] {
+function waiting(set: VirstorSet): readonly ObjectReport[] {
   const models = [...set.members.values()].flatMap(({ model }) => model ?? [])
   const [model] = models.sort((a, b) => b.generation - a.generation)
   if (!model || model.drives.length === 0) return []
-  const message = `${set.name} with ${model.name} is not served: ${describeIncomplete(set)}.`
+  const { name, uuid } = set
+  const status = `${name} with ${model.name} is not served: ${describeIncomplete(set)}.`
   const action = adviceOn(choiceOf(set), set)
-  return [{ object: set.name, health: 'FAULTED', message, action, volumes: [model.name] }]
+  const part = { ...model, type: 'virstor', sizeBytes: model.virtualBytes }
+  return absentSet({ className: 'virstor', name, uuid, status, action }, [part])
 }

@@ -23,7 +23,7 @@ export interface JobSetup {
   readonly record: JobRecord
   /** Names, for people. */
   readonly object: string
-  readonly volume: string | undefined
+  readonly parent: string | undefined
   /** Size of the address space of the target. */
   readonly totalBytes: number
   readonly commits: JobCommits
@@ -56,7 +56,7 @@ export function planOf(setup: JobSetup, work: JobWork): JobPlan {
     id: record.id,
     kind: record.kind,
     object: setup.object,
-    volume: setup.volume,
+    parent: setup.parent,
     totalBytes: setup.totalBytes,
     startBytes: Math.min(work.startBytes ?? record.cursorBytes, setup.totalBytes),
     paused: record.paused,

@@ -109,7 +109,7 @@ class World {
         ...record,
       },
       object: 'db',
-      volume: 'db',
+      parent: 'db',
       totalBytes: SIZE,
       commits: {
         checkpoint: async (job) => {
