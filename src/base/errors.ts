@@ -46,6 +46,42 @@ export class PlexusError extends Error {
   }
 }
 
+/** The sentence of a template with its values. */
+export function phrase(text: TemplateStringsArray, values: readonly unknown[]): string {
+  return String.raw({ raw: text }, ...values)
+}
+
+type Refusal = (text: TemplateStringsArray, ...values: readonly unknown[]) => PlexusError
+
+/**
+ * The errors of one operation, each made by a template: ``refuse.inUse`volume ${name} is in use` ``. The first value of the
+ * sentence is the subject.
+ */
+export class Refusals {
+  readonly op: string
+  readonly invalid = this.#of('invalid')
+  readonly notFound = this.#of('not-found')
+  readonly exists = this.#of('exists')
+  readonly inUse = this.#of('in-use')
+  readonly gone = this.#of('gone')
+  readonly io = this.#of('io')
+  readonly noSpace = this.#of('no-space')
+  readonly corrupt = this.#of('corrupt')
+  readonly unsupported = this.#of('unsupported')
+  readonly exhausted = this.#of('exhausted')
+
+  constructor(op: string) {
+    this.op = op
+  }
+
+  #of(kind: ErrorKind): Refusal {
+    return (text, ...values) => {
+      const message = phrase(text, values)
+      return new PlexusError(kind, { op: this.op, subject: String(values[0]), message })
+    }
+  }
+}
+
 /** Any thrown value as a PlexusError, for the edges where foreign code may throw. */
 export function toPlexusError(error: unknown, op: string, subject: string): PlexusError {
   if (error instanceof PlexusError) return error
@@ -57,4 +93,15 @@ export function toPlexusError(error: unknown, op: string, subject: string): Plex
 export function operatingError(error: unknown): PlexusError {
   if (error instanceof PlexusError) return error
   throw error
+}
+
+/** Does something for all at once. Resolves to those for which it has failed, with why, when all have ended. */
+export async function failuresOf<T>(
+  all: readonly T[],
+  work: (one: T) => Promise<unknown>,
+): Promise<Map<T, PlexusError>> {
+  const failed = new Map<T, PlexusError>()
+  const noteFailure = (one: T) => (error: unknown) => failed.set(one, operatingError(error))
+  await Promise.all(all.map((one) => work(one).catch(noteFailure(one))))
+  return failed
 }

@@ -54,6 +54,13 @@ export const VIRSTOR_SPECS = {
     arguments: [name, devices],
     options: [WIPE_SIGNATURES],
   },
+  grow: {
+    ...changes,
+    name: 'grow',
+    summary: 'make a thin device larger while it is in use; initiators see it at once',
+    arguments: [name, { name: 'size', kind: 'size', summary: 'the new size, all of it' }],
+    options: [],
+  },
   destroy: {
     ...changes,
     name: 'destroy',

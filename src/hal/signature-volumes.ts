@@ -136,7 +136,6 @@ function mbrDetail(bytes: Buffer): SignatureDetail | undefined {
 
 /** Classes whose metadata is magic[16], version, name[16]. */
 const GEOM_NAMED = new Set(['CONCAT', 'LABEL', 'MIRROR', 'RAID3', 'SHSEC', 'STRIPE', 'VIRSTOR'])
-/** The classes with a row of their own. */
 const GEOM_OWN_ROW = new Set(['GEOM::MULTIPATH', 'GEOM::VIRSTOR'])
 
 function geomDetail(bytes: Buffer): SignatureDetail | undefined {
@@ -156,8 +155,9 @@ function plexusDetail(bytes: Buffer, _offset: number, disk: DiskShape): Signatur
 
 /** What begins the last sector of a disk that belongs to a Plexus volume; the class and a version follow. */
 export const PLEXUS_MAGIC = ascii('PLEXUS::')
-/** The copy of it in the first MiB (docs/on-disk-format.md). */
+/** The copy of it in the first MiB; and what a conversion of virstor begins with that has not ended (docs/on-disk-format.md). */
 export const PLEXUS_FRONT_MAGIC = ascii('PLEXHEAD')
+export const CONVERSION_MAGIC = ascii('PLEXCONV')
 const PLEXUS_FRONT_PLACES = [60 * KIB, 132 * KIB]
 
 const MD_MAGIC = 0xa92b4efc
@@ -201,8 +201,8 @@ export const VOLUME_ROWS: readonly SignatureRow[] = [
     name: 'GEOM::VIRSTOR',
     at: lastSector,
     length: 512,
-    magic: [[0, ascii('GEOM::VIRSTOR\0')]],
-    detail: (b) => ({ label: text(b, 20, 16) }),
+    magic: [ascii('GEOM::VIRSTOR\0'), CONVERSION_MAGIC].map((magic) => [0, magic] as const),
+    detail: (b) => ({ label: text(b, b[0] === CONVERSION_MAGIC[0] ? 84 : 20, 16) }),
   },
   {
     kind: 'freebsd',

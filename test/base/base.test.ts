@@ -1,7 +1,7 @@
 import t from 'tap'
 import { AssertionError, assert, defined } from '../../src/base/assert.ts'
 import { alignDown, alignUp, formatSize, parseSize } from '../../src/base/bytes.ts'
-import { PlexusError, toPlexusError } from '../../src/base/errors.ts'
+import { PlexusError, Refusals, toPlexusError } from '../../src/base/errors.ts'
 import { assertLimits, LONG_WORK_MS } from '../../src/base/limits.ts'
 import { createLogger, journalLine } from '../../src/base/log.ts'
 import { LogLimit } from '../../src/base/log-limit.ts'
@@ -44,6 +44,14 @@ t.test('assertions stay on', async (t) => {
   t.throws(() => assert(false, 'two and two'), AssertionError)
   t.throws(() => defined(undefined, 'x'), AssertionError)
   t.equal(defined(0, 'x'), 0)
+})
+
+t.test('a refusal is a sentence, and its first value the subject', async (t) => {
+  const refuse = new Refusals('remove')
+  const error = refuse.inUse`volume ${'v1'} has ${2} sessions`
+  const message = 'volume v1 has 2 sessions'
+  t.match(error, { kind: 'in-use', op: 'remove', subject: 'v1', message })
+  t.ok(error instanceof PlexusError)
 })
 
 t.test('any thrown value becomes a PlexusError, which stays what it is', async (t) => {

@@ -124,6 +124,14 @@ export const GOLDEN: readonly Golden[] = [
   {
     row: 'GEOM::VIRSTOR',
     writes: [
+      [SIZE - 512, 'PLEXCONV'],
+      [SIZE - 512 + 84, 'big'],
+    ],
+    found: { kind: 'freebsd', offset: SIZE - 512, label: 'big' },
+  },
+  {
+    row: 'GEOM::VIRSTOR',
+    writes: [
       [SIZE - 512, 'GEOM::VIRSTOR'],
       [SIZE - 512 + 20, 'big'],
     ],

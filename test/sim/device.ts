@@ -72,6 +72,7 @@ export class SimDevice implements BlockDevice {
     const disk = this.#disk
     if (this.#state === 'abandoned') return
     disk.operations++
+    disk.onRequest()
     disk.trace.add(
       disk.scheduler.nowMs,
       disk.name,

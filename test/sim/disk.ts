@@ -64,6 +64,8 @@ export class SimDisk {
   device: SimDevice | undefined
   /** Pulled out of the machine that runs, with requests that have still to fail. */
   #former: SimDevice[] = []
+  /** A machine has sent it a request. */
+  onRequest: () => void = () => {}
   /** Acknowledged writes are gone without a power cut. */
   onCacheLost: () => void = () => {}
 

@@ -33,7 +33,7 @@ const KINDS = [
 ] as const
 
 /** What can be wrong with a disk, and how often it is chosen. */
-const FAULTS: readonly (readonly [number, string, Fault])[] = [
+export const FAULTS: readonly (readonly [number, string, Fault])[] = [
   [
     4,
     'unreadable sectors',
@@ -104,7 +104,7 @@ const FAULTS: readonly (readonly [number, string, Fault])[] = [
   ],
 ]
 
-const FLAPS: typeof FAULTS = [
+export const FLAPS: typeof FAULTS = [
   [
     12,
     'flaps',

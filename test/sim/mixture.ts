@@ -1,6 +1,7 @@
 /**
  * What may happen in a run beside reading and writing. The seed chooses for each run, by these weights, so that every
- * pair comes up within some hundred seeds; the command line may say it instead. Used by vinum-play.ts.
+ * pair comes up within some hundred seeds; the command line may say it instead. Used by play-seed.ts,
+ * vinum-play.ts and thin/thin-play.ts.
  */
 import type { SimRandom } from './random.ts'
 
@@ -28,19 +29,71 @@ const FEATURES = {
   restripe: 20,
 } as const
 
+/** The same for thin devices (thin/thin-play.ts). */
+const THIN_FEATURES = {
+  verbs: 60,
+  faults: 60,
+  cuts: 80,
+  flapping: 25,
+  /** Devices are larger than what is below them, and full soon. */
+  full: 50,
+  /** Some components are mirrors of vinum. */
+  mirrors: 20,
+  // Episodes.
+  decay: 30,
+  hang: 15,
+  force: 20,
+  witness: 15,
+} as const
+
 export type Feature = keyof typeof FEATURES
 export type Mixture = ReadonlySet<Feature>
+export type ThinFeature = keyof typeof THIN_FEATURES
+export type ThinMixture = ReadonlySet<ThinFeature>
 
-const NAMES = Object.keys(FEATURES) as Feature[]
-export const FEATURE_NAMES: readonly string[] = NAMES
+/** The word for thin devices instead of volumes; alone, the seed chooses what else. */
+const THIN = 'thin'
+
+export const MIXTURE_HELP = `${Object.keys(FEATURES).join()}; or ${THIN}, alone or with ${Object.keys(THIN_FEATURES).join()}`
 
 export function chooseMixture(random: SimRandom): Mixture {
-  return new Set(NAMES.filter((name) => random.chance(FEATURES[name] / 100)))
+  return choose(FEATURES, random)
 }
 
+export function chooseThinMixture(random: SimRandom): ThinMixture {
+  return choose(THIN_FEATURES, random)
+}
+
+function choose<F extends string>(
+  features: Readonly<Record<F, number>>,
+  random: SimRandom,
+): ReadonlySet<F> {
+  const names = Object.keys(features) as F[]
+  return new Set(names.filter((name) => random.chance(features[name] / 100)))
+}
+
+/** What the command line says of it: undefined features are chosen by the seed. */
+export type Wish =
+  | { readonly plays: 'vinum'; readonly features: Mixture | undefined }
+  | { readonly plays: 'thin'; readonly features: ThinMixture | undefined }
+
 /** Of words with commas between them; undefined: there is no such feature. */
-export function parseMixture(text: string): Mixture | undefined {
+export function parseMixture(text: string): Wish | undefined {
   const words = text.split(',').filter((word) => word !== '')
-  const known = NAMES.filter((name) => words.includes(name))
-  return known.length === words.length ? new Set(known) : undefined
+  if (!words.includes(THIN)) {
+    const features = known(FEATURES, words)
+    return features && { plays: 'vinum', features }
+  }
+  const others = words.filter((word) => word !== THIN)
+  if (others.length === 0) return { plays: 'thin', features: undefined }
+  const features = known(THIN_FEATURES, others)
+  return features && { plays: 'thin', features }
+}
+
+function known<F extends string>(
+  features: Readonly<Record<F, number>>,
+  words: readonly string[],
+): ReadonlySet<F> | undefined {
+  const names = (Object.keys(features) as F[]).filter((name) => words.includes(name))
+  return names.length === words.length ? new Set(names) : undefined
 }

@@ -83,7 +83,10 @@ export class OracleClock {
 
 export class Oracle {
   readonly blockBytes: number
+  /** Acknowledged and not flushed is as good as lost: a read may show it, or what was there before. */
+  isDoubtful = false
   readonly #clock: OracleClock
+  readonly #initial: number
   /** By block. Lists are never changed, only replaced: reads under way hold on to them. */
   #lists: (readonly Write[])[]
   readonly #pinned = new Map<number, Buffer>()
@@ -93,9 +96,11 @@ export class Oracle {
   readonly #writing = new Set<OracleWrite>()
   readonly #reading = new Set<OracleRead>()
 
-  constructor(sizeBytes: number, blockBytes: number, clock: OracleClock) {
+  /** `initial`: what blocks hold that nobody has written, {@link UNKNOWN} or {@link ZERO}. */
+  constructor(sizeBytes: number, blockBytes: number, clock: OracleClock, initial = UNKNOWN) {
     this.blockBytes = blockBytes
     this.#clock = clock
+    this.#initial = initial
     this.#lists = []
     this.grow(sizeBytes)
   }
@@ -104,12 +109,11 @@ export class Oracle {
     return this.#lists.length * this.blockBytes
   }
 
-  /** New blocks have unknown content. */
   grow(sizeBytes: number): void {
     const blocks = sizeBytes / this.blockBytes
     assert(blocks >= this.#lists.length, 'a volume does not shrink')
-    const unknown = [settled(UNKNOWN)]
-    while (this.#lists.length < blocks) this.#lists.push(unknown)
+    const fresh = [settled(this.#initial)]
+    while (this.#lists.length < blocks) this.#lists.push(fresh)
   }
 
   /** A write begins: fills `into` with its content. */
@@ -197,7 +201,8 @@ export class Oracle {
   endRead(read: OracleRead, bytes: Buffer | undefined): Mismatch | undefined {
     this.#reading.delete(read)
     if (!bytes || read.exempt) return undefined
-    const allowedBy = shared((list: readonly Write[]) => visible(list, 'ok', read.begin))
+    const hides = this.isDoubtful ? 'durable' : 'ok'
+    const allowedBy = shared((list: readonly Write[]) => visible(list, hides, read.begin))
     const pinnedBy = new Map<readonly Write[], Pinned>()
     for (let i = 0; i < read.lists.length; i++) {
       const block = read.firstBlock + i

@@ -1,10 +1,11 @@
 /**
- * One seed of the scenario of vinum, and what there is to print about it. Used by run.ts, in its own process or
+ * One seed of the scenario of vinum, or of virstor, and what there is to print about it. Used by run.ts, in its own process or
  * through child.ts.
  */
 import { parseMixture } from './mixture.ts'
 import { createSimPool } from './pool.ts'
 import { type SimResult, simulate } from './simulate.ts'
+import { thinPlay } from './thin/thin-play.ts'
 import { vinumPlay } from './vinum-play.ts'
 
 export interface SeedOptions {
@@ -26,8 +27,12 @@ const pool = createSimPool()
 export async function playSeed(seed: number, options: SeedOptions): Promise<Outcome> {
   const { operations, mixture } = options
   const startMs = performance.now()
-  const chosen = mixture === undefined ? undefined : parseMixture(mixture)
-  const result = await simulate(vinumPlay({ seed, operations, pool, mixture: chosen }))
+  const wish = mixture === undefined ? undefined : parseMixture(mixture)
+  const scenario =
+    wish?.plays === 'thin'
+      ? thinPlay({ seed, operations, pool, mixture: wish.features })
+      : vinumPlay({ seed, operations, pool, mixture: wish?.features })
+  const result = await simulate(scenario)
   const lines = [summary(result, performance.now() - startMs)]
   if (result.violation && !options.brief) lines.push(...report(result, options))
   return { lines, operations: result.counts.operations, isViolation: !!result.violation }

@@ -9,7 +9,7 @@ import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { parseArgs } from 'node:util'
 import type { SeedOrder } from './child.ts'
-import { FEATURE_NAMES, parseMixture } from './mixture.ts'
+import { MIXTURE_HELP, parseMixture } from './mixture.ts'
 import { type Outcome, playSeed, type SeedOptions } from './play-seed.ts'
 
 const { values } = parseArgs({
@@ -32,7 +32,7 @@ const { values } = parseArgs({
 function usage(): never {
   console.error(
     'usage: npm run sim -- [--seed N | --seeds A..B] [--ops K] [--minutes M] [--mixture A,B,…] ' +
-      `[--all] [--brief] [--jobs J]\nwhat a mixture is made of: ${FEATURE_NAMES.join()}`,
+      `[--all] [--brief] [--jobs J]\nwhat a mixture is made of: ${MIXTURE_HELP}`,
   )
   process.exit(2)
 }

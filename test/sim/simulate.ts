@@ -37,6 +37,9 @@ export async function simulate(scenario: Scenario): Promise<SimResult> {
   }
   process.on('unhandledRejection', crash)
   process.on('uncaughtException', crash)
+  // How long work takes here, and when it lets others pass (base/turns.ts), must not depend on the machine that plays.
+  const { now } = performance
+  performance.now = () => world.nowMs
   try {
     const play = scenario.play(world).then(() => {
       ended = true
@@ -52,6 +55,7 @@ export async function simulate(scenario: Scenario): Promise<SimResult> {
     crash(error)
   } finally {
     world.abandon()
+    performance.now = now
     process.off('unhandledRejection', crash)
     process.off('uncaughtException', crash)
   }

@@ -8,11 +8,12 @@ import type { PlexusError } from '../../src/base/errors.ts'
 import type { Consumer } from '../../src/engine/geom/consumer.ts'
 import type { Provider } from '../../src/engine/geom/provider.ts'
 import type { IoOp, IoRequest, Lease } from '../../src/hal/block-device.ts'
+import { UNKNOWN } from './answers.ts'
 import { Oracle } from './oracle.ts'
 import { HANG_MS, type Machine, type World } from './world.ts'
 
 /** One request, for the history of a block. */
-interface Operation {
+export interface Operation {
   readonly op: IoOp
   readonly fua: boolean
   readonly offset: number
@@ -55,11 +56,12 @@ export class Unit {
   #opening = false
   #onIdle: (() => void)[] = []
 
-  constructor(world: World, name: string, uuid: string, provider: Provider) {
+  /** `initial`: what it holds before it is written, as the oracle names it. */
+  constructor(world: World, name: string, uuid: string, provider: Provider, initial = UNKNOWN) {
     this.world = world
     this.name = name
     this.uuid = uuid
-    this.oracle = new Oracle(provider.sizeBytes, provider.blockBytes, world.oracleClock)
+    this.oracle = new Oracle(provider.sizeBytes, provider.blockBytes, world.oracleClock, initial)
     world.units.add(this)
   }
 
@@ -130,6 +132,16 @@ export class Unit {
     this.damageRows(rows)
     // And what the disk in trouble cannot give cannot be computed from parity in doubt.
     if (rows.length > 0) this.mayFail = true
+  }
+
+  /** The process was killed, and the disks go on. */
+  afterKill(): void {
+    this.oracle.killed()
+  }
+
+  /** A disk has lost its cache, without a power cut. */
+  afterCacheLost(): void {
+    if (this.mayFail) this.oracle.cut(false)
   }
 
   /**
@@ -234,7 +246,7 @@ export class Unit {
         if (tellsOfLoss) this.oracle.cut(false)
         const isOwed = this.#mayOwe && tellsOfLoss
         if (isOwed) this.#mayOwe = false
-        if (error && !isOwed && !this.#mayEnd(error) && entry.troubles === this.#troubles) {
+        if (error && !isOwed && !this.mayEnd(error, entry) && entry.troubles === this.#troubles) {
           world.fail(`${this.name}: an error reached the user: ${describe(entry)}`)
         }
         this.inFlight--
@@ -245,7 +257,7 @@ export class Unit {
   }
 
   /** Is this error right? An initiator repeats a read whose buffer a disk that hangs may still write to. */
-  #mayEnd(error: PlexusError): boolean {
+  protected mayEnd(error: PlexusError, _operation: Operation): boolean {
     const mustRepeat = error.kind === 'aborted' && this.world.disks.some(({ hangs }) => hangs)
     return this.mayFail || mustRepeat
   }

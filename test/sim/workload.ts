@@ -9,7 +9,7 @@ import type { Unit } from './unit.ts'
 import type { World } from './world.ts'
 
 /** The character of one phase. */
-interface Mood {
+export interface Mood {
   readonly depth: number
   readonly thinkMs: number
   readonly mostBytes: number
@@ -42,6 +42,9 @@ const READING: Mood['ops'] = [
   [2, 'flush'],
 ]
 
+/** Moods of volumes, one as likely as the other. */
+const USUAL: readonly Mood['ops'][] = [MIXED, MIXED, WRITING, READING]
+
 const BURST_BYTES = 4096
 const FULL_MS_MAX = 100
 
@@ -56,8 +59,8 @@ export class Workload {
   #stopped = false
   #sent = 0
 
-  /** `operations`: how many to send at most. */
-  constructor(world: World, operations: number) {
+  /** `operations`: how many to send at most; `moods`: what it may consist of. */
+  constructor(world: World, operations: number, moods = USUAL) {
     this.#world = world
     this.#random = world.random.fork(`workload at ${world.counts.operations} ${world.nowMs}`)
     const random = this.#random
@@ -65,7 +68,7 @@ export class Workload {
       depth: random.pick([1, 2, 4, 8, 16, 32]),
       thinkMs: random.pick([0.02, 0.2, 1, 5]),
       mostBytes: random.pick([4096, 16384, 65536, 262144, 1048576]),
-      ops: random.pick([MIXED, MIXED, WRITING, READING]),
+      ops: random.pick(moods),
       hot: random.pick([1, 0.3, 0.05]),
       fua: random.pick([0, 0.1, 0.1, 1]),
       burst: random.pick([0, 0.01, 0.1]),

@@ -108,7 +108,7 @@ export class World {
   /** Volumes without another copy may have lost what was not flushed. */
   #cacheLost(disk: SimDisk): void {
     this.note('cache lost', disk.name)
-    for (const unit of this.units) if (unit.mayFail) unit.oracle.cut(false)
+    for (const unit of this.units) unit.afterCacheLost()
   }
 
   get nowMs(): number {
@@ -193,7 +193,7 @@ export class World {
     this.note('kill', '')
     for (const unit of this.units) unit.beforeCut()
     this.#drop((disk) => disk.detach())
-    for (const unit of this.units) unit.oracle.killed()
+    for (const unit of this.units) unit.afterKill()
   }
 
   /** The run is over. */

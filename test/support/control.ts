@@ -87,9 +87,9 @@ export const VOLUME_TYPE: ObjectType = {
 /** The class of the rig: objects as it is told, verbs that say how they were called. */
 export class FakeClass implements GeomClass {
   readonly name: string
-  readonly types: readonly ObjectType[] = [VOLUME_TYPE]
+  types: readonly ObjectType[] = [VOLUME_TYPE]
   readonly calls: { readonly name: string; readonly parameters: VerbParameters }[] = []
-  objects: ObjectReport[] = []
+  objects: readonly ObjectReport[] = []
   error: PlexusError | undefined
   /** What every verb answers. */
   answer: object = { dryRun: false, steps: [], warnings: [], jobs: [] }
@@ -152,8 +152,8 @@ export class ControlRig {
   config: Config
   readonly #sockets: Socket[] = []
 
-  constructor(specs: readonly Verb['spec'][]) {
-    this.fake = new FakeClass(specs)
+  constructor(specs: readonly Verb['spec'][], className = 'vinum') {
+    this.fake = new FakeClass(specs, className)
     const [clock, log] = [realClock, silentLogger()]
     const events = new EventLog(() => NOW)
     this.topology = new Topology({

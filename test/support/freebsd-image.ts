@@ -4,7 +4,6 @@
  */
 import { assert } from '../../src/base/assert.ts'
 import {
-  FREEBSD_DATA_OFFSET_BYTES,
   FREEBSD_FORMS,
   FREEBSD_HEADER_BYTES,
   FREEBSD_HEADER_OFFSET_BYTES,
@@ -14,6 +13,7 @@ import {
   type FreebsdVariant,
   freebsdMagic,
 } from '../../src/engine/vinum/freebsd/header.ts'
+import { FREEBSD_DATA_OFFSET_BYTES } from '../../src/engine/vinum/text/config.ts'
 
 export interface FreebsdImageOptions {
   readonly driveName: string

@@ -8,7 +8,7 @@ import { type Choice, standingOf } from '../anchor/anchor-quorum.ts'
 import { AnchoredDevice } from '../anchor/anchored-device.ts'
 import type { EventLog } from '../geom/events.ts'
 import type { Provider } from '../geom/provider.ts'
-import type { DeviceSet } from './device-set.ts'
+import type { AnySet, DeviceSet } from './device-set.ts'
 import { adviceOn, copyOf, describeChoice, isEmpty } from './members.ts'
 import { type Member, readMember, releaseAccess, type SetDrive, settleLabel } from './set-drive.ts'
 import type { SetModel } from './set-model.ts'
@@ -49,7 +49,7 @@ export async function openMember<M extends SetModel>(
 }
 
 /** Says why a set is not served, unless that is what was told last. */
-export function tellIncomplete<M extends SetModel>(set: DeviceSet<M>, choice: Choice): void {
+export function tellIncomplete(set: AnySet, choice: Choice): void {
   const { name, members, topology } = set
   const why = describeChoice(choice, members)
   // Labels without a configuration, from a verb that was cut off: nothing waits for anything, and who clears the
@@ -61,18 +61,14 @@ export function tellIncomplete<M extends SetModel>(set: DeviceSet<M>, choice: Ch
   topology.events.emit('critical', 'set-incomplete', name, text)
 }
 
-export function tellAssembled<M extends SetModel>(set: DeviceSet<M>): void {
+export function tellAssembled(set: AnySet): void {
   const { name, model, contents, topology } = set
   const text = `${name} is assembled: ${contents} on ${model.drives.length} drives`
   topology.events.emit('info', 'set-assembled', name, text)
 }
 
 /** Says that a commit has taken a drive out of service, because it could not be written. (The witness tells of itself.) */
-export function tellFailed<M extends SetModel>(
-  set: DeviceSet<M>,
-  driveUuid: string,
-  error: PlexusError,
-): void {
+export function tellFailed(set: AnySet, driveUuid: string, error: PlexusError): void {
   const name = set.drives.get(driveUuid)?.record.name
   if (name === undefined) return
   const text = `drive ${name} is out of service: its configuration could not be written: ${error.message}`
@@ -83,9 +79,9 @@ export function tellFailed<M extends SetModel>(
  * A drive of the assembled set has come back, or one that is not its drive any more. With an operator's word (`isWord`)
  * also one that was used apart from the set: it is filled as a whole.
  */
-export async function returnMember<M extends SetModel>(
-  set: DeviceSet<M>,
-  member: Member<M>,
+export async function returnMember(
+  set: AnySet,
+  member: Member<SetModel>,
   { isWord = false } = {},
 ): Promise<void> {
   const { uuid, label, consumer } = member
@@ -107,7 +103,7 @@ export async function returnMember<M extends SetModel>(
   drive.take(consumer, label)
   set.arrivals++
   const isOlder = standing !== 'behind'
-  const withDrive = (model: M): M => set.withMember(model, uuid, name, isOlder)
+  const withDrive = (model: SetModel): SetModel => set.withMember(model, uuid, name, isOlder)
   try {
     if (isOlder) await set.beforeOlder(withDrive(set.model), uuid)
     await set.commit(withDrive)
@@ -129,13 +125,13 @@ export async function returnMember<M extends SetModel>(
 }
 
 /** In words, why the drive `uuid` does not come back by itself. */
-export function apartText<M extends SetModel>({ drives }: DeviceSet<M>, uuid: string): string {
+export function apartText({ drives }: AnySet, uuid: string): string {
   const name = drives.get(uuid)?.record.name ?? uuid
   return `drive ${name} was used apart from its set, and may have data that the set does not have`
 }
 
 /** What there is to do about drives that were used apart from a set in operation. */
-export function fillAction<M extends SetModel>(set: DeviceSet<M>): string {
+export function fillAction(set: AnySet): string {
   const running = [...set.drives.values()].find(({ present }) => present)
   return (
     'If the set is right as it runs, the drive is filled from it, and what only the drive has is lost: ' +
@@ -143,23 +139,19 @@ export function fillAction<M extends SetModel>(set: DeviceSet<M>): string {
   )
 }
 
-function tellFormer<M extends SetModel>(set: DeviceSet<M>, name: string): void {
+function tellFormer(set: AnySet, name: string): void {
   const text =
     `${name} is not used: it was taken out of its set while it was away; to use it again: ` +
     `plexus device clear-label ${name}`
   events(set).emit('warning', 'former-drive', name, text)
 }
 
-function events<M extends SetModel>(set: DeviceSet<M>): EventLog {
+function events(set: AnySet): EventLog {
   return set.topology.events
 }
 
 /** A drive is gone: out of service at once in memory, then durably. */
-export async function loseDevice<M extends SetModel>(
-  set: DeviceSet<M>,
-  drive: SetDrive,
-  reason: PlexusError,
-): Promise<void> {
+export async function loseDevice(set: AnySet, drive: SetDrive, reason: PlexusError): Promise<void> {
   const consumer = drive.drop()
   if (consumer) set.closeSoon(consumer)
   set.refresh()

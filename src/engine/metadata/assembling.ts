@@ -3,29 +3,29 @@
  * an operator's force, or as one drive has it. Inside topology changes; used by device-set.ts and the classes.
  */
 import { assert, defined } from '../../base/assert.ts'
-import { operatingError, type PlexusError } from '../../base/errors.ts'
+import { failuresOf, operatingError, type PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
 import { flush } from '../../hal/io.ts'
 import { baseOf, type Choice, type Chosen, choose } from '../anchor/anchor-quorum.ts'
 import { returnMember, tellAssembled, tellIncomplete } from './arrivals.ts'
-import type { DeviceSet } from './device-set.ts'
+import type { AnySet } from './device-set.ts'
 import { copyOf, describeChoice, hopeless, modelOf } from './members.ts'
 import { type Member, reacquireAccess, SetDrive, settleLabel } from './set-drive.ts'
 import type { SetModel } from './set-model.ts'
 import { fitDrives } from './sizes.ts'
 
 /** What the members of a set and its witness say: which configuration counts. */
-export function choiceOf<M extends SetModel>({ members, witness }: DeviceSet<M>): Choice {
+export function choiceOf({ members, witness }: AnySet): Choice {
   return choose([...[...members.values()].map(copyOf), ...(witness?.copies ?? [])])
 }
 
 /** In words, why a set is not assembled. */
-export function describeIncomplete<M extends SetModel>(set: DeviceSet<M>): string {
+export function describeIncomplete(set: AnySet): string {
   return describeChoice(choiceOf(set), set.members)
 }
 
 /** Assembles when everything is there that will come, copies of drives too, and the quorum allows it. */
-export async function tryAssemble<M extends SetModel>(set: DeviceSet<M>): Promise<void> {
+export async function tryAssemble(set: AnySet): Promise<void> {
   if (set.assembled || !set.topology.complete) return
   const choice = choiceOf(set)
   if (choice.kind === 'serve') await assemble(set, choice)
@@ -33,7 +33,7 @@ export async function tryAssemble<M extends SetModel>(set: DeviceSet<M>): Promis
 }
 
 /** An operator's decision to go on with what is there. Throws `corrupt` or `invalid` when nothing can be. */
-export async function assembleByForce<M extends SetModel>(set: DeviceSet<M>): Promise<void> {
+export async function assembleByForce(set: AnySet): Promise<void> {
   assert(!set.assembled, 'only a set that gathers is assembled')
   const all = choiceOf(set)
   // The witness may tell of a commit that no drive here has: then the operator goes on with what the drives have.
@@ -48,10 +48,7 @@ export async function assembleByForce<M extends SetModel>(set: DeviceSet<M>): Pr
  * An operator's word that the set is right as this drive has it, whatever the others have: they are filled from it.
  * Where the set runs from that drive already, drives that were used apart from it come back that way.
  */
-export async function assembleFrom<M extends SetModel>(
-  set: DeviceSet<M>,
-  uuid: string,
-): Promise<void> {
+export async function assembleFrom(set: AnySet, uuid: string): Promise<void> {
   const { members, drives, topology } = set
   if (!set.assembled) {
     const member = defined(members.get(uuid), 'the drive that the operator has named')
@@ -64,7 +61,7 @@ export async function assembleFrom<M extends SetModel>(
   }
 }
 
-function usable<M extends SetModel>(set: DeviceSet<M>, choice: Choice): Chosen {
+function usable(set: AnySet, choice: Choice): Chosen {
   if (choice.kind === 'none' || choice.kind === 'split' || choice.members.length === 0) {
     throw hopeless(choice, set)
   }
@@ -72,11 +69,7 @@ function usable<M extends SetModel>(set: DeviceSet<M>, choice: Choice): Chosen {
 }
 
 /** `newLine`: by an operator's word. */
-async function assemble<M extends SetModel>(
-  set: DeviceSet<M>,
-  choice: Chosen,
-  newLine?: string,
-): Promise<void> {
+async function assemble(set: AnySet, choice: Chosen, newLine?: string): Promise<void> {
   const { members, drives } = set
   const { current, nextGeneration } = choice
   if (newLine !== undefined) await set.witness?.renew()
@@ -130,18 +123,13 @@ async function assemble<M extends SetModel>(
  * A daemon that was killed has left acknowledged writes in the caches of drives: they are durable before anything is served.
  * Resolves to the drives, by UUID, that failed it and may have lost some, with why.
  */
-async function flushCaches<M extends SetModel>(
-  set: DeviceSet<M>,
-  here: readonly Member<M>[],
+async function flushCaches(
+  set: AnySet,
+  here: readonly Member<SetModel>[],
 ): Promise<ReadonlyMap<string, PlexusError>> {
-  const lossy = new Map<string, PlexusError>()
-  await Promise.all(
-    here.map(async ({ uuid, consumer }) => {
-      const err = await flush(consumer).catch(operatingError)
-      if (!err) return
-      lossy.set(uuid, err)
-      set.log.error({ err, device: consumer.provider.name }, 'a flush failed before the start')
-    }),
-  )
-  return lossy
+  const failed = [...(await failuresOf(here, ({ consumer }) => flush(consumer)))]
+  for (const [{ consumer }, err] of failed) {
+    set.log.error({ err, device: consumer.provider.name }, 'a flush failed before the start')
+  }
+  return new Map(failed.map(([{ uuid }, err]) => [uuid, err]))
 }

@@ -7,11 +7,13 @@
  */
 import { assert } from '../../base/assert.ts'
 import { crc32c } from '../../base/crc32c.ts'
-import { operatingError, PlexusError } from '../../base/errors.ts'
+import { failuresOf, operatingError, PlexusError, Refusals } from '../../base/errors.ts'
 import { type Base, baseAfter, counts } from '../anchor/anchor-quorum.ts'
 import type { CommitOptions } from '../anchor/anchored-device.ts'
 import { byUuid } from './lists.ts'
 import { type Codec, type SetModel, votersOf } from './set-model.ts'
+
+const refuse = new Refusals('commit')
 
 export type Change<M> = (model: M) => M
 
@@ -26,7 +28,7 @@ export interface Voter {
 }
 
 interface Waiting<M> {
-  readonly change: Change<M>
+  change(model: M): M
   readonly keepsRoom: boolean
   resolve(model: M): void
   reject(error: unknown): void
@@ -197,7 +199,12 @@ export class ConfigStore<M extends SetModel> {
     this.#checkQuorum(before, reachable)
     if (absent.length > 0) return new Map(absent.map((uuid) => [uuid, missingError(uuid)]))
     this.#checkRoom(model, payload.length)
-    const errors = await this.#writeAll(reachable, model, payload)
+    const { line, follows, relied } = this.#base
+    const errors = await failuresOf(reachable, async (uuid) => {
+      const voter = this.#options.voter(uuid)
+      if (!voter) throw missingError(uuid)
+      await voter.commit(model.generation, payload, { line, follows, relied })
+    })
     const tooLarge = [...errors.values()].find((error) => error.kind === 'no-space')
     if (tooLarge) throw tooLarge
     const carriers = reachable.filter((uuid) => !errors.has(uuid))
@@ -210,35 +217,8 @@ export class ConfigStore<M extends SetModel> {
     for (const uuid of [...votersOf(this.#model), ...votersOf(model)]) {
       const voter = this.#options.voter(uuid)
       if (!voter || voter.payloadRoom >= bytes) continue
-      throw new PlexusError('no-space', {
-        op: 'commit',
-        subject: voter.device.path,
-        message:
-          `${voter.device.path}: a configuration of ${bytes} bytes does not fit its place of ${voter.payloadRoom} ` +
-          'bytes; use fewer objects, or replace this disk by a larger one',
-      })
+      throw refuse.noSpace`${voter.device.path}: a configuration of ${bytes} bytes does not fit its place of ${voter.payloadRoom} bytes; use fewer objects, or replace this disk by a larger one`
     }
-  }
-
-  async #writeAll(
-    targets: readonly string[],
-    { generation }: M,
-    payload: Buffer,
-  ): Promise<Map<string, PlexusError>> {
-    const errors = new Map<string, PlexusError>()
-    const { line, follows, relied } = this.#base
-    await Promise.all(
-      targets.map(async (uuid) => {
-        try {
-          const voter = this.#options.voter(uuid)
-          if (!voter) throw missingError(uuid)
-          await voter.commit(generation, payload, { line, follows, relied })
-        } catch (error) {
-          errors.set(uuid, operatingError(error))
-        }
-      }),
-    )
-    return errors
   }
 
   /** Throws `io` where fewer than half of those before have a commit: it cannot count. */
@@ -258,9 +238,5 @@ export class ConfigStore<M extends SetModel> {
 }
 
 function missingError(uuid: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'commit',
-    subject: uuid,
-    message: `drive ${uuid} is missing`,
-  })
+  return refuse.gone`drive ${uuid} is missing`
 }

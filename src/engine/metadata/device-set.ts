@@ -40,6 +40,9 @@ export interface SetClass<M extends SetModel> {
   readonly witness: WitnessStore | undefined
 }
 
+/** Of whatever class. */
+export type AnySet = DeviceSet<SetModel>
+
 export abstract class DeviceSet<M extends SetModel> implements Geom {
   readonly uuid: string
   readonly className: string

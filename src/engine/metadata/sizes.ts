@@ -8,13 +8,12 @@ import { operatingError, PlexusError } from '../../base/errors.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import { noteLabel } from '../geom/provider.ts'
 import { loseDevice } from './arrivals.ts'
-import type { DeviceSet } from './device-set.ts'
+import type { AnySet } from './device-set.ts'
 import { byUuid, replaceRecord } from './lists.ts'
 import type { SetDrive } from './set-drive.ts'
-import type { SetModel } from './set-model.ts'
 
 /** All drives that are here. What cannot be done now is told, and may be repeated: `plexus device resize`. */
-export async function fitDrives<M extends SetModel>(set: DeviceSet<M>): Promise<void> {
+export async function fitDrives(set: AnySet): Promise<void> {
   for (const drive of [...set.drives.values()]) {
     const failure = await fitDrive(set, drive).catch(operatingError)
     const { name } = drive.record
@@ -23,7 +22,7 @@ export async function fitDrives<M extends SetModel>(set: DeviceSet<M>): Promise<
 }
 
 /** Throws why the new size cannot be used now. */
-async function fitDrive<M extends SetModel>(set: DeviceSet<M>, drive: SetDrive): Promise<void> {
+async function fitDrive(set: AnySet, drive: SetDrive): Promise<void> {
   const { label, consumer, present, record } = drive
   if (!label || !consumer || !present) return
   const { provider } = consumer
@@ -47,11 +46,7 @@ async function fitDrive<M extends SetModel>(set: DeviceSet<M>, drive: SetDrive):
 }
 
 /** The verb `device resize`; see GeomClass. */
-export async function resizeDrive<M extends SetModel>(
-  set: DeviceSet<M>,
-  drive: SetDrive,
-  dryRun: boolean,
-): Promise<string> {
+export async function resizeDrive(set: AnySet, drive: SetDrive, dryRun: boolean): Promise<string> {
   const { record, label, consumer } = drive
   const now = consumer?.provider.sizeBytes ?? 0
   if (
@@ -68,10 +63,7 @@ export async function resizeDrive<M extends SetModel>(
 }
 
 /** The device of a drive, or of a member that waits, has another size. */
-export async function sizeChanged<M extends SetModel>(
-  set: DeviceSet<M>,
-  consumer: Consumer,
-): Promise<void> {
+export async function sizeChanged(set: AnySet, consumer: Consumer): Promise<void> {
   const { provider } = consumer
   const drive = [...set.drives.values()].find((one) => one.consumer === consumer)
   const mediaBytes = drive?.label?.anchor.mediaBytes

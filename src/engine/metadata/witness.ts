@@ -19,7 +19,8 @@ import {
 import type { CommitOptions } from '../anchor/anchored-device.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { Change, Voter } from './config-store.ts'
-import { type Codec, type SetModel, votersOf } from './set-model.ts'
+import { list, maybe, record, text, whole } from './fields.ts'
+import { type Codec, SET, type SetModel, votersOf } from './set-model.ts'
 
 /** A durable note for each set, on a medium that is none of its drives. */
 export interface WitnessStore {
@@ -31,11 +32,18 @@ export interface WitnessStore {
   write(setUuid: string, note: string): Promise<void>
 }
 
-interface Note {
-  readonly id: string
-  /** The newest commit, and the one that it is built on. */
-  readonly commits: readonly Commit[]
+const COMMIT_ID = { line: text, generation: whole, payloadCrc: whole }
+const COMMIT = {
+  ...COMMIT_ID,
+  voters: list(text),
+  before: list(list(text)),
+  follows: maybe(record(COMMIT_ID)),
+  relied: maybe(record(COMMIT_ID)),
+  ancestors: SET.ancestors,
 }
+/** `commits`: the newest one, and the one that it is built on. */
+const NOTE = record({ id: text, commits: list(record(COMMIT)) })
+type Note = ReturnType<typeof NOTE>
 
 /** What a witness asks of its set. */
 export interface WitnessedSet<M extends SetModel> {
@@ -78,9 +86,8 @@ export class SetWitness<M extends SetModel> implements Voter {
     if (this.#isRead) return
     this.#isRead = true
     try {
-      const text = await this.#inTime('read', this.#store.read(this.#set.uuid))
-      const note: unknown = text === undefined ? undefined : JSON.parse(text)
-      if (isNote(note)) this.#note = note
+      const note = await this.#inTime('read', this.#store.read(this.#set.uuid))
+      if (note !== undefined) this.#note = NOTE(JSON.parse(note), 'note')
     } catch (error) {
       if (!(error instanceof PlexusError || error instanceof SyntaxError)) throw error
     }
@@ -190,36 +197,6 @@ export class SetWitness<M extends SetModel> implements Voter {
       'by itself; make the folder writable again'
     topology.events.emit('warning', 'witness-lost', name, text)
   }
-}
-
-/** Is it what {@link SetWitness} writes? One that is not is lost. */
-function isNote(value: unknown): value is Note {
-  const { id, commits } = (value ?? {}) as Partial<Note>
-  return typeof id === 'string' && Array.isArray(commits) && commits.every(isCommit)
-}
-
-function isCommit(value: unknown): value is Commit {
-  const { voters, before, follows, relied, ancestors } = (value ?? {}) as Partial<Commit>
-  return (
-    isCommitId(value) &&
-    isListOf(voters, isText) &&
-    isListOf(before, (some) => isListOf(some, isText)) &&
-    [follows, relied].every((id) => id === undefined || isCommitId(id)) &&
-    isListOf(ancestors, (end) => isText(end?.line) && Number.isSafeInteger(end.generation))
-  )
-}
-
-function isCommitId(value: unknown): boolean {
-  const { line, generation, payloadCrc } = (value ?? {}) as Partial<CommitId>
-  return isText(line) && [generation, payloadCrc].every(Number.isSafeInteger)
-}
-
-function isListOf<T>(value: readonly T[] | undefined, isOne: (one: T) => boolean): boolean {
-  return Array.isArray(value) && value.every(isOne)
-}
-
-function isText(value: unknown): boolean {
-  return typeof value === 'string'
 }
 
 /** What a slot and its payload say for the vote. */

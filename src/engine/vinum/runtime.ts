@@ -31,7 +31,16 @@ export interface Validity {
   covers(offset: number, length: number): boolean
 }
 
-/** A subdisk in operation (subdisk.ts). Addresses are in subdisk space, 0 to record.sizeBytes. */
+/**
+ * A subdisk in operation (subdisk.ts). Addresses are in subdisk space, 0 to record.sizeBytes. What it is good for:
+ *
+ *   state         drive    readable              writable   inService
+ *   up            there    all                   yes        yes
+ *   reviving      there    where its job was     yes        yes
+ *   up, reviving  missing  no                    no         yes: the next write without it takes it out durably
+ *   down          any      no                    no         yes: it may come back as it is, until a write misses it
+ *   the others    any      no                    no         no: what it misses matters no more
+ */
 export interface Subdisk {
   record: SubdiskRecord
   drive: Drive
@@ -41,8 +50,12 @@ export interface Subdisk {
    * down, all while up.
    */
   validity: Validity | undefined
-  /** Up or reviving with its drive present: writes go here. */
+  /** Writes go here. */
   readonly writable: boolean
+  /** Does the configuration count on its content, or on what it may return with? */
+  readonly inService: boolean
+  /** Is all that it has of a range of PLEX space valid, and there? */
+  readable(plexOffset: number, length: number): boolean
   /**
    * Sends the part [offset, offset + length) of this subdisk down, with parent's buffer from dataOffset. The
    * parent's `complete` gets the result, never from within. A missing drive answers `gone`. Follows a move.

@@ -1,5 +1,5 @@
 /**
- * The class vinum: has its devices tasted (set/registry.ts) and carries out the verbs. A verb is planned on the model,
+ * The class vinum: has its devices tasted (registry.ts) and carries out the verbs. A verb is planned on the model,
  * shown, or committed and let take effect; all inside one topology change. docs/vinum.md, 6.
  */
 
@@ -33,8 +33,8 @@ import {
   type PlanningVerb,
   type VinumVerb,
 } from './plan.ts'
+import { freeProviders, type RegistryOptions, SetRegistry } from './registry.ts'
 import { reportSets } from './reports.ts'
-import { freeProviders, type RegistryOptions, SetRegistry } from './set/registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
 import { VINUM_TYPES } from './types.ts'
 import { VINUM_VERBS } from './verbs/index.ts'

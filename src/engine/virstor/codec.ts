@@ -1,52 +1,21 @@
-/**
- * The configuration of a virstor device as bytes, as vinum's is (vinum/model/codec.ts): JSON with its keys in the order of
- * model.ts. What is not sound is refused with the field that is not. Bytes in docs/on-disk-format.md.
- */
-import { PlexusError } from '../../base/errors.ts'
+/** The configuration of a virstor device as bytes (metadata/json-codec.ts), and what a sound one is. */
 import { VIRSTOR_CHUNKS, VIRSTOR_COMMIT_BLOCKS } from '../../base/limits.ts'
 import { isUuid } from '../../base/random.ts'
-import { corrupt, record, whole } from '../metadata/fields.ts'
-import type { Codec } from '../metadata/set-model.ts'
+import { corrupt, record } from '../metadata/fields.ts'
+import { jsonCodec } from '../metadata/json-codec.ts'
 import { BAD_COMPONENT } from './map/chunk-map.ts'
-import { chunksForPages } from './map/layout.ts'
-import { pagesFor } from './map/page.ts'
-import { CHUNK_BYTES, VIRSTOR, type VirstorModel } from './model.ts'
+import { CHUNK_BYTES, mapChunks, VIRSTOR, type VirstorModel } from './model.ts'
 
-/** Version of the payload that this build writes, and the newest one that it reads. */
-const FORMAT = 1
 /** What a drive and the set may grow by when states change: the last commit, its UUID among the voters before. */
 const STATE_BYTES = { set: 256, drive: 160 + 3 * 39 }
 
-const readModel = record(VIRSTOR)
-
-function encode(model: VirstorModel): Buffer {
-  return Buffer.from(JSON.stringify({ format: FORMAT, ...readModel(model, 'model') }))
-}
-
-function decode(bytes: Buffer): VirstorModel {
-  let value: unknown
-  try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
-  } catch (cause) {
-    const message = `virstor configuration: ${bytes.length} bytes that are not JSON`
-    throw new PlexusError('corrupt', { op: 'decode', subject: 'model', message, cause })
-  }
-  const { format } = record({ format: whole })(value, 'model')
-  if (format > FORMAT) {
-    const message = `virstor configuration: it has format ${format}, and this build knows ${FORMAT}; use the newer Plexus`
-    throw new PlexusError('unsupported', { op: 'decode', subject: 'model', message })
-  }
-  if (format !== FORMAT) throw corrupt('model.format', `${format} does not exist`)
-  const model = readModel(value, 'model')
-  checkVirstor(model)
-  return model
-}
-
-export const VIRSTOR_CODEC: Codec<VirstorModel> = {
-  encode,
-  decode,
+export const VIRSTOR_CODEC = jsonCodec<VirstorModel>({
+  className: 'virstor',
+  format: 1,
+  read: record(VIRSTOR),
+  check: checkVirstor,
   stateRoomOf: ({ drives }) => STATE_BYTES.set + drives.length * STATE_BYTES.drive,
-}
+})
 
 /** Throws `corrupt` that names the field where a configuration is not sound. */
 function checkVirstor(model: VirstorModel): void {
@@ -102,7 +71,7 @@ function checkVirstor(model: VirstorModel): void {
       end = number + count
       length += count
     }
-    const need = chunksForPages(pagesFor(chunks), chunkBytes)
-    must(length === need, path, `its runs have ${length} chunks, and the map takes ${need}`)
+    const need = mapChunks(model)
+    must(length >= need, path, `its runs have ${length} chunks, and the map takes ${need}`)
   }
 }

@@ -2,7 +2,6 @@
  * A virstor device in operation: the map and its copies, the space, the commits and the I/O path, put together over the
  * drives of its set. Made by virstor-set.ts when the configuration has been committed.
  */
-import { alignUp } from '../../base/bytes.ts'
 import { operatingError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
@@ -15,7 +14,7 @@ import { GroupCommitter } from './io/committer.ts'
 import { VirstorIo } from './io/device-io.ts'
 import { Space, type Watermark } from './io/space.ts'
 import { MapTable } from './map/chunk-map.ts'
-import type { Run } from './map/layout.ts'
+import { lengthOf, type Run } from './map/layout.ts'
 import { MapStore } from './map/map-store.ts'
 import type { ComponentRecord, VirstorModel } from './model.ts'
 import type { Component } from './runtime.ts'
@@ -171,8 +170,14 @@ export class VirstorDevice {
     }
   }
 
-  /** The configuration has changed: components have come. */
+  /** The configuration has changed: components have come, the device has grown. */
   reshape(model: VirstorModel): void {
+    const { virtualBytes, chunkBytes } = model
+    if (virtualBytes > this.provider.sizeBytes) {
+      this.table.resize(virtualBytes / chunkBytes)
+      const { geometry, features } = this.#offer(model)
+      this.provider.update({ geometry, features })
+    }
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)
@@ -206,15 +211,23 @@ export class VirstorDevice {
   }
 
   /**
-   * So many places in which a copy of the map may lie; undefined: there are none. Nobody else gets them until the next
-   * start: a component that had a copy, or could not take one, gets the same again.
+   * At least so many places in which a copy of the map may lie; undefined: there are none. Nobody else gets them until the
+   * next start: a component that has or had a copy, or could not take one, gets the same again, and what it lacks behind
+   * them.
    */
   takeRuns(component: number, count: number): readonly Run[] | undefined {
-    const had = this.#runs.get(component)
-    if (had && lengthOf(had) === count) return had
-    const run = this.#takeRun(component, count)
-    if (run) this.#runs.set(component, [run])
-    return run && [run]
+    const had = this.#runs.get(component) ?? []
+    const more = count - lengthOf(had)
+    if (more <= 0) return had
+    const run = this.#takeRun(component, more)
+    if (!run) return undefined
+    const last = had.at(-1)
+    const isBehind = last !== undefined && last.number + last.count === run.number
+    const runs = isBehind
+      ? [...had.slice(0, -1), { number: last.number, count: last.count + run.count }]
+      : [...had, run]
+    this.#runs.set(component, runs)
+    return runs
   }
 
   #takeRun(component: number, count: number): Run | undefined {
@@ -259,14 +272,9 @@ export class VirstorDevice {
   }
 }
 
-/** Physical chunks of the runs together. */
-export function lengthOf(runs: readonly Run[]): number {
-  return runs.reduce((sum, { count }) => sum + count, 0)
-}
-
 function tableOf(model: VirstorModel): MapTable {
   const { virtualBytes, chunkBytes, components, copies } = model
-  const chunks = alignUp(virtualBytes, chunkBytes) / chunkBytes
+  const chunks = virtualBytes / chunkBytes
   const table = new MapTable({ chunks, granules: granulesOf(chunkBytes) })
   for (const component of components) table.addComponent(component.id, component.chunks)
   for (const { component, runs } of copies) for (const run of runs) table.reserve(component, run)

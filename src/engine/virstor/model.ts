@@ -6,6 +6,8 @@ import { KIB, MIB } from '../../base/limits.ts'
 import { flag, list, oneOf, type RecordOf, record, text, whole } from '../metadata/fields.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { type DriveRecord, emptySet, SET } from '../metadata/set-model.ts'
+import { chunksForPages } from './map/layout.ts'
+import { pagesFor } from './map/page.ts'
 
 export const POLICIES = ['sequential', 'round-robin'] as const
 export type Policy = (typeof POLICIES)[number]
@@ -33,7 +35,7 @@ const COPY = {
   component: whole,
   /** Pages and blocks of another epoch are not of this copy. */
   epoch: whole,
-  /** Physical chunks that the pages lie in, in order. */
+  /** Physical chunks that the pages lie in, in order; there may be more of them than the map needs. */
   runs: list(record({ number: whole, count: whole })),
 }
 export type CopyRecord = RecordOf<typeof COPY>
@@ -95,4 +97,12 @@ export function driveOf(
 /** Is the component there, by the configuration? */
 export function isUp(model: VirstorModel, component: ComponentRecord): boolean {
   return driveOf(model, component)?.state === 'up'
+}
+
+/** Physical chunks that one copy of the map takes. */
+export function mapChunks({
+  virtualBytes,
+  chunkBytes,
+}: Pick<VirstorModel, 'virtualBytes' | 'chunkBytes'>): number {
+  return chunksForPages(pagesFor(virtualBytes / chunkBytes), chunkBytes)
 }

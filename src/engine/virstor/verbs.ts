@@ -3,7 +3,6 @@
  * device; virstor-class.ts finds its set.
  */
 import { alignDown, alignUp, formatSize, parseSize } from '../../base/bytes.ts'
-import { type ErrorKind, PlexusError } from '../../base/errors.ts'
 import {
   GIB,
   MIB,
@@ -15,31 +14,30 @@ import {
 import { newUuid } from '../../base/random.ts'
 import { parseDuration } from '../../control/duration.ts'
 import type { PlanStep } from '../../control/reports.ts'
-import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
 import { planAnchor } from '../anchor/anchor-layout.ts'
 import type { VerbParameters } from '../geom/types.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../verbs/new-drive.ts'
-import type { NewDrive, Plan, PlanContext, PlanningVerb } from '../verbs/plan.ts'
+import type { NewDrive, Plan } from '../verbs/plan.ts'
 import { BAD_COMPONENT } from './map/chunk-map.ts'
 import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
-import { chunksForPages } from './map/layout.ts'
-import { pagesFor } from './map/page.ts'
 import {
   CHUNK_BYTES,
   type ComponentRecord,
   MAP_COPIES,
+  mapChunks,
   type Policy,
   type VirstorModel,
 } from './model.ts'
-
-export interface VirstorContext extends PlanContext<VirstorModel> {
-  /** Is the device open: a LUN is mapped, or something stands on it? */
-  readonly isOpen: boolean
-}
-
-export type VirstorVerb = PlanningVerb<VirstorModel, VirstorContext>
+import {
+  devicesOf,
+  type Fail,
+  failing,
+  type VirstorContext,
+  type VirstorVerb,
+} from './verbs/context.ts'
+import { GROW } from './verbs/grow.ts'
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
 const DEFAULT_CHUNK_BYTES = 4 * MIB
@@ -132,20 +130,7 @@ const destroy: VirstorVerb = {
   },
 }
 
-export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, destroy]
-
-type Fail = (kind: ErrorKind, message: string) => never
-
-function failing({ name: op }: VerbSpec, subject: string): Fail {
-  return (kind, message) => {
-    throw new PlexusError(kind, { op, subject, message })
-  }
-}
-
-function devicesOf(parameters: VerbParameters): readonly string[] {
-  const { devices } = parameters
-  return Array.isArray(devices) ? devices : []
-}
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, destroy, GROW]
 
 function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
   const text = parameters[key]
@@ -225,8 +210,8 @@ function nameFor({ drives }: VirstorModel, wanted: string): string {
 
 /** Gives the map its places at the start of the first components that have room for it and more. */
 function withCopies(model: VirstorModel, fail: Fail): VirstorModel {
-  const { chunkBytes, virtualBytes } = model
-  const count = chunksForPages(pagesFor(virtualBytes / chunkBytes), chunkBytes)
+  const { chunkBytes } = model
+  const count = mapChunks(model)
   const carriers = model.components.filter(({ chunks }) => chunks > count).slice(0, MAP_COPIES)
   if (carriers.length === 0) {
     const need = formatSize((count + 1) * chunkBytes)

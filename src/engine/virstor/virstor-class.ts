@@ -2,17 +2,9 @@
  * The virstor class: thin devices over components (docs/adr/0015-virstor.md). Finds the set that a verb is about, and
  * reports; what a set is and does: virstor-set.ts.
  */
-import { formatSize } from '../../base/bytes.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
-import {
-  type ObjectReport,
-  type ObjectType,
-  type PlanReport,
-  SET_AND_UUID,
-  SIZE,
-  STATE,
-} from '../../control/reports.ts'
+import type { ObjectReport, PlanReport } from '../../control/reports.ts'
 import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
@@ -22,21 +14,18 @@ import { checkNameFree, releaseName } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
 import type { GeomClass, Verb, VerbParameters } from '../geom/types.ts'
-import {
-  assembleByForce,
-  assembleFrom,
-  choiceOf,
-  describeIncomplete,
-} from '../metadata/assembling.ts'
-import { adviceOn } from '../metadata/members.ts'
-import { absentSet, SET_TYPE } from '../metadata/set-report.ts'
+import { assembleByForce, assembleFrom, describeIncomplete } from '../metadata/assembling.ts'
 import { SetTable } from '../metadata/set-table.ts'
 import type { WitnessStore } from '../metadata/witness.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import type { Plan } from '../verbs/plan.ts'
-import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
-import { VIRSTOR_VERBS, type VirstorVerb } from './verbs.ts'
+import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
+import { importedObjects } from './freebsd/report.ts'
+import { emptyVirstor, type VirstorModel } from './model.ts'
+import { setObjects, VIRSTOR_TYPES } from './report.ts'
+import type { VirstorVerb } from './verbs/context.ts'
+import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
 export function createVirstorClass(options: {
@@ -45,44 +34,13 @@ export function createVirstorClass(options: {
   return new VirstorClass(options.witness)
 }
 
-const TYPES: readonly ObjectType[] = [
-  {
-    name: 'virstor',
-    plural: 'thin devices',
-    columns: [
-      { label: 'name', key: 'name' },
-      STATE,
-      SIZE,
-      { label: 'chunk', key: 'chunkBytes', kind: 'size' },
-      { label: 'space', key: 'physicalBytes', kind: 'size' },
-      { label: 'used', key: 'usedBytes', kind: 'size' },
-      { label: 'free', key: 'freeBytes', kind: 'size' },
-      { label: 'components', key: 'components', kind: 'number' },
-      ...SET_AND_UUID,
-    ],
-  },
-  {
-    name: 'component',
-    plural: 'components of thin devices',
-    columns: [
-      { label: 'component', key: 'name' },
-      STATE,
-      SIZE,
-      { label: 'of', key: 'parent' },
-      { label: 'device', key: 'lastDevice' },
-      { label: 'used-chunks', key: 'usedChunks', kind: 'number' },
-      { label: 'map', key: 'carriesMap' },
-      ...SET_AND_UUID,
-    ],
-  },
-  SET_TYPE,
-]
-
 class VirstorClass implements GeomClass {
   readonly name = 'virstor'
-  readonly types = TYPES
+  readonly types = VIRSTOR_TYPES
   readonly verbs: readonly Verb[]
   readonly #sets: SetTable<VirstorModel, VirstorSet>
+  /** Devices of FreeBSD's virstor. */
+  readonly #imports = new FreebsdImports()
 
   constructor(witness: WitnessStore | undefined) {
     const onFailed = (set: VirstorSet): void => this.#sets.failed(set)
@@ -112,27 +70,30 @@ class VirstorClass implements GeomClass {
     anchor: Anchor | undefined,
     topology: Topology,
   ): Promise<boolean> {
-    return anchor !== undefined && this.#sets.join(provider, anchor, topology)
+    return anchor
+      ? this.#sets.join(provider, anchor, topology)
+      : this.#imports.taste(provider, topology)
   }
 
-  async readLabel(_device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
-    if (!anchor) return undefined
+  async readLabel(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
+    if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
     const model = set?.assembled ? set.model : undefined
     return {
       text: `a component of virstor set ${anchor.setUuid}`,
-      drive: model?.drives.find(({ uuid }) => uuid === anchor.deviceUuid)?.name,
       volumes: model ? [model.name] : [],
       known: set !== undefined,
     }
   }
 
-  settled(topology: Topology): Promise<void> {
-    return this.#sets.settled(topology)
+  async settled(topology: Topology): Promise<void> {
+    await this.#imports.settled()
+    await this.#sets.settled(topology)
   }
 
   async stop(): Promise<void> {
     for (const set of this.#sets.all) await set.stop()
+    await this.#imports.stop()
   }
 
   // Verbs.
@@ -163,7 +124,9 @@ class VirstorClass implements GeomClass {
     if (parameters['dryRun'] === true) return reportOf(plan, true)
     const set = existing ?? this.#sets.of(newUuid(topology.random), topology)
     if (!existing) set.begin(emptyVirstor(set.uuid))
-    const report = await carryOut(set, verb.spec, planOn).catch((error: unknown) => {
+    const carry = (): Promise<PlanReport> => carryOut(set, verb.spec, planOn)
+    const work = verb.around?.(set, plan.model, carry) ?? carry()
+    const report = await work.catch((error: unknown) => {
       if (!existing) this.#sets.forget(set)
       throw error
     })
@@ -234,96 +197,6 @@ class VirstorClass implements GeomClass {
   }
 
   report(): readonly ObjectReport[] {
-    return this.#sets.all.flatMap((set) => (set.assembled ? deviceReports(set) : waiting(set)))
+    return [...this.#sets.all.flatMap(setObjects), ...this.#imports.all.flatMap(importedObjects)]
   }
-}
-
-function missingOf({ model }: VirstorSet): readonly string[] {
-  return model.components
-    .filter((component) => !isUp(model, component))
-    .flatMap(({ driveUuid }) => model.drives.find(({ uuid }) => uuid === driveUuid)?.name ?? [])
-}
-
-function stateOf(set: VirstorSet): 'UP' | 'DEGRADED' | 'DOWN' {
-  if (!set.device) return 'DOWN'
-  return missingOf(set).length > 0 ? 'DEGRADED' : 'UP'
-}
-
-/** The device, and its components. */
-function deviceReports(set: VirstorSet): readonly ObjectReport[] {
-  const { model, device, problem } = set
-  const { name, uuid, virtualBytes, chunkBytes, components } = model
-  const common = { className: 'virstor', set: set.name }
-  const state = stateOf(set)
-  const missing = missingOf(set)
-  const { total = 0, used = 0, free = 0 } = device?.space ?? {}
-  const isFull = device?.space.free === 0
-  const away =
-    missing.length > 0
-      ? `Component ${missing.join(', ')} is missing: what lies there cannot be read or written.`
-      : ''
-  const full = isFull ? 'All space is given away: writes to new places fail.' : ''
-  const report: ObjectReport = {
-    ...common,
-    type: 'virstor',
-    name,
-    uuid,
-    state,
-    health:
-      state === 'UP' ? (isFull ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
-    sizeBytes: virtualBytes,
-    note: device
-      ? `thin, ${formatSize(used * chunkBytes)} of ${formatSize(total * chunkBytes)} used`
-      : 'thin',
-    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, full]
-      .filter(Boolean)
-      .join(' '),
-    action: isFull
-      ? `Add space: plexus virstor add ${name} DEVICE`
-      : missing.length > 0
-        ? `Connect ${missing.join(', ')}.`
-        : '',
-    facts: {
-      chunkBytes,
-      physicalBytes: total * chunkBytes,
-      usedBytes: used * chunkBytes,
-      freeBytes: free * chunkBytes,
-      components: components.length,
-    },
-  }
-  const parts = components.map((component): ObjectReport => {
-    const { record, present, consumer } = set.driveOf(component)
-    const space = device?.space.components.find((one) => one.component.id === component.id)
-    const carriesMap = model.copies.some((copy) => copy.component === component.id)
-    const notes = [
-      space ? `${space.used} of ${space.total} chunks used` : '',
-      carriesMap ? 'carries the map' : '',
-    ]
-    return {
-      ...common,
-      type: 'component',
-      name: record.name,
-      uuid: record.uuid,
-      parent: name,
-      state: isUp(model, component) ? 'UP' : 'DOWN',
-      sizeBytes: component.chunks * chunkBytes,
-      note: notes.filter(Boolean).join(', '),
-      drive: record.name,
-      device: present ? consumer?.provider.name : undefined,
-      lastDevice: record.device,
-      facts: { usedChunks: space?.used, carriesMap },
-    }
-  })
-  return [report, ...parts]
-}
-
-function waiting(set: VirstorSet): readonly ObjectReport[] {
-  const models = [...set.members.values()].flatMap(({ model }) => model ?? [])
-  const [model] = models.sort((a, b) => b.generation - a.generation)
-  if (!model || model.drives.length === 0) return []
-  const { name, uuid } = set
-  const status = `${name} with ${model.name} is not served: ${describeIncomplete(set)}.`
-  const action = adviceOn(choiceOf(set), set)
-  const part = { ...model, type: 'virstor', sizeBytes: model.virtualBytes }
-  return absentSet({ className: 'virstor', name, uuid, status, action }, [part])
 }

@@ -15,16 +15,10 @@ import type { SetDrive } from '../metadata/set-drive.ts'
 import type { DriveRecord } from '../metadata/set-model.ts'
 import type { WitnessStore } from '../metadata/witness.ts'
 import { VIRSTOR_CODEC } from './codec.ts'
-import { lengthOf, VirstorDevice } from './device.ts'
+import { VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
-import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
-import {
-  type ComponentRecord,
-  type CopyRecord,
-  isUp,
-  MAP_COPIES,
-  type VirstorModel,
-} from './model.ts'
+import { MapCopies } from './map-copies.ts'
+import { type ComponentRecord, type CopyRecord, isUp, type VirstorModel } from './model.ts'
 
 export interface VirstorSetOptions {
   readonly witness: WitnessStore | undefined
@@ -41,10 +35,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   #device: VirstorDevice | undefined
   /** Why the device is not offered. */
   problem: string | undefined
-  /** The component to which the map is being copied. */
-  #copyingTo: number | undefined
-  /** Components that could not take a copy, until the configuration has another shape. */
-  readonly #refused = new Set<number>()
+  readonly mapCopies = new MapCopies(this)
 
   constructor(uuid: string, topology: Topology, options: VirstorSetOptions) {
     const { witness } = options
@@ -141,6 +132,14 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return served
   }
 
+  /** Throws `gone` where the device is not served; `op` is the verb. */
+  served(op: string): VirstorDevice {
+    if (this.#device) return this.#device
+    const { name } = this.model
+    const message = `${name} is not served: ${this.problem ?? 'its drives are being looked at'}`
+    throw new PlexusError('gone', { op, subject: name, message })
+  }
+
   /** Why the next flush of the device fails; asked once. */
   takeOwed(): PlexusError | undefined {
     const owed = this.#options.owed.get(this.uuid)
@@ -177,9 +176,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     const { store } = this.#device ?? {}
     for (const id of store?.carriers ?? []) {
       const isNamed = copies.some(({ component }) => component === id)
-      if (!isNamed && id !== this.#copyingTo) store?.leave(id)
+      if (!isNamed && id !== this.mapCopies.copyingTo) store?.leave(id)
     }
-    void this.#copyMap()
+    void this.mapCopies.make()
   }
 
   /** A drive has gone. Without the map nothing can be kept: it is read again when it is back. */
@@ -191,11 +190,11 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async reshape(): Promise<void> {
     const { model } = this
-    this.#refused.clear()
+    this.mapCopies.reshaped()
     if (model.components.length === 0) return this.#endDevice()
     if (this.#device) this.#device.reshape(model)
     else await this.#openDevice(model)
-    void this.#copyMap()
+    void this.mapCopies.make()
   }
 
   async #openDevice(model: VirstorModel): Promise<void> {
@@ -225,73 +224,13 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
       const copies = model.copies.filter(({ component }) => component !== id)
       return copies.length === 0 ? model : { ...model, copies }
     })
-    void this.#copyMap()
+    void this.mapCopies.make()
   }
 
   /** A component has failed a flush: out of service, durably. */
   async loseComponent(id: number, error: PlexusError): Promise<void> {
     const component = this.model.components.find((one) => one.id === id)
     if (component) await loseDevice(this, this.driveOf(component), error)
-  }
-
-  /** Where the map has fewer copies than it should, makes one on a component that has room, under load. */
-  async #copyMap(): Promise<void> {
-    const device = this.#device
-    if (!device || this.#copyingTo !== undefined || this.failure) return
-    for (;;) {
-      const component = this.#nextCarrier()
-      if (!component || this.#device !== device) return
-      this.#copyingTo = component.id
-      try {
-        await this.#copyTo(device, component)
-      } catch (error) {
-        this.#refused.add(component.id)
-        this.log.error({ err: operatingError(error) }, 'a copy of the map could not be made')
-      } finally {
-        this.#copyingTo = undefined
-      }
-    }
-  }
-
-  /** A component that should have a copy of the map and has none. */
-  #nextCarrier(): ComponentRecord | undefined {
-    const { copies, components } = this.model
-    if (copies.length >= MAP_COPIES) return undefined
-    return components.find((component) => {
-      const { id, leaving } = component
-      const isFree = copies.every((copy) => copy.component !== id) && !this.#refused.has(id)
-      return isFree && !leaving && isUp(this.model, component) && this.#hasRing(component)
-    })
-  }
-
-  async #copyTo(device: VirstorDevice, { id }: ComponentRecord): Promise<void> {
-    const { copies, nextEpoch, name } = this.model
-    const runs = device.takeRuns(id, lengthOf(copies[0]?.runs ?? []))
-    const refusal = new PlexusError('no-space', {
-      op: 'write',
-      subject: name,
-      message: `${name}: component ${id} has no room for a copy of the map, or did not take it`,
-    })
-    if (!runs) throw refusal
-    const copy = { component: id, epoch: nextEpoch, runs }
-    // Whatever becomes of this one, its epoch is never used again.
-    await this.commit((now) => ({ ...now, nextEpoch: now.nextEpoch + 1 }))
-    await device.store.join(this.carrier(copy))
-    const { copies: named } = await this.commit((now) => {
-      const { carriers } = device.store
-      // It has failed since, or another start reads the map: then it lacks something itself.
-      if (this.#device !== device || !carriers.includes(id)) return now
-      // One that has failed meanwhile lacks something.
-      const others = now.copies.filter((one) => carriers.includes(one.component))
-      return { ...now, copies: [...others, copy] }
-    })
-    if (!named.some(({ component }) => component === id)) throw refusal
-  }
-
-  /** Has its label a journal that is as long as those of the other carriers? */
-  #hasRing(component: ComponentRecord): boolean {
-    const { label } = this.driveOf(component)
-    return (label?.journalBytes ?? 0) >= this.model.journalBlocks * JOURNAL_BLOCK_BYTES
   }
 
   async endJobs(): Promise<void> {}

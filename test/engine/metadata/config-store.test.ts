@@ -8,12 +8,7 @@ import {
   type Voter,
 } from '../../../src/engine/metadata/config-store.ts'
 import { votersOf } from '../../../src/engine/metadata/set-model.ts'
-import {
-  decodeModel,
-  encodeModel,
-  stateRoomOf,
-  VINUM_CODEC,
-} from '../../../src/engine/vinum/model/codec.ts'
+import { decodeModel, encodeModel, VINUM_CODEC } from '../../../src/engine/vinum/model/codec.ts'
 import { keepOldPlaces, loseDrives } from '../../../src/engine/vinum/model/membership.ts'
 import type { DriveRecord, VinumModel } from '../../../src/engine/vinum/model/model.ts'
 import { failureOf } from '../../support/failure.ts'
@@ -276,7 +271,8 @@ t.test('what does not fit on every drive is written on none, and the set lives o
 t.test('verbs leave room for the changes of state that may follow', async (t) => {
   const { store, rooms } = bench()
   const { model } = store
-  for (const name of NAMES) rooms.set(name, encodeModel(model).length + stateRoomOf(model))
+  for (const name of NAMES)
+    rooms.set(name, encodeModel(model).length + VINUM_CODEC.stateRoomOf(model))
   t.match(await failureOf(store.commit(mark('d1', 'a longer name'), { keepsRoom: true })), {
     kind: 'no-space',
   })

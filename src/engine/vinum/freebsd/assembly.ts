@@ -20,9 +20,13 @@ import {
 } from '../model/model.ts'
 import { hasParity, isStriped } from '../model/plex-kinds.ts'
 import { derive } from '../model/state-rules.ts'
-import type { TextPlex, TextSubdisk, TextVolume } from '../text/config.ts'
+import {
+  FREEBSD_DATA_OFFSET_BYTES,
+  type TextPlex,
+  type TextSubdisk,
+  type TextVolume,
+} from '../text/config.ts'
 import type { FreebsdDrive } from './format.ts'
-import { FREEBSD_DATA_OFFSET_BYTES } from './header.ts'
 
 const FREEBSD_BLOCK_BYTES = 512
 

@@ -20,8 +20,8 @@ import { encodeModel } from '../model/codec.ts'
 import { type DriveRecord, plexesOf, subdisksOf, type VinumModel } from '../model/model.ts'
 import { checkModel } from '../model/model-check.ts'
 import { hasParity } from '../model/plex-kinds.ts'
+import { FREEBSD_DATA_OFFSET_BYTES } from '../text/config.ts'
 import { markFreebsdRemoved } from './format.ts'
-import { FREEBSD_DATA_OFFSET_BYTES } from './header.ts'
 import type { FreebsdSet } from './set.ts'
 
 export interface ConversionPlan {

@@ -6,10 +6,9 @@ import { PlexusError } from '../../../base/errors.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import { flush, readAt, writeAt } from '../../../hal/io.ts'
 import type { AnchorTarget } from '../../anchor/anchor-ends.ts'
-import { parseConfigText, type TextObject } from '../text/config.ts'
+import { FREEBSD_DATA_OFFSET_BYTES, parseConfigText, type TextObject } from '../text/config.ts'
 import {
   decodeFreebsdHeader,
-  FREEBSD_DATA_OFFSET_BYTES,
   FREEBSD_HEADER_BYTES,
   FREEBSD_HEADER_OFFSET_BYTES,
   FREEBSD_TEXT_BYTES,

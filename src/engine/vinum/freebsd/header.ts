@@ -18,7 +18,6 @@ export const FREEBSD_HEADER_OFFSET_BYTES = 4096
 export const FREEBSD_HEADER_BYTES = 512
 export const FREEBSD_TEXT_BYTES = 65536
 export const FREEBSD_TEXT_OFFSETS_BYTES: readonly [number, number] = [4608, 70144]
-export const FREEBSD_DATA_OFFSET_BYTES = 135680
 
 const MAGIC = { current: 'VINUM-1\0', legacy: 'IN VINO\0' } as const
 const REMOVED = { current: 'VINUM--\0', legacy: 'NO VINO\0' } as const

@@ -21,7 +21,8 @@ import { SetDrive } from '../../metadata/set-drive.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
 import { loseDrives } from '../model/membership.ts'
 import type { VinumModel, VolumeRecord } from '../model/model.ts'
-import { SetHost } from '../set/host.ts'
+import type { VinumHost } from '../runtime.ts'
+import { hostOf } from '../set/host.ts'
 import { assembleFreebsd } from './assembly.ts'
 import type { FreebsdDrive } from './format.ts'
 import { FreebsdVolume, faultOf, shapeOf } from './volume.ts'
@@ -40,7 +41,7 @@ export class FreebsdSet implements Geom {
   readonly name = 'vinum-freebsd'
   readonly topology: Topology
   readonly log: Logger
-  readonly host: SetHost
+  readonly host: VinumHost
   /** Of the model, by UUID: with or without a device. */
   readonly drives = new Map<string, SetDrive>()
   readonly subdisks = new Map<string, PlacedSubdisk>()
@@ -60,7 +61,7 @@ export class FreebsdSet implements Geom {
     this.topology = topology
     this.log = topology.log.child({ part: 'vinum', set: 'freebsd' })
     // A drive that could not read a sector stays: it has what it has, and nothing is missed.
-    this.host = new SetHost(this, {
+    this.host = hostOf(this, {
       demote: ([first], error) => readOnly(first?.record.name ?? this.name, error),
       changeLost: (plex) => readOnly(plex.record.name),
       isLosing: () => false,

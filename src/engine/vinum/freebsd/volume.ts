@@ -10,6 +10,7 @@ import { VolumeIo } from '../io/volume-io.ts'
 import {
   plexesOf,
   sizeOfPlex,
+  subdisksBelow,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
@@ -107,7 +108,7 @@ export function shapeOf(model: VinumModel, volume: VolumeRecord): string {
  */
 export function faultOf(model: VinumModel, volume: VolumeRecord): string | undefined {
   const plexes = plexesOf(model, volume.uuid)
-  const subdisks = plexes.flatMap((plex) => subdisksOf(model, plex.uuid))
+  const subdisks = subdisksBelow(model, volume.uuid)
   if (volume.sizeBytes === 0) return 'it has no complete plex'
   for (const plex of plexes) {
     const count = subdisksOf(model, plex.uuid).length

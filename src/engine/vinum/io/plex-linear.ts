@@ -76,21 +76,26 @@ export class LinearPlex implements Plex {
 
   readable(offset: number, length: number): boolean {
     if (this.#allUp()) return offset + length <= this.#sizeBytes
-    for (let at = offset; at < offset + length; at = this.#end) {
-      this.#locate(at)
-      const end = Math.min(this.#end, offset + length)
-      if (!this.#at || !isReadable(this.#at, at, end - at)) return false
-    }
-    return true
+    return this.#served(offset, length, (one, at, bytes) => one.readable(at, bytes)) === 'full'
   }
 
   storable(offset: number, length: number): 'full' | 'partial' | 'none' {
     if (this.#allUp() && offset + length <= this.#sizeBytes) return 'full'
+    return this.#served(offset, length, (one) => one.writable)
+  }
+
+  /** How much of a range lies in subdisks that serve it. */
+  #served(
+    offset: number,
+    length: number,
+    serves: (subdisk: Subdisk, at: number, bytes: number) => boolean,
+  ): 'full' | 'partial' | 'none' {
     let some = false
     let all = true
     for (let at = offset; at < offset + length; at = this.#end) {
       this.#locate(at)
-      if (this.#at?.writable) some = true
+      const bytes = Math.min(this.#end, offset + length) - at
+      if (this.#at && serves(this.#at, at, bytes)) some = true
       else all = false
     }
     return all ? 'full' : some ? 'partial' : 'none'
@@ -192,7 +197,7 @@ export class LinearPlex implements Plex {
   ): void {
     const piece = this.#pieces.pop() ?? new Piece(this)
     piece.fill(request, parent, onMissed, subdisk, inner, length, dataOffset)
-    if (request.op === 'read' ? isReadable(subdisk, plexOffset, length) : subdisk.writable) {
+    if (request.op === 'read' ? subdisk.readable(plexOffset, length) : subdisk.writable) {
       // A drive that knows no discard keeps what it has, as it would below a plain disk.
       if (request.op === 'discard' && !discards(subdisk))
         queueMicrotask(() => piece.complete(undefined))
@@ -287,18 +292,6 @@ export class LinearPlex implements Plex {
       message: `subdisk ${record.name} cannot ${op}: ${why}`,
     })
   }
-}
-
-/** Is what the subdisk holds of this range of plex space valid and there? */
-function isReadable(subdisk: Subdisk, plexOffset: number, length: number): boolean {
-  const { state } = subdisk.record
-  // An up subdisk without its drive fails by itself, with the reason.
-  if (state === 'up') return isPresent(subdisk.drive)
-  return (
-    state === 'reviving' &&
-    isPresent(subdisk.drive) &&
-    (subdisk.validity?.covers(plexOffset, length) ?? false)
-  )
 }
 
 function discards({ drive }: Subdisk): boolean {

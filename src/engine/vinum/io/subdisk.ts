@@ -29,6 +29,16 @@ export class PlacedSubdisk implements Subdisk {
     return (state === 'up' || state === 'reviving') && isPresent(this.drive)
   }
 
+  get inService(): boolean {
+    const { state } = this.record
+    return state === 'up' || state === 'reviving' || state === 'down'
+  }
+
+  readable(plexOffset: number, length: number): boolean {
+    if (!this.writable) return false
+    return this.record.state === 'up' || (this.validity?.covers(plexOffset, length) ?? false)
+  }
+
   /** The move that is under way. */
   get move(): SubdiskMove | undefined {
     return this.#move

@@ -4,10 +4,12 @@
  * Called by the verbs that make subdisks, by reports and by model-check.ts.
  */
 import { alignDown, alignUp, type ByteRange, formatSize, isAligned } from '../../../base/bytes.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { Refusals } from '../../../base/errors.ts'
 import { PAGE_BYTES } from '../../../base/limits.ts'
 import { having } from '../../metadata/lists.ts'
 import type { DriveRecord, SubdiskRecord, VinumModel } from './model.ts'
+
+const refuse = new Refusals('allocate')
 
 /** A part of a drive that is taken, and by whom. */
 export interface UsedExtent extends ByteRange {
@@ -74,10 +76,7 @@ export function allocate(
     .map((one) => alignedPart(one, alignmentOf(drive)))
     .find((one) => one.length >= sizeBytes)
   if (found) return found.offset
-  const message =
-    `drive ${drive.name}: no extent of ${formatSize(sizeBytes)} (${sizeBytes} bytes) is free; ` +
-    `${freeText(model, drive)}`
-  throw new PlexusError('no-space', { op: 'allocate', subject: drive.name, message })
+  throw refuse.noSpace`drive ${drive.name}: no extent of ${formatSize(sizeBytes)} (${sizeBytes} bytes) is free; ${freeText(model, drive)}`
 }
 
 /** Throws when a place that somebody has chosen is not aligned, outside the data area, or taken. */
@@ -85,10 +84,7 @@ function checkPlace(model: VinumModel, drive: DriveRecord, place: ByteRange): vo
   checkAligned(drive, 'offset', place.offset, alignmentOf(drive))
   const end = place.offset + place.length
   if (place.offset < drive.dataStartBytes || place.offset >= drive.dataEndBytes) {
-    const message =
-      `drive ${drive.name}: offset ${place.offset} is outside the data area, which goes from ` +
-      `${drive.dataStartBytes} to ${drive.dataEndBytes}; choose one inside, or leave it out`
-    throw new PlexusError('invalid', { op: 'allocate', subject: drive.name, message })
+    throw refuse.invalid`drive ${drive.name}: offset ${place.offset} is outside the data area, which goes from ${drive.dataStartBytes} to ${drive.dataEndBytes}; choose one inside, or leave it out`
   }
   const taken = usedExtents(model, drive.uuid).find(
     (one) => one.offset < end && place.offset < one.offset + one.length,
@@ -97,10 +93,7 @@ function checkPlace(model: VinumModel, drive: DriveRecord, place: ByteRange): vo
   const cause = taken
     ? `subdisk ${taken.subdisk} lies from ${taken.offset} to ${taken.offset + taken.length}`
     : `the data area ends at ${drive.dataEndBytes}`
-  const message =
-    `drive ${drive.name}: ${formatSize(place.length)} (${place.length} bytes) do not fit at offset ` +
-    `${place.offset}: ${cause}; ${freeText(model, drive)}`
-  throw new PlexusError('no-space', { op: 'allocate', subject: drive.name, message })
+  throw refuse.noSpace`drive ${drive.name}: ${formatSize(place.length)} (${place.length} bytes) do not fit at offset ${place.offset}: ${cause}; ${freeText(model, drive)}`
 }
 
 /** The aligned part of an extent; length 0 when there is none. */
@@ -114,8 +107,7 @@ function checkAligned(drive: DriveRecord, what: string, value: number, alignment
   if (Number.isSafeInteger(value) && value >= (what === 'size' ? 1 : 0)) {
     if (isAligned(value, alignment)) return
   }
-  const message = `drive ${drive.name}: ${what} ${value} is not a multiple of ${formatSize(alignment)}`
-  throw new PlexusError('invalid', { op: 'allocate', subject: drive.name, message })
+  throw refuse.invalid`drive ${drive.name}: ${what} ${value} is not a multiple of ${formatSize(alignment)}`
 }
 
 function freeText(model: VinumModel, drive: DriveRecord): string {

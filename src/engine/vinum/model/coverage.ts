@@ -14,6 +14,7 @@ import {
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
+  volumeAbove,
 } from './model.ts'
 import { hasParity, isStriped, kindOf } from './plex-kinds.ts'
 
@@ -65,7 +66,7 @@ export function hasOtherCopy(
   subdisk: SubdiskRecord,
   options: { readonly without: ReadonlySet<string>; readonly ownParity: boolean },
 ): boolean {
-  const volume = byUuid(model.volumes, byUuid(model.plexes, subdisk.plexUuid)?.volumeUuid)
+  const volume = volumeAbove(model, subdisk)
   if (!volume) return false
   const isGood = judge(model, new Set(options.without).add(subdisk.uuid))
   const mayServe = ({ plex }: Holding): boolean =>
@@ -81,8 +82,9 @@ export function hasOtherCopy(
 }
 
 /** Has a part of what the subdisk holds of its volume a valid copy in another plex? False for one without a volume. */
-export function hasPartElsewhere(model: VinumModel, { uuid, plexUuid }: SubdiskRecord): boolean {
-  const volume = byUuid(model.volumes, byUuid(model.plexes, plexUuid)?.volumeUuid)
+export function hasPartElsewhere(model: VinumModel, subdisk: SubdiskRecord): boolean {
+  const { uuid, plexUuid } = subdisk
+  const volume = volumeAbove(model, subdisk)
   if (!volume) return false
   const isGood = judge(model, NOTHING)
   const shared = firstPlace(

@@ -8,8 +8,9 @@ import { INTENT_BLOCK_REGIONS } from '../../intent/intent-bits.ts'
 import {
   byUuid,
   type DriveRecord,
+  mapRecords,
   plexesOf,
-  subdisksOf,
+  subdisksBelow,
   type VinumModel,
   type VolumeRecord,
 } from './model.ts'
@@ -32,8 +33,7 @@ export function isRedundant(model: VinumModel, volumeUuid: string): boolean {
  */
 export function allotMapSlots(model: VinumModel): VinumModel {
   const taken = new Set(model.volumes.flatMap(mapSlotsOf))
-  let changed = false
-  const volumes = model.volumes.map((volume) => {
+  return mapRecords(model, 'volumes', (volume) => {
     const before = volume.moreMapSlots ?? []
     const wanted = isRedundant(model, volume.uuid)
       ? Math.ceil(volume.sizeBytes / (INTENT_REGION_BYTES_WANTED * INTENT_BLOCK_REGIONS)) - 1
@@ -49,15 +49,13 @@ export function allotMapSlots(model: VinumModel): VinumModel {
       return volume
     for (const slot of before) taken.delete(slot)
     for (const slot of slots) taken.add(slot)
-    changed = true
     return { ...volume, moreMapSlots: slots.length > 0 ? slots : undefined }
   })
-  return changed ? { ...model, volumes } : model
 }
 
 /** The pairs that all drives of the volume have. One without any remembers nothing, and does not count. */
 function mapPairsOf(model: VinumModel, volume: VolumeRecord): number {
-  const subdisks = plexesOf(model, volume.uuid).flatMap(({ uuid }) => subdisksOf(model, uuid))
+  const subdisks = subdisksBelow(model, volume.uuid)
   const uuids = new Set(subdisks.flatMap(({ driveUuid, move }) => [driveUuid, move?.driveUuid]))
   const pairs = [...uuids].flatMap((uuid) => {
     const drive = byUuid(model.drives, uuid)

@@ -5,13 +5,7 @@
  * vinum-set.ts and config-store.ts.
  */
 import { uuidOf } from '../../metadata/lists.ts'
-import {
-  byUuid,
-  type DriveRecord,
-  putRecord,
-  type SubdiskRecord,
-  type VinumModel,
-} from './model.ts'
+import { byUuid, type DriveRecord, mapRecords, putRecord, type VinumModel } from './model.ts'
 import { derive } from './state-rules.ts'
 
 /**
@@ -20,19 +14,23 @@ import { derive } from './state-rules.ts'
  */
 export function loseDrives(model: VinumModel, driveUuids: Iterable<string>): VinumModel {
   const named = new Set(driveUuids)
-  const isLost = (uuid: string): boolean => named.has(uuid)
-  const drives = model.drives.map(
-    (one): DriveRecord =>
-      isLost(one.uuid) && one.state === 'up' ? { ...one, state: 'down' } : one,
+  const isUp = ({ state }: DriveRecord): boolean => state === 'up'
+  const lost = new Set(
+    model.drives
+      .filter(isUp)
+      .map(uuidOf)
+      .filter((uuid) => named.has(uuid)),
   )
-  const lost = new Set(drives.filter((one, index) => one !== model.drives[index]).map(uuidOf))
   if (lost.size === 0) return model
+  const down = mapRecords(model, 'drives', (one) =>
+    lost.has(one.uuid) ? { ...one, state: 'down' } : one,
+  )
   const halted = model.subdisks.filter(({ move }) => move && lost.has(move.driveUuid)).map(uuidOf)
-  const subdisks = model.subdisks.map((one) =>
+  const next = mapRecords(down, 'subdisks', (one) =>
     halted.includes(one.uuid) ? { ...one, move: undefined } : one,
   )
   const jobs = model.jobs.filter((job) => job.kind !== 'move' || !halted.includes(job.targetUuid))
-  return derive({ ...model, drives, subdisks, jobs })
+  return derive({ ...next, jobs })
 }
 
 /**
@@ -41,29 +39,26 @@ export function loseDrives(model: VinumModel, driveUuids: Iterable<string>): Vin
  */
 export function returnDrives(model: VinumModel, devices: ReadonlyMap<string, string>): VinumModel {
   const back = new Set<string>()
-  const drives = model.drives.map((one): DriveRecord => {
+  const next = mapRecords(model, 'drives', (one) => {
     const device = devices.get(one.uuid)
     if (device === undefined || (one.state === 'up' && one.device === device)) return one
     if (one.state === 'down') back.add(one.uuid)
     return { ...one, state: 'up', device }
   })
-  if (drives.every((one, index) => one === model.drives[index])) return model
-  const subdisks = model.subdisks.map(
-    (one): SubdiskRecord =>
-      back.has(one.driveUuid) && one.state === 'down' ? { ...one, state: 'up' } : one,
+  if (next === model) return model
+  const raised = mapRecords(next, 'subdisks', (one) =>
+    back.has(one.driveUuid) && one.state === 'down' ? { ...one, state: 'up' } : one,
   )
-  return derive({ ...model, drives, subdisks })
+  return derive(raised)
 }
 
 /** Subdisks that missed a write are stale: also those that were complete when their drive was lost. */
 export function demoteSubdisks(model: VinumModel, uuids: readonly string[]): VinumModel {
   const missed = new Set(uuids)
-  const subdisks = model.subdisks.map(
-    (one): SubdiskRecord =>
-      missed.has(one.uuid) && one.state !== 'stale' ? { ...one, state: 'stale' } : one,
+  const next = mapRecords(model, 'subdisks', (one) =>
+    missed.has(one.uuid) && one.state !== 'stale' ? { ...one, state: 'stale' } : one,
   )
-  const isSame = subdisks.every((one, index) => one === model.subdisks[index])
-  return isSame ? model : derive({ ...model, subdisks })
+  return next === model ? model : derive(next)
 }
 
 /**

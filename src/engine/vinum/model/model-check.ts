@@ -14,13 +14,13 @@ import {
   byUuid,
   type DriveRecord,
   findBy,
-  type JobRecord,
+  type GrowthRecord,
   type ObjectType,
   objectsOf,
   type PlexRecord,
-  plexesOf,
   type SubdiskRecord,
   sizeOfPlex,
+  subdisksBelow,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
@@ -38,7 +38,7 @@ export function nameFault(name: string): string | undefined {
 }
 
 /** What a job of each kind works on. */
-export const JOB_TARGETS: Readonly<Record<JobKind, readonly ObjectType[]>> = {
+const JOB_TARGETS: Readonly<Record<JobKind, readonly ObjectType[]>> = {
   sync: ['plex'],
   resync: ['volume'],
   rebuild: ['plex'],
@@ -51,10 +51,12 @@ export const JOB_TARGETS: Readonly<Record<JobKind, readonly ObjectType[]>> = {
 
 /** Throws `corrupt` that names object and field when the model is not sound. */
 export function checkModel(model: VinumModel): void {
-  if (!isUuid(model.setUuid)) throw fault('the set', 'setUuid', `"${model.setUuid}" is not a UUID`)
-  if (!isUuid(model.line)) throw fault('the set', 'line', `"${model.line}" is not a UUID`)
+  const check = checksOf('the set')
+  for (const field of ['setUuid', 'line'] as const) {
+    check(field, isUuid(model[field]), `"${model[field]}" is not a UUID`)
+  }
   for (const one of model.votersBefore.flat()) {
-    if (!isUuid(one)) throw fault('the set', 'votersBefore', `"${one}" is not a UUID`)
+    check('votersBefore', isUuid(one), `"${one}" is not a UUID`)
   }
   checkIdentities(model)
   for (const one of model.drives) checkDrive(one)
@@ -65,9 +67,14 @@ export function checkModel(model: VinumModel): void {
   checkJobs(model)
 }
 
-function fault(object: string, field: string, problem: string): PlexusError {
-  const message = `vinum configuration: ${object}, ${field}: ${problem}`
-  return new PlexusError('corrupt', { op: 'check', subject: object, message })
+type Check = (field: string, holds: unknown, problem: string) => void
+
+function checksOf(object: string): Check {
+  return (field, holds, problem) => {
+    if (holds) return
+    const message = `vinum configuration: ${object}, ${field}: ${problem}`
+    throw new PlexusError('corrupt', { op: 'check', subject: object, message })
+  }
 }
 
 function checkIdentities(model: VinumModel): void {
@@ -75,70 +82,64 @@ function checkIdentities(model: VinumModel): void {
   const names = new Map<string, string>()
   for (const { type, uuid, name } of objectsOf(model)) {
     const object = `${type} ${name}`
-    if (!isUuid(uuid)) throw fault(object, 'uuid', `"${uuid}" is not a UUID`)
-    const twin = uuids.get(uuid)
-    if (twin) throw fault(object, 'uuid', `${uuid} is that of ${twin}, too`)
+    const check = checksOf(object)
+    check('uuid', isUuid(uuid), `"${uuid}" is not a UUID`)
+    check('uuid', !uuids.has(uuid), `${uuid} is that of ${uuids.get(uuid)}, too`)
     uuids.set(uuid, object)
-    const problem = nameFault(name)
-    if (problem) throw fault(object, 'name', problem)
-    const namesake = names.get(name)
-    if (namesake) throw fault(object, 'name', `${namesake} has the same name`)
+    checkName(check, 'name', name)
+    check('name', !names.has(name), `${names.get(name)} has the same name`)
     names.set(name, object)
   }
 }
 
+function checkName(check: Check, field: string, name: string): void {
+  const problem = nameFault(name)
+  check(field, problem === undefined, problem ?? '')
+}
+
 function checkDrive(drive: DriveRecord): void {
-  const object = `drive ${drive.name}`
+  const check = checksOf(`drive ${drive.name}`)
   const { blockBytes, mediaBytes, dataStartBytes, dataEndBytes } = drive
-  if (blockBytes < 512 || (blockBytes & (blockBytes - 1)) !== 0) {
-    throw fault(object, 'blockBytes', `${blockBytes} is not a power of two of at least 512`)
-  }
+  const isBlock = blockBytes >= 512 && (blockBytes & (blockBytes - 1)) === 0
+  check('blockBytes', isBlock, `${blockBytes} is not a power of two of at least 512`)
   for (const field of ['mediaBytes', 'dataStartBytes', 'dataEndBytes'] as const) {
-    if (!isAligned(drive[field], blockBytes)) {
-      throw fault(object, field, `${drive[field]} is not a multiple of the block, ${blockBytes}`)
-    }
+    const problem = `${drive[field]} is not a multiple of the block, ${blockBytes}`
+    check(field, isAligned(drive[field], blockBytes), problem)
   }
-  if (dataStartBytes > dataEndBytes || dataEndBytes > mediaBytes) {
-    const area = `${dataStartBytes} to ${dataEndBytes}`
-    throw fault(object, 'dataEndBytes', `the data area, ${area}, is not inside ${mediaBytes} bytes`)
-  }
-  if (/[\p{C}"]/u.test(drive.device)) {
-    throw fault(object, 'device', 'it has a control character or a quote')
-  }
+  const isInside = dataStartBytes <= dataEndBytes && dataEndBytes <= mediaBytes
+  const area = `${dataStartBytes} to ${dataEndBytes}`
+  check('dataEndBytes', isInside, `the data area, ${area}, is not inside ${mediaBytes} bytes`)
+  check('device', !/[\p{C}"]/u.test(drive.device), 'it has a control character or a quote')
 }
 
 function checkExtents(model: VinumModel, drive: DriveRecord): void {
-  let end = drive.dataStartBytes
+  const { dataStartBytes, dataEndBytes, blockBytes } = drive
+  let end = dataStartBytes
   let before = 'the data area'
-  for (const one of usedExtents(model, drive.uuid)) {
-    const object = `subdisk ${one.subdisk}`
-    const extent = `${one.offset} to ${one.offset + one.length} on drive ${drive.name}`
-    if (one.offset < drive.dataStartBytes || one.offset + one.length > drive.dataEndBytes) {
-      const area = `${drive.dataStartBytes} to ${drive.dataEndBytes}`
-      throw fault(object, 'driveOffsetBytes', `${extent} is outside the data area, ${area}`)
-    }
-    if (one.offset < end) throw fault(object, 'driveOffsetBytes', `${extent} overlaps ${before}`)
-    if (!isAligned(one.offset, drive.blockBytes) || !isAligned(one.length, drive.blockBytes)) {
-      const block = `the block, ${drive.blockBytes}`
-      throw fault(object, 'driveOffsetBytes', `${extent} are not multiples of ${block}`)
-    }
-    end = one.offset + one.length
+  for (const { subdisk, offset, length } of usedExtents(model, drive.uuid)) {
+    const object = `subdisk ${subdisk}`
+    const check = checksOf(object)
+    const extent = `${offset} to ${offset + length} on drive ${drive.name}`
+    const isInside = offset >= dataStartBytes && offset + length <= dataEndBytes
+    const area = `${dataStartBytes} to ${dataEndBytes}`
+    check('driveOffsetBytes', isInside, `${extent} is outside the data area, ${area}`)
+    check('driveOffsetBytes', offset >= end, `${extent} overlaps ${before}`)
+    const areWhole = isAligned(offset, blockBytes) && isAligned(length, blockBytes)
+    check('driveOffsetBytes', areWhole, `${extent} are not multiples of the block, ${blockBytes}`)
+    end = offset + length
     before = object
   }
 }
 
-function checkSubdisk(model: VinumModel, subdisk: SubdiskRecord): void {
-  const object = `subdisk ${subdisk.name}`
-  if (subdisk.sizeBytes === 0) throw fault(object, 'sizeBytes', 'it is 0')
-  if (!byUuid(model.drives, subdisk.driveUuid)) {
-    throw fault(object, 'driveUuid', `there is no drive ${subdisk.driveUuid}`)
-  }
-  if (subdisk.plexUuid !== undefined && !byUuid(model.plexes, subdisk.plexUuid)) {
-    throw fault(object, 'plexUuid', `there is no plex ${subdisk.plexUuid}`)
-  }
-  if (subdisk.move && !byUuid(model.drives, subdisk.move.driveUuid)) {
-    throw fault(object, 'move.driveUuid', `there is no drive ${subdisk.move.driveUuid}`)
-  }
+function checkSubdisk({ drives, plexes }: VinumModel, subdisk: SubdiskRecord): void {
+  const check = checksOf(`subdisk ${subdisk.name}`)
+  const { sizeBytes, driveUuid, plexUuid, move } = subdisk
+  check('sizeBytes', sizeBytes !== 0, 'it is 0')
+  check('driveUuid', byUuid(drives, driveUuid), `there is no drive ${driveUuid}`)
+  const hasPlex = plexUuid === undefined || byUuid(plexes, plexUuid)
+  check('plexUuid', hasPlex, `there is no plex ${plexUuid}`)
+  const hasPlace = !move || byUuid(drives, move.driveUuid)
+  check('move.driveUuid', hasPlace, `there is no drive ${move?.driveUuid}`)
 }
 
 /** The largest block of the drives under these subdisks. */
@@ -149,47 +150,35 @@ function largestBlock(model: VinumModel, subdisks: readonly SubdiskRecord[]): nu
 
 function checkPlex(model: VinumModel, plex: PlexRecord): void {
   const object = `plex ${plex.name}`
+  const check = checksOf(object)
+  const { volumeUuid, stripeBytes, parityLayout, organization, growth } = plex
   const subdisks = subdisksOf(model, plex.uuid)
   const block = largestBlock(model, subdisks)
-  if (plex.volumeUuid !== undefined && !byUuid(model.volumes, plex.volumeUuid)) {
-    throw fault(object, 'volumeUuid', `there is no volume ${plex.volumeUuid}`)
-  }
-  if (hasParity(plex) !== (plex.parityLayout !== undefined)) {
-    const layout = plex.parityLayout ?? 'no layout'
-    throw fault(object, 'parityLayout', `${layout} does not go with ${plex.organization}`)
-  }
+  const hasVolume = volumeUuid === undefined || byUuid(model.volumes, volumeUuid)
+  check('volumeUuid', hasVolume, `there is no volume ${volumeUuid}`)
+  const fits = hasParity(plex) === (parityLayout !== undefined)
+  check('parityLayout', fits, `${parityLayout ?? 'no layout'} does not go with ${organization}`)
   if (!isStriped(plex)) {
-    if (plex.stripeBytes !== 0) throw fault(object, 'stripeBytes', 'a concat plex has no stripe')
-    if (plex.growth) throw fault(object, 'growth', 'a concat plex has no columns')
+    check('stripeBytes', stripeBytes === 0, 'a concat plex has no stripe')
+    check('growth', !growth, 'a concat plex has no columns')
     checkPieces(object, subdisks, block)
     return
   }
-  if (plex.stripeBytes === 0 || !isAligned(plex.stripeBytes, block)) {
-    throw fault(
-      object,
-      'stripeBytes',
-      `${plex.stripeBytes} is not a multiple of the block, ${block}`,
-    )
-  }
+  const isWhole = stripeBytes !== 0 && isAligned(stripeBytes, block)
+  check('stripeBytes', isWhole, `${stripeBytes} is not a multiple of the block, ${block}`)
   checkColumns(plex, subdisks)
-  if (plex.growth) checkGrowth(model, plex, subdisks)
+  if (growth) checkGrowth(model, plex, growth, subdisks)
 }
 
 /** concat: pieces that do not overlap. Gaps are sound: what was there has been detached. */
-function checkPieces(object: string, subdisks: readonly SubdiskRecord[], block: number): void {
+function checkPieces(plex: string, subdisks: readonly SubdiskRecord[], block: number): void {
   let end = 0
-  for (const one of subdisks) {
-    const name = `subdisk ${one.name}`
-    const start = one.plexOffsetBytes
-    if (start < end) throw fault(name, 'plexOffsetBytes', `${start} overlaps in ${object}`)
-    if (!isAligned(start, block) || !isAligned(one.sizeBytes, block)) {
-      throw fault(
-        name,
-        'plexOffsetBytes',
-        `place and size in ${object} are not multiples of ${block}`,
-      )
-    }
-    end = start + one.sizeBytes
+  for (const { name, plexOffsetBytes: start, sizeBytes } of subdisks) {
+    const check = checksOf(`subdisk ${name}`)
+    check('plexOffsetBytes', start >= end, `${start} overlaps in ${plex}`)
+    const areWhole = isAligned(start, block) && isAligned(sizeBytes, block)
+    check('plexOffsetBytes', areWhole, `place and size in ${plex} are not multiples of ${block}`)
+    end = start + sizeBytes
   }
 }
 
@@ -197,113 +186,83 @@ function checkPieces(object: string, subdisks: readonly SubdiskRecord[], block: 
  * striped, raid5: columns 0, 1, 2 … without a gap, of one size. A gap would be closed silently by everybody who
  * counts columns, and the data be read from the wrong ones.
  */
-function checkColumns(plex: PlexRecord, subdisks: readonly SubdiskRecord[]): void {
-  const sizeBytes = subdisks[0]?.sizeBytes ?? 0
+function checkColumns({ name, stripeBytes }: PlexRecord, subdisks: readonly SubdiskRecord[]): void {
+  const size = subdisks[0]?.sizeBytes ?? 0
   for (const [column, one] of subdisks.entries()) {
-    const object = `subdisk ${one.name}`
-    if (one.plexOffsetBytes !== column * plex.stripeBytes) {
-      const expected = `column ${column} of plex ${plex.name} is at ${column * plex.stripeBytes}`
-      throw fault(object, 'plexOffsetBytes', `${one.plexOffsetBytes}, but ${expected}`)
-    }
-    if (one.sizeBytes !== sizeBytes) {
-      const others = `the columns of plex ${plex.name} have ${sizeBytes}`
-      throw fault(object, 'sizeBytes', `${one.sizeBytes}, but ${others}`)
-    }
-    if (!isAligned(one.sizeBytes, plex.stripeBytes)) {
-      const stripe = `the stripe, ${plex.stripeBytes}`
-      throw fault(object, 'sizeBytes', `${one.sizeBytes} is not a multiple of ${stripe}`)
-    }
+    const check = checksOf(`subdisk ${one.name}`)
+    const { plexOffsetBytes, sizeBytes } = one
+    const place = column * stripeBytes
+    const expected = `column ${column} of plex ${name} is at ${place}`
+    check('plexOffsetBytes', plexOffsetBytes === place, `${plexOffsetBytes}, but ${expected}`)
+    const others = `the columns of plex ${name} have ${size}`
+    check('sizeBytes', sizeBytes === size, `${sizeBytes}, but ${others}`)
+    const isWhole = isAligned(sizeBytes, stripeBytes)
+    check('sizeBytes', isWhole, `${sizeBytes} is not a multiple of the stripe, ${stripeBytes}`)
   }
 }
 
 function checkGrowth(
   model: VinumModel,
   plex: PlexRecord,
+  { columnsBefore, cursorBytes, backup }: GrowthRecord,
   subdisks: readonly SubdiskRecord[],
 ): void {
-  const object = `plex ${plex.name}`
-  const { growth } = plex
-  if (!growth) return
-  const { columnsBefore, cursorBytes, backup } = growth
-  if (dataColumns(plex, columnsBefore) < 1 || columnsBefore >= subdisks.length) {
-    const now = `there are ${subdisks.length} columns now`
-    throw fault(object, 'growth.columnsBefore', `${columnsBefore}, but ${now}`)
-  }
+  const check = checksOf(`plex ${plex.name}`)
+  const isLess = dataColumns(plex, columnsBefore) >= 1 && columnsBefore < subdisks.length
+  const now = `there are ${subdisks.length} columns now`
+  check('growth.columnsBefore', isLess, `${columnsBefore}, but ${now}`)
   const rowBytes = dataColumns(plex, subdisks.length) * plex.stripeBytes
   const endBytes = sizeOfPlex({ ...plex, growth: undefined }, subdisks)
-  if (!isAligned(cursorBytes, rowBytes) || cursorBytes > endBytes) {
-    const expected = `a multiple of the row, ${rowBytes}, up to ${endBytes}`
-    throw fault(object, 'growth.cursorBytes', `${cursorBytes} is not ${expected}`)
-  }
+  const isPlace = isAligned(cursorBytes, rowBytes) && cursorBytes <= endBytes
+  const expected = `a multiple of the row, ${rowBytes}, up to ${endBytes}`
+  check('growth.cursorBytes', isPlace, `${cursorBytes} is not ${expected}`)
   if (!backup) return
-  if (backup.lengthBytes === 0 || backup.offsetBytes + backup.lengthBytes > endBytes) {
-    throw fault(object, 'growth.backup', 'its range is not inside the plex')
-  }
-  if (backup.driveUuids.length === 0) throw fault(object, 'growth.backup', 'it lies on no drive')
-  for (const uuid of backup.driveUuids) {
-    if (!byUuid(model.drives, uuid)) {
-      throw fault(object, 'growth.backup.driveUuids', `there is no drive ${uuid}`)
-    }
+  const { offsetBytes, lengthBytes, driveUuids } = backup
+  const isInside = lengthBytes !== 0 && offsetBytes + lengthBytes <= endBytes
+  check('growth.backup', isInside, 'its range is not inside the plex')
+  check('growth.backup', driveUuids.length > 0, 'it lies on no drive')
+  for (const uuid of driveUuids) {
+    check('growth.backup.driveUuids', byUuid(model.drives, uuid), `there is no drive ${uuid}`)
   }
 }
 
 function checkVolume(model: VinumModel, volume: VolumeRecord): void {
-  const object = `volume ${volume.name}`
-  const plexes = plexesOf(model, volume.uuid)
-  const block = largestBlock(
-    model,
-    plexes.flatMap((one) => subdisksOf(model, one.uuid)),
-  )
-  if (!isAligned(volume.sizeBytes, block)) {
-    throw fault(object, 'sizeBytes', `${volume.sizeBytes} is not a multiple of the block, ${block}`)
-  }
-  const preferred = volume.preferredPlexUuid
-  if (preferred !== undefined && byUuid(model.plexes, preferred)?.volumeUuid !== volume.uuid) {
-    throw fault(object, 'preferredPlexUuid', `${preferred} is not one of its plexes`)
-  }
-  if (volume.readPolicy === 'prefer' && preferred === undefined) {
-    throw fault(object, 'preferredPlexUuid', 'the read policy is prefer, and no plex is named')
-  }
+  const check = checksOf(`volume ${volume.name}`)
+  const { uuid, sizeBytes, readPolicy, preferredPlexUuid: preferred, mapSlot } = volume
+  const block = largestBlock(model, subdisksBelow(model, uuid))
+  const isWhole = isAligned(sizeBytes, block)
+  check('sizeBytes', isWhole, `${sizeBytes} is not a multiple of the block, ${block}`)
+  const isOwn = preferred === undefined || byUuid(model.plexes, preferred)?.volumeUuid === uuid
+  check('preferredPlexUuid', isOwn, `${preferred} is not one of its plexes`)
+  const isNamed = readPolicy !== 'prefer' || preferred !== undefined
+  check('preferredPlexUuid', isNamed, 'the read policy is prefer, and no plex is named')
   const slots = new Set(mapSlotsOf(volume))
   const twin = model.volumes.find(
-    (one) => one.uuid !== volume.uuid && mapSlotsOf(one).some((slot) => slots.has(slot)),
+    (one) => one.uuid !== uuid && mapSlotsOf(one).some((slot) => slots.has(slot)),
   )
-  if (twin) throw fault(object, 'mapSlot', `${volume.mapSlot} is that of volume ${twin.name}, too`)
+  check('mapSlot', !twin, `${mapSlot} is that of volume ${twin?.name}, too`)
 }
 
 function checkJobs(model: VinumModel): void {
   const seen = new Set<string>()
   for (const job of model.jobs) {
-    const object = `job ${job.id}`
-    const problem = nameFault(job.id)
-    if (problem) throw fault(object, 'id', problem)
-    if (seen.has(job.id)) throw fault(object, 'id', 'another job has the same')
-    const work = `${job.kind} ${job.targetUuid}`
-    if (seen.has(work)) throw fault(object, 'targetUuid', `there is a second job ${job.kind} on it`)
-    seen.add(job.id).add(work)
-    if (job.limitBytesPerSecond === 0) throw fault(object, 'limitBytesPerSecond', 'it is 0')
-    checkJobTarget(model, job)
-  }
-}
-
-function checkJobTarget(model: VinumModel, job: JobRecord): void {
-  const object = `job ${job.id}`
-  const found = findBy(model, 'uuid', job.targetUuid)
-  if (!found) throw fault(object, 'targetUuid', `there is no object ${job.targetUuid}`)
-  const { type, record } = found
-  if (!JOB_TARGETS[job.kind].includes(type)) {
-    throw fault(object, 'targetUuid', `${job.kind} does not work on a ${type}`)
-  }
-  const plex = type === 'plex' ? record : undefined
-  const subdisk = type === 'subdisk' ? record : undefined
-  if (job.kind === 'grow' && !plex?.growth) {
-    throw fault(object, 'kind', `plex ${plex?.name} is not growing`)
-  }
-  if (job.kind === 'move' && !subdisk?.move) {
-    throw fault(object, 'kind', `subdisk ${subdisk?.name} is not moving`)
-  }
-  const raid5 = job.kind === 'rebuild' || job.kind === 'initialise'
-  if (raid5 && !hasParity(plex)) {
-    throw fault(object, 'kind', `plex ${plex?.name} is not raid5`)
+    const { id, kind, targetUuid, limitBytesPerSecond } = job
+    const check = checksOf(`job ${id}`)
+    checkName(check, 'id', id)
+    check('id', !seen.has(id), 'another job has the same')
+    const work = `${kind} ${targetUuid}`
+    check('targetUuid', !seen.has(work), `there is a second job ${kind} on it`)
+    seen.add(id).add(work)
+    check('limitBytesPerSecond', limitBytesPerSecond !== 0, 'it is 0')
+    const found = findBy(model, 'uuid', targetUuid)
+    const type = found?.type ?? 'plex'
+    check('targetUuid', found, `there is no object ${targetUuid}`)
+    check('targetUuid', JOB_TARGETS[kind].includes(type), `${kind} does not work on a ${type}`)
+    const plex = found?.type === 'plex' ? found.record : undefined
+    const subdisk = found?.type === 'subdisk' ? found.record : undefined
+    check('kind', kind !== 'grow' || plex?.growth, `plex ${plex?.name} is not growing`)
+    check('kind', kind !== 'move' || subdisk?.move, `subdisk ${subdisk?.name} is not moving`)
+    const raid5 = kind === 'rebuild' || kind === 'initialise'
+    check('kind', !raid5 || hasParity(plex), `plex ${plex?.name} is not raid5`)
   }
 }

@@ -15,7 +15,7 @@ import {
   text,
   whole,
 } from '../../metadata/fields.ts'
-import { appended, having, replaceRecord } from '../../metadata/lists.ts'
+import { appended, byUuid, having, replaceRecord } from '../../metadata/lists.ts'
 import { type DriveRecord, emptySet, SET } from '../../metadata/set-model.ts'
 import { dataColumns, isStriped, ORGANIZATIONS } from './plex-kinds.ts'
 
@@ -220,15 +220,21 @@ export function putRecord<L extends keyof Records>(
   return { ...model, [list]: replaceRecord(lists[list], record) }
 }
 
+/** The model with the records of a list as `change` makes them; the same object when nothing changes. */
+export function mapRecords<L extends keyof Records>(
+  model: VinumModel,
+  list: L,
+  change: (record: Records[L]) => Records[L],
+): VinumModel {
+  const records: readonly Records[L][] = (model as Lists)[list]
+  const changed = records.map(change)
+  const isSame = changed.every((one, index) => one === records[index])
+  return isSame ? model : { ...model, [list]: changed }
+}
+
 /** The configuration of a set that has nothing yet. */
 export function emptyModel(setUuid: string): VinumModel {
-  return {
-    ...emptySet(setUuid),
-    subdisks: [],
-    plexes: [],
-    volumes: [],
-    jobs: [],
-  }
+  return { ...emptySet(setUuid), subdisks: [], plexes: [], volumes: [], jobs: [] }
 }
 
 /** Subdisks of a plex in order: concat by address, striped and raid5 by column. */
@@ -240,6 +246,19 @@ export function subdisksOf(model: VinumModel, plexUuid: string): readonly Subdis
 /** Plexes of a volume in the order of the configuration: p0 first. */
 export function plexesOf(model: VinumModel, volumeUuid: string): readonly PlexRecord[] {
   return having(model.plexes, 'volumeUuid', volumeUuid)
+}
+
+/** All subdisks of a volume. */
+export function subdisksBelow(model: VinumModel, volumeUuid: string): readonly SubdiskRecord[] {
+  return plexesOf(model, volumeUuid).flatMap(({ uuid }) => subdisksOf(model, uuid))
+}
+
+/** The volume above a subdisk, or undefined for a detached one. */
+export function volumeAbove(
+  model: VinumModel,
+  { plexUuid }: Pick<SubdiskRecord, 'plexUuid'>,
+): VolumeRecord | undefined {
+  return byUuid(model.volumes, byUuid(model.plexes, plexUuid)?.volumeUuid)
 }
 
 /** Columns that count for the size: without those that a growth is still adding. */

@@ -15,9 +15,9 @@ import {
   type DriveRecord,
   findBy,
   holdsData,
-  type Lists,
   type MismatchRecord,
   type ModelObject,
+  mapRecords,
   type ObjectType,
   PLEX_STATES,
   type PlexRecord,
@@ -29,6 +29,7 @@ import {
   type SubdiskRecord,
   type SubdiskState,
   sizeOfPlex,
+  subdisksBelow,
   subdisksOf,
   type VinumModel,
   VOLUME_STATES,
@@ -81,13 +82,10 @@ function decided<L extends keyof Records, F>(
   rules: readonly DerivedRule<F, Records[L]['state']>[],
   factsOf: (record: Records[L]) => F,
 ): VinumModel {
-  const records: readonly Records[L][] = (model as Lists)[list]
-  const changed = records.map((one) => {
+  return mapRecords(model, list, (one) => {
     const { state } = ruleFor(rules, factsOf(one))
     return state === one.state ? one : { ...one, state }
   })
-  const isSame = changed.every((one, index) => one === records[index])
-  return isSame ? model : { ...model, [list]: changed }
 }
 
 /**
@@ -221,7 +219,7 @@ function subdisksUnder(model: VinumModel, { type, record }: ModelObject): readon
   if (type === 'drive') return model.subdisks.filter((one) => one.driveUuid === record.uuid)
   if (type === 'subdisk') return [record]
   if (type === 'plex') return subdisksOf(model, record.uuid)
-  return plexesOf(model, record.uuid).flatMap((one) => subdisksOf(model, one.uuid))
+  return subdisksBelow(model, record.uuid)
 }
 
 function setFacts(model: VinumModel, target: ModelObject, options: SetStateOptions): SetFacts {
@@ -361,6 +359,5 @@ function drivesUnder(model: VinumModel, subdisks: readonly SubdiskRecord[]): num
 }
 
 function withDrive(model: VinumModel, uuid: string, state: DriveRecord['state']): VinumModel {
-  const drives = model.drives.map((one) => (one.uuid === uuid ? { ...one, state } : one))
-  return { ...model, drives }
+  return mapRecords(model, 'drives', (one) => (one.uuid === uuid ? { ...one, state } : one))
 }

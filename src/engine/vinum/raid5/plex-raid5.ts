@@ -1,6 +1,6 @@
 /**
  * A plex of organisation raid5: data and parity in rows over all subdisks, so that one of them may be lost. It is the only
- * plex of its volume. This file knows where things lie and what is valid there (RowState in raid5/row-plan.ts). A write
+ * plex of its volume. This file knows where things lie and what is valid there (raid5/row-state.ts). A write
  * holds the lock of its row; a healthy read takes none.
  */
 import { assert, defined } from '../../../base/assert.ts'
@@ -11,12 +11,12 @@ import { RangeSet } from '../../../base/range-set.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
 import { type PlexRecord, sizeOfPlex } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
-import { createLayout, locate, parityColumn, type Raid5Layout, rowOf, rowStart } from './layout.ts'
+import { createLayout, locate, type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import { RowLocks } from './locks.ts'
 import { type ColumnRange, dataOf, touchesLost, withLost, withoutLost } from './lost.ts'
 import { ChangeRequest, FlushRequest, type OnMissed } from './requests.ts'
-import type { RowState } from './row-plan.ts'
 import { startRead } from './row-read.ts'
+import { type RowState, rowState } from './row-state.ts'
 import { Scratch } from './scratch.ts'
 
 export type Raid5Host = Pick<
@@ -146,57 +146,15 @@ export class Raid5Plex implements Plex {
 
   // What is valid there.
 
-  /** Up, with its drive: all of it may be read. */
-  isUp(subdisk: Subdisk): boolean {
-    return subdisk.record.state === 'up' && subdisk.writable
-  }
-
   columnReadable(layout: Raid5Layout, row: number, column: number): boolean {
-    const subdisk = this.column(column)
-    if (!subdisk.writable) return false
-    if (subdisk.record.state === 'up') return true
-    return subdisk.validity?.covers(rowStart(layout, row), layout.rowDataBytes) ?? false
-  }
-
-  /** Has the parity of `rows` rows ever been computed? Then the loss of a column may be accepted. */
-  spanComputed(layout: Raid5Layout, row: number, rows: number): boolean {
-    const mark = this.#parityValidBytes
-    return mark >= this.#sizeBytes || rowStart(layout, row + rows) <= mark
-  }
-
-  /** Has all parity been computed? */
-  get computed(): boolean {
-    return this.#parityValidBytes >= this.#sizeBytes
-  }
-
-  /** The state of a row now; `failed` is a column that could not be read. */
-  rowState(layout: Raid5Layout, row: number, failed: number | undefined): RowState {
-    let unreadable = none
-    let unwritable = none
-    for (let column = 0; column < layout.columns; column++) {
-      if (column !== failed && this.columnReadable(layout, row, column)) continue
-      unreadable = new Set(unreadable).add(column)
-      if (!this.column(column).writable) unwritable = new Set(unwritable).add(column)
-    }
-    return {
-      columns: layout.columns,
-      parity: parityColumn(layout, row),
-      parityState: !this.spanComputed(layout, row, 1)
-        ? 'unknown'
-        : this.doubt.touches(...this.#partOf(layout, row, 1))
-          ? 'doubt'
-          : 'right',
-      unreadable,
-      failed,
-      unwritable,
-    }
+    return this.column(column).readable(rowStart(layout, row), layout.rowDataBytes)
   }
 
   /**
    * Offset and length of rows in plex space. Of the row of the old layout that the cursor of a growth cuts only what lies
    * behind it: the rest has other rows, with a parity of their own.
    */
-  #partOf(layout: Raid5Layout, row: number, rows: number): readonly [number, number] {
+  partOf(layout: Raid5Layout, row: number, rows: number): readonly [number, number] {
     const end = rowStart(layout, row + rows)
     const isOld = layout.columns < this.subdisks.length
     const cursor = isOld ? (this.#record.growth?.cursorBytes ?? 0) : 0
@@ -206,12 +164,12 @@ export class Raid5Plex implements Plex {
 
   /** A write of these rows has failed: nobody knows what it has reached. */
   tear(layout: Raid5Layout, row: number, rows: number): void {
-    this.doubt.add(...this.#partOf(layout, row, rows))
+    this.doubt.add(...this.partOf(layout, row, rows))
   }
 
   /** The parity of these rows is right. */
   settled(layout: Raid5Layout, row: number, rows: number): void {
-    this.doubt.remove(...this.#partOf(layout, row, rows))
+    this.doubt.remove(...this.partOf(layout, row, rows))
   }
 
   /**
@@ -220,13 +178,13 @@ export class Raid5Plex implements Plex {
    * more is missing.
    */
   async settleWithout(layout: Raid5Layout, row: number): Promise<void> {
-    const { unreadable, parity } = this.rowState(layout, row, undefined)
+    const { unreadable, parity } = rowState(this, layout, row)
     const [column] = unreadable
     if (column === undefined) return
     if (unreadable.size > 1) throw this.cannotStore(layout, row, undefined)
     const subdisk = this.column(column)
     // Gone, and nothing has been written without it yet.
-    if (isInService(subdisk) && !subdisk.writable) {
+    if (subdisk.inService && !subdisk.writable) {
       await this.host.demote([subdisk], this.driveGone(subdisk))
     }
     if (column !== parity) {
@@ -392,13 +350,6 @@ export class Raid5Plex implements Plex {
     return createLayout(columns, stripeBytes, defined(parityLayout, `the parity layout of ${name}`))
   }
 }
-
-/** Does the configuration count on this subdisk's content, or on that of one which may return as it is? */
-export function isInService({ record }: Subdisk): boolean {
-  return record.state === 'up' || record.state === 'reviving' || record.state === 'down'
-}
-
-const none: ReadonlySet<number> = new Set()
 
 const WHY_NOT: Readonly<Record<RowState['parityState'], string>> = {
   right: 'another subdisk is missing too',

@@ -9,7 +9,7 @@ import type { IoRequest } from '../../../hal/block-device.ts'
 import type { Drive, Subdisk } from '../runtime.ts'
 import { ColumnGroup, noneFailed } from './column-io.ts'
 import { rowOf, rowStart } from './layout.ts'
-import { isInService, type Raid5Plex } from './plex-raid5.ts'
+import type { Raid5Plex } from './plex-raid5.ts'
 import { type RowPart, RowWrite } from './row-write.ts'
 import { RowsZero } from './zero.ts'
 
@@ -108,7 +108,7 @@ export class FlushRequest extends ColumnGroup {
     for (const subdisk of this.#plex.subdisks) {
       // Also one whose drive has just gone: it answers with an error, and counts like one that fails.
       // One that is down has nothing to flush: it has missed nothing that was written since it left.
-      const isAway = !isInService(subdisk) || subdisk.record.state === 'down'
+      const isAway = !subdisk.inService || subdisk.record.state === 'down'
       if (isAway || drives.has(subdisk.drive)) continue
       drives.add(subdisk.drive)
       this.send(subdisk, 'flush', 0, 0, undefined, 0)
@@ -123,13 +123,14 @@ export class FlushRequest extends ColumnGroup {
     for (const subdisk of this.#plex.subdisks) {
       // That of the drive, which it shares with the one that was asked.
       const error = [...this.failed].find(([{ drive }]) => drive === subdisk.drive)?.[1]
-      if (error && isInService(subdisk)) {
+      if (error && subdisk.inService) {
         missed.set(subdisk, error)
         this.#plex.host.noteError(subdisk, 'write', error)
       }
-      if (!this.#plex.isUp(subdisk) || missed.has(subdisk)) lost++
+      if (subdisk.record.state !== 'up' || !subdisk.writable || missed.has(subdisk)) lost++
     }
-    this.#plex.resolveMissed(missed, lost <= 1 && this.#plex.computed, (error) => {
+    const isComputed = this.#plex.parityValidBytes >= this.#plex.sizeBytes
+    this.#plex.resolveMissed(missed, lost <= 1 && isComputed, (error) => {
       if (error) for (const [subdisk, why] of missed) this.#onMissed(subdisk, why)
       this.#request.complete(error)
     })

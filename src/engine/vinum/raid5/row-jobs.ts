@@ -27,15 +27,16 @@ import {
   type Run,
   readRuns,
   requireColumns,
+  requireRow,
   rowsOf,
   runsOf,
   type Slice,
   type Span,
-  stillThere,
   withHeldRow,
   withRows,
   xorOthers,
 } from './row-slices.ts'
+import { rowState } from './row-state.ts'
 
 export interface CheckResult {
   /** Plex space below it is done. */
@@ -63,13 +64,14 @@ export function rebuildStep(
     const start = rowStart(layout, firstRow)
     // In the old layout of a growth the new columns hold nothing yet.
     if (index < layout.columns) {
-      if (!plex.spanComputed(layout, firstRow, rows)) {
+      // Parity is known from the first row on.
+      if (rowState(plex, layout, firstRow + rows - 1).parityState === 'unknown') {
         throw plex.cannotReconstruct(layout, firstRow, index, 'unknown')
       }
       requireColumns(span, index)
       for (let row = firstRow; row < firstRow + rows; row++) {
-        const { parityState } = plex.rowState(layout, row, undefined)
-        if (parityState === 'doubt') await plex.settleWithout(layout, row)
+        const isDoubted = rowState(plex, layout, row).parityState === 'doubt'
+        if (isDoubted) await plex.settleWithout(layout, row)
       }
       await rebuildColumn(span, index, onLost)
     }
@@ -139,7 +141,7 @@ export function settleRow(plex: Raid5Plex, layout: Raid5Layout, row: number): Pr
  */
 async function settle(one: Span): Promise<void> {
   const { plex, layout, firstRow } = one
-  const { unreadable, parityState } = plex.rowState(layout, firstRow, undefined)
+  const { unreadable, parityState } = rowState(plex, layout, firstRow)
   if (unreadable.size > 0 && parityState === 'doubt') {
     await plex.settleWithout(layout, firstRow)
     return
@@ -195,7 +197,7 @@ async function compute(
     const reads = runsOf(slice, (row, column) => column !== target(row))
     const bad = await readRuns(slice, reads, onLost ? [RAID5_REPAIR_BYTES, block] : [])
     for (const { row, start, length } of rowsOf(slice)) {
-      stillThere(slice, row, target(row), own)
+      requireRow(span, row, target(row), own)
       xorOthers(slice, target(row), start, length)
     }
     if (bad.length > 0) onLost?.(await loseBlocks(slice, bad, target))
@@ -253,7 +255,7 @@ async function repairPiece(slice: Slice, piece: Run, bad: readonly Run[]): Promi
   const { column, start, length } = piece
   const { plex, layout } = slice.span
   const row = Math.floor(start / layout.stripeBytes)
-  const { parityState } = plex.rowState(layout, row, undefined)
+  const { parityState } = rowState(plex, layout, row)
   const alone = bad.every(
     (other) =>
       other.column === column ||
@@ -263,7 +265,7 @@ async function repairPiece(slice: Slice, piece: Run, bad: readonly Run[]): Promi
   if (parityState !== 'right' || !alone) {
     throw plex.cannotReconstruct(layout, row, column, parityState)
   }
-  stillThere(slice, row)
+  requireRow(slice.span, row)
   xorOthers(slice, column, start, length)
   try {
     await move('write', slice, piece)
@@ -284,7 +286,7 @@ async function compare(slice: Slice, repair: boolean, wrong: Map<number, number>
     const right = part(buffer, laneOffset(slice, layout.columns, start), length)
     const found = part(buffer, laneOffset(slice, parity, start), length)
     if (right.bytes.equals(found.bytes)) continue
-    stillThere(slice, row)
+    requireRow(span, row)
     const subdisk = plex.column(parity)
     const inUnit = start - row * layout.stripeBytes + firstDifference(right.bytes, found.bytes)
     // Once for each row, whichever of its slices is the first to be compared.

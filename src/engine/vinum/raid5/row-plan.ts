@@ -1,6 +1,5 @@
 /**
- * The state of a row of a RAID5 plex, and what a write has to read, compute and write in it: pure. The row is cut along
- * the column axis where the set of columns that get data changes; in each segment parity comes about in one of three ways:
+ * What a write of a row of a RAID5 plex has to read, compute and write: pure. The row is cut along the column axis where the set of columns that get data changes; in each segment parity comes about in one of three ways:
  *
  *   reconstruct  P' = new data XOR the untouched columns     reads the untouched ones: none for a full stripe
  *   modify       P' = P XOR old data XOR new data            reads P and the touched ones; P stays as right or wrong as it
@@ -10,38 +9,12 @@
  * Only the bytes that the write touches are read and written, never whole units.
  * Offsets are bytes within the unit, 0 to the stripe size.
  */
+import type { RowState } from './row-state.ts'
 
 export interface Extent {
   readonly column: number
   readonly start: number
   readonly end: number
-}
-
-/**
- * All that is known of a row, found once for each step (Raid5Plex.rowState). Of each column:
- *
- *   readable     up, or rebuilt here already: read and written
- *   unreadable   not rebuilt here yet: takes writes. Or a read of it has just failed (`failed`)
- *   unwritable   stale, down, or its drive is gone: a part of the unreadable ones
- *
- * Of the parity, and with it of an unreadable data column:
- *
- *   right    relied upon: one unreadable column is computed from the others
- *   unknown  never computed (initialisation has not been here): every column speaks for itself; only while all are there
- *   doubt    a crash or a failed write may have left it wrong: every column speaks for itself. Before the next write the
- *            row is settled: parity is computed when all data can be read; else the missing column's data is lost
- *            (raid5/lost.ts), what parity says stands for it, and parity is right
- *
- * A column that is lost in places is like any other here: only reads of these places by initiators fail.
- */
-export interface RowState {
-  readonly columns: number
-  /** The column of the parity. */
-  readonly parity: number
-  readonly parityState: 'right' | 'unknown' | 'doubt'
-  readonly unreadable: ReadonlySet<number>
-  readonly failed: number | undefined
-  readonly unwritable: ReadonlySet<number>
 }
 
 export type ParityMethod = 'reconstruct' | 'modify' | 'data'

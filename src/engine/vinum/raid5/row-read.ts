@@ -14,6 +14,7 @@ import { ColumnGroup } from './column-io.ts'
 import { locate, type Raid5Layout } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
+import { isComputable, lacking, rowState } from './row-state.ts'
 
 /** Sends a read: one object for each stripe unit that it touches, and one more when there are several. */
 export function startRead(plex: Raid5Plex, request: IoRequest): void {
@@ -145,14 +146,16 @@ class RowRead extends ColumnGroup implements RowWaiter {
       this.#finish(lostError)
       return
     }
-    const { unreadable, parityState } = this.#plex.rowState(layout, row, undefined)
-    const known = !unreadable.has(column)
-    const computable = parityState === 'right' && unreadable.size <= (known ? 0 : 1)
-    if (known && (!readError || (readError.kind === 'gone' && !computable))) {
+    const state = rowState(this.#plex, layout, row)
+    const computable = isComputable(state, column)
+    if (
+      !state.unreadable.has(column) &&
+      (!readError || (readError.kind === 'gone' && !computable))
+    ) {
       // What was missing has come back while this read waited.
       this.#readDirect()
     } else if (!computable) {
-      const lost = this.#plex.cannotReconstruct(layout, row, column, parityState, 'gone')
+      const lost = this.#plex.cannotReconstruct(layout, row, column, state.parityState, 'gone')
       this.#finish(readError ?? lost)
     } else this.#nextSlice()
   }
@@ -211,9 +214,7 @@ class RowRead extends ColumnGroup implements RowWaiter {
     const { layout, row, column, dataOffset } = this.#read
     const [failure] = this.failed
     // One that went out of service meanwhile may have given old content.
-    const current = [...Array(layout.columns).keys()].every(
-      (other) => other === column || this.#plex.columnReadable(layout, row, other),
-    )
+    const current = lacking(rowState(this.#plex, layout, row), column) === undefined
     if (!failure && current) {
       const sources = Array.from({ length: layout.columns - 1 }, (_, lane) => ({
         bytes: lease.bytes,

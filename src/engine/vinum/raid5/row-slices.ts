@@ -18,6 +18,7 @@ import { inSlices, slice as part, partsOf, withLease } from '../../jobs/slices.t
 import { transfer } from '../io/transfers.ts'
 import { type Raid5Layout, rowOf, rowStart } from './layout.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
+import { lacking, rowState } from './row-state.ts'
 
 /** Rows of one step, all of one layout. */
 export interface Span {
@@ -92,18 +93,27 @@ function slicing(lanes: number, length: number): { readonly sliceBytes: number; 
 
 /** All columns but `except` must be readable in all rows. */
 export function requireColumns(span: Span, ...except: readonly number[]): void {
-  const { plex, layout, firstRow, rows } = span
-  for (let row = firstRow; row < firstRow + rows; row++) {
-    for (let column = 0; column < layout.columns; column++) {
-      if (except.includes(column) || plex.columnReadable(layout, row, column)) continue
-      const { name, state } = plex.column(column).record
-      throw new PlexusError('io', {
-        op: 'read',
-        subject: plex.record.name,
-        message: `${plex.record.name}: subdisk ${name} is ${state} and not valid in row ${row}; bring it back first`,
-      })
-    }
-  }
+  const { firstRow, rows } = span
+  for (let row = firstRow; row < firstRow + rows; row++) requireRow(span, row, ...except)
+}
+
+/**
+ * All columns but `except` must be readable in a row. Also after reading: a column that went out of service since then may
+ * have given what it had before a write that it lost with its cache, and nothing may be computed from that.
+ */
+export function requireRow(
+  { plex, layout }: Span,
+  row: number,
+  ...except: readonly number[]
+): void {
+  const column = lacking(rowState(plex, layout, row), ...except)
+  if (column === undefined) return
+  const { name, state } = plex.column(column).record
+  throw new PlexusError('io', {
+    op: 'read',
+    subject: plex.record.name,
+    message: `${plex.record.name}: subdisk ${name} is ${state} and not valid in row ${row}; bring it back first`,
+  })
 }
 
 /** A piece of the columns of a span, with a place for each column in its buffer, and one more. */
@@ -191,14 +201,6 @@ export async function move(op: 'read' | 'write', slice: Slice, run: Run): Promis
     plex.host.noteError(subdisk, op, error)
     throw error
   }
-}
-
-/**
- * A column that went out of service since it was read may have given what it had before a write that it lost with its
- * cache: nothing may be computed from that.
- */
-export function stillThere({ span }: Slice, row: number, ...except: readonly number[]): void {
-  requireColumns({ ...span, firstRow: row, rows: 1 }, ...except)
 }
 
 /** lane(column) = XOR of the lanes of all other columns; into the spare lane when `spare` is true. */

@@ -18,9 +18,10 @@ import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup, noneFailed } from './column-io.ts'
 import { dataColumn, type Raid5Layout, rowStart } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
-import { isInService, type Raid5Plex } from './plex-raid5.ts'
+import type { Raid5Plex } from './plex-raid5.ts'
 import { settleRow } from './row-jobs.ts'
-import { type Extent, planRow, type RowPlan, type RowState, type Segment } from './row-plan.ts'
+import { type Extent, planRow, type RowPlan, type Segment } from './row-plan.ts'
+import { type RowState, rowState } from './row-state.ts'
 
 /** What one request writes in one row. */
 export interface RowPart {
@@ -77,7 +78,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   absorb(next: RowWaiter): boolean {
     if (!(next instanceof RowWrite) || next.#layout !== this.#layout) return false
     // Each for itself where one of them may fail.
-    const { unreadable, parityState } = this.#plex.rowState(this.#layout, this.#row, undefined)
+    const { unreadable, parityState } = rowState(this.#plex, this.#layout, this.#row)
     if (unreadable.size > 0 && parityState !== 'right') return false
     const overlaps = next.#parts.some((one) =>
       this.#parts.some(
@@ -92,19 +93,19 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   }
 
   granted(): void {
-    const { parityState, unreadable } = this.#plex.rowState(this.#layout, this.#row, undefined)
-    if (parityState !== 'doubt' || this.#unsettled) {
-      this.#writeParts()
+    const state = rowState(this.#plex, this.#layout, this.#row)
+    if (state.parityState !== 'doubt' || this.#unsettled) {
+      this.#writeParts(state)
       return
     }
     settleRow(this.#plex, this.#layout, this.#row).then(
       () => this.granted(),
       (failure: unknown) => {
         const error = toPlexusError(failure, 'write', this.#plex.record.name)
-        if (unreadable.size > 0) this.#failAll(error)
+        if (state.unreadable.size > 0) this.#failAll(error)
         else {
           // Where a column went out of service meanwhile the row is settled without it.
-          const now = this.#plex.rowState(this.#layout, this.#row, undefined)
+          const now = rowState(this.#plex, this.#layout, this.#row)
           this.#unsettled = now.unreadable.size === 0
           this.granted()
         }
@@ -112,7 +113,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     )
   }
 
-  #writeParts(): void {
+  #writeParts(state: RowState): void {
     const sources: Source[] = []
     for (const part of this.#parts) this.#addSources(part, sources)
     this.#sources = sources
@@ -122,7 +123,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       this.#position = Math.min(this.#position, start)
       this.#end = Math.max(this.#end, end)
     }
-    this.#nextSlice()
+    this.#nextSlice(state)
   }
 
   /** Nothing of it is stored in this row: whatever column it was for has missed it. */
@@ -148,12 +149,13 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     }
   }
 
-  #nextSlice(): void {
+  /** `known`: the state of the row, where it was found just now. */
+  #nextSlice(known?: RowState): void {
     if (this.#position >= this.#end) {
       this.#finish(undefined, noneFailed)
       return
     }
-    const state = this.#plex.rowState(this.#layout, this.#row, this.#readFailed)
+    const state = known ?? rowState(this.#plex, this.#layout, this.#row, this.#readFailed)
     this.#state = state
     let bytes = this.#end - this.#position
     let plan: RowPlan | undefined
@@ -300,15 +302,15 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     }
     const missed = new Map(this.failed)
     for (const [subdisk, error] of missed) this.#plex.host.noteError(subdisk, 'write', error)
-    const meant = new Set([parity, ...this.#slice.map(({ column }) => column)])
     for (const column of unwritable) {
       // Its drive has gone, and nothing was written without it yet: it has missed this write like any other failure.
       const subdisk = this.#plex.column(column)
       // Parity that was never computed is not missed.
-      if (column === parity && parityState === 'unknown' && subdisk.record.state === 'down')
-        continue
-      if (meant.has(column) && isInService(subdisk))
-        missed.set(subdisk, this.#plex.driveGone(subdisk))
+      const isMeant =
+        column === parity
+          ? parityState !== 'unknown' || subdisk.record.state !== 'down'
+          : this.#slice.some((one) => one.column === column)
+      if (isMeant && subdisk.inService) missed.set(subdisk, this.#plex.driveGone(subdisk))
     }
     const lost = new Set([...missed.keys()])
     for (const column of unreadable) {

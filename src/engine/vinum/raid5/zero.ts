@@ -8,7 +8,8 @@ import type { IoCause, IoOp } from '../../../hal/block-device.ts'
 import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup } from './column-io.ts'
 import { type Raid5Layout, rowStart } from './layout.ts'
-import { isInService, type Raid5Plex } from './plex-raid5.ts'
+import type { Raid5Plex } from './plex-raid5.ts'
+import { rowState } from './row-state.ts'
 
 export interface RowsZeroInit {
   readonly op: 'write-zeroes' | 'discard'
@@ -39,19 +40,14 @@ export class RowsZero extends ColumnGroup {
     const { layout, firstRow, rows, fua } = this.#init
     const offset = firstRow * layout.stripeBytes
     const length = rows * layout.stripeBytes
-    /** Without a drive, but in service: they miss this. */
-    const gone: Subdisk[] = []
-    let lost = 0
-    for (const subdisk of this.#plex.columnsOf(layout)) {
-      if (subdisk.writable) continue
-      lost++
-      if (isInService(subdisk)) gone.push(subdisk)
-    }
-    if (lost > 1) {
+    const away = this.#plex.columnsOf(layout).filter(({ writable }) => !writable)
+    if (away.length > 1) {
       this.#refuse()
       return
     }
-    this.begin(() => this.#zeroed(gone, lost))
+    // In service, but without a drive: it misses this.
+    const gone = away.filter(({ inService }) => inService)
+    this.begin(() => this.#zeroed(gone, away.length))
     for (const subdisk of this.#plex.columnsOf(layout)) {
       // Also where a subdisk is not valid yet: some of the rows may be, and zeroes harm none.
       if (!subdisk.writable) continue
@@ -86,7 +82,9 @@ export class RowsZero extends ColumnGroup {
     for (const [subdisk, error] of missed) plex.host.noteError(subdisk, 'write', error)
     const lost = lostBefore + missed.size
     for (const subdisk of gone) missed.set(subdisk, plex.driveGone(subdisk))
-    const redundant = lost === 0 || (lost === 1 && plex.spanComputed(layout, firstRow, rows))
+    // The mark moves upwards: what holds of the last row holds of those before it.
+    const { parityState } = rowState(plex, layout, firstRow + rows - 1)
+    const redundant = lost === 0 || (lost === 1 && parityState !== 'unknown')
     plex.resolveMissed(missed, redundant, (error) => {
       if (error) plex.tear(layout, firstRow, rows)
       else if (redundant) plex.settled(layout, firstRow, rows)

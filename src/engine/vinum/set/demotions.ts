@@ -4,7 +4,7 @@
  */
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { demoteSubdisks, returnDrives } from '../model/membership.ts'
-import { byUuid, type SubdiskRecord, type VinumModel } from '../model/model.ts'
+import { byUuid, type SubdiskRecord, type VinumModel, volumeAbove } from '../model/model.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import type { Subdisk } from '../runtime.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -98,9 +98,8 @@ function whenAllReturn(model: VinumModel): VinumModel {
 }
 
 /** Is all of the volume above the subdisk served without it? */
-function isServed(model: VinumModel, { plexUuid }: SubdiskRecord): boolean {
-  const plex = byUuid(model.plexes, plexUuid)
-  return byUuid(model.volumes, plex?.volumeUuid)?.state === 'up'
+function isServed(model: VinumModel, subdisk: SubdiskRecord): boolean {
+  return volumeAbove(model, subdisk)?.state === 'up'
 }
 
 function lastCopyError(what: string, cause: PlexusError): PlexusError {

@@ -3,7 +3,7 @@
  * of them at once; read when the set is assembled. Used by volume.ts and objects.ts.
  */
 import { defined } from '../../../base/assert.ts'
-import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
+import { failuresOf, operatingError, type PlexusError, Refusals } from '../../../base/errors.ts'
 import { INTENT_BLOCKS_AT_ONCE } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import { flush } from '../../../hal/io.ts'
@@ -18,8 +18,10 @@ import type { IntentBlock, RememberedIntent } from '../../intent/write-intent-bi
 import type { SetDrive } from '../../metadata/set-drive.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { mapSlotsOf } from '../model/map-slots.ts'
-import { byUuid, plexesOf, subdisksOf, type VinumModel, type VolumeRecord } from '../model/model.ts'
+import { byUuid, subdisksBelow, type VinumModel, type VolumeRecord } from '../model/model.ts'
 import type { VinumSet } from './vinum-set.ts'
+
+const refuse = new Refusals('write')
 
 /** How the bitmap of a volume is cut. */
 export function intentLayoutOf(set: VinumSet, volume: VolumeRecord): IntentLayout {
@@ -73,7 +75,7 @@ export class IntentStore {
   async write(blocks: readonly IntentBlock[]): Promise<void> {
     const present = this.#drives
     const { name } = this.#volume.record
-    if (present.length === 0) throw noDriveError(name)
+    if (present.length === 0) throw refuse.gone`${name}: none of its drives is there`
     const carriers = this.#carriers
     // A drive that goes must be known as lost before the others remember more than it does: at the next assembly one
     // that lacks more than the last write is taken for a copy of an older time.
@@ -81,7 +83,8 @@ export class IntentStore {
     if (isLost) await this.#set.commit((model) => this.#set.withLosses(model))
     const most = Math.max(...this.slots)
     const drives = present.filter(({ label }) => (label?.mapSlots ?? 0) > most)
-    const failed = await eachDrive(drives, 'write', async ({ label }, drive) => {
+    const failed = await failuresOf(drives, async (drive) => {
+      const label = defined(drive.label, 'the label of a drive that is present')
       await this.#writeBlocks(label, blocks, (which) => which)
       // What it remembers from before counts no more, however high its sequence is.
       if (!carriers.has(drive)) await this.#writeBlocks(label, blocks, (which) => (which ? 0 : 1))
@@ -110,7 +113,9 @@ export class IntentStore {
 
   /** WriteIntentOptions.flushDrives. */
   async flushDrives(): Promise<void> {
-    const failed = await eachDrive(this.#drives, 'flush', ({ consumer }) => flush(consumer))
+    const failed = await failuresOf(this.#drives, ({ consumer }) =>
+      flush(defined(consumer, 'the consumer of a drive that is present')),
+    )
     await this.#demoteOn(failed)
     for (const error of failed.values()) throw error
   }
@@ -121,33 +126,6 @@ export class IntentStore {
       if (on.length > 0) await this.#set.host.demote(on, error)
     }
   }
-}
-
-/** Does it for all drives at once. Resolves to those that failed. */
-async function eachDrive(
-  drives: readonly SetDrive[],
-  op: string,
-  work: (
-    device: {
-      readonly label: AnchoredDevice
-      readonly consumer: NonNullable<SetDrive['consumer']>
-    },
-    drive: SetDrive,
-  ) => Promise<void>,
-): Promise<ReadonlyMap<SetDrive, PlexusError>> {
-  const failed = new Map<SetDrive, PlexusError>()
-  await Promise.all(
-    drives.map(async (drive) => {
-      try {
-        const label = defined(drive.label, 'the label of a drive that is present')
-        const consumer = defined(drive.consumer, 'the consumer of a drive that is present')
-        await work({ label, consumer }, drive)
-      } catch (error) {
-        failed.set(drive, toPlexusError(error, op, drive.record.name))
-      }
-    }),
-  )
-  return failed
 }
 
 function isServing({ present, record }: SetDrive): boolean {
@@ -217,7 +195,7 @@ async function readPair(
 
 /** UUIDs of the drives all of whose subdisks of the volume are up, or were complete when they went. */
 function goodDrives(model: VinumModel, volume: VolumeRecord): readonly string[] {
-  const subdisks = plexesOf(model, volume.uuid).flatMap(({ uuid }) => subdisksOf(model, uuid))
+  const subdisks = subdisksBelow(model, volume.uuid)
   const bad = new Set(
     subdisks
       .filter(({ state }) => state !== 'up' && state !== 'down')
@@ -243,18 +221,9 @@ function outdatedSubdisks(
 ): readonly string[] {
   const isUp = (uuid: string): boolean => byUuid(model.drives, uuid)?.state === 'up'
   const newest = Math.max(0, ...sequences.values())
-  return plexesOf(model, volume.uuid)
-    .flatMap(({ uuid }) => subdisksOf(model, uuid))
+  return subdisksBelow(model, volume.uuid)
     .filter(({ driveUuid, state }) => {
       return state === 'up' && isUp(driveUuid) && isOutdated(sequences.get(driveUuid), newest)
     })
     .map(({ uuid }) => uuid)
-}
-
-function noDriveError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'write',
-    subject: name,
-    message: `${name}: none of its drives is there`,
-  })
 }

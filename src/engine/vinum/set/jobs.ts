@@ -3,29 +3,31 @@
  * and end back to the model. A job that the model names and that does not run is started; a resync after a crash
  * has no record, since the intent maps themselves say what it has to do. vinum-set.ts owns it.
  */
-import { PlexusError } from '../../../base/errors.ts'
+import { Refusals } from '../../../base/errors.ts'
 import { RESYNC_RETRY_MS } from '../../../base/limits.ts'
 import type { Random } from '../../../base/random.ts'
 import type { Job, JobPlan } from '../../jobs/job.ts'
 import type { Doubt } from '../advice.ts'
 import { finishWindow } from '../jobs/grow.ts'
+import { GrowthTurns, growthCommits } from '../jobs/growth-turns.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
 import type { JobCommits, JobSetup } from '../jobs/setup.ts'
 import { FINISH, PLANS, PROGRESS, resyncOf, withMismatches, withoutMove } from '../jobs/table.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
-  byUuid,
   type JobRecord,
   plexesOf,
   type SubdiskRecord,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
+  volumeAbove,
 } from '../model/model.ts'
 import type { Plex } from '../runtime.ts'
-import { GrowthTurns, growthCommits } from './growth.ts'
 import type { VinumSet } from './vinum-set.ts'
 import type { RunningVolume } from './volume.ts'
+
+const refuse = new Refusals('remove')
 
 /**
  * Adds the jobs that bring every volume up to date. What a subdisk missed is in the volume's intent map: whoever
@@ -37,10 +39,9 @@ export function startNeededJobs(
   random: Random,
   unknown: ReadonlySet<string> = new Set(),
 ): VinumModel {
-  const isTracked = ({ uuid, plexUuid }: Pick<SubdiskRecord, 'uuid' | 'plexUuid'>): boolean => {
-    if (unknown.has(uuid)) return false
-    const volumeUuid = byUuid(model.plexes, plexUuid)?.volumeUuid
-    return volumeUuid !== undefined && isRedundant(model, volumeUuid)
+  const isTracked = (subdisk: Pick<SubdiskRecord, 'uuid' | 'plexUuid'>): boolean => {
+    const volume = volumeAbove(model, subdisk)
+    return !unknown.has(subdisk.uuid) && volume !== undefined && isRedundant(model, volume.uuid)
   }
   return jobsNeeded(model, undefined, { random, isTracked }).model
 }
@@ -88,7 +89,8 @@ export class SetJobs {
       const after = plexesOf(next, record.uuid)
       // Where copies may differ the first one is the truth: another one must not take its place unseen.
       const truthLeaves = after.length > 0 && after[0]?.uuid !== plexes[0]?.record.uuid
-      if (truthLeaves && map && !map.isSynced) throw inDoubt(record.name)
+      if (truthLeaves && map && !map.isSynced)
+        throw refuse.inUse`the copies of volume ${record.name} may differ in places, and its first copy is the one that counts: wait until they are equal (plexus wait ${record.name} --for resync), then repeat`
       const isSame =
         after.length === plexes.length &&
         after.every(({ uuid }, index) => isSamePlex(next, uuid, plexes[index]))
@@ -301,16 +303,6 @@ export class SetJobs {
     }
     this.#run(resyncOf(setup, volume, map))
   }
-}
-
-function inDoubt(name: string): PlexusError {
-  return new PlexusError('in-use', {
-    op: 'remove',
-    subject: name,
-    message:
-      `the copies of volume ${name} may differ in places, and its first copy is the one that counts: ` +
-      `wait until they are equal (plexus wait ${name} --for resync), then repeat`,
-  })
 }
 
 /** With the same columns: a resync must not go on with a layout that is no more. */

@@ -1,5 +1,5 @@
 /**
- * What a set does for raid5 plexes whose parity is in doubt (raid5/row-plan.ts, RowState): a column that goes out of
+ * What a set does for raid5 plexes whose parity is in doubt (raid5/row-state.ts): a column that goes out of
  * service takes its data in such rows with it. That is written down in the commit that takes it out, so that no restart and
  * no rebuild makes data of what parity says by chance (docs/adr/0014). Part of a set (vinum-set.ts).
  */

@@ -4,7 +4,7 @@
  * volume held for a moment. vinum-set.ts owns it.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { type PlexusError, Refusals } from '../../../base/errors.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Provider } from '../../geom/provider.ts'
@@ -28,6 +28,8 @@ import { SetJobs } from './jobs.ts'
 import { makePlex } from './make-plex.ts'
 import type { VinumSet } from './vinum-set.ts'
 import { RunningVolume } from './volume.ts'
+
+const refuse = new Refusals('use')
 
 export class SetObjects {
   readonly subdisks = new Map<string, PlacedSubdisk>()
@@ -256,9 +258,5 @@ export class SetObjects {
 }
 
 function endedError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'use',
-    subject: name,
-    message: `volume ${name} is no more`,
-  })
+  return refuse.gone`volume ${name} is no more`
 }

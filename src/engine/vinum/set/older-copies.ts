@@ -6,7 +6,7 @@ import { defined } from '../../../base/assert.ts'
 import { operatingError, type PlexusError } from '../../../base/errors.ts'
 import { lostError } from '../io/volume-io.ts'
 import { demoteSubdisks } from '../model/membership.ts'
-import { byUuid, type VinumModel } from '../model/model.ts'
+import { byUuid, type VinumModel, volumeAbove } from '../model/model.ts'
 import { hasParity } from '../model/plex-kinds.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import { startNeededJobs } from './jobs.ts'
@@ -73,12 +73,15 @@ export function fillLossy(
   lossy: ReadonlyMap<string, PlexusError>,
 ): VinumModel {
   const out: string[] = []
-  for (const { uuid, name, driveUuid, plexUuid, state } of model.subdisks) {
+  for (const subdisk of model.subdisks) {
+    const { uuid, name, driveUuid, plexUuid, state } = subdisk
     const error = lossy.get(driveUuid)
-    const plex = byUuid(model.plexes, plexUuid)
-    const volume = byUuid(model.volumes, plex?.volumeUuid)
-    if (!error || !plex || !volume || state !== 'up') continue
-    if (hasParity(plex) || lastCopyLost(model, [...out, uuid]) !== undefined) {
+    const volume = volumeAbove(model, subdisk)
+    if (!error || !volume || state !== 'up') continue
+    if (
+      hasParity(byUuid(model.plexes, plexUuid)) ||
+      lastCopyLost(model, [...out, uuid]) !== undefined
+    ) {
       set.options.owed.set(volume.uuid, lostError(volume.name))
       continue
     }

@@ -3,7 +3,7 @@
  * volumes that it serves.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { type PlexusError, Refusals } from '../../../base/errors.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
@@ -13,14 +13,16 @@ import type { WitnessStore } from '../../metadata/witness.ts'
 import { VINUM_CODEC } from '../model/codec.ts'
 import { demoteSubdisks, keepOldPlaces, loseDrives, returnDrives } from '../model/membership.ts'
 import type { VinumModel, VolumeRecord } from '../model/model.ts'
-import type { Subdisk } from '../runtime.ts'
+import type { Subdisk, VinumHost } from '../runtime.ts'
 import { Demotions } from './demotions.ts'
-import { SetHost } from './host.ts'
+import { hostOf } from './host.ts'
 import { startNeededJobs } from './jobs.ts'
 import { LostRanges } from './lost-ranges.ts'
 import { SetObjects } from './objects.ts'
 import { fillLossy, fillOutdated, markUnfilled, oldSubdisks } from './older-copies.ts'
 import type { RunningVolume } from './volume.ts'
+
+const refuse = new Refusals('resize')
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
@@ -37,7 +39,7 @@ export interface SetOptions {
 export class VinumSet extends DeviceSet<VinumModel> {
   readonly options: SetOptions
   readonly lost: LostRanges
-  readonly host: SetHost
+  readonly host: VinumHost
   readonly olderText =
     'an older copy of it, which is filled as a whole from good copies; what has none is out of service'
   readonly #demotions: Demotions
@@ -50,7 +52,7 @@ export class VinumSet extends DeviceSet<VinumModel> {
     this.options = options
     this.#demotions = new Demotions(this)
     this.lost = new LostRanges(this)
-    this.host = new SetHost(this, {
+    this.host = hostOf(this, {
       demote: (subdisks, error) => this.demote(subdisks, error),
       changeLost: (plex, change) => this.lost.change(plex, change),
       isLosing: (plex) => this.lost.isLosing(plex),
@@ -182,13 +184,7 @@ export class VinumSet extends DeviceSet<VinumModel> {
   checkResize({ record, device }: SetDrive): void {
     const growing = this.model.plexes.find(({ growth }) => growth !== undefined)
     if (!growing) return
-    throw new PlexusError('in-use', {
-      op: 'resize',
-      subject: record.name,
-      message:
-        `drive ${record.name}: its disk has grown; that cannot be used while plex ${growing.name} grows, which keeps data ` +
-        `in the journals of the drives. When it has ended: plexus device resize ${device}`,
-    })
+    throw refuse.inUse`drive ${record.name}: its disk has grown; that cannot be used while plex ${growing.name} grows, which keeps data in the journals of the drives. When it has ended: plexus device resize ${device}`
   }
 
   start(request: Bio, provider: Provider): void {
@@ -206,16 +202,10 @@ export class VinumSet extends DeviceSet<VinumModel> {
 
   protected async end(how: 'stop' | 'orphan'): Promise<void> {
     if (how === 'stop') return this.#objects?.stop()
-    const reason = this.failure ?? witherError(this.name)
+    const reason =
+      this.failure ??
+      new Refusals('use').gone`${this.name} is stopped; it is back when its drives are`
     for (const provider of this.providers) await this.topology.orphan(provider, reason)
     await this.#objects?.jobs.park()
   }
-}
-
-function witherError(name: string): PlexusError {
-  return new PlexusError('gone', {
-    op: 'use',
-    subject: name,
-    message: `${name} is stopped; it is back when its drives are`,
-  })
 }

@@ -7,68 +7,49 @@
  * A wrong word is an error with its place; nothing becomes a default silently (the original takes an unknown
  * suffix for 0 and an unknown state for down).
  */
-import { FREEBSD_DATA_OFFSET_BYTES } from '../freebsd/header.ts'
-import type {
-  DriveState,
-  ParityLayout,
-  PlexState,
-  ReadPolicy,
-  SubdiskState,
-  VolumeState,
-} from '../model/model.ts'
-import type { Organization } from '../model/plex-kinds.ts'
+import type { DriveState, PlexState, SubdiskState, VolumeState } from '../model/model.ts'
 import { linesOf } from './tokens.ts'
-import { type Draft, parseLine } from './words.ts'
+import { type Draft, type Fields, parseLine, type TextType } from './words.ts'
 
-export interface TextDrive {
-  readonly type: 'drive'
+/** Where the data of FreeBSD's drives begins, behind both copies of the text. */
+export const FREEBSD_DATA_OFFSET_BYTES = 135680
+
+/** An object of a type: with all of `Needed`, and with what else the text may say of it. */
+type Text<
+  T extends TextType,
+  Needed extends keyof Fields,
+  More extends keyof Fields,
+  State extends string,
+> = {
+  readonly type: T
   readonly line: number
-  readonly name: string
-  /** Without a leading `/dev/`. */
-  readonly device: string
-  readonly state: DriveState | undefined
+  readonly state: State | undefined
+} & { readonly [F in Needed]-?: Exclude<Fields[F], undefined> } & {
+  readonly [F in More]: Fields[F] | undefined
 }
 
-export interface TextVolume {
-  readonly type: 'volume'
-  readonly line: number
-  readonly name: string
-  readonly state: VolumeState | undefined
-  readonly readPolicy: ReadPolicy | undefined
-  /** Name of the plex, for `prefer`. */
-  readonly preferredPlex: string | undefined
-}
-
-export interface TextPlex {
-  readonly type: 'plex'
-  readonly line: number
-  readonly name: string
-  /** Name of its volume, in the text or not; undefined: detached. */
-  readonly volume: string | undefined
-  readonly organization: Organization
-  /** 0 for concat. */
-  readonly stripeBytes: number
-  /** undefined: not said, or not raid5. On FreeBSD's drives that means left-asymmetric. */
-  readonly parityLayout: ParityLayout | undefined
-  readonly state: PlexState | undefined
-}
-
-export interface TextSubdisk {
-  readonly type: 'subdisk'
-  readonly line: number
-  readonly name: string
-  readonly drive: string
-  /** Name of its plex, in the text or not; undefined: detached. */
-  readonly plex: string | undefined
-  /** undefined: as large as fits. */
-  readonly sizeBytes: number | undefined
-  /** Absolute on the device; undefined: where it fits. */
-  readonly driveOffsetBytes: number | undefined
-  /** undefined: next in the plex. */
-  readonly plexOffsetBytes: number | undefined
-  readonly state: SubdiskState | undefined
-}
-
+export type TextDrive = Text<'drive', 'name' | 'device', never, DriveState>
+export type TextVolume = Text<'volume', 'name', 'readPolicy' | 'preferredPlex', VolumeState>
+/**
+ * `volume`: the name, in the text or not; undefined: detached. `stripeBytes`: 0 for concat. Without a parity layout raid5
+ * of FreeBSD's drives is left-asymmetric.
+ */
+export type TextPlex = Text<
+  'plex',
+  'name' | 'organization' | 'stripeBytes',
+  'volume' | 'parityLayout',
+  PlexState
+>
+/**
+ * `plex`: the name, in the text or not; undefined: detached. `driveOffsetBytes`: absolute on the device. A size or place
+ * that is undefined: as large as fits, where it fits, next in the plex.
+ */
+export type TextSubdisk = Text<
+  'subdisk',
+  'name' | 'drive',
+  'plex' | 'sizeBytes' | 'driveOffsetBytes' | 'plexOffsetBytes',
+  SubdiskState
+>
 export type TextObject = TextDrive | TextVolume | TextPlex | TextSubdisk
 
 export interface ParseOptions {

@@ -1,6 +1,5 @@
 /**
- * Prints a model as vinum's text (docs/vinum.md, 2.1): for people and `vinum create`, or as FreeBSD keeps it on its
- * drives. text/config.ts reads both again. Used by the verb printconfig and by images for tests.
+ * Prints a model as vinum's text (docs/vinum.md, 2.1) for people and `vinum create`; text/config.ts reads it again.
  */
 import {
   byUuid,
@@ -9,29 +8,17 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from '../model/model.ts'
-
-export interface PrintOptions {
-  /** true: with drives and without states, as `printconfig` does. false: as on FreeBSD's drives. */
-  readonly drives: boolean
-}
+import { READ_POLICY_WORDS } from './words.ts'
 
 /** The text, each line ended by a newline. Sizes in sectors of 512, of which every block is a multiple. */
-export function printConfigText(model: VinumModel, { drives }: PrintOptions): string {
-  const lines = [
-    ...(drives
-      ? model.drives.map(({ name, device }) => `drive ${name} device ${quoted(device)}`)
-      : []),
+export function printConfigText(model: VinumModel): string {
+  return [
+    ...model.drives.map(({ name, device }) => `drive ${name} device ${quoted(device)}`),
     ...model.volumes.map((one) => volumeLine(model, one)),
-    ...model.plexes.map((one) => plexLine(model, one, drives)),
-    ...model.subdisks.map((one) => subdiskLine(model, one, drives)),
+    ...model.plexes.map((one) => plexLine(model, one)),
+    ...model.subdisks.map((one) => subdiskLine(model, one)),
   ]
-  const records = [...model.volumes, ...model.plexes, ...model.subdisks]
-  const first = lines.length - records.length
-  return lines
-    .map((line, index) => {
-      const record = records[index - first]
-      return drives || !record ? `${line}\n` : `${line} state ${record.state}\n`
-    })
+    .map((line) => `${line}\n`)
     .join('')
 }
 
@@ -45,33 +32,28 @@ function quoted(device: string): string {
   return /[\s#']/.test(path) ? `"${path}"` : path
 }
 
-const READ_POLICY = { 'round-robin': 'round', 'least-queue': 'least', prefer: 'prefer' } as const
-
 function volumeLine(model: VinumModel, volume: VolumeRecord): string {
   const plex = byUuid(model.plexes, volume.preferredPlexUuid)
   // Round robin is the only one that FreeBSD knows, and what nothing said means.
   if (volume.readPolicy === 'round-robin') return `volume ${volume.name}`
   const preferred = volume.readPolicy === 'prefer' && plex ? ` ${plex.name}` : ''
-  return `volume ${volume.name} readpol ${READ_POLICY[volume.readPolicy]}${preferred}`
+  return `volume ${volume.name} readpol ${READ_POLICY_WORDS[volume.readPolicy]}${preferred}`
 }
 
-function plexLine(model: VinumModel, plex: PlexRecord, people: boolean): string {
+function plexLine(model: VinumModel, plex: PlexRecord): string {
   const stripe = plex.organization === 'concat' ? '' : ` ${sectors(plex.stripeBytes)}`
   const volume = byUuid(model.volumes, plex.volumeUuid)
-  const foreign = plex.parityLayout === 'left-symmetric'
-  const layout = plex.parityLayout && (people || foreign) ? ` ${plex.parityLayout}` : ''
-  const parent = volume ? ` vol ${volume.name}` : people ? ' detached' : ''
-  return `plex name ${plex.name} org ${plex.organization}${stripe}${layout}${parent}`
+  const layout = plex.parityLayout ? ` ${plex.parityLayout}` : ''
+  const parent = volume ? `vol ${volume.name}` : 'detached'
+  return `plex name ${plex.name} org ${plex.organization}${stripe}${layout} ${parent}`
 }
 
-function subdiskLine(model: VinumModel, subdisk: SubdiskRecord, people: boolean): string {
+function subdiskLine(model: VinumModel, subdisk: SubdiskRecord): string {
   const drive = byUuid(model.drives, subdisk.driveUuid)
   const plex = byUuid(model.plexes, subdisk.plexUuid)
   const parent = plex
-    ? ` plex ${plex.name} plexoffset ${sectors(subdisk.plexOffsetBytes)}`
-    : people
-      ? ' detached'
-      : ''
+    ? `plex ${plex.name} plexoffset ${sectors(subdisk.plexOffsetBytes)}`
+    : 'detached'
   const place = `len ${sectors(subdisk.sizeBytes)} driveoffset ${sectors(subdisk.driveOffsetBytes)}`
-  return `sd name ${subdisk.name} drive ${drive?.name} ${place}${parent}`
+  return `sd name ${subdisk.name} drive ${drive?.name} ${place} ${parent}`
 }

@@ -7,6 +7,7 @@ import {
   PARITY_LAYOUTS,
   type ParityLayout,
   PLEX_STATES,
+  READ_POLICIES,
   type ReadPolicy,
   SUBDISK_STATES,
   VOLUME_STATES,
@@ -21,13 +22,15 @@ export type TextType = 'drive' | 'volume' | 'plex' | 'subdisk'
 export interface Fields {
   name?: string
   drive?: string
+  /** Without a leading `/dev/`. */
   device?: string
   /** One of those of its type. */
   state?: string
   volume?: string
   plex?: string
   detached?: true
-  readPolicy?: ReadPolicy
+  readPolicy?: ReadPolicy | undefined
+  /** Name of the plex, for `prefer`. */
   preferredPlex?: string
   organization?: Organization
   stripeBytes?: number
@@ -97,15 +100,16 @@ const device: Keyword = (fields, line) => {
   if (fields.device === '') throw line.fault(token.column, 'the device is empty', 'its name')
 }
 
-const READ_POLICY_WORDS: Readonly<Record<'round' | 'least' | 'prefer', ReadPolicy>> = {
-  round: 'round-robin',
-  least: 'least-queue',
+/** The word for each read policy. */
+export const READ_POLICY_WORDS = {
+  'round-robin': 'round',
+  'least-queue': 'least',
   prefer: 'prefer',
-}
+} as const
 
 const readPolicy: Keyword = (fields, line) => {
-  const word = oneOf(line, 'read policy', ['round', 'least', 'prefer'] as const)
-  fields.readPolicy = READ_POLICY_WORDS[word]
+  const word = oneOf(line, 'read policy', Object.values(READ_POLICY_WORDS))
+  fields.readPolicy = READ_POLICIES.find((one) => READ_POLICY_WORDS[one] === word)
   if (word === 'prefer') fields.preferredPlex = checkedName(line, line.take('a name'))
 }
 

@@ -27,10 +27,8 @@ interface Details {
 
 function detailsOf(draft: Draft, words: readonly string[]): Details {
   const offsets = words.filter((one) => one !== 'rename')
-  if (offsets.length > 1) {
-    const why = `attach: "${offsets[1]}" is too much; after the parent stand "rename" and an offset at most`
-    draft.fail('invalid', offsets[1] ?? '', why)
-  }
+  if (offsets.length > 1)
+    throw draft.invalid`attach: "${offsets[1]}" is too much; after the parent stand "rename" and an offset at most`
   const [offset] = offsets
   return {
     rename: offsets.length < words.length,
@@ -48,8 +46,7 @@ export const ATTACH = planning(VINUM_SPECS.attach, [], (draft) => {
     attachSubdisk(draft, found.record, findTyped(draft.model, 'plex', parent), details)
   } else {
     const { name } = found.record
-    const why = `${name} is a ${found.type}; a plex is attached to a volume, and a subdisk to a plex`
-    draft.fail('invalid', name, why)
+    throw draft.invalid`${name} is a ${found.type}; a plex is attached to a volume, and a subdisk to a plex`
   }
 })
 
@@ -60,36 +57,26 @@ function attachPlex(
   { rename, offsetBytes }: Details,
 ): void {
   const holder = draft.volumeOf(plex)
-  if (holder) {
-    const why = `plex ${plex.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${plex.name}`
-    draft.fail('in-use', plex.name, why)
-  }
+  if (holder)
+    throw draft.inUse`plex ${plex.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${plex.name}`
   if (offsetBytes !== undefined) {
     draft.fail('invalid', plex.name, 'attach: an offset is for subdisks; a plex begins at 0')
   }
   const subdisks = draft.subdisksOf(plex)
-  if (subdisks.length === 0) {
-    draft.fail('invalid', plex.name, `plex ${plex.name} has no subdisks; attach some to it first`)
-  }
+  if (subdisks.length === 0)
+    throw draft.invalid`plex ${plex.name} has no subdisks; attach some to it first`
   draft.checkIdle(plex, 'attach')
   checkOneMore(draft, volume, plex.organization)
-  if (plex.growth && draft.plexesOf(volume).length > 0) {
-    draft.fail(
-      'in-use',
-      plex.name,
-      `plex ${plex.name} is growing; let that end before it becomes a copy: plexus vinum start ${plex.name}`,
-    )
-  }
+  if (plex.growth && draft.plexesOf(volume).length > 0)
+    throw draft.inUse`plex ${plex.name} is growing; let that end before it becomes a copy: plexus vinum start ${plex.name}`
   for (const { driveUuid } of subdisks) {
     const drive = draft.drive(driveUuid)
     if (drive && !isPlaceholder(drive)) checkFits(draft, volume, drive)
   }
   const first = draft.plexesOf(volume).length === 0
   const sizeBytes = draft.plexBytes(plex)
-  if (!first && sizeBytes < volume.sizeBytes) {
-    const why = `plex ${plex.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as the volume: grow it first`
-    draft.fail('invalid', plex.name, why)
-  }
+  if (!first && sizeBytes < volume.sizeBytes)
+    throw draft.invalid`plex ${plex.name} has ${formatSize(sizeBytes)}, and volume ${volume.name} ${formatSize(volume.sizeBytes)}; a copy must be as large as the volume: grow it first`
   const named = {
     ...plex,
     volumeUuid: volume.uuid,
@@ -102,10 +89,8 @@ function attachPlex(
     ...draft.model,
     plexes: [...draft.model.plexes.filter((one) => one.uuid !== plex.uuid), named],
   }
-  draft.step(
-    `attach plex ${plex.name} to volume ${volume.name}${rename ? ` as ${named.name}` : ''}`,
-    named.name,
-  )
+  const as = rename ? ` as ${named.name}` : ''
+  draft.stepOn(named.name, `attach plex ${plex.name} to volume ${volume.name}${as}`)
   if (rename) renameSubdisks(draft, named)
   if (first) {
     // Nothing has been written since it was detached, so its content is the volume's.
@@ -125,7 +110,7 @@ function renameSubdisks(draft: Draft, plex: PlexRecord): void {
     if (one.name === name) return
     const free = childName(draft, 'subdisk', `${plex.name}.s`, index)
     draft.put('subdisks', { ...one, name: free })
-    draft.step(`rename subdisk ${one.name} to ${free}`, free)
+    draft.stepOn(free, `rename subdisk ${one.name} to ${free}`)
   })
 }
 
@@ -136,10 +121,8 @@ function attachSubdisk(
   { rename, offsetBytes }: Details,
 ): void {
   const holder = draft.plexOf(subdisk)
-  if (holder) {
-    const why = `subdisk ${subdisk.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${subdisk.name}`
-    draft.fail('in-use', subdisk.name, why)
-  }
+  if (holder)
+    throw draft.inUse`subdisk ${subdisk.name} is attached to ${holder.name}; detach it first: plexus vinum detach ${subdisk.name}`
   const drive = draft.drive(subdisk.driveUuid)
   const volume = draft.volumeOf(plex)
   draft.checkIdle(plex, 'attach')
@@ -158,10 +141,9 @@ function attachSubdisk(
   const columnsBefore = draft.subdisksOf(plex).length
   if (hole) draft.drop(new Set([hole.uuid]))
   draft.put('subdisks', { ...subdisk, ...place, name, plexUuid: plex.uuid })
-  draft.step(
-    `attach subdisk ${subdisk.name} to plex ${plex.name} at ${formatSize(place.plexOffsetBytes)}${rename ? ` as ${name}` : ''}`,
-    name,
-  )
+  const at = formatSize(place.plexOffsetBytes)
+  const as = rename ? ` as ${name}` : ''
+  draft.stepOn(name, `attach subdisk ${subdisk.name} to plex ${plex.name} at ${at}${as}`)
   if (!hole && isStriped(plex) && columnsBefore > 0) {
     if (!buildsUp(plex, columnsBefore)) beginGrowth(draft, plex, columnsBefore)
     return
@@ -246,8 +228,7 @@ function asColumn(
 
 function checkSize(draft: Draft, subdisk: SubdiskRecord, needed: number): void {
   if (subdisk.sizeBytes >= needed) return
-  const why = `subdisk ${subdisk.name} has ${formatSize(subdisk.sizeBytes)}, and ${formatSize(needed)} are needed there; use a larger one`
-  draft.fail('invalid', subdisk.name, why)
+  throw draft.invalid`subdisk ${subdisk.name} has ${formatSize(subdisk.sizeBytes)}, and ${formatSize(needed)} are needed there; use a larger one`
 }
 
 function renamed(draft: Draft, subdisk: SubdiskRecord, plex: PlexRecord, index: number): string {

@@ -99,10 +99,8 @@ export function buildCopy(draft: Draft, volume: VolumeRecord, layout: PlexLayout
 function targetBytes(draft: Draft, layout: VolumeLayout): number {
   const capacity = Math.min(...layout.plexes.map((plex) => capacityBytes(draft, plex)))
   if (layout.sizeBytes === undefined) return capacity
-  if (layout.sizeBytes > capacity) {
-    const why = `${layout.name}: ${formatSize(layout.sizeBytes)} were asked for, but these drives have room for ${formatSize(capacity)}; add drives, or ask for less`
-    draft.fail('no-space', layout.name, why)
-  }
+  if (layout.sizeBytes > capacity)
+    throw draft.noSpace`${layout.name}: ${formatSize(layout.sizeBytes)} were asked for, but these drives have room for ${formatSize(capacity)}; add drives, or ask for less`
   return layout.sizeBytes
 }
 
@@ -115,8 +113,7 @@ function capacityBytes(draft: Draft, plex: PlexLayout): number {
     const room = largestFree(draft.model, drive, alignment)
     const usable = isStriped(plex) ? alignDown(room, stripeBytes) : room
     if (usable > 0) return usable
-    const why = `drive ${drive.name} has no room: its largest free extent is ${formatSize(room)}; choose another drive, or remove a subdisk from it`
-    return draft.fail('no-space', drive.name, why)
+    throw draft.noSpace`drive ${drive.name} has no room: its largest free extent is ${formatSize(room)}; choose another drive, or remove a subdisk from it`
   })
   return bytesOf(plex, rooms)
 }
@@ -124,18 +121,13 @@ function capacityBytes(draft: Draft, plex: PlexLayout): number {
 function checkDrives(draft: Draft, plex: PlexLayout): void {
   const { organization, stripeBytes, drives } = plex
   const fewest = kindOf(plex).columnsMin
-  if (drives.length < fewest) {
-    const why = `${organization} needs at least ${fewest} drives, and ${drives.length} ${drives.length === 1 ? 'was' : 'were'} named; name more`
-    draft.fail('invalid', organization, why)
-  }
+  if (drives.length < fewest)
+    throw draft.invalid`${organization} needs at least ${fewest} drives, and ${drives.length} ${drives.length === 1 ? 'was' : 'were'} named; name more`
   checkSubdiskCount(draft, drives.length)
   const twice = drives.find(
     (one, index) => drives.findIndex((two) => two.uuid === one.uuid) < index,
   )
-  if (twice) {
-    const why = `drive ${twice.name} is named twice; a plex takes each drive once`
-    draft.fail('invalid', twice.name, why)
-  }
+  if (twice) throw draft.invalid`drive ${twice.name} is named twice; a plex takes each drive once`
   if (isStriped(plex)) checkStripe(draft, stripeBytes, drives)
 }
 
@@ -160,10 +152,8 @@ function columnSizes(draft: Draft, plex: PlexLayout, target: number): readonly n
   const alignment = placeAlignment(drives)
   let left = alignUp(target, alignment)
   return drives.map((drive) => {
-    if (left === 0) {
-      const why = `drive ${drive.name} would hold nothing: ${formatSize(target)} fit the drives before it; leave it out`
-      draft.fail('invalid', drive.name, why)
-    }
+    if (left === 0)
+      throw draft.invalid`drive ${drive.name} would hold nothing: ${formatSize(target)} fit the drives before it; leave it out`
     const size = Math.min(left, largestFree(draft.model, drive, alignment))
     left -= size
     return size
@@ -199,7 +189,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
   }
   draft.add('volumes', volume)
   const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
-  draft.step(`create volume ${name}${size}`, name)
+  draft.step`create volume ${name}${size}`
   return volume
 }
 
@@ -218,7 +208,7 @@ export function newPlex(
     growth: undefined,
   }
   draft.add('plexes', record)
-  draft.step(`create plex ${record.name}: ${layoutText(record, columns)}`, record.name)
+  draft.step`create plex ${record.name}: ${layoutText(record, columns)}`
   return record
 }
 
@@ -258,27 +248,18 @@ function buildPlex(
 /** May the volume have one more plex, of this organisation? Throws `exhausted` or `unsupported`. */
 export function checkOneMore(draft: Draft, volume: VolumeRecord, organization: Organization): void {
   const plexes = draft.plexesOf(volume)
-  if (plexes.length >= PLEXES_PER_VOLUME) {
-    const why = `volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`
-    draft.fail('exhausted', volume.name, why)
-  }
+  if (plexes.length >= PLEXES_PER_VOLUME)
+    throw draft.exhausted`volume ${volume.name} has ${PLEXES_PER_VOLUME} plexes already, which is the most; remove one first`
   const growing = plexes.find(({ growth }) => growth)
   if (growing) {
     const [job] = draft.jobsOn(growing)
     const next = job
       ? `wait for job ${job.id}: plexus wait ${volume.name} --for grow`
       : `let that end first: plexus vinum start ${growing.name}`
-    draft.fail(
-      'in-use',
-      volume.name,
-      `volume ${volume.name} gets no other plex while its plex ${growing.name} grows; ${next}`,
-    )
+    throw draft.inUse`volume ${volume.name} gets no other plex while its plex ${growing.name} grows; ${next}`
   }
   if (plexes.length === 0 || ![{ organization }, ...plexes].some(hasParity)) return
-  const why =
-    `volume ${volume.name} cannot have ${plexes.map(({ name }) => name).join(', ')} and a ${organization} plex: ` +
-    'a raid5 plex is the only plex of its volume; for copies use mirrors (--mirror), for parity one raid5 plex'
-  draft.fail('unsupported', volume.name, why)
+  throw draft.unsupported`volume ${volume.name} cannot have ${plexes.map(({ name }) => name).join(', ')} and a ${organization} plex: a raid5 plex is the only plex of its volume; for copies use mirrors (--mirror), for parity one raid5 plex`
 }
 
 /** The name that the default rule gives, or the next free number where that one is taken. */
@@ -332,7 +313,7 @@ export function placeSubdisk(
     move: undefined,
   }
   draft.add('subdisks', record)
-  draft.step(`create subdisk ${name} on ${drive.name}: ${formatSize(sizeBytes)}`, name)
+  draft.step`create subdisk ${name} on ${drive.name}: ${formatSize(sizeBytes)}`
   return record
 }
 

@@ -39,7 +39,7 @@ function parse(file: string, draft?: Draft): readonly TextObject[] {
     origin: ORIGIN,
     ...(draft && {
       isTaken: (name: string) => lookUp(draft.context.model, name) !== undefined,
-      warn: (warning: string) => draft.warn(warning),
+      warn: (warning: string) => draft.warn`${warning}`,
     }),
   })
 }
@@ -56,10 +56,8 @@ function ofType<T extends TextObject['type']>(
 export const CREATE: PlanningVerb = {
   ...planning(VINUM_SPECS.create, [], (draft) => {
     const objects = parse(draft.text('file'), draft)
-    if (objects.length === 0) {
-      const why = `${ORIGIN}: it has no objects; plexus vinum printconfig shows the form`
-      draft.fail('invalid', ORIGIN, why)
-    }
+    if (objects.length === 0)
+      throw draft.invalid`${ORIGIN}: it has no objects; plexus vinum printconfig shows the form`
     new Creation(draft, objects).run()
   }),
   devices: (parameters) =>
@@ -89,7 +87,7 @@ class Creation {
     const force = draft.flag('force')
     this.#fresh = objects.filter((one) => {
       if (!force || lookUp(draft.model, one.name)?.type !== one.type) return true
-      draft.warn(`${one.name} exists and is left as it is`)
+      draft.warn`${one.name} exists and is left as it is`
       return false
     })
   }
@@ -187,9 +185,8 @@ class Creation {
     const room = largestFree(this.#draft.model, drive, alignment)
     const sizeBytes = alignDown(one.sizeBytes ?? room, alignment)
     if (one.sizeBytes !== undefined && sizeBytes < one.sizeBytes) {
-      this.#draft.warn(
-        `subdisk ${one.name} is trimmed to ${formatSize(sizeBytes)}, a multiple of ${alignment}`,
-      )
+      this.#draft
+        .warn`subdisk ${one.name} is trimmed to ${formatSize(sizeBytes)}, a multiple of ${alignment}`
     }
     if (sizeBytes > 0) return { text: one, drive, sizeBytes }
     const why = `${ORIGIN}:${one.line}: no room for subdisk ${one.name} on drive ${drive.name}; the largest free extent is ${formatSize(room)}`
@@ -209,9 +206,8 @@ class Creation {
     checkStripe(this.#draft, one.stripeBytes, drives)
     const twice = drives.find((two, index) => drives.indexOf(two) !== index)
     if (twice) {
-      this.#draft.warn(
-        `drive ${twice.name} carries two columns of ${one.name}: its failure costs both`,
-      )
+      this.#draft
+        .warn`drive ${twice.name} carries two columns of ${one.name}: its failure costs both`
     }
   }
 
@@ -225,9 +221,8 @@ class Creation {
     }
     for (const part of parts) {
       if (part.text.sizeBytes !== undefined && part.sizeBytes > column) {
-        this.#draft.warn(
-          `subdisk ${part.text.name} is trimmed to ${formatSize(column)}, as all columns`,
-        )
+        this.#draft
+          .warn`subdisk ${part.text.name} is trimmed to ${formatSize(column)}, as all columns`
       }
       part.sizeBytes = column
     }

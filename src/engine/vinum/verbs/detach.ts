@@ -17,7 +17,7 @@ export const DETACH = planning(VINUM_SPECS.detach, [], (draft) => {
   else if (found.type === 'subdisk') detachSubdisk(draft, found.record)
   else {
     const { name } = found.record
-    draft.fail('invalid', name, `${name} is a ${found.type}; only plexes and subdisks are attached`)
+    throw draft.invalid`${name} is a ${found.type}; only plexes and subdisks are attached`
   }
 })
 
@@ -33,7 +33,7 @@ function checkCopyStays(draft: Draft, plex: PlexRecord, subdisks: readonly Subdi
 function detachPlex(draft: Draft, plex: PlexRecord): void {
   const volume = draft.volumeOf(plex)
   if (!volume) {
-    draft.warn(`plex ${plex.name} is detached already`)
+    draft.warn`plex ${plex.name} is detached already`
     return
   }
   draft.checkIdle(plex, 'detach')
@@ -50,31 +50,27 @@ function detachPlex(draft: Draft, plex: PlexRecord): void {
   // The volume without any plex has no size.
   const sizeBytes = draft.plexesOf(volume).length === 0 ? 0 : volume.sizeBytes
   draft.put('volumes', { ...left, sizeBytes })
-  draft.step(`detach plex ${plex.name} from volume ${volume.name}`, plex.name)
+  draft.step`detach plex ${plex.name} from volume ${volume.name}`
   warnOfOneCopy(draft, volume)
 }
 
 function detachSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
   const plex = draft.plexOf(subdisk)
   if (!plex) {
-    draft.warn(`subdisk ${subdisk.name} is detached already`)
+    draft.warn`subdisk ${subdisk.name} is detached already`
     return
   }
-  if (draft.isHole(subdisk)) {
-    const why = `${subdisk.name} only keeps a place in ${plex.name}; attach a subdisk to the plex, or rm the plex`
-    draft.fail('invalid', subdisk.name, why)
-  }
+  if (draft.isHole(subdisk))
+    throw draft.invalid`${subdisk.name} only keeps a place in ${plex.name}; attach a subdisk to the plex, or rm the plex`
   draft.checkIdle(plex, 'detach')
   const serving = plex.state !== 'down' && subdisk.state === 'up'
-  if (!draft.flag('force') && serving) {
-    const why = `subdisk ${subdisk.name} serves plex ${plex.name} (${plex.state}); -f detaches it all the same`
-    draft.fail('in-use', subdisk.name, why)
-  }
+  if (!draft.flag('force') && serving)
+    throw draft.inUse`subdisk ${subdisk.name} serves plex ${plex.name} (${plex.state}); -f detaches it all the same`
   checkCopyStays(draft, plex, [subdisk])
   leavePlaceholder(draft, subdisk)
   draft.put('subdisks', { ...subdisk, plexUuid: undefined, plexOffsetBytes: 0 })
-  draft.step(`detach subdisk ${subdisk.name} from plex ${plex.name}`, subdisk.name)
-  if (serving) draft.warn(`plex ${plex.name} works without ${subdisk.name}, until one is attached`)
+  draft.step`detach subdisk ${subdisk.name} from plex ${plex.name}`
+  if (serving) draft.warn`plex ${plex.name} works without ${subdisk.name}, until one is attached`
 }
 
 /** A subdisk without a device, in the place of one that leaves its plex. */

@@ -4,7 +4,7 @@
  * (all or nothing). Every planning verb works on one Draft.
  */
 import { parseSize } from '../../../base/bytes.ts'
-import { type ErrorKind, PlexusError } from '../../../base/errors.ts'
+import { type ErrorKind, PlexusError, phrase, Refusals } from '../../../base/errors.ts'
 import type { PlanStep } from '../../../control/reports.ts'
 import type { VerbSpec } from '../../../control/verb-spec.ts'
 import type { VerbParameters } from '../../geom/types.ts'
@@ -23,6 +23,7 @@ import {
   type Records,
   type SubdiskRecord,
   sizeOfPlex,
+  subdisksBelow,
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
@@ -30,30 +31,36 @@ import {
 import { derive, lastCopyLost } from '../model/state-rules.ts'
 import type { Plan, PlanContext, PlanningVerb } from '../plan.ts'
 
-export class Draft {
+export class Draft extends Refusals {
   readonly context: PlanContext
   readonly parameters: VerbParameters
-  /** `vinum create`: for messages. */
-  readonly op: string
   model: VinumModel
   readonly newDrives: NewDrive[] = []
   readonly retired: DriveRecord[] = []
   readonly #steps: PlanStep[] = []
   readonly #warnings: string[] = []
 
+  /** `op`: `vinum create`, for messages. */
   constructor(context: PlanContext, parameters: VerbParameters, op: string) {
+    super(op)
     this.context = context
     this.parameters = parameters
-    this.op = op
     this.model = context.model
   }
 
-  step(text: string, object: string): void {
+  /** What is done, as a template: its first value is the name of the object. */
+  step(text: TemplateStringsArray, ...values: readonly unknown[]): void {
+    this.stepOn(String(values[0]), phrase(text, values))
+  }
+
+  /** As {@link step}, where the object does not come first in the sentence. */
+  stepOn(object: string, text: string): void {
     this.#steps.push({ text, object })
   }
 
-  warn(text: string): void {
-    if (!this.#warnings.includes(text)) this.#warnings.push(text)
+  warn(text: TemplateStringsArray, ...values: readonly unknown[]): void {
+    const warning = phrase(text, values)
+    if (!this.#warnings.includes(warning)) this.#warnings.push(warning)
   }
 
   fail(kind: ErrorKind, subject: string, message: string): never {
@@ -161,7 +168,7 @@ export class Draft {
   }
 
   subdisksBelow(volume: VolumeRecord): readonly SubdiskRecord[] {
-    return this.plexesOf(volume).flatMap((plex) => this.subdisksOf(plex))
+    return subdisksBelow(this.model, volume.uuid)
   }
 
   /** The volume above a plex, or undefined for a detached one. */
@@ -219,7 +226,7 @@ export class Draft {
     this.derive()
     for (const refusal of this.#start(targets).refusals) {
       if (refusal.kind !== 'invalid') throw refusal
-      this.warn(refusal.message)
+      this.warn`${refusal.message}`
     }
   }
 
@@ -241,7 +248,7 @@ export class Draft {
 
   tellJob(job: JobRecord): void {
     const name = findBy(this.model, 'uuid', job.targetUuid)?.record.name ?? job.targetUuid
-    this.step(`start job ${job.kind} on ${name}`, name)
+    this.stepOn(name, `start job ${job.kind} on ${name}`)
   }
 
   addJob(job: JobRecord): void {

@@ -35,8 +35,7 @@ export function resolveDrives(draft: Draft, names: readonly string[]): readonly 
 /** The drive, which must be able to take new subdisks. Throws `gone`. */
 export function usableDrive(draft: Draft, drive: DriveRecord): DriveRecord {
   if (drive.state === 'up' && draft.isPresent(drive.uuid)) return drive
-  const why = `drive ${drive.name} (device ${drive.device || '???'}) is down: nothing can be put on it; bring the device back, or choose another one`
-  return draft.fail('gone', drive.name, why)
+  throw draft.gone`drive ${drive.name} (device ${drive.device || '???'}) is down: nothing can be put on it; bring the device back, or choose another one`
 }
 
 /** Makes a drive of a device; default of `driveName`: the device's. Throws as {@link resolveDrive}, and `exists` when the name is taken. */
@@ -57,8 +56,8 @@ export function newDrive(draft: Draft, device: string, driveName?: string): Driv
   const made = { candidate, record: driveRecord(candidate, name, draft.context.random) }
   draft.addDrive(made)
   const { text } = labelStep(made)
-  draft.step(text, name)
-  for (const warning of wipeWarnings(made)) draft.warn(warning)
+  draft.stepOn(name, text)
+  for (const warning of wipeWarnings(made)) draft.warn`${warning}`
   return made.record
 }
 

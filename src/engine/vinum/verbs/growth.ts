@@ -23,10 +23,8 @@ import type { Draft } from './draft.ts'
 export function checkFits(draft: Draft, volume: VolumeRecord, drive: DriveRecord): void {
   const subdisks = draft.subdisksBelow(volume)
   const block = Math.max(0, ...subdisks.map((one) => draft.drive(one.driveUuid)?.blockBytes ?? 0))
-  if (block > 0 && drive.blockBytes > block) {
-    const why = `drive ${drive.name} has blocks of ${drive.blockBytes} bytes, and volume ${volume.name} announces ${block}; choose a drive with blocks of ${block} bytes at most`
-    draft.fail('invalid', drive.name, why)
-  }
+  if (block > 0 && drive.blockBytes > block)
+    throw draft.invalid`drive ${drive.name} has blocks of ${drive.blockBytes} bytes, and volume ${volume.name} announces ${block}; choose a drive with blocks of ${block} bytes at most`
   checkMapSlot(draft, volume, drive)
 }
 
@@ -52,8 +50,7 @@ export function checkNotCarrying(
       (one.driveUuid === drive.uuid || one.move?.driveUuid === drive.uuid),
   )
   if (!there) return
-  const why = `drive ${drive.name} carries ${there.name} of ${volume.name} already, so that its failure would cost two parts at once; choose another drive`
-  draft.fail('invalid', drive.name, why)
+  throw draft.invalid`drive ${drive.name} carries ${there.name} of ${volume.name} already, so that its failure would cost two parts at once; choose another drive`
 }
 
 /** Lets a concat plex have `sizeBytes` of the drive more. */
@@ -81,8 +78,7 @@ export function checkOnlyCopy(draft: Draft, plex: PlexRecord): void {
   const volume = draft.volumeOf(plex)
   const copies = volume ? draft.plexesOf(volume).length : 0
   if (!volume || copies < 2) return
-  const why = `plex ${plex.name} is one of ${copies} copies of ${volume.name}, which grow together, by ${copies} devices: plexus volume grow ${volume.name} DEVICE DEVICE`
-  draft.fail('unsupported', plex.name, why)
+  throw draft.unsupported`plex ${plex.name} is one of ${copies} copies of ${volume.name}, which grow together, by ${copies} devices: plexus volume grow ${volume.name} DEVICE DEVICE`
 }
 
 /**
@@ -99,25 +95,18 @@ export function trimPlex(draft: Draft, plex: PlexRecord, sizeBytes: number): voi
           draft.drive(one.driveUuid)?.blockBytes ?? 512,
         )
     if (wanted >= one.sizeBytes) continue
-    if (wanted === 0) {
-      const why = `subdisk ${one.name} lies wholly beyond the ${formatSize(sizeBytes)} of the volume; leave it out, or detach it first`
-      draft.fail('invalid', one.name, why)
-    }
+    if (wanted === 0)
+      throw draft.invalid`subdisk ${one.name} lies wholly beyond the ${formatSize(sizeBytes)} of the volume; leave it out, or detach it first`
     draft.put('subdisks', { ...one, sizeBytes: wanted })
-    draft.step(
-      `trim subdisk ${one.name} from ${formatSize(one.sizeBytes)} to ${formatSize(wanted)}`,
-      one.name,
-    )
+    draft.step`trim subdisk ${one.name} from ${formatSize(one.sizeBytes)} to ${formatSize(wanted)}`
   }
 }
 
 /** Grows a plex over more drives, one subdisk on each. Throws before anything of the plex changes. */
 export function growPlex(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
   draft.checkIdle(plex, 'grow')
-  if (draft.subdisksOf(plex).length === 0) {
-    const why = `plex ${plex.name} has no subdisks that could grow; attach subdisks first`
-    draft.fail('invalid', plex.name, why)
-  }
+  if (draft.subdisksOf(plex).length === 0)
+    throw draft.invalid`plex ${plex.name} has no subdisks that could grow; attach subdisks first`
   if (isStriped(plex)) growColumns(draft, plex, drives)
   else growConcat(draft, plex, drives)
 }
@@ -133,8 +122,7 @@ function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord
 export function roomOn(draft: Draft, drive: DriveRecord): number {
   const room = largestFree(draft.model, drive, placeAlignment([drive]))
   if (room > 0) return room
-  const why = `drive ${drive.name} is full; choose another drive, or remove a subdisk from it`
-  return draft.fail('no-space', drive.name, why)
+  throw draft.noSpace`drive ${drive.name} is full; choose another drive, or remove a subdisk from it`
 }
 
 /** Lets the volume have what all its plexes have. A volume never shrinks here. */
@@ -142,10 +130,7 @@ export function growVolume(draft: Draft, volume: VolumeRecord): void {
   const sizeBytes = Math.min(...draft.plexesOf(volume).map((one) => draft.plexBytes(one)))
   if (sizeBytes <= volume.sizeBytes) return
   draft.put('volumes', { ...volume, sizeBytes })
-  draft.step(
-    `grow volume ${volume.name}: ${formatSize(volume.sizeBytes)} to ${formatSize(sizeBytes)}`,
-    volume.name,
-  )
+  draft.step`grow volume ${volume.name}: ${formatSize(volume.sizeBytes)} to ${formatSize(sizeBytes)}`
 }
 
 function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord[]): void {
@@ -167,18 +152,13 @@ function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecor
 /** Throws when a striped or raid5 plex cannot be restriped now. */
 export function checkGrowable(draft: Draft, plex: PlexRecord): void {
   const volume = draft.volumeOf(plex)
-  if (volume && draft.plexesOf(volume).length > 1) {
-    const why = `${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies (plexus volume remove-mirror ${volume.name} PLEX), grow, and add them again (plexus volume add-mirror ${volume.name} DEVICE)`
-    draft.fail('unsupported', plex.name, why)
-  }
-  if (plex.lost) {
-    const why = `a part of plex ${plex.name} is lost, and only a whole one can grow; plexus status shows what to do`
-    draft.fail('invalid', plex.name, why)
-  }
+  if (volume && draft.plexesOf(volume).length > 1)
+    throw draft.unsupported`${plex.name} is one of ${draft.plexesOf(volume).length} copies of ${volume.name}, and copies are not restriped side by side; remove the other copies (plexus volume remove-mirror ${volume.name} PLEX), grow, and add them again (plexus volume add-mirror ${volume.name} DEVICE)`
+  if (plex.lost)
+    throw draft.invalid`a part of plex ${plex.name} is lost, and only a whole one can grow; plexus status shows what to do`
   const parity = !hasParity(plex) || plex.parityValidBytes >= draft.plexBytes(plex)
   if (plex.state === 'up' && parity && !plex.growth) return
-  const why = `plex ${plex.name} is ${parity ? plex.state : 'initializing'}, and only a whole one can grow; bring it up first: plexus vinum start ${plex.name}`
-  draft.fail('invalid', plex.name, why)
+  throw draft.invalid`plex ${plex.name} is ${parity ? plex.state : 'initializing'}, and only a whole one can grow; bring it up first: plexus vinum start ${plex.name}`
 }
 
 /** The plex has more columns than `columnsBefore`: records the restripe, and starts its job. */
@@ -189,10 +169,7 @@ export function beginGrowth(draft: Draft, plex: PlexRecord, columnsBefore: numbe
   const after = dataColumns(plex, subdisks.length) * column
   checkBackupRoom(draft, plex, dataColumns(plex, subdisks.length) * plex.stripeBytes)
   draft.put('plexes', { ...plex, growth: { columnsBefore, cursorBytes: 0, backup: undefined } })
-  draft.step(
-    `restripe plex ${plex.name} from ${columnsBefore} to ${subdisks.length} columns: ${formatSize(before)} to ${formatSize(after)} when it has ended`,
-    plex.name,
-  )
+  draft.step`restripe plex ${plex.name} from ${columnsBefore} to ${subdisks.length} columns: ${formatSize(before)} to ${formatSize(after)} when it has ended`
   draft.derive()
   draft.startJobsOrThrow(plex)
 }
@@ -204,6 +181,5 @@ function checkBackupRoom(draft: Draft, plex: PlexRecord, rowBytes: number): void
     .map(({ mediaBytes, blockBytes }) => planAnchor(mediaBytes, blockBytes).journal.length)
   const largest = Math.max(0, ...areas)
   if (rowBytes <= largest) return
-  const why = `plex ${plex.name} cannot be restriped: a row would have ${formatSize(rowBytes)}, and the journal areas of these drives hold ${formatSize(largest)} at most; grow by fewer drives, or move the data to a new volume with a smaller stripe`
-  draft.fail('unsupported', plex.name, why)
+  throw draft.unsupported`plex ${plex.name} cannot be restriped: a row would have ${formatSize(rowBytes)}, and the journal areas of these drives hold ${formatSize(largest)} at most; grow by fewer drives, or move the data to a new volume with a smaller stripe`
 }

@@ -66,7 +66,7 @@ export function checkNewName(draft: Draft, type: ObjectType, name: string): void
   const bare = name.startsWith(own) ? name.slice(own.length) : name
   if (!NAME.test(bare)) {
     const form = 'use letters, digits and . _ + : @ -, a letter or digit first'
-    draft.fail('invalid', name, `"${name}" cannot be the name of a ${type}; ${form}`)
+    throw draft.invalid`"${name}" cannot be the name of a ${type}; ${form}`
   }
   const most = NAME_BYTES[type]
   if (Buffer.byteLength(bare) > most) {
@@ -76,7 +76,7 @@ export function checkNewName(draft: Draft, type: ObjectType, name: string): void
   const holder = lookUp(draft.model, name)
   if (!holder) return
   const advice = 'choose another name, or rename that one first'
-  draft.fail('exists', name, `${name} exists: it is a ${holder.type}; ${advice}`)
+  throw draft.exists`${name} exists: it is a ${holder.type}; ${advice}`
 }
 
 /** The first of `PREFIX0`, `PREFIX1`, … from `first` on that is free over all types. */

@@ -16,9 +16,8 @@ import { findTyped, lookUp } from './lookup.ts'
 export const MOVE = planning(VINUM_SPECS.move, ['drive'], (draft) => {
   const target = draft.text('drive')
   const found = lookUp(draft.model, target)
-  if (found && found.type !== 'drive') {
-    draft.fail('invalid', target, `${target} is a ${found.type}, not a drive; name the drive first`)
-  }
+  if (found && found.type !== 'drive')
+    throw draft.invalid`${target} is a ${found.type}, not a drive; name the drive first`
   const subdisks = draft
     .names('subdisks', 'subdisk')
     .map((name) => findTyped(draft.model, 'subdisk', name))
@@ -30,14 +29,10 @@ export const MOVE = planning(VINUM_SPECS.move, ['drive'], (draft) => {
 /** What every move needs. Returns the plex that the subdisk belongs to. */
 function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): PlexRecord {
   const plex = draft.plexOf(subdisk)
-  if (!plex) {
-    const why = `subdisk ${subdisk.name} is detached, and only attached ones move; attach it first`
-    return draft.fail('invalid', subdisk.name, why)
-  }
-  if (subdisk.driveUuid === drive.uuid) {
-    const why = `subdisk ${subdisk.name} is on drive ${drive.name} already; choose another drive`
-    draft.fail('invalid', subdisk.name, why)
-  }
+  if (!plex)
+    throw draft.invalid`subdisk ${subdisk.name} is detached, and only attached ones move; attach it first`
+  if (subdisk.driveUuid === drive.uuid)
+    throw draft.invalid`subdisk ${subdisk.name} is on drive ${drive.name} already; choose another drive`
   const volume = draft.volumeOf(plex)
   if (volume) {
     checkFits(draft, volume, drive)
@@ -49,22 +44,15 @@ function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): Pl
 /** Begins the live copy of a subdisk to the drive. */
 export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): void {
   const plex = checkMove(draft, subdisk, drive)
-  if (subdisk.move) {
-    const why = `subdisk ${subdisk.name} is being moved already; wait for that job, or cancel it`
-    draft.fail('in-use', subdisk.name, why)
-  }
+  if (subdisk.move)
+    throw draft.inUse`subdisk ${subdisk.name} is being moved already; wait for that job, or cancel it`
   checkNoOtherJob(draft, plex)
-  if (subdisk.state !== 'up') {
-    const why = `subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`
-    draft.fail('invalid', subdisk.name, why)
-  }
+  if (subdisk.state !== 'up')
+    throw draft.invalid`subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`
   const from = draft.drive(subdisk.driveUuid)?.name ?? '???'
   const driveOffsetBytes = allocate(draft.model, drive, subdisk.sizeBytes)
   draft.put('subdisks', { ...subdisk, move: { driveUuid: drive.uuid, driveOffsetBytes } })
-  draft.step(
-    `move subdisk ${subdisk.name} from ${from} to ${drive.name}: ${formatSize(subdisk.sizeBytes)}, copied while in use`,
-    subdisk.name,
-  )
+  draft.step`move subdisk ${subdisk.name} from ${from} to ${drive.name}: ${formatSize(subdisk.sizeBytes)}, copied while in use`
   draft.derive()
   draft.startJobsOrThrow(subdisk)
 }
@@ -80,16 +68,12 @@ export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveReco
   draft.checkIdle(plex, 'move')
   // Not even with force: nothing else could fill the new place.
   const lost = draft.lastCopyLost([subdisk])
-  if (lost !== undefined) {
-    const why = `subdisk ${subdisk.name} holds the last good copy of ${lost}, which cannot be rebuilt from elsewhere; move it without -f, so that it is copied`
-    draft.fail('in-use', subdisk.name, why)
-  }
+  if (lost !== undefined)
+    throw draft.inUse`subdisk ${subdisk.name} holds the last good copy of ${lost}, which cannot be rebuilt from elsewhere; move it without -f, so that it is copied`
   draft.drop(new Set([subdisk.uuid]))
   const { name, sizeBytes, plexOffsetBytes } = subdisk
   placeSubdisk(draft, plex, { name, drive, sizeBytes, plexOffsetBytes, state: 'stale' })
   draft.derive()
-  if (draft.startJobsOrThrow(plex) === 0) {
-    const why = `no other copy holds what belongs on ${name}; bring its old drive back, or restore a backup`
-    draft.fail('invalid', name, why)
-  }
+  if (draft.startJobsOrThrow(plex) === 0)
+    throw draft.invalid`no other copy holds what belongs on ${name}; bring its old drive back, or restore a backup`
 }

@@ -39,18 +39,14 @@ function needsRecursive(draft: Draft, type: string, name: string, below: string)
 }
 
 function removeVolume(draft: Draft, volume: VolumeRecord): void {
-  if (draft.context.isOpen(volume.uuid)) {
-    const why = `volume ${volume.name} is in use; take its LUN away first, then remove it`
-    draft.fail('in-use', volume.name, why)
-  }
+  if (draft.context.isOpen(volume.uuid))
+    throw draft.inUse`volume ${volume.name} is in use; take its LUN away first, then remove it`
   const plexes = draft.plexesOf(volume)
   if (plexes.length > 0 && !draft.flag('recursive')) {
     needsRecursive(draft, 'volume', volume.name, count(plexes.length, 'plex', 'plexes'))
   }
-  if (plexes.length > 0 && !draft.flag('force')) {
-    const why = `volume ${volume.name} holds ${formatSize(volume.sizeBytes)} of data that would be lost; -f removes it all the same`
-    draft.fail('in-use', volume.name, why)
-  }
+  if (plexes.length > 0 && !draft.flag('force'))
+    throw draft.inUse`volume ${volume.name} holds ${formatSize(volume.sizeBytes)} of data that would be lost; -f removes it all the same`
   dropVolume(draft, volume)
 }
 
@@ -58,27 +54,24 @@ function removeVolume(draft: Draft, volume: VolumeRecord): void {
 export function dropVolume(draft: Draft, volume: VolumeRecord): void {
   for (const plex of draft.plexesOf(volume)) dropPlex(draft, plex)
   draft.drop(new Set([volume.uuid]))
-  draft.step(`remove volume ${volume.name}: ${formatSize(volume.sizeBytes)}`, volume.name)
+  draft.step`remove volume ${volume.name}: ${formatSize(volume.sizeBytes)}`
   const undo = `unless it is brought back before its place is used again: plexus volume undelete ${volume.name}`
   const suffix = draft.context.kept ? `, ${undo}` : ''
-  if (volume.sizeBytes > 0) draft.warn(`all data of volume ${volume.name} is lost${suffix}`)
+  if (volume.sizeBytes > 0) draft.warn`all data of volume ${volume.name} is lost${suffix}`
 }
 
 /** Takes a plex out, with its subdisks. */
 export function dropPlex(draft: Draft, plex: PlexRecord): void {
   for (const one of draft.subdisksOf(plex)) dropSubdisk(draft, one)
   draft.drop(new Set([plex.uuid]))
-  draft.step(`remove plex ${plex.name}`, plex.name)
+  draft.step`remove plex ${plex.name}`
 }
 
 function dropSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
   const drive = draft.drive(subdisk.driveUuid)
   draft.drop(new Set([subdisk.uuid]))
   if (drive && isPlaceholder(drive)) return
-  draft.step(
-    `remove subdisk ${subdisk.name}: frees ${formatSize(subdisk.sizeBytes)} on ${drive?.name}`,
-    subdisk.name,
-  )
+  draft.step`remove subdisk ${subdisk.name}: frees ${formatSize(subdisk.sizeBytes)} on ${drive?.name}`
 }
 
 function removePlex(draft: Draft, plex: PlexRecord): void {
@@ -126,19 +119,17 @@ export function checkLoss(
     draft.fail('in-use', plex.name, why)
   }
   if (!draft.flag('force')) draft.fail('in-use', plex.name, `${fact}; -f does it all the same`)
-  draft.warn(`${fact}: that data ${fate}`)
+  draft.warn`${fact}: that data ${fate}`
 }
 
 export function warnOfOneCopy(draft: Draft, volume: VolumeRecord): void {
-  if (draft.plexesOf(volume).length === 1) draft.warn(`volume ${volume.name} has one copy left`)
+  if (draft.plexesOf(volume).length === 1) draft.warn`volume ${volume.name} has one copy left`
 }
 
 function removeSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
   const plex = draft.plexOf(subdisk)
-  if (plex) {
-    const why = `subdisk ${subdisk.name} is attached to plex ${plex.name}; detach it first: plexus vinum detach ${subdisk.name}`
-    draft.fail('in-use', subdisk.name, why)
-  }
+  if (plex)
+    throw draft.inUse`subdisk ${subdisk.name} is attached to plex ${plex.name}; detach it first: plexus vinum detach ${subdisk.name}`
   dropSubdisk(draft, subdisk)
 }
 
@@ -151,10 +142,8 @@ function removeDrive(draft: Draft, drive: DriveRecord): void {
     const why = `subdisk ${incoming.name} is being moved from or to drive ${drive.name}; wait for that job, or cancel it`
     draft.fail('in-use', drive.name, why)
   }
-  if (isPlaceholder(drive)) {
-    const why = `${drive.name} only keeps the place of ${users[0]?.name}; it goes when a subdisk is attached there`
-    draft.fail('invalid', drive.name, why)
-  }
+  if (isPlaceholder(drive))
+    throw draft.invalid`${drive.name} only keeps the place of ${users[0]?.name}; it goes when a subdisk is attached there`
   if (users.length > 0 && draft.flag('recursive')) removeUsers(draft, users)
   else if (users.length > 0) abandonDrive(draft, drive, users)
   retireDrive(draft, drive)
@@ -175,10 +164,8 @@ function removeUsers(draft: Draft, users: readonly SubdiskRecord[]): void {
 /** -f: the drive goes although subdisks are on it; their places stay, without a device. */
 function abandonDrive(draft: Draft, drive: DriveRecord, users: readonly SubdiskRecord[]): void {
   const names = users.map((one) => one.name).join(', ')
-  if (!draft.flag('force')) {
-    const why = `drive ${drive.name} carries ${names}; move them first (plexus vinum move DRIVE ${users[0]?.name}), or give them up with -f`
-    draft.fail('in-use', drive.name, why)
-  }
+  if (!draft.flag('force'))
+    throw draft.inUse`drive ${drive.name} carries ${names}; move them first (plexus vinum move DRIVE ${users[0]?.name}), or give them up with -f`
   for (const plex of draft.model.plexes) {
     const grows = plex.growth && users.some((one) => one.plexUuid === plex.uuid)
     if (grows) draft.checkIdle(plex, 'rm')
@@ -186,19 +173,17 @@ function abandonDrive(draft: Draft, drive: DriveRecord, users: readonly SubdiskR
   const lost = draft.lastCopyLost(users)
   const volumes = users.flatMap((one) => draft.volumeOf(draft.plexOf(one)) ?? [])
   const open = volumes.find((one) => draft.context.isOpen(one.uuid))
-  if (lost !== undefined && open) {
-    const why = `drive ${drive.name} holds the last good copy of ${lost}, and ${open.name} is in use; move it first, or take the LUN away`
-    draft.fail('in-use', drive.name, why)
-  }
-  if (lost !== undefined) draft.warn(`the last good copy of ${lost} is lost`)
+  if (lost !== undefined && open)
+    throw draft.inUse`drive ${drive.name} holds the last good copy of ${lost}, and ${open.name} is in use; move it first, or take the LUN away`
+  if (lost !== undefined) draft.warn`the last good copy of ${lost} is lost`
   for (const one of users.filter((two) => two.plexUuid === undefined)) dropSubdisk(draft, one)
   const placeholder = addPlaceholder(draft, drive)
   for (const one of draft.model.subdisks.filter((two) => two.driveUuid === drive.uuid)) {
     draft.put('subdisks', { ...one, driveUuid: placeholder.uuid, state: 'stale' })
-    draft.step(`take subdisk ${one.name} out of service`, one.name)
+    draft.step`take subdisk ${one.name} out of service`
   }
   draft.dropEmptyPlaceholders()
-  for (const one of new Set(volumes)) draft.warn(`volume ${one.name} loses redundancy`)
+  for (const one of new Set(volumes)) draft.warn`volume ${one.name} loses redundancy`
 }
 
 /** A drive without subdisks leaves the set; its label is cleared when its device is there. */
@@ -206,23 +191,19 @@ export function retireDrive(draft: Draft, drive: DriveRecord): void {
   draft.drop(new Set([drive.uuid]))
   if (draft.isPresent(drive.uuid)) {
     draft.retired.push(drive)
-    draft.step(`clear label on ${drive.name} (device ${drive.device})`, drive.name)
+    draft.step`clear label on ${drive.name} (device ${drive.device})`
     return
   }
-  draft.step(`forget drive ${drive.name}, which is not here`, drive.name)
-  draft.warn(
-    `the label on drive ${drive.name} stays: its device is not here; if it comes back: plexus device clear-label ${drive.device}`,
-  )
+  draft.step`forget drive ${drive.name}, which is not here`
+  draft.warn`the label on drive ${drive.name} stays: its device is not here; if it comes back: plexus device clear-label ${drive.device}`
 }
 
 export const VOLUME_DESTROY = planning(VOLUME_SPECS.destroy, [], (draft) => {
   const volume = findTyped(draft.model, 'volume', draft.text('name'))
   if (draft.context.isOpen(volume.uuid)) {
-    if (!draft.flag('force')) {
-      const why = `volume ${volume.name} is in use. Log the sessions out and take its LUN away first, or repeat with --force`
-      draft.fail('in-use', volume.name, why)
-    }
-    draft.warn(`volume ${volume.name} is in use: its initiators lose it at once`)
+    if (!draft.flag('force'))
+      throw draft.inUse`volume ${volume.name} is in use. Log the sessions out and take its LUN away first, or repeat with --force`
+    draft.warn`volume ${volume.name} is in use: its initiators lose it at once`
   }
   dropVolume(draft, volume)
 })

@@ -22,17 +22,15 @@ const DOTS = { volume: 0, plex: 1, subdisk: 2, drive: 0 } as const
 function rename(draft: Draft, found: ModelObject, to: string, recursive: boolean): void {
   const { type, record } = found
   if (record.name === to) {
-    draft.warn(`${to} has that name already`)
+    draft.warn`${to} has that name already`
     return
   }
   if (to.split('.').length - 1 < DOTS[type]) {
     const form = type === 'plex' ? 'VOLUME.pN' : 'VOLUME.pN.sM'
-    draft.fail('invalid', to, `"${to}" cannot be the name of a ${type}; its form is ${form}`)
+    throw draft.invalid`"${to}" cannot be the name of a ${type}; its form is ${form}`
   }
-  if (type === 'volume' && draft.context.isOpen(record.uuid)) {
-    const why = `volume ${record.name} is in use under its name; take its LUN away first`
-    draft.fail('in-use', record.name, why)
-  }
+  if (type === 'volume' && draft.context.isOpen(record.uuid))
+    throw draft.inUse`volume ${record.name} is in use under its name; take its LUN away first`
   if (type === 'volume') renameVolume(draft, record, to, recursive)
   else if (type === 'plex') renamePlex(draft, record, to, recursive)
   else {
@@ -44,7 +42,7 @@ function rename(draft: Draft, found: ModelObject, to: string, recursive: boolean
 
 function give(draft: Draft, type: ObjectType, from: string, to: string): void {
   checkNewName(draft, type, to)
-  draft.step(`rename ${type} ${from} to ${to}`, to)
+  draft.stepOn(to, `rename ${type} ${from} to ${to}`)
 }
 
 function renameVolume(draft: Draft, volume: VolumeRecord, to: string, recursive: boolean): void {

@@ -24,16 +24,12 @@ export const RESETCONFIG = planning(VINUM_SPECS.resetconfig, [], (draft) => {
   checkThere(draft)
   checkClosed(draft)
   const [job] = draft.model.jobs
-  if (job && !draft.flag('force')) {
-    const why = `vinum resetconfig: job ${job.id} (${job.kind}) runs; cancel it, or repeat with -f`
-    draft.fail('in-use', job.id, why)
-  }
+  if (job && !draft.flag('force'))
+    throw draft.inUse`vinum resetconfig: job ${job.id} (${job.kind}) runs; cancel it, or repeat with -f`
   const { volumes, plexes, subdisks, drives } = draft.model
-  draft.step(
-    `remove all objects: ${volumes.length} volumes, ${plexes.length} plexes, ${subdisks.length} subdisks`,
-    'vinum',
-  )
-  for (const { name } of volumes) draft.warn(`all data of volume ${name} is lost`)
+  const all = `${volumes.length} volumes, ${plexes.length} plexes, ${subdisks.length} subdisks`
+  draft.stepOn('vinum', `remove all objects: ${all}`)
+  for (const { name } of volumes) draft.warn`all data of volume ${name} is lost`
   draft.model = { ...draft.model, volumes: [], plexes: [], subdisks: [], jobs: [] }
   for (const drive of drives) {
     if (!isPlaceholder(drive)) retireDrive(draft, drive)
@@ -44,7 +40,7 @@ export const RESETCONFIG = planning(VINUM_SPECS.resetconfig, [], (draft) => {
 export const SAVECONFIG = planning(VINUM_SPECS.saveconfig, [], (draft) => {
   checkThere(draft)
   const up = draft.model.drives.filter((one) => one.state === 'up')
-  draft.step(`write the configuration to ${up.map((one) => one.name).join(', ')}`, 'vinum')
+  draft.stepOn('vinum', `write the configuration to ${up.map((one) => one.name).join(', ')}`)
   // Equal, but not the same object: the set commits it as the next generation.
   draft.model = { ...draft.model }
 })
@@ -52,14 +48,14 @@ export const SAVECONFIG = planning(VINUM_SPECS.saveconfig, [], (draft) => {
 /** Changes no record: the set closes its drives and serves no more, until the next start. */
 export const PRINTCONFIG: ShowingVerb = {
   spec: VINUM_SPECS.printconfig,
-  show: ({ model }): TextReport => ({ text: printConfigText(model, { drives: true }) }),
+  show: ({ model }): TextReport => ({ text: printConfigText(model) }),
 }
 
 export const STOP = planning(VINUM_SPECS.stop, [], (draft) => {
   checkThere(draft)
   checkClosed(draft)
   if (draft.model.jobs.length > 0) {
-    draft.warn(`${draft.model.jobs.length} jobs stop here, and go on at the next start`)
+    draft.warn`${draft.model.jobs.length} jobs stop here, and go on at the next start`
   }
-  draft.step(`close ${draft.model.drives.length} drives`, 'vinum')
+  draft.stepOn('vinum', `close ${draft.model.drives.length} drives`)
 })

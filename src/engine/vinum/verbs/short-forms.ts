@@ -67,8 +67,7 @@ export function checkVolumeName(draft: Draft, name: string): void {
   checkNewName(draft, 'volume', name)
   const device = draft.context.candidate(name)
   if (!device) return
-  const why = `${name} exists: it is the device ${device.path}; choose another name for the volume`
-  draft.fail('exists', name, why)
+  throw draft.exists`${name} exists: it is the device ${device.path}; choose another name for the volume`
 }
 
 /** Resolves the devices and builds the volume; starts what it needs. */
@@ -90,7 +89,7 @@ function shortForm(form: 'concat' | 'stripe' | 'mirror' | 'raid5', arrange: Arra
   return planning(VINUM_SPECS[form], ['devices', 'name'], (draft) => {
     const name = draft.optionalText('name') ?? freeName(draft.model, 'vinumvolume')
     if (lookUp(draft.model, name)?.type === 'volume' && draft.flag('force')) {
-      draft.warn(`${name} exists and is left as it is`)
+      draft.warn`${name} exists and is left as it is`
     } else createVolume(draft, name, draft.list('devices'), arrange)
   })
 }
@@ -135,14 +134,11 @@ export const VOLUME_CREATE: PlanningVerb = {
     const name = draft.text('name')
     const [layout = '', another] = layoutsIn(draft.parameters)
     const row = LAYOUTS[layout]
-    if (!row || another !== undefined) {
-      const why = `volume create: say how the devices make ${name}, with exactly one of --concat, --stripe, --mirror, --raid5 and its devices`
-      return draft.fail('invalid', name, why)
-    }
+    if (!row || another !== undefined)
+      throw draft.invalid`volume create: say how the devices make ${name}, with exactly one of --concat, --stripe, --mirror, --raid5 and its devices`
     for (const [option, typed] of Object.entries(DEPENDENT)) {
       if (draft.parameters[option] === undefined || row.takes.includes(option)) continue
-      const why = `volume create: ${typed} does not go with --${layout}; leave it out`
-      draft.fail('invalid', typed, why)
+      throw draft.invalid`volume create: ${typed} does not go with --${layout}; leave it out`
     }
     createVolume(draft, name, draft.list(layout), row.arrange)
   }),

@@ -21,7 +21,7 @@ export const SETSTATE = planning(VINUM_SPECS.setstate, [], (draft) => {
   const force = draft.flag('force')
   const lost = force && state === 'up' ? lostPlexes(draft.model, { record }) : []
   if (record.state === state && lost.length === 0) {
-    draft.warn(`${type} ${record.name} is ${state} already`)
+    draft.warn`${type} ${record.name} is ${state} already`
     return
   }
   draft.model = setState(draft.model, record.uuid, state, {
@@ -30,25 +30,19 @@ export const SETSTATE = planning(VINUM_SPECS.setstate, [], (draft) => {
     isPresent: draft.context.isPresent,
   })
   for (const plex of lost) {
-    draft.step(
-      `take what the disks say for ${lostBytes(plex.lost)} bytes of ${plex.name}`,
-      plex.name,
-    )
-    draft.warn(`what ${plex.name} has lost reads as anything from now on, until it is written`)
+    const bytes = lostBytes(plex.lost)
+    draft.stepOn(plex.name, `take what the disks say for ${bytes} bytes of ${plex.name}`)
+    draft.warn`what ${plex.name} has lost reads as anything from now on, until it is written`
   }
   if (lost.length > 0) return
-  draft.step(`set ${type} ${record.name} from ${record.state} to ${state}`, record.name)
+  draft.stepOn(record.name, `set ${type} ${record.name} from ${record.state} to ${state}`)
   for (const { name, uuid, parityValidBytes } of draft.model.plexes) {
     const before = byUuid(draft.context.model.plexes, uuid)?.parityValidBytes ?? parityValidBytes
     if (parityValidBytes <= before) continue
-    draft.warn(
-      `the parity of ${name} counts everywhere by order: what was never written reads as anything`,
-    )
+    draft.warn`the parity of ${name} counts everywhere by order: what was never written reads as anything`
   }
   if (force && state === 'up') {
-    draft.warn(
-      `${record.name} is up by order: what it missed while it was ${record.state} stays old`,
-    )
+    draft.warn`${record.name} is up by order: what it missed while it was ${record.state} stays old`
   }
 })
 
@@ -56,15 +50,13 @@ export const START = planning(VINUM_SPECS.start, [], (draft) => {
   const objects = draft.names('objects', 'object')
   for (const name of objects) {
     const { type, record } = findObject(draft.model, name)
-    if (type === 'subdisk' || type === 'drive') {
-      const why = `${name} is a ${type}, and only volumes and plexes are started; name the plex above it`
-      draft.fail('unsupported', name, why)
-    }
+    if (type === 'subdisk' || type === 'drive')
+      throw draft.unsupported`${name} is a ${type}, and only volumes and plexes are started; name the plex above it`
     if (draft.startJobsOrThrow(record) > 0) continue
     const volume = type === 'plex' ? record.volumeUuid : record.uuid
     // Needs no record: the set takes up every resync that is due when a verb has ended.
-    if (draft.context.inDoubt(volume ?? '')) draft.step(`resync what is in doubt of ${name}`, name)
-    else draft.warn(`${type} ${name} is ${record.state}: nothing to start`)
+    if (draft.context.inDoubt(volume ?? '')) draft.step`resync what is in doubt of ${name}`
+    else draft.warn`${type} ${name} is ${record.state}: nothing to start`
   }
 })
 
@@ -94,8 +86,7 @@ function addCheck(
 
 function checkWhole(draft: Draft, plex: PlexRecord): void {
   if (plex.state === 'up') return
-  const why = `plex ${plex.name} is ${plex.state}, not fully up; bring it up first: plexus vinum start ${plex.name}`
-  draft.fail('invalid', plex.name, why)
+  throw draft.invalid`plex ${plex.name} is ${plex.state}, not fully up; bring it up first: plexus vinum start ${plex.name}`
 }
 
 function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
@@ -103,10 +94,8 @@ function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
     const plexes = draft.names('plexes', 'plex')
     for (const name of plexes) {
       const plex = findTyped(draft.model, 'plex', name)
-      if (!hasParity(plex)) {
-        const why = `plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub VOLUME compares the copies of a volume`
-        draft.fail('unsupported', name, why)
-      }
+      if (!hasParity(plex))
+        throw draft.unsupported`plex ${name} is ${plex.organization}, not raid5: it has no parity; plexus volume scrub VOLUME compares the copies of a volume`
       checkWhole(draft, plex)
       addCheck(draft, kind, plex, draft.flag('force'))
     }
@@ -123,10 +112,8 @@ export const VOLUME_SCRUB = planning(VOLUME_SPECS.scrub, [], (draft) => {
   const kind = draft.flag('repair') ? 'repair' : 'check'
   const plexes = draft.plexesOf(volume)
   const raid5 = plexes.filter(hasParity)
-  if (plexes.length < 2 && raid5.length === 0) {
-    const why = `volume ${volume.name} has one copy and no parity: there is nothing to compare; add a copy: plexus volume add-mirror ${volume.name} DEVICE`
-    draft.fail('unsupported', volume.name, why)
-  }
+  if (plexes.length < 2 && raid5.length === 0)
+    throw draft.unsupported`volume ${volume.name} has one copy and no parity: there is nothing to compare; add a copy: plexus volume add-mirror ${volume.name} DEVICE`
   for (const plex of plexes) checkWhole(draft, plex)
   for (const plex of raid5) addCheck(draft, kind, plex, false)
   if (plexes.length > 1) addCheck(draft, kind, volume, false)

@@ -14,6 +14,7 @@ import {
   subdisksOf,
   type VinumModel,
   type VolumeRecord,
+  volumeAbove,
 } from '../model/model.ts'
 import { bareName } from '../naming.ts'
 import type { PlanningVerb } from '../plan.ts'
@@ -47,14 +48,10 @@ function undelete(draft: Draft): void {
   const found = kept[at]
   if (!volume || !found) {
     const names = [...new Set(destroyed.map((one) => one.name))].join(', ') || 'none'
-    const why = `no configuration that is kept has a destroyed volume "${name}"; those that it has: ${names}`
-    draft.fail('not-found', name, why)
+    throw draft.notFound`no configuration that is kept has a destroyed volume "${name}"; those that it has: ${names}`
   }
   checkVolumeName(draft, name)
-  draft.step(
-    `bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`,
-    name,
-  )
+  draft.step`bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`
   const mapSlot = freeMapSlot(draft.model, volume.mapSlot)
   draft.add('volumes', { ...volume, mapSlot, moreMapSlots: undefined })
   const later = kept.slice(0, at).map(({ model }) => model)
@@ -76,10 +73,8 @@ function restorePlex(
   truth: PlexRecord | undefined,
 ): void {
   checkNewName(draft, 'plex', plex.name)
-  if (plex.growth) {
-    const why = `plex ${plex.name} was being restriped when it went, and where that was is not known any more; it cannot be brought back`
-    draft.fail('unsupported', plex.name, why)
-  }
+  if (plex.growth)
+    throw draft.unsupported`plex ${plex.name} was being restriped when it went, and where that was is not known any more; it cannot be brought back`
   // Parity that can be made again is: a write may have been under way.
   const parityValidBytes = plex === truth ? 0 : plex.parityValidBytes
   draft.add('plexes', { ...plex, parityValidBytes })
@@ -107,8 +102,7 @@ function restoreSubdisk(
       `drive ${before?.name} has left the set since, and ${name} was on it; it cannot be brought back`,
     )
   if (state === 'up') usableDrive(draft, drive)
-  const plex = byUuid(draft.model.plexes, subdisk.plexUuid)
-  const volume = byUuid(draft.model.volumes, plex?.volumeUuid)
+  const volume = volumeAbove(draft.model, subdisk)
   if (volume) checkMapSlot(draft, volume, drive)
   const end = driveOffsetBytes + sizeBytes
   for (const model of [...later, draft.model]) {
@@ -116,9 +110,8 @@ function restoreSubdisk(
       ({ offset, length }) => offset < end && driveOffsetBytes < offset + length,
     )
     if (!user) continue
-    const why = `the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`
-    draft.fail('in-use', name, why)
+    throw draft.inUse`the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`
   }
   draft.add('subdisks', { ...subdisk, state: state === 'up' ? 'up' : 'stale', move: undefined })
-  draft.step(`put subdisk ${name} back on ${drive.name}: ${formatSize(sizeBytes)}`, name)
+  draft.step`put subdisk ${name} back on ${drive.name}: ${formatSize(sizeBytes)}`
 }

@@ -43,10 +43,8 @@ export const VOLUME_GROW = planning(VOLUME_SPECS.grow, ['devices'], (draft) => {
   const volume = volumeNamed(draft)
   const plexes = draft.plexesOf(volume)
   const [first] = plexes
-  if (!first) {
-    const why = `volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`
-    return draft.fail('invalid', volume.name, why)
-  }
+  if (!first)
+    throw draft.invalid`volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`
   const drives = resolveDrives(draft, draft.list('devices'))
   if (plexes.length === 1) growPlex(draft, first, drives)
   else growCopies(draft, volume, plexes, drives)
@@ -63,15 +61,11 @@ function growCopies(
     draft.checkIdle(plex, 'grow')
     // Copies with stripes cannot grow; this says why.
     if (isStriped(plex)) checkGrowable(draft, plex)
-    if (draft.plexBytes(plex) !== volume.sizeBytes) {
-      const why = `plex ${plex.name} and volume ${volume.name} differ in size, so that copies cannot grow together; remove the copy, grow, and add it again`
-      draft.fail('unsupported', plex.name, why)
-    }
+    if (draft.plexBytes(plex) !== volume.sizeBytes)
+      throw draft.unsupported`plex ${plex.name} and volume ${volume.name} differ in size, so that copies cannot grow together; remove the copy, grow, and add it again`
   }
-  if (drives.length % plexes.length !== 0) {
-    const why = `volume ${volume.name} has ${plexes.length} copies, and ${drives.length} devices cannot be dealt to them evenly; name ${plexes.length} devices, or a multiple`
-    draft.fail('invalid', volume.name, why)
-  }
+  if (drives.length % plexes.length !== 0)
+    throw draft.invalid`volume ${volume.name} has ${plexes.length} copies, and ${drives.length} devices cannot be dealt to them evenly; name ${plexes.length} devices, or a multiple`
   for (const drive of drives) checkNotCarrying(draft, volume, drive)
   for (let round = 0; round < drives.length; round += plexes.length) {
     const dealt = drives.slice(round, round + plexes.length)
@@ -88,10 +82,8 @@ function growCopies(
 export const VOLUME_ADD_MIRROR = planning(VOLUME_SPECS['add-mirror'], ['devices'], (draft) => {
   const volume = volumeNamed(draft)
   const [first] = draft.plexesOf(volume)
-  if (!first) {
-    const why = `volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`
-    return draft.fail('invalid', volume.name, why)
-  }
+  if (!first)
+    throw draft.invalid`volume ${volume.name} has no copy to mirror; attach a plex first: plexus vinum attach PLEX ${volume.name}`
   checkOneMore(draft, volume, 'concat')
   for (const plex of draft.plexesOf(volume)) if (plex.growth) draft.checkIdle(plex, 'add-mirror')
   const drives = resolveDrives(draft, draft.list('devices'))
@@ -113,10 +105,8 @@ function copyLayout(first: PlexRecord, drives: readonly DriveRecord[]): PlexLayo
 export const VOLUME_REMOVE_MIRROR = planning(VOLUME_SPECS['remove-mirror'], [], (draft) => {
   const volume = volumeNamed(draft)
   const plex = plexOf(draft, volume, draft.text('plex'))
-  if (draft.plexesOf(volume).length === 1) {
-    const why = `plex ${plex.name} is the only copy of volume ${volume.name}; to remove all of it: plexus volume destroy ${volume.name}`
-    draft.fail('in-use', plex.name, why)
-  }
+  if (draft.plexesOf(volume).length === 1)
+    throw draft.inUse`plex ${plex.name} is the only copy of volume ${volume.name}; to remove all of it: plexus volume destroy ${volume.name}`
   checkCopy(draft, plex, volume)
   dropPlex(draft, plex)
   warnOfOneCopy(draft, volume)
@@ -126,8 +116,7 @@ function plexOf(draft: Draft, volume: VolumeRecord, name: string): PlexRecord {
   const plex = findTyped(draft.model, 'plex', name)
   if (plex.volumeUuid === volume.uuid) return plex
   const names = draft.plexesOf(volume).map((one) => one.name)
-  const why = `plex ${name} does not belong to volume ${volume.name}, which has ${names.join(', ') || 'none'}`
-  return draft.fail('not-found', name, why)
+  throw draft.notFound`plex ${name} does not belong to volume ${volume.name}, which has ${names.join(', ') || 'none'}`
 }
 
 export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (draft) => {
@@ -136,14 +125,11 @@ export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (dra
   const named = findTyped(draft.model, 'drive', draft.text('oldDrive'))
   const old = target === named.name ? leaveName(draft, named) : named
   const leaving = draft.subdisksBelow(volume).filter((one) => one.driveUuid === old.uuid)
-  if (leaving.length === 0) {
-    const why = `drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`
-    draft.fail('not-found', old.name, why)
-  }
+  if (leaving.length === 0)
+    throw draft.notFound`drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`
   const found = lookUp(draft.model, target)
-  if (found && found.type !== 'drive') {
-    draft.fail('invalid', target, `${target} is a ${found.type}; name a device or a drive`)
-  }
+  if (found && found.type !== 'drive')
+    throw draft.invalid`${target} is a ${found.type}; name a device or a drive`
   const drive = resolveDrive(draft, target)
   if (drive.uuid === old.uuid) {
     draft.fail('invalid', target, `drive ${old.name} cannot take its own place; name another one`)
@@ -174,10 +160,7 @@ function checkRightDrive(
     .map(({ driveUuid }) => draft.drive(driveUuid))
     .find((drive) => drive && (drive.state !== 'up' || !draft.isPresent(drive.uuid)))
   if (!bad) return
-  const why =
-    `drive ${old.name} is healthy, and ${bad.name} is missing: while ${old.name} is read to be copied, an error on it would lose ` +
-    `data. Replace ${bad.name} first (plexus volume replace ${volume.name} ${bad.name} NEW-DEVICE), or repeat with --force`
-  draft.fail('in-use', old.name, why)
+  throw draft.inUse`drive ${old.name} is healthy, and ${bad.name} is missing: while ${old.name} is read to be copied, an error on it would lose data. Replace ${bad.name} first (plexus volume replace ${volume.name} ${bad.name} NEW-DEVICE), or repeat with --force`
 }
 
 function isGood(draft: Draft, subdisk: SubdiskRecord, { uuid, state }: DriveRecord): boolean {
@@ -198,9 +181,7 @@ function releaseDrive(draft: Draft, old: DriveRecord): void {
   if (isPlaceholder(old)) return
   const used = draft.model.subdisks.some((one) => one.driveUuid === old.uuid)
   if (used) {
-    draft.warn(
-      `drive ${old.name} stays until the move has ended; then: plexus vinum rm ${old.name}`,
-    )
+    draft.warn`drive ${old.name} stays until the move has ended; then: plexus vinum rm ${old.name}`
   } else if (old.state === 'down' || !draft.isPresent(old.uuid)) retireDrive(draft, old)
 }
 
@@ -223,9 +204,9 @@ export const VOLUME_SET = planning(VOLUME_SPECS.set, [], (draft) => {
   const plex = named === undefined ? undefined : plexOf(draft, volume, named)
   const readPolicy = policy as ReadPolicy
   if (volume.readPolicy === readPolicy && volume.preferredPlexUuid === plex?.uuid) {
-    draft.warn(`volume ${volume.name} is read by ${policy} already`)
+    draft.warn`volume ${volume.name} is read by ${policy} already`
     return
   }
   draft.put('volumes', { ...volume, readPolicy, preferredPlexUuid: plex?.uuid })
-  draft.step(`read volume ${volume.name} by ${policy}${plex ? ` ${plex.name}` : ''}`, volume.name)
+  draft.step`read volume ${volume.name} by ${policy}${plex ? ` ${plex.name}` : ''}`
 })

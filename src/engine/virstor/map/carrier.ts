@@ -35,7 +35,8 @@ export interface Carrier {
 
 /** A carrier with buffers of its own: a commit must not wait for the pool, which writes that wait for it may hold. */
 export class Copy {
-  readonly carrier: Carrier
+  /** Another one of the same copy where it has become longer. */
+  carrier: Carrier
   readonly origin: Origin
   /** Lent to one group of the journal at a time, and to one step of a checkpoint. */
   readonly blocks: AlignedBuffer = allocateAligned(VIRSTOR_COMMIT_BLOCKS * JOURNAL_BLOCK_BYTES)

@@ -14,6 +14,11 @@ export interface Run {
   readonly count: number
 }
 
+/** Physical chunks of the runs together. */
+export function lengthOf(runs: readonly Run[]): number {
+  return runs.reduce((sum, { count }) => sum + count, 0)
+}
+
 /** A or B: two places of a page, each of which has all of it. */
 export type Slot = 0 | 1
 

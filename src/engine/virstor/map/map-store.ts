@@ -16,7 +16,7 @@
  * 4. A start makes the carriers equal before anything is appended (map-load.ts): what a power cut has torn off does not
  *    come back beside newer blocks, and each carrier can do without the other.
  */
-import { assert } from '../../../base/assert.ts'
+import { assert, defined } from '../../../base/assert.ts'
 import { operatingError, PlexusError } from '../../../base/errors.ts'
 import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_IO_BYTES } from '../../../base/limits.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
@@ -106,9 +106,14 @@ export class MapStore {
 
   /**
    * Writes the pages that a device of `chunks` has beyond those that it has now, durably. Then the configuration may say
-   * so, then the table.
+   * so, then the table. `carriers`: the same copies, with room for them.
    */
-  async extend(chunks: number): Promise<void> {
+  async extend(chunks: number, carriers: readonly Carrier[]): Promise<void> {
+    for (const copy of this.#copies) {
+      const { id, epoch } = copy.carrier
+      const longer = carriers.find((one) => one.id === id && one.epoch === epoch)
+      copy.carrier = defined(longer, `carrier ${id} with room`)
+    }
     await this.#onAll((copy) => this.#clearPages(copy, this.table.pages, pagesFor(chunks)))
   }
 

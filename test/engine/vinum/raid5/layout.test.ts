@@ -10,7 +10,8 @@ import {
   plexOffsetOf,
   rowOf,
 } from '../../../../src/engine/vinum/raid5/layout.ts'
-import { type Extent, planRow, type RowState } from '../../../../src/engine/vinum/raid5/row-plan.ts'
+import { type Extent, planRow } from '../../../../src/engine/vinum/raid5/row-plan.ts'
+import type { RowState } from '../../../../src/engine/vinum/raid5/row-state.ts'
 import { pictureRow } from '../../../support/raid5-rig.ts'
 
 t.test('n = 4 is laid out as vinum does it (spec 7) and as md does it', async (t) => {

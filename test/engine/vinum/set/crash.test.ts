@@ -5,7 +5,7 @@
 import t from 'tap'
 import { GROWTH_TURN_MS, KIB, MIB } from '../../../../src/base/limits.ts'
 import type { Job } from '../../../../src/engine/jobs/job.ts'
-import { GrowthTurns } from '../../../../src/engine/vinum/set/growth.ts'
+import { GrowthTurns } from '../../../../src/engine/vinum/jobs/growth-turns.ts'
 import type { VinumSet } from '../../../../src/engine/vinum/set/vinum-set.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'

@@ -437,11 +437,12 @@ t.test('a new carrier gets all of it while commits go on', async (t) => {
 })
 
 t.test('the device grows', async (t) => {
-  const machine: Machine = { disks: [new MapDisk(1, 2 * PAGES, RING)], carriers: [1] }
+  const disk = new MapDisk(1, 2 * PAGES, RING)
+  const machine: Machine = { disks: [disk], carriers: [1] }
   await storeOn(machine, new Power(0)).format()
   const store = await loaded(machine)
   const chunks = 2 * PAGES * PAGE_ENTRIES
-  await store.extend(chunks)
+  await store.extend(chunks, [disk.on(new Power(0))])
   store.table.resize(chunks)
   store.table.assign(chunks - 1, { component: 2, number: 5 })
   store.table.markValid(chunks - 1, 3, 3)

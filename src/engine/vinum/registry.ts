@@ -6,18 +6,18 @@
  * A drive with both a label and a valid header of FreeBSD's comes from a conversion that was cut off. It is FreeBSD's
  * unless another drive of its native set carries the removed header: the rule at the head of freebsd/convert.ts.
  */
-import { operatingError, PlexusError, toPlexusError } from '../../../base/errors.ts'
-import { newUuid } from '../../../base/random.ts'
-import type { Anchor } from '../../anchor/anchor-layout.ts'
-import { EXCLUSIVE_ACCESS, READ_ACCESS } from '../../geom/consumer.ts'
-import type { Provider } from '../../geom/provider.ts'
-import type { Topology } from '../../geom/topology.ts'
-import { SetTable, tolerate } from '../../metadata/set-table.ts'
-import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from '../freebsd/format.ts'
-import { FreebsdSet } from '../freebsd/set.ts'
-import { byUuid, emptyModel, type VinumModel, type VolumeRecord } from '../model/model.ts'
-import type { KeptConfiguration, SetMemory } from './memory.ts'
-import { type SetOptions, VinumSet } from './vinum-set.ts'
+import { operatingError, PlexusError, toPlexusError } from '../../base/errors.ts'
+import { newUuid } from '../../base/random.ts'
+import type { Anchor } from '../anchor/anchor-layout.ts'
+import { EXCLUSIVE_ACCESS, READ_ACCESS } from '../geom/consumer.ts'
+import type { Provider } from '../geom/provider.ts'
+import type { Topology } from '../geom/topology.ts'
+import { SetTable, tolerate } from '../metadata/set-table.ts'
+import { type FreebsdDrive, freebsdDrive, markFreebsdRemoved } from './freebsd/format.ts'
+import { FreebsdSet } from './freebsd/set.ts'
+import { byUuid, emptyModel, type VinumModel, type VolumeRecord } from './model/model.ts'
+import type { KeptConfiguration, SetMemory } from './set/memory.ts'
+import { type SetOptions, VinumSet } from './set/vinum-set.ts'
 
 export interface RegistryOptions extends Pick<SetOptions, 'intentRegionBytes' | 'witness'> {
   readonly memory: SetMemory | undefined

@@ -6,13 +6,13 @@ import { GROWTH_TURN_MS } from '../../../base/limits.ts'
 import type { WriteIntentBitmap } from '../../intent/write-intent-bitmap.ts'
 import type { Job } from '../../jobs/job.ts'
 import type { SetDrive } from '../../metadata/set-drive.ts'
-import type { GrowOptions, Window } from '../jobs/grow.ts'
-import type { BackupArea } from '../jobs/grow-backup.ts'
 import { byUuid, putRecord } from '../model/model.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex } from '../runtime.ts'
-import type { VinumSet } from './vinum-set.ts'
+import type { VinumSet } from '../set/vinum-set.ts'
+import type { GrowOptions, Window } from './grow.ts'
+import type { BackupArea } from './grow-backup.ts'
 
 /**
  * One window of one growth at a time in a set: all of them put their backups into the same journal areas. They take

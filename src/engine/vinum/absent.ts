@@ -2,16 +2,16 @@
  * Sets that are not served now: those that wait for drives, and those of which the machine remembers that it had them. What
  * `plexus status` says of them. Used by reports.ts.
  */
-import type { ObjectReport } from '../../../control/reports.ts'
-import { choiceOf, describeIncomplete } from '../../metadata/assembling.ts'
-import { adviceOn } from '../../metadata/members.ts'
-import { absentSet } from '../../metadata/set-report.ts'
-import { loseDrives } from '../model/membership.ts'
-import type { VinumModel } from '../model/model.ts'
-import { healthOf } from '../model/state-rules.ts'
-import { setName } from '../naming.ts'
+import type { ObjectReport } from '../../control/reports.ts'
+import { choiceOf, describeIncomplete } from '../metadata/assembling.ts'
+import { adviceOn } from '../metadata/members.ts'
+import { absentSet } from '../metadata/set-report.ts'
+import { loseDrives } from './model/membership.ts'
+import type { VinumModel } from './model/model.ts'
+import { healthOf } from './model/state-rules.ts'
+import { setName } from './naming.ts'
 import type { SetRegistry } from './registry.ts'
-import type { VinumSet } from './vinum-set.ts'
+import type { VinumSet } from './set/vinum-set.ts'
 
 interface Absent {
   readonly name: string

@@ -1,0 +1,176 @@
+/**
+ * What operators do to thin devices while users work: verbs of the class's own table, through the same door as the control
+ * server. A new verb is a row of {@link ACTIONS}. Used by thin-play.ts.
+ */
+import type { ObjectList } from '../../../src/control/reports.ts'
+import type { SimRandom } from '../random.ts'
+import { jobsOf } from '../view.ts'
+import type { Machine, World } from '../world.ts'
+import type { ThinUnit } from './thin-unit.ts'
+import { mirrors, thinDevice, thinDevices, unusedDevices } from './thin-view.ts'
+
+const KIB = 1024
+const UNITS_MAX = 2
+const CHUNKS_MAX = 600
+
+/** What a thin device says of its space. */
+type Space = 'usedBytes' | 'freeBytes' | 'physicalBytes'
+
+export interface OperatorOptions {
+  /** Devices are larger than their space, so that they are full soon. */
+  readonly isFull: boolean
+  /** Some components are mirrors. */
+  readonly isMirrored: boolean
+  /** Takes devices under the oracle that are new. */
+  readonly adopt: (machine: Machine) => Promise<void>
+}
+
+type Parameters = Readonly<Record<string, string | boolean | readonly string[]>>
+
+/** One thing that is done to one device. */
+interface Action {
+  readonly weight: number
+  readonly verb: string
+  readonly run: (operator: Operator, machine: Machine, unit: ThinUnit) => Promise<unknown>
+}
+
+const ACTIONS: readonly Action[] = [
+  { weight: 3, verb: 'create', run: (operator, machine) => operator.create(machine) },
+  {
+    weight: 6,
+    verb: 'add',
+    run: (operator, machine, { name }) => {
+      const devices = operator.some(machine, operator.random.between(1, 2))
+      return operator.verb('add', { name, devices, wipeSignatures: true })
+    },
+  },
+  { weight: 1, verb: 'destroy', run: (operator, machine, unit) => operator.destroy(machine, unit) },
+  { weight: 1, verb: 'assemble', run: (operator) => operator.verb('assemble', { force: true }) },
+  { weight: 2, verb: 'list', run: (operator, machine) => operator.list(machine) },
+  {
+    weight: 2,
+    verb: 'destroy',
+    run: (operator, _machine, { name }) => operator.verb('destroy', { name, dryRun: true }),
+  },
+]
+
+export class Operator {
+  readonly random: SimRandom
+  readonly #world: World
+  readonly #options: OperatorOptions
+  #named = 0
+
+  constructor(world: World, random: SimRandom, options: OperatorOptions) {
+    this.#world = world
+    this.random = random
+    this.#options = options
+  }
+
+  /** One action, chosen by chance. Resolves when it has ended. */
+  async act(machine: Machine): Promise<void> {
+    const units = [...this.#world.units].filter((one) => thinDevice(machine, one.uuid))
+    if (units.length === 0) {
+      await this.create(machine)
+      return
+    }
+    const rows = ACTIONS.filter(({ verb }) => this.knows(machine, verb))
+    const action = this.random.weighted(rows.map((row) => [row.weight, row] as const))
+    await action.run(this, machine, this.random.pick(units) as ThinUnit)
+  }
+
+  /** Verbs come and go with versions of the engine. */
+  knows(machine: Machine, name: string): boolean {
+    const verbs = machine.topology.classes.flatMap((one) => one.verbs)
+    return verbs.some(({ spec }) => spec.noun === 'virstor' && spec.name === name)
+  }
+
+  verb(name: string, parameters: Parameters): Promise<unknown> {
+    return this.#world.verb('virstor', name, parameters)
+  }
+
+  /** A device of any kind on some disks; it is under the oracle as soon as it is there. */
+  async create(machine: Machine): Promise<void> {
+    const world = this.#world
+    const { random } = this
+    const { isFull, isMirrored, adopt } = this.#options
+    if (world.units.size >= UNITS_MAX) return
+    if (isMirrored && random.chance(0.7)) await this.#createMirror(machine)
+    if (world.machine !== machine) return
+    const devices = this.some(machine, random.between(1, 4))
+    if (devices.length === 0) return
+    const chunkBytes = random.pick([128, 128, 256, 384, 512, 1024]) * KIB
+    const rawBytes = devices.reduce((sum, name) => sum + this.#sizeOf(machine, name), 0)
+    const part = isFull ? random.between(80, 400) : random.pick([20, 60, 100, 150, 1000])
+    const chunks = Math.ceil((rawBytes * part) / 100 / chunkBytes)
+    const name = `t${this.#named++}`
+    const refusal = await world.verb('virstor', 'create', {
+      name,
+      devices,
+      size: String(Math.max(2, Math.min(CHUNKS_MAX, chunks)) * chunkBytes),
+      chunk: String(chunkBytes),
+      policy: random.pick(['sequential', 'round-robin']),
+      fullWait: random.pick(isFull ? ['0', '200ms', '2s', '20s'] : ['0', '20s']),
+      wipeSignatures: true,
+    })
+    if (world.machine === machine && !refusal) await adopt(machine)
+  }
+
+  async #createMirror(machine: Machine): Promise<void> {
+    const devices = this.some(machine, 2).filter((name) => this.#disk(name))
+    if (devices.length < 2) return
+    const name = `m${this.#named++}`
+    const parameters = { devices, name, wipeSignatures: true }
+    await this.#world.verb('vinum', 'mirror', parameters)
+  }
+
+  /** As an operator must: users let go first. */
+  async destroy(machine: Machine, unit: ThinUnit): Promise<void> {
+    const world = this.#world
+    if (world.units.size < 2) return
+    unit.doomed = true
+    await unit.idle()
+    await unit.close()
+    if (world.machine !== machine) return
+    const error = await world.verb('virstor', 'destroy', { name: unit.name })
+    if (world.machine !== machine) return
+    // One whose configuration could not be written may be gone at the next start, or not.
+    if (thinDevice(machine, unit.uuid)) {
+      if (!unit.mayFail) unit.doomed = false
+      await unit.open(machine)
+    } else if (!error) world.units.delete(unit)
+  }
+
+  /** What it says of space must add up. */
+  async list(machine: Machine): Promise<void> {
+    const world = this.#world
+    let rows: ObjectList['objects'] = []
+    await world.verb('virstor', 'list', {}, (answer) => {
+      rows = (answer as ObjectList).objects
+    })
+    if (world.machine !== machine) return
+    for (const row of rows) {
+      const { usedBytes, freeBytes, physicalBytes } = row.facts as Record<Space, number>
+      if (usedBytes >= 0 && freeBytes >= 0 && usedBytes + freeBytes <= physicalBytes) continue
+      world.fail(`${row.name}: its space does not add up`, [JSON.stringify(row)])
+    }
+  }
+
+  /** Devices that nobody uses, none of them in trouble that is known. */
+  some(machine: Machine, count: number): readonly string[] {
+    return this.random.shuffle([...unusedDevices(this.#world, machine)]).slice(0, count)
+  }
+
+  /** Is anything of the class, or below it, at work by itself? */
+  isAtRest(machine: Machine): boolean {
+    return jobsOf(machine).length === 0 && thinDevices(machine).every(({ process }) => !process)
+  }
+
+  #disk(name: string) {
+    return this.#world.disks.find((one) => one.name === name)
+  }
+
+  #sizeOf(machine: Machine, name: string): number {
+    const volume = mirrors(machine).find((one) => one.name === name)
+    return volume?.sizeBytes ?? this.#disk(name)?.sizeBytes ?? 0
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * A thin device as its user sees it (unit.ts). What nobody has written reads as zeroes, never as what its disks held
+ * before; a write may find no space, after the time that it waits for some; and what was acknowledged and not flushed is
+ * lost with the process, which has the map of it in memory.
+ */
+import type { PlexusError } from '../../../src/base/errors.ts'
+import type { Provider } from '../../../src/engine/geom/provider.ts'
+import { ZERO } from '../answers.ts'
+import { type Operation, Unit } from '../unit.ts'
+import type { World } from '../world.ts'
+
+/** Disks that hang, and ranges that others hold, come before the wait for space. */
+const WAIT_SLACK_MS = 300_000
+
+export class ThinUnit extends Unit {
+  readonly #fullWaitMs: number
+
+  /** `fullWaitMs`: how long a write waits for space. */
+  constructor(world: World, name: string, uuid: string, provider: Provider, fullWaitMs: number) {
+    super(world, name, uuid, provider, ZERO)
+    this.#fullWaitMs = fullWaitMs
+  }
+
+  override get mayFail(): boolean {
+    return super.mayFail
+  }
+
+  /** While components come and go, what was not flushed may be lost at any moment; the next flush has to say so. */
+  override set mayFail(value: boolean) {
+    super.mayFail = value
+    if (this.oracle.isDoubtful && !value) this.oracle.cut(false)
+    this.oracle.isDoubtful = value
+  }
+
+  override afterKill(): void {
+    this.oracle.cut(false)
+    super.afterKill()
+  }
+
+  override afterCacheLost(): void {}
+
+  protected override mayEnd(error: PlexusError, operation: Operation): boolean {
+    return super.mayEnd(error, operation) || this.#isFull(error, operation)
+  }
+
+  #isFull({ kind }: PlexusError, { op, startMs }: Operation): boolean {
+    if (kind !== 'no-space' || op !== 'write') return false
+    const waitedMs = this.world.nowMs - startMs
+    return waitedMs >= this.#fullWaitMs - 1 && waitedMs <= this.#fullWaitMs + WAIT_SLACK_MS
+  }
+}
