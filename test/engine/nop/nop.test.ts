@@ -181,7 +181,9 @@ t.test('it hangs until clear, which lets go on what is held back', async (t) => 
   const { clock, topology, disk } = await start()
   await run(topology, 'create', { provider: 'disk', name: 'n' })
   const nop = open(topology, 'n')
-  t.match(await run(topology, 'hang', { name: 'n', op: 'write' }), { hangs: ['write'], held: 0 })
+  t.match(await run(topology, 'hang', { name: 'n', op: 'write' }), [
+    { facts: { hangs: 'write', held: 0 } },
+  ])
   const write = writeAt(nop, filled(1), 0)
   await readAt(nop, filled(0), 0)
   await run(topology, 'delay', { name: 'n', read: '60000' })
