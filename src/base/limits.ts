@@ -342,21 +342,31 @@ export const VIRSTOR_MAP_IO_BYTES = 1 * MIB
 export const VIRSTOR_OWNER_PIECE = 2 ** 14
 /** Entries of a virstor map that cannot be right and are described, each; all are out of service. */
 export const VIRSTOR_MAP_FAULTS = 1000
+/** Findings of one check of a virstor device that are described; all are counted. */
+export const VIRSTOR_FSCK_FINDINGS = 1000
 /** A change of a virstor map that nobody flushes becomes durable after so long, and at once with so many of them. */
 export const VIRSTOR_COMMIT_MS = 5_000
 export const VIRSTOR_COMMIT_ENTRIES = 4096
 /** With so many, a discard waits for a commit before it changes more: each takes some hundred bytes. */
 export const VIRSTOR_COMMIT_BACKLOG = 16 * VIRSTOR_COMMIT_ENTRIES
-/** Writes that wait for physical space of one virstor device; more fail at once. */
-export const VIRSTOR_SPACE_WAITERS = 1024
-/** How long they wait, unless the configuration says otherwise. */
+/**
+ * Writes that wait for physical space of one virstor device, and their buffers together; more are TASK SET FULL. Few, as
+ * they hold a part of their session's command window and of its share of the buffer pool.
+ */
+export const VIRSTOR_SPACE_WAITERS = 16
+export const VIRSTOR_SPACE_WAIT_BYTES = 1 * MIB
+/** How long a virstor device that is full lets writes wait, unless it is created with another time; and the most. */
 export const VIRSTOR_FULL_WAIT_MS = 20_000
+export const VIRSTOR_FULL_WAIT_MS_MAX = 600_000
 /** Chunks that one discard looks at in a turn of the event loop. */
 export const VIRSTOR_DISCARD_CHUNKS = 8192
 /** Zeroes up to the border of a granule are written from memory up to so many; more are left to the component. */
 export const VIRSTOR_ZERO_BYTES = 256 * KIB
-/** Free chunks of a virstor device, and components that are still empty, below which an event says so. */
+/** Space of a virstor device is low with so many free chunks, but a tenth of all at most, unless it is created with others. */
 export const VIRSTOR_CHUNK_WATERMARK = 100
+/** And with so many percent of all. */
+export const VIRSTOR_PERCENT_WATERMARK = 10
+/** And with so many components that are still empty. */
 export const VIRSTOR_COMPONENT_WATERMARK = 1
 
 /** A resize of a drive copies its map and journal in pieces of this size. */

@@ -13,7 +13,7 @@ export interface OutputVersion {
 
 export type Health = 'HEALTHY' | 'DEGRADED' | 'FAULTED'
 
-export const JOB_KINDS = [
+export const VINUM_JOB_KINDS = [
   'sync',
   'resync',
   'rebuild',
@@ -23,6 +23,8 @@ export const JOB_KINDS = [
   'grow',
   'move',
 ] as const
+export type VinumJobKind = (typeof VINUM_JOB_KINDS)[number]
+export const JOB_KINDS = [...VINUM_JOB_KINDS, 'trim'] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 export type JobState = 'running' | 'paused' | 'done' | 'failed' | 'cancelled'
 
@@ -51,6 +53,9 @@ export interface ErrorCounts {
   readonly write: number
   readonly parity: number
 }
+
+export const WATERMARKS = ['chunks', 'components'] as const
+export type Watermark = (typeof WATERMARKS)[number]
 
 /** What a class says of an object beside what all have; keys in camelCase with the unit last. */
 export type Fact = string | number | boolean | undefined

@@ -2,7 +2,7 @@
  * The verbs of `plexus virstor`, declared: thin devices (gvirstor(8)). Their actions are in src/engine/virstor; the command
  * line and the documentation are made from these rows.
  */
-import type { ArgumentSpec, VerbSpec } from './verb-spec.ts'
+import type { ArgumentSpec, OptionSpec, VerbSpec } from './verb-spec.ts'
 import { WIPE_SIGNATURES } from './vinum-verbs.ts'
 
 const changes = { noun: 'virstor', readOnly: false, dryRun: true } as const
@@ -15,6 +15,31 @@ const devices: ArgumentSpec = {
 }
 
 export const VIRSTOR_POLICIES = ['sequential', 'round-robin'] as const
+
+/** What `create` and `set` have in common: may be changed at any time. */
+const SETTINGS: readonly OptionSpec[] = [
+  {
+    name: 'fullWait',
+    value: 'text',
+    summary: 'how long a device that is full lets writes wait; default: 20s, 0: not at all',
+  },
+  {
+    name: 'warnChunks',
+    value: 'text',
+    summary:
+      'warn, initiators too, when so many chunks are free; default: 100, a tenth of all at most',
+  },
+  {
+    name: 'warnPercent',
+    value: 'text',
+    summary: 'warn, initiators too, when so many percent of the space are free; default: 10',
+  },
+  {
+    name: 'warnComponents',
+    value: 'text',
+    summary: 'warn when so many components are still empty; default: 1',
+  },
+]
 
 export const VIRSTOR_SPECS = {
   create: {
@@ -38,12 +63,7 @@ export const VIRSTOR_SPECS = {
         choices: VIRSTOR_POLICIES,
         summary: 'which component gives space next: the first with room (default), or all in turn',
       },
-      {
-        name: 'fullWait',
-        value: 'text',
-        summary:
-          'how long a write waits for space when all is given away; default: 20s, 0: not at all',
-      },
+      ...SETTINGS,
       WIPE_SIGNATURES,
     ],
   },
@@ -53,6 +73,13 @@ export const VIRSTOR_SPECS = {
     summary: 'add components; writes that wait for space go on',
     arguments: [name, devices],
     options: [WIPE_SIGNATURES],
+  },
+  set: {
+    ...changes,
+    name: 'set',
+    summary: 'change when a thin device warns, and how long it lets writes wait',
+    arguments: [name],
+    options: SETTINGS,
   },
   grow: {
     ...changes,
@@ -83,6 +110,34 @@ export const VIRSTOR_SPECS = {
       },
     ],
   },
+  trim: {
+    ...changes,
+    name: 'trim',
+    summary: 'read all chunks that have space, and give back those that are zero',
+    arguments: [name],
+    options: [],
+  },
+  fsck: {
+    noun: 'virstor',
+    readOnly: false,
+    name: 'fsck',
+    summary: 'check a thin device while it serves: its map on all copies, its places, its labels',
+    arguments: [name],
+    options: [
+      {
+        name: 'repair',
+        summary: 'write again what is damaged, where memory and another copy have it',
+      },
+    ],
+  },
+  convert: {
+    ...changes,
+    name: 'convert',
+    summary: "give a device of FreeBSD's virstor our format, in place; no way back",
+    arguments: [name],
+    options: [],
+    destructive: true,
+  },
   list: {
     noun: 'virstor',
     readOnly: true,
@@ -95,3 +150,29 @@ export const VIRSTOR_SPECS = {
 } as const satisfies Readonly<Record<string, VerbSpec>>
 
 export const VIRSTOR_VERB_SPECS: readonly VerbSpec[] = Object.values(VIRSTOR_SPECS)
+
+/** What a check of a thin device has found. */
+export interface FsckFinding {
+  /** critical: data may be lost. */
+  readonly severity: 'warning' | 'critical'
+  /** A component. */
+  readonly object: string
+  readonly message: string
+  readonly repaired: boolean
+  /** What to do; empty where it is repaired. */
+  readonly action: string
+}
+
+/** The answer of `virstor fsck`. */
+export interface FsckReport {
+  readonly name: string
+  readonly checked: {
+    readonly pages: number
+    readonly journalBlocks: number
+    readonly chunks: number
+    readonly components: number
+  }
+  /** How many there are; of very many only the first are described. */
+  readonly found: number
+  readonly findings: readonly FsckFinding[]
+}

@@ -110,7 +110,18 @@ export interface Extent {
   readonly length: number
 }
 
-export type DeviceEvent = 'gone' | 'resized'
+/** The space of a device that offers more than it has, in pieces as it is given. */
+export interface Provisioning {
+  readonly pieceBytes: number
+  /** What can be given now. */
+  readonly freePieces: number
+  readonly usedPieces: number
+  /** Space is low with so many free pieces, or fewer. */
+  readonly lowPieces: number
+}
+
+/** `low`: space has become low, and was not. `watermark`: where it is low has changed. Both of a {@link Provisioning}. */
+export type DeviceEvent = 'gone' | 'resized' | 'low' | 'watermark'
 
 export interface BlockDevice {
   /** The path by which it was opened: what messages name. */
@@ -118,6 +129,8 @@ export interface BlockDevice {
   readonly geometry: Geometry
   readonly identity: DeviceIdentity
   readonly features: DeviceFeatures
+  /** Absent: it has all that it offers, or does not know. */
+  readonly provisioning?: Provisioning | undefined
   /** Requests that are submitted and not complete. */
   readonly inFlight: number
   /** A file whose last name was removed: what it holds ends with its use. It counts as gone. */
@@ -129,7 +142,7 @@ export interface BlockDevice {
    * Throws PlexusError `gone`. For GET LBA STATUS.
    */
   extentAt?(offset: number, length: number): Promise<Extent>
-  /** Registers for loss or change of size; returns the way to stop. */
+  /** Registers for loss, change of size or of space; returns the way to stop. */
   onEvent(listener: (event: DeviceEvent) => void): () => void
   /**
    * It does not answer: from now on it counts as gone. Requests that wait here end at once; those that the kernel has

@@ -106,7 +106,10 @@ export function freebsdVirstor(options: FreebsdVirstorOptions = {}): FreebsdVirs
   const reserved = reservedFor(virtualBytes, chunkBytes)
   // All components full but for the last, in an order that has nothing to do with that of the places.
   const full = Math.max(devices - 1, 1)
-  const some = Array.from({ length: full * chunks - reserved }, (_, at) => (at * 7) % 512)
+  const some = Array.from(
+    { length: full * chunks - reserved },
+    (_, at) => (at * 7) % (virtualBytes / chunkBytes),
+  )
   const places = options.places ?? sequential(some, chunks, reserved)
   const content = Buffer.alloc(virtualBytes)
   const media = names.map((name) => machine.device(name).media.fill(STALE))

@@ -15,6 +15,7 @@ export interface PartView extends ObjectReport {
 
 /** Volume, thin device. */
 export interface VolumeView extends ObjectReport {
+  readonly freeBytes?: number
   /** undefined: nothing is. */
   readonly doubt: { readonly bytes: number; readonly retrySeconds: number | undefined } | undefined
   readonly components: readonly PartView[]

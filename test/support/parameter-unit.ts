@@ -88,7 +88,12 @@ export class FixedUnit {
       blocks: options.blocks ?? 2097152,
       thin: options.thin ?? false,
       stopped: false,
-      mode: { writeCacheEnabled: true, descriptorSense: false, softwareWriteProtect: false },
+      mode: {
+        writeCacheEnabled: true,
+        descriptorSense: false,
+        softwareWriteProtect: false,
+        thresholdNotification: true,
+      },
       reservations: {
         reserve: (nexus: Nexus) => {
           this.reservedBy ??= nexus

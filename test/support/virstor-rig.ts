@@ -126,6 +126,7 @@ export function buildRig(options: RigOptions = {}) {
     components,
     policy,
     chunkWatermark: 100,
+    percentWatermark: 0,
     componentWatermark: 1,
     onWatermark: () => {},
   })

@@ -132,6 +132,7 @@ const KINDS: Readonly<Record<WaitFor, readonly JobKind[]>> = {
   repair: ['repair'],
   grow: ['grow'],
   move: ['move'],
+  trim: ['trim'],
 }
 
 const isAtWork = ({ state }: JobReport): boolean => state === 'running' || state === 'paused'

@@ -23,6 +23,7 @@ import { type AnchorTarget, wipeEnds, wipeLabel, writeAnchor, writeFront } from 
 import {
   type Anchor,
   type AnchorLayout,
+  endOf,
   payloadRoom,
   planAnchor,
   SLOT_HEADER_ROOM_BYTES,
@@ -71,6 +72,17 @@ export interface FormatOptions {
   readonly keepSlots?: boolean
 }
 
+export interface ReplaceOptions {
+  readonly setUuid: string
+  readonly className: string
+  readonly deviceUuid: string
+  readonly layout: AnchorLayout
+  /** Of the first commit: generation 1, which counts. */
+  readonly payload: Buffer
+  /** What the journal begins with; the rest of it is zero. */
+  readonly journal: Buffer
+}
+
 export class AnchoredDevice extends AnchorAreas {
   /** What the slots A and B have; undefined: that is not known, and they are read before the next commit. */
   #slots: [SlotCommit | undefined, SlotCommit | undefined] | undefined
@@ -102,6 +114,32 @@ export class AnchoredDevice extends AnchorAreas {
     await writeAnchor(device, anchor)
     await writeFront(device, anchor)
     return made
+  }
+
+  /**
+   * Makes a device ours whose last block says until then what it was: all that belongs to the label, with the first commit,
+   * is durable before the anchor takes that block, and may be done again wherever it is cut off. What lies in front of
+   * the data and behind it goes: found there, it would speak for the disk. Throws as the device does.
+   */
+  static async replace(device: AnchorTarget, options: ReplaceOptions): Promise<void> {
+    const { setUuid, className, deviceUuid, layout, payload, journal } = options
+    const id = { line: setUuid, generation: 1, payloadCrc: crc32c(payload) }
+    const identity = { version: ANCHOR_VERSION, deviceUuid, setUuid, className }
+    const anchor: Anchor = { ...layout, ...identity, newestSlot: 0, ...id }
+    const made = new AnchoredDevice(device, anchor)
+    const { dataStartBytes, dataEndBytes } = layout
+    await writeZeroes(device, { offset: 0, length: dataStartBytes })
+    const tail = endOf(layout).offset - dataEndBytes
+    await writeZeroes(device, { offset: dataEndBytes, length: tail })
+    if (journal.length > 0) {
+      const buffer = allocateAligned(journal.length)
+      journal.copy(buffer.bytes)
+      await made.writeJournal(0, buffer)
+    }
+    await made.#writeSlot(anchor, { ...id, follows: undefined, relied: id }, payload)
+    await flush(device)
+    await writeAnchor(device, anchor)
+    await writeFront(device, anchor)
   }
 
   /** A device whose anchor was read (findLabel). Does no I/O. */

@@ -15,6 +15,7 @@ import type {
   Extent,
   Geometry,
   IoRequest,
+  Provisioning,
 } from '../../hal/block-device.ts'
 import { Bio } from './bio.ts'
 import type { Provider } from './provider.ts'
@@ -74,6 +75,10 @@ export class Consumer implements BlockDevice {
 
   get features(): DeviceFeatures {
     return this.provider.features
+  }
+
+  get provisioning(): Provisioning | undefined {
+    return this.provider.geom.provisioning
   }
 
   get attached(): boolean {
@@ -171,10 +176,8 @@ export class Consumer implements BlockDevice {
     return data !== undefined && this.#pool.isKept(data)
   }
 
-  #keptError({ op, offset, length }: Bio): PlexusError {
-    const where = `${this.provider.name}: ${op} of ${length} bytes at offset ${offset}`
-    const why = 'a disk that does not answer may still write to its memory; it is to be repeated'
-    return this.#error('aborted', op, `${where} failed: ${why}`)
+  #keptError(bio: Bio): PlexusError {
+    return this.#refusal(bio, WHY_KEPT, 'aborted')
   }
 
   /** BlockDevice: asks the geom below; a class that does not know answers for all of it. */
@@ -245,12 +248,15 @@ export class Consumer implements BlockDevice {
   }
 
   /** Apart from the check, which every request passes: the text is made for those that are refused only. */
-  #refusal({ op, offset, length }: Bio, why: string): PlexusError {
+  #refusal({ op, offset, length }: Bio, why: string, kind: ErrorKind = 'invalid'): PlexusError {
     const where = `${this.provider.name}: ${op} of ${length} bytes at offset ${offset}`
-    return this.#error('invalid', op, `${where} ${why}`)
+    return this.#error(kind, op, `${where} ${why}`)
   }
 
   #error(kind: ErrorKind, op: string, message: string): PlexusError {
     return new PlexusError(kind, { op, subject: this.provider.name, message })
   }
 }
+
+const WHY_KEPT =
+  'failed: a disk that does not answer may still write to its memory; it is to be repeated'

@@ -31,7 +31,7 @@ export type TopologyOptions = Pick<
   Partial<Pick<Topology, 'lunNames'>>
 
 /** Something appeared under a name or went; logical units listen. */
-export type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
+type ProviderListener = (provider: Provider, event: 'arrived' | 'gone') => void
 
 export class Topology {
   readonly classes: readonly GeomClass[]
@@ -110,8 +110,12 @@ export class Topology {
       timeoutMs === undefined ? undefined : new RequestWatch(timeoutMs, name, this, overdue)
     // From now on, not from its turn on: a device may come and go while other changes run.
     geom.unsubscribe = device.onEvent((event) => {
-      if (event === 'gone') void this.#removeDisk(geom, goneError(device.path))
-      else void this.change(() => this.#resized(geom))
+      if (event === 'resized') void this.change(() => this.#resized(geom))
+      else {
+        const subject = device.path
+        const message = `${subject} is gone; connect it again`
+        void this.#removeDisk(geom, new PlexusError('gone', { op: 'use', subject, message }))
+      }
     })
     if (!this.#disks.has(name) || this.#disks.get(name)?.removed) this.#disks.set(name, geom)
     return this.change(async () => {
@@ -246,7 +250,8 @@ export class Topology {
   }
 
   async #tellSettled(): Promise<void> {
-    for (const one of this.classes) {
+    // What stands on others comes after them: it waits for what they offer now.
+    for (const one of [...this.classes].reverse()) {
       try {
         await one.settled?.(this)
       } catch (error) {
@@ -398,9 +403,4 @@ function standsOn(provider: Provider, geom: Geom): boolean {
     provider.geom === geom ||
     provider.geom.consumers.some((consumer) => standsOn(consumer.provider, geom))
   )
-}
-
-function goneError(path: string): PlexusError {
-  const message = `${path} is gone; connect it again`
-  return new PlexusError('gone', { op: 'use', subject: path, message })
 }

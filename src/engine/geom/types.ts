@@ -6,7 +6,7 @@
 import type { PlexusError } from '../../base/errors.ts'
 import type { ObjectReport, ObjectType } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { Extent, Provisioning } from '../../hal/block-device.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Bio } from './bio.ts'
@@ -34,6 +34,8 @@ export interface Geom {
   start(request: Bio, provider: Provider): void
   /** As extentAt of a BlockDevice, for a provider that is what the device below is. Absent: nobody knows. */
   extentAt?(offset: number, length: number): Promise<Extent>
+  /** As that of a BlockDevice, for its only provider. */
+  readonly provisioning?: Provisioning | undefined
   /** A provider below serves no more. Runs inside a topology change; the geom closes the consumer. */
   orphan(consumer: Consumer, reason: PlexusError): Promise<void> | void
   /** A provider below that this geom has attached to, but not opened, was opened for writing. */

@@ -116,18 +116,9 @@ export class WriteIntentBitmap {
     return this.#bits.regionBytes
   }
 
-  get markedRegions(): number {
-    return this.#bits.count
-  }
-
   /** What is marked, in order: what a returning drive has missed. */
   get marked(): readonly ByteRange[] {
     return this.#bits.ranges()
-  }
-
-  /** Of the write that was begun last. */
-  get sequence(): number {
-    return this.#sequence
   }
 
   /**
@@ -171,14 +162,9 @@ export class WriteIntentBitmap {
     this.#options.onUnsynced?.()
   }
 
-  /** May the copies really differ in the range? Then it is read from one copy only. */
-  isUnsynced(offset: number, length: number): boolean {
-    return this.#unsynced.touches(offset, length)
-  }
-
   /** Has a part of the range to be propagated before a reader gets it? */
   isUnpropagated(offset: number, length: number): boolean {
-    return this.isUnsynced(offset, length) && !this.#propagated.covers(offset, length)
+    return this.#unsynced.touches(offset, length) && !this.#propagated.covers(offset, length)
   }
 
   /** All copies that may be read have the content of the range that a reader is about to get, and have it durably. */
@@ -186,23 +172,9 @@ export class WriteIntentBitmap {
     if (this.#propagated.ranges.length < INTENT_PIECES) this.#propagated.add(offset, length)
   }
 
-  /** Do all copies that are in service agree? */
-  get isSynced(): boolean {
-    return this.#unsynced.isEmpty
-  }
-
-  /** What is unsynced, in order. */
-  get unsynced(): readonly ByteRange[] {
-    return this.#unsynced.ranges
-  }
-
-  get unsyncedBytes(): number {
-    return this.#unsynced.bytes
-  }
-
-  /** The first range at or behind the offset that is unsynced, up to so many bytes of it. */
-  nextUnsynced(offset: number, mostBytes: number): ByteRange | undefined {
-    return this.#unsynced.next(offset, mostBytes)
+  /** Where the copies may really differ: that is read from one copy only. */
+  get unsynced(): Pick<RangeSet, 'isEmpty' | 'bytes' | 'ranges' | 'touches' | 'next'> {
+    return this.#unsynced
   }
 
   /** Copies of the range were never made equal. Resolves when it is marked durably, rejects as `store` does. */
@@ -246,7 +218,8 @@ export class WriteIntentBitmap {
     assert(this.#inside === 0, 'a bitmap changes its size while no write is inside')
     await this.#clearing
     await this.#storing
-    const { marked, unsynced } = this
+    const { marked } = this
+    const unsynced = this.#unsynced.ranges
     this.#bits = new IntentBits(layout)
     this.#durable = this.#bits.fresh()
     this.#unsynced = new UnsyncedRanges(this.#bits)
@@ -402,12 +375,9 @@ export class WriteIntentBitmap {
   #idleRegions(): number[] {
     const idle: number[] = []
     let at = this.#bits.nextFrom(0)
-    for (
-      ;
-      at !== undefined && idle.length < INTENT_CLEAR_REGIONS;
-      at = this.#bits.nextFrom(at + 1)
-    ) {
+    while (at !== undefined && idle.length < INTENT_CLEAR_REGIONS) {
       if (this.#isIdle(at)) idle.push(at)
+      at = this.#bits.nextFrom(at + 1)
     }
     return idle
   }

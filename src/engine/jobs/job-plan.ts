@@ -15,13 +15,13 @@ export interface JobPlan {
   /** Where the checkpoint says that it was; 0 for a new one. */
   readonly startBytes: number
   readonly paused?: boolean
-  readonly limitBytesPerSecond?: number
+  readonly limitBytesPerSecond?: number | undefined
   /** Found so far, by the checkpoint. */
   readonly mismatches?: number
   /** Bytes of a step at full speed: {@link JOB_STEP_BYTES} unless each step has a high price of its own. */
-  readonly stepBytes?: number
+  readonly stepBytes?: number | undefined
   /** The same while the drives serve nobody else: what gains from longer steps has more. */
-  readonly aloneBytes?: number
+  readonly aloneBytes?: number | undefined
   /** Do the drives of this job serve anybody else at this moment? Asked between steps. */
   busy?(): boolean
   /**

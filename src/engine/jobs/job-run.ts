@@ -147,7 +147,9 @@ export class Job {
   resume(): void {
     if (this.#ended) throw this.#endedError('resume')
     this.#wantPaused = false
-    for (const { reject } of this.#pausing.splice(0)) reject(this.#resumedError())
+    const message = `the ${this.#title} was resumed before it paused`
+    const error = new PlexusError('aborted', { op: 'pause', subject: this.id, message })
+    for (const { reject } of this.#pausing.splice(0)) reject(error)
     this.#wake?.()
   }
 
@@ -389,19 +391,8 @@ export class Job {
     this.#manager.events.emit(severity, `${kind}-${what}`, object, `${this.#title} ${text}`)
   }
 
-  #resumedError(): PlexusError {
-    return new PlexusError('aborted', {
-      op: 'pause',
-      subject: this.id,
-      message: `the ${this.#title} was resumed before it paused`,
-    })
-  }
-
   #endedError(op: string): PlexusError {
-    return new PlexusError('invalid', {
-      op,
-      subject: this.id,
-      message: `cannot ${op} the ${this.#title}: it is at work no more (${this.#state})`,
-    })
+    const message = `cannot ${op} the ${this.#title}: it is at work no more (${this.#state})`
+    return new PlexusError('invalid', { op, subject: this.id, message })
   }
 }

@@ -1,4 +1,6 @@
 /** Buffers of jobs: leased, cut into slices that are worked on at once, and given back when nothing is in flight in them. */
+import type { ByteRange } from '../../base/bytes.ts'
+import { JOB_SLICE_BYTES, JOB_SLICES } from '../../base/limits.ts'
 import type { AlignedBuffer, BufferPool, Lease } from '../../hal/block-device.ts'
 
 /** Waits for all of them, so that nothing is in flight in a buffer that is given back; then throws the first error. */
@@ -56,6 +58,26 @@ export function inSlices(
     }
   }
   return settled(buffers.map(lane))
+}
+
+/** {@link inSlices} with buffers from the pool. Each has room for so many `lanes` of {@link laneBytes}. */
+export function inLeasedSlices(
+  pool: BufferPool,
+  { offset, length }: ByteRange,
+  lanes: number,
+  work: (at: number, length: number, buffer: AlignedBuffer) => Promise<void>,
+): Promise<void> {
+  const bytes = laneBytes(length)
+  const slices = Math.min(JOB_SLICES, Math.ceil(length / bytes))
+  // One buffer for all lanes: who holds one must not wait for another.
+  return withLease(pool, slices * lanes * bytes, (lease) =>
+    inSlices(offset, offset + length, bytes, partsOf(lease, lanes * bytes), work),
+  )
+}
+
+/** Bytes of a slice of a range of `length` bytes; the last one may be shorter. */
+export function laneBytes(length: number): number {
+  return Math.min(JOB_SLICE_BYTES, length)
 }
 
 /** As many parts of `bytes` as the buffer has. */

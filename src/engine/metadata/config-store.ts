@@ -172,10 +172,12 @@ export class ConfigStore<M extends SetModel> {
   #withVote(model: M): M {
     const { line, ancestors, before: votersBefore, relied } = this.#base
     const drives = model.drives.map((drive) => {
-      const wasUp = byUuid(this.#model.drives, drive.uuid)?.state === 'up'
+      const before = byUuid(this.#model.drives, drive.uuid)
       if (drive.state === 'up') return { ...drive, last: undefined }
+      // One that could not take the commit of its return has what it had.
+      if (before?.state === 'down') return { ...drive, last: before.last }
       // Not the one that this is built on: where that does not count for certain, the drive may not have got it.
-      return wasUp && relied ? { ...drive, last: relied } : drive
+      return before && relied ? { ...drive, last: relied } : drive
     })
     const up = drives.filter(({ state }) => state === 'up')
     const witness = up.length % 2 === 0 ? this.#options.witness() : undefined

@@ -272,7 +272,7 @@ export abstract class DeviceSet<M extends SetModel> implements Geom {
       return await store.commit((model) => this.consequences(model, change(model)), options)
     } catch (error) {
       if (error instanceof PlexusError && error.op === 'commit' && error.kind === 'io') {
-        this.#fail(error)
+        this.fail(error)
       }
       throw error
     }
@@ -320,8 +320,8 @@ export abstract class DeviceSet<M extends SetModel> implements Geom {
       })
   }
 
-  /** Too few drives can be written: what cannot be written down must not be served. */
-  #fail(error: PlexusError): void {
+  /** Too few drives can be written: what cannot be written down must not be served. It is assembled again by that. */
+  fail(error: PlexusError): void {
     if (this.#failure) return
     this.#failure = error
     const text = `${this.name} is not served any more: ${error.message}`

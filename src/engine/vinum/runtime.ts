@@ -25,12 +25,6 @@ export interface Drive {
   readonly errors: TroubleCounts
 }
 
-/** Which part of an address space holds valid content. `undefined` in its place means: all of it. */
-export interface Validity {
-  /** Is every byte of the range valid? */
-  covers(offset: number, length: number): boolean
-}
-
 /**
  * A subdisk in operation (subdisk.ts). Addresses are in subdisk space, 0 to record.sizeBytes. What it is good for:
  *
@@ -45,11 +39,8 @@ export interface Subdisk {
   record: SubdiskRecord
   drive: Drive
   readonly errors: TroubleCounts
-  /**
-   * While `reviving`: what its job has made valid so far, in PLEX space. Undefined: nothing while stale or
-   * down, all while up.
-   */
-  validity: Validity | undefined
+  /** While `reviving`: what its job has still to fill, in PLEX space. Undefined: no job has it yet, all is missing. */
+  missing: RangeSet | undefined
   /** Writes go here. */
   readonly writable: boolean
   /** Does the configuration count on its content, or on what it may return with? */

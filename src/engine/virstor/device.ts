@@ -2,17 +2,18 @@
  * A virstor device in operation: the map and its copies, the space, the commits and the I/O path, put together over the
  * drives of its set. Made by virstor-set.ts when the configuration has been committed.
  */
-import { operatingError } from '../../base/errors.ts'
+import { operatingError, type PlexusError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { Watermark } from '../../control/reports.ts'
+import type { DeviceEvent, Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import { wwidOf } from '../geom/names.ts'
 import type { Provider, ProviderInit } from '../geom/provider.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
 import { GroupCommitter } from './io/committer.ts'
 import { VirstorIo } from './io/device-io.ts'
-import { Space, type Watermark } from './io/space.ts'
+import { Space } from './io/space.ts'
 import { MapTable } from './map/chunk-map.ts'
 import { lengthOf, type Run } from './map/layout.ts'
 import { MapStore } from './map/map-store.ts'
@@ -20,12 +21,16 @@ import type { ComponentRecord, VirstorModel } from './model.ts'
 import type { Component } from './runtime.ts'
 import type { VirstorSet } from './virstor-set.ts'
 
-/** Parts of a chunk that are valid or not as a whole: 64, and none below 4 KiB. */
 const GRANULES_MAX = 64
-const GRANULE_BYTES_MIN = 4 * KIB
+/** So that a granule is whole blocks of every disk. */
+const GRANULE_UNIT_BYTES = 4 * KIB
 
+/** Parts of a chunk that are valid or not as a whole: as many as may be, each of as many units. */
 export function granulesOf(chunkBytes: number): number {
-  return Math.min(GRANULES_MAX, chunkBytes / GRANULE_BYTES_MIN)
+  const units = chunkBytes / GRANULE_UNIT_BYTES
+  let each = Math.ceil(units / GRANULES_MAX)
+  while (units % each !== 0) each++
+  return units / each
 }
 
 class RunningComponent implements Component {
@@ -33,18 +38,29 @@ class RunningComponent implements Component {
   readonly chunks: number
   readonly startBytes: number
   readonly #drive: SetDrive
+  /** It has failed a flush, whoever asked for it: nobody knows what of what it has taken is there. */
+  #failed: Consumer | undefined
 
-  constructor({ id, chunks, startBytes }: ComponentRecord, drive: SetDrive) {
+  /** `onFlushFailed`: called when nothing is read from it any more. */
+  constructor(
+    { id, chunks, startBytes }: ComponentRecord,
+    drive: SetDrive,
+    onFlushFailed: (id: number, error: PlexusError) => void,
+  ) {
     this.id = id
     this.chunks = chunks
     this.startBytes = startBytes
     this.#drive = drive
+    drive.flushFailed = (error) => {
+      this.#failed = drive.consumer
+      onFlushFailed(id, error)
+    }
   }
 
   /** One that is here, and is not called up, has an older state. */
   get consumer(): Consumer | undefined {
     const { consumer, record } = this.#drive
-    return record.state === 'up' ? consumer : undefined
+    return record.state === 'up' && consumer !== this.#failed ? consumer : undefined
   }
 }
 
@@ -72,6 +88,7 @@ export class VirstorDevice {
       table,
       carriers: model.copies.map((copy) => set.carrier(copy)),
       onCarrierFailed: (id, error) => set.loseCopy(id, error),
+      onBroken: (error) => set.fail(error),
     })
     // Before anybody can write: what is new at the next start is written anew.
     if (model.isNew) {
@@ -82,7 +99,7 @@ export class VirstorDevice {
   }
 
   private constructor(set: VirstorSet, model: VirstorModel, table: MapTable, store: MapStore) {
-    const { name, policy, chunkWatermark, componentWatermark, chunkBytes, fullWaitMs } = model
+    const { name, chunkBytes, fullWaitMs } = model
     const { clock } = set
     this.#set = set
     this.#chunkBytes = chunkBytes
@@ -90,10 +107,8 @@ export class VirstorDevice {
     this.store = store
     for (const { component, runs } of model.copies) this.#runs.set(component, runs)
     this.space = new Space({
+      ...model,
       components: model.components.map((component) => this.#componentOf(component)),
-      policy,
-      chunkWatermark,
-      componentWatermark,
       onWatermark: (watermark, isLow) => this.#tellSpace(watermark, isLow),
     })
     for (const component of model.components) this.#claimUsed(component)
@@ -126,7 +141,12 @@ export class VirstorDevice {
   }
 
   #componentOf(component: ComponentRecord): RunningComponent {
-    return new RunningComponent(component, this.#set.driveOf(component))
+    return new RunningComponent(component, this.#set.driveOf(component), (id, error) => {
+      // One that has ended told what it owed.
+      if (this.#set.device !== this) return
+      this.io.lost()
+      this.committer.suspect(id, error)
+    })
   }
 
   #claimUsed({ id, chunks }: ComponentRecord): void {
@@ -170,7 +190,7 @@ export class VirstorDevice {
     }
   }
 
-  /** The configuration has changed: components have come, the device has grown. */
+  /** The configuration has changed: components have come, the device has grown, or it has other settings. */
   reshape(model: VirstorModel): void {
     const { virtualBytes, chunkBytes } = model
     if (virtualBytes > this.provider.sizeBytes) {
@@ -178,12 +198,30 @@ export class VirstorDevice {
       const { geometry, features } = this.#offer(model)
       this.provider.update({ geometry, features })
     }
+    const { lowMark } = this.space
+    this.space.watermarks = model
+    this.io.queue.waitMs = model.fullWaitMs
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)
       this.space.add(this.#componentOf(component))
     }
     this.space.changed()
+    if (this.space.lowMark !== lowMark) this.#tell('watermark')
+  }
+
+  get provisioning(): Provisioning {
+    const { free, used, lowMark } = this.space
+    return {
+      pieceBytes: this.#chunkBytes,
+      freePieces: free,
+      usedPieces: used,
+      lowPieces: lowMark,
+    }
+  }
+
+  #tell(event: DeviceEvent): void {
+    for (const consumer of [...this.provider.consumers]) consumer.tell(event)
   }
 
   /** A drive has gone, maybe with writes in its cache: what depends on them is decided now. */
@@ -259,17 +297,22 @@ export class VirstorDevice {
   }
 
   #tellSpace(watermark: Watermark, isLow: boolean): void {
-    const { name, topology } = this.#set
-    const { free, total } = this.space
-    const what =
-      watermark === 'chunks'
-        ? `${free} of ${total} chunks are free`
-        : 'the last components are in use'
+    const { topology } = this.#set
+    const { name } = this.provider
     const text = isLow
-      ? `space of ${this.provider.name} runs out: ${what}; plexus virstor add ${this.provider.name} DEVICE adds some`
-      : `${this.provider.name} has space again: ${free} of ${total} chunks are free`
+      ? `space of ${name} runs out: ${freeText(this.space)}${
+          watermark === 'components' ? ', and the last components are in use' : ''
+        }; plexus virstor add ${name} DEVICE adds some`
+      : `${name} has space again: ${freeText(this.space)}`
     topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
+    if (isLow && watermark === 'chunks') this.#tell('low')
   }
+}
+
+/** `12 of 400 chunks (3 %) are free`. */
+export function freeText({ free, total }: Space): string {
+  const percent = total === 0 ? 0 : Math.floor((100 * free) / total)
+  return `${free} of ${total} chunks (${percent} %) are free`
 }
 
 function tableOf(model: VirstorModel): MapTable {

@@ -156,11 +156,19 @@ export class MapCopies {
       subject: name,
       message: `${name}: component ${id} has no room for a copy of the map, or did not take it`,
     })
+    // The device may end while this waits, and the set with it; or it is being destroyed.
+    const mustRun = (): void => {
+      const runs =
+        this.#set.device === device && this.#model.components.some((one) => one.id === id)
+      if (!runs) throw refusal
+    }
     if (!runs) throw refusal
     const copy = { component: id, epoch: nextEpoch, runs }
     // Whatever becomes of this one, its epoch is never used again.
     await this.#set.commit((now) => ({ ...now, nextEpoch: now.nextEpoch + 1 }))
+    mustRun()
     await device.store.join(this.#set.carrier(copy))
+    mustRun()
     const { copies: named } = await this.#set.commit((now) => {
       const { carriers } = device.store
       // It has failed since, or another start reads the map: then it lacks something itself.

@@ -48,10 +48,11 @@ export const VIRSTOR = {
   virtualBytes: whole,
   chunkBytes: whole,
   policy: oneOf(POLICIES),
-  /** How long a write waits for space, ms. 0: not at all. */
+  /** How long the device may be full before writes fail, ms. 0: at once. */
   fullWaitMs: whole,
-  /** Free chunks, and components with free chunks, below which it is told. */
+  /** Space is low with so many free chunks, so many percent of all, or so many components that are still empty. */
   chunkWatermark: whole,
+  percentWatermark: whole,
   componentWatermark: whole,
   components: list(record(COMPONENT)),
   /** The id of the next component. */
@@ -77,6 +78,7 @@ export function emptyVirstor(setUuid: string): VirstorModel {
     policy: 'sequential',
     fullWaitMs: 0,
     chunkWatermark: 0,
+    percentWatermark: 0,
     componentWatermark: 0,
     components: [],
     nextComponent: 1,

@@ -6,10 +6,12 @@ import {
   SET_AND_UUID,
   SIZE,
   STATE,
+  WATERMARKS,
 } from '../../control/reports.ts'
 import { choiceOf, describeIncomplete } from '../metadata/assembling.ts'
 import { adviceOn } from '../metadata/members.ts'
 import { absentSet, SET_TYPE } from '../metadata/set-report.ts'
+import { freeText } from './device.ts'
 import { isUp } from './model.ts'
 import type { VirstorSet } from './virstor-set.ts'
 
@@ -25,6 +27,8 @@ export const VIRSTOR_TYPES: readonly ObjectType[] = [
       { label: 'space', key: 'physicalBytes', kind: 'size' },
       { label: 'used', key: 'usedBytes', kind: 'size' },
       { label: 'free', key: 'freeBytes', kind: 'size' },
+      { label: 'low', key: 'isLow' },
+      { label: 'warn', key: 'warnBytes', kind: 'size', extra: true },
       { label: 'components', key: 'components', kind: 'number' },
       ...SET_AND_UUID,
     ],
@@ -48,7 +52,7 @@ export const VIRSTOR_TYPES: readonly ObjectType[] = [
 
 /** Of one set: the device that is on it, or why that is not served. */
 export function setObjects(set: VirstorSet): readonly ObjectReport[] {
-  return set.assembled ? deviceReports(set) : waiting(set)
+  return set.hasDevice ? deviceReports(set) : set.assembled ? [] : waiting(set)
 }
 
 function missingOf({ model }: VirstorSet): readonly string[] {
@@ -69,13 +73,18 @@ function deviceReports(set: VirstorSet): readonly ObjectReport[] {
   const common = { className: 'virstor', set: set.name }
   const state = stateOf(set)
   const missing = missingOf(set)
-  const { total = 0, used = 0, free = 0 } = device?.space ?? {}
-  const isFull = device?.space.free === 0
+  const { total = 0, used = 0, free = 0, lowMark = 0 } = device?.space ?? {}
+  const isLow = device?.space.isLow('chunks') ?? false
   const away =
     missing.length > 0
       ? `Component ${missing.join(', ')} is missing: what lies there cannot be read or written.`
       : ''
-  const full = isFull ? 'All space is given away: writes to new places fail.' : ''
+  const runsOut =
+    device?.space.free === 0
+      ? 'All space is given away: writes to new places wait, and fail.'
+      : device && isLow
+        ? `Space runs out: ${freeText(device.space)}.`
+        : ''
   const report: ObjectReport = {
     ...common,
     type: 'virstor',
@@ -83,24 +92,28 @@ function deviceReports(set: VirstorSet): readonly ObjectReport[] {
     uuid,
     state,
     health:
-      state === 'UP' ? (isFull ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
+      state === 'UP' ? (isLow ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
     sizeBytes: virtualBytes,
     note: device
       ? `thin, ${formatSize(used * chunkBytes)} of ${formatSize(total * chunkBytes)} used`
       : 'thin',
-    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, full]
+    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, runsOut]
       .filter(Boolean)
       .join(' '),
-    action: isFull
+    action: isLow
       ? `Add space: plexus virstor add ${name} DEVICE`
       : missing.length > 0
         ? `Connect ${missing.join(', ')}.`
         : '',
+    process: set.trim?.report(),
     facts: {
       chunkBytes,
       physicalBytes: total * chunkBytes,
       usedBytes: used * chunkBytes,
       freeBytes: free * chunkBytes,
+      warnBytes: lowMark * chunkBytes,
+      isLow,
+      low: WATERMARKS.filter((one) => device?.space.isLow(one)).join(', '),
       components: components.length,
     },
   }

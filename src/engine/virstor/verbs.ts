@@ -3,16 +3,8 @@
  * device; virstor-class.ts finds its set.
  */
 import { alignDown, alignUp, formatSize, parseSize } from '../../base/bytes.ts'
-import {
-  GIB,
-  MIB,
-  VIRSTOR_CHUNK_WATERMARK,
-  VIRSTOR_CHUNKS,
-  VIRSTOR_COMPONENT_WATERMARK,
-  VIRSTOR_FULL_WAIT_MS,
-} from '../../base/limits.ts'
+import { GIB, MIB, VIRSTOR_CHUNKS } from '../../base/limits.ts'
 import { newUuid } from '../../base/random.ts'
-import { parseDuration } from '../../control/duration.ts'
 import type { PlanStep } from '../../control/reports.ts'
 import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
 import { planAnchor } from '../anchor/anchor-layout.ts'
@@ -38,10 +30,10 @@ import {
   type VirstorVerb,
 } from './verbs/context.ts'
 import { GROW } from './verbs/grow.ts'
+import { SET, usualSettings, withSettings } from './verbs/settings.ts'
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
 const DEFAULT_CHUNK_BYTES = 4 * MIB
-const FULL_WAIT_MS_MAX = 600_000
 const COMPONENTS_MAX = BAD_COMPONENT - 1
 
 const create: VirstorVerb = {
@@ -68,12 +60,10 @@ const create: VirstorVerb = {
       virtualBytes,
       chunkBytes,
       policy: (parameters['policy'] ?? 'sequential') as Policy,
-      fullWaitMs: waitOf(parameters, fail),
-      chunkWatermark: VIRSTOR_CHUNK_WATERMARK,
-      componentWatermark: VIRSTOR_COMPONENT_WATERMARK,
     }
     const added = addComponents({ ...context.model, ...settings }, context, parameters, fail)
-    const model = withCopies(added.model, fail)
+    const usual = { ...added.model, ...usualSettings(added.model) }
+    const model = withCopies(withSettings(usual, parameters, fail).model, fail)
     const physicalBytes = bytesOf(model)
     const warnings =
       virtualBytes < physicalBytes
@@ -130,17 +120,11 @@ const destroy: VirstorVerb = {
   },
 }
 
-export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, destroy, GROW]
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, SET, destroy, GROW]
 
 function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
   const text = parameters[key]
   return typeof text === 'string' ? parseSize(text) : usual
-}
-
-function waitOf({ fullWait }: VerbParameters, fail: Fail): number {
-  if (typeof fullWait !== 'string') return VIRSTOR_FULL_WAIT_MS
-  const ms = parseDuration(fullWait)
-  return ms <= FULL_WAIT_MS_MAX ? ms : fail('invalid', `--full-wait ${fullWait}: at most 10m`)
 }
 
 interface Added extends Pick<Plan<VirstorModel>, 'model' | 'steps' | 'warnings' | 'newDrives'> {}

@@ -25,6 +25,8 @@ import { importedObjects } from './freebsd/report.ts'
 import { emptyVirstor, type VirstorModel } from './model.ts'
 import { setObjects, VIRSTOR_TYPES } from './report.ts'
 import type { VirstorVerb } from './verbs/context.ts'
+import { checkDevice } from './verbs/fsck.ts'
+import { startTrim } from './verbs/trim.ts'
 import { VIRSTOR_VERBS } from './verbs.ts'
 import { VirstorSet } from './virstor-set.ts'
 
@@ -61,6 +63,21 @@ class VirstorClass implements GeomClass {
         spec: VIRSTOR_SPECS.assemble,
         run: inTurn((parameters, topology) => this.#assemble(parameters, topology)),
       },
+      {
+        spec: VIRSTOR_SPECS.trim,
+        run: inTurn(async ({ name, dryRun }) =>
+          startTrim(this.#named(String(name)), dryRun === true),
+        ),
+      },
+      // Not in turn: disks that come must not wait for it.
+      {
+        spec: VIRSTOR_SPECS.fsck,
+        run: async ({ name, repair }) => checkDevice(this.#named(String(name)), repair === true),
+      },
+      {
+        spec: VIRSTOR_SPECS.convert,
+        run: inTurn((parameters, topology) => this.#imports.convert(parameters, topology)),
+      },
       ...listVerbs([{ spec: VIRSTOR_SPECS.list, type: 'virstor' }], this, () => this.report()),
     ]
   }
@@ -78,7 +95,7 @@ class VirstorClass implements GeomClass {
   async readLabel(device: AnchorTarget, anchor: Anchor | undefined): Promise<Label | undefined> {
     if (!anchor) return readFreebsdLabel(device)
     const set = this.#sets.all.find(({ uuid }) => uuid === anchor.setUuid)
-    const model = set?.assembled ? set.model : undefined
+    const model = set?.hasDevice ? set.model : undefined
     return {
       text: `a component of virstor set ${anchor.setUuid}`,
       volumes: model ? [model.name] : [],
@@ -87,7 +104,10 @@ class VirstorClass implements GeomClass {
   }
 
   async settled(topology: Topology): Promise<void> {
-    await this.#imports.settled()
+    await this.#imports.settled((setUuid, uuid) => {
+      const set = this.#sets.all.find((one) => one.uuid === setUuid)
+      return set !== undefined && (set.members.has(uuid) || set.drives.get(uuid)?.present === true)
+    })
     await this.#sets.settled(topology)
   }
 
@@ -143,7 +163,7 @@ class VirstorClass implements GeomClass {
 
   /** Throws `not-found`. */
   #named(name: string): VirstorSet {
-    const set = this.#sets.all.find((one) => one.assembled && one.model.name === name)
+    const set = this.#sets.all.find((one) => one.hasDevice && one.model.name === name)
     if (set) return set
     const message = `there is no thin device "${name}"; plexus virstor list shows all`
     throw new PlexusError('not-found', { op: 'find', subject: name, message })

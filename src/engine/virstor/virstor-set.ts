@@ -4,11 +4,12 @@
  */
 import { defined } from '../../base/assert.ts'
 import { operatingError, PlexusError } from '../../base/errors.ts'
-import type { Extent } from '../../hal/block-device.ts'
+import type { Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Bio } from '../geom/bio.ts'
 import { isLentElsewhere } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
+import type { Job } from '../jobs/job.ts'
 import { loseDevice } from '../metadata/arrivals.ts'
 import { DeviceSet } from '../metadata/device-set.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
@@ -19,6 +20,7 @@ import { VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
 import { MapCopies } from './map-copies.ts'
 import { type ComponentRecord, type CopyRecord, isUp, type VirstorModel } from './model.ts'
+import { trimPlan } from './trim.ts'
 
 export interface VirstorSetOptions {
   readonly witness: WitnessStore | undefined
@@ -33,6 +35,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   readonly jobIds: readonly string[] = []
   readonly #options: VirstorSetOptions
   #device: VirstorDevice | undefined
+  #trim: Job | undefined
   /** Why the device is not offered. */
   problem: string | undefined
   readonly mapCopies = new MapCopies(this)
@@ -46,6 +49,11 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   /** What runs; undefined: it is not offered, see {@link problem}. */
   get device(): VirstorDevice | undefined {
     return this.#device
+  }
+
+  /** Has it a device by its configuration? One that was destroyed has labels until they are cleared. */
+  get hasDevice(): boolean {
+    return this.assembled && this.model.components.length > 0
   }
 
   get providers(): readonly Provider[] {
@@ -233,7 +241,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     if (component) await loseDevice(this, this.driveOf(component), error)
   }
 
-  async endJobs(): Promise<void> {}
+  async endJobs({ components }: VirstorModel): Promise<void> {
+    if (components.length === 0) await this.#trim?.park()
+  }
 
   startJobs(): void {}
 
@@ -251,11 +261,32 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return this.#device?.extentAt(offset, length) ?? { allocated: true, length }
   }
 
+  get provisioning(): Provisioning | undefined {
+    return this.#device?.provisioning
+  }
+
   failed(): void {
     this.#options.onFailed(this)
   }
 
+  /** The job of `virstor trim`; undefined: none is at work. */
+  get trim(): Job | undefined {
+    return this.#trim
+  }
+
+  /** Throws as {@link trimPlan} and the job manager do. */
+  startTrim(): Job {
+    const job = this.topology.jobs.start(trimPlan(this))
+    this.#trim = job
+    void job.ended.then(() => {
+      this.#trim = undefined
+    })
+    return job
+  }
+
   protected async end(how: 'stop' | 'orphan'): Promise<void> {
+    // Before the device pauses: its reads would wait for ever.
+    await this.#trim?.park()
     if (how === 'stop') {
       await this.#device?.stop()
       return

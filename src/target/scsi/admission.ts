@@ -26,6 +26,7 @@ import {
   usesDescriptorSense,
 } from './sense.ts'
 import { STATUS, TASK_ATTRIBUTE, type Task } from './task.ts'
+import { informationOf } from './thresholds.ts'
 import type { LogicalUnit, ScsiCommand } from './types.ts'
 import { tellUnitAttention } from './unit-attention.ts'
 
@@ -138,7 +139,8 @@ function reportPending(task: Task, command: ScsiCommand, unit: LogicalUnit): boo
   }
   const attention = tellUnitAttention(unit, task.nexus)
   if (attention === undefined) return true
-  failWith(task, SENSE_KEY.UNIT_ATTENTION, attention)
+  const options = { descriptor: usesDescriptorSense(task), ...informationOf(attention) }
+  task.check(sense(SENSE_KEY.UNIT_ATTENTION, attention, options))
   return false
 }
 

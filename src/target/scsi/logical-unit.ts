@@ -8,12 +8,13 @@ import type { Clock } from '../../base/clock.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { BLOCK_BYTES_DEFAULT } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
-import type { BlockDevice, BufferPool, IoOp } from '../../hal/block-device.ts'
+import type { BlockDevice, BufferPool, DeviceEvent, IoOp } from '../../hal/block-device.ts'
 import { checkUnitState } from './admission.ts'
 import { UnitReservations } from './reservations.ts'
 import { ASC, failTask, SENSE_KEY, senseKeyOf } from './sense.ts'
 import { STATUS, type Task } from './task.ts'
 import { TaskSet, tellOthers } from './task-set.ts'
+import { thresholdsOf } from './thresholds.ts'
 import type {
   AscCode,
   CommandStatistics,
@@ -68,7 +69,12 @@ export class BlockUnit implements LogicalUnit {
     this.pool = init.pool
     this.clock = init.clock
     this.log = init.log
-    this.mode = { writeCacheEnabled: true, descriptorSense: false, softwareWriteProtect: false }
+    this.mode = {
+      writeCacheEnabled: true,
+      descriptorSense: false,
+      softwareWriteProtect: false,
+      thresholdNotification: true,
+    }
     this.#wantsThin = init.thin
     this.#blockBytes = init.blockBytes ?? BLOCK_BYTES_DEFAULT
     this.#blockBytesFixed = init.blockBytes !== undefined
@@ -187,6 +193,7 @@ export class BlockUnit implements LogicalUnit {
     this.mode.writeCacheEnabled = this.#device?.features.volatileWriteCache ?? true
     this.mode.descriptorSense = false
     this.mode.softwareWriteProtect = false
+    this.mode.thresholdNotification = true
   }
 
   #checkBlockLength(device: BlockDevice): void {
@@ -208,10 +215,14 @@ export class BlockUnit implements LogicalUnit {
     this.#blockBytesFixed = true
     this.#device = device
     this.#measure(device)
-    this.#stopEvents = device.onEvent((event) => {
-      if (event === 'gone') this.#dropDevice()
-      else this.#resized(device)
-    })
+    const onEvent: Readonly<Record<DeviceEvent, () => void>> = {
+      gone: () => this.#dropDevice(),
+      resized: () => this.#resized(device),
+      low: () => this.#spaceIsLow(),
+      watermark: () =>
+        thresholdsOf(this) && this.establishUnitAttention(ASC.MODE_PARAMETERS_CHANGED),
+    }
+    this.#stopEvents = device.onEvent((event) => onEvent[event]())
   }
 
   #dropDevice(why?: 'taken away'): void {
@@ -234,6 +245,12 @@ export class BlockUnit implements LogicalUnit {
       'logical unit has another capacity',
     )
     this.establishUnitAttention(ASC.CAPACITY_DATA_HAS_CHANGED)
+  }
+
+  /** On every I_T nexus: SITUA of mode page 1Ch/02h is 0 (SBC-4, 4.7.3.7.6). */
+  #spaceIsLow(): void {
+    if (!thresholdsOf(this) || !this.mode.thresholdNotification) return
+    this.establishUnitAttention(ASC.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED)
   }
 
   #measure(device: BlockDevice): void {

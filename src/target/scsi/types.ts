@@ -62,6 +62,8 @@ export interface ModeState {
   descriptorSense: boolean
   /** Control page SWP: software write protect. */
   softwareWriteProtect: boolean
+  /** Read-write error recovery page LBPERE: tell when space runs low. */
+  thresholdNotification: boolean
 }
 
 /** What handlers see of the logical unit that executes them. Implemented by logical-unit.ts. */

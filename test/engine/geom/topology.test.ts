@@ -614,19 +614,20 @@ t.test('a taste that fails does not stop the others, nor the device, nor the sta
       tasted.push('other settled')
     },
   }
-  const { topology } = await withDisk({}, failing, other)
-  t.strictSame(tasted, ['failing disk', 'other disk'])
+  const { topology } = await withDisk({}, failing, other, failing)
+  t.strictSame(tasted, ['failing disk', 'other disk', 'failing disk'])
   t.equal(topology.find('disk').consumers.size, 0)
   tasted.length = 0
   t.notOk(topology.complete)
   await topology.settle()
   t.ok(topology.settled && topology.complete)
-  t.strictSame(tasted, ['failing settled', 'other settled'])
+  const settled = ['failing settled', 'other settled', 'failing settled']
+  t.strictSame(tasted, settled)
   tasted.length = 0
   await topology.addDevice('two', disk())
   t.strictSame(
     tasted,
-    ['failing two', 'other two', 'failing settled', 'other settled'],
+    ['failing two', 'other two', 'failing two', ...settled],
     'after the start, everything is known again when the newcomer is',
   )
   const broken = disk()

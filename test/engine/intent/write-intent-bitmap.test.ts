@@ -1,5 +1,5 @@
 /**
- * The order of overlapping ranges, the validity of reviving subdisks, and the write-intent map: its form on disk,
+ * The order of overlapping ranges, sets of ranges, and the write-intent map: its form on disk,
  * durability before data, shared writes, lazy clearing.
  */
 import fc from 'fast-check'
@@ -24,7 +24,6 @@ import {
   type IntentBlock,
   WriteIntentBitmap,
 } from '../../../src/engine/intent/write-intent-bitmap.ts'
-import { RegionValidity } from '../../../src/engine/vinum/io/validity.ts'
 import { ManualClock } from '../../support/manual-clock.ts'
 import { settle } from '../../support/vinum-host.ts'
 
@@ -41,6 +40,10 @@ function enterLock(
   const entry = new CallbackEntry(granted)
   lock.add(entry, offset, length, mode)
   return entry
+}
+
+function markedBytes({ marked }: WriteIntentBitmap): number {
+  return marked.reduce((sum, { length }) => sum + length, 0)
 }
 
 t.test('range lock', async (t) => {
@@ -163,31 +166,6 @@ t.test('range lock', async (t) => {
     lock.leave(second)
     t.throws(() => lock.leave(second), /let in/)
   })
-})
-
-t.test('validity', async () => {
-  fc.assert(
-    fc.property(
-      fc.array(fc.tuple(fc.nat(60), fc.nat(8)), { maxLength: 8 }),
-      fc.array(fc.tuple(fc.nat(60), fc.nat(12)), { maxLength: 12 }),
-      (missing, marks) => {
-        const validity = new RegionValidity(missing.map(([offset, length]) => ({ offset, length })))
-        const model = new Uint8Array(80).fill(1)
-        for (const [offset, length] of missing) model.fill(0, offset, offset + length)
-        for (const [offset, length] of [[0, 0] as const, ...marks]) {
-          validity.markValid(offset, length)
-          model.fill(1, offset, offset + length)
-          for (let at = 0; at < 70; at++) {
-            for (const span of [1, 3, 9]) {
-              const wanted = model.subarray(at, at + span).every((valid) => valid === 1)
-              if (validity.covers(at, span) !== wanted) throw new Error(`${at}+${span}`)
-            }
-          }
-        }
-      },
-    ),
-    { numRuns: 100 },
-  )
 })
 
 t.test('a set of ranges', async () => {
@@ -473,13 +451,13 @@ t.test('intent map', async (t) => {
       clock.advance(INTENT_CLEAR_MS)
       await settle(1)
       t.equal(state.flushes, 0)
-      t.equal(map.markedRegions, 2, 'a subdisk is away: the marks are what it misses')
+      t.equal(markedBytes(map), 2 * MIB, 'a subdisk is away: the marks are what it misses')
       state.mayClear = true
       state.failFlush = true
       clock.advance(INTENT_CLEAR_MS)
       await settle(1)
       t.equal(state.flushes, 1)
-      t.equal(map.markedRegions, 2, 'not without the flush')
+      t.equal(markedBytes(map), 2 * MIB, 'not without the flush')
       state.failFlush = false
       clock.advance(INTENT_CLEAR_MS)
       await settle(1)
@@ -534,8 +512,8 @@ t.test('intent map', async (t) => {
     before.mark(4 * MIB, MIB)
     const { clock, map, state, stored, enter } = harness({ initial: before })
     state.automatic = true
-    t.ok(map.isUnsynced(4 * MIB + 512, 512))
-    t.notOk(map.isUnsynced(5 * MIB, 512))
+    t.ok(map.unsynced.touches(4 * MIB + 512, 512))
+    t.notOk(map.unsynced.touches(5 * MIB, 512))
     const write = enter(4 * MIB, 512)
     await settle(1)
     t.equal(write.granted, 1)
@@ -544,19 +522,19 @@ t.test('intent map', async (t) => {
     map.leave(4 * MIB, 512)
     clock.advance(5 * INTENT_CLEAR_MS)
     await settle(1)
-    t.equal(map.markedRegions, 1)
+    t.equal(markedBytes(map), MIB)
     map.markSynced(4 * MIB, MIB / 2)
-    t.ok(map.isUnsynced(4 * MIB + MIB / 2, 512), 'half of it still may differ')
+    t.ok(map.unsynced.touches(4 * MIB + MIB / 2, 512), 'half of it still may differ')
     map.markSynced(4 * MIB + MIB / 2, MIB / 2)
-    t.strictSame(map.unsynced, [])
+    t.strictSame(map.unsynced.ranges, [])
     clock.advance(5 * INTENT_CLEAR_MS)
     await settle(1)
-    t.equal(map.markedRegions, 0)
+    t.equal(markedBytes(map), 0)
     enter(8 * MIB, 512)
     await settle(1)
     map.leaveUnsynced(8 * MIB, 512)
-    t.ok(map.isUnsynced(8 * MIB, 512), 'a write that failed')
-    t.notOk(map.isUnsynced(8 * MIB + 512, 512))
+    t.ok(map.unsynced.touches(8 * MIB, 512), 'a write that failed')
+    t.notOk(map.unsynced.touches(8 * MIB + 512, 512))
     await map.markUnsynced(20 * MIB, 2 * MIB)
     t.strictSame(stored.at(-1)?.ranges, [
       { offset: 8 * MIB, length: MIB },
@@ -571,9 +549,9 @@ t.test('intent map', async (t) => {
     for (const offset of places) enter(offset, 4096)
     await settle(1)
     for (const offset of places) map.leaveUnsynced(offset, 4096)
-    const pieces = map.unsynced.filter(({ length }) => length < map.regionBytes)
+    const pieces = map.unsynced.ranges.filter(({ length }) => length < map.regionBytes)
     t.ok(pieces.length <= INTENT_PIECES, `${pieces.length} pieces smaller than a region`)
-    t.ok(places.every((offset) => map.isUnsynced(offset, 4096)))
+    t.ok(places.every((offset) => map.unsynced.touches(offset, 4096)))
   })
 
   t.test('writes to marked regions alone move the sequence on, once in a while', async (t) => {
@@ -609,7 +587,7 @@ t.test('intent map', async (t) => {
     away.map.leave(0, 512)
     away.state.mayClear = false
     await away.map.stop()
-    t.equal(away.map.markedRegions, 1)
+    t.equal(markedBytes(away.map), MIB)
   })
 
   t.test('a grown volume has larger regions, durably, with the old marks', async (t) => {

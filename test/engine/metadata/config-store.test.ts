@@ -184,6 +184,23 @@ t.test('a drive that fails is down in the same commit, under another generation'
   t.equal(store.model.drives[1]?.last?.generation, 1, 'what it had when it went')
 })
 
+t.test('a drive that fails the commit of its return is known to have what it had', async (t) => {
+  const { store, faults, fail } = bench()
+  fail('d2')
+  await store.commit(mark('d1', 'a'))
+  const { last } = store.model.drives[1] ?? {}
+  const back = (model: VinumModel): VinumModel => ({
+    ...model,
+    drives: model.drives.map((one) => ({ ...one, state: 'up' as const })),
+  })
+  await store.commit(back)
+  t.strictSame(votersOf(store.model), [uuidOf('d1'), uuidOf('d3')])
+  t.strictSame(store.model.drives[1]?.last, last)
+  faults.clear()
+  await store.commit(back)
+  t.equal(store.model.drives[1]?.last, undefined, 'one that is up needs none')
+})
+
 t.test('half is enough, less is not; a generation is never used again', async (t) => {
   const four = bench(['d1', 'd2', 'd3', 'd4'])
   four.fail('d1')

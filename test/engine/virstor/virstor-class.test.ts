@@ -25,6 +25,7 @@ interface Row {
   readonly sizeBytes: number
   readonly freeBytes?: number
   readonly usedBytes?: number
+  readonly physicalBytes?: number
 }
 
 async function row(machine: Machine): Promise<Row | undefined> {
@@ -334,3 +335,60 @@ t.test(
     await alone.close()
   },
 )
+
+t.test('space runs low: told once, with what to type, and set changes when', async (t) => {
+  const machine = await thin(['d1', 'd2'])
+  const { freeBytes = 0, physicalBytes = 0 } = (await row(machine)) ?? { sizeBytes: 0 }
+  t.match(await row(machine), {
+    isLow: false,
+    warnBytes: Math.floor(physicalBytes / CHUNK / 10) * CHUNK,
+  })
+  const spoken = () =>
+    machine.topology.events.history.filter(({ event }) => event === 'space-chunks')
+  const device = machine.open('thin')
+  for (let at = 0; at < freeBytes - 2 * CHUNK; at += CHUNK) await put(device, at, pattern(1, CHUNK))
+  t.match(spoken(), [
+    {
+      severity: 'warning',
+      object: 'thin',
+      message: /\d+ of \d+ chunks \(\d+ %\) are free.*plexus virstor add thin DEVICE/,
+    },
+  ])
+  const { health, status, action, facts } = machine.volume('thin')
+  t.match(
+    { health, status, action },
+    {
+      health: 'DEGRADED',
+      status: /Space runs out: 2 of \d+ chunks/,
+      action: /plexus virstor add thin DEVICE/,
+    },
+  )
+  t.match(facts, { freeBytes: 2 * CHUNK, physicalBytes, low: 'chunks, components' })
+  await machine.run('virstor.set', { name: 'thin', warnPercent: '0%', warnChunks: '1' })
+  t.equal(spoken().length, 2)
+  t.match(spoken()[1], { severity: 'info', message: /has space again/ })
+  t.match(await row(machine), { isLow: false, warnBytes: CHUNK })
+  await device.close()
+  await machine.shutDown()
+  await machine.start()
+  t.match(await row(machine), { isLow: false, warnBytes: CHUNK }, 'the configuration has it')
+  await machine.run('virstor.set', { name: 'thin', warnChunks: '2' })
+  t.equal(machine.volume('thin').health, 'DEGRADED')
+})
+
+t.test('what set and create refuse', async (t) => {
+  const machine = await thin(['d1'])
+  const refused = async (parameters: object) =>
+    (await failureOf(machine.run('virstor.set', { name: 'thin', ...parameters }))).message
+  t.match(await refused({}), /nothing is to be changed/)
+  t.match(await refused({ warnPercent: '100' }), /--warn-percent 100: 0 to 99/)
+  t.match(await refused({ warnChunks: '-1' }), /--warn-chunks -1/)
+  t.match(await refused({ warnChunks: '4000' }), /below that of all chunks/)
+  t.match(await refused({ fullWait: '11m' }), /--full-wait 11m: at most 10m/)
+  const plan = await machine.run('virstor.set', {
+    name: 'thin',
+    fullWait: '0',
+    warnComponents: '2',
+  })
+  t.match(plan.steps, [{ text: /writes wait 0s for space/ }, { text: /2 components are empty/ }])
+})

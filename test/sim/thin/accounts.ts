@@ -93,6 +93,7 @@ async function auditCopy(
     table,
     carriers: [set.carrier(copy)],
     onCarrierFailed: (_id, error) => Promise.reject(error),
+    onBroken: () => {},
   })
   try {
     await store.load()

@@ -26,10 +26,10 @@ export interface LinearPlexOptions {
 
 export class LinearPlex implements Plex {
   readonly doubt = undefined
+  readonly subdisks: readonly Subdisk[]
   readonly #host: Pick<VinumHost, 'noteError'>
   #record: PlexRecord
-  #subdisks: readonly Subdisk[]
-  #sizeBytes = 0
+  #sizeBytes: number
   /** Pieces at rest. As many as were ever in flight at once, which the command windows bound. */
   readonly #pieces: Piece[] = []
   /** Where {@link #locate} found the last offset: column or part, offset in the subdisk, end in plex space. */
@@ -37,11 +37,13 @@ export class LinearPlex implements Plex {
   #inner = 0
   #end = 0
 
-  constructor(options: LinearPlexOptions) {
-    this.#host = options.host
-    this.#record = options.record
-    this.#subdisks = options.subdisks
-    this.setSubdisks(options.subdisks)
+  constructor({ host, record, subdisks }: LinearPlexOptions) {
+    assert(!hasParity(record), `${record.name} is linear`)
+    assert(!isStriped(record) || record.stripeBytes > 0, `${record.name} has a stripe size`)
+    this.subdisks = subdisks
+    this.#host = host
+    this.#record = record
+    this.#sizeBytes = this.#sizeFor(record)
   }
 
   get record(): PlexRecord {
@@ -51,26 +53,17 @@ export class LinearPlex implements Plex {
   /** A new record, for example with another growth cursor: requests are kept off what it moves. */
   set record(record: PlexRecord) {
     this.#record = record
-    this.setSubdisks(this.#subdisks)
-  }
-
-  get subdisks(): readonly Subdisk[] {
-    return this.#subdisks
+    this.#sizeBytes = this.#sizeFor(record)
   }
 
   get sizeBytes(): number {
     return this.#sizeBytes
   }
 
-  /** Other parts or columns, or other records in them. No request is in flight. */
-  setSubdisks(subdisks: readonly Subdisk[]): void {
-    const record = this.#record
-    assert(!hasParity(record), `${record.name} is linear`)
-    assert(!isStriped(record) || record.stripeBytes > 0, `${record.name} has a stripe size`)
-    this.#subdisks = subdisks
-    this.#sizeBytes = sizeOfPlex(
-      this.#record,
-      subdisks.map(({ record }) => record),
+  #sizeFor(record: PlexRecord): number {
+    return sizeOfPlex(
+      record,
+      this.subdisks.map((one) => one.record),
     )
   }
 
@@ -160,7 +153,7 @@ export class LinearPlex implements Plex {
         const from = columnOffset(at, column, columns, this.#record.stripeBytes)
         const upTo = columnOffset(to, column, columns, this.#record.stripeBytes)
         if (upTo === from) continue
-        const subdisk = defined(this.#subdisks[column], `column ${column}`)
+        const subdisk = defined(this.subdisks[column], `column ${column}`)
         join.pending++
         this.#send(request, join, onMissed, subdisk, at, from, upTo - from, 0)
       }
@@ -174,7 +167,7 @@ export class LinearPlex implements Plex {
   #flush(request: IoRequest, onMissed: OnMissed): void {
     const join = new Join(request)
     const drives = new Set<Drive>()
-    for (const subdisk of this.#subdisks) {
+    for (const subdisk of this.subdisks) {
       if (subdisk.writable) {
         if (drives.has(subdisk.drive)) continue
         drives.add(subdisk.drive)
@@ -216,7 +209,7 @@ export class LinearPlex implements Plex {
       if (op !== 'read') onMissed(subdisk, error)
       // A drive that fails a flush may have lost what any subdisk on it had acknowledged.
       if (op === 'flush' && !skipped) {
-        for (const other of this.#subdisks) {
+        for (const other of this.subdisks) {
           if (other !== subdisk && other.writable && other.drive === drive) onMissed(other, error)
         }
       }
@@ -234,7 +227,7 @@ export class LinearPlex implements Plex {
     const unit = Math.floor(offset / stripe)
     const columns = this.#columnsAt(offset)
     const within = offset - unit * stripe
-    this.#at = this.#subdisks[unit % columns]
+    this.#at = this.subdisks[unit % columns]
     this.#inner = Math.floor(unit / columns) * stripe + within
     this.#end = offset - within + stripe
   }
@@ -242,7 +235,7 @@ export class LinearPlex implements Plex {
   #locateConcat(offset: number): void {
     this.#at = undefined
     this.#end = Number.POSITIVE_INFINITY
-    for (const subdisk of this.#subdisks) {
+    for (const subdisk of this.subdisks) {
       const { plexOffsetBytes, sizeBytes } = subdisk.record
       if (offset >= plexOffsetBytes + sizeBytes) continue
       if (offset >= plexOffsetBytes) {
@@ -257,7 +250,7 @@ export class LinearPlex implements Plex {
   /** Columns of the layout at an offset of plex space. The cursor is at the end of a stripe unit in both. */
   #columnsAt(offset: number): number {
     const { growth } = this.#record
-    if (!growth || offset < growth.cursorBytes) return Math.max(1, this.#subdisks.length)
+    if (!growth || offset < growth.cursorBytes) return Math.max(1, this.subdisks.length)
     return growth.columnsBefore
   }
 
@@ -265,7 +258,7 @@ export class LinearPlex implements Plex {
   #allUp(): boolean {
     let end = 0
     const concat = this.#record.organization === 'concat'
-    for (const { record, drive } of this.#subdisks) {
+    for (const { record, drive } of this.subdisks) {
       if (record.state !== 'up' || !isPresent(drive)) return false
       if (concat && record.plexOffsetBytes !== end) return false
       end += record.sizeBytes

@@ -5,18 +5,19 @@
  */
 import { assert } from '../../../base/assert.ts'
 import { PlexusError } from '../../../base/errors.ts'
+import type { RangeSet } from '../../../base/range-set.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
 import { CallbackEntry, RangeLock } from '../../geom/range-lock.ts'
 import type { TroubleCounts } from '../../metadata/set-drive.ts'
 import type { SubdiskRecord } from '../model/model.ts'
-import type { Drive, Subdisk, Validity } from '../runtime.ts'
+import type { Drive, Subdisk } from '../runtime.ts'
 import { Join, RequestPart } from './request-part.ts'
 
 export class PlacedSubdisk implements Subdisk {
   record: SubdiskRecord
   drive: Drive
   readonly errors: TroubleCounts = { read: 0, write: 0, parity: 0 }
-  validity: Validity | undefined
+  missing: RangeSet | undefined
   #move: SubdiskMove | undefined
 
   constructor(record: SubdiskRecord, drive: Drive) {
@@ -36,7 +37,8 @@ export class PlacedSubdisk implements Subdisk {
 
   readable(plexOffset: number, length: number): boolean {
     if (!this.writable) return false
-    return this.record.state === 'up' || (this.validity?.covers(plexOffset, length) ?? false)
+    if (this.record.state === 'up') return true
+    return this.missing !== undefined && !this.missing.touches(plexOffset, length)
   }
 
   /** The move that is under way. */
@@ -91,7 +93,7 @@ export class SubdiskMove {
   }
 
   /** Sends a request to the new place. `offset` is in subdisk space. */
-  forwardThere(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
+  forward(parent: IoRequest, offset: number, length: number, dataOffset: number): void {
     const { consumer } = this.drive
     const at = this.driveOffsetBytes + offset
     if (consumer) consumer.forward(parent, at, length, dataOffset)
@@ -151,7 +153,7 @@ class FollowedRequest extends RequestPart {
     const copied = moving ? Math.min(length, move.copiedBytes - offset) : 0
     if (copied > 0) this.#places.pending++
     this.#subdisk.forwardHere(this, offset, length, dataOffset)
-    if (copied > 0) move.forwardThere(new SecondWrite(this, move), offset, copied, dataOffset)
+    if (copied > 0) move.forward(new SecondWrite(this, move), offset, copied, dataOffset)
   }
 }
 

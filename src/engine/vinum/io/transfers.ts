@@ -1,29 +1,20 @@
 /** Requests of jobs to subdisks and plexes, as promises: a job is no hot path. */
-import type { AlignedBuffer, IoOp, IoRequest } from '../../../hal/block-device.ts'
+import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import { requested } from '../../../hal/io.ts'
 import { settled } from '../../jobs/slices.ts'
 import type { Plex, Subdisk } from '../runtime.ts'
 import { type CopyRange, callPlex } from './first-copy.ts'
 
-/** A request of a job as a promise: `send` gets it once and sees to its completion. */
-export function asPromise(
-  op: IoOp,
-  offset: number,
-  data: AlignedBuffer | undefined,
-  send: (request: IoRequest) => void,
-): Promise<void> {
-  return requested(op, { offset, length: data?.bytes.length ?? 0 }, data, { cause: 'sync' }, send)
-}
-
-/** Reads or writes all of `data` at `offset` of a subdisk. */
+/** Reads or writes all of `data` at `offset` of a subdisk, or flushes its drive. */
 export function transfer(
-  op: 'read' | 'write',
-  subdisk: Subdisk,
-  offset: number,
-  data: AlignedBuffer,
+  op: 'read' | 'write' | 'flush',
+  to: Pick<Subdisk, 'forward'>,
+  offset = 0,
+  data?: AlignedBuffer,
 ): Promise<void> {
-  return asPromise(op, offset, data, (request) =>
-    subdisk.forward(request, offset, data.bytes.length, 0),
+  const length = data?.bytes.length ?? 0
+  return requested(op, { offset, length }, data, { cause: 'sync' }, (request) =>
+    to.forward(request, offset, length, 0),
   )
 }
 
@@ -53,7 +44,7 @@ export async function flushDrives(subdisks: readonly Subdisk[]): Promise<void> {
   for (const subdisk of subdisks) {
     if (drives.has(subdisk.drive) || !subdisk.writable) continue
     drives.add(subdisk.drive)
-    flushed.push(asPromise('flush', 0, undefined, (request) => subdisk.forward(request, 0, 0, 0)))
+    flushed.push(transfer('flush', subdisk))
   }
   await settled(flushed)
 }

@@ -204,21 +204,25 @@ export class VolumeIo {
   /** Where to read: undefined when no plex is valid for all of the range. */
   choose(offset: number, length: number): PlexSlot | undefined {
     const slots = this.#slots
-    if (slots.length === 1) {
-      const only = slots[0]
-      return only?.plex.readable(offset, length) ? only : undefined
-    }
-    if (this.isUnsynced(offset, length)) {
+    if (slots.length > 1 && this.isUnsynced(offset, length)) {
       const first = firstInService(this.plexes, offset, length)
       return slots.find(({ plex }) => plex === first)
     }
-    const policy = POLICY[this.#form.readPolicy]
-    return policy(slots, this.#turn++, offset, length, this.#form.preferredPlexUuid)
+    const { readPolicy, preferredPlexUuid } = this.#form
+    const isBetter = IS_BETTER[readPolicy]
+    const turn = this.#turn++
+    let best: PlexSlot | undefined
+    for (let step = 0; step < slots.length; step++) {
+      const slot = slots[(turn + step) % slots.length] as PlexSlot
+      if (best && !isBetter(slot, best, preferredPlexUuid)) continue
+      if (slot.plex.readable(offset, length)) best = slot
+    }
+    return best
   }
 
   /** May the copies differ there? Then one of them is the truth, block by block, until a job has made them equal. */
   isUnsynced(offset: number, length: number): boolean {
-    return this.#form.map?.isUnsynced(offset, length) ?? false
+    return this.#form.map?.unsynced.touches(offset, length) ?? false
   }
 
   /** Has nobody read a part of the range yet since the copies may differ there? */
@@ -358,40 +362,11 @@ export function lostError(name: string): PlexusError {
   })
 }
 
-type Policy = (
-  slots: readonly PlexSlot[],
-  turn: number,
-  offset: number,
-  length: number,
-  preferredPlexUuid: string | undefined,
-) => PlexSlot | undefined
-
-const roundRobin: Policy = (slots, turn, offset, length) => {
-  for (let step = 0; step < slots.length; step++) {
-    const slot = slots[(turn + step) % slots.length]
-    if (slot?.plex.readable(offset, length)) return slot
-  }
-  return undefined
-}
-
-/** docs/vinum.md, 7 and 9. */
-const POLICY: Readonly<Record<ReadPolicy, Policy>> = {
-  'round-robin': roundRobin,
-  prefer(slots, turn, offset, length, preferredPlexUuid) {
-    for (const slot of slots) {
-      if (slot.plex.record.uuid === preferredPlexUuid && slot.plex.readable(offset, length)) {
-        return slot
-      }
-    }
-    return roundRobin(slots, turn, offset, length, preferredPlexUuid)
-  },
-  'least-queue'(slots, turn, offset, length) {
-    let best: PlexSlot | undefined
-    for (let step = 0; step < slots.length; step++) {
-      const slot = slots[(turn + step) % slots.length]
-      if (!slot || (best && best.inFlight <= slot.inFlight)) continue
-      if (slot.plex.readable(offset, length)) best = slot
-    }
-    return best
-  },
+/** Is a plex the better place to read than one before it in turn? docs/vinum.md, 7 and 9. */
+const IS_BETTER: Readonly<
+  Record<ReadPolicy, (one: PlexSlot, other: PlexSlot, preferredPlexUuid?: string) => boolean>
+> = {
+  'round-robin': () => false,
+  prefer: ({ plex }, _other, preferredPlexUuid) => plex.record.uuid === preferredPlexUuid,
+  'least-queue': (one, other) => one.inFlight < other.inFlight,
 }

@@ -22,13 +22,13 @@
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { alignUp } from '../../../base/bytes.ts'
-import { PlexusError } from '../../../base/errors.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
 import { GROW_BACKUPS, GROW_RETRY_MS, GROW_WINDOW_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { Job, JobPlan } from '../../jobs/job.ts'
 import { transferPlex } from '../io/transfers.ts'
 import type { GrowthRecord } from '../model/model.ts'
-import { type Columns, fillRows, flushRows, type RowHost, rowBytesOf } from '../raid5/fill-rows.ts'
+import { type Columns, fillRows, flushRows, rowBytesOf } from '../raid5/fill-rows.ts'
 import type { Plex, VinumHost } from '../runtime.ts'
 import { type BackupArea, readBackup, writeBackup } from './grow-backup.ts'
 import { type JobSetup, outOfService, planOf } from './setup.ts'
@@ -42,7 +42,7 @@ export interface Window {
 
 /** What it takes to write a plex anew. */
 export interface GrowPlace {
-  readonly host: VinumHost & RowHost
+  readonly host: VinumHost
   /** Its record has the growth. The plan's total is its size with all columns, whatever the setup says. */
   readonly plex: Plex
   /** Journal areas of drives of the set that are present, the best first. At least one. */
@@ -231,13 +231,14 @@ async function rewrite(
   const { host, plex } = options
   const growth = growthOf(plex)
   const backup = defined(growth.backup, 'the backup that was committed')
+  const failureOf = (work: Promise<void>) => work.then(() => undefined, operatingError)
   for (;;) {
-    const failure = await attempt(() => writeNewRows(options, growth))
+    const failure = await failureOf(writeNewRows(options, growth))
     if (!failure) {
       await options.commitGrowth(behind(growth, backup))
       return undefined
     }
-    if (!(await attempt(() => restoreOldRows(options, shape, growth)))) {
+    if (!(await failureOf(restoreOldRows(options, shape, growth)))) {
       await options.commitGrowth({ ...growth, backup: undefined })
       return failure
     }
@@ -248,17 +249,6 @@ async function rewrite(
       `${name}: ${backup.lengthBytes} bytes at ${backup.offsetBytes} can be written neither in the new rows nor in the old ones; they are safe in their backup, requests for them wait, and it is tried again`,
     )
     await new Promise<void>((resolve) => host.clock.after(GROW_RETRY_MS, resolve))
-  }
-}
-
-/** Resolves to the operating error of the work, if it has one. */
-async function attempt(work: () => Promise<void>): Promise<PlexusError | undefined> {
-  try {
-    await work()
-    return undefined
-  } catch (error) {
-    if (error instanceof PlexusError) return error
-    throw error
   }
 }
 

@@ -5,16 +5,10 @@
  */
 import type { ByteRange } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import {
-  CHECK_UNIT_BYTES,
-  JOB_SLICE_BYTES,
-  JOB_SLICES,
-  JOB_STEP_ALONE_BYTES,
-  JOB_STEP_MIN_BYTES,
-} from '../../../base/limits.ts'
+import { CHECK_UNIT_BYTES, JOB_STEP_ALONE_BYTES, JOB_STEP_MIN_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../jobs/job.ts'
-import { inSlices, partsOf, slice, withLease } from '../../jobs/slices.ts'
+import { inLeasedSlices, laneBytes, slice, withLease } from '../../jobs/slices.ts'
 import { type Copies, callPlex, MENDABLE, readCopies, writeCopy } from '../io/first-copy.ts'
 import { rangeOf } from '../io/transfers.ts'
 import type { VolumeIo } from '../io/volume-io.ts'
@@ -135,8 +129,7 @@ export interface CheckOptions extends JobSetup {
   readonly plexes: readonly Plex[]
   /** Writes the content of the first plex where another one differs. */
   readonly repair: boolean
-  /** May copies differ there since a crash? Then that is no mismatch: a resync sees to it. */
-  isUnsynced(offset: number, length: number): boolean
+  /** Not of what may differ since a crash: a resync sees to it. */
   onMismatch(mismatch: Mismatch): void
 }
 
@@ -150,29 +143,18 @@ export function checkPlan(options: CheckOptions): JobPlan {
       const length = Math.min(maxBytes, totalBytes - offset)
       const release = await io.lock(offset, length, 'writes')
       try {
-        const most = Math.min(JOB_SLICE_BYTES, length)
-        const slices = Math.min(JOB_SLICES, Math.ceil(length / most))
-        // One buffer for both sides: who holds one must not wait for another.
-        await withLease(io.host.pool, slices * 2 * most, (lease) =>
-          inSlices(
-            offset,
-            offset + length,
-            most,
-            partsOf(lease, 2 * most),
-            async (at, bytes, both) => {
-              const right = slice(both, 0, bytes)
-              const other = slice(both, most, bytes)
-              for (const found of await compare(options, at, right, other)) {
-                if (!options.isUnsynced(found.offset, found.length)) {
-                  job.mismatches++
-                  options.onMismatch(found)
-                }
-                const good = slice(right, found.offset - at, found.length)
-                if (repair) await writeCopy(io, found.plex, rangeOf(found.offset, good))
-              }
-            },
-          ),
-        )
+        await inLeasedSlices(io.host.pool, { offset, length }, 2, async (at, bytes, both) => {
+          const right = slice(both, 0, bytes)
+          const other = slice(both, laneBytes(length), bytes)
+          for (const found of await compare(options, at, right, other)) {
+            if (!io.isUnsynced(found.offset, found.length)) {
+              job.mismatches++
+              options.onMismatch(found)
+            }
+            const good = slice(right, found.offset - at, found.length)
+            if (repair) await writeCopy(io, found.plex, rangeOf(found.offset, good))
+          }
+        })
       } finally {
         release()
       }

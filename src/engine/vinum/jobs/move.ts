@@ -7,13 +7,12 @@
  * nothing tells which one; until the end the old place is complete, so nothing is lost by that.
  */
 import { defined } from '../../../base/assert.ts'
-import { PlexusError } from '../../../base/errors.ts'
-import type { AlignedBuffer } from '../../../hal/block-device.ts'
+import { operatingError, type PlexusError } from '../../../base/errors.ts'
 import type { LockMode } from '../../geom/range-lock.ts'
 import type { Job, JobPlan } from '../../jobs/job.ts'
 import { withLease } from '../../jobs/slices.ts'
 import { isPresent, type PlacedSubdisk, type SubdiskMove } from '../io/subdisk.ts'
-import { asPromise } from '../io/transfers.ts'
+import { transfer } from '../io/transfers.ts'
 import type { Drive, Plex, VinumHost } from '../runtime.ts'
 import { type JobSetup, outOfService, planOf } from './setup.ts'
 
@@ -64,7 +63,7 @@ export function movePlan(options: MoveOptions): JobPlan {
       const done = defined(move, 'the move that ends')
       await holding(done, 0, totalBytes, 'all', async () => {
         checkMove(subdisk, done)
-        await asPromise('flush', 0, undefined, (request) => done.forwardThere(request, 0, 0, 0))
+        await transfer('flush', done)
         await commits.finish(job)
         subdisk.endMove()
       })
@@ -113,32 +112,16 @@ function copy(
 ): Promise<PlexusError | undefined> {
   return holding(move, offset, length, 'writes', () =>
     withLease(host.pool, length, async (lease) => {
-      const failure = await readOld(subdisk, offset, lease)
+      const place = { forward: subdisk.forwardHere.bind(subdisk) }
+      const reading = transfer('read', place, offset, lease)
+      const failure = await reading.then(() => undefined, operatingError)
       if (failure) return failure
-      await asPromise('write', offset, lease, (request) =>
-        move.forwardThere(request, offset, length, 0),
-      )
+      await transfer('write', move, offset, lease)
       // While writes are still kept off: from here on they go to both places.
       move.copiedBytes = offset + length
       return undefined
     }),
   )
-}
-
-async function readOld(
-  subdisk: PlacedSubdisk,
-  offset: number,
-  into: AlignedBuffer,
-): Promise<PlexusError | undefined> {
-  try {
-    await asPromise('read', offset, into, (request) =>
-      subdisk.forwardHere(request, offset, into.bytes.length, 0),
-    )
-    return undefined
-  } catch (error) {
-    if (error instanceof PlexusError) return error
-    throw error
-  }
 }
 
 /** Runs `work` with a range of the moving subdisk to itself. */

@@ -5,7 +5,7 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { Random } from '../../../base/random.ts'
-import type { JobKind } from '../../../control/reports.ts'
+import type { VinumJobKind } from '../../../control/reports.ts'
 import { hasOtherCopy } from '../model/coverage.ts'
 import {
   byUuid,
@@ -194,7 +194,7 @@ function busy(object: string, job: JobRecord): Need {
 }
 
 function need(
-  kind: JobKind,
+  kind: VinumJobKind,
   { uuid: targetUuid }: { readonly uuid: string },
   fills: readonly SubdiskRecord[],
   plan: Pick<NewJob, 'cursorBytes' | 'scope'> = {},

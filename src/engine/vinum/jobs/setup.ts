@@ -29,43 +29,39 @@ export interface JobSetup {
   readonly commits: JobCommits
 }
 
-export interface JobWork {
+interface JobWork extends Pick<JobPlan, 'step' | 'stepBytes' | 'aloneBytes'> {
   /** Those whose drives the job writes: flushed before each commit, and asked whether they serve others. */
   readonly subdisks: readonly Subdisk[]
   /** Instead of flushing these drives, where the job writes elsewhere. */
   flush?(): Promise<void>
-  step(offset: number, maxBytes: number, job: Job): Promise<number>
   /** Runs after the last flush, before the commit of the end. */
   beforeFinish?(): void
   /** Runs when the job has failed or was cancelled, before that is committed. */
-  beforeAbandon?(): Promise<void> | void
-  /** Bytes of a step where the usual ones would be too small (jobs/job-run.ts). */
-  readonly stepBytes?: number
-  /** The same while the drives serve nobody else. */
-  readonly aloneBytes?: number
+  beforeAbandon?(): Promise<void>
   /** Where it begins when not at the record's cursor. */
   readonly startBytes?: number
 }
 
 /** The plan of a job: `work` does the steps, `setup.commits` makes their progress durable. */
 export function planOf(setup: JobSetup, work: JobWork): JobPlan {
-  const { record, commits } = setup
-  const limit = record.limitBytesPerSecond
-  const flush = (): Promise<void> => (work.flush ? work.flush() : flushDrives(work.subdisks))
+  const { record, commits, object, parent, totalBytes } = setup
+  const { id, kind, paused, limitBytesPerSecond, mismatches } = record
+  const { subdisks, startBytes = record.cursorBytes, stepBytes, aloneBytes, step } = work
+  const flush = (): Promise<void> => (work.flush ? work.flush() : flushDrives(subdisks))
   return {
-    id: record.id,
-    kind: record.kind,
-    object: setup.object,
-    parent: setup.parent,
-    totalBytes: setup.totalBytes,
-    startBytes: Math.min(work.startBytes ?? record.cursorBytes, setup.totalBytes),
-    paused: record.paused,
-    ...(limit === undefined ? {} : { limitBytesPerSecond: limit }),
-    mismatches: record.mismatches,
-    ...(work.stepBytes === undefined ? {} : { stepBytes: work.stepBytes }),
-    ...(work.aloneBytes === undefined ? {} : { aloneBytes: work.aloneBytes }),
-    busy: () => work.subdisks.some(({ drive }) => (drive.consumer?.inFlight ?? 0) > 0),
-    step: (offset, maxBytes, job) => work.step(offset, maxBytes, job),
+    id,
+    kind,
+    object,
+    parent,
+    totalBytes,
+    startBytes: Math.min(startBytes, totalBytes),
+    paused,
+    limitBytesPerSecond,
+    mismatches,
+    stepBytes,
+    aloneBytes,
+    step,
+    busy: () => subdisks.some(({ drive }) => (drive.consumer?.inFlight ?? 0) > 0),
     async checkpoint(job) {
       await flush()
       await commits.checkpoint(job)

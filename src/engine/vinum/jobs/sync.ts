@@ -6,13 +6,12 @@
  * A window is valid only when it was read and written without error: a failed copy never counts (8.6).
  */
 import type { ByteRange } from '../../../base/bytes.ts'
-import { JOB_SLICE_BYTES, JOB_SLICES, JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
+import { JOB_STEP_ALONE_BYTES } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import type { JobPlan } from '../../jobs/job.ts'
-import { inSlices, partsOf, slice, withLease } from '../../jobs/slices.ts'
+import { inLeasedSlices, slice } from '../../jobs/slices.ts'
 import { transferPlex } from '../io/transfers.ts'
-import { RegionValidity } from '../io/validity.ts'
 import type { JobRecord } from '../model/model.ts'
 import type { Plex, Subdisk, VinumHost } from '../runtime.ts'
 import { type JobSetup, outOfService, overRanges, planOf } from './setup.ts'
@@ -29,8 +28,8 @@ export interface SyncOptions extends JobSetup {
   readonly plex: Plex
   /** Those of its subdisks that are reviving. */
   readonly subdisks: readonly Subdisk[]
-  /** What they lack, in plex space, in order: {@link missingRanges}. */
-  readonly missing: readonly ByteRange[]
+  /** What they lack, in plex space: {@link missingRanges}. */
+  readonly missing: RangeSet
   /** From the other plexes. */
   readonly read: ReadRange
 }
@@ -38,53 +37,44 @@ export interface SyncOptions extends JobSetup {
 /**
  * What a sync has to copy. `dirty`: the regions that the volume's intent map names now. A full copy goes on at its
  * cursor, but writes that were under way when the last run ended may have reached one plex alone: the map names
- * them. Order: ascending, disjoint, cut to the plex.
+ * them. Cut to the plex.
  */
 export function missingRanges(
   record: JobRecord,
   sizeBytes: number,
   dirty: Iterable<ByteRange>,
-): readonly ByteRange[] {
+): RangeSet {
   const { scope, cursorBytes } = record
   const whole = { offset: cursorBytes, length: sizeBytes - cursorBytes }
   const cut = [...dirty, ...(scope === 'all' ? [whole] : [])].map(({ offset, length }) => ({
     offset,
     length: Math.min(length, sizeBytes - offset),
   }))
-  return new RangeSet(cut).ranges
+  return new RangeSet(cut)
 }
 
 /**
- * The plan of a sync. From this call on the subdisks are valid outside `missing`, and writes go to them as to all
- * others; what they lack becomes valid window by window.
+ * The plan of a sync. From this call on the subdisks are valid outside `missing`, which becomes less window by window.
  */
 export function syncPlan(options: SyncOptions): JobPlan {
-  const { host, plex, subdisks, read, totalBytes } = options
-  const validity = new RegionValidity(options.missing)
-  for (const subdisk of subdisks) subdisk.validity = validity
+  const { host, plex, subdisks, missing, read, totalBytes } = options
+  for (const subdisk of subdisks) subdisk.missing = missing
 
-  /** Copies [offset, offset + length), with writes kept off it. */
-  const copy = async (offset: number, length: number): Promise<void> => {
+  /** Copies a range, with writes kept off it. */
+  const copy = async (range: ByteRange): Promise<void> => {
+    const { offset, length } = range
     const release = await host.lock(plex, offset, length, 'writes')
     try {
-      await copySlices(offset, length)
+      await inLeasedSlices(host.pool, range, 1, async (at, bytes, buffer) => {
+        const data = slice(buffer, 0, bytes)
+        await read(at, data)
+        await transferPlex('write', plex, at, data)
+      })
       checkInService(subdisks)
-      validity.markValid(offset, length)
+      missing.remove(offset, length)
     } finally {
       release()
     }
-  }
-
-  const copySlices = (offset: number, length: number): Promise<void> => {
-    const bytes = Math.min(JOB_SLICE_BYTES, length)
-    const slices = Math.min(JOB_SLICES, Math.ceil(length / bytes))
-    return withLease(host.pool, slices * bytes, (lease) =>
-      inSlices(offset, offset + length, bytes, partsOf(lease, bytes), async (at, some, buffer) => {
-        const data = slice(buffer, 0, some)
-        await read(at, data)
-        await transferPlex('write', plex, at, data)
-      }),
-    )
   }
 
   return planOf(options, {
@@ -92,18 +82,18 @@ export function syncPlan(options: SyncOptions): JobPlan {
     aloneBytes: JOB_STEP_ALONE_BYTES,
     ...overRanges(
       totalBytes,
-      (from, mostBytes) => validity.nextMissing(from, mostBytes),
+      (from, mostBytes) => missing.next(from, mostBytes),
       async ({ offset, length }, job) => {
         checkInService(subdisks)
         const end = offset + length
         let copied = 0
-        for (const run of runsWithout(plex, offset, end)) {
-          await copy(run.offset, run.end - run.offset)
-          copied += run.end - run.offset
+        for (const range of lackingIn(plex, offset, end)) {
+          await copy(range)
+          copied += range.length
         }
         checkInService(subdisks)
         // What belongs to a good subdisk of the plex was jumped over: it needs no copy.
-        validity.markValid(offset, length)
+        missing.remove(offset, length)
         job.skip(length - copied)
         return end
       },
@@ -112,22 +102,15 @@ export function syncPlan(options: SyncOptions): JobPlan {
   })
 }
 
-/** Pieces of [start, end) that a linear plex does not hold, joined where they touch. */
-function runsWithout(
-  plex: Plex,
-  start: number,
-  end: number,
-): readonly { readonly offset: number; readonly end: number }[] {
-  const runs: { offset: number; end: number }[] = []
+/** What a linear plex lacks of [start, end), and may get. */
+function lackingIn(plex: Plex, start: number, end: number): readonly ByteRange[] {
+  const lacking = new RangeSet()
   for (let at = start; at < end; ) {
-    const to = Math.min(plex.pieceEnd(at), end)
-    const last = runs.at(-1)
-    const lacking = !plex.readable(at, to - at) && plex.storable(at, to - at) === 'full'
-    if (lacking && last?.end === at) last.end = to
-    else if (lacking) runs.push({ offset: at, end: to })
-    at = to
+    const length = Math.min(plex.pieceEnd(at), end) - at
+    if (!plex.readable(at, length) && plex.storable(at, length) === 'full') lacking.add(at, length)
+    at += length
   }
-  return runs
+  return lacking.ranges
 }
 
 /** A subdisk that was taken out of service has missed writes: what was copied to it counts no more. */

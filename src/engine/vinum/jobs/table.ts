@@ -8,7 +8,6 @@ import type { JobPlan } from '../../jobs/job.ts'
 import { slice } from '../../jobs/slices.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { flushDrives } from '../io/transfers.ts'
-import { RegionValidity } from '../io/validity.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -87,14 +86,14 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
     const subdisks = reviving(plex)
     const [column] = subdisks
     if (!column) return undefined
-    const validity = new RegionValidity(missingOf(setup, volume))
-    column.validity = validity
+    const missing = missingOf(setup, volume)
+    column.missing = missing
     return planOf(setup, {
       subdisks,
       aloneBytes: aloneBytesOf(plex),
       ...overRanges(
         setup.totalBytes,
-        (from, mostBytes) => validity.nextMissing(from, mostBytes),
+        (from, mostBytes) => missing.next(from, mostBytes),
         async ({ offset, length }, job) => {
           // Rows are whole: what it reaches may lie behind the range.
           const reached = await rebuildStep(plex, column, offset, length, () => job.mismatches++)
@@ -163,7 +162,7 @@ export function resyncOf(setup: JobSetup, volume: RunningVolume, map: WriteInten
     ...setup,
     io: volume.io,
     plexes: volume.plexes,
-    nextUnsynced: (from, mostBytes) => map.nextUnsynced(from, mostBytes),
+    nextUnsynced: (from, mostBytes) => map.unsynced.next(from, mostBytes),
     onEqual: (offset, length) => map.markSynced(offset, length),
   })
 }
@@ -202,7 +201,6 @@ function checkOf(
     io: volume.io,
     plexes: volume.plexes,
     repair,
-    isUnsynced: (offset, length) => volume.io.isUnsynced(offset, length),
     onMismatch: (mismatch) => noteMismatch(set, mismatch.plex, mismatch.offset, repair),
   })
 }

@@ -7,7 +7,7 @@ import { isAligned } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
 import { NAME_BYTES } from '../../../base/limits.ts'
 import { isUuid } from '../../../base/random.ts'
-import type { JobKind } from '../../../control/reports.ts'
+import type { VinumJobKind } from '../../../control/reports.ts'
 import { usedExtents } from './allocation.ts'
 import { mapSlotsOf } from './map-slots.ts'
 import {
@@ -38,7 +38,7 @@ export function nameFault(name: string): string | undefined {
 }
 
 /** What a job of each kind works on. */
-const JOB_TARGETS: Readonly<Record<JobKind, readonly ObjectType[]>> = {
+const JOB_TARGETS: Readonly<Record<VinumJobKind, readonly ObjectType[]>> = {
   sync: ['plex'],
   resync: ['volume'],
   rebuild: ['plex'],

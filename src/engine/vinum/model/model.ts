@@ -4,7 +4,7 @@
  * (verbs/, pure), and what the running objects are built from (vinum-set.ts). Objects refer to each other by
  * UUID; names are labels, unique over all types of a set. docs/vinum.md, 1 and 9.
  */
-import { JOB_KINDS } from '../../../control/reports.ts'
+import { VINUM_JOB_KINDS } from '../../../control/reports.ts'
 import {
   flag,
   list,
@@ -125,7 +125,7 @@ export type VolumeRecord = RecordOf<typeof VOLUME>
 const JOB = {
   /** Short, unique in the set; stays the same after a restart. */
   id: text,
-  kind: oneOf(JOB_KINDS),
+  kind: oneOf(VINUM_JOB_KINDS),
   /** Plex, volume or subdisk. */
   targetUuid: text,
   /** Everything below is done, in the address space of the target (plex or volume bytes; subdisk bytes for move). */

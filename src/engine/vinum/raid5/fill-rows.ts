@@ -3,14 +3,13 @@
  * row's content themselves: the new layout of a growth (jobs/grow.ts). The caller keeps everybody off the rows. A
  * row's units may be larger than a buffer: they are done in slices of all columns.
  */
-import { defined } from '../../../base/assert.ts'
 import { alignDown } from '../../../base/bytes.ts'
-import { PlexusError } from '../../../base/errors.ts'
-import type { Kernels, XorSource } from '../../../base/kernels.ts'
+import { operatingError, PlexusError } from '../../../base/errors.ts'
+import type { XorSource } from '../../../base/kernels.ts'
 import { JOB_STEP_BYTES, PAGE_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import { settled, slice, withLease } from '../../jobs/slices.ts'
-import { asPromise, transfer } from '../io/transfers.ts'
+import { transfer } from '../io/transfers.ts'
 import type { PlexRecord } from '../model/model.ts'
 import { dataColumns, hasParity, kindOf } from '../model/plex-kinds.ts'
 import type { Subdisk, VinumHost } from '../runtime.ts'
@@ -22,9 +21,7 @@ export interface Columns {
   readonly subdisks: readonly Subdisk[]
 }
 
-export type RowHost = Pick<VinumHost, 'pool' | 'demote' | 'noteError'> & {
-  readonly kernels: Kernels
-}
+type RowHost = Pick<VinumHost, 'pool' | 'kernels' | 'demote' | 'noteError'>
 
 /** Data of one row. */
 export function rowBytesOf({ record, subdisks }: Columns): number {
@@ -86,11 +83,10 @@ async function fillSlice(
       host.kernels.xor(lease.bytes, count * bytes, sources, bytes)
     }
     const columnOf = placing(columns, row)
-    const writes = subdisks.map((_, index) => ({
-      subdisk: defined(subdisks[columnOf(index)], 'a column of the layout'),
-      data: part(index),
-    }))
-    await writeColumns(host, columns, writes, row * stripeBytes + within)
+    const parts = new Map(subdisks.map((_, index) => [subdisks[columnOf(index)], part(index)]))
+    await onColumns(host, columns, (subdisk) =>
+      transfer('write', subdisk, row * stripeBytes + within, parts.get(subdisk)),
+    )
   })
 }
 
@@ -103,23 +99,9 @@ function placing({ record, subdisks }: Columns, row: number): (index: number) =>
   return (index) => (index === last ? parityColumn(layout, row) : dataColumn(layout, row, index))
 }
 
-function writeColumns(
-  host: RowHost,
-  columns: Columns,
-  writes: readonly { readonly subdisk: Subdisk; readonly data: AlignedBuffer }[],
-  offset: number,
-): Promise<void> {
-  const parts = new Map(writes.map(({ subdisk, data }) => [subdisk, data]))
-  return onColumns(host, columns, (subdisk) =>
-    transfer('write', subdisk, offset, defined(parts.get(subdisk), 'the part of a column')),
-  )
-}
-
 /** Makes rows durable. A column whose drive fails the flush may have lost them: it has missed them. */
 export function flushRows(host: RowHost, columns: Columns): Promise<void> {
-  return onColumns(host, columns, (subdisk) =>
-    asPromise('flush', 0, undefined, (request) => subdisk.forward(request, 0, 0, 0)),
-  )
+  return onColumns(host, columns, (subdisk) => transfer('flush', subdisk))
 }
 
 /** Does something on all columns in service. One that fails is taken out where parity makes up for it. */
@@ -131,15 +113,13 @@ async function onColumns(
   const missed: { readonly subdisk: Subdisk; readonly error: PlexusError }[] = []
   const serving = columns.subdisks.filter(({ writable }) => writable)
   await Promise.all(
-    serving.map(async (subdisk) => {
-      try {
-        await work(subdisk)
-      } catch (error) {
-        if (!(error instanceof PlexusError)) throw error
+    serving.map((subdisk) =>
+      work(subdisk).catch((failure: unknown) => {
+        const error = operatingError(failure)
         host.noteError(subdisk, 'write', error)
         missed.push({ subdisk, error })
-      }
-    }),
+      }),
+    ),
   )
   const lacking = columns.subdisks.length - serving.length + missed.length
   const [first] = missed

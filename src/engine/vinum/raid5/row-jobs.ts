@@ -13,7 +13,6 @@ import { LOST_RANGES, RAID5_REPAIR_BYTES } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import { slice as part, settled } from '../../jobs/slices.ts'
 import { flushDrives } from '../io/transfers.ts'
-import type { GrowingValidity } from '../io/validity.ts'
 import type { Subdisk } from '../runtime.ts'
 import { parityColumn, type Raid5Layout, rowStart } from './layout.ts'
 import { withLost, withoutLost } from './lost.ts'
@@ -46,7 +45,7 @@ export interface CheckResult {
 }
 
 /**
- * Computes the content of `column` from the others and writes it; what is written becomes valid in its `validity`,
+ * Computes the content of `column` from the others and writes it; what is written goes out of what it has `missing`,
  * which the caller has set. What is lost and the column still has is read from it: there parity is computed. Blocks of
  * others that cannot be read cost the blocks of the column that they stand for: those are lost from then on, and `onLost`
  * is called with their bytes. Rejects with `io` when another column is missing or has failed, or parity was never computed.
@@ -75,8 +74,7 @@ export function rebuildStep(
       }
       await rebuildColumn(span, index, onLost)
     }
-    const validity = column.validity as GrowingValidity | undefined
-    validity?.markValid(start, end - start)
+    column.missing?.remove(start, end - start)
     return end
   })
 }

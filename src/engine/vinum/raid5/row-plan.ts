@@ -1,13 +1,12 @@
 /**
- * What a write of a row of a RAID5 plex has to read, compute and write: pure. The row is cut along the column axis where the set of columns that get data changes; in each segment parity comes about in one of three ways:
+ * What a write of a row of a RAID5 plex has to read, compute and write: pure. The row is cut along the column axis where
+ * the set of columns that get data changes; in each segment parity comes about in one of three ways:
  *
  *   reconstruct  P' = new data XOR the untouched columns     reads the untouched ones: none for a full stripe
- *   modify       P' = P XOR old data XOR new data            reads P and the touched ones; P stays as right or wrong as it
- *                                                           was
+ *   modify       P' = P XOR old data XOR new data            reads P and the touched ones; P stays right or wrong as it was
  *   data         no parity: its column takes no writes, or its rebuild computes it later
  *
- * Only the bytes that the write touches are read and written, never whole units.
- * Offsets are bytes within the unit, 0 to the stripe size.
+ * Only the bytes that the write touches are read and written, never whole units. Offsets are bytes within the unit.
  */
 import type { RowState } from './row-state.ts'
 
@@ -17,14 +16,18 @@ export interface Extent {
   readonly end: number
 }
 
-export type ParityMethod = 'reconstruct' | 'modify' | 'data'
+type ParityMethod = 'reconstruct' | 'modify' | 'data'
 
-export interface Segment {
+/** A part of the units of a row, all of which each column gets, or none. The columns are data columns. */
+interface Cut {
   readonly start: number
   readonly end: number
-  readonly method: ParityMethod
   readonly touched: readonly number[]
   readonly untouched: readonly number[]
+}
+
+export interface Segment extends Cut {
+  readonly method: ParityMethod
 }
 
 export interface RowPlan {
@@ -33,13 +36,6 @@ export interface RowPlan {
   readonly reads: readonly Extent[]
   /** Where new parity is written. */
   readonly parityWrites: readonly Extent[]
-}
-
-interface Cut {
-  readonly start: number
-  readonly end: number
-  readonly touched: readonly number[]
-  readonly untouched: readonly number[]
 }
 
 /**

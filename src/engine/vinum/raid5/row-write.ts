@@ -8,7 +8,7 @@
  * together, and a crash leaves a row that is named by the volume's intent map. Its parity is in doubt then: before anything
  * else is written there, it is computed anew, or what it stands for is lost (RowState).
  */
-import { assert, defined } from '../../../base/assert.ts'
+import { assert } from '../../../base/assert.ts'
 import { alignDown } from '../../../base/bytes.ts'
 import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
 import type { XorSource } from '../../../base/kernels.ts'
@@ -43,6 +43,17 @@ interface Source extends Extent {
   readonly dataOffset: number
 }
 
+/** What is done of the row at once: as much of each unit as the scratch allows. */
+interface Slice {
+  readonly start: number
+  readonly end: number
+  readonly sources: readonly Source[]
+  readonly state: RowState
+  readonly plan: RowPlan
+  /** The columns that have a place in the scratch, in order. */
+  readonly lanes: readonly number[]
+}
+
 export class RowWrite extends ColumnGroup implements RowWaiter {
   readonly #plex: Raid5Plex
   readonly #layout: Raid5Layout
@@ -54,14 +65,6 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   /** Where the next slice begins, and the end of the last one. */
   #position = 0
   #end = 0
-  /** The slice in hand. */
-  #slice: readonly Source[] = []
-  #sliceEnd = 0
-  #state: RowState | undefined
-  #plan: RowPlan | undefined
-  #lease: Lease | undefined
-  /** The columns that have a place in the scratch of the slice, in order. */
-  #lanes: readonly number[] = []
   /** A column whose old content could not be read in this row. */
   #readFailed: number | undefined
   #readError: PlexusError | undefined
@@ -156,68 +159,60 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       return
     }
     const state = known ?? rowState(this.#plex, this.#layout, this.#row, this.#readFailed)
-    this.#state = state
-    let bytes = this.#end - this.#position
-    let plan: RowPlan | undefined
-    for (;;) {
-      this.#sliceEnd = this.#position + bytes
-      this.#slice = clip(this.#sources, this.#position, this.#sliceEnd)
-      plan = planRow(state, this.#slice)
-      this.#lanes = plan ? lanesOf(plan) : []
-      // Each slice has a plan of its own, which may need more columns than that of a longer one.
-      if (this.#lanes.length * bytes <= RAID5_SCRATCH_BYTES) break
-      bytes = alignDown(RAID5_SCRATCH_BYTES / this.#lanes.length, PAGE_BYTES)
-    }
-    if (!plan) {
+    const slice = this.#sliceFrom(this.#position, state)
+    if (!slice) {
       this.#failAll(this.#plex.cannotStore(this.#layout, this.#row, this.#readError))
       return
     }
-    this.#plan = plan
-    const bytesNeeded = this.#lanes.length * this.#sliceBytes
-    if (bytesNeeded === 0) this.#writeColumns()
-    else this.#plex.scratch.take(bytesNeeded, (lease) => this.#read(lease))
+    const bytes = slice.lanes.length * (slice.end - slice.start)
+    if (bytes === 0) this.#writeColumns(slice, undefined)
+    else this.#plex.scratch.take(bytes, (lease) => this.#read(slice, lease))
   }
 
-  get #sliceBytes(): number {
-    return this.#sliceEnd - this.#position
+  /** undefined: it cannot be stored. */
+  #sliceFrom(start: number, state: RowState): Slice | undefined {
+    for (let end = this.#end; ; ) {
+      const sources = clip(this.#sources, start, end)
+      const plan = planRow(state, sources)
+      if (!plan) return undefined
+      const lanes = lanesOf(plan)
+      if (lanes.length * (end - start) <= RAID5_SCRATCH_BYTES) {
+        return { start, end, sources, state, plan, lanes }
+      }
+      // A shorter one has a plan of its own, which may need more columns.
+      end = start + alignDown(RAID5_SCRATCH_BYTES / lanes.length, PAGE_BYTES)
+    }
   }
 
-  /** Where a byte of a column's unit has its place in the scratch. */
-  #scratchOffset(column: number, at: number): number {
-    const lane = this.#lanes.indexOf(column)
-    assert(lane >= 0, 'the column has a lane')
-    return lane * this.#sliceBytes + (at - this.#position)
-  }
-
-  #read(lease: Lease): void {
-    this.#lease = lease
-    this.begin(() => this.#readDone())
+  #read(slice: Slice, lease: Lease): void {
+    this.begin(() => this.#readDone(slice, lease))
     const base = this.#row * this.#layout.stripeBytes
-    for (const { column, start, end } of defined(this.#plan, 'the plan').reads) {
-      const at = this.#scratchOffset(column, start)
+    for (const { column, start, end } of slice.plan.reads) {
+      const at = placeOf(slice, column, start)
       this.send(this.#plex.column(column), 'read', base + start, end - start, lease, at)
     }
     this.sent()
   }
 
   /** Nothing has been written yet when a read fails: another plan can do without that column. */
-  #readDone(): void {
-    if (this.failed.size === 0 && this.#readsCount()) {
-      this.#compute()
-      return
-    }
-    if (this.failed.size === 0) {
-      this.#giveBack()
-      this.#nextSlice()
+  #readDone(slice: Slice, lease: Lease): void {
+    if (this.failed.size === 0 && this.#readsCount(slice)) {
+      for (const segment of slice.plan.segments) {
+        if (segment.method !== 'data') this.#computeParity(slice, segment, lease)
+      }
+      this.#writeColumns(slice, lease)
       return
     }
     const missed = new Map(this.failed)
     for (const [subdisk, error] of missed) this.#plex.host.noteError(subdisk, 'read', error)
-    this.#giveBack()
+    lease.release()
     const [failure] = missed
-    const [subdisk, error] = defined(failure, 'a failed read')
-    const state = defined(this.#state, 'the state of the row')
-    const alone = missed.size === 1 && state.unreadable.size === 0
+    if (!failure) {
+      this.#nextSlice()
+      return
+    }
+    const [subdisk, error] = failure
+    const alone = missed.size === 1 && slice.state.unreadable.size === 0
     if (alone) {
       this.#readFailed = this.#plex.subdisks.indexOf(subdisk)
       this.#readError = error
@@ -235,32 +230,25 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
    * Are all columns that were read still valid? One that went out of service meanwhile may have given what it had
    * before a write that it lost with its cache: parity made from that would lose the write for good.
    */
-  #readsCount(): boolean {
-    for (const { column } of defined(this.#plan, 'the plan').reads) {
+  #readsCount({ plan }: Slice): boolean {
+    for (const { column } of plan.reads) {
       if (!this.#plex.columnReadable(this.#layout, this.#row, column)) return false
     }
     return true
   }
 
-  #compute(): void {
-    const { segments } = defined(this.#plan, 'the plan')
-    for (const segment of segments) if (segment.method !== 'data') this.#parity(segment)
-    this.#writeColumns()
-  }
-
-  #parity(segment: Segment): void {
+  #computeParity(slice: Slice, segment: Segment, { bytes }: Lease): void {
     const { start, end, method, touched, untouched } = segment
-    const { bytes } = defined(this.#lease, 'scratch')
-    const { parity } = defined(this.#state, 'the state of the row')
+    const { parity } = slice.state
     const sources: XorSource[] = []
     const old = method === 'modify' ? [parity, ...touched] : untouched
-    for (const column of old) sources.push({ bytes, offset: this.#scratchOffset(column, start) })
-    for (const source of this.#slice) {
+    for (const column of old) sources.push({ bytes, offset: placeOf(slice, column, start) })
+    for (const source of slice.sources) {
       const { part } = source
       if (source.start > start || source.end < end || !part.data) continue
       sources.push({ bytes: part.data.bytes, offset: source.dataOffset + (start - source.start) })
     }
-    const into = this.#scratchOffset(parity, start)
+    const into = placeOf(slice, parity, start)
     this.#plex.host.kernels.xor(bytes, into, sources, end - start)
   }
 
@@ -268,35 +256,33 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
    * The only place where columns of a row are written by initiators; `#written` is the only place behind it. A
    * log that closes the write hole without a bitmap goes before the first `send` and after the last completion.
    */
-  #writeColumns(): void {
+  #writeColumns(slice: Slice, lease: Lease | undefined): void {
     const base = this.#row * this.#layout.stripeBytes
-    const { unwritable } = defined(this.#state, 'the state of the row')
-    this.begin(() => this.#written())
-    for (const { column, start, end, part, dataOffset } of this.#slice) {
-      if (unwritable.has(column)) continue
+    this.begin(() => {
+      lease?.release()
+      this.#written(slice)
+    })
+    for (const { column, start, end, part, dataOffset } of slice.sources) {
+      if (slice.state.unwritable.has(column)) continue
       const { data, fua } = part
       const op = data ? 'write' : 'write-zeroes'
       const subdisk = this.#plex.column(column)
       this.send(subdisk, op, base + start, end - start, data, dataOffset, fua)
     }
     const fua = this.#parts.some((part) => part.fua)
-    for (const { column, start, end } of defined(this.#plan, 'the plan').parityWrites) {
-      const at = this.#scratchOffset(column, start)
+    for (const { column, start, end } of slice.plan.parityWrites) {
+      const at = placeOf(slice, column, start)
       const subdisk = this.#plex.column(column)
-      this.send(subdisk, 'write', base + start, end - start, this.#lease, at, fua)
+      this.send(subdisk, 'write', base + start, end - start, lease, at, fua)
     }
     this.sent()
   }
 
-  #written(): void {
-    this.#giveBack()
-    const { parity, parityState, unreadable, unwritable } = defined(
-      this.#state,
-      'the state of the row',
-    )
+  #written({ end, sources, state }: Slice): void {
+    const { parity, parityState, unreadable, unwritable } = state
     if (this.failed.size === 0 && unwritable.size === 0) {
       // Nobody can have missed it.
-      this.#position = this.#sliceEnd
+      this.#position = end
       this.#nextSlice()
       return
     }
@@ -309,10 +295,10 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       const isMeant =
         column === parity
           ? parityState !== 'unknown' || subdisk.record.state !== 'down'
-          : this.#slice.some((one) => one.column === column)
+          : sources.some((one) => one.column === column)
       if (isMeant && subdisk.inService) missed.set(subdisk, this.#plex.driveGone(subdisk))
     }
-    const lost = new Set([...missed.keys()])
+    const lost = new Set(missed.keys())
     for (const column of unreadable) {
       if (column !== this.#readFailed) lost.add(this.#plex.column(column))
     }
@@ -322,15 +308,10 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
         this.#plex.tear(this.#layout, this.#row, 1)
         this.#finish(error, missed)
       } else {
-        this.#position = this.#sliceEnd
+        this.#position = end
         this.#nextSlice()
       }
     })
-  }
-
-  #giveBack(): void {
-    this.#lease?.release()
-    this.#lease = undefined
   }
 
   #finish(error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>): void {
@@ -357,6 +338,13 @@ function dataMissed(
 ): boolean {
   for (const subdisk of missed.keys()) if (subdisk !== plex.subdisks[parity]) return true
   return false
+}
+
+/** Where a byte of a column's unit has its place in the scratch. */
+function placeOf({ lanes, start, end }: Slice, column: number, at: number): number {
+  const lane = lanes.indexOf(column)
+  assert(lane >= 0, 'the column has a lane')
+  return lane * (end - start) + (at - start)
 }
 
 /** Columns that need a place in the scratch: those that are read, and parity. */

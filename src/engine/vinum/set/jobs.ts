@@ -89,7 +89,7 @@ export class SetJobs {
       const after = plexesOf(next, record.uuid)
       // Where copies may differ the first one is the truth: another one must not take its place unseen.
       const truthLeaves = after.length > 0 && after[0]?.uuid !== plexes[0]?.record.uuid
-      if (truthLeaves && map && !map.isSynced)
+      if (truthLeaves && map && !map.unsynced.isEmpty)
         throw refuse.inUse`the copies of volume ${record.name} may differ in places, and its first copy is the one that counts: wait until they are equal (plexus wait ${record.name} --for resync), then repeat`
       const isSame =
         after.length === plexes.length &&
@@ -252,7 +252,7 @@ export class SetJobs {
   /** What of a volume is in doubt: see {@link Doubt}. */
   doubtOf(volumeUuid: string): Doubt | undefined {
     const volume = this.#set.objects.volumes.get(volumeUuid)
-    const bytes = volume?.map?.unsyncedBytes ?? 0
+    const bytes = volume?.map?.unsynced.bytes ?? 0
     if (!volume || bytes === 0) return undefined
     const dueMs = this.#resyncs.get(volume)
     const leftMs = dueMs === undefined ? undefined : Math.max(0, dueMs - this.#set.clock.nowMs())
@@ -275,7 +275,7 @@ export class SetJobs {
   #startResync(volume: RunningVolume): void {
     const { map, record } = volume
     const id = resyncId(record)
-    if (!map || map.isSynced || this.#running.has(id)) return
+    if (!map || map.unsynced.isEmpty || this.#running.has(id)) return
     // A copy or column that comes back as it is: only with it copies can be made equal, and parity right.
     if (volume.subdisks.some(({ record }) => record.state === 'down')) return
     const setup: JobSetup = {

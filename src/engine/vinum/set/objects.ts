@@ -85,7 +85,7 @@ export class SetObjects {
       if (!subdisk) continue
       subdisk.record = record
       subdisk.drive = this.#drive(record.driveUuid)
-      if (record.state !== 'reviving') subdisk.validity = undefined
+      if (record.state !== 'reviving') subdisk.missing = undefined
     }
     for (const record of model.plexes) {
       const plex = this.plexes.get(record.uuid)

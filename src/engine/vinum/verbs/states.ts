@@ -2,7 +2,7 @@
  * `vinum setstate`, `start`, `checkparity`, `rebuildparity` and `volume scrub`: what changes states and starts
  * jobs. The rules are in state-rules.ts and jobs/plans.ts. docs/vinum.md, 5.2, 5.3 and 6.
  */
-import type { JobKind } from '../../../control/reports.ts'
+import type { VinumJobKind } from '../../../control/reports.ts'
 import type { VerbSpec } from '../../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
@@ -63,7 +63,7 @@ export const START = planning(VINUM_SPECS.start, [], (draft) => {
 /** A job that compares: on a raid5 plex its parity, on a volume its copies. */
 function addCheck(
   draft: Draft,
-  kind: JobKind,
+  kind: VinumJobKind,
   target: PlexRecord | VolumeRecord,
   restart: boolean,
 ): void {
@@ -89,7 +89,7 @@ function checkWhole(draft: Draft, plex: PlexRecord): void {
   throw draft.invalid`plex ${plex.name} is ${plex.state}, not fully up; bring it up first: plexus vinum start ${plex.name}`
 }
 
-function parityVerb(spec: VerbSpec, kind: JobKind): PlanningVerb {
+function parityVerb(spec: VerbSpec, kind: VinumJobKind): PlanningVerb {
   return planning(spec, [], (draft) => {
     const plexes = draft.names('plexes', 'plex')
     for (const name of plexes) {

@@ -103,14 +103,21 @@ export class FreebsdDevice implements Geom {
       if (!this.#served) await this.#assemble()
     } catch (error) {
       if (!(error instanceof PlexusError)) throw error
-      this.problem = error.message
-      const text = `${this.label} on components of FreeBSD is not served: ${error.message}`
-      this.#say('set-incomplete', text)
+      this.waits(error.message)
     }
+  }
+
+  /** It is not served, for a reason that is told once. */
+  waits(problem: string): void {
+    this.problem = problem
+    const text = `${this.label} on components of FreeBSD is not served: ${problem}`
+    this.#say('set-incomplete', text)
   }
 
   async #assemble(): Promise<void> {
     const components = this.#components
+    // imports.ts goes on with it.
+    if (this.record) return
     const why = faultOf(components)
     if (why !== undefined) throw refusal(this.label, why)
     const labels = components.map(({ label }) => label)
@@ -139,7 +146,7 @@ export class FreebsdDevice implements Geom {
     if (!gone) return
     this.#components = this.#components.filter((one) => one !== gone)
     this.#changed = true
-    await this.#end()
+    await this.end()
     consumer.close().catch((err: unknown) => {
       this.log.error({ err }, 'a consumer failed to close')
     })
@@ -149,7 +156,8 @@ export class FreebsdDevice implements Geom {
     if (this.topology.complete) await this.assemble()
   }
 
-  async #end(): Promise<void> {
+  /** It is not served any more. */
+  async end(): Promise<void> {
     const served = this.#served
     if (!served) return
     this.#served = undefined
@@ -168,9 +176,18 @@ export class FreebsdDevice implements Geom {
     return this.#served?.extentAt(offset, length) ?? { allocated: true, length }
   }
 
+  /** Components have our label now: whoever runs {@link Topology.tastePending} next looks at them. */
+  async letGo(gone: readonly ImportedComponent[]): Promise<void> {
+    this.#components = this.#components.filter((one) => !gone.includes(one))
+    for (const { consumer } of gone) {
+      await consumer.close()
+      this.topology.tasteAgain(consumer.provider)
+    }
+  }
+
   /** Geom: orphans the device and lets its components go. */
   async wither(): Promise<void> {
-    await this.#end()
+    await this.end()
     for (const consumer of this.consumers) await consumer.close()
     this.#components = []
   }
@@ -188,23 +205,30 @@ function faultOf(components: readonly ImportedComponent[]): string | undefined {
   const [first] = components
   if (!first) return 'all of its components are missing'
   const { count } = first.label
-  const numbers = [...Array(count).keys()]
-  for (const index of numbers) {
-    const [one, two] = components.filter(({ label }) => label.index === index)
-    if (one && two) {
-      const names = `${one.consumer.provider.name} and ${two.consumer.provider.name}`
-      return `${names} both carry component ${index}: disconnect the one that is a copy`
-    }
-  }
-  for (const one of components) {
-    const what = differenceOf(one, first)
-    if (what === undefined) continue
-    return `components ${first.label.index} (${first.consumer.provider.name}) and ${one.label.index} (${one.consumer.provider.name}) disagree: ${what}`
-  }
-  const missing = numbers.filter((index) => components.every(({ label }) => label.index !== index))
-  if (missing.length === 0) return undefined
+  const missing = [...Array(count).keys()].filter((index) =>
+    components.every(({ label }) => label.index !== index),
+  )
+  const contradiction = contradictionIn(components)
+  if (contradiction !== undefined || missing.length === 0) return contradiction
   const which = missing.length === 1 ? `component ${missing[0]}` : `components ${listed(missing)}`
   return `${which} of ${count} ${missing.length === 1 ? 'is' : 'are'} missing; connect what FreeBSD had there`
+}
+
+/** Why these, in order, cannot all be of one device; undefined: they can. */
+export function contradictionIn(components: readonly ImportedComponent[]): string | undefined {
+  const nameOf = ({ consumer }: ImportedComponent): string => consumer.provider.name
+  const [first] = components
+  for (const [place, one] of components.entries()) {
+    const { index } = one.label
+    const next = components[place + 1]
+    if (next?.label.index === index) {
+      return `${nameOf(one)} and ${nameOf(next)} both carry component ${index}: disconnect the one that is a copy`
+    }
+    const what = first && differenceOf(one, first)
+    if (what === undefined) continue
+    return `components ${first?.label.index} (${first && nameOf(first)}) and ${index} (${nameOf(one)}) disagree: ${what}`
+  }
+  return undefined
 }
 
 /** More than anybody reads are only counted. */

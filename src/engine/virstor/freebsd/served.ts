@@ -45,6 +45,7 @@ export class ServedDevice {
       }),
       policy: 'sequential',
       chunkWatermark: 0,
+      percentWatermark: 0,
       componentWatermark: 0,
       onWatermark: () => {},
     })
@@ -110,6 +111,6 @@ export class ServedDevice {
 }
 
 function readOnly(subject: string): PlexusError {
-  const message = `${subject} has FreeBSD's format, and is read-only until plexus virstor convert`
+  const message = `${subject} has FreeBSD's format, and is read-only until plexus virstor convert ${subject}`
   return new PlexusError('permission', { op: 'write', subject, message })
 }

@@ -26,7 +26,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
   readonly dataOffset = 0
   fua = false
   cause: IoCause = 'initiator'
-  deadlineMs = 0
+  heldBytes = 0
   readonly #io: VirstorIo
   #request: IoRequest | undefined = undefined
   #epoch = 0
@@ -56,6 +56,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     this.#end = request.offset + request.length
     this.data = request.data
     this.cause = request.cause
+    this.heldBytes = request.length
     this.#io.locks.add(this, request.offset, request.length, 'write')
   }
 
@@ -138,7 +139,9 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     const places = io.places(this, this.#need)
     if (!places) {
       this.#leave()
-      if (!io.queue.wait(this)) queueMicrotask(() => this.giveUp())
+      const answer = io.waitForSpace(this)
+      if (answer === 'full') queueMicrotask(() => this.giveUp())
+      else if (answer === 'busy') queueMicrotask(() => this.#answer(io.crowded()))
       // What was discarded may be all that is missing.
       if (io.map.isChanged) io.committer.commitSoon()
       return false
@@ -252,7 +255,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     const { map } = this.#io
     const isEmpty = !map.isValid(chunk, 0, 0) && map.runEnd(chunk, 0) === map.granules
     if (!isEmpty) return
-    map.release(chunk)
+    this.#io.release(chunk)
     this.#io.commitWhenShort()
   }
 
@@ -284,7 +287,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
       cleared++
       const isEmpty = map.markInvalid(chunk, runs.first(chunk, from), runs.last(chunk, to))
       if (!isEmpty || filling.has(chunk)) continue
-      map.release(chunk)
+      this.#io.release(chunk)
       released++
     }
     if (cleared > 0) committer.changed(cleared)

@@ -107,6 +107,12 @@ export class GroupCommitter implements Committer {
     })
   }
 
+  /** It has failed a flush that somebody else asked for: it goes out of service as if a commit had. */
+  suspect(id: number, error: PlexusError): void {
+    this.#suspects.set(id, error)
+    this.commitSoon()
+  }
+
   /** Resolves when a commit has ended that began after this call, to why it failed; tells nobody what was lost. */
   async pass(): Promise<PlexusError | undefined> {
     await this.#running?.catch(operatingError)

@@ -21,7 +21,7 @@ import { Epochs } from './epochs.ts'
 import { ReadTask } from './read-task.ts'
 import { Runs } from './runs.ts'
 import type { Space } from './space.ts'
-import { SpaceQueue } from './space-queue.ts'
+import { SpaceQueue, type WaitAnswer } from './space-queue.ts'
 
 export interface VirstorIoOptions {
   readonly name: string
@@ -30,7 +30,7 @@ export interface VirstorIoOptions {
   readonly space: Space
   readonly committer: GroupCommitter
   readonly clock: Clock
-  /** How long a write waits for space, before it fails with `no-space`. 0: it fails at once. */
+  /** How long the device may be full before writes fail with `no-space`. 0: they fail at once. */
   readonly fullWaitMs: number
 }
 
@@ -46,6 +46,10 @@ export class VirstorIo {
   /** Writes under way that fill granules of a chunk, by chunk: it keeps its place until they have ended. */
   readonly filling = new Map<number, number>()
   readonly #epochs = new Epochs()
+  /** How often a component has lost what it had acknowledged: what was read from it meanwhile is nothing. */
+  losses = 0
+  /** Places that chunks have let go, and that are not free yet. */
+  #coming = 0
   #pauses = 0
   /** What came or was let in while the device paused, in order. */
   #heldBack: (() => void)[] = []
@@ -119,8 +123,19 @@ export class VirstorIo {
   /** The durable map refers to the places no more: they are free when those have ended who may still use them. */
   released(places: readonly Place[]): void {
     this.#epochs.afterAll(() => {
+      this.#coming = Math.max(0, this.#coming - places.length)
       for (const place of places) this.space.give(place)
     })
+  }
+
+  /** Calls `done` when all have ended that are under way now, and what was {@link released} before is free. */
+  afterAll(done: () => void): void {
+    this.#epochs.afterAll(done)
+  }
+
+  /** A component serves no more, and is not gone: reads that are under way begin anew. */
+  lost(): void {
+    this.losses++
   }
 
   /** The device ends: writes that wait for space fail. */
@@ -199,12 +214,34 @@ export class VirstorIo {
   /** Places for a write, which is the next one in line; undefined: it has to wait. */
   places(task: ChangeTask, count: number): readonly Place[] | undefined {
     if (count === 0) return []
-    return this.queue.mayTake(task) ? this.space.take(count) : undefined
+    const places = this.queue.mayTake(task) ? this.space.take(count) : undefined
+    if (places) this.queue.taken()
+    return places
+  }
+
+  waitForSpace(task: ChangeTask): WaitAnswer {
+    return this.queue.wait(task, this.#coming > 0)
+  }
+
+  /** Nothing of the chunk is valid any more: its place is free after a commit. */
+  release(chunk: number): void {
+    this.map.release(chunk)
+    this.#coming++
   }
 
   /** Released places come back with the next commit, which does not wait for its time while space is short. */
   commitWhenShort(): void {
     if (this.queue.size > 0 || this.space.isLow('chunks')) this.committer.commitSoon()
+  }
+
+  /** A chunk that is all zero goes, with its place. Whoever calls keeps changes off it ({@link lock}). False: it stays. */
+  releaseChunk(chunk: number): boolean {
+    if (this.filling.has(chunk)) return false
+    this.map.markInvalid(chunk, 0, this.map.granules - 1)
+    this.map.release(chunk)
+    this.committer.changed(1)
+    this.commitWhenShort()
+    return true
   }
 
   /** A buffer of zeroes that nobody writes to. */
@@ -226,6 +263,13 @@ export class VirstorIo {
       subject: this.name,
       message: `virstor ${this.name}: component ${id}, which has this part of it, is missing; connect it again`,
     })
+  }
+
+  /** TASK SET FULL: the initiator keeps its data, and sends it again. */
+  crowded(): PlexusError {
+    const { size } = this.queue
+    const message = `virstor ${this.name} is full, and ${size} writes wait for space already; this one is to be sent again`
+    return new PlexusError('exhausted', { op: 'write', subject: this.name, message })
   }
 
   full(need: number): PlexusError {

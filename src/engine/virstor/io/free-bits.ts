@@ -45,6 +45,14 @@ export class FreeBits {
     return (((words[(number % PIECE) >>> 5] as number) >>> (number & 31)) & 1) === 0
   }
 
+  /** {@link free}, counted anew. */
+  count(): number {
+    return this.#freeIn.reduce((sum, free, piece) => {
+      const words = this.#pieces[piece]
+      return sum + (words ? words.reduce((left, word) => left - ones(word), PIECE) : free)
+    }, 0)
+  }
+
   /** It is in use from now on. */
   claim(number: number): void {
     this.#change(number, true)
@@ -87,4 +95,11 @@ export class FreeBits {
   #sizeOf(piece: number): number {
     return Math.min(PIECE, this.chunks - piece * PIECE)
   }
+}
+
+/** Bits that are set in a word of 32. */
+function ones(word: number): number {
+  const pairs = word - ((word >>> 1) & 0x55555555)
+  const fours = (pairs & 0x33333333) + ((pairs >>> 2) & 0x33333333)
+  return Math.imul((fours + (fours >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24
 }

@@ -15,6 +15,8 @@ export class ReadTask implements IoRequest {
   readonly #io: VirstorIo
   #request: IoRequest | undefined = undefined
   #epoch = 0
+  /** Of the device, when it began. */
+  #losses = 0
   /** Pieces under way, and one while it is being cut. */
   #pending = 0
   #error: PlexusError | undefined = undefined
@@ -33,6 +35,7 @@ export class ReadTask implements IoRequest {
     this.data = data
     this.cause = request.cause
     this.#epoch = io.enter()
+    this.#losses = io.losses
     this.#pending = 1
     for (let at = offset; at < end; ) {
       runs.valid(at, end)
@@ -56,6 +59,11 @@ export class ReadTask implements IoRequest {
     if (error) this.#error ??= error
     if (--this.#pending > 0) return
     const request = defined(this.#request, 'the request')
+    if (!this.#error && this.#losses !== this.#io.losses) {
+      this.#io.leave(this.#epoch)
+      this.begin(request)
+      return
+    }
     const answer = this.#error
     this.#request = undefined
     this.#error = undefined

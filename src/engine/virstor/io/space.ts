@@ -4,21 +4,26 @@
  * device-io.ts says that nobody uses it any more.
  */
 import { assert, defined } from '../../../base/assert.ts'
+import type { Watermark } from '../../../control/reports.ts'
 import type { Component, Place } from '../runtime.ts'
 import { FreeBits } from './free-bits.ts'
 
 /** `sequential`: the first component of the list that has one. `round-robin`: one component after the other. */
 export type SpacePolicy = 'sequential' | 'round-robin'
 
-/** `chunks`: few are free. `components`: few are still empty; with `sequential` only. */
-export type Watermark = 'chunks' | 'components'
+/** Where space is low: with so much of it, or less. */
+export interface Watermarks {
+  /** Free chunks. The higher one of this and `percentWatermark` counts. */
+  readonly chunkWatermark: number
+  /** Free chunks, in percent of all. */
+  readonly percentWatermark: number
+  /** Components that are still empty, with `sequential` only; fewer where there are three of them or less. */
+  readonly componentWatermark: number
+}
 
-export interface SpaceOptions {
+export interface SpaceOptions extends Watermarks {
   readonly components: readonly Component[]
   readonly policy: SpacePolicy
-  /** Free chunks, or empty components, at which space is low; less where there are few of them at all. */
-  readonly chunkWatermark: number
-  readonly componentWatermark: number
   /** Space has become low, or is not low any more. Must not take or give. */
   readonly onWatermark: (watermark: Watermark, isLow: boolean) => void
 }
@@ -32,11 +37,11 @@ export interface ComponentSpace {
   readonly used: number
   /** It gets nothing new: its content is moved away. */
   readonly emptying: boolean
+  /** {@link free}, counted anew. */
+  countFree(): number
 }
 
-/** Low on chunks: a tenth of all at most, so that a small device is not low from its start. */
-const LOW_PART = 10
-/** It is low no more with so much above the mark, so that one chunk that comes and goes makes no events. */
+/** Space is low no more with an eighth above the mark, so that chunks that come and go make no events. */
 const RISE_PART = 8
 
 class Slot implements ComponentSpace {
@@ -63,6 +68,10 @@ class Slot implements ComponentSpace {
     return this.total - this.free
   }
 
+  countFree(): number {
+    return this.bits.count()
+  }
+
   get takes(): boolean {
     const { consumer } = this.component
     return consumer !== undefined && !consumer.provider.error && !this.emptying
@@ -73,6 +82,7 @@ export class Space {
   /** Somebody who waits for space may try again. device-io.ts sets it. */
   onFree: () => void = () => {}
   readonly #options: SpaceOptions
+  #watermarks: Watermarks
   #slots: Slot[]
   /** By id. */
   readonly #byId: (Slot | undefined)[] = []
@@ -83,6 +93,7 @@ export class Space {
 
   constructor(options: SpaceOptions) {
     this.#options = options
+    this.#watermarks = options
     this.#slots = []
     for (const component of options.components) this.#enter(component)
   }
@@ -108,6 +119,19 @@ export class Space {
   /** What {@link take} could give now: nothing of a component that is away or being emptied. */
   get free(): number {
     return this.#slots.reduce((sum, slot) => sum + (slot.takes ? slot.free : 0), 0)
+  }
+
+  /** With so many free chunks space is low. */
+  get lowMark(): number {
+    const { chunkWatermark, percentWatermark } = this.#watermarks
+    return Math.max(chunkWatermark, Math.floor((this.total * percentWatermark) / 100))
+  }
+
+  set watermarks(watermarks: Watermarks) {
+    this.#watermarks = watermarks
+    // Somebody has said so: without the distance.
+    this.#set('chunks', this.free <= this.lowMark)
+    this.#look()
   }
 
   isLow(watermark: Watermark): boolean {
@@ -200,16 +224,29 @@ export class Space {
   }
 
   #look(): void {
-    const { policy, chunkWatermark, componentWatermark } = this.#options
-    const { free } = this
-    const few = Math.min(chunkWatermark, Math.floor(this.total / LOW_PART))
-    const rise = this.#low.chunks ? Math.ceil(few / RISE_PART) : 0
-    this.#set('chunks', free <= few + rise)
-    if (policy !== 'sequential') return
+    const { free, lowMark } = this
+    const rise = this.#low.chunks ? Math.ceil(lowMark / RISE_PART) : 0
+    this.#set('chunks', free <= lowMark + rise)
+    if (this.#options.policy === 'sequential') this.#set('components', this.#fewAreEmpty())
+  }
+
+  #fewAreEmpty(): boolean {
     let empty = 0
-    for (const slot of this.#slots) if (slot.takes && slot.used === slot.reserved) empty++
+    let begun = 0
+    let room = 0
+    for (const { takes, used, reserved, free, total } of this.#slots) {
+      if (!takes) continue
+      if (used === reserved) empty++
+      else {
+        begun += total
+        room += free
+      }
+    }
     // Of one component, and of two, none is left over to be empty while the first is filled.
-    this.#set('components', empty <= Math.min(componentWatermark, this.#slots.length - 2))
+    const few = Math.min(this.#watermarks.componentWatermark, this.#slots.length - 2)
+    // One that is empty again while the others are full is soon begun again.
+    const isBarely = empty === few + 1 && room < begun / RISE_PART
+    return empty <= few || (this.#low.components && isBarely)
   }
 
   #set(watermark: Watermark, isLow: boolean): void {

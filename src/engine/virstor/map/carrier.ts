@@ -3,7 +3,7 @@
  * two slots and in blocks of a ring. Where these lie on the component is the carrier's own business (layout.ts).
  */
 import { assert } from '../../../base/assert.ts'
-import type { PlexusError } from '../../../base/errors.ts'
+import { operatingError, type PlexusError } from '../../../base/errors.ts'
 import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_IO_BYTES } from '../../../base/limits.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
@@ -92,6 +92,24 @@ export async function writeGroup(
   const before = Math.min(count, carrier.journalBlocks - place)
   await carrier.writeJournal(place, blocksIn(blocks, 0, before))
   if (before < count) await carrier.writeJournal(0, blocksIn(blocks, before, count - before))
+}
+
+/** What cannot be read is zeroes, which is no block. Rejects when the disk does not answer. */
+export async function readBlocks(
+  read: (first: number, into: AlignedBuffer) => Promise<void>,
+  first: number,
+  into: AlignedBuffer,
+): Promise<void> {
+  const count = into.bytes.length / blocksIn(into, 0, 1).bytes.length
+  try {
+    await read(first, into)
+  } catch (error) {
+    const { kind } = operatingError(error)
+    if (kind === 'gone' || kind === 'timeout') throw error
+    if (count === 1) into.bytes.fill(0)
+    else
+      for (let at = 0; at < count; at++) await readBlocks(read, first + at, blocksIn(into, at, 1))
+  }
 }
 
 /** Pages or blocks of those in a buffer. */

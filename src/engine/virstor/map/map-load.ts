@@ -14,7 +14,14 @@ import { VIRSTOR_MAP_IO_BYTES } from '../../../base/limits.ts'
 import { nextTurn } from '../../../base/turns.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
-import { blocksIn, type Copy, type Failure, PIECE_PAGES, writePages } from './carrier.ts'
+import {
+  blocksIn,
+  type Copy,
+  type Failure,
+  PIECE_PAGES,
+  readBlocks,
+  writePages,
+} from './carrier.ts'
 import type { MapTable } from './chunk-map.ts'
 import {
   blockFor,
@@ -158,24 +165,6 @@ async function readPiece(
       throw corrupt(subject, what)
     }
     table.loadPage(page, best)
-  }
-}
-
-/** What cannot be read is zeroes, which is no block. Rejects when the disk does not answer. */
-async function readBlocks(
-  read: (first: number, into: AlignedBuffer) => Promise<void>,
-  first: number,
-  into: AlignedBuffer,
-): Promise<void> {
-  const count = into.bytes.length / blocksIn(into, 0, 1).bytes.length
-  try {
-    await read(first, into)
-  } catch (error) {
-    const { kind } = operatingError(error)
-    if (kind === 'gone' || kind === 'timeout') throw error
-    if (count === 1) into.bytes.fill(0)
-    else
-      for (let at = 0; at < count; at++) await readBlocks(read, first + at, blocksIn(into, at, 1))
   }
 }
 

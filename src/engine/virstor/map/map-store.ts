@@ -19,6 +19,7 @@
 import { assert, defined } from '../../../base/assert.ts'
 import { operatingError, PlexusError } from '../../../base/errors.ts'
 import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_IO_BYTES } from '../../../base/limits.ts'
+import { nextTurn } from '../../../base/turns.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import type { ChangeSet, MapRecord } from '../runtime.ts'
 import {
@@ -50,6 +51,16 @@ export interface MapStoreOptions {
    * nothing can be committed any more.
    */
   readonly onCarrierFailed: (id: number, error: PlexusError) => Promise<void>
+  /** Nothing can be committed any more: the map has to be loaded anew. Called once. */
+  readonly onBroken: (error: PlexusError) => void
+}
+
+/** The map on its carriers while nothing is written to them. */
+export interface MapAtRest {
+  readonly copies: readonly Copy[]
+  /** Blocks of the journal that a start would need. */
+  readonly oldest: number
+  readonly newest: number
 }
 
 export class MapStore {
@@ -57,6 +68,7 @@ export class MapStore {
   readonly table: MapTable
   readonly #uuid: Buffer
   readonly #onCarrierFailed: MapStoreOptions['onCarrierFailed']
+  readonly #onBroken: MapStoreOptions['onBroken']
   #copies: readonly Copy[]
   /** Written to by all, and not in the configuration yet: its failure is that of {@link join}. */
   #joining: Copy | undefined
@@ -73,14 +85,17 @@ export class MapStore {
   #oldest = 1
   /** The group before has been written. */
   #turn: Promise<unknown> = Promise.resolve()
+  /** Work of {@link atRest} has ended. */
+  #rest: Promise<unknown> = Promise.resolve()
   #checkpointing: Promise<void> | undefined
 
-  constructor({ subject, uuid, table, carriers, onCarrierFailed }: MapStoreOptions) {
+  constructor({ subject, uuid, table, carriers, onCarrierFailed, onBroken }: MapStoreOptions) {
     assert(carriers.length > 0, 'the map has a carrier')
     this.subject = subject
     this.table = table
     this.#uuid = uuid
     this.#onCarrierFailed = onCarrierFailed
+    this.#onBroken = onBroken
     this.#copies = carriers.map((carrier) => new Copy(carrier, uuid))
   }
 
@@ -200,10 +215,36 @@ export class MapStore {
    * whenever half of the ring is used; before a clean stop, so that the next start is short.
    */
   checkpoint(): Promise<void> {
-    this.#checkpointing ??= this.#checkpoint().finally(() => {
-      this.#checkpointing = undefined
-    })
+    this.#checkpointing ??= this.#rest
+      .then(() => this.#checkpoint())
+      .finally(() => {
+        this.#checkpointing = undefined
+      })
     return this.#checkpointing
+  }
+
+  /**
+   * Runs `work` while nothing is written to the carriers, and all that is in the journal is in the table: commits wait for
+   * it, so it should be short. It gets the carriers, and the blocks of the journal that are needed.
+   */
+  async atRest<T>(work: (at: MapAtRest) => Promise<T>): Promise<T> {
+    while (this.#checkpointing) await this.#checkpointing.catch(operatingError)
+    const begin = async (): Promise<T> => {
+      // Whoever has written the last group puts it into the table in this turn of the event loop.
+      await nextTurn()
+      return work({ copies: this.#copies, oldest: this.#named, newest: this.#sequence })
+    }
+    const turn = this.#turn.then(begin)
+    this.#turn = turn.catch(() => {})
+    this.#rest = this.#turn
+    return turn
+  }
+
+  /** Nothing of the journal so far is needed any more, whatever is the matter with its blocks. */
+  async emptyJournal(): Promise<void> {
+    await this.#write([])
+    while (this.#checkpointing) await this.#checkpointing
+    await this.checkpoint()
   }
 
   async #checkpoint(): Promise<void> {
@@ -307,8 +348,10 @@ export class MapStore {
   }
 
   #breakOff(what: string, cause: PlexusError): void {
-    const message = `${this.subject}: ${what}; mend the disks and start the device again (${cause.message})`
-    this.#broken ??= new PlexusError('io', { op: 'write', subject: this.subject, message, cause })
+    if (this.#broken) return
+    const message = `${this.subject}: ${what}; mend the disks (${cause.message})`
+    this.#broken = new PlexusError('io', { op: 'write', subject: this.subject, message, cause })
+    this.#onBroken(this.#broken)
   }
 }
 

@@ -8,6 +8,7 @@
  *   parameter  byte 0  PARAMETER CODE (2)   byte 2  DU, TSD, ETC, TMC, FORMAT AND LINKING   byte 3  length   byte 4  value
  */
 import { failCdbField } from '../sense.ts'
+import { thresholdsOf } from '../thresholds.ts'
 import type { CommandStatistics, LogicalUnit, ScsiCommand } from '../types.ts'
 
 const SUBPAGE_FORMAT = 0x40
@@ -21,6 +22,8 @@ const FORMAT = { COUNTER: 0x00, BINARY_LIST: 0x03 } as const
 interface LogPage {
   readonly code: number
   readonly name: string
+  /** False: this unit has no such page. */
+  available?(lu: LogicalUnit): boolean
   /** The page behind its four header bytes. */
   build(lu: LogicalUnit): Buffer
 }
@@ -60,6 +63,24 @@ function errorCounters(lu: LogicalUnit, opcodes: readonly number[]): Buffer {
   ])
 }
 
+/** SCOPE: the space is the unit's own. */
+const DEDICATED = 1
+
+/**
+ * Logical block provisioning (SBC-4, 6.4.5): 0001h available and 0002h used LBA mapping resources, as RESOURCE COUNT (4) in
+ * threshold sets (VPD B2h) and SCOPE.
+ */
+function provisioning(lu: LogicalUnit): Buffer {
+  const { available = 0, used = 0 } = thresholdsOf(lu) ?? {}
+  const resources = [available, used].map((count, index) => {
+    const value = Buffer.alloc(8)
+    value.writeUInt32BE(count, 0)
+    value.writeUInt8(DEDICATED, 4)
+    return parameter(index + 1, FORMAT.BINARY_LIST, value)
+  })
+  return Buffer.concat(resources)
+}
+
 /**
  * General statistics and performance (SPC-5, 7.3.9): 0001h commands, logical blocks received and transmitted, times; the two
  * weighted sums at its end are not kept and are 0. 0003h: the time unit, 1 x 10^-3 s. Idle time, 0002h, is not kept.
@@ -89,16 +110,33 @@ function informationalExceptions(): Buffer {
 
 /** In ascending order, as page 00h lists them. */
 const pages: readonly LogPage[] = [
-  { code: 0x00, name: 'supported log pages', build: () => Buffer.from(pages.map((p) => p.code)) },
+  {
+    code: 0x00,
+    name: 'supported log pages',
+    build: (lu) => Buffer.from(pagesOf(lu).map((p) => p.code)),
+  },
   { code: 0x02, name: 'write error counters', build: (lu) => errorCounters(lu, WRITES) },
   { code: 0x03, name: 'read error counters', build: (lu) => errorCounters(lu, READS) },
+  {
+    code: 0x0c,
+    name: 'logical block provisioning',
+    available: (lu) => thresholdsOf(lu) !== undefined,
+    build: provisioning,
+  },
   { code: 0x19, name: 'general statistics and performance', build: generalStatistics },
   { code: 0x2f, name: 'informational exceptions', build: informationalExceptions },
 ]
 
+function pagesOf(lu: LogicalUnit): readonly LogPage[] {
+  return pages.filter(({ available }) => available?.(lu) ?? true)
+}
+
 /** Page 00h/FFh: pairs of page and subpage code, itself among them. */
-function supportedSubpages(): Buffer {
-  const pairs = pages.flatMap(({ code }) => [[code, 0], ...(code === 0 ? [[0, ALL_SUBPAGES]] : [])])
+function supportedSubpages(lu: LogicalUnit): Buffer {
+  const pairs = pagesOf(lu).flatMap(({ code }) => [
+    [code, 0],
+    ...(code === 0 ? [[0, ALL_SUBPAGES]] : []),
+  ])
   return Buffer.from(pairs.flat())
 }
 
@@ -121,12 +159,12 @@ export const rows: readonly ScsiCommand[] = [
       const code = task.cdb.readUInt8(2) & 0x3f
       const control = task.cdb.readUInt8(2) >> 6
       const subpage = task.cdb.readUInt8(3)
-      const page = pages.find((candidate) => candidate.code === code)
+      const page = pagesOf(lu).find((candidate) => candidate.code === code)
       if (!page) return failCdbField(task, 2, 5)
       if (subpage !== 0 && !(code === 0 && subpage === ALL_SUBPAGES)) return failCdbField(task, 3)
       // The lists of pages have no values to choose from.
       if (code !== 0 && control !== CUMULATIVE) return failCdbField(task, 2, 7)
-      const data = subpage === 0 ? page.build(lu) : supportedSubpages()
+      const data = subpage === 0 ? page.build(lu) : supportedSubpages(lu)
       task.goodWithData(withHeader(code, subpage, data), task.cdb.readUInt16BE(7))
     },
   },

@@ -14,7 +14,7 @@ import { ASC, failCdbField, failParameterField, failWith, SENSE_KEY } from '../s
 import type { Task } from '../task.ts'
 import type { LogicalUnit, ModeState, ScsiCommand } from '../types.ts'
 import { makeDurable } from './make-durable.ts'
-import { defaultModeState, type ModePage, modePages } from './mode-pages.ts'
+import { defaultModeState, headerBytesOf, type ModePage, modePagesOf } from './mode-pages.ts'
 
 const LLBAA = 0x10
 const DBD = 0x08
@@ -82,19 +82,27 @@ function blockDescriptor(lu: LogicalUnit, long: boolean): Buffer {
   return data
 }
 
-/** The pages that a page code selects; none where no page has the code. */
-function selectPages(code: number): readonly ModePage[] {
-  return code === ALL_PAGES ? modePages : modePages.filter((page) => page.code === code)
+/** The pages of a page code, with all of their subpages; none where no page has the code. */
+function pagesOfCode(lu: LogicalUnit, code: number): readonly ModePage[] {
+  return modePagesOf(lu).filter((page) => code === ALL_PAGES || page.code === code)
+}
+
+function hasSubpage({ subpage = 0 }: ModePage, wanted: number): boolean {
+  return wanted === ALL_SUBPAGES || subpage === wanted
 }
 
 function modeSense(task: Task, lu: LogicalUnit, format: ModeFormat): void {
   const { cdb } = task
   const selection = cdb.readUInt8(2)
   const subpage = cdb.readUInt8(3)
-  const selected = selectPages(selection & PAGE_CODE)
+  const code = selection & PAGE_CODE
+  const ofCode = pagesOfCode(lu, code)
+  const selected = ofCode.filter((page) => hasSubpage(page, subpage))
   const values = PAGE_CONTROL[selection >> 6]
-  if (selected.length === 0) failCdbField(task, 2, 5)
-  else if (subpage !== 0 && subpage !== ALL_SUBPAGES) failCdbField(task, 3)
+  // All pages come with page_0 or with all subpages.
+  const isReserved = code === ALL_PAGES && subpage !== 0 && subpage !== ALL_SUBPAGES
+  if (ofCode.length === 0) failCdbField(task, 2, 5)
+  else if (selected.length === 0 || isReserved) failCdbField(task, 3)
   else if (!values) {
     failWith(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.SAVING_PARAMETERS_NOT_SUPPORTED)
   } else {
@@ -166,17 +174,24 @@ function checkDescriptor(
 function parsePages(list: Buffer, from: number, lu: LogicalUnit): Selection {
   const state = { ...lu.mode }
   for (let at = from; at < list.length; ) {
-    // PS is reserved in MODE SELECT; we have no subpages.
+    // PS is reserved in MODE SELECT.
     const first = list.readUInt8(at)
-    const page = modePages.find((candidate) => candidate.code === (first & PAGE_CODE))
-    if (!page) return { kind: 'field', byte: at, bit: 5 }
-    if ((first & SUBPAGE_FORMAT) !== 0) return { kind: 'field', byte: at, bit: 6 }
-    if (at + 1 >= list.length) return LENGTH_ERROR
+    const ofCode = modePagesOf(lu).filter(({ code }) => code === (first & PAGE_CODE))
+    if (ofCode.length === 0) return { kind: 'field', byte: at, bit: 5 }
+    const isSubpage = (first & SUBPAGE_FORMAT) !== 0
+    const page = ofCode.find(
+      ({ subpage }) => subpage === (isSubpage ? (list[at + 1] ?? 0) : undefined),
+    )
+    if (!page) return { kind: 'field', byte: at, bit: 6 }
+    const headerBytes = headerBytesOf(page)
+    if (at + headerBytes > list.length) return LENGTH_ERROR
     const current = page.values(state, lu)
-    if (list.readUInt8(at + 1) !== current.length - 2) return { kind: 'field', byte: at + 1 }
+    const lengthAt = headerBytes / 2
+    const length = list.readUIntBE(at + lengthAt, headerBytes - lengthAt)
+    if (length !== current.length - headerBytes) return { kind: 'field', byte: at + lengthAt }
     if (at + current.length > list.length) return LENGTH_ERROR
     const wanted = list.subarray(at, at + current.length)
-    const fault = findFixedBit(wanted, current, page.changeable(lu))
+    const fault = findFixedBit(wanted, current, page.changeable(lu), headerBytes)
     if (fault) return { kind: 'field', byte: at + fault.byte, bit: fault.bit }
     page.read?.(wanted, state, lu)
     at += current.length
@@ -184,13 +199,14 @@ function parsePages(list: Buffer, from: number, lu: LogicalUnit): Selection {
   return { kind: 'state', state }
 }
 
-/** The first bit of a page that MODE SELECT wants to change and cannot; the page header is left out. */
+/** The first bit of a page behind its header that MODE SELECT wants to change and cannot. */
 function findFixedBit(
   wanted: Buffer,
   current: Buffer,
   changeable: Buffer,
+  headerBytes: number,
 ): { byte: number; bit: number } | undefined {
-  for (let byte = 2; byte < current.length; byte++) {
+  for (let byte = headerBytes; byte < current.length; byte++) {
     const wrong =
       (wanted.readUInt8(byte) ^ current.readUInt8(byte)) & ~changeable.readUInt8(byte) & 0xff
     if (wrong !== 0) return { byte, bit: 31 - Math.clz32(wrong) }
@@ -202,7 +218,8 @@ function differs(a: ModeState, b: ModeState): boolean {
   return (
     a.writeCacheEnabled !== b.writeCacheEnabled ||
     a.descriptorSense !== b.descriptorSense ||
-    a.softwareWriteProtect !== b.softwareWriteProtect
+    a.softwareWriteProtect !== b.softwareWriteProtect ||
+    a.thresholdNotification !== b.thresholdNotification
   )
 }
 

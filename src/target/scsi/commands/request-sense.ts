@@ -5,6 +5,7 @@
  */
 import { ASC, SENSE_KEY, sense, senseForError } from '../sense.ts'
 import type { Task } from '../task.ts'
+import { informationOf } from '../thresholds.ts'
 import type { ScsiCommand } from '../types.ts'
 import { tellUnitAttention } from '../unit-attention.ts'
 
@@ -19,7 +20,10 @@ function pending(task: Task, descriptor: boolean): Buffer {
   const deferred = reset === undefined ? lu.takeDeferredError(nexus) : undefined
   if (deferred) return senseForError(deferred.error, deferred.op, { descriptor, deferred: true })
   const attention = reset ?? tellUnitAttention(lu, nexus)
-  if (attention !== undefined) return sense(SENSE_KEY.UNIT_ATTENTION, attention, { descriptor })
+  if (attention !== undefined) {
+    const options = { descriptor, ...informationOf(attention) }
+    return sense(SENSE_KEY.UNIT_ATTENTION, attention, options)
+  }
   if (!lu.device) {
     return sense(SENSE_KEY.NOT_READY, ASC.NOT_READY_MANUAL_INTERVENTION_REQUIRED, { descriptor })
   }

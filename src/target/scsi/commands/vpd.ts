@@ -10,6 +10,7 @@ import {
   UNMAP_BLOCKS,
   UNMAP_DESCRIPTORS,
 } from '../../../base/limits.ts'
+import { thresholdsOf } from '../thresholds.ts'
 import type { LogicalUnit, Nexus } from '../types.ts'
 
 export interface VpdPage {
@@ -173,13 +174,15 @@ function blockDeviceCharacteristics(lu: LogicalUnit): Buffer {
 // ---- B2h logical block provisioning (SBC-4, 6.6.6) ----
 const LBPU_LBPWS_LBPWS10 = 0xe0
 const LBPRZ_ZEROES = 0x04
+//   byte 4  THRESHOLD EXPONENT   byte 5  LBPU, LBPWS, LBPWS10, LBPRZ   byte 6  PROVISIONING TYPE   byte 7  THRESHOLD PERCENTAGE
 /** Thin is the weaker promise: the device may be an SSD or a pool that can run full; we cannot know. */
 const PROVISIONING_THIN = 2
 
 function provisioning(lu: LogicalUnit): Buffer {
   if (!lu.thin) return Buffer.alloc(4)
   const zeroes = lu.device?.features.discardZeroes ? LBPRZ_ZEROES : 0
-  return Buffer.from([0, LBPU_LBPWS_LBPWS10 | zeroes, PROVISIONING_THIN, 0])
+  const { exponent = 0 } = thresholdsOf(lu) ?? {}
+  return Buffer.from([exponent, LBPU_LBPWS_LBPWS10 | zeroes, PROVISIONING_THIN, 0])
 }
 
 const pages: readonly VpdPage[] = [

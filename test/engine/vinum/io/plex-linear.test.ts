@@ -1,11 +1,13 @@
 /** Concat and striped plexes on memory devices: addresses against a naive model, splitting, faults, flush, discard. */
+
 import fc from 'fast-check'
 import t from 'tap'
 import type { PlexusError } from '../../../../src/base/errors.ts'
+import { MIB } from '../../../../src/base/limits.ts'
+import { RangeSet } from '../../../../src/base/range-set.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
 import type { GrowthRecord, SubdiskRecord } from '../../../../src/engine/vinum/model/model.ts'
 import type { Subdisk } from '../../../../src/engine/vinum/runtime.ts'
-import { CursorValidity } from '../../../support/cursor-validity.ts'
 import {
   FakeHost,
   send,
@@ -291,8 +293,8 @@ t.test('what is not valid is not read, and not written where it is out of servic
   setState(second, 'reviving')
   t.notOk(plex.readable(4096, 512), 'nothing is valid yet')
   t.equal(plex.storable(0, 8192), 'full')
-  second.validity = new CursorValidity(6144)
-  t.ok(plex.readable(0, 6144), 'validity is in plex space')
+  second.missing = new RangeSet([{ offset: 6144, length: MIB }])
+  t.ok(plex.readable(0, 6144), 'what is missing is in plex space')
   t.notOk(plex.readable(6144, 512))
   t.equal(await send(plex, { op: 'read', offset: 4096, data: Buffer.alloc(2048) }), undefined)
   t.match(await send(plex, { op: 'read', offset: 4096, data: Buffer.alloc(2560) }), { kind: 'io' })

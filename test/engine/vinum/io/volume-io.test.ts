@@ -2,16 +2,18 @@
  * The I/O path of volumes on memory devices: order of overlapping requests, retries and repairs, what is
  * acknowledged when a copy fails, ragged mirrors, flush, discard, the intent map, locks and pauses.
  */
+
 import fc from 'fast-check'
 import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
+import { MIB } from '../../../../src/base/limits.ts'
+import { RangeSet } from '../../../../src/base/range-set.ts'
 import { WriteIntentBitmap } from '../../../../src/engine/intent/write-intent-bitmap.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
 import { VolumeIo } from '../../../../src/engine/vinum/io/volume-io.ts'
 import type { ReadPolicy } from '../../../../src/engine/vinum/model/model.ts'
 import type { Subdisk } from '../../../../src/engine/vinum/runtime.ts'
 import type { DeviceFeatures } from '../../../../src/hal/block-device.ts'
-import { CursorValidity } from '../../../support/cursor-validity.ts'
 import { ManualClock } from '../../../support/manual-clock.ts'
 import {
   FakeHost,
@@ -390,7 +392,7 @@ t.test('the last good copy stays: the error goes up', async (t) => {
     drive(1).device.fail('write', 'timeout')
     t.match(await send(volume, { op: 'write', data: Buffer.alloc(512) }), { kind: 'io' })
     t.strictSame(host.demoted, [])
-    t.ok(map?.isUnsynced(0, 512))
+    t.ok(map?.unsynced.touches(0, 512))
     for (let i = 0; i < 4; i++) await send(volume, { op: 'read', data: Buffer.alloc(512) })
     t.strictSame(reads(), [4, 0])
     for (let i = 0; i < 4; i++)
@@ -406,7 +408,7 @@ t.test('the last good copy stays: the error goes up', async (t) => {
       message: 'the last good copy stays',
     })
     t.equal(subdisk(0).record.state, 'up')
-    t.ok(map?.isUnsynced(0, 512))
+    t.ok(map?.unsynced.touches(0, 512))
   })
 })
 
@@ -451,7 +453,7 @@ t.test('ragged mirror: each part is read and written where it is in service', as
 t.test('a reviving copy gets every write and serves what is valid', async (t) => {
   const { volume, drive, subdisk, reads } = build()
   setState(subdisk(1), 'reviving')
-  subdisk(1).validity = new CursorValidity(4096)
+  subdisk(1).missing = new RangeSet([{ offset: 4096, length: MIB }])
   t.equal(await send(volume, { op: 'write', offset: 8192, data: Buffer.alloc(512, 3) }), undefined)
   t.equal(drive(1).device.media[8192], 3)
   for (let i = 0; i < 4; i++)
@@ -534,7 +536,7 @@ t.test('the mark is durable before the data is written; without it nothing is', 
     message: 'no map',
   })
   t.strictSame(broken.writes(), [0, 0])
-  t.notOk(broken.map?.isUnsynced(0, 512), 'nothing was written, so nothing differs')
+  t.notOk(broken.map?.unsynced.touches(0, 512), 'nothing was written, so nothing differs')
   t.equal(broken.volume.active, 0)
   answer = Promise.resolve()
 })
@@ -625,7 +627,7 @@ t.test(
             if (values.length === 0) throw new Error(`the last copy of block ${b} was given up`)
             if (values.some((one) => !allowed[b]?.has(one)))
               throw new Error(`block ${b}: ${values}`)
-            const held = volume.map?.isUnsynced(b * 512, 512) ?? true
+            const held = volume.map?.unsynced.touches(b * 512, 512) ?? true
             if (!held && new Set(values).size > 1) throw new Error(`block ${b} differs: ${values}`)
           }
         },

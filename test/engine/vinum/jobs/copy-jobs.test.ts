@@ -2,11 +2,13 @@
  * Sync, resync, check, repair and move, with requests meanwhile and with failures (docs/vinum.md, 8.6, 8.8, 8.9,
  * 8.14, 8.15).
  */
+
 import fc from 'fast-check'
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import type { ByteRange } from '../../../../src/base/bytes.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
+import { RangeSet } from '../../../../src/base/range-set.ts'
 import { EventLog } from '../../../../src/engine/geom/events.ts'
 import { type Job, JobManager, type JobPlan } from '../../../../src/engine/jobs/job.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
@@ -126,7 +128,7 @@ class World {
   }
 
   /** Plex `index` lacks `missing`: its subdisks that are stale become reviving. */
-  syncOf(index: number, missing: readonly ByteRange[] = [{ offset: 0, length: SIZE }]): JobPlan {
+  syncOf(index: number, missing = new RangeSet([{ offset: 0, length: SIZE }])): JobPlan {
     const plex = this.plex(index)
     const subdisks = plex.subdisks.filter(({ record }) => record.state === 'stale')
     for (const one of subdisks) setState(one, 'reviving')
@@ -265,7 +267,7 @@ t.test('only what a subdisk lacks is copied', async (t) => {
     { offset: 3 * STRIPE, length: 3 * STRIPE },
     { offset: SIZE - 3 * STRIPE, length: 1024 * 1024 },
   ])
-  t.strictSame(missing, [
+  t.strictSame(missing.ranges, [
     { offset: 3 * STRIPE, length: 3 * STRIPE },
     { offset: SIZE - 3 * STRIPE, length: 3 * STRIPE },
   ])
@@ -281,8 +283,8 @@ t.test(
   'vinum.md 8.4: a full copy goes on at its cursor, and at what a crash left in doubt',
   (t) => {
     const { record } = new World(CONCAT).setup({ cursorBytes: 64 * 1024 })
-    t.strictSame(missingRanges(record, SIZE, []), [{ offset: 65536, length: SIZE - 65536 }])
-    t.strictSame(missingRanges(record, SIZE, [{ offset: 4096, length: 4096 }]), [
+    t.strictSame(missingRanges(record, SIZE, []).ranges, [{ offset: 65536, length: SIZE - 65536 }])
+    t.strictSame(missingRanges(record, SIZE, [{ offset: 4096, length: 4096 }]).ranges, [
       { offset: 4096, length: 4096 },
       { offset: 65536, length: SIZE - 65536 },
     ])
@@ -605,7 +607,6 @@ t.test('a check counts each difference once and changes nothing; a repair writes
       io: world.io,
       plexes: world.plexes,
       repair,
-      isUnsynced: () => false,
       onMismatch: (one) => found.push(one),
     })
   const writes = world.counts('write', 1)

@@ -2,13 +2,14 @@
  * Growth of striped and raid5 plexes: content and parity, requests meanwhile, failures, and a cut of power at
  * every single write (docs/vinum.md, 8.3, 8.4, 8.5, 8.14).
  */
+
 import t, { type Test } from 'tap'
 import { assert, defined } from '../../../../src/base/assert.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { GROW_RETRY_MS } from '../../../../src/base/limits.ts'
+import { RangeSet } from '../../../../src/base/range-set.ts'
 import type { Job } from '../../../../src/engine/jobs/job.ts'
 import { LinearPlex } from '../../../../src/engine/vinum/io/plex-linear.ts'
-import { RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
 import { VolumeIo } from '../../../../src/engine/vinum/io/volume-io.ts'
 import {
   finishWindow,
@@ -227,11 +228,11 @@ class World {
     assert(plex instanceof Raid5Plex, 'a raid5')
     const column = defined(plex.subdisks[index], 'a column')
     const end = Math.min(offsetBytes + lengthBytes, plex.sizeBytes)
-    column.validity = new RegionValidity([{ offset: offsetBytes, length: end - offsetBytes }])
+    column.missing = new RangeSet([{ offset: offsetBytes, length: end - offsetBytes }])
     setState(column, 'reviving')
     for (let at = offsetBytes; at < end; ) at = await rebuildStep(plex, column, at, end - at)
     setState(column, 'up')
-    column.validity = undefined
+    column.missing = undefined
   }
 
   /** Is parity right in every row, and everything outside the subdisks as it was? */

@@ -2,6 +2,7 @@
  * Steps of jobs in slices, several at once: the order, the end after a failure, and that drives which have a rate of
  * their own are kept at work (the sync of a mirror, the steps of raid5), with requests meanwhile.
  */
+
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import { PlexusError } from '../../../../src/base/errors.ts'
@@ -12,6 +13,7 @@ import {
   KIB,
   MIB,
 } from '../../../../src/base/limits.ts'
+import { RangeSet } from '../../../../src/base/range-set.ts'
 import { EventLog } from '../../../../src/engine/geom/events.ts'
 import { JobManager } from '../../../../src/engine/jobs/job.ts'
 import { inSlices, partsOf } from '../../../../src/engine/jobs/slices.ts'
@@ -25,7 +27,6 @@ import {
   rebuildStep,
 } from '../../../../src/engine/vinum/raid5/row-jobs.ts'
 import type { AlignedBuffer, IoRequest } from '../../../../src/hal/block-device.ts'
-import { CursorValidity } from '../../../support/cursor-validity.ts'
 import { ManualClock } from '../../../support/manual-clock.ts'
 import { pictureRow, Raid5Rig } from '../../../support/raid5-rig.ts'
 import {
@@ -195,7 +196,7 @@ class Mirror {
   startSync(clock: ManualClock) {
     const plex = defined(this.plexes[1], 'the plex that is filled')
     setState(this.target, 'reviving')
-    const missing = [{ offset: 0, length: this.content.length }]
+    const missing = new RangeSet([{ offset: 0, length: this.content.length }])
     const subdisks = [this.target]
     const read = (offset: number, into: AlignedBuffer) => this.io.readExcept(plex, offset, into)
     return this.manager(clock).start(
@@ -264,8 +265,7 @@ t.test('8.6: a slice that fails, fails the sync, and none of its window is valid
   t.equal(await job.ended, 'failed')
   t.equal(job.doneBytes, JOB_STEP_BYTES, 'the step before it is all that counts')
   t.equal(mirror.target.record.state, 'stale')
-  t.ok(mirror.target.validity?.covers(0, JOB_STEP_BYTES))
-  t.notOk(mirror.target.validity?.covers(JOB_STEP_BYTES, 512))
+  t.equal(mirror.target.missing?.next(0, 512)?.offset, JOB_STEP_BYTES)
   t.equal(mirror.io.locks.size, 0)
   t.equal(mirror.host.pool.leased, 0)
 })
@@ -282,7 +282,6 @@ t.test('a check finds each unit that differs, wherever it lies in a window', asy
     io: mirror.io,
     plexes,
     repair: true,
-    isUnsynced: () => false,
     onMismatch,
   })
   const pace = new Pace(mirror.drives)
@@ -324,9 +323,10 @@ t.test('the steps of raid5 keep all drives at work', async (t) => {
   const lost = rig.subdisk(2)
   for (let row = 0; row < rig.rows; row++) rig.unit(2, row).fill(0xee)
   setState(lost, 'reviving')
-  lost.validity = new CursorValidity(0)
+  const missing = new RangeSet([{ offset: 0, length: rig.plex.sizeBytes }])
+  lost.missing = missing
   await atWork('rebuild', rebuildStep(rig.plex, lost, 0, most))
-  t.ok(lost.validity.covers(0, rig.plex.sizeBytes))
+  t.ok(missing.isEmpty)
   setState(lost, 'up')
   for (const [row, column] of parityColumns(rig).entries()) rig.unit(column, row).fill(0xee)
   await atWork('initialise', initialiseStep(rig.plex, 0, most))

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { RegionValidity } from '../../../../src/engine/vinum/io/validity.ts'
+import { RangeSet } from '../../../../src/base/range-set.ts'
 import { PARITY_LAYOUTS } from '../../../../src/engine/vinum/model/model.ts'
 import {
   checkStep,
@@ -8,7 +8,6 @@ import {
   rebuildStep,
   resyncStep,
 } from '../../../../src/engine/vinum/raid5/row-jobs.ts'
-import { CursorValidity } from '../../../support/cursor-validity.ts'
 import { pattern, Raid5Rig } from '../../../support/raid5-rig.ts'
 import { setState, settle } from '../../../support/vinum-host.ts'
 
@@ -47,13 +46,13 @@ function writing(rig: Raid5Rig, seed: number): () => Promise<void> {
   }
 }
 
-function revive(rig: Raid5Rig, column: number): CursorValidity {
+function revive(rig: Raid5Rig, column: number): RangeSet {
   const subdisk = rig.subdisk(column)
   for (let row = 0; row < rig.rows; row++) rig.unit(column, row).fill(0xee)
   setState(subdisk, 'reviving')
-  const validity = new CursorValidity(0)
-  subdisk.validity = validity
-  return validity
+  const missing = new RangeSet([{ offset: 0, length: rig.plex.sizeBytes }])
+  subdisk.missing = missing
+  return missing
 }
 
 t.test(
@@ -69,13 +68,13 @@ t.test(
           const column = lost % columns
           const rig = new Raid5Rig({ columns, parityLayout, rows: 10 })
           rig.fill()
-          const validity = revive(rig, column)
+          const missing = revive(rig, column)
           const stop = writing(rig, seed)
           await run(rig, (offset, maxBytes) =>
             rebuildStep(rig.plex, rig.subdisk(column), offset, maxBytes),
           )
           await stop()
-          t.ok(validity.covers(0, rig.plex.sizeBytes))
+          t.ok(missing.isEmpty)
           t.same(rig.differences(), [])
           const before = rig.drive(column).device.counts.read
           t.ok((await rig.read(0, rig.content.length)).equals(rig.content))
@@ -120,13 +119,13 @@ t.test(
   async (t) => {
     const rig = new Raid5Rig()
     rig.fill()
-    const validity = revive(rig, 1)
+    const missing = revive(rig, 1)
     rig.drive(2).device.fail('read', 'timeout')
     await t.rejects(rebuildStep(rig.plex, rig.subdisk(1), 0, 3 * S), { message: /injected/ })
-    t.equal(validity.cursorBytes, 0)
+    t.equal(missing.bytes, rig.plex.sizeBytes)
     rig.drive(1).device.fail('write', 'io')
     await t.rejects(rebuildStep(rig.plex, rig.subdisk(1), 0, 3 * S), { message: /injected/ })
-    t.equal(validity.cursorBytes, 0)
+    t.equal(missing.bytes, rig.plex.sizeBytes)
     t.ok((await rig.read(0, S)).equals(rig.content.subarray(0, S)), 'reads still go around it')
     const untouched = Buffer.from(rig.drive(3).device.media)
     setState(rig.subdisk(3), 'stale')
@@ -363,7 +362,7 @@ t.test('a column that returns with what was lost makes it known again', async (t
   rig.plex.doubt.remove(0, rig.plex.sizeBytes)
   await rig.write(3 * S, pattern(3 * S, 5))
   setState(rig.subdisk(0), 'reviving')
-  rig.subdisk(0).validity = new RegionValidity([{ offset: 0, length: rig.plex.sizeBytes }])
+  rig.subdisk(0).missing = new RangeSet([{ offset: 0, length: rig.plex.sizeBytes }])
   await run(rig, (offset, maxBytes) => rebuildStep(rig.plex, rig.subdisk(0), offset, maxBytes))
   setState(rig.subdisk(0), 'up')
   t.equal(rig.plex.record.lost, undefined)
@@ -387,7 +386,7 @@ t.test('a rebuild takes nothing from before for what is written meanwhile', asyn
   const written = rig.write(0, pattern(3 * S, 5))
   for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
   setState(rig.subdisk(0), 'reviving')
-  rig.subdisk(0).validity = new RegionValidity([{ offset: 0, length: rig.plex.sizeBytes }])
+  rig.subdisk(0).missing = new RangeSet([{ offset: 0, length: rig.plex.sizeBytes }])
   const rebuilt = run(rig, (offset, maxBytes) =>
     rebuildStep(rig.plex, rig.subdisk(0), offset, maxBytes),
   )

@@ -3,7 +3,7 @@
  * components that are away, places that come back, pauses and locks.
  */
 import t from 'tap'
-import { GIB } from '../../../../src/base/limits.ts'
+import { GIB, MIB, VIRSTOR_SPACE_WAITERS } from '../../../../src/base/limits.ts'
 import type { IoOp, IoRequest } from '../../../../src/hal/block-device.ts'
 import { send, settle } from '../../../support/vinum-host.ts'
 import { buildRig, CHUNK, GRANULE, type Rig, STALE, START } from '../../../support/virstor-rig.ts'
@@ -262,23 +262,35 @@ t.test('a full device: writes wait in order, and go on when there is space', asy
   t.equal(rig.io.waiting, 0)
 })
 
-t.test('a full device: the wait ends, and space that comes first counts', async (t) => {
-  const rig = buildRig({ physical: [1], fullWaitMs: 1000 })
-  await write(rig, 0, CHUNK, 1)
-  const one = watch(write(rig, CHUNK, 512, 2))
-  await settle()
-  rig.clock.advance(600)
-  const two = watch(write(rig, 2 * CHUNK, 512, 3))
-  await settle()
-  rig.clock.advance(399)
-  await settle()
-  t.notOk(one.ended)
-  rig.clock.advance(1)
-  t.equal((await one.promise)?.kind, 'no-space')
-  t.notOk(two.ended)
-  await change(rig, 'discard', 0, CHUNK)
-  t.equal(await two.promise, undefined)
-})
+t.test(
+  'a full device: the wait ends for all, then writes fail until somebody gets space',
+  async (t) => {
+    const rig = buildRig({ physical: [1], fullWaitMs: 1000 })
+    await write(rig, 0, CHUNK, 1)
+    const one = watch(write(rig, CHUNK, 512, 2))
+    await settle()
+    rig.clock.advance(600)
+    const two = watch(write(rig, 2 * CHUNK, 512, 3))
+    await settle()
+    rig.clock.advance(399)
+    await settle()
+    t.notOk(one.ended || two.ended)
+    rig.clock.advance(1)
+    t.equal((await one.promise)?.kind, 'no-space')
+    t.equal((await two.promise)?.kind, 'no-space', 'the device was full for so long')
+    t.equal((await write(rig, CHUNK, 512, 2))?.kind, 'no-space', 'at once')
+    await change(rig, 'discard', 0, CHUNK)
+    t.equal(await write(rig, CHUNK, 512, 2), undefined, 'waits for what is on its way')
+    const three = watch(write(rig, 3 * CHUNK, 512, 4))
+    await settle()
+    rig.clock.advance(500)
+    await settle()
+    t.notOk(three.ended, 'who has got space begins a new time')
+    rig.io.queue.waitMs = 400
+    rig.clock.advance(0)
+    t.equal((await three.promise)?.kind, 'no-space', 'another time counts for who waits')
+  },
+)
 
 t.test('two that wait for one chunk need one place', async (t) => {
   const rig = buildRig({ physical: [1], fullWaitMs: 1000 })
@@ -290,17 +302,28 @@ t.test('two that wait for one chunk need one place', async (t) => {
   t.equal(await read(rig, CHUNK, 1024), '2x512 3x512')
 })
 
-t.test('so many wait and no more; all fail when the device ends', async (t) => {
-  const rig = buildRig({ physical: [1], fullWaitMs: 1000 })
-  await write(rig, 0, CHUNK, 1)
-  const some = Array.from({ length: 1024 }, () => write(rig, CHUNK, 512, 2))
+t.test('few wait, the rest is to come again; all fail when the device ends', async (t) => {
+  const rig = buildRig({ physical: [1], fullWaitMs: 1000, chunkBytes: MIB })
+  await write(rig, 0, MIB, 1)
+  const some = Array.from({ length: VIRSTOR_SPACE_WAITERS }, () => write(rig, MIB, 512, 2))
   await settle()
-  t.equal(rig.io.waiting, 1024)
-  t.equal((await write(rig, CHUNK, 512, 2))?.kind, 'no-space')
+  t.equal(rig.io.waiting, VIRSTOR_SPACE_WAITERS)
+  t.equal((await write(rig, MIB, 512, 2))?.kind, 'exhausted')
   rig.io.stop()
   const kinds = new Set((await Promise.all(some)).map((error) => error?.kind))
   t.strictSame([...kinds], ['no-space'])
   t.equal(rig.io.locks.size, 0)
+})
+
+t.test('what waits holds few bytes together, and one may always wait', async (t) => {
+  const rig = buildRig({ physical: [1], fullWaitMs: 1000, chunkBytes: MIB })
+  await write(rig, 0, MIB, 1)
+  const one = watch(write(rig, MIB, 2 * MIB, 2))
+  await settle()
+  t.equal((await write(rig, 4 * MIB, 512, 3))?.kind, 'exhausted')
+  t.notOk(one.ended)
+  rig.clock.advance(1000)
+  t.equal((await one.promise)?.kind, 'no-space')
 })
 
 t.test('a component that is away: its chunks fail, the others serve', async (t) => {
@@ -335,6 +358,17 @@ t.test('a chunk whose entry cannot be right: nothing reads, writes or discards i
   t.equal((await change(rig, 'discard', 0, 2 * CHUNK))?.kind, 'corrupt')
   t.equal(rig.map.componentOf(0), 0xffff)
   t.equal(rig.map.componentOf(1), 0, 'the rest of the range is discarded')
+})
+
+t.test('a read under way from a component that loses its cache shows nothing of it', async (t) => {
+  const rig = buildRig()
+  await write(rig, 0, CHUNK, 5)
+  rig.device(0).hold()
+  const reading = read(rig, 0, CHUNK)
+  rig.takeAway(1)
+  rig.io.lost()
+  rig.device(0).release()
+  t.equal(await reading, 'gone')
 })
 
 t.test('a pause: what works ends, what comes waits', async (t) => {

@@ -1,22 +1,33 @@
 /** Free chunks: the bitmap in pieces, the two policies, all or none, what gets nothing, and the watermarks. */
 import fc from 'fast-check'
 import t from 'tap'
+import type { Watermark } from '../../../../src/control/reports.ts'
 import { Epochs } from '../../../../src/engine/virstor/io/epochs.ts'
 import { FreeBits } from '../../../../src/engine/virstor/io/free-bits.ts'
-import { Space, type SpacePolicy, type Watermark } from '../../../../src/engine/virstor/io/space.ts'
+import {
+  Space,
+  type SpacePolicy,
+  type Watermarks,
+} from '../../../../src/engine/virstor/io/space.ts'
 import type { Component } from '../../../../src/engine/virstor/runtime.ts'
 import { ManualClock } from '../../../support/manual-clock.ts'
 import { testComponent } from '../../../support/virstor-rig.ts'
 
-function build(chunks: readonly number[], policy: SpacePolicy = 'sequential') {
+function build(
+  chunks: readonly number[],
+  policy: SpacePolicy = 'sequential',
+  marks: Partial<Watermarks> = {},
+) {
   const clock = new ManualClock()
   const components = chunks.map((count, at) => testComponent(at + 1, count, clock))
   const told: [Watermark, boolean][] = []
   const space = new Space({
     components,
     policy,
-    chunkWatermark: 100,
+    chunkWatermark: 0,
+    percentWatermark: 10,
     componentWatermark: 1,
+    ...marks,
     onWatermark: (watermark, isLow) => told.push([watermark, isLow]),
   })
   const take = (count: number) =>
@@ -116,16 +127,34 @@ t.test('what the map claims is not given', async (t) => {
   t.strictSame(counts, [[3, 0, 3]])
 })
 
-t.test('few chunks: told when crossed, and back with some distance', async (t) => {
-  const { space, told } = build([2000, 2000])
-  space.take(3899)
-  t.strictSame(told, [['components', true]])
-  space.take(1)
-  t.strictSame(told.slice(1), [['chunks', true]])
-  space.give({ component: 1, number: 0 })
-  t.equal(space.isLow('chunks'), true, 'one that comes and goes makes no events')
-  for (let number = 1; number < 14; number++) space.give({ component: 1, number })
-  t.strictSame(told.slice(2), [['chunks', false]])
+t.test('few chunks, or percent: told when crossed, and back with some distance', async (t) => {
+  for (const [marks, few] of [
+    [{ chunkWatermark: 100, percentWatermark: 1 }, 100],
+    [{ chunkWatermark: 100, percentWatermark: 5 }, 200],
+  ] as const) {
+    const { space, told } = build([2000, 2000], 'sequential', marks)
+    t.equal(space.lowMark, few)
+    space.take(3999 - few)
+    t.strictSame(told, [['components', true]])
+    space.take(1)
+    t.strictSame(told.slice(1), [['chunks', true]])
+    for (let number = 0; number < few / 8; number++) {
+      space.give({ component: 1, number })
+      t.equal(space.isLow('chunks'), true, 'chunks that come and go make no events')
+    }
+    space.give({ component: 1, number: 1000 })
+    t.strictSame(told.slice(2), [['chunks', false]])
+  }
+})
+
+t.test('other watermarks count at once, and a component that comes', async (t) => {
+  const { space, told, clock } = build([100], 'round-robin')
+  space.take(50)
+  t.strictSame(told, [])
+  space.watermarks = { chunkWatermark: 50, percentWatermark: 0, componentWatermark: 1 }
+  t.strictSame(told, [['chunks', true]])
+  space.add(testComponent(2, 100, clock))
+  t.strictSame(told.slice(1), [['chunks', false]])
 })
 
 t.test('small devices are not low from their start', async (t) => {
@@ -136,6 +165,24 @@ t.test('small devices are not low from their start', async (t) => {
     space.take(space.free)
     t.equal(space.isLow('chunks'), true)
   }
+})
+
+t.test('one chunk of an empty component that comes and goes makes no events', async (t) => {
+  const { clock, space, told } = build([8, 8, 8])
+  space.take(9)
+  t.strictSame(told, [['components', true]])
+  space.give({ component: 2, number: 0 })
+  space.take(1)
+  space.give({ component: 2, number: 0 })
+  t.equal(told.length, 1)
+  space.give({ component: 1, number: 0 })
+  t.strictSame(told.slice(1), [['components', false]], 'with room on what is begun')
+  space.take(2)
+  space.add(testComponent(4, 8, clock))
+  t.strictSame(told.slice(2), [
+    ['components', true],
+    ['components', false],
+  ])
 })
 
 t.test('few empty components: the map on one does not count as data', async (t) => {

@@ -49,6 +49,7 @@ function storeOn(machine: Machine, power: Power): MapStore {
     uuid: UUID,
     table: emptyTable(),
     carriers,
+    onBroken: () => {},
     onCarrierFailed: async (id) => {
       await power.step()
       machine.carriers = machine.carriers.filter((one) => one !== id)
@@ -376,6 +377,7 @@ t.test('carriers that fail', async (t) => {
     table: emptyTable(),
     carriers: [one.on(new Power(0)), new MapDisk(2, PAGES, RING).on(new Power(0))],
     onCarrierFailed: (id) => Promise.reject(none.kind === 'io' ? none : id),
+    onBroken: () => {},
   })
   await unwritten.format()
   const table = unwritten.table
@@ -419,6 +421,7 @@ t.test('a new carrier gets all of it while commits go on', async (t) => {
       table: emptyTable(),
       carriers: [disk.on(power, epoch)],
       onCarrierFailed: () => Promise.resolve(),
+      onBroken: () => {},
     })
   const alone = reader(2)
   await alone.load()
@@ -455,6 +458,7 @@ t.test('the device grows', async (t) => {
     table: new MapTable({ chunks, granules: 64 }),
     carriers: [defined(machine.disks[0], 'disk').on(new Power(0))],
     onCarrierFailed: () => Promise.resolve(),
+    onBroken: () => {},
   })
   again.table.addComponent(2, 4000)
   await again.load()

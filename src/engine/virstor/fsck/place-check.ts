@@ -1,0 +1,143 @@
+/**
+ * Who has which place: the map, its reverse, and the count of what is free, against each other in memory, some thousand
+ * places in a turn of the event loop. Requests go on: what only looks wrong because a place is on its way from one to the
+ * other is looked at again when those have ended who were under way.
+ */
+import { VIRSTOR_DISCARD_CHUNKS } from '../../../base/limits.ts'
+import { nextTurn } from '../../../base/turns.ts'
+import type { VirstorDevice } from '../device.ts'
+import type { ComponentSpace } from '../io/space.ts'
+import { BAD_COMPONENT } from '../map/chunk-map.ts'
+import { FREE, MAP } from '../map/owners.ts'
+import type { Place } from '../runtime.ts'
+import type { Findings } from './findings.ts'
+
+/** How often a place on its way is looked at. */
+const LOOKS = 5
+const RESTART = 'restart plexusd: a start makes this anew from the map on disk'
+
+export class PlaceCheck {
+  readonly #device: VirstorDevice
+  readonly #findings: Findings
+  readonly #nameOf: (component: number) => string
+
+  constructor(
+    device: VirstorDevice,
+    findings: Findings,
+    { nameOf }: { nameOf(component: number): string },
+  ) {
+    this.#device = device
+    this.#findings = findings
+    this.#nameOf = nameOf
+  }
+
+  async run(): Promise<void> {
+    const { table, space } = this.#device
+    await inPieces(table.chunks, (chunk) => this.#checkChunk(chunk))
+    for (const one of space.components) {
+      const { id } = one.component
+      const late: Place[] = []
+      await inPieces(one.total, (number) => {
+        // It may go from the device meanwhile.
+        if (space.component(id)) this.#checkPlace({ component: id, number }, late)
+      })
+      await this.#lookAgain(late)
+      this.#checkCount(one)
+    }
+    this.#tellFaults()
+  }
+
+  #checkChunk(chunk: number): void {
+    const { table, space } = this.#device
+    const component = table.componentOf(chunk)
+    if (component === 0 || component === BAD_COMPONENT) return
+    const number = table.numberOf(chunk)
+    const on = space.component(component)
+    if (!on || number >= on.chunks) {
+      this.#tell(component, `chunk ${chunk} has place ${number}, which does not exist`)
+      return
+    }
+    const owner = table.ownerOf({ component, number })
+    if (owner === chunk) return
+    const whose = owner === FREE ? 'nobody' : owner === MAP ? 'the map' : `chunk ${owner}`
+    this.#tell(component, `chunk ${chunk} has place ${number}, which is also that of ${whose}`)
+  }
+
+  #checkPlace(place: Place, late: Place[]): void {
+    const { table, space } = this.#device
+    const isFree = space.isFree(place)
+    const isUsed = table.ownerOf(place) !== FREE
+    if (isFree && isUsed) {
+      this.#tell(place.component, `place ${place.number} is in use, and counts as free`)
+    } else if (this.#isOnItsWay(place)) late.push(place)
+  }
+
+  /** Is it neither free nor used by what says so? It is between the two for a while. */
+  #isOnItsWay(place: Place): boolean {
+    const { table, space } = this.#device
+    const owner = table.ownerOf(place)
+    if (owner === FREE) return !space.isFree(place)
+    if (owner === MAP) return false
+    return table.componentOf(owner) !== place.component || table.numberOf(owner) !== place.number
+  }
+
+  async #lookAgain(places: readonly Place[]): Promise<void> {
+    const { committer, io, space } = this.#device
+    let late = places
+    for (let look = 0; look < LOOKS && late.length > 0; look++) {
+      await committer.pass()
+      await new Promise<void>((resolve) => io.afterAll(resolve))
+      late = late.filter((one) => space.component(one.component) && this.#isOnItsWay(one))
+    }
+    // While chunks are moved a place is taken before it is in the map.
+    for (const { component, number } of late) {
+      const message = `place ${number} is neither free nor does a chunk have it`
+      this.#findings.add({
+        area: 'places',
+        severity: 'warning',
+        object: this.#nameOf(component),
+        message,
+        action: `where nothing is being moved: ${RESTART}`,
+      })
+    }
+  }
+
+  #checkCount(one: ComponentSpace): void {
+    const counted = one.countFree()
+    if (counted === one.free) return
+    this.#tell(one.component.id, `${counted} places are free, and ${one.free} are counted`)
+  }
+
+  /** Found at the start, and out of service since. */
+  #tellFaults(): void {
+    const { table } = this.#device
+    for (const { chunk, entry, reason } of table.faults) {
+      this.#findings.add({
+        area: 'entries',
+        severity: 'critical',
+        object: entry.component === 0 ? 'map' : this.#nameOf(entry.component),
+        message: `chunk ${chunk} is out of service: ${reason}`,
+        action: 'restore this part of the device from a backup',
+      })
+    }
+  }
+
+  #tell(component: number, message: string): void {
+    this.#findings.add({
+      area: 'places',
+      severity: 'critical',
+      object: this.#nameOf(component),
+      message,
+      action: RESTART,
+    })
+  }
+}
+
+/** Numbers from 0 to below `count`, some thousand in a turn of the event loop. */
+async function inPieces(count: number, look: (number: number) => void): Promise<void> {
+  for (let from = 0; from < count; from += VIRSTOR_DISCARD_CHUNKS) {
+    const end = Math.min(from + VIRSTOR_DISCARD_CHUNKS, count)
+    for (let number = from; number < end; number++) look(number)
+    await nextTurn()
+  }
+}
