@@ -4,6 +4,7 @@ import { MIB } from '../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
+import { absentIn } from '../../support/objects.ts'
 import { CHUNK, carriers, fill, noteOf, row, thin } from '../../support/thin.ts'
 
 t.test("the original's own test: first and last sector survive the next start", async (t) => {
@@ -44,7 +45,7 @@ t.test('what was flushed survives a power cut', async (t) => {
 t.test('a full device: writes fail, rewrites go on, and add helps', async (t) => {
   const machine = await thin(['d1', 'd2'])
   const device = machine.open('thin')
-  const { freeBytes = 0 } = (await row(machine)) ?? {}
+  const freeBytes = (await row(machine))?.freeBytes ?? 0
   const data = pattern(5, freeBytes)
   for (let at = 0; at < freeBytes; at += MIB) {
     await put(device, at, data.subarray(at, Math.min(at + MIB, freeBytes)))
@@ -114,9 +115,8 @@ t.test('a set without a majority waits, and says what is missing', async (t) => 
   await machine.shutDown()
   await machine.start(['d1'])
   t.notOk(machine.topology.providers.has('thin'))
-  const [problem] = machine.topology.classes.flatMap((one) => one.report?.().problems ?? [])
-  t.match(problem, {
-    message: /with thin is not served: 2 drives are missing: d2, d3/,
+  t.match(absentIn(machine.topology)[0], {
+    status: /with thin is not served: 2 drives are missing: d2, d3/,
     action: /plexus virstor assemble --force/,
   })
   await machine.run('virstor.assemble', { force: true })
@@ -307,7 +307,7 @@ t.test(
 
 t.test('space runs low: told once, with what to type, and set changes when', async (t) => {
   const machine = await thin(['d1', 'd2'])
-  const { freeBytes = 0, physicalBytes = 0 } = (await row(machine)) ?? {}
+  const { freeBytes = 0, physicalBytes = 0 } = (await row(machine)) ?? { sizeBytes: 0 }
   t.match(await row(machine), {
     isLow: false,
     warnBytes: Math.floor(physicalBytes / CHUNK / 10) * CHUNK,
@@ -323,7 +323,7 @@ t.test('space runs low: told once, with what to type, and set changes when', asy
       message: /\d+ of \d+ chunks \(\d+ %\) are free.*plexus virstor add thin DEVICE/,
     },
   ])
-  const { health, status, action, space } = machine.volume('thin')
+  const { health, status, action, facts } = machine.volume('thin')
   t.match(
     { health, status, action },
     {
@@ -332,7 +332,7 @@ t.test('space runs low: told once, with what to type, and set changes when', asy
       action: /plexus virstor add thin DEVICE/,
     },
   )
-  t.match(space, { freeBytes: 2 * CHUNK, totalBytes: physicalBytes, low: ['chunks', 'components'] })
+  t.match(facts, { freeBytes: 2 * CHUNK, physicalBytes, low: 'chunks, components' })
   await machine.run('virstor.set', { name: 'thin', warnPercent: '0%', warnChunks: '1' })
   t.equal(spoken().length, 2)
   t.match(spoken()[1], { severity: 'info', message: /has space again/ })
