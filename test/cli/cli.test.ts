@@ -311,7 +311,7 @@ t.test('completion', async (t) => {
   t.same(await offers('vinum', 'create', ''), [':files'])
   t.same(await offers('completion', ''), ['bash', 'zsh', 'fish'])
   t.match(await offers('wait', 'db', '--f'), ['--for'])
-  t.same(await offers('wait', 'db', '--for', 'reb'), ['rebuild'])
+  t.same(await offers('wait', 'db', '--for', 'reb'), ['rebuild', 'rebalance'])
   t.notMatch(await offers(''), ['__complete'])
   const alone = await runTerminal(
     ['__complete', '--socket', '/nonexistent', '--', 'volume', 'destroy', ''],

@@ -463,6 +463,7 @@ t.test('labels of thin devices: dump and clear', async (t) => {
     uuid: '33333333-3333-4333-8333-333333333333',
     virtualBytes: 64 * MIB,
     chunkBytes: MIB,
+    blockBytes: 512,
     drives: [{ ...drive, mediaBytes: 16 * MIB, blockBytes: 512, dataStartBytes, dataEndBytes }],
     components: [
       { id: 1, driveUuid: deviceUuid, startBytes: dataStartBytes, chunks: 9, leaving: false },

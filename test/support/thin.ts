@@ -26,18 +26,23 @@ export interface Row {
   readonly freeBytes: number
   readonly usedBytes: number
   readonly physicalBytes: number
+  /** It warns with so much free, or less. */
+  readonly warnBytes: number
+  readonly isLow: boolean
 }
 
 /** What the list says of it; undefined: there is none. */
-export async function row(machine: Machine): Promise<Row | undefined> {
-  const found = (await machine.list('virstor.list')).find(({ name }) => name === 'thin')
+export async function row(machine: Machine, device = 'thin'): Promise<Row | undefined> {
+  const found = (await machine.list('virstor.list')).find(({ name }) => name === device)
   if (!found) return undefined
-  const { freeBytes, usedBytes, physicalBytes } = found.facts
+  const { freeBytes, usedBytes, physicalBytes, warnBytes, isLow } = found.facts
   return {
     sizeBytes: found.sizeBytes,
     freeBytes: Number(freeBytes),
     usedBytes: Number(usedBytes),
     physicalBytes: Number(physicalBytes),
+    warnBytes: Number(warnBytes),
+    isLow: isLow === true,
   }
 }
 

@@ -15,8 +15,8 @@ import { type Row, row } from '../../support/thin.ts'
 const CHUNK = 128 * KIB
 const THIN = { name: 'thin', size: '64MiB', chunk: '128KiB', fullWait: '0' }
 
-async function spaceOf(machine: Machine): Promise<Row> {
-  return defined(await row(machine), 'the thin device')
+async function spaceOf(machine: Machine, name = 'thin'): Promise<Row> {
+  return defined(await row(machine, name), 'the thin device')
 }
 
 /** Writes to all chunks that are free, for virtual ones that have none yet; which. */
@@ -25,7 +25,7 @@ async function fill(
   name: string,
   taken: ReadonlySet<number> = new Set(),
 ): Promise<readonly number[]> {
-  const { freeBytes, sizeBytes } = await spaceOf(machine)
+  const { freeBytes, sizeBytes } = await spaceOf(machine, name)
   const all = [...Array(sizeBytes / CHUNK).keys()].filter((chunk) => !taken.has(chunk))
   const filled = all.slice(0, freeBytes / CHUNK)
   const device = machine.open(name)
