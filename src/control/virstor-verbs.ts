@@ -15,6 +15,8 @@ const devices: ArgumentSpec = {
 }
 
 export const VIRSTOR_POLICIES = ['sequential', 'round-robin'] as const
+/** What a component that is missing takes with it. */
+export const VIRSTOR_ON_MISSING = ['chunks', 'device'] as const
 
 export const ON_OFF = ['on', 'off'] as const
 
@@ -46,6 +48,13 @@ const SETTINGS: readonly OptionSpec[] = [
     value: 'text',
     choices: ON_OFF,
     summary: 'discard on the components what is free again, where they can; default: on',
+  },
+  {
+    name: 'on-missing',
+    value: 'text',
+    choices: VIRSTOR_ON_MISSING,
+    summary:
+      'what is out of service with a component: what lies there (default), or all of the device',
   },
 ]
 
@@ -110,7 +119,7 @@ export const VIRSTOR_SPECS = {
     ...changes,
     name: 'set',
     summary:
-      'change where a thin device takes space, when it warns, how long writes wait, and whether it discards',
+      'change where a thin device takes space, when it warns, how long writes wait, and what else create has set',
     arguments: [name],
     options: [POLICY, ...SETTINGS],
   },

@@ -12,6 +12,8 @@ import { pagesFor } from './map/page.ts'
 
 export const POLICIES = ['sequential', 'round-robin'] as const
 export type Policy = (typeof POLICIES)[number]
+/** What a component that is missing takes with it: what lies there, or the whole device. */
+export const ON_MISSING = ['chunks', 'device'] as const
 
 /** Sizes that a chunk may have: multiples of the unit. */
 export const CHUNK_BYTES = { unit: 128 * KIB, max: 64 * MIB }
@@ -70,6 +72,7 @@ export const VIRSTOR = {
   componentWatermark: whole,
   /** Discard on the components what is free again. */
   discards: flag,
+  onMissing: oneOf(ON_MISSING),
   components: list(record(COMPONENT)),
   /** The id of the next component. */
   nextComponent: whole,
@@ -99,6 +102,7 @@ export function emptyVirstor(setUuid: string): VirstorModel {
     percentWatermark: 0,
     componentWatermark: 0,
     discards: true,
+    onMissing: 'chunks',
     components: [],
     nextComponent: 1,
     copies: [],

@@ -86,6 +86,15 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return this.model.copies.some((copy) => this.carrier(copy).isPresent)
   }
 
+  /** Why the device cannot be served; undefined: it can. */
+  get #lack(): PlexusError | undefined {
+    const { model } = this
+    if (!this.#hasMap) return mapAwayError(model)
+    if (model.onMissing === 'chunks') return undefined
+    const away = model.components.find((one) => !isUp(model, one) || !this.driveOf(one).present)
+    return away && componentAwayError(model, this.driveOf(away).record.name)
+  }
+
   // What the configuration means.
 
   withoutDrives(model: VirstorModel, uuids: Iterable<string>): VirstorModel {
@@ -199,14 +208,23 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   /** A drive has gone. Without the map nothing can be kept: it is read again when it is back. */
   refresh(): void {
     this.#device?.lose()
-    if (!this.#device || this.#hasMap) return
-    this.soon('the end of a device without its map', () => this.#endDevice())
+    if (!this.#device || !this.#lack) return
+    this.soon('the end of a device that lacks a drive', () => this.#endLacking())
+  }
+
+  /** Ends the device if it cannot be served still. */
+  async #endLacking(): Promise<void> {
+    const lack = this.#lack
+    if (!this.#device || !lack) return
+    this.#tellNotServed(lack)
+    await this.#endDevice()
   }
 
   async reshape(): Promise<void> {
     const { model } = this
     this.mapCopies.reshaped()
     if (model.components.length === 0) return this.#endDevice()
+    await this.#endLacking()
     if (this.#device) this.#device.reshape(model)
     else await this.#openDevice(model)
     void this.mapCopies.make()
@@ -214,18 +232,24 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
 
   async #openDevice(model: VirstorModel): Promise<void> {
     try {
-      if (!this.#hasMap) throw mapAwayError(model)
+      const lack = this.#lack
+      if (lack) throw lack
       this.#hasClash = this.topology.providers.has(model.name)
       if (this.#hasClash) throw clashError(model)
       if (isLentElsewhere(this.topology, model.name, model.uuid)) throw nameLentError(model)
       this.#device = await VirstorDevice.open(this, model)
       this.problem = undefined
     } catch (error) {
-      const { message } = operatingError(error)
-      this.problem = message
-      const text = `${model.name} is not served: ${message}`
-      this.topology.events.emit('critical', 'volume-not-served', model.name, text)
+      this.#tellNotServed(operatingError(error))
     }
+  }
+
+  #tellNotServed({ message }: PlexusError): void {
+    if (this.problem === message) return
+    this.problem = message
+    const { name } = this.model
+    const text = `${name} is not served: ${message}`
+    this.topology.events.emit('critical', 'volume-not-served', name, text)
   }
 
   /** Tries once more to offer the device. Inside a topology change. */
@@ -361,6 +385,11 @@ function nameLentError({ name }: VirstorModel): PlexusError {
 function missingError(name: string): PlexusError {
   const message = `drive ${name} is missing, with what was in its cache`
   return new PlexusError('gone', { op: 'flush', subject: name, message })
+}
+
+function componentAwayError({ name: device }: VirstorModel, name: string): PlexusError {
+  const message = `component ${name} is missing, and the device is not to be used without it; connect it, or: plexus virstor set ${device} --on-missing chunks`
+  return new PlexusError('gone', { op: 'use', subject: device, message })
 }
 
 function clashError({ name }: VirstorModel): PlexusError {

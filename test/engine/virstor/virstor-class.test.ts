@@ -385,3 +385,36 @@ t.test('set changes which component gives space next', async (t) => {
     message: /--policy best: sequential or round-robin/,
   })
 })
+
+t.test('with --on-missing device nothing is served while a component is away', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3', 'd4'], {
+    policy: 'round-robin',
+    onMissing: 'device',
+  })
+  const before = machine.open('thin')
+  const data = pattern(16, 8 * CHUNK)
+  await put(before, 0, data)
+  await flush(before)
+  await machine.pull('d4')
+  t.notOk(machine.topology.providers.has('thin'))
+  await before.close()
+  while (machine.volume('thin').state !== 'DOWN') await new Promise(setImmediate)
+  t.match(machine.volume('thin'), {
+    state: 'DOWN',
+    status: /component d4 is missing, and .* set thin --on-missing chunks/,
+  })
+  await machine.replug('d4')
+  const back = machine.open('thin')
+  t.ok((await get(back, 0, data.length)).equals(data))
+  await back.close()
+  await machine.pull('d4')
+  await machine.run('virstor.set', { name: 'thin', onMissing: 'chunks' })
+  const rest = machine.open('thin')
+  t.ok((await get(rest, 0, CHUNK)).equals(data.subarray(0, CHUNK)), 'the rest is served')
+  await machine.run('virstor.set', { name: 'thin', onMissing: 'device' })
+  t.notOk(machine.topology.providers.has('thin'), 'and no more')
+  await rest.close()
+  machine.cut()
+  await machine.start(['d1', 'd2', 'd3'])
+  t.match(machine.volume('thin'), { state: 'DOWN', status: /component d4 is missing/ })
+})

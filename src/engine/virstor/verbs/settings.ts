@@ -12,7 +12,7 @@ import { formatDuration, parseDuration } from '../../../control/duration.ts'
 import type { PlanStep } from '../../../control/reports.ts'
 import { ON_OFF, VIRSTOR_SPECS } from '../../../control/virstor-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
-import { type ComponentRecord, POLICIES, type VirstorModel } from '../model.ts'
+import { type ComponentRecord, ON_MISSING, POLICIES, type VirstorModel } from '../model.ts'
 import { type Fail, failing, type VirstorVerb } from './context.ts'
 
 export type Settings = Pick<
@@ -23,6 +23,7 @@ export type Settings = Pick<
   | 'percentWatermark'
   | 'componentWatermark'
   | 'discards'
+  | 'onMissing'
 >
 
 function chunksOf(components: readonly ComponentRecord[]): number {
@@ -38,6 +39,7 @@ export function usualSettings({ components }: VirstorModel): Settings {
     percentWatermark: VIRSTOR_PERCENT_WATERMARK,
     componentWatermark: VIRSTOR_COMPONENT_WATERMARK,
     discards: true,
+    onMissing: 'chunks',
   }
 }
 
@@ -110,6 +112,17 @@ const SETTINGS: readonly Setting[] = [
     parse: (text) => text === 'on',
     accepted: ON_OFF.join(' or '),
     text: (value) => `${value ? 'discard' : 'do not discard'} on components what is free again`,
+  },
+  {
+    key: 'onMissing',
+    option: 'onMissing',
+    typed: '--on-missing',
+    parse: (text) => ON_MISSING.find((one) => one === text),
+    accepted: ON_MISSING.join(' or '),
+    text: (value) =>
+      value === 'device'
+        ? 'a component that is missing takes the device out of service'
+        : 'a component that is missing takes only what lies there',
   },
 ]
 
