@@ -6,7 +6,7 @@ import type { ArgumentSpec, OptionSpec, VerbSpec } from './verb-spec.ts'
 import { WIPE_SIGNATURES } from './vinum-verbs.ts'
 
 const changes = { noun: 'virstor', readOnly: false, dryRun: true } as const
-const name: ArgumentSpec = { name: 'name', kind: 'volume', summary: 'the thin device' }
+const name: ArgumentSpec = { name: 'name', kind: 'virstor', summary: 'the thin device' }
 const devices: ArgumentSpec = {
   name: 'devices',
   kind: 'device',
@@ -49,6 +49,13 @@ const SETTINGS: readonly OptionSpec[] = [
   },
 ]
 
+const POLICY = {
+  name: 'policy',
+  value: 'text',
+  choices: VIRSTOR_POLICIES,
+  summary: 'which component gives space next: the first with room (default), or all in turn',
+} as const
+
 export const VIRSTOR_SPECS = {
   create: {
     ...changes,
@@ -65,12 +72,7 @@ export const VIRSTOR_SPECS = {
         value: 'size',
         summary: 'space is given in pieces of so much, 128KiB to 64MiB; default: 4MiB',
       },
-      {
-        name: 'policy',
-        value: 'text',
-        choices: VIRSTOR_POLICIES,
-        summary: 'which component gives space next: the first with room (default), or all in turn',
-      },
+      POLICY,
       ...SETTINGS,
       WIPE_SIGNATURES,
     ],
@@ -82,13 +84,35 @@ export const VIRSTOR_SPECS = {
     arguments: [name, devices],
     options: [WIPE_SIGNATURES],
   },
+  remove: {
+    ...changes,
+    name: 'remove',
+    summary: 'take components out: a job moves what they hold to the others first',
+    arguments: [
+      name,
+      {
+        name: 'devices',
+        kind: 'device',
+        variadic: true,
+        summary: 'components, or the devices that carry them',
+      },
+    ],
+    options: [],
+  },
+  rebalance: {
+    ...changes,
+    name: 'rebalance',
+    summary: 'fill all components evenly: a job moves chunks while the device is in use',
+    arguments: [name],
+    options: [],
+  },
   set: {
     ...changes,
     name: 'set',
     summary:
-      'change when a thin device warns, how long it lets writes wait, and whether it discards',
+      'change where a thin device takes space, when it warns, how long writes wait, and whether it discards',
     arguments: [name],
-    options: SETTINGS,
+    options: [POLICY, ...SETTINGS],
   },
   grow: {
     ...changes,
@@ -161,6 +185,7 @@ export const VIRSTOR_SPECS = {
   list: {
     noun: 'virstor',
     readOnly: true,
+    table: true,
     name: 'list',
     summary: 'list thin devices with their space',
     arguments: [],
@@ -169,23 +194,6 @@ export const VIRSTOR_SPECS = {
 } as const satisfies Readonly<Record<string, VerbSpec>>
 
 export const VIRSTOR_VERB_SPECS: readonly VerbSpec[] = Object.values(VIRSTOR_SPECS)
-
-/** A row of `virstor list`. */
-export interface VirstorRow {
-  readonly name: string
-  readonly state: string
-  readonly sizeBytes: number
-  readonly chunkBytes: number
-  /** Of all components together, with the chunks of the map, which count as used. */
-  readonly physicalBytes: number
-  readonly usedBytes: number
-  readonly freeBytes: number
-  /** It warns with so much free, or less. */
-  readonly warnBytes: number
-  /** It warns now. */
-  readonly isLow: boolean
-  readonly components: number
-}
 
 /** What a check of a thin device has found. */
 export interface FsckFinding {

@@ -112,7 +112,14 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
     this.#own(chunk, place)
     this.#released.push(entry.place)
     entry.place = place
+    this.#fresh.delete(chunk)
     this.#changed.add(chunk)
+  }
+
+  /** The place is nobody's at once, whatever the durable map says. */
+  forget(place: Place): void {
+    this.#owners.delete(keyOf(place))
+    this.#released = this.#released.filter((other) => keyOf(other) !== keyOf(place))
   }
 
   ownerOf(place: Place): number {

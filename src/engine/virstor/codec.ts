@@ -6,8 +6,11 @@ import { jsonCodec } from '../metadata/json-codec.ts'
 import { BAD_COMPONENT } from './map/chunk-map.ts'
 import { CHUNK_BYTES, mapChunks, VIRSTOR, type VirstorModel } from './model.ts'
 
-/** What a drive and the set may grow by when states change: the last commit, its UUID among the voters before. */
-const STATE_BYTES = { set: 256, drive: 160 + 3 * 39 }
+/**
+ * What a drive and the set may grow by when states change: the last commit, its UUID among the voters before; the limit of
+ * the job, and the copy of the map that follows it.
+ */
+const STATE_BYTES = { set: 512, drive: 160 + 3 * 39 }
 
 export const VIRSTOR_CODEC = jsonCodec<VirstorModel>({
   className: 'virstor',
@@ -33,6 +36,13 @@ function checkVirstor(model: VirstorModel): void {
   const chunks = virtualBytes / chunkBytes
   const isSize = Number.isInteger(chunks) && chunks > 0 && chunks <= VIRSTOR_CHUNKS
   must(isSize, 'model.virtualBytes', `${virtualBytes} bytes are no number of chunks`)
+  const { blockBytes, job } = model
+  const isBlock = blockBytes >= 512 && blockBytes <= unit && unit % blockBytes === 0
+  must(isBlock, 'model.blockBytes', `${blockBytes} is no size of a block`)
+  const leaving = components.filter((one) => one.leaving)
+  must(leaving.length < components.length, 'model.components', 'all of them are leaving')
+  const isWanted = leaving.length > 0 === (job?.kind === 'evacuate')
+  must(isWanted, 'model.job', 'it does not agree with the components that are leaving')
   must(copies.length > 0, 'model.copies', 'there is none')
   const isRing = journalBlocks >= VIRSTOR_COMMIT_BLOCKS + 2 && journalBlocks <= VIRSTOR_CHUNKS
   must(isRing, 'model.journalBlocks', `${journalBlocks} blocks are no journal`)

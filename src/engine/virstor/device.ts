@@ -5,6 +5,7 @@
 import { operatingError, type PlexusError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
+import { inTurns } from '../../base/turns.ts'
 import type { Watermark } from '../../control/reports.ts'
 import type { DeviceEvent, Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
@@ -17,6 +18,7 @@ import { Space } from './io/space.ts'
 import { MapTable } from './map/chunk-map.ts'
 import { lengthOf, type Run } from './map/layout.ts'
 import { MapStore } from './map/map-store.ts'
+import { MAP } from './map/owners.ts'
 import type { ComponentRecord, VirstorModel } from './model.ts'
 import type { Component } from './runtime.ts'
 import type { VirstorSet } from './virstor-set.ts'
@@ -97,10 +99,31 @@ export class VirstorDevice {
       await store.format()
       await set.commit((now) => ({ ...now, isNew: false }))
     } else await store.load()
-    return new VirstorDevice(set, model, table, store)
+    let device: VirstorDevice | undefined
+    const space = new Space({
+      ...model,
+      components: model.components.map((one) => componentOf(set, one)),
+      onWatermark: (watermark, isLow) => {
+        if (device) device.#tellSpace(watermark, isLow)
+      },
+    })
+    for (const { id } of model.components) {
+      await inTurns(table.used(id), ([number, owner]) => {
+        space.claim({ component: id, number }, owner === MAP)
+      })
+    }
+    device = new VirstorDevice(set, model, table, store, space)
+    space.changed()
+    return device
   }
 
-  private constructor(set: VirstorSet, model: VirstorModel, table: MapTable, store: MapStore) {
+  private constructor(
+    set: VirstorSet,
+    model: VirstorModel,
+    table: MapTable,
+    store: MapStore,
+    space: Space,
+  ) {
     const { name, chunkBytes, fullWaitMs, discards } = model
     const { clock } = set
     this.#set = set
@@ -108,12 +131,7 @@ export class VirstorDevice {
     this.table = table
     this.store = store
     for (const { component, runs } of model.copies) this.#runs.set(component, runs)
-    this.space = new Space({
-      ...model,
-      components: model.components.map((component) => this.#componentOf(component)),
-      onWatermark: (watermark, isLow) => this.#tellSpace(watermark, isLow),
-    })
-    for (const component of model.components) this.#claimUsed(component)
+    this.space = space
     this.committer = new GroupCommitter({
       name,
       map: table,
@@ -143,30 +161,12 @@ export class VirstorDevice {
       const text = `chunk ${chunk} of ${name} is out of service: ${reason}`
       set.topology.events.emit('critical', 'map-fault', name, text)
     }
-    this.space.changed()
-  }
-
-  #componentOf(component: ComponentRecord): RunningComponent {
-    return new RunningComponent(component, this.#set.driveOf(component), (id, error) => {
-      // One that has ended told what it owed.
-      if (this.#set.device !== this) return
-      this.io.lost()
-      this.committer.suspect(id, error)
-    })
-  }
-
-  #claimUsed({ id, chunks }: ComponentRecord): void {
-    if (this.table.usedOf(id) === 0) return
-    for (let number = 0; number < chunks; number++) {
-      const owner = this.table.ownerOf({ component: id, number })
-      if (owner !== -1) this.space.claim({ component: id, number }, owner === -2)
-    }
+    this.follow(model)
   }
 
   #offer(model: VirstorModel): Pick<ProviderInit, 'geometry' | 'identity' | 'features'> {
-    const { uuid, chunkBytes, virtualBytes } = model
+    const { uuid, blockBytes, chunkBytes, virtualBytes } = model
     const consumers = this.space.components.flatMap(({ component }) => component.consumer ?? [])
-    const blockBytes = Math.max(512, ...model.drives.map((drive) => drive.blockBytes))
     const granuleBytes = chunkBytes / granulesOf(chunkBytes)
     return {
       geometry: {
@@ -196,7 +196,18 @@ export class VirstorDevice {
     }
   }
 
-  /** The configuration has changed: components have come, the device has grown, or it has other settings. */
+  /** A commit is durable: what leaves gets nothing new from now on. */
+  follow({ components }: VirstorModel): void {
+    for (const { id, leaving } of components) {
+      const slot = this.space.components.find(({ component }) => component.id === id)
+      if (slot && slot.emptying !== leaving) this.space.setEmptying(id, leaving)
+    }
+  }
+
+  /**
+   * The configuration has changed: components have come, or gone, and nothing of those is in use; the device has grown, or
+   * it has other settings.
+   */
   reshape(model: VirstorModel): void {
     const { virtualBytes, chunkBytes } = model
     if (virtualBytes > this.provider.sizeBytes) {
@@ -204,14 +215,18 @@ export class VirstorDevice {
       const { geometry, features } = this.#offer(model)
       this.provider.update({ geometry, features })
     }
+    for (const { component } of this.space.components) {
+      if (!model.components.some(({ id }) => id === component.id)) this.#drop(component.id)
+    }
     const { lowMark } = this.space
+    this.space.policy = model.policy
     this.space.watermarks = model
     this.io.queue.waitMs = model.fullWaitMs
     this.io.trimmer.isOn = model.discards
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)
-      this.space.add(this.#componentOf(component))
+      this.space.add(componentOf(this.#set, component))
     }
     this.space.changed()
     if (this.space.lowMark !== lowMark) this.#tell('watermark')
@@ -229,6 +244,13 @@ export class VirstorDevice {
 
   #tell(event: DeviceEvent): void {
     for (const consumer of [...this.provider.consumers]) consumer.tell(event)
+  }
+
+  #drop(id: number): void {
+    for (const run of this.#runs.get(id) ?? []) this.table.unreserve(id, run)
+    this.#runs.delete(id)
+    this.table.removeComponent(id)
+    this.space.remove(id)
   }
 
   /** A drive has gone, maybe with writes in its cache: what depends on them is decided now. */
@@ -314,6 +336,17 @@ export class VirstorDevice {
     topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
     if (isLow && watermark === 'chunks') this.#tell('low')
   }
+}
+
+function componentOf(set: VirstorSet, record: ComponentRecord): RunningComponent {
+  const made = new RunningComponent(record, set.driveOf(record), (id, error) => {
+    const { device } = set
+    // One that has ended told what it owed.
+    if (!device || device.space.component(id) !== made) return
+    device.io.lost()
+    device.committer.suspect(id, error)
+  })
+  return made
 }
 
 /** `12 of 400 chunks (3 %) are free`. */

@@ -32,12 +32,23 @@ export class MapCopies {
     this.#set = set
   }
 
-  get copyingTo(): number | undefined {
-    return this.#copyingTo
-  }
-
   get #model(): VirstorModel {
     return this.#set.model
+  }
+
+  /** A commit is durable. */
+  committed(): void {
+    this.#leaveUnnamed()
+    void this.make()
+  }
+
+  /** A copy that the configuration names no more is written to no more, or it would disturb a new one in its place. */
+  #leaveUnnamed(): void {
+    const { store } = this.#set.device ?? {}
+    for (const id of store?.carriers ?? []) {
+      const isNamed = this.#model.copies.some(({ component }) => component === id)
+      if (!isNamed && id !== this.#copyingTo) store?.leave(id)
+    }
   }
 
   /** Components have come or have room again: all may be asked. */
@@ -49,7 +60,7 @@ export class MapCopies {
   async make(): Promise<void> {
     const { device, failure, log } = this.#set
     if (!device || failure || this.#copyingTo !== undefined || this.#isGrowing) return
-    const component = this.#model.copies.length < MAP_COPIES ? this.#nextCarrier() : undefined
+    const component = this.#lacking()
     if (!component) return
     try {
       await this.#copyTo(device, component, mapChunks(this.#model))
@@ -57,6 +68,24 @@ export class MapCopies {
       log.error({ err: operatingError(error) }, 'a copy of the map could not be made')
     }
     void this.make()
+  }
+
+  /** Resolves when there are as many copies as can be made now. The map must not grow meanwhile. */
+  async complete(): Promise<void> {
+    for (;;) {
+      await this.#copying
+      const { device, failure } = this.#set
+      if (!device || failure || !this.#lacking()) return
+      await this.make()
+    }
+  }
+
+  /** A component that should have a copy of the map: copies on those that are leaving do not count. */
+  #lacking(): ComponentRecord | undefined {
+    const { copies, components } = this.#model
+    const leaving = components.filter((one) => one.leaving)
+    const staying = copies.filter(({ component }) => leaving.every(({ id }) => id !== component))
+    return staying.length < MAP_COPIES ? this.#nextCarrier() : undefined
   }
 
   /**
@@ -145,6 +174,7 @@ export class MapCopies {
       throw error
     } finally {
       this.#copyingTo = undefined
+      this.#leaveUnnamed()
     }
   }
 

@@ -3,7 +3,8 @@
  * writes, the chunk map, is not in it, but where its copies lie is.
  */
 import { KIB, MIB } from '../../base/limits.ts'
-import { flag, list, oneOf, type RecordOf, record, text, whole } from '../metadata/fields.ts'
+import { VIRSTOR_JOB_KINDS } from '../../control/reports.ts'
+import { flag, list, maybe, oneOf, type RecordOf, record, text, whole } from '../metadata/fields.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { type DriveRecord, emptySet, SET } from '../metadata/set-model.ts'
 import { chunksForPages } from './map/layout.ts'
@@ -40,6 +41,17 @@ const COPY = {
 }
 export type CopyRecord = RecordOf<typeof COPY>
 
+/**
+ * Long work on the chunks, one at a time (moves/set-job.ts). What is left of it the map says: a start goes on with it.
+ * evacuate: empties the components that are leaving, which then go. rebalance: fills all evenly.
+ */
+const JOB = {
+  kind: oneOf(VIRSTOR_JOB_KINDS),
+  paused: flag,
+  limitBytesPerSecond: maybe(whole),
+}
+export type JobRecord = RecordOf<typeof JOB>
+
 export const VIRSTOR = {
   ...SET,
   /** Of the device that it serves. */
@@ -47,6 +59,8 @@ export const VIRSTOR = {
   uuid: text,
   virtualBytes: whole,
   chunkBytes: whole,
+  /** Logical block that initiators see: that of the component with the largest at creation. It never changes. */
+  blockBytes: whole,
   policy: oneOf(POLICIES),
   /** How long the device may be full before writes fail, ms. 0: at once. */
   fullWaitMs: whole,
@@ -66,6 +80,7 @@ export const VIRSTOR = {
   nextEpoch: whole,
   /** The map has not been written yet: it is when this is false, durably. */
   isNew: flag,
+  job: maybe(record(JOB)),
 }
 export interface VirstorModel extends RecordOf<typeof VIRSTOR> {}
 
@@ -77,6 +92,7 @@ export function emptyVirstor(setUuid: string): VirstorModel {
     uuid: '',
     virtualBytes: 0,
     chunkBytes: 0,
+    blockBytes: 0,
     policy: 'sequential',
     fullWaitMs: 0,
     chunkWatermark: 0,
@@ -89,6 +105,7 @@ export function emptyVirstor(setUuid: string): VirstorModel {
     journalBlocks: 0,
     nextEpoch: 1,
     isNew: true,
+    job: undefined,
   }
 }
 

@@ -19,7 +19,6 @@ import {
   type ComponentRecord,
   MAP_COPIES,
   mapChunks,
-  type Policy,
   type VirstorModel,
 } from './model.ts'
 import {
@@ -30,6 +29,8 @@ import {
   type VirstorVerb,
 } from './verbs/context.ts'
 import { GROW } from './verbs/grow.ts'
+import { REBALANCE } from './verbs/rebalance.ts'
+import { REMOVE } from './verbs/remove.ts'
 import { SET, usualSettings, withSettings } from './verbs/settings.ts'
 
 const DEFAULT_SIZE_BYTES = 2048 * GIB
@@ -59,10 +60,10 @@ const create: VirstorVerb = {
       uuid,
       virtualBytes,
       chunkBytes,
-      policy: (parameters['policy'] ?? 'sequential') as Policy,
     }
     const added = addComponents({ ...context.model, ...settings }, context, parameters, fail)
-    const usual = { ...added.model, ...usualSettings(added.model) }
+    const blockBytes = Math.max(...added.model.drives.map((drive) => drive.blockBytes))
+    const usual = { ...added.model, blockBytes, ...usualSettings(added.model) }
     const model = withCopies(withSettings(usual, parameters, fail).model, fail)
     const physicalBytes = bytesOf(model)
     const warnings =
@@ -115,12 +116,21 @@ const destroy: VirstorVerb = {
       { text: `destroy thin device ${name} and all that is on it`, object: name },
       ...drives.map((drive) => ({ text: `remove label from ${drive.name}`, object: drive.name })),
     ]
-    const emptied = { ...model, drives: [], components: [], copies: [], virtualBytes: 0 }
+    const gone = { drives: [], components: [], copies: [], job: undefined }
+    const emptied = { ...model, ...gone, virtualBytes: 0 }
     return { model: emptied, steps, warnings: [], newDrives: [], retired: drives }
   },
 }
 
-export const VIRSTOR_VERBS: readonly VirstorVerb[] = [create, add, SET, destroy, GROW]
+export const VIRSTOR_VERBS: readonly VirstorVerb[] = [
+  create,
+  add,
+  SET,
+  REMOVE,
+  REBALANCE,
+  destroy,
+  GROW,
+]
 
 function sizeOf(parameters: VerbParameters, key: string, usual: number): number {
   const text = parameters[key]
@@ -143,7 +153,7 @@ function addComponents(
       fail('invalid', `${device} is named twice`)
     const found = usable(candidate(device), { op: VIRSTOR_SPECS.add.name, name: device, wipes })
     // Initiators know the block size, and it must not change; who has smaller blocks takes larger ones.
-    const blocks = Math.max(0, ...before.drives.map(({ blockBytes }) => blockBytes))
+    const { blockBytes: blocks } = before
     if (blocks > 0 && found.blockBytes > blocks) {
       fail(
         'invalid',

@@ -20,6 +20,7 @@ import { VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
 import { MapCopies } from './map-copies.ts'
 import { type ComponentRecord, type CopyRecord, isUp, type VirstorModel } from './model.ts'
+import { SetJob, withoutLeaving } from './moves/set-job.ts'
 import { trimPlan } from './trim.ts'
 
 export interface VirstorSetOptions {
@@ -32,7 +33,8 @@ export interface VirstorSetOptions {
 export class VirstorSet extends DeviceSet<VirstorModel> {
   readonly olderText =
     'it has an older state than the others, and is not used; connect the right disk, or take it out'
-  readonly jobIds: readonly string[] = []
+  readonly mapCopies = new MapCopies(this)
+  readonly job = new SetJob(this)
   readonly #options: VirstorSetOptions
   #device: VirstorDevice | undefined
   /** Something else has the name of the device: it is offered when that goes. */
@@ -41,7 +43,6 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   #trim: Job | undefined
   /** Why the device is not offered. */
   problem: string | undefined
-  readonly mapCopies = new MapCopies(this)
 
   constructor(uuid: string, topology: Topology, options: VirstorSetOptions) {
     const { witness } = options
@@ -158,7 +159,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return owed
   }
 
-  started(): void {}
+  started(): void {
+    this.startJobs()
+  }
 
   async beforeOlder(): Promise<void> {}
 
@@ -188,14 +191,9 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     this.#device = undefined
   }
 
-  /** A copy that the configuration names no more is written to no more, or it would disturb a new one in its place. */
-  committed({ copies }: VirstorModel): void {
-    const { store } = this.#device ?? {}
-    for (const id of store?.carriers ?? []) {
-      const isNamed = copies.some(({ component }) => component === id)
-      if (!isNamed && id !== this.mapCopies.copyingTo) store?.leave(id)
-    }
-    void this.mapCopies.make()
+  committed(model: VirstorModel): void {
+    this.#device?.follow(model)
+    this.mapCopies.committed()
   }
 
   /** A drive has gone. Without the map nothing can be kept: it is read again when it is back. */
@@ -261,11 +259,44 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     if (component) await loseDevice(this, this.driveOf(component), error)
   }
 
-  async endJobs({ components }: VirstorModel): Promise<void> {
-    if (components.length === 0) await this.#trim?.park()
+  /** All chunks have left the components that are leaving: they go, durably; then their labels, in the background. */
+  async dropLeaving(): Promise<void> {
+    const { components, drives } = this.model
+    const uuids = components.filter(({ leaving }) => leaving).map(({ driveUuid }) => driveUuid)
+    await this.commit(withoutLeaving)
+    this.soon('the end of a removal', async () => {
+      await this.reshape()
+      for (const record of drives.filter(({ uuid }) => uuids.includes(uuid))) {
+        await this.#release(record)
+      }
+      await this.topology.tastePending()
+    })
   }
 
-  startJobs(): void {}
+  async #release(record: DriveRecord): Promise<void> {
+    const { name } = this.model
+    const isHere = this.drives.get(record.uuid)?.present ?? false
+    const failure = await this.unlabel(record).catch(operatingError)
+    const label =
+      isHere && !failure
+        ? 'its label is cleared'
+        : `its label may still be there: plexus device clear-label ${record.device}`
+    const text = `component ${record.name} has left ${name}; ${label}`
+    this.topology.events.emit('info', 'component-removed', name, text)
+  }
+
+  get jobIds(): readonly string[] {
+    return this.job.id === undefined ? [] : [this.job.id]
+  }
+
+  async endJobs(next: VirstorModel): Promise<void> {
+    await this.job.endBefore(next)
+    if (next.components.length === 0) await this.#trim?.park()
+  }
+
+  startJobs(): void {
+    this.job.start()
+  }
 
   /** {@link refresh} has seen to it. */
   loseCache(): void {}
@@ -307,6 +338,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   protected async end(how: 'stop' | 'orphan'): Promise<void> {
     // Before the device pauses: its reads would wait for ever.
     await this.#trim?.park()
+    if (this.job.report) await this.job.park()
     if (how === 'stop') {
       await this.#device?.stop()
       return

@@ -31,6 +31,7 @@ function planned(): VirstorModel {
     candidate: disk,
     isPresent: () => true,
     isOpen: false,
+    space: undefined,
     random,
   }
   const parameters = { name: 'thin', devices: ['d1', 'd2', 'd3'], size: '1GiB', chunk: '128KiB' }

@@ -1,35 +1,11 @@
 /** Thin devices by their verbs, on a machine that starts, loses disks and its power: creation to destruction. */
 import t from 'tap'
-import { KIB, MIB } from '../../../src/base/limits.ts'
-import type { VirstorRow } from '../../../src/control/virstor-verbs.ts'
+import { MIB } from '../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
-
-const CHUNK = 128 * KIB
-
-async function thin(devices: readonly string[], more: object = {}): Promise<Machine> {
-  const machine = await new Machine({ devices: 5, sizeBytes: 5 * MIB }).start()
-  await machine.run('virstor.create', {
-    name: 'thin',
-    devices,
-    size: '64MiB',
-    chunk: '128KiB',
-    fullWait: '0',
-    ...more,
-  })
-  return machine
-}
-
-async function row(machine: Machine): Promise<VirstorRow | undefined> {
-  const answer = (await machine.run('virstor.list')) as unknown as { devices: VirstorRow[] }
-  return answer.devices.find(({ name }) => name === 'thin')
-}
-
-function carriers(machine: Machine): readonly string[] {
-  const parts = machine.volume('thin').components
-  return parts.filter(({ note }) => /carries the map/.test(note)).map(({ name }) => name)
-}
+import { absentIn, volumesIn } from '../../support/objects.ts'
+import { CHUNK, carriers, fill, noteOf, row, thin } from '../../support/thin.ts'
 
 t.test("the original's own test: first and last sector survive the next start", async (t) => {
   const machine = await thin(['d1', 'd2', 'd3'])
@@ -69,7 +45,7 @@ t.test('what was flushed survives a power cut', async (t) => {
 t.test('a full device: writes fail, rewrites go on, and add helps', async (t) => {
   const machine = await thin(['d1', 'd2'])
   const device = machine.open('thin')
-  const { freeBytes = 0 } = (await row(machine)) ?? {}
+  const freeBytes = (await row(machine))?.freeBytes ?? 0
   const data = pattern(5, freeBytes)
   for (let at = 0; at < freeBytes; at += MIB) {
     await put(device, at, data.subarray(at, Math.min(at + MIB, freeBytes)))
@@ -139,9 +115,8 @@ t.test('a set without a majority waits, and says what is missing', async (t) => 
   await machine.shutDown()
   await machine.start(['d1'])
   t.notOk(machine.topology.providers.has('thin'))
-  const [problem] = machine.topology.classes.flatMap((one) => one.report?.().problems ?? [])
-  t.match(problem, {
-    message: /with thin is not served: 2 drives are missing: d2, d3/,
+  t.match(absentIn(machine.topology)[0], {
+    status: /with thin is not served: 2 drives are missing: d2, d3/,
     action: /plexus virstor assemble --force/,
   })
   await machine.run('virstor.assemble', { force: true })
@@ -228,7 +203,9 @@ t.test(
     await pullBoth(machine, 'd1', 'd2')
     t.notOk(machine.topology.providers.has('thin'))
     await before.close()
-    while (machine.volume('thin').state !== 'DOWN') await new Promise(setImmediate)
+    // The set is assembled anew, and finds no map.
+    const isDown = () => volumesIn(machine.topology).some(({ state }) => state === 'DOWN')
+    while (!isDown()) await new Promise(setImmediate)
     t.match(machine.volume('thin'), {
       health: 'FAULTED',
       status: /its map is on d1 and d2, which are missing|is missing/,
@@ -332,7 +309,7 @@ t.test(
 
 t.test('space runs low: told once, with what to type, and set changes when', async (t) => {
   const machine = await thin(['d1', 'd2'])
-  const { freeBytes = 0, physicalBytes = 0 } = (await row(machine)) ?? {}
+  const { freeBytes = 0, physicalBytes = 0 } = (await row(machine)) ?? { sizeBytes: 0 }
   t.match(await row(machine), {
     isLow: false,
     warnBytes: Math.floor(physicalBytes / CHUNK / 10) * CHUNK,
@@ -348,7 +325,7 @@ t.test('space runs low: told once, with what to type, and set changes when', asy
       message: /\d+ of \d+ chunks \(\d+ %\) are free.*plexus virstor add thin DEVICE/,
     },
   ])
-  const { health, status, action, space } = machine.volume('thin')
+  const { health, status, action, facts } = machine.volume('thin')
   t.match(
     { health, status, action },
     {
@@ -357,7 +334,7 @@ t.test('space runs low: told once, with what to type, and set changes when', asy
       action: /plexus virstor add thin DEVICE/,
     },
   )
-  t.match(space, { freeBytes: 2 * CHUNK, totalBytes: physicalBytes, low: ['chunks', 'components'] })
+  t.match(facts, { freeBytes: 2 * CHUNK, physicalBytes, low: 'chunks, components' })
   await machine.run('virstor.set', { name: 'thin', warnPercent: '0%', warnChunks: '1' })
   t.equal(spoken().length, 2)
   t.match(spoken()[1], { severity: 'info', message: /has space again/ })
@@ -385,4 +362,26 @@ t.test('what set and create refuse', async (t) => {
     warnComponents: '2',
   })
   t.match(plan.steps, [{ text: /writes wait 0s for space/ }, { text: /2 components are empty/ }])
+})
+
+t.test('set changes which component gives space next', async (t) => {
+  const machine = await thin(['d1', 'd2'])
+  const chunksOn = (name: string) => Number(/^\d+/.exec(noteOf(machine, name)))
+  const device = machine.open('thin')
+  await fill(device, 0, 4)
+  t.strictSame([chunksOn('d1'), chunksOn('d2')], [5, 1], 'the first, beside a copy of the map each')
+  await machine.run('virstor.set', { name: 'thin', policy: 'round-robin' })
+  await fill(device, 4, 4)
+  t.strictSame([chunksOn('d1'), chunksOn('d2')], [7, 3])
+  await flush(device)
+  await device.close()
+  await machine.shutDown()
+  await machine.start()
+  const again = machine.open('thin')
+  await fill(again, 8, 2)
+  t.strictSame([chunksOn('d1'), chunksOn('d2')], [8, 4], 'also after a restart')
+  await again.close()
+  t.match(await failureOf(machine.run('virstor.set', { name: 'thin', policy: 'best' })), {
+    message: /--policy best: sequential or round-robin/,
+  })
 })

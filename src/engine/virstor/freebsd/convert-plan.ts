@@ -268,6 +268,7 @@ function modelOf({
     uuid: newUuid(random),
     virtualBytes: label.virtualBytes,
     chunkBytes: label.chunkBytes,
+    blockBytes: Math.max(...drives.map(({ blockBytes }) => blockBytes)),
     policy: 'sequential',
     components: records,
     nextComponent: components.length + 1,

@@ -35,6 +35,8 @@ export interface ComponentSpace {
   readonly free: number
   /** Data, and the map. */
   readonly used: number
+  /** Of these, those of the map. */
+  readonly reserved: number
   /** It gets nothing new: its content is moved away. */
   readonly emptying: boolean
   /** {@link free}, counted anew. */
@@ -81,6 +83,7 @@ class Slot implements ComponentSpace {
 export class Space {
   /** Somebody who waits for space may try again. device-io.ts sets it. */
   onFree: () => void = () => {}
+  policy: SpacePolicy
   readonly #options: SpaceOptions
   #watermarks: Watermarks
   #slots: Slot[]
@@ -93,6 +96,7 @@ export class Space {
 
   constructor(options: SpaceOptions) {
     this.#options = options
+    this.policy = options.policy
     this.#watermarks = options
     this.#slots = []
     for (const component of options.components) this.#enter(component)
@@ -188,6 +192,15 @@ export class Space {
     return places
   }
 
+  /** A place of this component; undefined: it has none to give. */
+  takeOn(id: number): Place | undefined {
+    const slot = this.#byId[id]
+    if (!slot?.takes || slot.free === 0) return undefined
+    const number = slot.bits.take()
+    this.#look()
+    return { component: id, number }
+  }
+
   /** Nobody uses it any more. */
   give({ component, number }: Place): void {
     const slot = this.#byId[component]
@@ -217,7 +230,7 @@ export class Space {
 
   #choose(): Slot {
     const { length } = this.#slots
-    const first = this.#options.policy === 'sequential' ? 0 : this.#turn
+    const first = this.policy === 'sequential' ? 0 : this.#turn
     for (let step = 0; step < length; step++) {
       const index = (first + step) % length
       const slot = this.#slots[index] as Slot
@@ -232,7 +245,7 @@ export class Space {
     const { free, lowMark } = this
     const rise = this.#low.chunks ? Math.ceil(lowMark / RISE_PART) : 0
     this.#set('chunks', free <= lowMark + rise)
-    if (this.#options.policy === 'sequential') this.#set('components', this.#fewAreEmpty())
+    this.#set('components', this.policy === 'sequential' && this.#fewAreEmpty())
   }
 
   #fewAreEmpty(): boolean {

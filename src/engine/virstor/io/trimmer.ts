@@ -35,6 +35,8 @@ export class Trimmer {
   readonly #pending = new Map<number, Pending>()
   /** Components with a discard under way, or in the pause after it. */
   readonly #busy = new Set<number>()
+  /** By component. */
+  readonly #underWay = new Map<number, Promise<void>>()
   readonly #unable = new Set<number>()
 
   constructor(options: TrimmerOptions, isOn: boolean) {
@@ -69,7 +71,12 @@ export class Trimmer {
     const run = this.#takeRun(id)
     if (!run) return
     this.#busy.add(id)
-    void this.#discard(id, run)
+    this.#underWay.set(id, this.#discard(id, run))
+  }
+
+  /** Resolves when the discards have ended that are under way now, and their places are free. */
+  async ended(): Promise<void> {
+    await Promise.all(this.#underWay.values())
   }
 
   /** The lowest neighbours that are still free, out of the pool; undefined: there are none, or space is too short. */
@@ -119,6 +126,7 @@ export class Trimmer {
       }
     } else this.#pending.delete(id)
     for (let at = number; at < number + count; at++) space.give({ component: id, number: at })
+    this.#underWay.delete(id)
     const go = (): void => {
       this.#busy.delete(id)
       this.#next(id)

@@ -101,6 +101,11 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     return this.#ownersOf(id).used
   }
 
+  /** These places, in order, with their owners as {@link ownerOf} has them. */
+  used(id: number): Generator<readonly [number: number, owner: number]> {
+    return this.#ownersOf(id).entries()
+  }
+
   /** The map itself lies there from now on. */
   reserve(id: number, { number, count }: Run): void {
     for (let at = number; at < number + count; at++) this.#take({ component: id, number: at }, MAP)
@@ -112,6 +117,14 @@ export class MapTable extends ChunkEntries implements ChunkMap {
       assert(this.#ownersOf(id).get(at) === MAP, `the map lies at place ${at} of component ${id}`)
       this.#ownersOf(id).set(at, FREE)
     }
+  }
+
+  /**
+   * The first place of a component from number `from` on that a chunk has, or had until a commit that is still to come; -1:
+   * there is none.
+   */
+  nextChunkOn(component: number, from: number): number {
+    return this.#ownersOf(component).nextChunk(from)
   }
 
   ownerOf({ component, number }: Place): number {

@@ -26,6 +26,28 @@ export class Owners {
     return word === MAP_WORD ? MAP : word - 1
   }
 
+  /** The first place from `from` on that a chunk has; -1: there is none. */
+  nextChunk(from: number): number {
+    for (let number = from; number < this.chunks; ) {
+      const end = number - (number % VIRSTOR_OWNER_PIECE) + VIRSTOR_OWNER_PIECE
+      if (this.#pieces[Math.floor(number / VIRSTOR_OWNER_PIECE)] === undefined) number = end
+      for (; number < end && number < this.chunks; number++)
+        if (this.get(number) >= 0) return number
+    }
+    return -1
+  }
+
+  /** Places that are not free, in order, with their owners. What was never in use costs nothing. */
+  *entries(): Generator<readonly [number: number, owner: number]> {
+    for (const [index, piece] of this.#pieces.entries()) {
+      if (piece === undefined) continue
+      const first = index * VIRSTOR_OWNER_PIECE
+      for (let at = 0; at < piece.length; at++) {
+        if (piece[at] !== 0) yield [first + at, this.get(first + at)]
+      }
+    }
+  }
+
   set(number: number, owner: number): void {
     assert(number >= 0 && number < this.chunks, `place ${number} is one of ${this.chunks}`)
     const before = this.get(number)

@@ -7,13 +7,14 @@ import { alignDown, formatSize, parseSize } from '../../../base/bytes.ts'
 import { VIRSTOR_CHUNKS } from '../../../base/limits.ts'
 import { VIRSTOR_SPECS } from '../../../control/virstor-verbs.ts'
 import { mapChunks } from '../model.ts'
-import { failing, type VirstorVerb } from './context.ts'
+import { checkNoJob, type Fail, failing, type VirstorVerb } from './context.ts'
 
 export const GROW: VirstorVerb = {
   spec: VIRSTOR_SPECS.grow,
   plan({ model }, parameters) {
     const { name, chunkBytes, virtualBytes: before } = model
-    const fail = failing(VIRSTOR_SPECS.grow, name)
+    const fail: Fail = failing(VIRSTOR_SPECS.grow, name)
+    checkNoJob(model, fail)
     const virtualBytes = alignDown(parseSize(String(parameters['size'])), chunkBytes)
     const [now, wanted] = [formatSize(before), formatSize(virtualBytes)]
     if (virtualBytes < before) {

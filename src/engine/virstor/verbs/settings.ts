@@ -12,12 +12,17 @@ import { formatDuration, parseDuration } from '../../../control/duration.ts'
 import type { PlanStep } from '../../../control/reports.ts'
 import { ON_OFF, VIRSTOR_SPECS } from '../../../control/virstor-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
-import type { ComponentRecord, VirstorModel } from '../model.ts'
+import { type ComponentRecord, POLICIES, type VirstorModel } from '../model.ts'
 import { type Fail, failing, type VirstorVerb } from './context.ts'
 
 export type Settings = Pick<
   VirstorModel,
-  'fullWaitMs' | 'chunkWatermark' | 'percentWatermark' | 'componentWatermark' | 'discards'
+  | 'policy'
+  | 'fullWaitMs'
+  | 'chunkWatermark'
+  | 'percentWatermark'
+  | 'componentWatermark'
+  | 'discards'
 >
 
 function chunksOf(components: readonly ComponentRecord[]): number {
@@ -27,6 +32,7 @@ function chunksOf(components: readonly ComponentRecord[]): number {
 /** Of a new device: a small one does not warn from its start. */
 export function usualSettings({ components }: VirstorModel): Settings {
   return {
+    policy: 'sequential',
     fullWaitMs: VIRSTOR_FULL_WAIT_MS,
     chunkWatermark: Math.min(VIRSTOR_CHUNK_WATERMARK, Math.floor(chunksOf(components) / 10)),
     percentWatermark: VIRSTOR_PERCENT_WATERMARK,
@@ -41,10 +47,10 @@ interface Setting {
   readonly option: string
   readonly typed: string
   /** Undefined: it is refused. */
-  readonly parse: (text: string, model: VirstorModel) => number | boolean | undefined
+  readonly parse: (text: string, model: VirstorModel) => number | boolean | string | undefined
   /** What is accepted, in words. */
   readonly accepted: string
-  readonly text: (value: number | boolean) => string
+  readonly text: (value: number | boolean | string) => string
 }
 
 /** A whole number up to `most`, with or without a percent sign. */
@@ -54,6 +60,14 @@ function whole(text: string, most: number): number | undefined {
 }
 
 const SETTINGS: readonly Setting[] = [
+  {
+    key: 'policy',
+    option: 'policy',
+    typed: '--policy',
+    parse: (text) => POLICIES.find((policy) => policy === text),
+    accepted: POLICIES.join(' or '),
+    text: (value) => `new chunks go to the components by the policy ${value}`,
+  },
   {
     key: 'fullWaitMs',
     option: 'fullWait',
