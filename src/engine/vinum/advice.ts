@@ -157,9 +157,19 @@ function stateText(situation: Situation): string {
   }
   const rest =
     health === 'FAULTED'
-      ? 'Part of the data cannot be reached.'
+      ? ['Part of the data cannot be reached.', ...plexes.flatMap(heldText)].join(' ')
       : `${plexes.some(({ lost }) => lost) ? 'The rest of the data' : 'Data'} is intact; one more failure may lose it.`
   return `${parts} ${rest}`
+}
+
+/** A window that is in its backup alone (jobs/grow.ts). */
+function heldText({ name, growth }: PlexRecord): readonly string[] {
+  const { backup } = growth ?? {}
+  if (!backup) return []
+  const size = formatSize(backup.lengthBytes)
+  return [
+    `The growth of ${name} has stopped in the middle of a window: requests for ${size} of it wait.`,
+  ]
 }
 
 function trouble({ drives, model, problemOf }: Situation, subdisk: SubdiskRecord): string {
@@ -173,6 +183,7 @@ function trouble({ drives, model, problemOf }: Situation, subdisk: SubdiskRecord
     const device = record?.device === name ? '' : ` (${record?.device ?? '?'})`
     return `Drive ${name}${device} is missing${since}.`
   }
+  if (record?.state === 'down') return `Drive ${name} is out of service.`
   return subdisk.state === 'reviving'
     ? `Subdisk ${subdisk.name} on drive ${name} is being filled.`
     : `Subdisk ${subdisk.name} on drive ${name} is ${subdisk.state}.`
@@ -218,6 +229,12 @@ function actionText(situation: Situation): string {
   const problem = missing && situation.problemOf(missing.uuid)
   if (problem) return `${problem.device}: ${problem.action}`
   if (missing && plex) return goOnText(situation, plex, missing)
+  const down = missing ? undefined : downDrive(situation)
+  if (down) {
+    const takeBack = `Look at drive ${down.name}, then take it back: plexus vinum setstate up ${down.name}`
+    if (health === 'FAULTED') return takeBack
+    return `${takeBack}, or replace it: plexus volume replace ${name} ${down.name} NEW-DEVICE`
+  }
   if (process?.state === 'paused') return `To go on: plexus job resume ${process.id}`
   if (process && !missing) {
     return `Nothing to do. To follow it: plexus wait ${name} --for ${process.kind}`
@@ -268,6 +285,13 @@ function goOnText({ model }: Situation, plex: PlexRecord, missing: DriveRecord):
     `Connect drive ${missing.name} again: it is taken back by itself. If it is lost: ${cancel}plexus vinum setstate ` +
     `--force up ${plex.name} goes on without it; what was written is there, and what never was reads as anything.`
   )
+}
+
+/** A drive that is here, and out of service: only `setstate up` takes it back. */
+function downDrive({ model, bad, drives }: Situation): DriveRecord | undefined {
+  return bad
+    .map(({ driveUuid }) => byUuid(model.drives, driveUuid))
+    .find((one) => one?.state === 'down' && drives.get(one.uuid)?.present)
 }
 
 /**

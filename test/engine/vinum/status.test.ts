@@ -372,3 +372,38 @@ t.test('of a mirror without a good copy, status names what lets one serve', asyn
   t.match(machine.volume('v'), { health: 'HEALTHY', action: '' })
   await machine.shutDown()
 })
+
+for (const [layout, health, next] of [
+  [{ stripe: ['d1', 'd2'] }, 'FAULTED', ''],
+  [{ mirror: ['d1', 'd2'] }, 'DEGRADED', ', or replace it: plexus volume replace v d2 NEW-DEVICE'],
+  [
+    { raid5: ['d1', 'd2', 'd3'] },
+    'DEGRADED',
+    ', or replace it: plexus volume replace v d2 NEW-DEVICE',
+  ],
+] as const) {
+  t.test(`${Object.keys(layout)}: a drive that is out of service though it is there`, async (t) => {
+    const machine = await new Machine({ devices: 3 }).start()
+    await machine.run('volume.create', { name: 'v', ...layout })
+    await machine.jobsDone()
+    await machine.run('vinum.setstate', { state: 'down', object: 'd2', force: true })
+    const volume = machine.open('v')
+    await put(volume, 0, pattern(1, UNIT)).catch(() => {})
+    t.match(machine.volume('v'), {
+      health,
+      status: /^Drive d2 is out of service\. /,
+      action: `Look at drive d2, then take it back: plexus vinum setstate up d2${next}`,
+    })
+    t.match(await failureOf(machine.run('vinum.start', { objects: ['v'] })), {
+      kind: 'invalid',
+      message:
+        /drive d2 is down: connect it, or take it back: plexus vinum setstate up d2; or replace it$/,
+    })
+    await machine.run('vinum.setstate', { state: 'up', object: 'd2' })
+    await machine.run('vinum.start', { objects: ['v'] })
+    await machine.jobsDone()
+    t.match(machine.volume('v'), { health: 'HEALTHY', action: '' })
+    await volume.close()
+    await machine.shutDown()
+  })
+}

@@ -59,6 +59,8 @@ export interface GrowOptions extends JobSetup, GrowPlace {
    * Resolves when that is durable, to what ends it: called with false, the window may not be whole, and stays marked.
    */
   announce(window: Window): Promise<(whole: boolean) => void>
+  /** Tells people that a window is in its backup alone, and why. Once for each time that this happens. */
+  tellStuck(text: string): void
 }
 
 /** What moves and where to. All in bytes of plex space, or rows. */
@@ -232,7 +234,7 @@ async function rewrite(
   const growth = growthOf(plex)
   const backup = defined(growth.backup, 'the backup that was committed')
   const failureOf = (work: Promise<void>) => work.then(() => undefined, operatingError)
-  for (;;) {
+  for (let isTold = false; ; isTold = true) {
     const failure = await failureOf(writeNewRows(options, growth))
     if (!failure) {
       await options.commitGrowth(behind(growth, backup))
@@ -243,11 +245,11 @@ async function rewrite(
       return failure
     }
     if (job.parking) throw failure
-    const { name } = plex.record
-    host.log.error(
-      { err: failure, plex: name, event: 'growth-stuck' },
-      `${name}: ${backup.lengthBytes} bytes at ${backup.offsetBytes} can be written neither in the new rows nor in the old ones; they are safe in their backup, requests for them wait, and it is tried again`,
-    )
+    if (!isTold) {
+      options.tellStuck(
+        `${plex.record.name}: ${backup.lengthBytes} bytes at ${backup.offsetBytes} can be written neither in the new rows nor in the old ones; they are safe in their backup, requests for them wait, and it is tried again: ${failure.message}`,
+      )
+    }
     await new Promise<void>((resolve) => host.clock.after(GROW_RETRY_MS, resolve))
   }
 }

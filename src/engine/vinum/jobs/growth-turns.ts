@@ -64,7 +64,10 @@ function parkedError(job: string): PlexusError {
   return new PlexusError('aborted', { op: 'grow', subject: job, message })
 }
 
-type GrowthCommits = Pick<GrowOptions, 'contentBytes' | 'announce' | 'backupAreas' | 'commitGrowth'>
+type GrowthCommits = Pick<
+  GrowOptions,
+  'contentBytes' | 'announce' | 'backupAreas' | 'commitGrowth' | 'tellStuck'
+>
 
 /** Where the growth of a plex keeps its backups, and how its windows and its progress become known durably. */
 export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
@@ -75,6 +78,9 @@ export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
     async announce(window) {
       if (plex instanceof Raid5Plex) await settleRows(plex, window)
       return announce(volume?.map, plex, window)
+    },
+    tellStuck(text) {
+      set.topology.events.emit('critical', 'growth-stuck', plex.record.name, text)
     },
     backupAreas: () => backupAreasOf(set.drives),
     async commitGrowth(growth) {

@@ -315,6 +315,7 @@ function listed(out: readonly SubdiskRecord[]): string {
 function missing(model: VinumModel, plex: PlexRecord, out: readonly SubdiskRecord[]): Need {
   const names = new Set(out.map((one) => byUuid(model.drives, one.driveUuid)?.name ?? '?'))
   const drives = [...names].join(', ')
-  const reason = `${listed(out)}; drive ${drives} is down: connect it, or replace it`
+  const [first = drives] = names
+  const reason = `${listed(out)}; drive ${drives} is down: connect it, or take it back: plexus vinum setstate up ${first}; or replace it`
   return refuse('invalid', `plex ${plex.name}`, reason)
 }

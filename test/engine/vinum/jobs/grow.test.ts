@@ -96,6 +96,8 @@ class World {
   /** Windows in the intent map, and whether each was whole in the end. */
   readonly announced: Window[] = []
   readonly ended: boolean[] = []
+  /** Of windows that are in their backup alone. */
+  readonly told: string[] = []
 
   readonly one: Case
 
@@ -147,6 +149,7 @@ class World {
         this.announced.push(window)
         return (whole) => this.ended.push(whole)
       },
+      tellStuck: (text) => this.told.push(text),
       backupAreas: () => this.drives.filter(({ consumer }) => consumer).map(areaOf),
       commitGrowth: async (next) => {
         await new Promise((resolve) => setImmediate(resolve))
@@ -645,6 +648,7 @@ t.test(
       await settle(60)
       t.match(world.durable?.backup, { offsetBytes: 0 })
       t.equal(held, 1, 'requests wait')
+      t.match(world.told, [/requests for them wait, and it is tried again: .*injected/])
       job.parking = parked
       broken = parked
       // Time passes from here on.

@@ -104,7 +104,12 @@ t.test('5.3 raid5', async (t) => {
     'a copy without its job',
   )
   const away = derive(degraded, (uuid) => uuid !== uuidOf('d2'))
-  refusal(away, 'v.p0', 'invalid', /drive d2 is down: connect it, or replace it/)
+  refusal(
+    away,
+    'v.p0',
+    'invalid',
+    /drive d2 is down: connect it, or take it back: .* setstate up d2; or replace it/,
+  )
 })
 
 t.test('5.3 concat and striped', async (t) => {

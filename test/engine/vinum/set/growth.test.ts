@@ -3,6 +3,7 @@
  * gets what it lacks, the growth goes on, and every column can be lost afterwards.
  */
 import t, { type Test } from 'tap'
+import { type Clock, realClock } from '../../../../src/base/clock.ts'
 import { MIB } from '../../../../src/base/limits.ts'
 import type { Job } from '../../../../src/engine/jobs/job.ts'
 import {
@@ -208,5 +209,64 @@ t.test(
     const again = machine.open('v')
     t.ok(again.geometry.sizeBytes > sizeBytes)
     t.ok((await get(again, 0, sizeBytes)).equals(content))
+  },
+)
+
+t.test(
+  'a window in its backup alone waits for a drive out of service, and status says what ends that',
+  async (t) => {
+    // It is tried again soon.
+    const clock: Clock = {
+      ...realClock,
+      after: (ms, work) => realClock.after(Math.min(ms, 5), work),
+    }
+    const machine = await new Machine({ devices: 3, sizeBytes: 10 * MIB, clock }).start()
+    await machine.run('volume.create', { name: 'v', stripe: ['d1', 'd2'], stripeSize: '64KiB' })
+    const volume = machine.open('v')
+    const content = pattern(3, volume.geometry.sizeBytes)
+    await put(volume, 0, content, true)
+    const device = machine.device('d2')
+    const submit = device.submit.bind(device)
+    let broken = true
+    device.submit = (request) => {
+      if (broken && request.op === 'write' && request.cause === 'sync') device.fail('write', 'io')
+      submit(request)
+    }
+    const told = () =>
+      machine.topology.events.history.filter(({ event }) => event === 'growth-stuck')
+    await machine.run('volume.grow', { name: 'v', devices: ['d3'] })
+    for (let i = 0; i < 2000 && told().length === 0; i++) await tick()
+    t.match(told(), [
+      {
+        severity: 'critical',
+        object: 'v.p0',
+        message: /^v\.p0: \d+ bytes at 0 can be written .* requests for them wait, .*injected/,
+      },
+    ])
+    let ended = false
+    const read = get(volume, 0, 65_536).finally(() => {
+      ended = true
+    })
+    await machine.run('vinum.setstate', { state: 'down', object: 'd2', force: true })
+    broken = false
+    for (let i = 0; i < 20; i++) await tick()
+    t.notOk(ended)
+    t.match(machine.volume('v'), {
+      health: 'FAULTED',
+      status: /The growth of v\.p0 has stopped in the middle of a window: requests for .* wait/,
+      action: 'Look at drive d2, then take it back: plexus vinum setstate up d2',
+    })
+    await machine.run('vinum.setstate', { state: 'up', object: 'd2' })
+    t.ok((await read).equals(content.subarray(0, 65_536)))
+    t.equal(told().length, 1, 'it is told once')
+    // The old rows were written again, or the new ones: then it has gone on.
+    await machine.jobsDone()
+    await machine.run('vinum.start', { objects: ['v'] })
+    await machine.jobsDone()
+    t.match(machine.volume('v'), { health: 'HEALTHY', action: '' })
+    t.ok(volume.geometry.sizeBytes > content.length)
+    t.ok((await get(volume, 0, content.length)).equals(content))
+    await volume.close()
+    await machine.shutDown()
   },
 )
