@@ -1,6 +1,8 @@
 /** Thin devices by their verbs, on a machine that starts, loses disks and its power: creation to destruction. */
 import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
+import type { VirstorDevice } from '../../../src/engine/virstor/device.ts'
+import type { VirstorSet } from '../../../src/engine/virstor/virstor-set.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
@@ -218,6 +220,23 @@ t.test(
     await after.close()
   },
 )
+
+t.test('what a component has lost is told, also where the device has ended since', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3', 'd4', 'd5'], { policy: 'round-robin' })
+  const before = machine.open('thin')
+  await put(before, 0, pattern(15, 5 * CHUNK))
+  await machine.pull('d5')
+  const { committer } = (machine.topology.find('thin').geom as VirstorSet).device as VirstorDevice
+  await committer.pass()
+  await before.close()
+  await pullBoth(machine, 'd1', 'd2')
+  while (machine.volume('thin').state !== 'DOWN') await new Promise(setImmediate)
+  for (const name of ['d5', 'd1', 'd2']) await machine.replug(name)
+  const after = machine.open('thin')
+  t.match(await failureOf(flush(after)), { message: /may be lost; .* component 5 went away/ })
+  await flush(after)
+  await after.close()
+})
 
 t.test('a copy of the map of an older time is not read', async (t) => {
   const machine = await thin(['d1', 'd2', 'd3', 'd4', 'd5'], { policy: 'round-robin' })
