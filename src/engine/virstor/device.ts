@@ -320,7 +320,8 @@ export class VirstorDevice {
       await Promise.all([...this.provider.consumers].map((consumer) => consumer.idle()))
     }
     await this.io.pause()
-    await this.committer.commit().catch(operatingError)
+    // What was lost is still to be told, by the next device.
+    await this.committer.pass()
     await this.committer.stop()
     await this.store.checkpoint().catch(operatingError)
   }

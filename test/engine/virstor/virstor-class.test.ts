@@ -1,6 +1,7 @@
 /** Thin devices by their verbs, on a machine that starts, loses disks and its power: creation to destruction. */
 import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
+import type { VirstorSet } from '../../../src/engine/virstor/virstor-set.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
@@ -220,6 +221,18 @@ t.test(
     await after.close()
   },
 )
+
+t.test('what a component has lost is still to be told when the device ends', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3', 'd4', 'd5'], { policy: 'round-robin' })
+  const consumer = machine.open('thin')
+  await put(consumer, 0, pattern(15, 5 * CHUNK))
+  const { device } = machine.topology.find('thin').geom as VirstorSet
+  await machine.pull('d5')
+  await device?.committer.pass()
+  await consumer.close()
+  await device?.stop()
+  t.match(device?.committer.owes?.message, /may be lost; .* component 5 went away/)
+})
 
 t.test('a copy of the map of an older time is not read', async (t) => {
   const machine = await thin(['d1', 'd2', 'd3', 'd4', 'd5'], { policy: 'round-robin' })

@@ -103,7 +103,8 @@ export async function witness({ world, random, trouble, ...stage }: ThinStage): 
   const machine = world.machine
   const disk = machine && random.chance(0.5) ? trouble.choose(machine) : undefined
   if (machine && disk) {
-    trouble.mark(machine, disk)
+    // A mirror of two goes on without one of them by that vote only.
+    trouble.markAll(disk)
     world.unplug(disk, random.chance(0.5))
     await stage.work(random.between(5, 60))
   }

@@ -4,6 +4,7 @@
  */
 import type { ObjectList } from '../../../src/control/reports.ts'
 import type { FsckReport } from '../../../src/control/virstor-verbs.ts'
+import type { SimDisk } from '../disk.ts'
 import type { SimRandom } from '../random.ts'
 import type { Machine, World } from '../world.ts'
 import type { ThinUnit } from './thin-unit.ts'
@@ -22,8 +23,8 @@ export interface OperatorOptions {
   readonly isFull: boolean
   /** Some components are mirrors. */
   readonly isMirrored: boolean
-  /** Is no disk in trouble, nor was one since all was whole? */
-  readonly isCalm: () => boolean
+  /** The disk that is in trouble, or was and is not whole again. */
+  readonly faulty: () => SimDisk | undefined
   /** Takes devices under the oracle that are new. */
   readonly adopt: (machine: Machine) => Promise<void>
 }
@@ -173,7 +174,8 @@ export class Operator {
       rows = (answer as ObjectList).objects
     })
     if (world.machine !== machine) return
-    for (const row of rows) {
+    // One that is not served has no space to tell of.
+    for (const row of rows.filter(({ state }) => state !== 'DOWN')) {
       const { usedBytes, freeBytes, physicalBytes } = row.facts as Record<Space, number>
       if (usedBytes >= 0 && freeBytes >= 0 && usedBytes + freeBytes <= physicalBytes) continue
       world.fail(`${row.name}: its space does not add up`, [JSON.stringify(row)])
@@ -183,13 +185,13 @@ export class Operator {
   /** Where no disk is in trouble nothing is found, whatever users and verbs are at. */
   async check(machine: Machine, name: string): Promise<void> {
     const world = this.#world
-    const wasCalm = this.#options.isCalm()
+    const wasCalm = !this.#options.faulty()
     let report: FsckReport | undefined
     const repair = this.random.chance(0.3) ? { repair: true } : {}
     await world.verb('virstor', 'fsck', { name, ...repair }, (answer) => {
       report = answer as FsckReport
     })
-    if (world.machine !== machine || !wasCalm || !this.#options.isCalm()) return
+    if (world.machine !== machine || !wasCalm || this.#options.faulty()) return
     if (report && report.found > 0) {
       const texts = report.findings.map((one) => JSON.stringify(one))
       world.fail(`${name}: a check finds what nobody has damaged`, texts)
@@ -212,7 +214,8 @@ export class Operator {
 
   /** Devices that nobody uses, none of them in trouble that is known. */
   some(machine: Machine, count: number): readonly string[] {
-    return this.random.shuffle([...unusedDevices(this.#world, machine)]).slice(0, count)
+    const unused = unusedDevices(this.#world, machine, this.#options.faulty())
+    return this.random.shuffle([...unused]).slice(0, count)
   }
 
   #disk(name: string) {

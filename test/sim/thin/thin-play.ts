@@ -115,7 +115,7 @@ class ThinPlay {
     this.#operator = new Operator(world, world.random.fork('operator'), {
       isFull: mixture.has('full'),
       isMirrored: mixture.has('mirrors'),
-      isCalm: () => this.#trouble.faulty === undefined,
+      faulty: () => this.#trouble.faulty,
       adopt: (machine) => this.#adopt(machine),
     })
   }
@@ -232,8 +232,8 @@ class ThinPlay {
       }
       for (const disk of world.disks) disk.onRequest = sent
     })
-    const working = new Workload(world, this.#random.between(5, 100), MOODS).run()
-    const flushing = working.then(() => {
+    const workload = new Workload(world, this.#random.between(5, 100), MOODS)
+    const flushing = workload.run().then(() => {
       for (const unit of this.#units) unit.send('flush', 0, 0, false)
       // Of so few requests there may be none that reaches a disk.
       return world.pause(20_000)
@@ -241,6 +241,8 @@ class ThinPlay {
     await Promise.race([isCut, flushing])
     for (const disk of world.disks) disk.onRequest = () => {}
     if (world.machine === machine) world.cut()
+    // The next start comes in the same moment: it would go on there.
+    workload.stop()
   }
 
   #cutWithLoss(machine: Machine): void {

@@ -29,15 +29,29 @@ export function disksUnder(machine: Machine, { components }: VolumeView): Readon
   )
 }
 
-/** Disks and volumes that nobody uses. */
-export function unusedDevices(world: World, machine: Machine): readonly string[] {
+/** Is everything there that thin devices under the oracle lie on, as far as one needs to know which disks that is? */
+function areKnown(world: World, machine: Machine): boolean {
+  const names = new Set([...world.disks, ...mirrors(machine)].map(({ name }) => name))
+  return [...world.units].every(({ uuid }) =>
+    thinDevice(machine, uuid)?.components.every(({ name }) => names.has(name)),
+  )
+}
+
+/** Disks and volumes that nobody uses, and that do not lie on `faulty`. None while nobody can tell which ones. */
+export function unusedDevices(
+  world: World,
+  machine: Machine,
+  faulty: SimDisk | undefined,
+): readonly string[] {
+  if (!areKnown(world, machine)) return []
   const volumes = mirrors(machine)
   const used = new Set([
     ...thinDevices(machine).flatMap(({ components }) => components.map(({ name }) => name)),
     ...volumes.flatMap((volume) => [...drivesOf(volume)]),
   ])
-  const disks = world.disks.filter(({ present, device }) => present && device)
-  return [...disks, ...volumes].map(({ name }) => name).filter((name) => !used.has(name))
+  const disks = world.disks.filter((one) => one.present && one.device && one !== faulty)
+  const sound = volumes.filter((volume) => !faulty || !drivesOf(volume).has(faulty.name))
+  return [...disks, ...sound].map(({ name }) => name).filter((name) => !used.has(name))
 }
 
 /** The running set of the device; for accounts and for choosing what to spoil. */

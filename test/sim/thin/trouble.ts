@@ -133,7 +133,12 @@ export class Trouble {
       const lacking = this.#lacking(running)
       if (lacking.length === 0) {
         await this.#settle(running)
-        return
+        if (world.machine !== running) return
+        // The flush may be what a drive has failed, or have waited for a drive to go out of service.
+        if (this.#lacking(running).length === 0) {
+          this.#isFine()
+          return
+        }
       }
       if (world.nowMs > endMs) {
         world.fail('the thin devices do not become whole again', [
@@ -196,7 +201,7 @@ export class Trouble {
     }
   }
 
-  /** Users hear of what was lost, and no error is right any more. */
+  /** Users hear of what was lost. */
   async #settle(machine: Machine): Promise<void> {
     const world = this.#world
     for (const unit of this.#units) {
@@ -206,6 +211,10 @@ export class Trouble {
       await unit.idle()
       if (world.machine !== machine) return
     }
+  }
+
+  /** No error is right any more. */
+  #isFine(): void {
     this.faulty = undefined
     for (const unit of this.#units) unit.mayFail = false
   }

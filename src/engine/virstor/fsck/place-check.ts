@@ -74,9 +74,9 @@ export class PlaceCheck {
 
   /** Is it neither free nor used by what says so? It is between the two for a while. */
   #isOnItsWay(place: Place): boolean {
-    const { table, space } = this.#device
+    const { table, space, io } = this.#device
     const owner = table.ownerOf(place)
-    if (owner === FREE) return !space.isFree(place)
+    if (owner === FREE) return !space.isFree(place) && !io.trimmer.holds(place)
     if (owner === MAP) return false
     return table.componentOf(owner) !== place.component || table.numberOf(owner) !== place.number
   }

@@ -36,7 +36,7 @@ export class Trimmer {
   /** Components with a discard under way, or in the pause after it. */
   readonly #busy = new Set<number>()
   /** By component. */
-  readonly #underWay = new Map<number, Promise<void>>()
+  readonly #underWay = new Map<number, { readonly run: Run; readonly ended: Promise<void> }>()
   readonly #unable = new Set<number>()
 
   constructor(options: TrimmerOptions, isOn: boolean) {
@@ -71,12 +71,18 @@ export class Trimmer {
     const run = this.#takeRun(id)
     if (!run) return
     this.#busy.add(id)
-    this.#underWay.set(id, this.#discard(id, run))
+    this.#underWay.set(id, { run, ended: this.#discard(id, run) })
+  }
+
+  /** Is it out of the pool because it is being discarded? */
+  holds({ component, number }: Place): boolean {
+    const { run } = this.#underWay.get(component) ?? {}
+    return run !== undefined && number >= run.number && number < run.number + run.count
   }
 
   /** Resolves when the discards have ended that are under way now, and their places are free. */
   async ended(): Promise<void> {
-    await Promise.all(this.#underWay.values())
+    await Promise.all([...this.#underWay.values()].map(({ ended }) => ended))
   }
 
   /** The lowest neighbours that are still free, out of the pool; undefined: there are none, or space is too short. */

@@ -12,7 +12,7 @@ import { failureOf } from '../../../support/failure.ts'
 const CHUNK = 128 * KIB
 const BLOCK = 4 * KIB
 
-async function thin(): Promise<Machine> {
+async function thin(more: object = {}): Promise<Machine> {
   const machine = await new Machine({ devices: 3, sizeBytes: 5 * MIB }).start()
   await machine.run('virstor.create', {
     name: 'thin',
@@ -20,6 +20,7 @@ async function thin(): Promise<Machine> {
     size: '64MiB',
     chunk: `${CHUNK}`,
     fullWait: '0',
+    ...more,
   })
   const device = machine.open('thin')
   for (const chunk of [0, 3, 300]) await put(device, chunk * CHUNK, pattern(chunk, CHUNK))
@@ -195,6 +196,20 @@ t.test('places: in use and free, and neither', async (t) => {
       message: 'place 7 is neither free nor does a chunk have it',
     },
   ])
+})
+
+t.test('a place is being discarded on its component', async (t) => {
+  const machine = await thin({ policy: 'round-robin' })
+  const device = machine.open('thin')
+  const disk = machine.device('d3')
+  disk.hold()
+  await discard(device, { offset: 300 * CHUNK, length: CHUNK })
+  await flush(device)
+  const looked = fsck(machine)
+  for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate)
+  disk.release()
+  t.strictSame(messages(await looked), [])
+  await device.close()
 })
 
 t.test('a device that is not served', async (t) => {
