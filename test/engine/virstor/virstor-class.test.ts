@@ -3,7 +3,7 @@ import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
-import { MemoryDevice } from '../../support/memory-device.ts'
+import { goesAtAnchor, MemoryDevice } from '../../support/memory-device.ts'
 import { CHUNK, carriers, fill, noteOf, row, thin } from '../../support/thin.ts'
 
 t.test("the original's own test: first and last sector survive the next start", async (t) => {
@@ -240,6 +240,26 @@ t.test('a copy of the map of an older time is not read', async (t) => {
   device = machine.open('thin')
   t.ok((await get(device, CHUNK, CHUNK)).equals(pattern(14, 5 * CHUNK).subarray(CHUNK, 2 * CHUNK)))
   t.equal((await failureOf(get(device, 0, CHUNK))).kind, 'gone', 'nor is its data')
+  await device.close()
+})
+
+t.test('a component that goes again in each commit of its return has missed nothing', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3', 'd4'], { policy: 'round-robin' })
+  const device = machine.open('thin')
+  const data = pattern(15, 4 * CHUNK)
+  await put(device, 0, data)
+  await flush(device)
+  await machine.pull('d2')
+  for (let round = 0; round < 2; round++) {
+    machine.renew('d2')
+    goesAtAnchor(machine.device('d2'))
+    await machine.plug('d2')
+    await machine.topology.quiet()
+    t.equal(machine.volume('thin').state, 'DEGRADED', `round ${round}`)
+  }
+  await machine.replug('d2')
+  t.equal(machine.volume('thin').health, 'HEALTHY')
+  t.ok((await get(device, 0, data.length)).equals(data))
   await device.close()
 })
 
