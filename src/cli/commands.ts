@@ -14,7 +14,7 @@ import { printableAnswer, renderTable } from './render.ts'
 import { renderConsumers, renderLoad, STAT_COLUMNS, statRows } from './stat.ts'
 import { checkExit, renderStatus } from './status.ts'
 import { renderTree } from './tree.ts'
-import { FSCK } from './virstor.ts'
+import { DUMP, FSCK } from './virstor.ts'
 import { sayEnds, waitForJobs } from './wait.ts'
 
 /** An option of the command line alone, in commander's words. */
@@ -204,5 +204,6 @@ export const SPECIAL_COMMANDS: Readonly<Record<string, SpecialCommand>> = {
   stat,
   wait,
   'events.list': events,
+  'virstor.dump': DUMP,
   'virstor.fsck': FSCK,
 }

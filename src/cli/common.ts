@@ -2,18 +2,15 @@
  * The common course of a command: ask where it destroys, call, render, wait. What an answer looks like on a
  * terminal is found by the method (lists.ts) or by its form.
  */
-import { PlexusError } from '../base/errors.ts'
 import { methodName } from '../control/daemon-verbs.ts'
 import { EXIT } from '../control/protocol.ts'
-import type { VinumListing } from '../control/vinum-rows.ts'
 import { confirm } from './confirm.ts'
 import { renderDevice } from './device.ts'
 import type { Invocation } from './invocation.ts'
 import { LIST_VIEWS } from './lists.ts'
+import { isObjectList, renderObjects } from './objects.ts'
 import { isPlan, renderPlan, renderWarnings } from './plan.ts'
 import { type CellValue, type Column, renderRecord, renderTable } from './render.ts'
-import { renderListing } from './vinum.ts'
-import { renderDump } from './virstor.ts'
 import { sayEnds, waitForJobs } from './wait.ts'
 
 type Renderer = (answer: never, invocation: Invocation) => string
@@ -25,28 +22,11 @@ const RENDERERS: Readonly<Record<string, Renderer>> = {
     answer.steps.length === 0
       ? `  ${answer.file} is what runs\n`
       : answer.steps.map((one) => `  would ${one}\n`).join(''),
-  'vinum.list': (answer: VinumListing, { tableOptions }) => renderListing(answer, tableOptions),
-  'virstor.dump': renderDump,
-  'volume.show': (answer: VinumListing, { tableOptions }) => renderListing(answer, tableOptions),
-}
-
-function severalTables(name: string): PlexusError {
-  return new PlexusError('invalid', {
-    op: name,
-    subject: '-o',
-    message: '-o and --sort are for one table; use them without -r and -V',
-  })
 }
 
 function renderList(answer: object, invocation: Invocation): string | undefined {
   const view = LIST_VIEWS[methodName(invocation.spec)]
   if (!view) return undefined
-  const { recursive, freeList } = invocation.parameters
-  if ((recursive || freeList) && 'drives' in answer) {
-    const { output, sort } = invocation.flags
-    if (output !== undefined || sort !== undefined) throw severalTables(invocation.spec.name)
-    return renderListing(answer as VinumListing, invocation.tableOptions)
-  }
   const rows = (answer as Readonly<Record<string, readonly never[]>>)[view.key] ?? []
   // Made even where it is not shown: a column that does not exist is an error in any case.
   const table = renderTable(view.columns, rows, invocation.tableOptions)
@@ -93,6 +73,7 @@ function renderAnswer(answer: object, invocation: Invocation): string {
   const special = RENDERERS[methodName(invocation.spec)]
   if (special) return special(answer as never, invocation)
   if (isPlan(answer)) return renderPlan(answer)
+  if (isObjectList(answer)) return renderObjects(answer, invocation.tableOptions)
   if ('text' in answer && typeof answer.text === 'string') return answer.text
   return renderList(answer, invocation) ?? renderAnything(answer, invocation)
 }

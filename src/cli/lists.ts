@@ -1,4 +1,4 @@
-/** The columns of every list, by method: what -o can name, and what is shown when it says nothing. */
+/** The columns of the daemon's own lists, by method: what -o can name, and what is shown when it says nothing. */
 import { formatSize } from '../base/bytes.ts'
 import type {
   BackupReport,
@@ -11,12 +11,9 @@ import type {
 } from '../control/daemon-reports.ts'
 import { methodName, STAT } from '../control/daemon-verbs.ts'
 import { formatDuration } from '../control/duration.ts'
-import type { NopRow } from '../control/nop-verbs.ts'
 import type { EventReport, GeomReport, JobReport } from '../control/reports.ts'
 import type { VerbSpec } from '../control/verb-spec.ts'
-import type { VirstorRow } from '../control/virstor-verbs.ts'
 import type { Column } from './render.ts'
-import { DRIVE_COLUMNS, PLEX_COLUMNS, SUBDISK_COLUMNS, VOLUME_COLUMNS } from './vinum.ts'
 
 export interface ListView {
   /** Key of the list in the answer. */
@@ -36,7 +33,7 @@ const JOB_TABLE = view<JobReport>('jobs', 'no job runs', [
   { name: 'id', value: (job) => job.id },
   { name: 'kind', value: (job) => job.kind },
   { name: 'object', value: (job) => job.object },
-  { name: 'volume', value: (job) => job.volume, extra: true },
+  { name: 'parent', value: (job) => job.parent, extra: true },
   { name: 'state', value: (job) => job.state, kind: 'state' },
   { name: 'done', value: (job) => job.doneBytes, kind: 'size' },
   { name: 'total', value: (job) => job.totalBytes, kind: 'size' },
@@ -65,24 +62,7 @@ export const EVENT_COLUMNS: readonly Column<EventReport>[] = [
   { name: 'sequence', value: (event) => event.sequence, kind: 'number', extra: true },
 ]
 
-function faultText({ op, kind, probability, left }: NopRow['faults'][number]): string {
-  const how = probability < 1 ? ` with probability ${probability}` : ''
-  return `${op} ${kind}${how}${left === undefined ? '' : `, ${left} left`}`
-}
-
 export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
-  'virstor.list': view<VirstorRow>('devices', 'there is no thin device', [
-    { name: 'name', value: (one) => one.name },
-    { name: 'state', value: (one) => one.state, kind: 'state' },
-    { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
-    { name: 'chunk', value: (one) => one.chunkBytes, kind: 'size' },
-    { name: 'space', value: (one) => one.physicalBytes, kind: 'size' },
-    { name: 'used', value: (one) => one.usedBytes, kind: 'size' },
-    { name: 'free', value: (one) => one.freeBytes, kind: 'size' },
-    { name: 'low', value: (one) => (one.isLow ? 'yes' : 'no') },
-    { name: 'warn', value: (one) => one.warnBytes, kind: 'size', extra: true },
-    { name: 'components', value: (one) => one.components, kind: 'number' },
-  ]),
   'device.list': view<DeviceReport>('devices', 'the configuration has no devices', [
     { name: 'name', value: (one) => one.name },
     { name: 'state', value: (one) => one.state, kind: 'state' },
@@ -149,29 +129,9 @@ export const LIST_VIEWS: Readonly<Record<string, ListView>> = {
     { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
     { name: 'path', value: (one) => one.path },
   ]),
-  'nop.list': view<NopRow>(
-    'nops',
-    'there are no nop providers; plexus nop create PROVIDER makes one',
-    [
-      { name: 'name', value: (one) => one.name },
-      { name: 'provider', value: (one) => one.provider },
-      { name: 'size', value: (one) => one.sizeBytes, kind: 'size' },
-      { name: 'read-delay-ms', value: (one) => one.readDelayMs, kind: 'number' },
-      { name: 'write-delay-ms', value: (one) => one.writeDelayMs, kind: 'number' },
-      { name: 'faults', value: (one) => one.faults.map(faultText).join(', ') },
-      { name: 'tears', value: (one) => one.tears, kind: 'number' },
-      { name: 'failed', value: (one) => one.failed, kind: 'number' },
-      { name: 'torn', value: (one) => one.torn, kind: 'number' },
-    ],
-  ),
-  'volume.list': view('volumes', 'there are no volumes', VOLUME_COLUMNS),
-  'vinum.ld': view('drives', 'there are no drives', DRIVE_COLUMNS),
-  'vinum.lv': view('volumes', 'there are no volumes', VOLUME_COLUMNS),
-  'vinum.lp': view('plexes', 'there are no plexes', PLEX_COLUMNS),
-  'vinum.ls': view('subdisks', 'there are no subdisks', SUBDISK_COLUMNS),
 }
 
 /** Is the answer of a verb one table, with columns to choose and to sort by? */
 export function isTable(spec: VerbSpec): boolean {
-  return spec === STAT || methodName(spec) in LIST_VIEWS
+  return spec === STAT || spec.table === true || methodName(spec) in LIST_VIEWS
 }

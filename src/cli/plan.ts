@@ -7,7 +7,7 @@ export function isPlan(answer: object): answer is PlanReport {
 }
 
 function jobText(job: JobReport): string {
-  const waitFor = job.volume ?? job.object
+  const waitFor = job.parent ?? job.object
   return `job ${job.id}: ${job.kind} of ${job.object} has started; plexus wait ${waitFor} follows it`
 }
 

@@ -1,11 +1,12 @@
 /**
- * `plexus status` in words after zpool status: for each volume its state, what is the
+ * `plexus status` in words after zpool status: for each object with a health its state, what is the
  * matter, what to do, how far a job is, and the table of its parts with their errors.
  */
 import { formatSize } from '../base/bytes.ts'
 import type { StatusReport } from '../control/daemon-reports.ts'
+import { partsIn } from '../control/objects.ts'
 import { EXIT } from '../control/protocol.ts'
-import type { ComponentReport, ErrorCounts, Health, VolumeReport } from '../control/reports.ts'
+import type { ErrorCounts, Health, ObjectReport } from '../control/reports.ts'
 import { progressLine } from './progress.ts'
 import { type Column, printable, renderTable, stateText } from './render.ts'
 
@@ -17,49 +18,55 @@ export interface StatusOptions {
   readonly badOnly: boolean
 }
 
-/** Where there are several sets, each volume says on which it is. */
-function isAmongSets(report: StatusReport): boolean {
-  return new Set(report.volumes.map((one) => one.set)).size > 1
+/** Where there are several sets, each object says on which it is. */
+function isAmongSets({ objects }: StatusReport): boolean {
+  return new Set(objects.flatMap(({ set }) => set ?? [])).size > 1
 }
 
-/** A line of the table: the volume itself or a part of it. */
+type PartsOf = (one: ObjectReport) => readonly ObjectReport[]
+
+/** A line of the table: an object that stands by itself, or a part of it. */
 interface PartRow {
   readonly name: string
   readonly state: string
-  readonly errors: ErrorCounts
+  readonly errors: ErrorCounts | undefined
   readonly paths: string
   readonly note: string
 }
 
-function partName(part: ComponentReport): string {
-  if (part.type === 'plex' || part.drive === undefined) return part.name
-  const { drive, device } = part
+/** With the drive that it lies on, and the device that carries that. */
+function partName({ name, drive, device }: ObjectReport): string {
+  if (drive === undefined) return name
   const where = device === undefined || device === drive ? drive : `${drive} (${device})`
-  return part.name === drive ? where : `${part.name}  ${where}`
+  return name === drive ? where : `${name}  ${where}`
 }
 
-function partRows(part: ComponentReport, depth: number): PartRow[] {
-  const isOnDevice = part.type !== 'plex'
-  const row = {
-    name: `${'  '.repeat(depth)}${partName(part)}`,
-    state: part.state.toUpperCase(),
-    errors: part.errors,
-    // A device has one path until it is assembled of several.
-    paths: isOnDevice ? `${part.device === undefined ? 0 : 1}/1` : '',
-    note: part.note,
-  }
-  return [row, ...part.children.flatMap((child) => partRows(child, depth + 1))]
+function partRows(part: ObjectReport, partsOf: PartsOf, depth = 0): PartRow[] {
+  const { state, errors, drive, device } = part
+  // A device has one path until it is assembled of several.
+  const paths = drive === undefined ? '' : `${device === undefined ? 0 : 1}/1`
+  const name = `${'  '.repeat(depth)}${partName(part)}`
+  // The note of the uppermost one stands in the title.
+  const row = { name, state, errors, paths, note: depth === 0 ? '' : part.note }
+  return [row, ...partsOf(part).flatMap((child) => partRows(child, partsOf, depth + 1))]
 }
 
-const COLUMNS: readonly Column<PartRow>[] = [
-  { name: 'name', value: (row) => row.name },
-  { name: 'state', value: (row) => row.state, kind: 'state' },
-  { name: 'read', value: (row) => row.errors.read, kind: 'number' },
-  { name: 'write', value: (row) => row.errors.write, kind: 'number' },
-  { name: 'parity', value: (row) => row.errors.parity, kind: 'number' },
-  { name: 'paths', value: (row) => row.paths || ' ' },
-  { name: 'note', value: (row) => row.note || ' ' },
+const ERRORS: readonly Column<PartRow>[] = [
+  { name: 'read', value: (row) => row.errors?.read, kind: 'number' },
+  { name: 'write', value: (row) => row.errors?.write, kind: 'number' },
+  { name: 'parity', value: (row) => row.errors?.parity, kind: 'number' },
 ]
+
+/** A class that counts no errors has no columns for them. */
+function columnsOf(rows: readonly PartRow[]): readonly Column<PartRow>[] {
+  return [
+    { name: 'name', value: (row) => row.name },
+    { name: 'state', value: (row) => row.state, kind: 'state' },
+    ...(rows.some(({ errors }) => errors) ? ERRORS : []),
+    { name: 'paths', value: (row) => row.paths || ' ' },
+    { name: 'note', value: (row) => row.note || ' ' },
+  ]
+}
 
 /** Each sentence of a report on its own line, the later ones below the first. */
 function labelled(label: string, text: string): string {
@@ -68,43 +75,43 @@ function labelled(label: string, text: string): string {
   return `${lead}${printable(text).replaceAll('\n', `\n${' '.repeat(lead.length)}`)}\n`
 }
 
-function renderVolume(volume: VolumeReport, options: StatusOptions, withSet: boolean): string {
-  const { name, state, sizeBytes, layout, status, action, process, exported } = volume
-  const size = options.exact ? String(sizeBytes) : formatSize(sizeBytes)
-  const title = `  volume: ${name.padEnd(8)}  state: ${stateText(state.toUpperCase(), options.colour)}   ${size} ${layout}\n`
-  const rows: PartRow[] = [
-    { name, state: state.toUpperCase(), errors: volume.errors, paths: '', note: '' },
-    ...volume.components.flatMap((part) => partRows(part, 1)),
-  ]
-  const table = renderTable(COLUMNS, rows, {
-    headings: options.headings,
-    exact: options.exact,
-    verbose: false,
-    colour: options.colour,
-    indent: '  ',
-  })
-  const exports = exported.map(({ target, lun, sessions }) => {
+function renderObject(
+  object: ObjectReport,
+  partsOf: PartsOf,
+  options: StatusOptions,
+  withSet: boolean,
+): string {
+  const { type, name, state, sizeBytes, note, status = '', action = '', set, process } = object
+  const { exact, colour, headings } = options
+  const size = exact ? String(sizeBytes) : formatSize(sizeBytes)
+  const title = `  ${type}: ${name.padEnd(8)}  state: ${stateText(state, colour)}   ${size} ${note}`
+  const rows = partRows(object, partsOf)
+  const table = { headings, exact, verbose: false, colour, indent: '  ' }
+  const exports = (object.exported ?? []).map(({ target, lun, sessions }) => {
     const number = `${sessions.length} ${sessions.length === 1 ? 'session' : 'sessions'}`
     const who = sessions.length > 0 ? ` (${sessions.join(', ')})` : ''
     return labelled('exported', `${target} lun ${lun}, ${number}${who}`)
   })
   return [
-    title,
-    withSet ? labelled('set', volume.set) : '',
+    `${title.trimEnd()}\n`,
+    withSet && set !== undefined && set !== name ? labelled('set', set) : '',
     labelled('status', status),
     labelled('action', action),
     process ? `  ${progressLine(process)}\n` : '',
-    table,
+    renderTable(columnsOf(rows), rows, table),
     ...exports,
   ].join('')
 }
 
 /** The whole answer in words. */
 export function renderStatus(report: StatusReport, options: StatusOptions): string {
-  const { problems, jobs, drift } = report
-  const volumes = report.volumes.filter((one) => !options.badOnly || one.health !== 'HEALTHY')
+  const { objects, problems, jobs, drift } = report
   const withSet = isAmongSets(report)
-  const parts = volumes.map((volume) => renderVolume(volume, options, withSet))
+  const partsOf = partsIn(objects)
+  const told = objects.filter(({ health }) => health !== undefined)
+  const parts = told
+    .filter(({ health }) => !options.badOnly || health !== 'HEALTHY')
+    .map((one) => renderObject(one, partsOf, options, withSet))
   for (const { object, health, message, action } of problems) {
     const head = `  object: ${object}   state: ${stateText(health, options.colour)}\n`
     parts.push(head + labelled('status', message) + labelled('action', action))
@@ -115,7 +122,7 @@ export function renderStatus(report: StatusReport, options: StatusOptions): stri
     parts.push(drift.map((one) => labelled('config', one)).join('') + labelled('action', action))
   }
   if (parts.length > 0) return parts.join('\n')
-  if (options.badOnly || report.volumes.length > 0) return '  all is healthy\n'
+  if (options.badOnly || told.length > 0) return '  all is healthy\n'
   return '  no volumes; plexus volume create NAME --mirror DEVICE DEVICE makes one, plexus device list shows the devices\n'
 }
 

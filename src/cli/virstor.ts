@@ -3,7 +3,6 @@ import type { VirstorDump } from '../control/daemon-reports.ts'
 import { EXIT } from '../control/protocol.ts'
 import type { FsckReport } from '../control/virstor-verbs.ts'
 import type { SpecialCommand } from './commands.ts'
-import type { Invocation } from './invocation.ts'
 import { renderRecord, stateText } from './render.ts'
 
 /** Ends with {@link EXIT.DEGRADED} where anything was found, repaired or not. */
@@ -33,15 +32,20 @@ function renderFsck({ name, checked, found, findings }: FsckReport, colour: bool
 }
 
 /** The fields of each label, those that it has. */
-export function renderDump({ devices }: VirstorDump, { flags }: Invocation): string {
-  return devices
-    .map((one) =>
-      renderRecord(
-        Object.entries(one).map(
-          ([key, value]) => [key, value, key.endsWith('Bytes') ? 'size' : 'text'] as const,
-        ),
-        flags.exact,
-      ),
-    )
-    .join('\n')
+export const DUMP: SpecialCommand = {
+  options: [],
+  async run(invocation) {
+    const { flags } = invocation
+    const dump = await invocation.call<VirstorDump>()
+    if (flags.json) invocation.json(dump)
+    else invocation.out(dump.devices.map((one) => renderLabel(one, flags.exact)).join('\n'))
+    return EXIT.DONE
+  },
+}
+
+function renderLabel(label: VirstorDump['devices'][number], isExact: boolean): string {
+  const lines = Object.entries(label).map(([key, value]) => {
+    return [key, value, key.endsWith('Bytes') ? 'size' : 'text'] as const
+  })
+  return renderRecord(lines, isExact)
 }

@@ -3,16 +3,15 @@
  * seconds are plain numbers, times ISO 8601. Made by src/daemon/methods, rendered by the command line.
  */
 import type {
-  DriveReport,
   EventReport,
   ExportReport,
   GeomReport,
   Health,
   JobReport,
+  ObjectReport,
   OutputVersion,
   PlanReport,
   ProblemReport,
-  VolumeReport,
 } from './reports.ts'
 
 /** What every answer begins with; the server puts it there. */
@@ -26,10 +25,10 @@ export interface StatusReport {
   readonly version: string
   /** The worst of all that follows. */
   readonly health: Health
-  readonly volumes: readonly VolumeReport[]
-  readonly drives: readonly DriveReport[]
+  /** Of all classes, or the one that was named with its parts. */
+  readonly objects: readonly ObjectReport[]
   readonly problems: readonly ProblemReport[]
-  /** Jobs that run or are paused and have no volume. */
+  /** Jobs that run or are paused and have no object above them. */
   readonly jobs: readonly JobReport[]
   readonly sessions: number
   /** How the file of the configuration differs from what runs; undefined: it was not asked for. */
@@ -164,7 +163,7 @@ export interface TreeProvider {
   readonly className: string
   readonly sizeBytes: number
   readonly state: string
-  /** A volume: the providers that carry its parts. Its geom may stand on more, which carry other volumes. */
+  /** An object of a class: the providers that carry its parts. Its geom may stand on more, which carry others. */
   readonly standsOn: readonly string[] | undefined
 }
 
@@ -189,7 +188,6 @@ export interface BackupReport {
 }
 
 /** Answers with a list under one key. */
-export type VolumeList = { readonly volumes: readonly VolumeReport[] }
 export type DeviceList = { readonly devices: readonly DeviceReport[] }
 export type ProbeList = { readonly devices: readonly DeviceContents[] }
 export type JobList = {

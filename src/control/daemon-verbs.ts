@@ -10,9 +10,28 @@ export const STATUS: VerbSpec = {
   noun: '',
   name: 'status',
   summary: 'health of all volumes: what is the matter, and what to do',
-  arguments: [{ name: 'name', kind: 'volume', optional: true, summary: 'only this volume' }],
+  arguments: [{ name: 'name', kind: 'object', optional: true, summary: 'only this object' }],
   options: [],
   readOnly: true,
+}
+
+export const LIST: VerbSpec = {
+  noun: '',
+  name: 'list',
+  summary: 'list objects: of one type, of whatever class, or of all types',
+  arguments: [
+    { name: 'type', kind: 'type', optional: true, summary: 'volume, drive, …; default: all' },
+    {
+      name: 'objects',
+      kind: 'object',
+      optional: true,
+      variadic: true,
+      summary: 'only these; default: all',
+    },
+  ],
+  options: [{ name: 'recursive', short: 'r', summary: 'with what is below each object' }],
+  readOnly: true,
+  table: true,
 }
 
 export const TREE: VerbSpec = {
@@ -40,8 +59,8 @@ export const WAIT_FOR: readonly WaitFor[] = ['any', 'scrub', ...JOB_KINDS]
 export const WAIT: VerbSpec = {
   noun: '',
   name: 'wait',
-  summary: 'wait until the jobs of a volume have ended',
-  arguments: [{ name: 'name', kind: 'object', summary: 'volume, plex, subdisk or job' }],
+  summary: 'wait until the jobs of an object have ended',
+  arguments: [{ name: 'name', kind: 'object', summary: 'object or job' }],
   options: [
     {
       name: 'for',
@@ -315,6 +334,7 @@ export const DAEMON_VERB_SPECS: readonly VerbSpec[] = [
   STATUS,
   TREE,
   STAT,
+  LIST,
   WAIT,
   NAMES,
   ...Object.values(DEVICE_SPECS),

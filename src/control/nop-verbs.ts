@@ -89,6 +89,7 @@ export const NOP_SPECS = {
   list: {
     noun: 'nop',
     readOnly: true,
+    table: true,
     name: 'list',
     summary: 'list nop providers with their faults and counts',
     arguments: [],
@@ -97,31 +98,3 @@ export const NOP_SPECS = {
 } as const satisfies Readonly<Record<string, VerbSpec>>
 
 export const NOP_VERB_SPECS: readonly VerbSpec[] = Object.values(NOP_SPECS)
-
-/** A row of `nop list`, and the answer of the verbs that change one. */
-export interface NopRow {
-  readonly name: string
-  /** The provider below. */
-  readonly provider: string
-  readonly sizeBytes: number
-  readonly readDelayMs: number
-  readonly writeDelayMs: number
-  /** Faults that are set, oldest first. `left`: undefined = until clear. */
-  readonly faults: readonly {
-    readonly op: NopFailOp
-    readonly kind: NopFailKind
-    readonly probability: number
-    readonly left: number | undefined
-  }[]
-  /** Requests that are not answered. */
-  readonly hangs: readonly string[]
-  /** Requests that are held back now. */
-  readonly held: number
-  /** down: it has not answered for the time that its device has, until clear. */
-  readonly state: 'up' | 'down'
-  /** Writes that will be torn. */
-  readonly tears: number
-  /** So far: requests that failed and writes that were torn. */
-  readonly failed: number
-  readonly torn: number
-}

@@ -33,10 +33,10 @@ export type JobState = 'running' | 'paused' | 'done' | 'failed' | 'cancelled'
 export interface JobReport {
   readonly id: string
   readonly kind: JobKind
-  /** Name of the volume, plex or subdisk that it works on. */
+  /** Name of what it works on. */
   readonly object: string
-  /** The volume above, if there is one: what `plexus wait` looks for. */
-  readonly volume: string | undefined
+  /** The object above it, if there is one: what `plexus wait` looks for. */
+  readonly parent: string | undefined
   readonly state: JobState
   readonly doneBytes: number
   readonly totalBytes: number
@@ -56,108 +56,100 @@ export interface ErrorCounts {
   readonly parity: number
 }
 
-/** A line of the tree under a volume: plex, subdisk; component of a thin device. */
-export interface ComponentReport {
-  readonly type: 'plex' | 'subdisk' | 'component'
-  readonly name: string
-  readonly uuid: string
-  readonly state: string
-  readonly sizeBytes: number
-  readonly errors: ErrorCounts
-  /** For people: `raid5, 256 KiB stripe`, `gone since 14:02:11`. */
-  readonly note: string
-  /** Plex: organisation and geometry. */
-  readonly organization?: string
-  readonly stripeBytes?: number
-  readonly columns?: number
-  /** Subdisk: where it lies. */
-  readonly drive?: string
-  readonly device?: string | undefined
-  readonly driveOffsetBytes?: number
-  readonly children: readonly ComponentReport[]
-}
-
-/** Where copies, or data and parity, may not agree since a crash or a write that failed. */
-export interface DoubtReport {
-  readonly bytes: number
-  /** Until the next resync begins; undefined: it runs, or nothing is planned. */
-  readonly retrySeconds: number | undefined
-}
-
 export const WATERMARKS = ['chunks', 'components'] as const
 export type Watermark = (typeof WATERMARKS)[number]
 
-/** Of a device that offers more than it has. */
-export interface SpaceReport {
-  readonly totalBytes: number
-  readonly usedBytes: number
-  /** What can be given now: nothing of a component that is missing. */
-  readonly freeBytes: number
-  /** It warns with so much free, or less. */
-  readonly warnBytes: number
-  /** What has run low. `chunks`: free space. `components`: those that are still empty. */
-  readonly low: readonly Watermark[]
-}
+/** What a class says of an object beside what all have; keys in camelCase with the unit last. */
+export type Fact = string | number | boolean | undefined
+export type Facts = Readonly<Record<string, Fact>>
 
-export interface VolumeReport {
-  readonly name: string
-  readonly uuid: string
+/**
+ * One object of a class: a volume, a plex, a drive, a thin device. Whoever shows it need not know the class: health and advice
+ * stand in the object, what only its class knows in `facts`, and how these are printed in the columns of its type.
+ */
+export interface ObjectReport {
+  /** Name of its {@link ObjectType}. */
+  readonly type: string
   readonly className: string
+  readonly name: string
+  /** Empty: it has none. */
+  readonly uuid: string
   /** Name of the set of drives that it is on. */
-  readonly set: string
-  /** UP, DEGRADED, SYNCING, DOWN …; health is the sum of it. */
+  readonly set?: string | undefined
+  /** Name of the object of its class that it is a part of; undefined: it stands by itself. */
+  readonly parent?: string | undefined
+  /** In capitals: UP, DEGRADED, SYNCING, DOWN … */
   readonly state: string
-  readonly health: Health
+  /** The sum of its parts, of an object that `plexus status` tells of by itself; undefined: its parent has it. */
+  readonly health?: Health
   readonly sizeBytes: number
-  /** `raid5 over 4 drives of 1.82 TiB, 1 missing`. */
-  readonly layout: string
-  /** What is the matter, in sentences; empty when healthy. */
-  readonly status: string
-  /** What to type next; empty when there is nothing to do. */
-  readonly action: string
-  readonly errors: ErrorCounts
-  readonly process: JobReport | undefined
-  /** undefined: nothing is. */
-  readonly doubt: DoubtReport | undefined
-  /** Thin devices that are served. */
-  readonly space?: SpaceReport | undefined
-  readonly components: readonly ComponentReport[]
+  /** For people: `raid5 over 4 drives of 1.82 TiB, 1 missing`, `gone since 14:02:11`. */
+  readonly note: string
+  /** What is the matter, in sentences; empty or undefined when it is healthy. */
+  readonly status?: string
+  /** What to type next; empty or undefined when there is nothing to do. */
+  readonly action?: string
+  readonly errors?: ErrorCounts
+  /** The job that works on it, running or paused. */
+  readonly process?: JobReport | undefined
+  /** The drive that it lies on. */
+  readonly drive?: string
+  /** The provider that carries it now, and the one that carried it last. */
+  readonly device?: string | undefined
+  readonly lastDevice?: string
+  readonly facts: Facts
   /** LUNs that lead here: filled by the daemon. */
-  readonly exported: readonly ExportReport[]
+  readonly exported?: readonly ExportReport[]
 }
 
-/** Something beside the volumes that wants attention. */
+/** A column of the table of a type. */
+export interface ObjectColumn {
+  /** As typed after -o; the heading is the same in capitals. */
+  readonly label: string
+  /** A key of {@link ObjectReport}, else one of its facts. */
+  readonly key: string
+  /** How it is written: bytes with their unit unless -p; sizes and numbers stand on the right; a state has its colour. */
+  readonly kind?: 'text' | 'size' | 'number' | 'state'
+  /** Only shown with -v or when -o names it. */
+  readonly extra?: boolean
+}
+
+export interface ObjectType {
+  /** One word, one meaning over all classes: `volume`, `drive`. */
+  readonly name: string
+  readonly plural: string
+  /** For `plexus list TYPE`. */
+  readonly columns: readonly ObjectColumn[]
+}
+
+/** The answer of `plexus list` and of the lists of each class. */
+export interface ObjectList {
+  /** Of the objects, and the one that was asked for. */
+  readonly types: readonly ObjectType[]
+  readonly objects: readonly ObjectReport[]
+}
+
+/** Columns that many types have. */
+export const STATE: ObjectColumn = { label: 'state', key: 'state', kind: 'state' }
+export const SIZE: ObjectColumn = { label: 'size', key: 'sizeBytes', kind: 'size' }
+export const SET_AND_UUID: readonly ObjectColumn[] = [
+  { label: 'set', key: 'set', extra: true },
+  { label: 'uuid', key: 'uuid', extra: true },
+]
+
+/** Something beside the objects of the classes that wants attention. */
 export interface ProblemReport {
   readonly object: string
   readonly health: Health
   readonly message: string
   /** What to type next. */
   readonly action: string
-  /** Volumes that are not there because of it. */
-  readonly volumes?: readonly string[]
 }
 
 export interface ExportReport {
   readonly target: string
   readonly lun: number
   readonly sessions: readonly string[]
-}
-
-export interface DriveReport {
-  readonly name: string
-  readonly uuid: string
-  readonly state: string
-  /** Device of the configuration that carries it now. */
-  readonly device: string | undefined
-  /** The one that carried it last. */
-  readonly lastDevice?: string
-  readonly sizeBytes: number
-  readonly freeBytes: number
-  readonly freeList: readonly { readonly offset: number; readonly length: number }[]
-  readonly errors: ErrorCounts
-  readonly format: 'native' | 'freebsd'
-  readonly set: string
-  readonly note: string
 }
 
 /** What a geom says of itself, for `plexus tree` and `geom list`. */

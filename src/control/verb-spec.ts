@@ -4,12 +4,14 @@
  * the daemon; the declaration is shared, so that `plexus --help` needs no daemon.
  */
 
-/** What an argument names; completion asks the daemon for the names of that kind. */
+/** What an argument names: an object of a type, or another kind of thing; completion asks the daemon for the names. */
 export type ArgumentKind =
+  | 'type'
   | 'volume'
   | 'plex'
   | 'subdisk'
   | 'drive'
+  | 'virstor'
   | 'device'
   | 'object'
   | 'set'
@@ -60,6 +62,8 @@ export interface VerbSpec {
   readonly confidential?: boolean
   /** Loses data or redundancy when the object is the wrong one: the command line asks for its name, or wants --yes. */
   readonly destructive?: boolean
+  /** Answers one table: takes -o and --sort. */
+  readonly table?: boolean
   /** Understands `dryRun`: answers the plan and changes nothing. Every verb that changes a configuration does. */
   readonly dryRun?: boolean
 }

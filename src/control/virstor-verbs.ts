@@ -6,7 +6,7 @@ import type { ArgumentSpec, OptionSpec, VerbSpec } from './verb-spec.ts'
 import { WIPE_SIGNATURES } from './vinum-verbs.ts'
 
 const changes = { noun: 'virstor', readOnly: false, dryRun: true } as const
-const name: ArgumentSpec = { name: 'name', kind: 'volume', summary: 'the thin device' }
+const name: ArgumentSpec = { name: 'name', kind: 'virstor', summary: 'the thin device' }
 const devices: ArgumentSpec = {
   name: 'devices',
   kind: 'device',
@@ -185,6 +185,7 @@ export const VIRSTOR_SPECS = {
   list: {
     noun: 'virstor',
     readOnly: true,
+    table: true,
     name: 'list',
     summary: 'list thin devices with their space',
     arguments: [],
@@ -193,23 +194,6 @@ export const VIRSTOR_SPECS = {
 } as const satisfies Readonly<Record<string, VerbSpec>>
 
 export const VIRSTOR_VERB_SPECS: readonly VerbSpec[] = Object.values(VIRSTOR_SPECS)
-
-/** A row of `virstor list`. */
-export interface VirstorRow {
-  readonly name: string
-  readonly state: string
-  readonly sizeBytes: number
-  readonly chunkBytes: number
-  /** Of all components together, with the chunks of the map, which count as used. */
-  readonly physicalBytes: number
-  readonly usedBytes: number
-  readonly freeBytes: number
-  /** It warns with so much free, or less. */
-  readonly warnBytes: number
-  /** It warns now. */
-  readonly isLow: boolean
-  readonly components: number
-}
 
 /** What a check of a thin device has found. */
 export interface FsckFinding {

@@ -71,6 +71,7 @@ export const VOLUME_SPECS = {
   },
   list: {
     ...shows,
+    table: true,
     name: 'list',
     summary: 'list volumes',
     arguments: [],

@@ -220,7 +220,7 @@ const device = z.union([
       .literal('initiator')
       .optional()
       .describe(
-        'initiator: a vinum label on this device was put there by an initiator, and the device is exported all the same',
+        'initiator: a label of a volume on this device was put there by an initiator, and the device is exported all the same',
       ),
   }),
 ])

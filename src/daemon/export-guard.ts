@@ -146,11 +146,12 @@ function mapInstead({ volumes }: Label): string {
 }
 
 function ownLabel({ name }: DeviceConfig, label: Label): ExportRefused {
-  const { drive } = label
+  const { takeOut } = label
+  const out = takeOut === undefined ? '' : `, or take the drive out of its set (${takeOut})`
   return new ExportRefused(
     name,
     `${carries(label)}; other devices of this machine belong to this set, and initiators would write over it`,
-    `${mapInstead(label)}, or take the drive out of its set (plexus vinum rm ${drive ?? 'DRIVE'}); a label that no set uses: plexus device clear-label ${name}`,
+    `${mapInstead(label)}${out}; a label that no set uses: plexus device clear-label ${name}`,
   )
 }
 

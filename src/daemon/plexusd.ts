@@ -19,8 +19,8 @@ import { systemRandom } from '../base/random.ts'
 import { inTurns } from '../base/turns.ts'
 import { plexusVersion } from '../base/version.ts'
 import { CONTROL_DIR_DEFAULT } from '../control/protocol.ts'
-import type { VolumeReport } from '../control/reports.ts'
 import { createEngine } from '../engine/engine.ts'
+import { objectsOf } from '../engine/geom/listing.ts'
 import type { Provider } from '../engine/geom/provider.ts'
 import { createAlignedPool } from '../hal/aligned-pool.ts'
 import { createIoQueue } from '../hal/io-queue.ts'
@@ -33,6 +33,7 @@ import { readConfig } from './config-thread.ts'
 import { ControlServer } from './control-server.ts'
 import { DeviceMemory } from './device-memory.ts'
 import { EventStore } from './event-store.ts'
+import { HealthWatch, STATE_EVENT } from './health-watch.ts'
 import { IdentityStore } from './identity-store.ts'
 import { KeptSets } from './kept-sets.ts'
 import { machineId } from './machine-id.ts'
@@ -42,7 +43,6 @@ import { describePlan } from './reconcile.ts'
 import { Settings } from './settings.ts'
 import { SHUTDOWN_MS, shutDown } from './shutdown.ts'
 import { SystemdNotifier } from './systemd.ts'
-import { VOLUME_STATE, VolumeWatch } from './volume-watch.ts'
 import { WitnessFiles } from './witness-files.ts'
 
 export const EXIT = { DONE: 0, FAILED: 1, USAGE: 2, DEFECT: 70 } as const
@@ -50,8 +50,8 @@ export const EXIT = { DONE: 0, FAILED: 1, USAGE: 2, DEFECT: 70 } as const
 const CONFIG_DEFAULT = '/etc/plexus/plexus.yaml'
 /** How often the status text is made anew. */
 const STATUS_MS = 5_000
-/** How soon after something has happened the states of volumes are looked at. */
-const VOLUME_LOOK_MS = 250
+/** How soon after something has happened the states of objects are looked at. */
+const HEALTH_LOOK_MS = 250
 /**
  * A second signal this soon is the same Ctrl-C: a terminal signals the whole group, and npm passes its own
  * copy on.
@@ -108,7 +108,7 @@ class Daemon {
   readonly #ended: (code: number) => void
   readonly #store: EventStore
   readonly #memory: DeviceMemory
-  readonly #watch: VolumeWatch
+  readonly #watch: HealthWatch
   #stoppingSinceMs: number | undefined
   #reloads: Promise<unknown> = Promise.resolve()
   #isLooking = false
@@ -185,14 +185,12 @@ class Daemon {
         reload: () => this.reload(),
       },
     })
-    const volumes = (): readonly VolumeReport[] =>
-      topology.classes.flatMap((one) => one.report?.().volumes ?? [])
-    this.#watch = new VolumeWatch(topology.events, volumes)
+    this.#watch = new HealthWatch(topology.events, () => objectsOf(topology.classes))
     topology.events.onEvent((event) => {
       const { severity, object, message } = event
       this.#log[EVENT_LEVEL[severity]]({ part: 'event', event: event.event, object }, message)
       this.#store.add(event)
-      if (event.event !== VOLUME_STATE) this.#lookSoon()
+      if (!STATE_EVENT.test(event.event)) this.#lookSoon()
     })
     topology.onProvider((provider, what) => {
       if (what !== 'gone') this.#remember(provider)
@@ -296,11 +294,11 @@ class Daemon {
     this.#ended(EXIT.DONE)
   }
 
-  /** Several things that happen together are one look at the volumes. */
+  /** Several things that happen together are one look at the objects. */
   #lookSoon(): void {
     if (this.#isLooking || this.#stoppingSinceMs !== undefined) return
     this.#isLooking = true
-    realClock.after(VOLUME_LOOK_MS, () => {
+    realClock.after(HEALTH_LOOK_MS, () => {
       this.#isLooking = false
       if (this.#stoppingSinceMs === undefined) this.#watch.look()
     })

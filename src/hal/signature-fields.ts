@@ -1,6 +1,6 @@
 /**
  * What the tables of foreign data are made of: the shape of a row, and fields of on-disk structures as
- * values for people (texts, UUIDs). Used by signature-volumes.ts, signature-filesystems.ts and the
+ * values for people (texts, UUIDs). Used by signature-own.ts, signature-volumes.ts, signature-filesystems.ts and the
  * walker, signatures.ts. The readers of fields never throw, whatever the bytes.
  */
 
@@ -117,4 +117,13 @@ export function guid(bytes: Buffer, offset: number): string | undefined {
 export function dosSerial(bytes: Buffer, offset: number): string {
   const digits = bytes.readUInt32LE(offset).toString(16).toUpperCase().padStart(8, '0')
   return `${digits.slice(0, 4)}-${digits.slice(4)}`
+}
+
+/** Block sizes that a label may have been written with, this device's first: disks move between enclosures. */
+export function blockSizes(disk: DiskShape): readonly number[] {
+  return [...new Set([disk.blockBytes, 512, 4096])]
+}
+
+export function lastSector(disk: DiskShape): readonly number[] {
+  return blockSizes(disk).map((block) => disk.sizeBytes - block)
 }

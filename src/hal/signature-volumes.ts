@@ -1,20 +1,21 @@
 /**
- * Partition tables, RAID members, volume managers, encryption, swap and GEOM labels that Plexus
- * recognises on a device, one row per format; see signatures.ts. Sources: UEFI 2.10 chapter 5 (GPT, MBR),
- * SNIA DDF 2.0, the headers of the Linux kernel (md, swap, bcache), of DRBD, LVM2, cryptsetup and
- * OpenZFS, and FreeBSD's sys/geom.
+ * Partition tables, RAID members, volume managers, encryption and swap that Plexus recognises on a device, one row per
+ * format; see signatures.ts, and signature-own.ts for our labels and FreeBSD's. Sources: UEFI 2.10 chapter 5 (GPT, MBR),
+ * SNIA DDF 2.0, and the headers of the Linux kernel (md, swap, bcache), of DRBD, LVM2, cryptsetup and OpenZFS.
  */
 import { crc32 } from 'node:zlib'
-import { alignDown, formatSize } from '../base/bytes.ts'
+import { alignDown } from '../base/bytes.ts'
 import { KIB, MIB } from '../base/limits.ts'
 import {
   ascii,
   be32,
+  blockSizes,
   type DiskShape,
   grouped,
   guid,
   hex,
   hexField,
+  lastSector,
   le32,
   type SignatureDetail,
   type SignatureRow,
@@ -23,15 +24,6 @@ import {
 } from './signature-fields.ts'
 
 // ------------------------------------------------------------------------------------- positions
-
-/** Block sizes that a label may have been written with, this device's first: disks move between enclosures. */
-function blockSizes(disk: DiskShape): readonly number[] {
-  return [...new Set([disk.blockBytes, 512, 4096])]
-}
-
-function lastSector(disk: DiskShape): readonly number[] {
-  return blockSizes(disk).map((block) => disk.sizeBytes - block)
-}
 
 /** Linux md 1.0: 8 KiB before the end, rounded down to 4 KiB. */
 function md10Offset(disk: DiskShape): readonly number[] {
@@ -134,85 +126,13 @@ function mbrDetail(bytes: Buffer): SignatureDetail | undefined {
   }
 }
 
-/** Classes whose metadata is magic[16], version, name[16]. */
-const GEOM_NAMED = new Set(['CONCAT', 'LABEL', 'MIRROR', 'RAID3', 'SHSEC', 'STRIPE', 'VIRSTOR'])
-const GEOM_OWN_ROW = new Set(['GEOM::MULTIPATH', 'GEOM::VIRSTOR'])
-
-function geomDetail(bytes: Buffer): SignatureDetail | undefined {
-  const name = text(bytes, 0, 16) ?? 'GEOM::'
-  if (GEOM_OWN_ROW.has(name)) return undefined
-  return { name, label: GEOM_NAMED.has(name.slice(6)) ? text(bytes, 20, 16) : undefined }
-}
-
-/** A label that was made for another size: the disk has grown, has shrunk, or is a copy. */
-function plexusDetail(bytes: Buffer, _offset: number, disk: DiskShape): SignatureDetail {
-  const mediaBytes = Number(bytes.readBigUInt64LE(72))
-  const sizes = `for ${formatSize(mediaBytes)} (the disk is ${formatSize(disk.sizeBytes)} now)`
-  return mediaBytes === disk.sizeBytes ? {} : { name: `Plexus label ${sizes}` }
-}
-
 // ----------------------------------------------------------------------------------------- table
-
-/** What begins the last sector of a disk that belongs to a Plexus volume; the class and a version follow. */
-export const PLEXUS_MAGIC = ascii('PLEXUS::')
-/** The copy of it in the first MiB; and what a conversion of virstor begins with that has not ended (docs/on-disk-format.md). */
-export const PLEXUS_FRONT_MAGIC = ascii('PLEXHEAD')
-export const CONVERSION_MAGIC = ascii('PLEXCONV')
-const PLEXUS_FRONT_PLACES = [60 * KIB, 132 * KIB]
 
 const MD_MAGIC = 0xa92b4efc
 const UBERBLOCK_MAGIC = 0x00bab10c
 const ZFS_UBERBLOCKS = Array.from({ length: 128 }, (_, index) => 128 * KIB + index * KIB)
 
 export const VOLUME_ROWS: readonly SignatureRow[] = [
-  // Ours, and FreeBSD's, which Plexus knows to serve.
-  {
-    kind: 'plexus',
-    name: 'Plexus',
-    at: (disk) => [...lastSector(disk), ...PLEXUS_FRONT_PLACES],
-    length: 512,
-    magic: [PLEXUS_MAGIC, PLEXUS_FRONT_MAGIC].map((magic) => [0, magic] as const),
-    detail: plexusDetail,
-  },
-  {
-    kind: 'freebsd',
-    name: 'vinum',
-    at: [4 * KIB],
-    length: 512,
-    // VINUM-1 (big endian, since FreeBSD 8); IN VINO (in the byte order of the machine) before.
-    magic: [
-      [0, ascii('VINUM-1\0')],
-      [0, ascii('IN VINO\0')],
-      [0, ascii('\0ONIV NI')],
-    ],
-    // A 32-bit legacy header has its host name at 12 and its drive name at 44, all others at 16 and 48.
-    detail: (b) => ({ label: text(b, b.readUInt32LE(12) !== 0 && b[0] !== 0x56 ? 44 : 48, 32) }),
-  },
-  {
-    kind: 'freebsd',
-    name: 'GEOM::MULTIPATH',
-    at: lastSector,
-    length: 512,
-    magic: [[0, ascii('GEOM::MULTIPATH\0')]],
-    detail: (b) => ({ label: text(b, 56, 16), uuid: text(b, 16, 40) }),
-  },
-  {
-    kind: 'freebsd',
-    name: 'GEOM::VIRSTOR',
-    at: lastSector,
-    length: 512,
-    magic: [ascii('GEOM::VIRSTOR\0'), CONVERSION_MAGIC].map((magic) => [0, magic] as const),
-    detail: (b) => ({ label: text(b, b[0] === CONVERSION_MAGIC[0] ? 84 : 20, 16) }),
-  },
-  {
-    kind: 'freebsd',
-    name: 'GEOM',
-    at: lastSector,
-    length: 512,
-    magic: [[0, ascii('GEOM::')]],
-    detail: geomDetail,
-  },
-
   // Partition tables.
   {
     kind: 'partition-table',

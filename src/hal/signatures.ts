@@ -1,6 +1,6 @@
 /**
  * Finds data of other owners on a device before Plexus takes it: file systems, partition tables, RAID
- * members and so on. Walks the tables of signature-volumes.ts and signature-filesystems.ts; a format is
+ * members and so on. Walks the tables of signature-own.ts, signature-volumes.ts and signature-filesystems.ts; a format is
  * added there, as a row. To be called before a device is given to an initiator or to a volume.
  *
  * A false alarm costs the user one option; a miss costs the data. So the checks beside the magic numbers
@@ -12,6 +12,7 @@ import { PlexusError } from '../base/errors.ts'
 import { KIB } from '../base/limits.ts'
 import type { DiskShape, SignatureKind, SignatureRow } from './signature-fields.ts'
 import { FILESYSTEM_ROWS } from './signature-filesystems.ts'
+import { OWN_ROWS } from './signature-own.ts'
 import { VOLUME_ROWS } from './signature-volumes.ts'
 
 export type { SignatureKind } from './signature-fields.ts'
@@ -31,7 +32,11 @@ export interface Signature {
 /** `length` bytes from byte `offset`, both multiples of the logical block. Errors go to the caller. */
 export type ReadBytes = (offset: number, length: number) => Promise<Buffer> | Buffer
 
-export const SIGNATURE_ROWS: readonly SignatureRow[] = [...VOLUME_ROWS, ...FILESYSTEM_ROWS]
+export const SIGNATURE_ROWS: readonly SignatureRow[] = [
+  ...OWN_ROWS,
+  ...VOLUME_ROWS,
+  ...FILESYSTEM_ROWS,
+]
 
 /** Most formats live in these two pieces, which are read whole; the rest costs one read each. */
 const HEAD_BYTES = 512 * KIB

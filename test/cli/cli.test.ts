@@ -11,7 +11,7 @@ import { aJob, aVolume, ControlRig, runTerminal, TestTerminal } from '../support
 async function rig(t: Test): Promise<ControlRig> {
   const made = await new ControlRig([...VOLUME_VERB_SPECS, ...VINUM_VERB_SPECS]).start()
   t.teardown(() => made.stop())
-  made.fake.volumes = [aVolume()]
+  made.fake.objects = [aVolume()]
   return made
 }
 
@@ -55,8 +55,8 @@ t.test('nothing that the daemon says reaches the terminal raw', async (t) => {
   const made = await rig(t)
   // ESC, and CSI in one character, as a label on a disk may have them.
   const evil = 'db\u001b[2J\u009b31m'
-  const job = aJob({ id: 'j1', object: evil, volume: evil, state: 'failed', error: evil })
-  made.fake.volumes = [aVolume({ name: evil, layout: evil, status: evil, process: job })]
+  const job = aJob({ id: 'j1', object: evil, parent: evil, state: 'failed', error: evil })
+  made.fake.objects = [aVolume({ name: evil, note: evil, status: evil, process: job })]
   made.fake.answer = {
     dryRun: false,
     steps: [{ text: evil, object: evil }],
@@ -89,7 +89,7 @@ t.test('nothing that the daemon says reaches the terminal raw', async (t) => {
   }
   const json = (await made.cli(['status', '--json'])).out
   t.notMatch(json, raw, 'JSON escapes it')
-  t.equal(JSON.parse(json).volumes[0].name, evil, 'and loses nothing')
+  t.equal(JSON.parse(json).objects[0].name, evil, 'and loses nothing')
 })
 
 t.test('exit codes', async (t) => {
@@ -134,12 +134,12 @@ t.test('status, its exit code, JSON that begins with the version', async (t) => 
   t.match(await made.cli(['status']), { exit: 0, out: /volume: db +state: UP {3}5.46 TiB/ })
   t.equal((await made.cli(['status', '--check'])).exit, 11, 'd2 is missing, the LUN leads nowhere')
   t.equal((await made.cli(['status', 'db', '--check'])).exit, 0)
-  made.fake.volumes = [aVolume({ health: 'DEGRADED', state: 'degraded' })]
+  made.fake.objects = [aVolume({ health: 'DEGRADED', state: 'DEGRADED' })]
   t.equal((await made.cli(['status', 'db', '--check'])).exit, 10)
-  t.match(await made.cli(['status', 'nodb']), { exit: 4, out: '', err: /no volume "nodb"/ })
+  t.match(await made.cli(['status', 'nodb']), { exit: 4, out: '', err: /no object "nodb"/ })
   const { out } = await made.cli(['status', '--json'])
   t.match(out, /^\{\n {2}"outputVersion": \{\n {4}"command": "status",\n {4}"major": 1,/)
-  t.match(JSON.parse(out), { volumes: [{ name: 'db', sizeBytes: 6001196802048 }] })
+  t.match(JSON.parse(out), { objects: [{ name: 'db', sizeBytes: 6001196802048 }] })
   t.match(await made.cli(['tree']), { exit: 0, out: /d1 ── disk\n {2}d2 ── missing: no such file/ })
   t.match(await made.cli(['stat', 'd1', '-I', '1ms']), { exit: 0, out: /^NAME +QUEUE/ })
   t.match(await made.cli(['device', 'list', '-o', 'name,reason', '--no-headings']), {
@@ -227,7 +227,7 @@ t.test('--wait and wait follow jobs to their end', async (t) => {
       id,
       kind: 'rebuild',
       object: 'db.p0',
-      volume: 'db',
+      parent: 'db',
       totalBytes: 1024,
       startBytes: 0,
       async step() {
@@ -311,7 +311,7 @@ t.test('completion', async (t) => {
   t.same(await offers('vinum', 'create', ''), [':files'])
   t.same(await offers('completion', ''), ['bash', 'zsh', 'fish'])
   t.match(await offers('wait', 'db', '--f'), ['--for'])
-  t.same(await offers('wait', 'db', '--for', 'reb'), ['rebuild'])
+  t.same(await offers('wait', 'db', '--for', 'reb'), ['rebuild', 'rebalance'])
   t.notMatch(await offers(''), ['__complete'])
   const alone = await runTerminal(
     ['__complete', '--socket', '/nonexistent', '--', 'volume', 'destroy', ''],

@@ -11,7 +11,7 @@ import { socketPaths } from '../../src/control/protocol.ts'
 import { VINUM_VERB_SPECS } from '../../src/control/vinum-verbs.ts'
 import { VIRSTOR_VERB_SPECS } from '../../src/control/virstor-verbs.ts'
 import { VOLUME_VERB_SPECS } from '../../src/control/volume-verbs.ts'
-import { aVolume, ControlRig, runTerminal, TestTerminal } from '../support/control.ts'
+import { aVolume, ControlRig, runTerminal, TestTerminal, VOLUME_TYPE } from '../support/control.ts'
 
 async function rig(t: Test): Promise<ControlRig> {
   const specs = [
@@ -22,7 +22,7 @@ async function rig(t: Test): Promise<ControlRig> {
   ]
   const made = await new ControlRig(specs).start()
   t.teardown(() => made.stop())
-  made.fake.volumes = [aVolume()]
+  made.fake.objects = [aVolume()]
   return made
 }
 
@@ -33,7 +33,7 @@ async function until(reached: () => boolean): Promise<void> {
 
 t.test('a column that is not there is refused by every view', async (t) => {
   const made = await rig(t)
-  made.fake.answer = { drives: [], volumes: [], plexes: [], subdisks: [], nops: [], devices: [] }
+  made.fake.answer = { types: [VOLUME_TYPE], objects: [] }
   const views = ALL_VERB_SPECS.filter(({ readOnly, name }) => readOnly && name !== 'names')
   for (const spec of views) {
     const name = commandName(spec)
@@ -46,13 +46,14 @@ t.test('a column that is not there is refused by every view', async (t) => {
       t.match(err, /there is no column "nonsense"|unknown option/)
     }
   }
+  made.fake.answer = { types: [VOLUME_TYPE, { ...VOLUME_TYPE, name: 'plex' }], objects: [] }
   const recursive = await made.cli(['vinum', 'lv', '-r', '-o', 'volume'])
   t.match(recursive, { exit: 2, err: /-o and --sort.*without -r/ })
   const near = await made.cli(['device', 'list', '-o', 'nmae'])
   t.match(near, { exit: 2, err: /did you mean "name"/ })
   t.match(await made.cli(['device', 'list', '--json', '-o', 'name']), { exit: 2 }, 'JSON has all')
-  made.fake.answer = { nops: [] }
-  t.match(await made.cli(['nop', 'list']), { exit: 0, out: /there are no nop providers/ })
+  made.fake.answer = { types: [VOLUME_TYPE], objects: [] }
+  t.match(await made.cli(['nop', 'list']), { exit: 0, out: /there are no volumes/ })
 })
 
 t.test('with --json every answer is JSON with its version, errors, too', async (t) => {
@@ -64,7 +65,7 @@ t.test('with --json every answer is JSON with its version, errors, too', async (
   t.equal(missing.out, '')
   t.match(JSON.parse(missing.err), {
     outputVersion: { command: 'status', major: 1 },
-    error: { kind: 'not-found', op: 'status', subject: 'nodb', message: /no volume "nodb"/ },
+    error: { kind: 'not-found', op: 'status', subject: 'nodb', message: /no object "nodb"/ },
   })
   const usage = await made.cli(['volume', 'grow', '--json'])
   t.equal(usage.exit, 2)
@@ -138,7 +139,7 @@ t.test('wait goes on when the daemon is started again', async (t) => {
     id: 'j1',
     kind: 'rebuild',
     object: 'db.p0',
-    volume: 'db',
+    parent: 'db',
     totalBytes: 1024,
     startBytes: 0,
     async step() {

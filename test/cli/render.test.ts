@@ -1,73 +1,77 @@
 /** What the command line prints, word for word, from fixed reports. */
 import t from 'tap'
 import { EVENT_COLUMNS } from '../../src/cli/lists.ts'
+import { renderObjects } from '../../src/cli/objects.ts'
 import { renderPlan, renderWarnings } from '../../src/cli/plan.ts'
 import { endText, progressBar, progressLine } from '../../src/cli/progress.ts'
 import { type Column, printable, renderTable, type TableOptions } from '../../src/cli/render.ts'
 import { quantileMs, renderLoad, statRows } from '../../src/cli/stat.ts'
 import { checkExit, renderStatus } from '../../src/cli/status.ts'
 import { renderTree } from '../../src/cli/tree.ts'
-import { renderListing } from '../../src/cli/vinum.ts'
 import type { OpCounters, StatReport, StatusReport } from '../../src/control/daemon-reports.ts'
-import type { ComponentReport, EventReport } from '../../src/control/reports.ts'
+import type { EventReport, ObjectReport } from '../../src/control/reports.ts'
+import { VINUM_TYPES } from '../../src/engine/vinum/types.ts'
 import { aJob, aVolume, NO_ERRORS } from '../support/control.ts'
 
 const PLAIN: TableOptions = { headings: true, exact: false, verbose: false, colour: false }
 
-function subdisk(index: number, over: Partial<ComponentReport> = {}): ComponentReport {
+function subdisk(index: number, over: Partial<ObjectReport> = {}): ObjectReport {
   return {
     type: 'subdisk',
+    className: 'vinum',
+    parent: 'db.p0',
     name: `db.p0.s${index}`,
     uuid: '',
-    state: 'up',
+    state: 'UP',
     sizeBytes: 2000398934016,
     errors: NO_ERRORS,
     note: '',
     drive: `d${index + 1}`,
     device: `d${index + 1}`,
-    children: [],
+    facts: {},
     ...over,
   }
 }
 
-const DEGRADED = aVolume({
-  state: 'degraded',
-  health: 'DEGRADED',
-  layout: 'raid5 over 4 drives of 1.82 TiB, 1 missing',
-  status: 'Drive d3 stopped answering at 14:02:11. Data is intact; one more failure would lose it.',
-  action: 'plexus volume replace db d3 NEW-DEVICE',
-  process: aJob(),
-  components: [
-    {
-      type: 'plex',
-      name: 'db.p0',
-      uuid: '',
-      state: 'degraded',
-      sizeBytes: 6001196802048,
-      errors: NO_ERRORS,
-      note: 'raid5, 256 KiB stripe',
-      children: [
-        subdisk(0),
-        subdisk(1, { device: 'disk-b' }),
-        subdisk(2, {
-          state: 'down',
-          device: undefined,
-          errors: { read: 7, write: 12, parity: 0 },
-          note: 'gone since 14:02:11',
-        }),
-      ],
-    },
-  ],
-  exported: [{ target: 'iqn.2026-01.lab.plexus:db', lun: 0, sessions: ['esx1', 'esx2'] }],
-})
+const DEGRADED: readonly ObjectReport[] = [
+  aVolume({
+    state: 'DEGRADED',
+    health: 'DEGRADED',
+    note: 'raid5 over 4 drives of 1.82 TiB, 1 missing',
+    status:
+      'Drive d3 stopped answering at 14:02:11. Data is intact; one more failure would lose it.',
+    action: 'plexus volume replace db d3 NEW-DEVICE',
+    process: aJob(),
+    exported: [{ target: 'iqn.2026-01.lab.plexus:db', lun: 0, sessions: ['esx1', 'esx2'] }],
+  }),
+  {
+    type: 'plex',
+    className: 'vinum',
+    name: 'db.p0',
+    parent: 'db',
+    uuid: '',
+    state: 'DEGRADED',
+    sizeBytes: 6001196802048,
+    errors: NO_ERRORS,
+    note: 'raid5, 256 KiB stripe',
+    facts: {},
+  },
+  subdisk(0),
+  subdisk(1, { device: 'disk-b' }),
+  subdisk(2, {
+    state: 'DOWN',
+    device: undefined,
+    errors: { read: 7, write: 12, parity: 0 },
+    note: 'gone since 14:02:11',
+  }),
+]
 
 function report(over: Partial<StatusReport> = {}): StatusReport {
   return {
     time: '2026-11-21T12:00:00.000Z',
     version: '0.1.0',
     health: 'HEALTHY',
-    volumes: [],
-    drives: [],
+    objects: [],
     problems: [],
     jobs: [],
     sessions: 0,
@@ -80,7 +84,7 @@ const STATUS = { exact: false, colour: false, headings: true, badOnly: false }
 
 t.test('status: health first, then what to do', async (t) => {
   t.equal(
-    renderStatus(report({ volumes: [DEGRADED] }), STATUS),
+    renderStatus(report({ objects: DEGRADED }), STATUS),
     `  volume: db        state: DEGRADED   5.46 TiB raid5 over 4 drives of 1.82 TiB, 1 missing
   status: Drive d3 stopped answering at 14:02:11. Data is intact; one more failure would lose it.
   action: plexus volume replace db d3 NEW-DEVICE
@@ -98,7 +102,7 @@ t.test('status: health first, then what to do', async (t) => {
 
 t.test('status: nothing to say, problems beside volumes, drift', async (t) => {
   t.match(renderStatus(report(), STATUS), /no volumes; plexus volume create/)
-  const good = report({ volumes: [aVolume()] })
+  const good = report({ objects: [aVolume()] })
   t.equal(renderStatus(good, { ...STATUS, badOnly: true }), '  all is healthy\n')
   t.match(renderStatus(good, { ...STATUS, exact: true }), /state: UP {3}6001196802048 raid5/)
   const bad = report({
@@ -294,44 +298,40 @@ t.test('events and the lists of vinum', async (t) => {
 2026-11-21T12:00:00.000Z  critical  drive-down  d3      Drive d3 stopped answering
 `,
   )
+  const object = { className: 'vinum', uuid: '', set: 'vinum-00000000', note: '' }
   t.equal(
-    renderListing(
+    renderObjects(
       {
-        drives: [
+        types: VINUM_TYPES.filter(({ name }) => ['drive', 'free', 'plex'].includes(name)),
+        objects: [
           {
+            ...object,
             type: 'drive',
             name: 'd1',
-            uuid: '',
-            set: 'vinum-00000000',
-            state: 'up',
-            device: 'd1',
-            present: true,
+            state: 'UP',
+            lastDevice: 'd1',
             sizeBytes: 2 ** 30,
-            freeBytes: 2 ** 28,
-            mediaBytes: 2 ** 30,
-            blockBytes: 512,
-            subdisks: 1,
-            freeList: [{ offset: 4096, length: 2 ** 28 }],
+            facts: { freeBytes: 2 ** 28, freePercent: 25, subdisks: 1, present: true },
           },
-        ],
-        volumes: [],
-        plexes: [
           {
+            ...object,
+            type: 'free',
+            name: 'd1+4096',
+            parent: 'd1',
+            state: 'FREE',
+            sizeBytes: 2 ** 28,
+            facts: { offsetBytes: 4096 },
+          },
+          {
+            ...object,
             type: 'plex',
             name: 'db.p0',
-            uuid: '',
-            set: 'vinum-00000000',
-            volume: undefined,
-            organization: 'raid5',
-            stripeBytes: 262144,
-            parityLayout: 'left-symmetric',
-            state: 'degraded',
-            subdisks: 3,
+            state: 'DEGRADED',
             sizeBytes: 2 ** 31,
-            process: { id: 'j1', kind: 'rebuild', paused: true, doneBytes: 1, totalBytes: 3 },
+            process: aJob({ state: 'paused', doneBytes: 1, totalBytes: 3 }),
+            facts: { organization: 'raid5', stripeBytes: 262144, subdisks: 3 },
           },
         ],
-        subdisks: [],
       },
       PLAIN,
     ),

@@ -96,7 +96,7 @@ t.test('the modes of the socket files are the policy', async (t) => {
 
 t.test('who is logged in, from where and as whom is not for everybody', async (t) => {
   const made = await rig(t)
-  made.fake.volumes = [aVolume()]
+  made.fake.objects = [aVolume()]
   made.sessions = [
     {
       id: 1,
@@ -128,7 +128,7 @@ t.test('who is logged in, from where and as whom is not for everybody', async (t
   }
   t.match(await looker.call('status'), {
     sessions: 1,
-    volumes: [{ exported: [{ sessions: [/hidden/] }] }],
+    objects: [{ exported: [{ sessions: [/hidden/] }] }],
   })
   const kept = ['session.list', 'device.show', 'config.dump', 'config.backups', 'config.diff']
   for (const method of kept) {
@@ -334,7 +334,7 @@ function slowJob(over: Partial<JobPlan> = {}): JobPlan & { go(): void } {
     id: 'j1',
     kind: 'rebuild',
     object: 'db.p0',
-    volume: 'db',
+    parent: 'db',
     totalBytes: MIB,
     startBytes: 0,
     step: async () => {
@@ -351,11 +351,11 @@ function slowJob(over: Partial<JobPlan> = {}): JobPlan & { go(): void } {
 
 t.test('jobs are shown, limited, waited for', async (t) => {
   const made = await rig(t)
-  made.fake.volumes = [aVolume()]
+  made.fake.objects = [aVolume()]
   const plan = slowJob()
   made.topology.jobs.start(plan)
   const doer = await client(t, made.paths.control)
-  t.match(await doer.call('job.list'), { jobs: [{ id: 'j1', state: 'running', volume: 'db' }] })
+  t.match(await doer.call('job.list'), { jobs: [{ id: 'j1', state: 'running', parent: 'db' }] })
   t.match(await doer.call('job.limit', { job: 'j1', rate: '1MiB/s' }), {
     jobs: [{ limitBytesPerSecond: MIB }],
   })
@@ -463,6 +463,7 @@ t.test('labels of thin devices: dump and clear', async (t) => {
     uuid: '33333333-3333-4333-8333-333333333333',
     virtualBytes: 64 * MIB,
     chunkBytes: MIB,
+    blockBytes: 512,
     drives: [{ ...drive, mediaBytes: 16 * MIB, blockBytes: 512, dataStartBytes, dataEndBytes }],
     components: [
       { id: 1, driveUuid: deviceUuid, startBytes: dataStartBytes, chunks: 9, leaving: false },
@@ -566,10 +567,10 @@ t.test(
 
 t.test('what there is', async (t) => {
   const made = await rig(t)
-  made.fake.volumes = [aVolume()]
+  made.fake.objects = [aVolume()]
   const looker = await client(t, made.paths.status)
   t.match(await looker.call('status'), {
-    volumes: [
+    objects: [
       { name: 'db', exported: [{ target: 'iqn.2026-01.lab.plexus:db', lun: 0, sessions: [] }] },
     ],
     problems: [

@@ -212,10 +212,13 @@ t.test('every noun while a LUN is in use', async (t) => {
   await t.test('what is there', async (t) => {
     await run(t, 'status', 0, /exported: iqn\.2026-11\.test\.plexus:volumes lun 0, 1 session/)
     const status = await json<StatusReport>(t, 'status')
-    t.match(status.volumes, [
-      { name: 'db', state: 'UP', health: 'HEALTHY' },
-      { name: 'fast', state: 'UP', health: 'HEALTHY' },
-    ])
+    t.match(
+      status.objects.filter(({ type }) => type === 'volume'),
+      [
+        { name: 'db', state: 'UP', health: 'HEALTHY' },
+        { name: 'fast', state: 'UP', health: 'HEALTHY' },
+      ],
+    )
     await run(t, 'status -x', 0, /all is healthy/)
     await run(t, 'tree', 0, /d1 .*vinum.*db.*lun 0/)
     await json(t, 'tree')
@@ -257,7 +260,7 @@ t.test('every noun while a LUN is in use', async (t) => {
     await run(t, 'job limit all 1MiB', 0)
     await run(t, 'volume grow fast d5', 0, /grow of fast\.p0 has started/)
     const [job] = (await json<{ jobs: JobReport[] }>(t, 'job list')).jobs
-    t.match(job, { kind: 'grow', object: 'fast.p0', volume: 'fast', state: 'running' })
+    t.match(job, { kind: 'grow', object: 'fast.p0', parent: 'fast', state: 'running' })
     const id = job?.id ?? ''
     await run(t, 'status', 0, /volume: fast +state: GROWING[\s\S]*grow: \[/)
     await run(t, 'wait fast --now', 7, /still run/)

@@ -59,7 +59,7 @@ t.test('a mirror of two, one disk dead at the start: served without a verb', asy
     runTerminal([...line.split(' '), '--socket', daemon.controlDir], new TestTerminal())
   const healthOf = async (): Promise<unknown> => {
     const { out } = await plexus('status --json')
-    return (JSON.parse(out) as StatusReport).volumes.map(({ health }) => health)
+    return (JSON.parse(out) as StatusReport).objects.flatMap(({ health }) => health ?? [])
   }
   const created = await plexus('volume create db --mirror d1 d2 --wait')
   t.equal(created.exit, 0, created.err)

@@ -3,7 +3,7 @@
  * nothing else is left says which data counts. Everything must be whole in the end. Used by faults.ts.
  */
 import type { ByteRange } from '../../src/base/bytes.ts'
-import type { ComponentReport, DriveReport } from '../../src/control/reports.ts'
+import type { DriveView, PartView } from '../support/objects.ts'
 import { readAll } from './final-check.ts'
 import type { Parts } from './parts.ts'
 import type { SimRandom } from './random.ts'
@@ -83,7 +83,7 @@ export class Healing {
       const isTriedAgain = volume?.doubt?.retrySeconds !== undefined
       if (volume && !isTriedAgain && jobsOf(machine).length === 0) {
         // What a check has found is told of until it was made right.
-        if (volume.action.includes('--repair')) {
+        if (volume.action?.includes('--repair')) {
           await world.verb('volume', 'scrub', { name: volume.name, repair: true })
         } else await world.verb('vinum', 'start', { objects: [volume.name] })
         await this.#reviveDrives(machine)
@@ -125,7 +125,7 @@ export class Healing {
     if (world.machine === machine) parts?.join()
   }
 
-  async #force(state: 'up' | 'stale', subdisks: readonly ComponentReport[]): Promise<void> {
+  async #force(state: 'up' | 'stale', subdisks: readonly PartView[]): Promise<void> {
     for (const subdisk of subdisks) {
       if (state === 'up' && isUp(subdisk)) continue
       await this.#world.verb('vinum', 'setstate', { state, object: subdisk.name, force: true })
@@ -193,7 +193,7 @@ export class Healing {
 }
 
 /** Not used by the set: taken out of it, or used apart from it. */
-function isFormer({ state }: DriveReport): boolean {
+function isFormer({ state }: DriveView): boolean {
   return state === 'FORMER' || state === 'APART'
 }
 

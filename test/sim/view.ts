@@ -2,36 +2,38 @@
  * What the engine says of its volumes (control/reports.ts), read as scenarios need it: which disks a volume
  * lies on, whether it bears the loss of one. The oracle never asks it: data is judged without the engine's word.
  */
-import type {
-  ComponentReport,
-  DriveReport,
-  JobKind,
-  VolumeReport,
-} from '../../src/control/reports.ts'
+import type { JobKind } from '../../src/control/reports.ts'
+import {
+  type DriveView,
+  drivesIn as drivesOn,
+  type PartView,
+  type VolumeView,
+  volumesIn,
+} from '../support/objects.ts'
 import type { Machine } from './world.ts'
 
-export function volumesOf(machine: Machine): readonly VolumeReport[] {
-  return machine.topology.classes.flatMap((one) => one.report?.().volumes ?? [])
+export function volumesOf(machine: Machine): readonly VolumeView[] {
+  return volumesIn(machine.topology)
 }
 
-export function drivesIn(machine: Machine): readonly DriveReport[] {
-  return machine.topology.classes.flatMap((one) => one.report?.().drives ?? [])
+export function drivesIn(machine: Machine): readonly DriveView[] {
+  return drivesOn(machine.topology)
 }
 
-export function volumeOf(machine: Machine, uuid: string): VolumeReport | undefined {
+export function volumeOf(machine: Machine, uuid: string): VolumeView | undefined {
   return volumesOf(machine).find((one) => one.uuid === uuid)
 }
 
-export function subdisksOf(volume: VolumeReport): readonly ComponentReport[] {
+export function subdisksOf(volume: VolumeView): readonly PartView[] {
   return volume.components.flatMap(({ children }) => children)
 }
 
-export function isUp({ state }: ComponentReport): boolean {
+export function isUp({ state }: PartView): boolean {
   return state === 'UP'
 }
 
 /** Names of the drives that it lies on; a drive is named as the disk that it was made of. */
-export function drivesOf(volume: VolumeReport): ReadonlySet<string> {
+export function drivesOf(volume: VolumeView): ReadonlySet<string> {
   return new Set(subdisksOf(volume).flatMap(({ drive }) => drive ?? []))
 }
 
@@ -41,7 +43,7 @@ export function jobsOf(machine: Machine, name?: string): readonly JobKind[] {
     .list()
     .map((job) => job.report())
     .filter(({ state }) => state === 'running' || state === 'paused')
-    .filter(({ volume }) => name === undefined || volume === name)
+    .filter(({ parent }) => name === undefined || parent === name)
     .map(({ kind }) => kind)
 }
 
@@ -49,7 +51,7 @@ export function jobsOf(machine: Machine, name?: string): readonly JobKind[] {
 const NOT_YET_SAFE: ReadonlySet<JobKind> = new Set(['resync', 'initialise'])
 
 /** Does every byte stay readable without `drive`? A part that moves may be there at any moment. */
-export function survives(machine: Machine, volume: VolumeReport, drive: string): boolean {
+export function survives(machine: Machine, volume: VolumeView, drive: string): boolean {
   const isOn = drivesOf(volume).has(drive) || jobsOf(machine).includes('move')
   if (!isOn) return volume.health !== 'FAULTED'
   if (volume.doubt || jobsOf(machine).some((kind) => NOT_YET_SAFE.has(kind))) return false
@@ -61,7 +63,7 @@ export function survives(machine: Machine, volume: VolumeReport, drive: string):
 }
 
 /** Has it a copy or parity at all, when all is well? */
-export function isRedundant(volume: VolumeReport): boolean {
+export function isRedundant(volume: VolumeView): boolean {
   return (
     volume.components.length > 1 ||
     volume.components.some(({ organization }) => organization === 'raid5')
@@ -69,10 +71,10 @@ export function isRedundant(volume: VolumeReport): boolean {
 }
 
 /** Data bytes in a row of its raid5 plexes, in the layouts that a growth may have left. */
-export function rowSizes(volume: VolumeReport): readonly number[] {
-  return volume.components.flatMap(({ organization, stripeBytes, columns, children }) => {
+export function rowSizes(volume: VolumeView): readonly number[] {
+  return volume.components.flatMap(({ organization, stripeBytes, subdisks, children }) => {
     if (organization !== 'raid5' || stripeBytes === undefined) return []
-    const most = Math.max(columns ?? 0, children.length)
+    const most = Math.max(subdisks ?? 0, children.length)
     return Array.from({ length: Math.max(0, most - 2) }, (_, i) => (i + 2) * stripeBytes)
   })
 }

@@ -4,7 +4,7 @@
  * scrub must count what differs, and after one that repairs they have one content again. Used by faults.ts.
  */
 import type { ByteRange } from '../../src/base/bytes.ts'
-import type { ComponentReport, VolumeReport } from '../../src/control/reports.ts'
+import type { PartView, VolumeView } from '../support/objects.ts'
 import type { SimDisk } from './disk.ts'
 import { scrub } from './scrub.ts'
 import type { Unit } from './unit.ts'
@@ -15,8 +15,8 @@ import type { Machine, World } from './world.ts'
 export interface Spot {
   readonly unit: Unit
   readonly disk: SimDisk
-  readonly volume: VolumeReport
-  readonly plex: ComponentReport
+  readonly volume: VolumeView
+  readonly plex: PartView
   readonly column: number
   /** On the disk. */
   readonly range: ByteRange
@@ -113,7 +113,7 @@ export class Wounds {
   /** All that a scrub compares with the sector, and it. Empty: that is not simple enough to be told here. */
   #compared({ spot, at }: Wound): readonly { disk: SimDisk; offset: number }[] {
     const { volume, plex } = spot
-    const place = (child: ComponentReport | undefined, inside: number) => {
+    const place = (child: PartView | undefined, inside: number) => {
       const disk = this.#world.disks.find(({ name }) => name === child?.drive)
       return disk ? [{ disk, offset: (child?.driveOffsetBytes ?? 0) + inside }] : []
     }
@@ -161,7 +161,7 @@ export function affected(
 }
 
 /** Where a byte lies in a plex that is not raid5. */
-function placeIn(plex: ComponentReport, offset: number): { column: number; inside: number } {
+function placeIn(plex: PartView, offset: number): { column: number; inside: number } {
   const { organization, stripeBytes = 0, children } = plex
   if (organization === 'striped') {
     const unit = Math.floor(offset / stripeBytes)

@@ -16,7 +16,13 @@ import { systemRandom } from '../../src/base/random.ts'
 import { runCli } from '../../src/cli/plexus.ts'
 import type { Terminal } from '../../src/cli/terminal.ts'
 import { socketPaths } from '../../src/control/protocol.ts'
-import type { DriveReport, JobReport, VolumeReport } from '../../src/control/reports.ts'
+import {
+  type JobReport,
+  type ObjectReport,
+  type ObjectType,
+  SIZE,
+  STATE,
+} from '../../src/control/reports.ts'
 import { type Config, parseConfig } from '../../src/daemon/config.ts'
 import { ControlServer } from '../../src/daemon/control-server.ts'
 import type { DeviceFacts } from '../../src/daemon/device-memory.ts'
@@ -40,7 +46,7 @@ export function aJob(over: Partial<JobReport> = {}): JobReport {
     id: 'j1',
     kind: 'rebuild',
     object: 'db.p0',
-    volume: 'db',
+    parent: 'db',
     state: 'running',
     doneBytes: 824633720832,
     totalBytes: 2000398934016,
@@ -53,40 +59,45 @@ export function aJob(over: Partial<JobReport> = {}): JobReport {
   }
 }
 
-export function aVolume(over: Partial<VolumeReport> = {}): VolumeReport {
+export function aVolume(over: Partial<ObjectReport> = {}): ObjectReport {
   return {
+    type: 'volume',
     name: 'db',
     uuid: '00000000-0000-4000-8000-000000000001',
     className: 'vinum',
     set: 'vinum-00000000',
-    state: 'up',
+    state: 'UP',
     health: 'HEALTHY',
     sizeBytes: 6001196802048,
-    layout: 'raid5 over 4 drives of 1.82 TiB',
+    note: 'raid5 over 4 drives of 1.82 TiB',
     status: '',
     action: '',
     errors: NO_ERRORS,
-    process: undefined,
-    doubt: undefined,
-    components: [],
-    exported: [],
+    facts: {},
     ...over,
   }
 }
 
-/** The class of the rig: volumes as it is told, verbs that say how they were called. */
+export const VOLUME_TYPE: ObjectType = {
+  name: 'volume',
+  plural: 'volumes',
+  columns: [{ label: 'volume', key: 'name' }, STATE, SIZE],
+}
+
+/** The class of the rig: objects as it is told, verbs that say how they were called. */
 export class FakeClass implements GeomClass {
-  readonly name = 'vinum'
+  readonly name: string
+  types: readonly ObjectType[] = [VOLUME_TYPE]
   readonly calls: { readonly name: string; readonly parameters: VerbParameters }[] = []
-  volumes: VolumeReport[] = []
-  drives: DriveReport[] = []
+  objects: readonly ObjectReport[] = []
   error: PlexusError | undefined
   /** What every verb answers. */
   answer: object = { dryRun: false, steps: [], warnings: [], jobs: [] }
 
   readonly verbs: readonly Verb[]
 
-  constructor(specs: readonly Verb['spec'][]) {
+  constructor(specs: readonly Verb['spec'][], name = 'vinum') {
+    this.name = name
     this.verbs = specs.map((spec) => ({
       spec,
       run: async (parameters) => {
@@ -102,8 +113,8 @@ export class FakeClass implements GeomClass {
     return false
   }
 
-  report() {
-    return { volumes: this.volumes, drives: this.drives }
+  report(): readonly ObjectReport[] {
+    return this.objects
   }
 }
 
@@ -141,8 +152,8 @@ export class ControlRig {
   config: Config
   readonly #sockets: Socket[] = []
 
-  constructor(specs: readonly Verb['spec'][]) {
-    this.fake = new FakeClass(specs)
+  constructor(specs: readonly Verb['spec'][], className = 'vinum') {
+    this.fake = new FakeClass(specs, className)
     const [clock, log] = [realClock, silentLogger()]
     const events = new EventLog(() => NOW)
     this.topology = new Topology({

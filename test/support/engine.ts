@@ -7,7 +7,7 @@ import type { PlexusError } from '../../src/base/errors.ts'
 import { MIB } from '../../src/base/limits.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { systemRandom } from '../../src/base/random.ts'
-import type { JobReport, PlanReport, VolumeReport } from '../../src/control/reports.ts'
+import type { JobReport, ObjectList, ObjectReport, PlanReport } from '../../src/control/reports.ts'
 import { createEngine } from '../../src/engine/engine.ts'
 import type { Consumer } from '../../src/engine/geom/consumer.ts'
 import type { LunNames } from '../../src/engine/geom/names.ts'
@@ -17,6 +17,7 @@ import type { WitnessStore } from '../../src/engine/metadata/witness.ts'
 import { type AlignedPool, allocateAligned, createAlignedPool } from '../../src/hal/aligned-pool.ts'
 import { flush, readAt, writeAt } from '../../src/hal/io.ts'
 import { MemoryDevice } from './memory-device.ts'
+import { type VolumeView, volumesIn } from './objects.ts'
 
 export interface MachineOptions {
   /** Number of devices: d1, d2, … */
@@ -160,9 +161,14 @@ export class Machine {
     return (await verb.run(parameters, this.topology)) as PlanReport
   }
 
-  volume(name: string): VolumeReport {
-    const reports = this.topology.classes.flatMap((one) => one.report?.().volumes ?? [])
-    const report = reports.find((one) => one.name === name)
+  /** The objects that a verb lists. */
+  async list(method: string, parameters: VerbParameters = {}): Promise<readonly ObjectReport[]> {
+    const answer: unknown = await this.run(method, parameters)
+    return (answer as ObjectList).objects
+  }
+
+  volume(name: string): VolumeView {
+    const report = volumesIn(this.topology).find((one) => one.name === name)
     if (!report) throw new Error(`there is no volume ${name}`)
     return report
   }

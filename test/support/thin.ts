@@ -1,7 +1,6 @@
 /** A thin device `thin` of the whole engine, for tests of its verbs and jobs. */
 import { KIB, MIB } from '../../src/base/limits.ts'
 import type { JobReport } from '../../src/control/reports.ts'
-import type { VirstorRow } from '../../src/control/virstor-verbs.ts'
 import type { Consumer } from '../../src/engine/geom/consumer.ts'
 import type { Job } from '../../src/engine/jobs/job.ts'
 import { get, Machine, pattern, put } from './engine.ts'
@@ -22,9 +21,29 @@ export async function thin(devices: readonly string[], more: object = {}): Promi
   return machine
 }
 
-export async function row(machine: Machine): Promise<VirstorRow | undefined> {
-  const answer = (await machine.run('virstor.list')) as unknown as { devices: VirstorRow[] }
-  return answer.devices.find(({ name }) => name === 'thin')
+export interface Row {
+  readonly sizeBytes: number
+  readonly freeBytes: number
+  readonly usedBytes: number
+  readonly physicalBytes: number
+  /** It warns with so much free, or less. */
+  readonly warnBytes: number
+  readonly isLow: boolean
+}
+
+/** What the list says of it; undefined: there is none. */
+export async function row(machine: Machine, device = 'thin'): Promise<Row | undefined> {
+  const found = (await machine.list('virstor.list')).find(({ name }) => name === device)
+  if (!found) return undefined
+  const { freeBytes, usedBytes, physicalBytes, warnBytes, isLow } = found.facts
+  return {
+    sizeBytes: found.sizeBytes,
+    freeBytes: Number(freeBytes),
+    usedBytes: Number(usedBytes),
+    physicalBytes: Number(physicalBytes),
+    warnBytes: Number(warnBytes),
+    isLow: isLow === true,
+  }
 }
 
 export function carriers(machine: Machine): readonly string[] {

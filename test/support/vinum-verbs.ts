@@ -83,7 +83,6 @@ export class VerbBench {
         !this.away.has(uuid),
       inDoubt: (uuid) => this.inDoubt.has(uuid),
       kept: undefined,
-      setOf: () => 'vinum-5e70cafe',
       random,
     }
   }

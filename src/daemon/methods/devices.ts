@@ -11,11 +11,11 @@ import type {
 import { DEVICE_SPECS } from '../../control/daemon-verbs.ts'
 import { type FoundLabel, findLabel } from '../../engine/anchor/anchor-find.ts'
 import type { Consumer } from '../../engine/geom/consumer.ts'
+import { objectsOf } from '../../engine/geom/listing.ts'
 import type { Provider } from '../../engine/geom/provider.ts'
 import { deviceContents, formatContents } from '../../hal/device-contents.ts'
 import type { SlotReport } from '../device-slots.ts'
 import type { ControlContext, Method } from './context.ts'
-import { classReports } from './facts.ts'
 
 const READ_ONLY = { read: 1, write: 0, exclusive: 0 } as const
 
@@ -77,11 +77,11 @@ function reportOf(context: ControlContext, slot: SlotReport): DeviceReport {
 
 /** Who would use a device that is not there. */
 function missedBy(context: ControlContext, name: string): readonly string[] {
-  const { drives } = classReports(context)
-  const missing = drives.filter(({ device, lastDevice }) => !device && lastDevice === name)
+  const objects = objectsOf(context.topology.classes)
+  const missing = objects.filter(({ device, lastDevice }) => !device && lastDevice === name)
   const units = context.units().filter((one) => one.name === name)
   return [
-    ...missing.map((drive) => `vinum drive ${drive.name}`),
+    ...missing.map((one) => `${one.className} ${one.type} ${one.name}`),
     ...units.map((unit) => `logical unit ${unit.name}`),
   ]
 }

@@ -1,6 +1,6 @@
 /** What several methods need to know: the objects of all classes, and which LUNs lead where. */
-import type { ExportReport, Health, VolumeReport } from '../../control/reports.ts'
-import type { ClassReport } from '../../engine/geom/types.ts'
+import type { ExportReport, Health, ObjectReport } from '../../control/reports.ts'
+import { objectsOf } from '../../engine/geom/listing.ts'
 import type { SessionInfo } from '../../target/iscsi/session.ts'
 import type { TargetConfig } from '../config.ts'
 import type { ControlContext } from './context.ts'
@@ -54,24 +54,17 @@ export function initiatorsOf(
     .filter((one) => !access || access.get(one)?.some((row) => row.lun === lun))
 }
 
-/** Volumes and drives of all classes, with the LUNs that lead to the volumes. */
-export function classReports(context: ControlContext): Required<ClassReport> {
-  const reports = context.topology.classes.flatMap((one) => one.report?.() ?? [])
+/** The objects of all classes, with the LUNs that lead to them. */
+export function objectsIn(context: ControlContext): readonly ObjectReport[] {
   const exports = new Map<string, ExportReport[]>()
   for (const { provider, target, lun, sessions } of exportFacts(context)) {
     const known = exports.get(provider)
     if (known) known.push({ target, lun, sessions })
     else exports.set(provider, [{ target, lun, sessions }])
   }
-  const withExports = (volume: VolumeReport): VolumeReport => ({
-    ...volume,
-    exported: exports.get(volume.name) ?? [],
-  })
-  return {
-    volumes: reports.flatMap(({ volumes }) => volumes).map(withExports),
-    drives: reports.flatMap(({ drives }) => drives),
-    problems: reports.flatMap(({ problems }) => problems ?? []),
-  }
+  return objectsOf(context.topology.classes).map((one) =>
+    one.health === undefined ? one : { ...one, exported: exports.get(one.name) ?? [] },
+  )
 }
 
 const BY_SEVERITY: readonly Health[] = ['HEALTHY', 'DEGRADED', 'FAULTED']

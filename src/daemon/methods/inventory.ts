@@ -17,35 +17,38 @@ import {
   TARGET_LIST,
   TREE,
 } from '../../control/daemon-verbs.ts'
-import type { ComponentReport } from '../../control/reports.ts'
+import { partsIn, withParts } from '../../control/objects.ts'
+import { objectsOf } from '../../engine/geom/listing.ts'
 import type { Provider } from '../../engine/geom/provider.ts'
 import { IO_OPS, LATENCY_BUCKETS_US } from '../../engine/geom/statistics.ts'
 import type { Method } from './context.ts'
-import { classReports, exportFacts, hostsByTarget } from './facts.ts'
-
-/** The devices under a part of a volume; those that are missing have no name now. */
-function devicesOf(part: ComponentReport): string[] {
-  return [...(part.device === undefined ? [] : [part.device]), ...part.children.flatMap(devicesOf)]
-}
+import { exportFacts, hostsByTarget, objectsIn } from './facts.ts'
 
 const tree: Method = {
   spec: TREE,
   async run(_parameters, { context }): Promise<TreeReport> {
     const { topology } = context
-    const { volumes, drives } = classReports(context)
-    const byName = new Map(volumes.map((one) => [one.name, one]))
-    // A device without a volume of its name has the state of the drive on it.
-    const carried = new Map(drives.map(({ device, state }) => [device, state]))
+    const objects = objectsIn(context)
+    const partsOf = partsIn(objects)
+    const offered = new Map(objects.map((one) => [`${one.className} ${one.name}`, one]))
+    // A device has the state of what is on it, which stands behind its parts.
+    const carried = new Map(
+      objects.flatMap(({ name, device, state }) =>
+        name !== device && topology.providers.has(name) ? [] : [[device, state] as const],
+      ),
+    )
     return {
-      providers: [...topology.providers.values()].map(({ name, geom, sizeBytes, error }) => ({
-        name,
-        className: geom.className,
-        sizeBytes,
-        state: error ? 'gone' : (byName.get(name)?.state ?? carried.get(name) ?? 'up'),
-        standsOn: byName.has(name)
-          ? [...new Set(byName.get(name)?.components.flatMap(devicesOf))]
-          : undefined,
-      })),
+      providers: [...topology.providers.values()].map(({ name, geom, sizeBytes, error }) => {
+        const object = offered.get(`${geom.className} ${name}`)
+        const below = object && withParts(object, partsOf).flatMap(({ device }) => device ?? [])
+        return {
+          name,
+          className: geom.className,
+          sizeBytes,
+          state: error ? 'gone' : (object?.state ?? carried.get(name) ?? 'up'),
+          standsOn: below && [...new Set(below)],
+        }
+      }),
       geoms: topology.report(),
       missing: context
         .devices()
@@ -122,9 +125,10 @@ const luns: Method = {
     const { topology } = context
     const units = new Map(context.config().units.map((one) => [one.name, one]))
     const slots = new Map(context.units().map((one) => [one.name, one]))
-    const { volumes } = classReports(context)
     const down = new Set(
-      volumes.flatMap(({ name, health }) => (health === 'FAULTED' ? [name] : [])),
+      objectsOf(topology.classes).flatMap(({ name, health }) =>
+        health === 'FAULTED' ? [name] : [],
+      ),
     )
     return {
       luns: exportFacts(context).map(({ target, lun, provider, readOnly, sessions }) => {

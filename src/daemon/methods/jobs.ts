@@ -7,8 +7,8 @@ import type { EventList, JobList, WaitReport } from '../../control/daemon-report
 import { EVENT_SPECS, JOB_SPECS, WAIT, type WaitFor } from '../../control/daemon-verbs.ts'
 import { parseDuration } from '../../control/duration.ts'
 import { type EventReport, JOB_KINDS, type JobKind, type JobReport } from '../../control/reports.ts'
+import { objectsOf } from '../../engine/geom/listing.ts'
 import type { Call, ControlContext, Method } from './context.ts'
-import { classReports } from './facts.ts'
 
 /** A text that the spec demands. */
 function text(parameters: Readonly<Record<string, unknown>>, name: string): string {
@@ -139,35 +139,28 @@ const KINDS: Readonly<Record<WaitFor, readonly JobKind[]>> = {
 
 const isAtWork = ({ state }: JobReport): boolean => state === 'running' || state === 'paused'
 
+/** The jobs of these kinds on an object or on what is below it, or the one with that id. */
 function jobsOf(context: ControlContext, name: string, kinds: readonly JobKind[]): JobReport[] {
   return context.topology.jobs
     .list()
     .map((job) => job.report())
-    .filter((job) => job.id === name || job.volume === name || job.object === name)
+    .filter((job) => job.id === name || job.parent === name || job.object === name)
     .filter((job) => kinds.includes(job.kind))
 }
 
 /** Throws `not-found` when nothing has that name: a typing error must not pass for a finished job. */
-function checkName(context: ControlContext, name: string): void {
-  const { volumes, drives } = classReports(context)
-  const known = new Set<string>(context.topology.providers.keys())
-  for (const volume of volumes) {
-    known.add(volume.name)
-    for (const plex of volume.components) {
-      known.add(plex.name)
-      for (const subdisk of plex.children) known.add(subdisk.name)
-    }
-  }
-  for (const drive of drives) known.add(drive.name)
-  for (const { id, object } of context.topology.jobs.list().map((job) => job.report())) {
-    known.add(id)
-    known.add(object)
-  }
+function checkName({ topology }: ControlContext, name: string): void {
+  const jobs = topology.jobs.list().map((job) => job.report())
+  const known = new Set([
+    ...topology.providers.keys(),
+    ...objectsOf(topology.classes).map((one) => one.name),
+    ...jobs.flatMap(({ id, object }) => [id, object]),
+  ])
   if (known.has(name)) return
   throw new PlexusError('not-found', {
     op: 'wait',
     subject: name,
-    message: `there is no volume, plex, subdisk or job "${name}"${didYouMean(name, known)}; plexus status shows what there is`,
+    message: `there is no object or job "${name}"${didYouMean(name, known)}; plexus status shows what there is`,
   })
 }
 

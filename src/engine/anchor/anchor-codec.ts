@@ -33,7 +33,7 @@ import type { ByteRange } from '../../base/bytes.ts'
 import { crc32c } from '../../base/crc32c.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { isUuid, uuidBytes, uuidText } from '../../base/random.ts'
-import { PLEXUS_FRONT_MAGIC, PLEXUS_MAGIC } from '../../hal/signature-volumes.ts'
+import { PLEXUS_FRONT_MAGIC, PLEXUS_MAGIC } from '../../hal/signature-own.ts'
 import {
   ANCHOR_BYTES,
   type Anchor,

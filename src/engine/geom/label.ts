@@ -10,8 +10,8 @@ import type { GeomClass } from './types.ts'
 export interface Label {
   /** `drive d2 of vinum set 6f0c…`. */
   readonly text: string
-  /** Name of the drive, where the label says one. */
-  readonly drive: string | undefined
+  /** The command that takes the device out of its set, where the class has one. */
+  readonly takeOut?: string
   /** The volumes that have parts on it. */
   readonly volumes: readonly string[]
   /** Its set is known to the class from other devices of this machine: in operation, or waiting for drives. */
@@ -35,5 +35,5 @@ export async function readLabel(
   }
   if (!anchor) return undefined
   const text = `a disk of class ${anchor.className}, set ${anchor.setUuid}`
-  return { text, drive: undefined, volumes: [], known: false }
+  return { text, volumes: [], known: false }
 }

@@ -4,6 +4,8 @@
  * (daemon/identity-store.ts).
  */
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
+import { topOf } from '../../control/objects.ts'
+import { objectsOf } from './listing.ts'
 import type { Topology } from './topology.ts'
 
 /** What LUNs have led to, also before the last start. */
@@ -54,12 +56,11 @@ export function checkNameFree(topology: Topology, name: string): void {
 
 /** Throws `exists` when what has the name, or what LUNs of it have led to, is not served now. */
 export function checkNameNotAway(topology: Topology, name: string): void {
-  const absent = topology.classes
-    .flatMap((one) => one.report?.().problems ?? [])
-    .find(({ volumes }) => volumes?.includes(name))
-  if (absent) {
+  const objects = objectsOf(topology.classes)
+  const holder = objects.find((one) => one.name === name && topOf(one, objects).type === 'set')
+  if (holder) {
     const hint = 'plexus status says what there is to do. Until then choose another name'
-    refuse(name, `${name} exists already on ${absent.object}, which is not served now: ${hint}`)
+    refuse(name, `${name} exists already on ${holder.set}, which is not served now: ${hint}`)
   }
   if (!isLentElsewhere(topology, name)) return
   refuse(

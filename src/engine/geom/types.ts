@@ -4,7 +4,7 @@
  * copy src/engine/nop and add a row to engine.ts.
  */
 import type { PlexusError } from '../../base/errors.ts'
-import type { DriveReport, ProblemReport, VolumeReport } from '../../control/reports.ts'
+import type { ObjectReport, ObjectType } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import type { Extent, Provisioning } from '../../hal/block-device.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
@@ -62,14 +62,6 @@ export interface Verb {
 
 export type VerbParameters = Readonly<Record<string, string | boolean | readonly string[]>>
 
-/** What a class says of its objects. */
-export interface ClassReport {
-  readonly volumes: readonly VolumeReport[]
-  readonly drives: readonly DriveReport[]
-  /** What is not served at all. Absent: nothing. */
-  readonly problems?: readonly ProblemReport[]
-}
-
 export interface GeomClass {
   /** Lower case: `vinum`; the class in the anchor. */
   readonly name: string
@@ -88,8 +80,13 @@ export interface GeomClass {
   /** Every device that is present at the start has been tasted: what is incomplete may be decided on now. */
   settled?(topology: Topology): Promise<void>
   readonly verbs: readonly Verb[]
-  /** Its volumes and drives, for `plexus status`; `exported` is empty here, the daemon fills it. */
-  report?(): ClassReport
+  /** Of its objects, in the order in which lists show them. */
+  readonly types?: readonly ObjectType[]
+  /**
+   * Its objects, also those that are not served now: for `plexus status` and all that tells of objects. Each stands before
+   * its parts.
+   */
+  report?(): readonly ObjectReport[]
   /** The daemon stops: everything durable, jobs at a checkpoint. After it the consumers are closed. */
   stop?(): Promise<void>
 }

@@ -7,10 +7,10 @@ export interface JobPlan {
   /** Short; the same after a restart. */
   readonly id: string
   readonly kind: JobKind
-  /** Name of the volume, plex or subdisk that it works on. */
+  /** Name of the object that it works on. */
   readonly object: string
-  /** Name of the volume above. */
-  readonly volume: string | undefined
+  /** Name of the object above. */
+  readonly parent: string | undefined
   readonly totalBytes: number
   /** Where the checkpoint says that it was; 0 for a new one. */
   readonly startBytes: number

@@ -52,7 +52,7 @@ export class Job {
   readonly ended: Promise<JobState>
   /** What a check has found so far; its steps add to it. */
   mismatches: number
-  #names: { readonly object: string; readonly volume: string | undefined }
+  #names: { readonly object: string; readonly parent: string | undefined }
   readonly #manager: JobManager
   readonly #bucket: TokenBucket
   readonly #meter: RateMeter
@@ -79,7 +79,7 @@ export class Job {
     )
     this.id = plan.id
     this.plan = plan
-    this.#names = { object: plan.object, volume: plan.volume }
+    this.#names = { object: plan.object, parent: plan.parent }
     this.mismatches = plan.mismatches ?? 0
     this.#manager = manager
     this.#bucket = new TokenBucket(manager.clock, plan.limitBytesPerSecond)
@@ -98,8 +98,8 @@ export class Job {
   }
 
   /** What it works on has another name now. */
-  setNames(object: string, volume: string | undefined): void {
-    this.#names = { object, volume }
+  setNames(object: string, parent: string | undefined): void {
+    this.#names = { object, parent }
   }
 
   /** Everything below is done. */
@@ -113,13 +113,13 @@ export class Job {
 
   report(): JobReport {
     const { id, kind, totalBytes } = this.plan
-    const { object, volume } = this.#names
+    const { object, parent } = this.#names
     const rate = this.#state === 'running' ? this.#meter.bytesPerSecond(this.#done) : 0
     return {
       id,
       kind,
       object,
-      volume,
+      parent,
       state: this.#state,
       doneBytes: this.#done,
       totalBytes,

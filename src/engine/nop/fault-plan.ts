@@ -4,7 +4,8 @@
  */
 import { assert } from '../../base/assert.ts'
 import type { Random } from '../../base/random.ts'
-import type { NopFailKind, NopFailOp, NopRow } from '../../control/nop-verbs.ts'
+import type { NopFailKind, NopFailOp } from '../../control/nop-verbs.ts'
+import type { Facts } from '../../control/reports.ts'
 import type { IoOp } from '../../hal/block-device.ts'
 
 interface Fault {
@@ -26,11 +27,6 @@ export interface Verdict {
   readonly isSilent: boolean
 }
 
-export type FaultState = Pick<
-  NopRow,
-  'readDelayMs' | 'writeDelayMs' | 'faults' | 'hangs' | 'tears' | 'failed' | 'torn'
->
-
 export class FaultPlan {
   readonly #random: Random
   #readDelayMs = 0
@@ -45,12 +41,12 @@ export class FaultPlan {
     this.#random = random
   }
 
-  get state(): FaultState {
+  get facts(): Facts {
     return {
       readDelayMs: this.#readDelayMs,
       writeDelayMs: this.#writeDelayMs,
-      faults: this.#faults.map((fault) => ({ ...fault })),
-      hangs: this.#hangs,
+      faults: this.#faults.map(faultText).join(', '),
+      hangs: this.#hangs.join(', '),
       tears: this.#tears.reduce((sum, tear) => sum + tear.left, 0),
       failed: this.#failed,
       torn: this.#torn,
@@ -120,4 +116,10 @@ export class FaultPlan {
   #fraction(): number {
     return this.#random.bytes(4).readUInt32LE(0) / 2 ** 32
   }
+}
+
+/** `write io with probability 0.5, 3 left`. */
+function faultText({ op, kind, probability, left }: Fault): string {
+  const how = probability < 1 ? ` with probability ${probability}` : ''
+  return `${op} ${kind}${how}${left === undefined ? '' : `, ${left} left`}`
 }

@@ -5,7 +5,9 @@
  * row in src/engine/engine.ts.
  */
 import { Refusals } from '../../base/errors.ts'
-import { NOP_FAIL_KINDS, NOP_FAIL_OPS, NOP_SPECS, type NopRow } from '../../control/nop-verbs.ts'
+import { NOP_FAIL_KINDS, NOP_FAIL_OPS, NOP_SPECS } from '../../control/nop-verbs.ts'
+import { type ObjectList, type ObjectType, SIZE, STATE } from '../../control/reports.ts'
+import { listVerbs } from '../geom/listing.ts'
 import { checkNameFree } from '../geom/names.ts'
 import { IO_OPS } from '../geom/statistics.ts'
 import type { Topology } from '../geom/topology.ts'
@@ -16,10 +18,32 @@ import { NopGeom } from './nop-geom.ts'
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$/
 const DELAY_MS_MAX = 3_600_000
 
+const TYPE: ObjectType = {
+  name: 'nop',
+  plural: 'nop providers; plexus nop create PROVIDER makes one',
+  columns: [
+    { label: 'name', key: 'name' },
+    STATE,
+    { label: 'provider', key: 'device' },
+    SIZE,
+    { label: 'read-delay-ms', key: 'readDelayMs', kind: 'number' },
+    { label: 'write-delay-ms', key: 'writeDelayMs', kind: 'number' },
+    { label: 'faults', key: 'faults' },
+    { label: 'hangs', key: 'hangs' },
+    { label: 'tears', key: 'tears', kind: 'number' },
+    { label: 'failed', key: 'failed', kind: 'number' },
+    { label: 'torn', key: 'torn', kind: 'number' },
+    { label: 'held', key: 'held', kind: 'number', extra: true },
+  ],
+}
+const TYPES = { types: [TYPE] }
+
 export function createNopClass(): GeomClass {
   const geoms = new Map<string, NopGeom>()
   return {
     name: 'nop',
+    ...TYPES,
+    report: () => [...geoms.values()].map((geom) => geom.report()),
     // Nothing on disk says that a nop belongs there.
     taste: async () => false,
     verbs: verbsOf(geoms),
@@ -36,13 +60,13 @@ function verbsOf(geoms: Map<string, NopGeom>): readonly Verb[] {
     throw new Refusals('find')
       .notFound`there is no nop provider "${name}"; plexus nop list shows all`
   }
-  /** A verb that sets something on one geom and answers its row. */
+  /** A verb that sets something on one geom and answers with it. */
   const setter =
     (set: (geom: NopGeom, given: Parameters) => Promise<void> | void): Verb['run'] =>
     async (parameters) => {
       const geom = find(parameters)
       await set(geom, new Parameters('nop', parameters))
-      return geom.row()
+      return answer(geom)
     }
   return [
     { spec: NOP_SPECS.create, run: (parameters, topology) => create(geoms, parameters, topology) },
@@ -57,15 +81,14 @@ function verbsOf(geoms: Map<string, NopGeom>): readonly Verb[] {
         topology.change(async () => {
           const geom = find(parameters)
           if (parameters['force'] !== true) refuseOpen(geom)
-          const row = geom.row()
+          const last = answer(geom)
           await geom.wither()
-          return row
+          return last
         }),
     },
-    {
-      spec: NOP_SPECS.list,
-      run: async () => ({ nops: [...geoms.values()].map((geom) => geom.row()) }),
-    },
+    ...listVerbs([{ spec: NOP_SPECS.list, type: TYPE.name }], TYPES, () =>
+      [...geoms.values()].map((geom) => geom.report()),
+    ),
   ]
 }
 
@@ -73,7 +96,7 @@ function create(
   geoms: Map<string, NopGeom>,
   parameters: VerbParameters,
   topology: Topology,
-): Promise<NopRow> {
+): Promise<ObjectList> {
   return topology.change(async () => {
     const given = new Parameters('nop', parameters)
     const below = topology.find(given.optionalText('provider') ?? '')
@@ -87,8 +110,12 @@ function create(
     await geom.open(below)
     geoms.set(name, geom)
     await topology.tastePending()
-    return geom.row()
+    return answer(geom)
   })
+}
+
+function answer(geom: NopGeom): ObjectList {
+  return { ...TYPES, objects: [geom.report()] }
 }
 
 function refuseOpen(geom: NopGeom): void {

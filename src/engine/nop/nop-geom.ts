@@ -5,7 +5,8 @@
 import { defined } from '../../base/assert.ts'
 import type { Clock, Timer } from '../../base/clock.ts'
 import { PlexusError } from '../../base/errors.ts'
-import type { NopFailKind, NopRow } from '../../control/nop-verbs.ts'
+import type { NopFailKind } from '../../control/nop-verbs.ts'
+import type { ObjectReport } from '../../control/reports.ts'
 import type { IoRequest } from '../../hal/block-device.ts'
 import type { Bio } from '../geom/bio.ts'
 import type { Consumer } from '../geom/consumer.ts'
@@ -106,14 +107,24 @@ export class NopGeom implements Geom {
     return defined(this.#provider, `the provider of ${this.name}`)
   }
 
-  row(): NopRow {
+  /** DOWN: it has not answered for the time that its device has, until clear. */
+  report(): ObjectReport {
+    const { name, className, provider, faults } = this
+    const device = this.#consumer?.provider.name
+    const isDown = provider.error !== undefined
     return {
-      name: this.name,
-      provider: this.#consumer?.provider.name ?? '',
-      sizeBytes: this.provider.sizeBytes,
-      held: this.#held.size,
-      state: this.provider.error ? 'down' : 'up',
-      ...this.faults.state,
+      type: 'nop',
+      className,
+      name,
+      uuid: '',
+      state: isDown ? 'DOWN' : 'UP',
+      health: isDown ? 'FAULTED' : 'HEALTHY',
+      sizeBytes: provider.sizeBytes,
+      note: `over ${device}`,
+      status: isDown ? 'It has not answered in time.' : '',
+      action: isDown ? `To let it answer again: plexus nop clear ${name}` : '',
+      device,
+      facts: { ...faults.facts, held: this.#held.size },
     }
   }
 

@@ -2,9 +2,10 @@
  * Sets that are not served now: those that wait for drives, and those of which the machine remembers that it had them. What
  * `plexus status` says of them. Used by reports.ts.
  */
-import type { ProblemReport } from '../../control/reports.ts'
+import type { ObjectReport } from '../../control/reports.ts'
 import { choiceOf, describeIncomplete } from '../metadata/assembling.ts'
 import { adviceOn } from '../metadata/members.ts'
+import { absentSet } from '../metadata/set-report.ts'
 import { loseDrives } from './model/membership.ts'
 import type { VinumModel } from './model/model.ts'
 import { healthOf } from './model/state-rules.ts'
@@ -22,7 +23,7 @@ interface Absent {
 }
 
 /** Sets with drives that are not served, those that wait first. */
-function absentSets({ native, known }: SetRegistry): readonly Absent[] {
+function unserved({ native, known }: SetRegistry): readonly Absent[] {
   const waiting = native.flatMap((set): Absent[] => {
     if (set.assembled) return []
     const models = [...set.members.values()].flatMap(({ model }) => model ?? [])
@@ -41,29 +42,36 @@ function absentSets({ native, known }: SetRegistry): readonly Absent[] {
   ]
 }
 
-/** What `plexus status` says of them, with both ways to go on. */
-export function absentProblems(registry: SetRegistry): readonly ProblemReport[] {
-  return absentSets(registry).map((absent) => {
-    const { name, model, set } = absent
-    const volumes = model.volumes.map((one) => one.name)
-    const what = `${name}${volumes.length > 0 ? ` with ${volumes.join(', ')}` : ''}`
-    const problem = { object: name, health: 'FAULTED', volumes } as const
-    if (set) {
-      const message = `${what} is not served: ${describeIncomplete(set)}.`
-      return { ...problem, message, action: waysOn(absent, set) }
-    }
-    if (registry.resting) {
-      const message = `${what} is not served: vinum was stopped.`
-      return { ...problem, message, action: 'To serve it again: plexus vinum assemble' }
-    }
-    return {
-      ...problem,
-      message: `${what} is not served: none of its ${model.drives.length} drives is here.`,
-      action:
-        `Connect ${driveTexts(absent, model.drives)}. Or, if it is not to come back: ` +
-        `plexus vinum forget ${name}; its names are free then.`,
-    }
+/** What `plexus status` says of them, with both ways to go on, and what is on them. */
+export function absentSets(registry: SetRegistry): readonly ObjectReport[] {
+  return unserved(registry).flatMap((absent) => {
+    const { name, model } = absent
+    const volumes = model.volumes.map((one) => one.name).join(', ')
+    const { why, action } = trouble(absent, registry)
+    const status = `${name}${volumes && ` with ${volumes}`} is not served: ${why}.`
+    const set = { className: 'vinum', name, uuid: model.setUuid, status, action }
+    return absentSet(
+      set,
+      model.volumes.map((one) => ({ ...one, type: 'volume' })),
+    )
   })
+}
+
+function trouble(
+  absent: Absent,
+  { resting }: SetRegistry,
+): { readonly why: string; readonly action: string } {
+  const { name, model, set } = absent
+  if (set) return { why: describeIncomplete(set), action: waysOn(absent, set) }
+  if (resting) {
+    return { why: 'vinum was stopped', action: 'To serve it again: plexus vinum assemble' }
+  }
+  return {
+    why: `none of its ${model.drives.length} drives is here`,
+    action:
+      `Connect ${driveTexts(absent, model.drives)}. Or, if it is not to come back: ` +
+      `plexus vinum forget ${name}; its names are free then.`,
+  }
 }
 
 function driveTexts({ drives }: Absent, of: VinumModel['drives']): string {

@@ -1,7 +1,7 @@
 /** What is the matter with a volume, and what to type next: the lines `status:` and `action:` of `plexus status`. */
 import { formatSize } from '../../base/bytes.ts'
 import { formatTime } from '../../control/duration.ts'
-import type { DoubtReport, Health, JobReport } from '../../control/reports.ts'
+import type { Health, JobReport } from '../../control/reports.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
 import { lastResort } from './jobs/plans.ts'
 import { returnDrives } from './model/membership.ts'
@@ -20,6 +20,13 @@ import { healthOf, mismatchesOf } from './model/state-rules.ts'
 import { nameTaken } from './naming.ts'
 import { lostBytes } from './raid5/lost.ts'
 
+/** Where copies, or data and parity, may not agree since a crash or a write that failed. */
+export interface Doubt {
+  readonly bytes: number
+  /** Until the next resync begins; undefined: it runs, or nothing is planned. */
+  readonly retrySeconds: number | undefined
+}
+
 /** All that is known of a volume. */
 export interface Situation {
   readonly model: VinumModel
@@ -31,7 +38,7 @@ export interface Situation {
   readonly bad: readonly SubdiskRecord[]
   /** A job at work on it, or paused. */
   readonly process: JobReport | undefined
-  readonly doubt: DoubtReport | undefined
+  readonly doubt: Doubt | undefined
   /** What the device of a drive that is missing has: it is here, but cannot be used. */
   readonly problemOf: (driveUuid: string) => DeviceProblem | undefined
   /** Why the last resync failed. */
@@ -189,7 +196,7 @@ function mismatchText({ model, volume, plexes }: Situation): string {
 }
 
 function resyncText(
-  { retrySeconds }: DoubtReport,
+  { retrySeconds }: Doubt,
   process: JobReport | undefined,
   error: string | undefined,
 ): string {

@@ -26,7 +26,7 @@ export async function readVinumLabel(
   const name = model && byUuid(model.drives, anchor.deviceUuid)?.name
   return {
     text: `${name === undefined ? 'a drive' : `drive ${name}`} of vinum set ${anchor.setUuid}`,
-    drive: name,
+    takeOut: `plexus vinum rm ${name ?? 'DRIVE'}`,
     volumes: model ? volumesOn(model, anchor.deviceUuid) : [],
     known: isKnown(anchor.setUuid),
   }
@@ -54,5 +54,5 @@ async function freebsdLabel(device: AnchorTarget): Promise<Label | undefined> {
   const volumes = objects.flatMap((one) =>
     one.type === 'plex' && here.includes(one.name) ? (one.volume ?? []) : [],
   )
-  return { text, drive: driveName, volumes: [...new Set(volumes)], known: false }
+  return { text, volumes: [...new Set(volumes)], known: false }
 }

@@ -11,10 +11,8 @@ export type Plan = kit.Plan<VinumModel>
 export interface PlanContext extends kit.PlanContext<VinumModel> {
   /** Is the volume open: a LUN is mapped, or something stands on it? */
   isOpen(volumeUuid: string): boolean
-  /** May copies of the volume, or its data and parity, not agree (control/reports.ts, DoubtReport)? */
+  /** May copies of the volume, or its data and parity, not agree (advice.ts, Doubt)? */
   inDoubt(volumeUuid: string): boolean
-  /** Name of the set that an object of the model belongs to. */
-  setOf(uuid: string): string
   /**
    * Kept configurations of the set, the newest first: those that `needsKept` asked for. undefined: none are kept at all.
    */

@@ -1,27 +1,18 @@
-/** The reports of vinum (control/reports.ts): volumes with plexes, subdisks, health and advice; drives with their room. */
+/** What vinum reports of its objects (control/reports.ts): volumes with health and advice, plexes, subdisks, drives. */
 import { formatSize } from '../../base/bytes.ts'
 import { formatTime } from '../../control/duration.ts'
-import type {
-  ComponentReport,
-  DoubtReport,
-  DriveReport,
-  ErrorCounts,
-  Health,
-  JobReport,
-  ProblemReport,
-  VolumeReport,
-} from '../../control/reports.ts'
+import type { ErrorCounts, Facts, Health, JobReport, ObjectReport } from '../../control/reports.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import type { ClassReport } from '../geom/types.ts'
 import { apartText, fillAction } from '../metadata/arrivals.ts'
 import { describeIncomplete } from '../metadata/assembling.ts'
 import type { SetDrive } from '../metadata/set-drive.ts'
-import { absentProblems } from './absent.ts'
-import { adviceOf, type DeviceProblem, importedAdvice } from './advice.ts'
+import { absentSets } from './absent.ts'
+import { adviceOf, type DeviceProblem, type Doubt, importedAdvice } from './advice.ts'
 import { FreebsdSet } from './freebsd/set.ts'
 import { freeExtents, totalBytes } from './model/allocation.ts'
 import {
+  byUuid,
   type DriveRecord,
   type PlexRecord,
   plexesOf,
@@ -35,147 +26,154 @@ import { healthOf } from './model/state-rules.ts'
 import { shownNames, withShownNames } from './naming.ts'
 import type { SetRegistry } from './registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
+import { isPlaceholder } from './verbs/draft.ts'
 
 /** What is said of a set that is assembled, whatever its format. */
 interface View {
   readonly name: string
-  readonly format: DriveReport['format']
+  readonly format: 'native' | 'freebsd'
+  /** As it is stored, and as memory knows it. */
+  readonly stored: VinumModel
   readonly model: VinumModel
-  /** As memory knows it. */
-  readonly present: VinumModel
   readonly drives: ReadonlyMap<string, SetDrive>
   readonly subdisks: ReadonlyMap<string, { readonly errors: ErrorCounts }>
   readonly topology: Topology
-  readonly doubtOf: (volumeUuid: string) => DoubtReport | undefined
+  /** At work, paused, or ended lately. */
+  readonly jobs: readonly JobReport[]
+  readonly doubtOf: (volumeUuid: string) => Doubt | undefined
   /** Why a volume is not offered, by its UUID. */
   readonly faults: ReadonlyMap<string, string>
 }
 
-export function reportSets(registry: SetRegistry): ClassReport {
+const NO_ERRORS: ErrorCounts = { read: 0, write: 0, parity: 0 }
+
+/** All objects; `withFree`: the free extents of each drive, too. */
+export function reportSets(registry: SetRegistry, withFree = false): readonly ObjectReport[] {
   const { native, imported, served } = registry
   const shown = shownNames(served)
   const views = served.map((set) =>
     set instanceof FreebsdSet ? viewOfImported(set) : viewOfNative(set, shown),
   )
-  return {
-    problems: [...absentProblems(registry), ...native.flatMap(apartProblems)],
-    volumes: views.flatMap((view) =>
-      view.model.volumes.map((volume) => volumeReport(view, view.present, volume)),
+  return [
+    ...views.flatMap((view) => [
+      ...view.model.volumes.flatMap((volume) => volumeReports(view, volume)),
+      ...view.model.plexes
+        .filter(({ volumeUuid }) => volumeUuid === undefined)
+        .flatMap((plex) => plexReports(view, plex, undefined)),
+      ...view.model.subdisks
+        .filter(({ plexUuid }) => plexUuid === undefined)
+        .map((subdisk) => subdiskReport(view, subdisk, undefined)),
+    ]),
+    ...views.flatMap((view) =>
+      view.stored.drives.flatMap((drive) => driveReports(view, drive, withFree)),
     ),
-    drives: [
-      ...views.flatMap((view) => view.model.drives.map((drive) => driveReport(view, drive))),
-      ...native.flatMap(idleDrives),
-      ...(imported && !imported.assembled ? waitingImports(imported) : []),
-    ],
-  }
-}
-
-/** Drives that are here and do not come back by themselves, because they were used apart from their set. */
-function apartProblems(set: VinumSet): readonly ProblemReport[] {
-  if (!set.assembled) return []
-  const apart = [...set.members.values()].filter(({ uuid }) => set.drives.has(uuid))
-  return apart.map(({ uuid, consumer }) => {
-    const { name } = consumer.provider
-    const message = `${name} is not used: ${apartText(set, uuid)}.`
-    return { object: name, health: 'DEGRADED', volumes: [], message, action: fillAction(set) }
-  })
+    ...native.flatMap(idleDrives),
+    ...(imported && !imported.assembled ? waitingImports(imported) : []),
+    ...absentSets(registry),
+  ]
 }
 
 function viewOfNative(set: VinumSet, shown: ReadonlyMap<string, string>): View {
   const { name, drives, topology, objects } = set
   const { subdisks, jobs } = objects
-  const model = withShownNames(set.model, shown)
-  const present = withShownNames(objects.present, shown)
-  const doubtOf = (volumeUuid: string) => jobs.doubtOf(volumeUuid)
-  const faults = new Map()
-  return { name, format: 'native', model, present, drives, subdisks, topology, doubtOf, faults }
+  return {
+    name,
+    format: 'native',
+    stored: withShownNames(set.model, shown),
+    model: withShownNames(objects.present, shown),
+    drives,
+    subdisks,
+    topology,
+    jobs: jobsOf(topology),
+    doubtOf: (volumeUuid) => jobs.doubtOf(volumeUuid),
+    faults: new Map(),
+  }
 }
 
 function viewOfImported(set: FreebsdSet): View {
   const { name, model, drives, subdisks, topology, faults } = set
   const doubtOf = () => undefined
+  const jobs = jobsOf(topology)
   const format = 'freebsd'
-  return { name, format, model, present: model, drives, subdisks, topology, doubtOf, faults }
+  return { name, format, stored: model, model, drives, subdisks, topology, jobs, doubtOf, faults }
 }
 
-/** Drives with a label of a set that takes no part in it: it waits, was taken out, or was used apart from it. */
-function idleDrives(set: VinumSet): readonly DriveReport[] {
+function jobsOf({ jobs }: Topology): readonly JobReport[] {
+  return jobs.list().map((job) => job.report())
+}
+
+function isAtWork({ state }: JobReport): boolean {
+  return state === 'running' || state === 'paused'
+}
+
+/**
+ * Drives with a label of a set that takes no part in it: it waits, was taken out, or was used apart from it and does not
+ * come back by itself.
+ */
+function idleDrives(set: VinumSet): readonly ObjectReport[] {
   return [...set.members.values()].map(({ uuid, consumer: { provider } }) => {
-    const [state, note]: [string, string] = !set.assembled
-      ? ['WAITING', `${set.name} is not assembled: ${describeIncomplete(set)}`]
-      : set.drives.has(uuid)
-        ? ['APART', `${apartText(set, uuid)}; ${fillAction(set)}`]
-        : [
-            'FORMER',
-            `former drive of ${set.name}; plexus device clear-label ${provider.name} frees it`,
-          ]
-    return idleDrive(provider, uuid, set.name, 'native', state, note)
+    const { name } = provider
+    const idle = (state: string, note: string): ObjectReport =>
+      idleDrive(provider, { uuid, set: set.name, state, note, facts: { format: 'native' } })
+    if (!set.assembled) {
+      return idle('WAITING', `${set.name} is not assembled: ${describeIncomplete(set)}`)
+    }
+    if (!set.drives.has(uuid)) {
+      const note = `former drive of ${set.name}; plexus device clear-label ${name} frees it`
+      return idle('FORMER', note)
+    }
+    const [why, action] = [apartText(set, uuid), fillAction(set)]
+    const status = `${name} is not used: ${why}.`
+    return { ...idle('APART', `${why}; ${action}`), health: 'DEGRADED', status, action }
   })
 }
 
 /** A drive that takes no part in anything. */
 function idleDrive(
   { name, sizeBytes }: Provider,
-  uuid: string,
-  set: string,
-  format: DriveReport['format'],
-  state: string,
-  note: string,
-): DriveReport {
-  const errors = { read: 0, write: 0, parity: 0 }
+  drive: Pick<ObjectReport, 'uuid' | 'set' | 'state' | 'note' | 'facts'>,
+): ObjectReport {
+  const type = 'drive'
   return {
+    ...drive,
+    type,
+    className: 'vinum',
     name,
-    uuid,
-    state,
-    device: name,
     sizeBytes,
-    freeBytes: 0,
-    freeList: [],
-    errors,
-    format,
-    set,
-    note,
+    device: name,
+    lastDevice: name,
+    errors: NO_ERRORS,
   }
 }
 
 /** Drives of FreeBSD that contradict each other. They have no UUID but that of an assembled set. */
-function waitingImports({ known, problem }: FreebsdSet): readonly DriveReport[] {
-  return known.flatMap(({ consumer, info }) =>
-    consumer
-      ? idleDrive(
-          consumer.provider,
-          '',
-          'vinum-freebsd',
-          'freebsd',
-          'WAITING',
-          `FreeBSD's drive ${info.driveName}: ${problem}`,
-        )
-      : [],
-  )
+function waitingImports({ name: set, known, problem }: FreebsdSet): readonly ObjectReport[] {
+  return known.flatMap(({ consumer, info }) => {
+    if (!consumer) return []
+    const note = `FreeBSD's drive ${info.driveName}: ${problem}`
+    const facts = { format: 'freebsd' }
+    return idleDrive(consumer.provider, { uuid: '', set, state: 'WAITING', note, facts })
+  })
 }
 
-/** At work, paused, or ended lately. */
-function jobsOf(set: View, volume: VolumeRecord): readonly JobReport[] {
-  const reports = set.topology.jobs.list().map((job) => job.report())
-  return reports.filter((job) => job.volume === volume.name)
-}
-
-function volumeReport(set: View, model: VinumModel, volume: VolumeRecord): VolumeReport {
-  const plexes = plexesOf(model, volume.uuid)
-  const components = plexes.map((plex) => plexReport(set, model, plex))
-  const fault = set.faults.get(volume.uuid)
-  const doubt = set.doubtOf(volume.uuid)
-  const health = fault === undefined ? healthOf(model, volume.uuid, doubt !== undefined) : 'FAULTED'
-  const jobs = jobsOf(set, volume)
-  const process = jobs.find(({ state }) => state === 'running' || state === 'paused')
+/** The volume, and what it is made of. */
+function volumeReports(view: View, volume: VolumeRecord): readonly ObjectReport[] {
+  const { model, drives, topology, format } = view
+  const { name, uuid, sizeBytes, readPolicy, preferredPlexUuid } = volume
+  const plexes = plexesOf(model, uuid)
+  const parts = plexes.flatMap((plex) => plexReports(view, plex, name))
+  const fault = view.faults.get(uuid)
+  const doubt = view.doubtOf(uuid)
+  const health = fault === undefined ? healthOf(model, uuid, doubt !== undefined) : 'FAULTED'
+  const jobs = view.jobs.filter(({ parent }) => parent === name)
+  const process = jobs.find(isAtWork)
   const failed = jobs.findLast(({ kind, state }) => kind === 'resync' && state === 'failed')
   const bad = plexes
     .flatMap((plex) => subdisksOf(model, plex.uuid))
     .filter((subdisk) => subdisk.state !== 'up')
-  const { drives } = set
   const resyncError = failed?.error
   const problemOf = (driveUuid: string): DeviceProblem | undefined => {
-    const found = [...set.topology.providers.values()].find(
+    const found = [...topology.providers.values()].find(
       ({ label }) => label?.driveUuid === driveUuid && label.problem,
     )
     return found?.label?.problem && { device: found.name, ...found.label.problem }
@@ -192,25 +190,41 @@ function volumeReport(set: View, model: VinumModel, volume: VolumeRecord): Volum
     problemOf,
     resyncError,
   }
-  const isImported = set.format === 'freebsd'
-  const { status, action } = isImported ? importedAdvice(situation, fault) : adviceOf(situation)
-  return {
-    name: volume.name,
-    uuid: volume.uuid,
-    className: 'vinum',
-    set: set.name,
+  const advice = format === 'freebsd' ? importedAdvice(situation, fault) : adviceOf(situation)
+  const preferred = byUuid(model.plexes, preferredPlexUuid)?.name
+  const report: ObjectReport = {
+    ...common(view, 'volume', volume),
     state: stateText(health, process),
     health,
-    sizeBytes: volume.sizeBytes,
-    layout: layoutText(set, model, plexes),
-    status,
-    action,
-    errors: sum(components.map(({ errors }) => errors)),
+    sizeBytes,
+    note: layoutText(view, model, plexes),
+    ...advice,
+    errors: sum(parts.filter(({ type }) => type === 'plex')),
     process,
-    doubt,
-    components,
-    exported: [],
+    facts: {
+      plexes: plexes.length,
+      readPolicy: preferred === undefined ? readPolicy : `${readPolicy} ${preferred}`,
+      open: (topology.providers.get(name)?.consumers.size ?? 0) > 0,
+      doubtBytes: doubt?.bytes,
+      doubtRetrySeconds: doubt?.retrySeconds,
+    },
   }
+  return [report, ...parts]
+}
+
+/** What every object of a set has. */
+function common(
+  view: View,
+  type: string,
+  { name, uuid, state }: { readonly name: string; readonly uuid: string; readonly state: string },
+) {
+  const className = 'vinum'
+  return { type, className, name, uuid, set: view.name, state: state.toUpperCase(), note: '' }
+}
+
+/** The job at work on a plex or a subdisk itself. */
+function processOf({ jobs }: View, name: string): JobReport | undefined {
+  return jobs.find((job) => job.object === name && isAtWork(job))
 }
 
 const PROCESS_STATE: Readonly<Partial<Record<JobReport['kind'], string>>> = {
@@ -245,72 +259,100 @@ function layoutText(set: View, model: VinumModel, plexes: readonly PlexRecord[])
   return subdisks.length === 0 ? kind : `${kind} over ${over} of ${formatSize(largest)}${lack}`
 }
 
-function plexReport(set: View, model: VinumModel, plex: PlexRecord): ComponentReport {
-  const subdisks = subdisksOf(model, plex.uuid)
-  const children = subdisks.map((subdisk) => subdiskReport(set, model, subdisk))
-  const stripe = plex.stripeBytes === 0 ? '' : `, ${formatSize(plex.stripeBytes)} stripe`
-  return {
-    type: 'plex',
-    name: plex.name,
-    uuid: plex.uuid,
-    state: plex.state.toUpperCase(),
+/** The plex, and its subdisks. */
+function plexReports(
+  view: View,
+  plex: PlexRecord,
+  parent: string | undefined,
+): readonly ObjectReport[] {
+  const { name, organization, stripeBytes, parityLayout } = plex
+  const subdisks = subdisksOf(view.model, plex.uuid)
+  const parts = subdisks.map((subdisk) => subdiskReport(view, subdisk, name))
+  const stripe = stripeBytes === 0 ? '' : `, ${formatSize(stripeBytes)} stripe`
+  const report: ObjectReport = {
+    ...common(view, 'plex', plex),
+    parent,
     sizeBytes: sizeOfPlex(plex, subdisks),
-    errors: sum(children.map(({ errors }) => errors)),
-    note: `${plex.organization}${stripe}`,
-    organization: plex.organization,
-    ...(plex.stripeBytes === 0 ? {} : { stripeBytes: plex.stripeBytes }),
-    columns: subdisks.length,
-    children,
+    errors: sum(parts),
+    note: `${organization}${stripe}`,
+    process: processOf(view, name),
+    facts: {
+      organization,
+      stripeBytes: stripeBytes || undefined,
+      parityLayout,
+      subdisks: subdisks.length,
+    },
   }
+  return [report, ...parts]
 }
 
-function subdiskReport(set: View, model: VinumModel, subdisk: SubdiskRecord): ComponentReport {
-  const drive = set.drives.get(subdisk.driveUuid)
-  const running = set.subdisks.get(subdisk.uuid)
-  const record = model.drives.find((one) => one.uuid === subdisk.driveUuid)
+function subdiskReport(
+  view: View,
+  subdisk: SubdiskRecord,
+  parent: string | undefined,
+): ObjectReport {
+  const { name, uuid, sizeBytes, driveUuid, driveOffsetBytes, plexOffsetBytes, move } = subdisk
+  const { drives } = view.model
+  const drive = view.drives.get(driveUuid)
+  const since = drive?.goneSince === undefined ? '' : ` since ${formatTime(drive.goneSince)}`
   return {
-    type: 'subdisk',
-    name: subdisk.name,
-    uuid: subdisk.uuid,
-    state: subdisk.state.toUpperCase(),
-    sizeBytes: subdisk.sizeBytes,
-    errors: { ...(running?.errors ?? { read: 0, write: 0, parity: 0 }) },
-    note: drive?.present
-      ? ''
-      : `gone${drive?.goneSince === undefined ? '' : ` since ${formatTime(drive.goneSince)}`}`,
-    drive: record?.name ?? subdisk.driveUuid,
+    ...common(view, 'subdisk', subdisk),
+    parent,
+    sizeBytes,
+    errors: { ...(view.subdisks.get(uuid)?.errors ?? NO_ERRORS) },
+    note: drive?.present ? '' : `gone${since}`,
+    process: processOf(view, name),
+    drive: byUuid(drives, driveUuid)?.name ?? driveUuid,
     device: drive?.consumer?.provider.name,
-    driveOffsetBytes: subdisk.driveOffsetBytes,
-    children: [],
+    facts: {
+      plexOffsetBytes,
+      driveOffsetBytes,
+      movingTo: byUuid(drives, move?.driveUuid)?.name,
+    },
   }
 }
 
-function driveReport(set: View, record: DriveRecord): DriveReport {
-  const drive = set.drives.get(record.uuid)
-  const freeList = freeExtents(set.model, record)
-  return {
-    name: record.name,
-    uuid: record.uuid,
-    state: drive?.present ? record.state.toUpperCase() : 'DOWN',
-    device: drive?.consumer?.provider.name,
-    lastDevice: record.device,
-    sizeBytes: record.dataEndBytes - record.dataStartBytes,
-    freeBytes: totalBytes(freeList),
-    freeList,
-    errors: { ...(drive?.errors ?? { read: 0, write: 0, parity: 0 }) },
-    format: set.format,
-    set: set.name,
-    note: drive?.present ? '' : `missing; last seen as ${record.device}`,
+function driveReports(view: View, record: DriveRecord, withFree: boolean): readonly ObjectReport[] {
+  const { name, uuid, mediaBytes, blockBytes } = record
+  const drive = view.drives.get(uuid)
+  const present = drive?.present ?? false
+  const free = freeExtents(view.stored, record)
+  const freeBytes = totalBytes(free)
+  const sizeBytes = record.dataEndBytes - record.dataStartBytes
+  const lastDevice = isPlaceholder(record) ? '???' : record.device
+  const facts: Facts = {
+    freeBytes,
+    freePercent: sizeBytes > 0 ? Math.floor((freeBytes / sizeBytes) * 100) : 0,
+    subdisks: view.stored.subdisks.filter(({ driveUuid }) => driveUuid === uuid).length,
+    present,
+    mediaBytes,
+    blockBytes,
+    format: view.format,
   }
+  const report: ObjectReport = {
+    ...common(view, 'drive', record),
+    ...(present ? {} : { state: 'DOWN', note: `missing; last seen as ${lastDevice}` }),
+    sizeBytes,
+    device: drive?.consumer?.provider.name,
+    lastDevice,
+    errors: { ...(drive?.errors ?? NO_ERRORS) },
+    facts,
+  }
+  const extents = free.map(({ offset, length }): ObjectReport => {
+    const extent = { name: `${name}+${offset}`, uuid: '', state: 'FREE' }
+    const facts = { offsetBytes: offset }
+    return { ...common(view, 'free', extent), parent: name, sizeBytes: length, facts }
+  })
+  return withFree ? [report, ...extents] : [report]
 }
 
-function sum(counts: readonly ErrorCounts[]): ErrorCounts {
-  return counts.reduce(
-    (total, one) => ({
-      read: total.read + one.read,
-      write: total.write + one.write,
-      parity: total.parity + one.parity,
+function sum(parts: readonly ObjectReport[]): ErrorCounts {
+  return parts.reduce(
+    (total, { errors = NO_ERRORS }) => ({
+      read: total.read + errors.read,
+      write: total.write + errors.write,
+      parity: total.parity + errors.parity,
     }),
-    { read: 0, write: 0, parity: 0 },
+    NO_ERRORS,
   )
 }

@@ -5,16 +5,18 @@
 
 import { PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
-import type { PlanReport } from '../../control/reports.ts'
+import type { ObjectReport, PlanReport } from '../../control/reports.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
+import { VOLUME_SPECS } from '../../control/volume-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
+import { type ListVerb, listVerbs } from '../geom/listing.ts'
 import { checkNameFree, checkNameNotAway } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
+import type { GeomClass, Verb, VerbParameters } from '../geom/types.ts'
 import { assembleByForce, assembleFrom, describeIncomplete } from '../metadata/assembling.ts'
 import { resizeDrive } from '../metadata/sizes.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
@@ -22,8 +24,8 @@ import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import { prepareConversion, writeConversion } from './freebsd/convert.ts'
 import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
-import { emptyModel, objectsOf, type VinumModel } from './model/model.ts'
-import { address, setName, shownNames, withBareNames, withShownNames } from './naming.ts'
+import { emptyModel, type VinumModel } from './model/model.ts'
+import { address, shownNames, withBareNames, withShownNames } from './naming.ts'
 import {
   contextOf,
   type Plan,
@@ -34,6 +36,7 @@ import {
 import { freeProviders, type RegistryOptions, SetRegistry } from './registry.ts'
 import { reportSets } from './reports.ts'
 import type { VinumSet } from './set/vinum-set.ts'
+import { VINUM_TYPES } from './types.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
 import { destroyedVolumes } from './verbs/undelete.ts'
@@ -42,10 +45,21 @@ export function createVinumClass(options: RegistryOptions): GeomClass {
   return new VinumClass(options)
 }
 
+const LISTS: readonly ListVerb[] = [
+  { spec: VINUM_SPECS.list },
+  { spec: VINUM_SPECS.ld, type: 'drive' },
+  { spec: VINUM_SPECS.lv, type: 'volume' },
+  { spec: VINUM_SPECS.lp, type: 'plex' },
+  { spec: VINUM_SPECS.ls, type: 'subdisk' },
+  { spec: VOLUME_SPECS.list, type: 'volume' },
+  { spec: VOLUME_SPECS.show, type: 'volume', recursive: true },
+]
+
 type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
 
 class VinumClass implements GeomClass {
   readonly name = 'vinum'
+  readonly types = VINUM_TYPES
   readonly verbs: readonly Verb[]
   readonly #sets: SetRegistry
 
@@ -59,6 +73,7 @@ class VinumClass implements GeomClass {
       ),
       inTurn(VINUM_SPECS.assemble, (...given) => this.#assemble(...given)),
       inTurn(VINUM_SPECS.convert, (...given) => this.#convert(...given)),
+      ...listVerbs(LISTS, this, ({ freeList }) => reportSets(this.#sets, freeList === true)),
     ]
   }
 
@@ -91,7 +106,7 @@ class VinumClass implements GeomClass {
     return this.#sets.stop()
   }
 
-  report(): ClassReport {
+  report(): readonly ObjectReport[] {
     return reportSets(this.#sets)
   }
 
@@ -114,7 +129,7 @@ class VinumClass implements GeomClass {
     const planOn = (stored: VinumModel): Plan => {
       const random = tape.rewound()
       const model = withShownNames(stored, shown)
-      const parts = { model, inDoubt, kept, setOf: () => setName(model.setUuid), random }
+      const parts = { model, inDoubt, kept, random }
       const context = contextOf(topology, drives, candidates, parts)
       const plan = verb.plan(context, parameters)
       const next = plan.model === model ? stored : withBareNames(plan.model)
@@ -185,11 +200,7 @@ class VinumClass implements GeomClass {
       jobs: models.flatMap(({ jobs }) => jobs),
     }
     const drives = new Map(sets.flatMap((set) => [...set.drives]))
-    const owners = new Map(
-      sets.flatMap(({ name, model }) => objectsOf(model).map(({ uuid }) => [uuid, name])),
-    )
-    const setOf = (uuid: string): string => owners.get(uuid) ?? ''
-    const parts = { model, inDoubt: this.#inDoubt, kept: undefined, setOf, random: topology.random }
+    const parts = { model, inDoubt: this.#inDoubt, kept: undefined, random: topology.random }
     return contextOf(topology, drives, new Map(), parts)
   }
 

@@ -5,6 +5,7 @@
 import { operatingError, type PlexusError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
+import { inTurns } from '../../base/turns.ts'
 import type { Watermark } from '../../control/reports.ts'
 import type { DeviceEvent, Extent, Provisioning } from '../../hal/block-device.ts'
 import type { Consumer } from '../geom/consumer.ts'
@@ -17,6 +18,7 @@ import { Space } from './io/space.ts'
 import { MapTable } from './map/chunk-map.ts'
 import { lengthOf, type Run } from './map/layout.ts'
 import { MapStore } from './map/map-store.ts'
+import { MAP } from './map/owners.ts'
 import type { ComponentRecord, VirstorModel } from './model.ts'
 import type { Component } from './runtime.ts'
 import type { VirstorSet } from './virstor-set.ts'
@@ -97,10 +99,31 @@ export class VirstorDevice {
       await store.format()
       await set.commit((now) => ({ ...now, isNew: false }))
     } else await store.load()
-    return new VirstorDevice(set, model, table, store)
+    let device: VirstorDevice | undefined
+    const space = new Space({
+      ...model,
+      components: model.components.map((one) => componentOf(set, one)),
+      onWatermark: (watermark, isLow) => {
+        if (device) device.#tellSpace(watermark, isLow)
+      },
+    })
+    for (const { id } of model.components) {
+      await inTurns(table.used(id), ([number, owner]) => {
+        space.claim({ component: id, number }, owner === MAP)
+      })
+    }
+    device = new VirstorDevice(set, model, table, store, space)
+    space.changed()
+    return device
   }
 
-  private constructor(set: VirstorSet, model: VirstorModel, table: MapTable, store: MapStore) {
+  private constructor(
+    set: VirstorSet,
+    model: VirstorModel,
+    table: MapTable,
+    store: MapStore,
+    space: Space,
+  ) {
     const { name, chunkBytes, fullWaitMs, discards } = model
     const { clock } = set
     this.#set = set
@@ -108,12 +131,7 @@ export class VirstorDevice {
     this.table = table
     this.store = store
     for (const { component, runs } of model.copies) this.#runs.set(component, runs)
-    this.space = new Space({
-      ...model,
-      components: model.components.map((component) => this.#componentOf(component)),
-      onWatermark: (watermark, isLow) => this.#tellSpace(watermark, isLow),
-    })
-    for (const component of model.components) this.#claimUsed(component)
+    this.space = space
     this.committer = new GroupCommitter({
       name,
       map: table,
@@ -144,24 +162,6 @@ export class VirstorDevice {
       set.topology.events.emit('critical', 'map-fault', name, text)
     }
     this.follow(model)
-    this.space.changed()
-  }
-
-  #componentOf(component: ComponentRecord): RunningComponent {
-    return new RunningComponent(component, this.#set.driveOf(component), (id, error) => {
-      // One that has ended told what it owed.
-      if (this.#set.device !== this) return
-      this.io.lost()
-      this.committer.suspect(id, error)
-    })
-  }
-
-  #claimUsed({ id, chunks }: ComponentRecord): void {
-    if (this.table.usedOf(id) === 0) return
-    for (let number = 0; number < chunks; number++) {
-      const owner = this.table.ownerOf({ component: id, number })
-      if (owner !== -1) this.space.claim({ component: id, number }, owner === -2)
-    }
   }
 
   #offer(model: VirstorModel): Pick<ProviderInit, 'geometry' | 'identity' | 'features'> {
@@ -226,7 +226,7 @@ export class VirstorDevice {
     for (const component of model.components) {
       if (this.space.component(component.id)) continue
       this.table.addComponent(component.id, component.chunks)
-      this.space.add(this.#componentOf(component))
+      this.space.add(componentOf(this.#set, component))
     }
     this.space.changed()
     if (this.space.lowMark !== lowMark) this.#tell('watermark')
@@ -336,6 +336,17 @@ export class VirstorDevice {
     topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
     if (isLow && watermark === 'chunks') this.#tell('low')
   }
+}
+
+function componentOf(set: VirstorSet, record: ComponentRecord): RunningComponent {
+  const made = new RunningComponent(record, set.driveOf(record), (id, error) => {
+    const { device } = set
+    // One that has ended told what it owed.
+    if (!device || device.space.component(id) !== made) return
+    device.io.lost()
+    device.committer.suspect(id, error)
+  })
+  return made
 }
 
 /** `12 of 400 chunks (3 %) are free`. */

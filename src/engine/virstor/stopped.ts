@@ -2,8 +2,9 @@
  * Thin devices that `virstor stop` has taken out of service: their components are left alone until `virstor assemble`, or the
  * next start. Nothing on disk says so. Part of virstor-class.ts.
  */
-import type { PlanStep, ProblemReport } from '../../control/reports.ts'
+import type { ObjectReport, PlanStep } from '../../control/reports.ts'
 import type { Topology } from '../geom/topology.ts'
+import { absentSet } from '../metadata/set-report.ts'
 import type { VirstorSet } from './virstor-set.ts'
 
 interface Stopped {
@@ -11,6 +12,8 @@ interface Stopped {
   readonly setName: string
   /** Of the device. */
   readonly name: string
+  readonly uuid: string
+  readonly sizeBytes: number
 }
 
 export class StoppedSets {
@@ -23,8 +26,9 @@ export class StoppedSets {
   }
 
   /** A set that is about to be halted. */
-  add({ uuid, name: setName, model }: VirstorSet): void {
-    this.#sets.set(uuid, { setName, name: model.name })
+  add({ uuid: setUuid, name: setName, model }: VirstorSet): void {
+    const { name, uuid, virtualBytes: sizeBytes } = model
+    this.#sets.set(setUuid, { setName, name, uuid, sizeBytes })
   }
 
   /** Sets of this name, or with a device of this name; all where none is said. */
@@ -51,13 +55,12 @@ export class StoppedSets {
     await topology.tastePending()
   }
 
-  problems(): readonly ProblemReport[] {
-    return [...this.#sets.values()].map(({ setName, name }) => ({
-      object: setName,
-      health: 'FAULTED',
-      message: `${name} is not served: it was stopped.`,
-      action: `To serve it again: plexus virstor assemble ${name}`,
-      volumes: [name],
-    }))
+  objects(): readonly ObjectReport[] {
+    return [...this.#sets].flatMap(([setUuid, { setName, ...part }]) => {
+      const status = `${part.name} is not served: it was stopped.`
+      const action = `To serve it again: plexus virstor assemble ${part.name}`
+      const set = { className: 'virstor', name: setName, uuid: setUuid, status, action }
+      return absentSet(set, [{ ...part, type: 'virstor' }])
+    })
   }
 }

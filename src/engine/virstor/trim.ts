@@ -29,7 +29,7 @@ export function trimPlan(set: VirstorSet): JobPlan {
     id: `trim-${uuid.slice(0, 8)}`,
     kind: 'trim',
     object: name,
-    volume: name,
+    parent: name,
     totalBytes: virtualBytes,
     startBytes: 0,
     busy: () => space.components.some(({ component }) => (component.consumer?.inFlight ?? 0) > 0),

@@ -2,41 +2,28 @@
  * The virstor class: thin devices over components (docs/adr/0015-virstor.md). Finds the set that a verb is about, and
  * reports; what a set is and does: virstor-set.ts.
  */
-import { formatSize } from '../../base/bytes.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
-import {
-  type PlanReport,
-  type ProblemReport,
-  type SpaceReport,
-  type VolumeReport,
-  WATERMARKS,
-} from '../../control/reports.ts'
-import { VIRSTOR_SPECS, type VirstorRow } from '../../control/virstor-verbs.ts'
+import type { ObjectReport, PlanReport } from '../../control/reports.ts'
+import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
 import type { AnchorTarget } from '../anchor/anchor-ends.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Label } from '../geom/label.ts'
+import { listVerbs } from '../geom/listing.ts'
 import { checkNameFree, releaseName } from '../geom/names.ts'
 import type { Provider } from '../geom/provider.ts'
 import type { Topology } from '../geom/topology.ts'
-import type { ClassReport, GeomClass, Verb, VerbParameters } from '../geom/types.ts'
-import {
-  assembleByForce,
-  assembleFrom,
-  choiceOf,
-  describeIncomplete,
-} from '../metadata/assembling.ts'
-import { adviceOn } from '../metadata/members.ts'
+import type { GeomClass, Verb, VerbParameters } from '../geom/types.ts'
+import { assembleByForce, assembleFrom, describeIncomplete } from '../metadata/assembling.ts'
 import { SetTable } from '../metadata/set-table.ts'
 import type { WitnessStore } from '../metadata/witness.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
 import type { Plan } from '../verbs/plan.ts'
-import { freeText } from './device.ts'
 import { FreebsdImports, readFreebsdLabel } from './freebsd/imports.ts'
-import { importedProblems, importedRows, importedVolumes } from './freebsd/report.ts'
-import type { Space } from './io/space.ts'
-import { emptyVirstor, isUp, type VirstorModel } from './model.ts'
+import { importedObjects } from './freebsd/report.ts'
+import { emptyVirstor, type VirstorModel } from './model.ts'
+import { setObjects, VIRSTOR_TYPES } from './report.ts'
 import { StoppedSets } from './stopped.ts'
 import type { VirstorVerb } from './verbs/context.ts'
 import { checkDevice } from './verbs/fsck.ts'
@@ -53,6 +40,7 @@ export function createVirstorClass(options: {
 
 class VirstorClass implements GeomClass {
   readonly name = 'virstor'
+  readonly types = VIRSTOR_TYPES
   readonly verbs: readonly Verb[]
   readonly #stopped = new StoppedSets()
   readonly #sets: SetTable<VirstorModel, VirstorSet>
@@ -104,10 +92,7 @@ class VirstorClass implements GeomClass {
         spec: VIRSTOR_SPECS.convert,
         run: inTurn((parameters, topology) => this.#imports.convert(parameters, topology)),
       },
-      {
-        spec: VIRSTOR_SPECS.list,
-        run: async () => ({ devices: [...this.#rows(), ...importedRows(this.#imports.all)] }),
-      },
+      ...listVerbs([{ spec: VIRSTOR_SPECS.list, type: 'virstor' }], this, () => this.report()),
     ]
   }
 
@@ -129,7 +114,6 @@ class VirstorClass implements GeomClass {
     const stopped = this.#stopped.nameOf(anchor.setUuid)
     return {
       text: `a component of virstor set ${anchor.setUuid}`,
-      drive: model?.drives.find(({ uuid }) => uuid === anchor.deviceUuid)?.name,
       volumes: model ? [model.name] : stopped === undefined ? [] : [stopped],
       known: set !== undefined || stopped !== undefined,
     }
@@ -254,142 +238,11 @@ class VirstorClass implements GeomClass {
     throw new PlexusError('not-found', { op: 'assemble', subject: from, message })
   }
 
-  // Reports.
-
-  report(): ClassReport {
-    const sets = this.#sets.all
-    return {
-      volumes: [
-        ...sets.filter(({ hasDevice }) => hasDevice).map(volumeReport),
-        ...importedVolumes(this.#imports.all),
-      ],
-      drives: [],
-      problems: [
-        ...sets.filter(({ assembled }) => !assembled).flatMap(waitingProblem),
-        ...this.#stopped.problems(),
-        ...importedProblems(this.#imports.all),
-      ],
-    }
+  report(): readonly ObjectReport[] {
+    return [
+      ...this.#sets.all.flatMap(setObjects),
+      ...this.#stopped.objects(),
+      ...this.#imports.all.flatMap(importedObjects),
+    ]
   }
-
-  #rows(): readonly VirstorRow[] {
-    return this.#sets.all
-      .filter(({ hasDevice }) => hasDevice)
-      .map((set) => {
-        const { name, virtualBytes, chunkBytes, components } = set.model
-        const { total = 0, used = 0, free = 0, lowMark = 0 } = set.device?.space ?? {}
-        return {
-          name,
-          state: stateOf(set),
-          sizeBytes: virtualBytes,
-          chunkBytes,
-          physicalBytes: total * chunkBytes,
-          usedBytes: used * chunkBytes,
-          freeBytes: free * chunkBytes,
-          warnBytes: lowMark * chunkBytes,
-          isLow: set.device?.space.isLow('chunks') ?? false,
-          components: components.length,
-        }
-      })
-  }
-}
-
-function missingOf({ model }: VirstorSet): readonly string[] {
-  return model.components
-    .filter((component) => !isUp(model, component))
-    .flatMap(({ driveUuid }) => model.drives.find(({ uuid }) => uuid === driveUuid)?.name ?? [])
-}
-
-function stateOf(set: VirstorSet): 'UP' | 'DEGRADED' | 'DOWN' {
-  if (!set.device) return 'DOWN'
-  return missingOf(set).length > 0 ? 'DEGRADED' : 'UP'
-}
-
-const NO_ERRORS = { read: 0, write: 0, parity: 0 }
-
-function volumeReport(set: VirstorSet): VolumeReport {
-  const { model, device, problem } = set
-  const { name, uuid, virtualBytes, chunkBytes, components } = model
-  const state = stateOf(set)
-  const missing = missingOf(set)
-  const space = device?.space
-  const isFull = space?.free === 0
-  const away =
-    missing.length > 0
-      ? `Component ${missing.join(', ')} is missing: what lies there cannot be read or written.`
-      : ''
-  const isLow = space?.isLow('chunks') ?? false
-  const runsOut = isFull
-    ? 'All space is given away: writes to new places wait, and fail.'
-    : space && isLow
-      ? `Space runs out: ${freeText(space)}.`
-      : ''
-  return {
-    name,
-    uuid,
-    className: 'virstor',
-    set: set.name,
-    state,
-    health:
-      state === 'UP' ? (isLow ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
-    sizeBytes: virtualBytes,
-    layout: space
-      ? `thin, ${formatSize(space.used * chunkBytes)} of ${formatSize(space.total * chunkBytes)} used`
-      : 'thin',
-    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, runsOut]
-      .filter(Boolean)
-      .join(' '),
-    action: isLow
-      ? `Add space: plexus virstor add ${name} DEVICE`
-      : missing.length > 0
-        ? `Connect ${missing.join(', ')}.`
-        : '',
-    errors: NO_ERRORS,
-    process: set.job.report ?? set.trim?.report(),
-    doubt: undefined,
-    space: space && spaceReport(space, chunkBytes),
-    components: components.map((component) => {
-      const drive = set.driveOf(component)
-      const used = space?.components.find((one) => one.component.id === component.id)
-      return {
-        type: 'component',
-        name: drive.record.name,
-        uuid: drive.record.uuid,
-        state: isUp(model, component) ? 'up' : 'down',
-        sizeBytes: component.chunks * chunkBytes,
-        errors: NO_ERRORS,
-        note: [
-          used ? `${used.used} of ${used.total} chunks used` : '',
-          model.copies.some((copy) => copy.component === component.id) ? 'carries the map' : '',
-          component.leaving ? 'is being emptied' : '',
-        ]
-          .filter(Boolean)
-          .join(', '),
-        drive: drive.record.name,
-        device: drive.present ? drive.device : undefined,
-        children: [],
-      }
-    }),
-    exported: [],
-  }
-}
-
-function spaceReport(space: Space, chunkBytes: number): SpaceReport {
-  const { total, used, free, lowMark } = space
-  return {
-    totalBytes: total * chunkBytes,
-    usedBytes: used * chunkBytes,
-    freeBytes: free * chunkBytes,
-    warnBytes: lowMark * chunkBytes,
-    low: WATERMARKS.filter((watermark) => space.isLow(watermark)),
-  }
-}
-
-function waitingProblem(set: VirstorSet): readonly ProblemReport[] {
-  const models = [...set.members.values()].flatMap(({ model }) => model ?? [])
-  const [model] = models.sort((a, b) => b.generation - a.generation)
-  if (!model || model.drives.length === 0) return []
-  const message = `${set.name} with ${model.name} is not served: ${describeIncomplete(set)}.`
-  const action = adviceOn(choiceOf(set), set)
-  return [{ object: set.name, health: 'FAULTED', message, action, volumes: [model.name] }]
 }

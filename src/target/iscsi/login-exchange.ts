@@ -17,7 +17,9 @@ import {
   serialAdd,
 } from '../../iscsi/pdu.ts'
 import type { Connection } from './connection.ts'
-import { LOGIN_STATUS, LoginNegotiation, type LoginReply } from './login.ts'
+import { LoginNegotiation } from './login.ts'
+import { LOGIN_STATUS } from './login-identity.ts'
+import type { LoginReply } from './login-messages.ts'
 
 /** Why a login that passed all checks got no session, by its status. */
 const REFUSALS: ReadonlyMap<number, string> = new Map([

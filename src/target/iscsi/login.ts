@@ -16,7 +16,7 @@ import {
   TEXT_VALUE_BYTES,
 } from '../../base/limits.ts'
 import { ChapTarget } from '../../iscsi/chap.ts'
-import { offeredParameters, type SessionParameters } from '../../iscsi/parameters.ts'
+import { offeredParameters } from '../../iscsi/parameters.ts'
 import {
   decodeText,
   encodeText,
@@ -28,7 +28,7 @@ import {
   type TextPair,
 } from '../../iscsi/text.ts'
 import { findKey, OperationalNegotiation } from '../../iscsi/text-keys.ts'
-import { admits, type Proof } from './auth.ts'
+import { admits } from './auth.ts'
 import {
   authenticationFailure,
   authOf,
@@ -39,56 +39,9 @@ import {
   LOGIN_STATUS,
   type LoginContext,
   Refusal,
-  type SessionType,
 } from './login-identity.ts'
+import { type LoginOutcome, type LoginReply, type LoginRequest, STAGE } from './login-messages.ts'
 import type { TargetNode } from './target-node.ts'
-
-export { LOGIN_STATUS, type LoginContext, type SessionType } from './login-identity.ts'
-
-/** Stages of CSG and NSG (RFC 7143, 11.12.3). */
-export const STAGE = { SECURITY: 0, OPERATIONAL: 1, FULL_FEATURE: 3 } as const
-
-/** The fields of a Login request (RFC 7143, 11.12) that matter here. `text` is copied where it is kept. */
-export interface LoginRequest {
-  readonly transit: boolean
-  readonly continued: boolean
-  readonly csg: number
-  readonly nsg: number
-  readonly versionMin: number
-  readonly versionMax: number
-  readonly isid: Buffer
-  readonly tsih: number
-  readonly cid: number
-  readonly text: Buffer
-}
-
-/** The fields of the Login response. `nsg` counts only with `transit`. */
-export interface LoginReply {
-  readonly statusClass: number
-  readonly statusDetail: number
-  readonly transit: boolean
-  readonly continued: boolean
-  readonly csg: number
-  readonly nsg: number
-  readonly text: Buffer
-  /** Set on the last reply of a login that succeeded. */
-  readonly outcome?: LoginOutcome
-}
-
-export interface LoginOutcome {
-  readonly sessionType: SessionType
-  /** Normalized. */
-  readonly initiatorName: string
-  readonly initiatorAlias?: string
-  readonly isid: Buffer
-  /** TSIH of the request: 0, since sessions have one connection. */
-  readonly requestedTsih: number
-  /** Undefined in a discovery session. */
-  readonly target: TargetNode | undefined
-  readonly parameters: SessionParameters
-  /** Undefined where no authentication was asked for. */
-  readonly proof: Proof | undefined
-}
 
 /** Cut of a reason, which may quote text of the peer. */
 const REASON_CHARS = 400

@@ -752,7 +752,7 @@ t.test('the end: classes stop, jobs are parked first', async (t) => {
         id: 'j1',
         kind: 'check',
         object: 'o',
-        volume: undefined,
+        parent: undefined,
         totalBytes: 1,
         startBytes: 0,
         step: async () => 1,

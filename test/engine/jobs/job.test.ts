@@ -46,7 +46,7 @@ class Bench {
       id,
       kind: 'rebuild',
       object: `${id}.p0`,
-      volume: id,
+      parent: id,
       totalBytes,
       startBytes: 0,
       step: async (offset, maxBytes) => {

@@ -2,7 +2,7 @@
 import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
 import { silentLogger } from '../../../src/base/log.ts'
-import type { NopRow } from '../../../src/control/nop-verbs.ts'
+import type { ObjectList } from '../../../src/control/reports.ts'
 import { createEngine } from '../../../src/engine/engine.ts'
 import type { Consumer } from '../../../src/engine/geom/consumer.ts'
 import type { Topology } from '../../../src/engine/geom/topology.ts'
@@ -41,12 +41,13 @@ async function start(fraction = 0.5) {
   return { clock, topology, disk }
 }
 
+/** Runs a verb of nop; it answers the nop that it is about. */
 async function run(topology: Topology, name: string, parameters: VerbParameters = {}) {
   const verb = topology.classes
     .flatMap((one) => one.verbs)
     .find(({ spec }) => spec.noun === 'nop' && spec.name === name)
   if (!verb) throw new Error(`there is no verb ${name}`)
-  return verb.run(parameters, topology)
+  return ((await verb.run(parameters, topology)) as ObjectList).objects
 }
 
 function open(topology: Topology, name: string): Consumer {
@@ -62,9 +63,8 @@ function filled(byte: number, length = 4096) {
 
 t.test('it hands everything through, and is told from its disk by name only', async (t) => {
   const { topology, disk } = await start()
-  const row = (await run(topology, 'create', { provider: 'disk' })) as NopRow
-  t.equal(row.name, 'disk.nop')
-  t.equal(row.sizeBytes, 1 * MIB)
+  const made = await run(topology, 'create', { provider: 'disk' })
+  t.match(made, [{ name: 'disk.nop', sizeBytes: 1 * MIB, state: 'UP', device: 'disk' }])
   const nop = open(topology, 'disk.nop')
   t.strictSame(nop.geometry, disk.geometry)
   await writeAt(nop, filled(7), 8192)
@@ -79,10 +79,10 @@ t.test('it hands everything through, and is told from its disk by name only', as
   await writeAt(nop, filled(8), 0, { fua: true })
   t.equal(disk.unflushed, 0)
   t.equal(topology.find('disk.nop').rank, 1)
-  t.strictSame(await run(topology, 'list'), { nops: [row] })
+  t.strictSame(await run(topology, 'list'), made)
   await nop.close()
   await run(topology, 'destroy', { name: 'disk.nop' })
-  t.strictSame(await run(topology, 'list'), { nops: [] })
+  t.strictSame(await run(topology, 'list'), [])
   t.equal(topology.providers.has('disk.nop'), false)
   t.equal(topology.find('disk').consumers.size, 0)
 })
@@ -104,7 +104,7 @@ t.test('names and uses that clash are refused, and leave nothing behind', async 
   const busy = await failureOf(run(topology, 'destroy', { name: 'one' }))
   t.match(busy.message, /one is in use by nop two; .*--force/)
   await run(topology, 'destroy', { name: 'one', force: true })
-  t.strictSame(await run(topology, 'list'), { nops: [] }, 'what stood on it is gone too')
+  t.strictSame(await run(topology, 'list'), [], 'what stood on it is gone too')
   const error = await failureOf(run(topology, 'delay', { name: 'one', read: '1' }))
   t.match(error.message, /no nop provider "one"; plexus nop list/)
 })
@@ -165,16 +165,12 @@ t.test('faults by number and probability', async (t) => {
   await run(topology, 'clear', { name: 'n' })
   await run(topology, 'fail', { name: 'n', op: 'read', probability: '0.5' })
   await readAt(nop, filled(0), 0)
-  const row = (await run(topology, 'fail', { name: 'n', op: 'flush' })) as NopRow
-  t.strictSame(row.faults, [
-    { op: 'read', kind: 'io', probability: 0.5, left: undefined },
-    { op: 'flush', kind: 'io', probability: 1, left: undefined },
-  ])
-  t.equal(row.failed, 3)
+  const [set] = await run(topology, 'fail', { name: 'n', op: 'flush' })
+  t.match(set?.facts, { faults: 'read io with probability 0.5, flush io', failed: 3 })
   t.equal((await failureOf(flush(nop))).kind, 'io')
   t.equal((await failureOf(flush(nop))).kind, 'io', 'until clear')
-  const clean = (await run(topology, 'clear', { name: 'n' })) as NopRow
-  t.strictSame([clean.faults, clean.tears, clean.readDelayMs], [[], 0, 0])
+  const [clean] = await run(topology, 'clear', { name: 'n' })
+  t.match(clean?.facts, { faults: '', tears: 0, readDelayMs: 0 })
   await flush(nop)
   for (const wrong of [{}, { op: 'read', count: '0' }, { op: 'read', probability: '2' }]) {
     t.equal((await failureOf(run(topology, 'fail', { name: 'n', ...wrong }))).kind, 'invalid')
@@ -185,14 +181,16 @@ t.test('it hangs until clear, which lets go on what is held back', async (t) => 
   const { clock, topology, disk } = await start()
   await run(topology, 'create', { provider: 'disk', name: 'n' })
   const nop = open(topology, 'n')
-  t.match(await run(topology, 'hang', { name: 'n', op: 'write' }), { hangs: ['write'], held: 0 })
+  t.match(await run(topology, 'hang', { name: 'n', op: 'write' }), [
+    { facts: { hangs: 'write', held: 0 } },
+  ])
   const write = writeAt(nop, filled(1), 0)
   await readAt(nop, filled(0), 0)
   await run(topology, 'delay', { name: 'n', read: '60000' })
   const read = readAt(nop, filled(0), 0)
-  t.match(await run(topology, 'list'), { nops: [{ held: 2, state: 'up' }] })
+  t.match(await run(topology, 'list'), [{ state: 'UP', facts: { held: 2 } }])
   t.equal(disk.media[0], 0)
-  t.match(await run(topology, 'clear', { name: 'n' }), { hangs: [], held: 0 })
+  t.match(await run(topology, 'clear', { name: 'n' }), [{ facts: { hangs: '', held: 0 } }])
   await Promise.all([write, read])
   t.equal(disk.media[0], 1)
   clock.advance(60_000)
@@ -211,13 +209,13 @@ t.test('one that hangs too long is called down; clear brings it back', async (t)
   await topology.quiet()
   t.notOk(topology.providers.has('n'))
   t.ok(topology.providers.has('disk'), 'the disk below has answered')
-  t.match(await run(topology, 'list'), { nops: [{ held: 1, state: 'down' }] })
+  t.match(await run(topology, 'list'), [{ state: 'DOWN', health: 'FAULTED', facts: { held: 1 } }])
   await run(topology, 'clear', { name: 'n' })
   t.equal(disk.media[0], 1, 'late, before it is back')
   const again = open(topology, 'n')
   await writeAt(again, filled(2), 0)
   t.equal(disk.media[0], 2)
-  t.match(await run(topology, 'list'), { nops: [{ held: 0, state: 'up' }] })
+  t.match(await run(topology, 'list'), [{ state: 'UP', facts: { held: 0 } }])
   await run(topology, 'hang', { name: 'n' })
   const lost = failureOf(writeAt(again, filled(3), 0))
   await run(topology, 'destroy', { name: 'n', force: true })
@@ -244,7 +242,7 @@ t.test('torn writes store whole first blocks', async (t) => {
     t.ok(disk.media.subarray(16384, 20480).equals(Buffer.alloc(4096).fill(3, 0, storedBytes)))
     await writeAt(nop, filled(4), 16384)
     t.ok(disk.media.subarray(16384, 20480).equals(filled(4).bytes), 'the next one is whole')
-    t.equal(((await run(topology, 'clear', { name: 'n' })) as NopRow).torn, 2)
+    t.match(await run(topology, 'clear', { name: 'n' }), [{ facts: { torn: 2 } }])
   }
 })
 
@@ -262,7 +260,7 @@ t.test('it follows its disk: new sizes, loss, the end', async (t) => {
   await topology.quiet()
   t.strictSame(heard, ['resized', 'gone'])
   t.equal((await failureOf(readAt(nop, filled(0), 0))).kind, 'gone')
-  t.strictSame(await run(topology, 'list'), { nops: [] })
+  t.strictSame(await run(topology, 'list'), [])
 
   const second = await start()
   await run(second.topology, 'create', { provider: 'disk' })

@@ -1,7 +1,6 @@
 /** Several native sets on one machine: names, verbs, reports; which set a bare name means. */
 import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
-import type { VinumListing } from '../../../src/control/vinum-rows.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
@@ -71,16 +70,15 @@ t.test(
       action: `To give it a name of its own: plexus volume rename ${second}/db NEW-NAME`,
     })
     t.match(machine.volume('db'), { status: '', action: '' })
-    const listed = (await machine.run('vinum.list')) as unknown as VinumListing
+    const drives = await machine.list('vinum.ld')
     t.strictSame(
-      listed.drives.map(({ name }) => name),
+      drives.map(({ name }) => name),
       ['d1', 'd2', `${second}/d1`, `${second}/d2`],
     )
-    const one = (await machine.run('volume.show', {
-      name: `${second}/db`,
-    })) as unknown as VinumListing
-    t.match(one.volumes, [{ name: `${second}/db`, set: second }])
-    t.equal(one.subdisks.length, 2)
+    const shown = await machine.list('volume.show', { name: `${second}/db` })
+    t.match(shown[0], { type: 'volume', name: `${second}/db`, set: second })
+    t.equal(shown.filter(({ type }) => type === 'subdisk').length, 2)
+    t.equal(shown.filter(({ type }) => type === 'drive').length, 2)
     await machine.shutDown()
   },
 )
@@ -105,7 +103,7 @@ t.test('verbs work on the set of what they name', async (t) => {
   await machine.run('vinum.rm', { objects: [`${second}/d2`] })
   await machine.run('volume.scrub', { name: db })
   const jobs = await machine.jobsDone()
-  t.match(jobs.at(-1), { kind: 'check', volume: db, mismatches: 0 })
+  t.match(jobs.at(-1), { kind: 'check', parent: db, mismatches: 0 })
 
   const mixed = await failureOf(
     machine.run('volume.replace', { name: db, oldDrive: 'd1', newDevice: 's1' }),

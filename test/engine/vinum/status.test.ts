@@ -2,8 +2,6 @@
 import t from 'tap'
 import { PlexusError } from '../../../src/base/errors.ts'
 import { MIB } from '../../../src/base/limits.ts'
-import type { VolumeReport } from '../../../src/control/reports.ts'
-import type { VinumListing } from '../../../src/control/vinum-rows.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 
@@ -59,8 +57,7 @@ function spoil(machine: Machine, from: number): () => void {
 }
 
 async function listedHealth(machine: Machine): Promise<unknown> {
-  const { volumes } = (await machine.run('volume.list')) as unknown as VinumListing
-  return volumes?.[0]?.health
+  return (await machine.list('volume.list'))[0]?.health
 }
 
 for (const [name, { layout, what }] of Object.entries(REDUNDANT)) {
@@ -71,7 +68,7 @@ for (const [name, { layout, what }] of Object.entries(REDUNDANT)) {
     const { machine } = await cutOff(layout)
     machine.topology.jobs.limitBytesPerSecond = 1
     await machine.start()
-    const said = (): VolumeReport => machine.volume('v')
+    const said = () => machine.volume('v')
     const { process } = said()
     const id = process?.id ?? ''
     t.equal(process?.kind, 'resync')

@@ -1,10 +1,10 @@
 /** Verbs on sets as wholes: stop, assemble, resetconfig; what is refused before anything is written; devices let go. */
 import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
-import type { DriveReport } from '../../../src/control/reports.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { freebsdMachine } from '../../support/freebsd-machine.ts'
+import { type DriveView, drivesIn } from '../../support/objects.ts'
 
 const DATA = pattern(5, 2 * MIB)
 
@@ -29,8 +29,8 @@ async function holdsData(machine: Machine, expected = DATA): Promise<boolean> {
   }
 }
 
-function drives(machine: Machine): readonly DriveReport[] {
-  return machine.topology.classes.flatMap((one) => one.report?.().drives ?? [])
+function drives(machine: Machine): readonly DriveView[] {
+  return drivesIn(machine.topology)
 }
 
 function holders(machine: Machine): readonly string[] {

@@ -3,22 +3,20 @@
  * them with their tests.
  */
 import t from 'tap'
+import { defined } from '../../../src/base/assert.ts'
 import { KIB, MIB } from '../../../src/base/limits.ts'
-import type { VirstorRow } from '../../../src/control/virstor-verbs.ts'
 import { findLabel } from '../../../src/engine/anchor/anchor-find.ts'
 import { flush, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { freebsdVirstor, readWhole } from '../../support/freebsd-virstor.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
+import { type Row, row } from '../../support/thin.ts'
 
 const CHUNK = 128 * KIB
 const THIN = { name: 'thin', size: '64MiB', chunk: '128KiB', fullWait: '0' }
 
-async function row(machine: Machine): Promise<VirstorRow> {
-  const { devices } = (await machine.run('virstor.list')) as unknown as { devices: VirstorRow[] }
-  const [first] = devices
-  if (!first) throw new Error('there is no thin device')
-  return first
+async function spaceOf(machine: Machine, name = 'thin'): Promise<Row> {
+  return defined(await row(machine, name), 'the thin device')
 }
 
 /** Writes to all chunks that are free, for virtual ones that have none yet; which. */
@@ -27,7 +25,7 @@ async function fill(
   name: string,
   taken: ReadonlySet<number> = new Set(),
 ): Promise<readonly number[]> {
-  const { freeBytes, sizeBytes } = await row(machine)
+  const { freeBytes, sizeBytes } = await spaceOf(machine, name)
   const all = [...Array(sizeBytes / CHUNK).keys()].filter((chunk) => !taken.has(chunk))
   const filled = all.slice(0, freeBytes / CHUNK)
   const device = machine.open(name)
@@ -75,10 +73,10 @@ t.test('components of any size are filled to the last chunk, and keep their labe
   machine.devices.set('d2', new MemoryDevice({ sizeBytes: 1 * MIB, path: '/dev/d2' }))
   await machine.start()
   await machine.run('virstor.create', { ...THIN, devices: ['d1', 'd2', 'd3'] })
-  const { freeBytes } = await row(machine)
+  const { freeBytes } = await spaceOf(machine)
   const filled = await fill(machine, 'thin')
   t.equal(filled.length, freeBytes / CHUNK)
-  const { physicalBytes, usedBytes, freeBytes: left } = await row(machine)
+  const { physicalBytes, usedBytes, freeBytes: left } = await spaceOf(machine)
   t.equal(left, 0)
   t.equal(usedBytes, physicalBytes, 'the chunks of the map count once')
   await machine.shutDown()
@@ -114,7 +112,7 @@ t.test('an add takes all devices or none, and no disk twice', async (t) => {
   await machine.start(['d1', 'd2', 'd3'])
   await machine.run('virstor.create', { ...THIN, devices: ['d1', 'd2'] })
   await machine.plug('d4')
-  const before = (await row(machine)).physicalBytes
+  const before = (await spaceOf(machine)).physicalBytes
   const add = (...devices: string[]) =>
     failureOf(machine.run('virstor.add', { name: 'thin', devices }))
   t.equal((await add('d3', 'd9')).kind, 'not-found')
@@ -122,10 +120,10 @@ t.test('an add takes all devices or none, and no disk twice', async (t) => {
   t.match(await add('d3', 'd4'), { kind: 'in-use', message: /the same disk as d2/ })
   machine.device('d3').fail('write', 'io')
   t.equal((await add('d3')).kind, 'io')
-  t.equal((await row(machine)).physicalBytes, before)
+  t.equal((await spaceOf(machine)).physicalBytes, before)
   t.equal(await findLabel(machine.device('d3')), undefined)
   await machine.run('virstor.add', { name: 'thin', devices: ['d3'] })
-  t.ok((await row(machine)).physicalBytes > before)
+  t.ok((await spaceOf(machine)).physicalBytes > before)
   await machine.shutDown()
 })
 

@@ -6,6 +6,7 @@ import type { VirstorSet } from '../../../src/engine/virstor/virstor-set.ts'
 import { flush, get, Machine, Notes, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
 import { ManualClock } from '../../support/manual-clock.ts'
+import { volumesIn } from '../../support/objects.ts'
 import { cutAtEachWrite } from '../../support/write-cuts.ts'
 
 const CHUNK = 128 * KIB
@@ -15,8 +16,7 @@ function thinOn(devices: readonly string[]) {
 }
 
 function devicesOf(machine: Machine): readonly string[] {
-  const reports = machine.topology.classes.flatMap((one) => one.report?.().volumes ?? [])
-  return reports.map(({ name }) => name)
+  return volumesIn(machine.topology).map(({ name }) => name)
 }
 
 t.test(

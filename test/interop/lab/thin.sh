@@ -54,7 +54,7 @@ done
 shows "status: what to do" 'action: .*virstor add thin' plexus status thin
 dmesg | grep -i 'thin provisioning soft threshold' || fail "Linux was not told that space runs low"
 if command -v sg_logs >/dev/null; then
-  shows "log page 0Ch" 'Available LBA mapping resource count' sg_logs --page=0xc "$DISK"
+  shows "log page 0Ch" 'Available LBA mapping.* resource count' sg_logs --page=0xc "$DISK"
 fi
 sleep 3
 kill -0 $writer || fail "the writer did not wait: $(cat /tmp/dd.log)"

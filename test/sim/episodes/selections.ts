@@ -5,6 +5,7 @@
  */
 import { harmSlot } from '../harm.ts'
 import type { Stage } from '../stage.ts'
+import { drivesIn } from '../view.ts'
 
 export async function selections({ world, random, faults, ...stage }: Stage): Promise<void> {
   const first = await stage.whole()
@@ -39,9 +40,7 @@ export async function selections({ world, random, faults, ...stage }: Stage): Pr
     disk.heal()
   }
   const machine = await stage.boot()
-  const isWaiting = machine.topology.classes.some((one) =>
-    one.report?.().drives.some(({ state }) => state === 'WAITING'),
-  )
+  const isWaiting = drivesIn(machine).some(({ state }) => state === 'WAITING')
   if (isWaiting && !isRotten) {
     world.fail('a start with all disks, of which none was damaged, waits for an operator')
   }

@@ -2,7 +2,8 @@
  * What operators do to thin devices while users work: verbs of the class's own table, through the same door as the control
  * server. A new verb is a row of {@link ACTIONS}. Used by thin-play.ts.
  */
-import type { FsckReport, VirstorRow } from '../../../src/control/virstor-verbs.ts'
+import type { ObjectList } from '../../../src/control/reports.ts'
+import type { FsckReport } from '../../../src/control/virstor-verbs.ts'
 import type { SimRandom } from '../random.ts'
 import type { Machine, World } from '../world.ts'
 import type { ThinUnit } from './thin-unit.ts'
@@ -12,6 +13,9 @@ const KIB = 1024
 const UNITS_MAX = 2
 const CHUNKS_MAX = 600
 const SIZE_BYTES_MAX = 128 * 1024 * KIB
+
+/** What a thin device says of its space. */
+type Space = 'usedBytes' | 'freeBytes' | 'physicalBytes'
 
 export interface OperatorOptions {
   /** Devices are larger than their space, so that they are full soon. */
@@ -164,13 +168,13 @@ export class Operator {
   /** What it says of space must add up. */
   async list(machine: Machine): Promise<void> {
     const world = this.#world
-    let rows: readonly VirstorRow[] = []
+    let rows: ObjectList['objects'] = []
     await world.verb('virstor', 'list', {}, (answer) => {
-      rows = (answer as { readonly devices: readonly VirstorRow[] }).devices
+      rows = (answer as ObjectList).objects
     })
     if (world.machine !== machine) return
     for (const row of rows) {
-      const { usedBytes, freeBytes, physicalBytes } = row
+      const { usedBytes, freeBytes, physicalBytes } = row.facts as Record<Space, number>
       if (usedBytes >= 0 && freeBytes >= 0 && usedBytes + freeBytes <= physicalBytes) continue
       world.fail(`${row.name}: its space does not add up`, [JSON.stringify(row)])
     }

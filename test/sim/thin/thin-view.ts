@@ -1,25 +1,25 @@
 /** What the engine says of its thin devices, and which disks they lie on. The oracle never asks it. */
-import type { VolumeReport } from '../../../src/control/reports.ts'
 import { VirstorSet } from '../../../src/engine/virstor/virstor-set.ts'
+import type { VolumeView } from '../../support/objects.ts'
 import type { SimDisk } from '../disk.ts'
 import { drivesOf, volumesOf } from '../view.ts'
 import type { Machine, World } from '../world.ts'
 
-export function thinDevices(machine: Machine): readonly VolumeReport[] {
+export function thinDevices(machine: Machine): readonly VolumeView[] {
   return volumesOf(machine).filter(({ className }) => className === 'virstor')
 }
 
-export function thinDevice(machine: Machine, uuid: string): VolumeReport | undefined {
+export function thinDevice(machine: Machine, uuid: string): VolumeView | undefined {
   return thinDevices(machine).find((one) => one.uuid === uuid)
 }
 
 /** Volumes that thin devices stand on. */
-export function mirrors(machine: Machine): readonly VolumeReport[] {
+export function mirrors(machine: Machine): readonly VolumeView[] {
   return volumesOf(machine).filter(({ className }) => className === 'vinum')
 }
 
 /** Names of the disks that it lies on, by itself or through a volume. A component is named as its device. */
-export function disksUnder(machine: Machine, { components }: VolumeReport): ReadonlySet<string> {
+export function disksUnder(machine: Machine, { components }: VolumeView): ReadonlySet<string> {
   const volumes = mirrors(machine)
   return new Set(
     components.flatMap(({ name }) => {

@@ -186,7 +186,7 @@ export class Trouble {
       await world.verb('vinum', 'setstate', { state: 'up', object: name })
     }
     for (const { uuid } of this.#units) {
-      const down = thinDevice(machine, uuid)?.components.filter(({ state }) => state !== 'up') ?? []
+      const down = thinDevice(machine, uuid)?.components.filter(({ state }) => state !== 'UP') ?? []
       for (const { name } of down) {
         const disk = world.disks.find((one) => one.name === name)
         if (!disk?.device || world.machine !== machine) continue

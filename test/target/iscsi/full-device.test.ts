@@ -142,10 +142,10 @@ t.test('other LUNs go on at their rate while many writes want space', async (t) 
   const { portal, machine, clock } = await openFull(t)
   const one = await login(portal, 'one')
   const two = await login(portal, 'two')
-  const { freeBytes = 0 } = machine.volume('thin').space ?? {}
+  const { freeBytes = 0 } = machine.volume('thin')
   const thin = new ThinWrites(one)
   await thin.fill(freeBytes)
-  t.equal(machine.volume('thin').space?.freeBytes, 0)
+  t.equal(machine.volume('thin').freeBytes, 0)
   await rate(one, 300)
   const before = [await rate(one, 500), await rate(two, 500)]
 
@@ -170,7 +170,7 @@ t.test('other LUNs go on at their rate while many writes want space', async (t) 
 t.test('all of them go on when there is space', async (t) => {
   const { portal, machine } = await openFull(t)
   const one = await login(portal, 'one')
-  const { freeBytes = 0 } = machine.volume('thin').space ?? {}
+  const { freeBytes = 0 } = machine.volume('thin')
   const thin = new ThinWrites(one)
   await thin.fill(freeBytes)
   const waiting = Array.from({ length: 8 }, (_, at) => thin.write(100 + at))

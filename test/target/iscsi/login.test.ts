@@ -13,12 +13,9 @@ import { InitiatorNames } from '../../../src/iscsi/names.ts'
 import { assertSessionParameters, DEFAULT_PARAMETERS } from '../../../src/iscsi/parameters.ts'
 import { decodeText } from '../../../src/iscsi/text.ts'
 import type { Auth } from '../../../src/target/iscsi/auth.ts'
-import {
-  type LoginContext,
-  LoginNegotiation,
-  type LoginReply,
-  type LoginRequest,
-} from '../../../src/target/iscsi/login.ts'
+import { LoginNegotiation } from '../../../src/target/iscsi/login.ts'
+import type { LoginContext } from '../../../src/target/iscsi/login-identity.ts'
+import type { LoginReply, LoginRequest } from '../../../src/target/iscsi/login-messages.ts'
 import {
   type PortalGroup,
   type TargetInit,

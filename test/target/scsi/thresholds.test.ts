@@ -84,9 +84,9 @@ t.test('pages: granularity, zeroes, threshold sets, resources', async (t) => {
     '00b2000408e40200',
     '2^8 blocks: a chunk',
   )
-  const { space } = machine.volume('thin')
-  const used = (space?.usedBytes ?? 0) / CHUNK
-  const total = (space?.totalBytes ?? 0) / CHUNK
+  const { facts } = machine.volume('thin')
+  const used = Number(facts['usedBytes']) / CHUNK
+  const total = Number(facts['physicalBytes']) / CHUNK
   t.same(await resources(harness), [total - used, used])
   const page = await data(harness, log(0x0c))
   t.equal(page.toString('hex', 0, 8), '0c00001800010308', 'page, and parameter 0001h')
@@ -113,7 +113,7 @@ t.test('pages: granularity, zeroes, threshold sets, resources', async (t) => {
 t.test('a chunk that is no power of two is several threshold sets', async (t) => {
   const { harness, machine } = await thin({ chunk: '384KiB', warnChunks: '2' })
   t.equal((await data(harness, vpd(0xb2))).readUInt8(4), 8, 'three of 128 KiB')
-  const free = (machine.volume('thin').space?.freeBytes ?? 0) / (384 * KIB)
+  const free = (machine.volume('thin').freeBytes ?? 0) / (384 * KIB)
   t.equal((await resources(harness))[0], 3 * free)
   const page = await data(harness, modeSense(0x1c, 2))
   t.equal(page.readUInt32BE(8 + 20), 6)

@@ -88,7 +88,7 @@ async function resyncRow(
 }
 
 async function equalise(
-  { io, plexes, volume = '', onEqual }: ResyncOptions,
+  { io, plexes, parent: volume = '', onEqual }: ResyncOptions,
   offset: number,
   length: number,
 ): Promise<number> {
@@ -165,7 +165,7 @@ export function checkPlan(options: CheckOptions): JobPlan {
 
 /** Reads the range into `right` from the first plex that can, and compares all others with it. */
 async function compare(
-  { plexes, volume = '' }: CheckOptions,
+  { plexes, parent: volume = '' }: CheckOptions,
   offset: number,
   right: AlignedBuffer,
   other: AlignedBuffer,

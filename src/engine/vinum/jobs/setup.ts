@@ -23,7 +23,7 @@ export interface JobSetup {
   readonly record: JobRecord
   /** Names, for people. */
   readonly object: string
-  readonly volume: string | undefined
+  readonly parent: string | undefined
   /** Size of the address space of the target. */
   readonly totalBytes: number
   readonly commits: JobCommits
@@ -44,7 +44,7 @@ interface JobWork extends Pick<JobPlan, 'step' | 'stepBytes' | 'aloneBytes'> {
 
 /** The plan of a job: `work` does the steps, `setup.commits` makes their progress durable. */
 export function planOf(setup: JobSetup, work: JobWork): JobPlan {
-  const { record, commits, object, volume, totalBytes } = setup
+  const { record, commits, object, parent, totalBytes } = setup
   const { id, kind, paused, limitBytesPerSecond, mismatches } = record
   const { subdisks, startBytes = record.cursorBytes, stepBytes, aloneBytes, step } = work
   const flush = (): Promise<void> => (work.flush ? work.flush() : flushDrives(subdisks))
@@ -52,7 +52,7 @@ export function planOf(setup: JobSetup, work: JobWork): JobPlan {
     id,
     kind,
     object,
-    volume,
+    parent,
     totalBytes,
     startBytes: Math.min(startBytes, totalBytes),
     paused,

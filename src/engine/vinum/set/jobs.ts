@@ -6,8 +6,8 @@
 import { Refusals } from '../../../base/errors.ts'
 import { RESYNC_RETRY_MS } from '../../../base/limits.ts'
 import type { Random } from '../../../base/random.ts'
-import type { DoubtReport } from '../../../control/reports.ts'
 import type { Job, JobPlan } from '../../jobs/job.ts'
+import type { Doubt } from '../advice.ts'
 import { finishWindow } from '../jobs/grow.ts'
 import { GrowthTurns, growthCommits } from '../jobs/growth-turns.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
@@ -245,12 +245,12 @@ export class SetJobs {
       finish: (job) => this.#finish(record, job.mismatches),
       abandon: (job, outcome) => this.#abandon(record, outcome, job.mismatches),
     }
-    const setup = { record, object, volume: volume?.name, totalBytes, commits }
+    const setup = { record, object, parent: volume?.name, totalBytes, commits }
     return PLANS[record.kind](this.#set, setup, volume)
   }
 
-  /** What of a volume is in doubt: see {@link DoubtReport}. */
-  doubtOf(volumeUuid: string): DoubtReport | undefined {
+  /** What of a volume is in doubt: see {@link Doubt}. */
+  doubtOf(volumeUuid: string): Doubt | undefined {
     const volume = this.#set.objects.volumes.get(volumeUuid)
     const bytes = volume?.map?.unsynced.bytes ?? 0
     if (!volume || bytes === 0) return undefined
@@ -290,7 +290,7 @@ export class SetJobs {
         mismatches: 0,
       },
       object: volume.name,
-      volume: volume.name,
+      parent: volume.name,
       totalBytes: map.sizeBytes,
       // The map is its record.
       commits: {

@@ -6,11 +6,10 @@ import type { VinumVerb } from '../plan.ts'
 import { ATTACH } from './attach.ts'
 import { CREATE } from './create.ts'
 import { DETACH } from './detach.ts'
-import { LISTS, PRINTCONFIG, VOLUME_SHOW } from './list.ts'
 import { MOVE } from './move.ts'
 import { RM, VOLUME_DESTROY } from './remove.ts'
 import { RENAME, VOLUME_RENAME } from './rename.ts'
-import { RESETCONFIG, SAVECONFIG, STOP } from './set-verbs.ts'
+import { PRINTCONFIG, RESETCONFIG, SAVECONFIG, STOP } from './set-verbs.ts'
 import { SHORT_FORMS, VOLUME_CREATE } from './short-forms.ts'
 import { PARITY_VERBS, SETSTATE, START, VOLUME_SCRUB } from './states.ts'
 import { VOLUME_UNDELETE } from './undelete.ts'
@@ -35,13 +34,11 @@ export const VINUM_VERBS: readonly VinumVerb[] = [
   RESETCONFIG,
   SAVECONFIG,
   PRINTCONFIG,
-  ...LISTS,
   SETSTATE,
   START,
   STOP,
   ...PARITY_VERBS,
   VOLUME_CREATE,
-  VOLUME_SHOW,
   VOLUME_GROW,
   VOLUME_DESTROY,
   VOLUME_RENAME,

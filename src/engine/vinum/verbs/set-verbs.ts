@@ -1,5 +1,8 @@
-/** `vinum resetconfig`, `saveconfig` and `stop`: the set of drives as a whole. docs/vinum.md, 6. */
+/** `vinum resetconfig`, `saveconfig`, `printconfig` and `stop`: the set of drives as a whole. docs/vinum.md, 6. */
+import type { TextReport } from '../../../control/daemon-reports.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
+import type { ShowingVerb } from '../plan.ts'
+import { printConfigText } from '../text/print.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { retireDrive } from './remove.ts'
 
@@ -43,6 +46,11 @@ export const SAVECONFIG = planning(VINUM_SPECS.saveconfig, [], (draft) => {
 })
 
 /** Changes no record: the set closes its drives and serves no more, until the next start. */
+export const PRINTCONFIG: ShowingVerb = {
+  spec: VINUM_SPECS.printconfig,
+  show: ({ model }): TextReport => ({ text: printConfigText(model) }),
+}
+
 export const STOP = planning(VINUM_SPECS.stop, [], (draft) => {
   checkThere(draft)
   checkClosed(draft)

@@ -135,11 +135,11 @@ export async function readFreebsdLabel(device: AnchorTarget): Promise<Label | un
   if (!found) return undefined
   if ('problem' in found) {
     const text = "a component of FreeBSD's virstor"
-    return { text, drive: undefined, volumes: [], known: false }
+    return { text, volumes: [], known: false }
   }
   const { name, index } = found.label
   const text = `component ${index} of ${name} of FreeBSD's virstor`
-  return { text, drive: undefined, volumes: [name], known: false }
+  return { text, volumes: [name], known: false }
 }
 
 /** Where the last block cannot be read, there is none. */

@@ -16,7 +16,7 @@
  */
 import { crc32c } from '../../../base/crc32c.ts'
 import { uuidBytes, uuidText } from '../../../base/random.ts'
-import { CONVERSION_MAGIC } from '../../../hal/signature-volumes.ts'
+import { CONVERSION_MAGIC } from '../../../hal/signature-own.ts'
 
 const RECORD_BYTES = 512
 const VERSION = 1

@@ -101,6 +101,11 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     return this.#ownersOf(id).used
   }
 
+  /** These places, in order, with their owners as {@link ownerOf} has them. */
+  used(id: number): Generator<readonly [number: number, owner: number]> {
+    return this.#ownersOf(id).entries()
+  }
+
   /** The map itself lies there from now on. */
   reserve(id: number, { number, count }: Run): void {
     for (let at = number; at < number + count; at++) this.#take({ component: id, number: at }, MAP)

@@ -37,6 +37,17 @@ export class Owners {
     return -1
   }
 
+  /** Places that are not free, in order, with their owners. What was never in use costs nothing. */
+  *entries(): Generator<readonly [number: number, owner: number]> {
+    for (const [index, piece] of this.#pieces.entries()) {
+      if (piece === undefined) continue
+      const first = index * VIRSTOR_OWNER_PIECE
+      for (let at = 0; at < piece.length; at++) {
+        if (piece[at] !== 0) yield [first + at, this.get(first + at)]
+      }
+    }
+  }
+
   set(number: number, owner: number): void {
     assert(number >= 0 && number < this.chunks, `place ${number} is one of ${this.chunks}`)
     const before = this.get(number)

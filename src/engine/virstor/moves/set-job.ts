@@ -103,7 +103,7 @@ export class SetJob {
       id: this.id ?? '',
       kind: record.kind,
       object: name,
-      volume: name,
+      parent: name,
       totalBytes,
       startBytes: 0,
       paused: record.paused,

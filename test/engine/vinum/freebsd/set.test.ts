@@ -1,8 +1,6 @@
 /** Drives of FreeBSD in operation: read right whatever their form, never written, converted in place. */
 import t from 'tap'
 import { MIB } from '../../../../src/base/limits.ts'
-import type { DriveReport } from '../../../../src/control/reports.ts'
-import type { VinumListing } from '../../../../src/control/vinum-rows.ts'
 import type { FreebsdVariant } from '../../../../src/engine/vinum/freebsd/header.ts'
 import { flush, get, type Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
@@ -13,6 +11,7 @@ import {
   TIGHT_BYTES,
 } from '../../../support/freebsd-machine.ts'
 import { MemoryDevice } from '../../../support/memory-device.ts'
+import { type DriveView, drivesIn } from '../../../support/objects.ts'
 
 const READ = { read: 1, write: 0, exclusive: 0 }
 
@@ -40,8 +39,8 @@ async function wrongVolumes(
   return wrong
 }
 
-function drives(machine: Machine): readonly DriveReport[] {
-  return machine.topology.classes.flatMap((one) => one.report?.().drives ?? [])
+function drives(machine: Machine): readonly DriveView[] {
+  return drivesIn(machine.topology)
 }
 
 function events(machine: Machine, event: string): readonly string[] {
@@ -91,9 +90,13 @@ t.test('what is said of them', async (t) => {
   t.equal(report.health, 'HEALTHY')
   t.match(report.status, 'Read-only')
   t.match(report.action, 'plexus vinum convert')
-  const listing = (await machine.run('vinum.list')) as unknown as VinumListing
-  t.strictSame(listing.volumes.map(({ name }) => name).sort(), ['cat', 'fast', 'safe', 'wide'])
-  t.equal(listing.drives.filter(({ present }) => present).length, 4)
+  t.strictSame((await machine.list('volume.list')).map(({ name }) => name).sort(), [
+    'cat',
+    'fast',
+    'safe',
+    'wide',
+  ])
+  t.equal((await machine.list('vinum.ld')).filter(({ facts }) => facts['present']).length, 4)
   const { text } = (await machine.run('vinum.printconfig')) as unknown as { text: string }
   t.match(text, 'drive a1 device')
   t.match(text, 'sd name wide.p0.s3')
@@ -246,7 +249,7 @@ for (const [what, sizeBytes] of [
     await flush(volume)
     await volume.close()
     const jobs = await machine.jobsDone()
-    t.ok(jobs.some(({ kind, volume: of }) => kind === 'resync' && of === 'safe'))
+    t.ok(jobs.some(({ kind, parent: of }) => kind === 'resync' && of === 'safe'))
     t.ok(jobs.every(({ state }) => state === 'done'))
     for (const restart of ['in order', 'after a cut']) {
       if (restart === 'in order') await machine.shutDown()

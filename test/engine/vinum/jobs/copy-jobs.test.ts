@@ -111,7 +111,7 @@ class World {
         ...record,
       },
       object: 'db',
-      volume: 'db',
+      parent: 'db',
       totalBytes: SIZE,
       commits: {
         checkpoint: async (job) => {

@@ -129,7 +129,7 @@ class World {
     this.options = {
       record: JOB,
       object: 'db.p0',
-      volume: 'db',
+      parent: 'db',
       totalBytes: 0,
       commits: {
         checkpoint: async () => {},

@@ -186,7 +186,7 @@ class Mirror {
     return {
       record: { ...record, paused: false, limitBytesPerSecond: undefined, mismatches: 0 },
       object: 'db',
-      volume: 'db',
+      parent: 'db',
       totalBytes: this.content.length,
       commits,
       host: this.host,

@@ -7,6 +7,7 @@ import { systemRandom } from '../../../../src/base/random.ts'
 import { createEngine } from '../../../../src/engine/engine.ts'
 import { createAlignedPool } from '../../../../src/hal/aligned-pool.ts'
 import { pattern, put } from '../../../support/engine.ts'
+import { volumesIn } from '../../../support/objects.ts'
 import { SparseDisk } from '../../../support/sparse-disk.ts'
 
 const TIB = 2 ** 40
@@ -33,8 +34,7 @@ t.test('a crash in a volume of 100 TiB leaves the regions of its writes in doubt
     return { topology, devices }
   }
   const volumeOf = (topology: ReturnType<typeof createEngine>) => {
-    const volumes = topology.classes.flatMap((one) => one.report?.().volumes ?? [])
-    return volumes.find(({ name }) => name === 'v')
+    return volumesIn(topology).find(({ name }) => name === 'v')
   }
 
   const first = await start()

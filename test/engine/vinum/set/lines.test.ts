@@ -9,6 +9,7 @@ import { MIB, WITNESS_PROBE_MS, WITNESS_WRITE_MS } from '../../../../src/base/li
 import { flush, get, Machine, Notes, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import { ManualClock } from '../../../support/manual-clock.ts'
+import { absentIn, drivesIn } from '../../../support/objects.ts'
 import { readAnchor } from '../../../support/read-anchor.ts'
 
 /** A mirror m of two drives that holds pattern 1. */
@@ -44,12 +45,6 @@ function said(machine: Machine, event: string): string[] {
   return history.filter((one) => one.event === event).map(({ message }) => message)
 }
 
-function reported(machine: Machine) {
-  const reports = machine.topology.classes.flatMap((one) => one.report?.() ?? [])
-  const drives = reports.flatMap((one) => one.drives ?? [])
-  return { drives, problems: reports.flatMap((one) => one.problems ?? []) }
-}
-
 /** d1 goes on alone and has pattern 2; then the set is forced on d2 alone, and has pattern 3. */
 async function usedApart(): Promise<Machine> {
   const machine = await mirror()
@@ -69,10 +64,11 @@ t.test('the newer half comes back to a set that was forced without it', async (t
   t.match(said(machine, 'drive-apart'), [/d1 was used apart .*vinum assemble --from d2/])
   t.equal(machine.volume('m').health, 'DEGRADED', 'it is not taken by itself')
   const note = /d1 was used apart from its set.*vinum assemble --from d2/
-  t.match(reported(machine).drives.at(-1), { name: 'd1', state: 'APART', note })
-  t.match(reported(machine).problems, [
-    { object: 'd1', health: 'DEGRADED', message: /used apart/, action: /assemble --from d2/ },
-  ])
+  t.match(drivesIn(machine.topology).at(-1), { name: 'd1', state: 'APART', note })
+  t.match(
+    drivesIn(machine.topology).filter(({ health }) => health),
+    [{ name: 'd1', health: 'DEGRADED', status: /used apart/, action: /assemble --from d2/ }],
+  )
   t.strictSame(await found(machine), [3])
   await machine.run('vinum.assemble', { from: 'd2' })
   await machine.jobsDone()
@@ -93,8 +89,8 @@ t.test('both are there at the next start: an operator says which one is right', 
     await machine.start()
     t.throws(() => machine.volume('m'), 'neither is served by itself')
     t.match(said(machine, 'set-incomplete'), [/used apart from each other.*--from d[12]/])
-    t.match(reported(machine).problems, [
-      { health: 'FAULTED', message: /used apart from each other/, action: /--from d1.* --from d2/ },
+    t.match(absentIn(machine.topology), [
+      { health: 'FAULTED', status: /used apart from each other/, action: /--from d1.* --from d2/ },
     ])
     t.match(await failureOf(machine.run('vinum.assemble', { force: true })), {
       message: /used apart from each other: .*--from d1, or plexus vinum assemble --from d2/,

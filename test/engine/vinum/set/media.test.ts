@@ -4,6 +4,7 @@ import { MIB } from '../../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import { MemoryDevice } from '../../../support/memory-device.ts'
+import { drivesIn } from '../../../support/objects.ts'
 
 // The clock's timers do not keep a process alive.
 const alive = setInterval(() => {}, 1000)
@@ -30,7 +31,7 @@ async function checkData(t: Test, machine: Machine): Promise<void> {
 }
 
 function drives(machine: Machine) {
-  return machine.topology.classes.flatMap((one) => one.report?.().drives ?? [])
+  return drivesIn(machine.topology)
 }
 
 function problemOf(machine: Machine, device: string): string {
@@ -59,7 +60,7 @@ t.test('all disks of a RAID5 grow while it is off: data there, new room usable',
   await machine.start()
   t.match(machine.volume('v'), { health: 'HEALTHY', status: '' })
   await checkData(t, machine)
-  for (const { name, freeBytes, note } of drives(machine)) {
+  for (const { name, freeBytes = 0, note } of drives(machine)) {
     t.ok(freeBytes >= 7 * MIB, `${name} has ${freeBytes} bytes free ${note}`)
   }
   t.equal(events(machine, 'drive-grown').length, 3)

@@ -10,6 +10,7 @@ import { decodeModel, encodeModel } from '../../../../src/engine/vinum/model/cod
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import { MemoryDevice, type MemoryDeviceOptions } from '../../../support/memory-device.ts'
+import { drivesIn } from '../../../support/objects.ts'
 import { readAnchor } from '../../../support/read-anchor.ts'
 
 async function machineWith(
@@ -94,7 +95,7 @@ t.test('a mirror of two: who was left serves alone, who was away does not', asyn
   t.throws(() => machine.volume('m'), 'what d2 has is old, and nobody is there who knows')
   const [text] = said(machine, 'set-incomplete')
   t.match(text, /1 drive is missing: d1\. .*plexus vinum assemble --force/)
-  const waiting = machine.topology.classes.flatMap((one) => one.report?.().drives ?? [])
+  const waiting = drivesIn(machine.topology)
   t.match(waiting, [{ name: 'd2', state: 'WAITING', note: /is not assembled/ }])
   await machine.plug('d1')
   await machine.jobsDone()

@@ -67,9 +67,9 @@ t.test('a job follows the name of what it works on', async (t) => {
   const machine = await new Machine({ devices: 2 }).start()
   machine.topology.jobs.limitBytesPerSecond = 64 * 1024
   const [job] = (await machine.run('volume.create', { name: 'a', mirror: ['d1', 'd2'] })).jobs
-  t.equal(job?.volume, 'a')
+  t.equal(job?.parent, 'a')
   await machine.run('volume.rename', { name: 'a', to: 'b' })
-  t.match(machine.topology.jobs.get(job?.id ?? '').report(), { volume: 'b', object: 'b.p1' })
+  t.match(machine.topology.jobs.get(job?.id ?? '').report(), { parent: 'b', object: 'b.p1' })
   t.match(machine.volume('b'), { state: 'SYNCING', process: { id: job?.id } })
   await machine.shutDown()
 })

@@ -1,8 +1,7 @@
-/** create from a configuration text, printconfig, and the lists. */
+/** create from a configuration text, and printconfig. */
 import t from 'tap'
-import { PlexusError } from '../../../../src/base/errors.ts'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
-import type { ConfigText, VinumListing } from '../../../../src/control/vinum-rows.ts'
+import type { TextReport } from '../../../../src/control/daemon-reports.ts'
 import { checkModel } from '../../../../src/engine/vinum/model/model-check.ts'
 import { stepsOf, VerbBench } from '../../../support/vinum-verbs.ts'
 
@@ -60,10 +59,10 @@ t.test('create: drives, volumes, plexes, subdisks, jobs', async (t) => {
 t.test('printconfig prints what create reads', async (t) => {
   const bench = new VerbBench()
   bench.run('vinum create', { file: FILE })
-  const { text } = bench.show<ConfigText>('vinum printconfig')
+  const { text } = bench.show<TextReport>('vinum printconfig')
   const again = new VerbBench('again')
   again.run('vinum create', { file: text })
-  t.equal(again.show<ConfigText>('vinum printconfig').text, text)
+  t.equal(again.show<TextReport>('vinum printconfig').text, text)
 })
 
 t.test('create into a configuration that exists', async (t) => {
@@ -179,56 +178,6 @@ sd drive d2 len 1m plexoffset 0 driveoffset 16m`,
     file: 'volume w\nplex org striped 64k\nsd drive d1 len 1m\nsd drive d1 len 1m',
   })
   t.strictSame(twice.warnings, ['drive d1 carries two columns of w.p0: its failure costs both'])
-})
-
-t.test('lists', async (t) => {
-  const bench = new VerbBench()
-  bench.run('vinum create', { file: FILE })
-  bench.open.add(bench.volume('db').uuid)
-  const all = bench.show<VinumListing>('vinum list')
-  t.strictSame(
-    [all.drives, all.volumes, all.plexes, all.subdisks].map((rows) => rows.length),
-    [7, 2, 3, 7],
-  )
-  t.match(all.volumes[0], {
-    name: 'db',
-    state: 'up',
-    health: 'DEGRADED',
-    plexes: 2,
-    sizeBytes: 64 * MIB,
-    readPolicy: 'prefer',
-    preferredPlex: 'db.p1',
-    open: true,
-  })
-  t.match(all.plexes[2], {
-    name: 'solo.p0',
-    organization: 'raid5',
-    parityLayout: 'left-asymmetric',
-    subdisks: 3,
-    process: { kind: 'initialise', doneBytes: 0, totalBytes: 32 * MIB },
-  })
-  const spare = all.subdisks.find((one) => one.name === 'spare.s0')
-  t.match(spare, { plex: undefined, drive: 'd7', sizeBytes: 8 * MIB })
-  t.equal(all.drives[0]?.freeList, undefined)
-
-  const drives = bench.show<VinumListing>('vinum ld', { freeList: true })
-  t.equal(drives.volumes.length, 0)
-  const [a] = drives.drives
-  t.equal(a?.freeBytes, (a?.sizeBytes ?? 0) - 32 * MIB)
-  t.equal(a?.freeList?.[0]?.length, a?.freeBytes)
-  const one = bench.show<VinumListing>('vinum lv', { objects: ['solo'], recursive: true })
-  t.strictSame(
-    [one.volumes, one.plexes, one.subdisks, one.drives].map((rows) => rows.map((row) => row.name)),
-    [['solo'], ['solo.p0'], ['solo.p0.s0', 'solo.p0.s1', 'solo.p0.s2'], ['d4', 'd5', 'd6']],
-  )
-  t.equal(bench.show<VinumListing>('vinum lp').plexes.length, 3)
-  t.equal(bench.show<VinumListing>('vinum ls').subdisks.length, 7)
-  t.equal(bench.show<VinumListing>('vinum list', { objects: ['a'] }).drives.length, 1)
-  t.equal(bench.show<VinumListing>('volume list').volumes.length, 2)
-  t.equal(bench.show<VinumListing>('volume show', { name: 'db' }).subdisks.length, 3)
-  t.throws(() => bench.show('vinum list', { objects: ['nope'] }), PlexusError)
-  t.throws(() => bench.show('vinum lv', { objects: ['db.p0'] }), PlexusError)
-  t.throws(() => bench.show('volume show', { name: 'db.p0' }), PlexusError)
 })
 
 t.test('files from the wild: odd stripes, size, and words without effect', async (t) => {

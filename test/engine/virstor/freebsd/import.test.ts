@@ -11,14 +11,16 @@ import {
   readAsFreebsd,
   readWhole,
 } from '../../../support/freebsd-virstor.ts'
+import { absentIn } from '../../../support/objects.ts'
 
 function mediaOf(machine: Machine): readonly Buffer[] {
   return [...machine.devices.values()].map(({ media }) => Buffer.from(media))
 }
 
 function problems(machine: Machine): string {
-  const reports = machine.topology.classes.flatMap((one) => one.report?.().problems ?? [])
-  return reports.map(({ message }) => message).join('\n')
+  return absentIn(machine.topology)
+    .map(({ status }) => status)
+    .join('\n')
 }
 
 function events(machine: Machine, event: string): string {
@@ -40,8 +42,9 @@ t.test('a device is served as FreeBSD has it, and nothing is written', async (t)
     action: /plexus virstor convert big/,
     components: [{ device: 'd1', note: /37 of 37 chunks used, carries the map/ }, {}, {}],
   })
-  const { devices } = (await machine.run('virstor.list')) as unknown as { devices: object[] }
-  t.match(devices, [{ name: 'big', state: 'READ-ONLY', usedBytes: 76 * CHUNK, components: 3 }])
+  t.match(await machine.list('virstor.list'), [
+    { name: 'big', state: 'READ-ONLY', facts: { usedBytes: 76 * CHUNK, components: 3 } },
+  ])
   const create = machine.run('virstor.create', { name: 'x', devices: ['d1'], wipeSignatures: true })
   t.equal((await failureOf(create)).kind, 'in-use')
   t.match(await readLabel(machine.device('d2'), machine.topology.classes), {

@@ -377,3 +377,19 @@ t.test(
     t.ok(image.equals(page))
   },
 )
+
+t.test('places in use are listed by what is there, not by what could be', async (t) => {
+  const table = new MapTable({ chunks: 8, granules: 8 })
+  table.addComponent(1, 2 ** 26)
+  table.reserve(1, { number: 2 ** 26 - 1, count: 1 })
+  table.assign(3, { component: 1, number: 40_000 })
+  table.assign(5, { component: 1, number: 0 })
+  t.strictSame(
+    [...table.used(1)],
+    [
+      [0, 5],
+      [40_000, 3],
+      [2 ** 26 - 1, -2],
+    ],
+  )
+})
