@@ -28,6 +28,9 @@ export interface OperatorOptions {
   readonly adopt: (machine: Machine) => Promise<void>
 }
 
+/** Of thin devices; those of mirrors nobody steers here. */
+const JOBS: ReadonlySet<string> = new Set(['trim', 'evacuate', 'rebalance'])
+
 type Parameters = Readonly<Record<string, string | boolean | readonly string[]>>
 
 /** One thing that is done to one device. */
@@ -64,7 +67,13 @@ const ACTIONS: readonly Action[] = [
     verb: 'trim',
     run: (operator, _machine, { name }) => operator.verb('trim', { name }),
   },
-  { weight: 2, verb: 'trim', run: (operator, machine) => operator.steerJob(machine) },
+  { weight: 4, verb: 'remove', run: (operator, machine, unit) => operator.remove(machine, unit) },
+  {
+    weight: 3,
+    verb: 'rebalance',
+    run: (operator, _machine, { name }) => operator.verb('rebalance', { name }),
+  },
+  { weight: 4, verb: 'trim', run: (operator, machine) => operator.steerJob(machine) },
   { weight: 2, verb: 'fsck', run: (operator, machine, { name }) => operator.check(machine, name) },
   {
     weight: 1,
@@ -196,9 +205,18 @@ export class Operator {
     }
   }
 
-  /** Pauses, resumes, limits or cancels a job. */
+  /** One component leaves, or two. */
+  async remove(machine: Machine, { name, uuid }: ThinUnit): Promise<void> {
+    const { components = [] } = thinDevice(machine, uuid) ?? {}
+    const devices = this.random
+      .shuffle(components.map((one) => one.name))
+      .slice(0, this.random.pick([1, 1, 2]))
+    await this.verb('remove', { name, devices })
+  }
+
+  /** Pauses, resumes or cancels a job. */
   async steerJob(machine: Machine): Promise<void> {
-    const jobs = machine.topology.jobs.list().filter((job) => job.report().kind === 'trim')
+    const jobs = machine.topology.jobs.list().filter((job) => JOBS.has(job.report().kind))
     if (jobs.length === 0) return
     const job = this.random.pick(jobs)
     const { id, state } = job.report()
