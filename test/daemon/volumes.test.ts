@@ -412,7 +412,7 @@ t.test('health', async (t) => {
   await until('status db', /state: DEGRADED/)
   await run(t, 'status --check', 10, /action: .*volume replace db d1 NEW-DEVICE/)
   await run(t, 'status -x', 0, /d1 +STALE.*0\/1 +gone since/)
-  await run(t, 'device list', 0, /d1 +missing/)
+  await until('device list', /d1 +missing/)
   lose(d3)
   await until('status fast', /state: DOWN/)
   await run(t, 'status --check', 11, /Connect drive d3 again/)

@@ -9,7 +9,7 @@ import type { Chosen, Commit, CommitId, VoterCopy } from '../../src/engine/ancho
 
 export type Rules = Pick<
   typeof quorum,
-  'baseAfter' | 'baseOf' | 'choose' | 'counts' | 'placeOf' | 'standingOf'
+  'baseAfter' | 'baseOf' | 'choose' | 'counts' | 'keptOf' | 'placeOf' | 'standingOf'
 >
 
 export interface ModelOptions {
@@ -411,7 +411,8 @@ class Boot {
     const write = (fates: ReadonlyMap<string, Fate>, from: State): State => {
       let next = from
       for (const [uuid, fate] of fates) {
-        const medium = commitTo(mediumOf(next, uuid), record, keep, fate, rules)
+        const keeps = { follows: keep, last: base.record.down[uuid]?.last }
+        const medium = commitTo(mediumOf(next, uuid), record, keeps, fate, rules)
         next = withMedium(next, uuid, medium)
       }
       return next
@@ -474,13 +475,13 @@ function idOf({ line, generation, payloadCrc }: CommitId): CommitId {
 function commitTo(
   medium: Medium,
   record: Record,
-  keep: CommitId,
+  { follows, last }: { readonly follows: CommitId; readonly last: CommitId | undefined },
   fate: Fate,
   rules: Rules,
 ): Medium {
   if (fate === 'old') return medium
   const { named, other } = read(medium)
-  const place = rules.placeOf(named, other, keep)
+  const place = rules.placeOf(named, other, rules.keptOf([named, other], follows, last))
   const target = place === 'other' ? (medium.named === 0 ? 1 : 0) : medium.named
   const slots: [Record | undefined, Record | undefined] = [...medium.slots]
   slots[target] = fate === 'new' ? record : undefined

@@ -328,3 +328,17 @@ const EFFECT: Readonly<
     device.change(offset, length, false, undefined)
   },
 }
+
+/** The next write of the last block is durable, and the device goes before it answers. */
+export function goesAtAnchor(device: MemoryDevice): void {
+  const { sizeBytes, logicalBlockBytes } = device.geometry
+  const submit = device.submit.bind(device)
+  device.submit = (request) => {
+    if (request.op === 'write' && request.offset === sizeBytes - logicalBlockBytes) {
+      const { data, dataOffset, length } = request
+      data?.bytes.copy(device.media, request.offset, dataOffset, dataOffset + length)
+      device.remove()
+    }
+    submit(request)
+  }
+}

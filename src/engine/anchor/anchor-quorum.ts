@@ -14,7 +14,8 @@
  *      more than half of `before`, with at least half that can take the first commit (S): those that missed something
  *      come back after it; and when no unreadable slot may have had something newer that counts.
  *   S  Nothing is served before a new commit counts that is built on the choice.
- *   K  Each voter keeps the choice in one of its two slots until a later commit counts (`placeOf`).
+ *   K  Each voter keeps the choice in one of its two slots until a later commit counts (`placeOf`); a drive that comes back
+ *      keeps what it is known by (`keptOf`).
  *   F  An operator's word (`--force`, `--from`) begins a new line. Of two lines neither of which continues the other,
  *      none is chosen.
  */
@@ -114,6 +115,25 @@ export function placeOf(
   if (!named) return other ? 'named' : 'other'
   const isKept = (id: CommitId | undefined): boolean => !!id && !!keep && isSameCommit(id, keep)
   return isKept(other) && !isKept(named) ? 'retreat' : 'other'
+}
+
+/**
+ * Which commit stays on a device: `follows`, what the next one is built on, or, on a drive that comes back, what shows
+ * that it had `last`. As often as the commit of its return fails, the next return finds that.
+ */
+export function keptOf(
+  slots: readonly (Built | undefined)[],
+  follows: CommitId | undefined,
+  last: CommitId | undefined,
+): CommitId | undefined {
+  return slots.find((one) => one && last && showsThat(one, last)) ?? follows
+}
+
+type Built = CommitId & Pick<Commit, 'follows' | 'relied'>
+
+/** Has a device that carries `commit` had `last`? */
+function showsThat(commit: Built, last: CommitId): boolean {
+  return [commit, commit.follows, commit.relied].some((id) => id && isSameCommit(id, last))
 }
 
 /** Chooses among what the voters of one set say, at most one copy of each. */
@@ -285,8 +305,10 @@ export function standingOf(
   // Of its own line the set has seen all that counts: what is newer there has failed.
   const line = { ...now, generation: Number.POSITIVE_INFINITY }
   if (idsOf(copy).some((id) => !isBehind(id, line))) return 'apart'
-  const had = [...idsOf(copy), ...copy.commits.flatMap(({ follows, relied }) => [follows, relied])]
-  return last && had.some((id) => id && isSameCommit(id, last)) ? 'behind' : 'older'
+  const { commits, claimed } = copy
+  if (!last) return 'older'
+  const isKnown = commits.some((one) => showsThat(one, last))
+  return isKnown || (claimed && isSameCommit(claimed, last)) ? 'behind' : 'older'
 }
 
 /** What the next commit is built on, and whom it asks. */

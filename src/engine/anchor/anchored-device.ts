@@ -28,7 +28,7 @@ import {
   planAnchor,
   SLOT_HEADER_ROOM_BYTES,
 } from './anchor-layout.ts'
-import { type CommitId, isSameCommit, placeOf } from './anchor-quorum.ts'
+import { type CommitId, isSameCommit, keptOf, placeOf } from './anchor-quorum.ts'
 
 export interface Slot extends CommitId {
   readonly payload: Buffer
@@ -57,6 +57,8 @@ export interface CommitOptions {
   /** What the commit is built on: it stays in its slot. */
   readonly follows?: CommitId | undefined
   readonly relied?: CommitId | undefined
+  /** Of a drive that comes back: the last commit that it had. What shows it stays in its slot. */
+  readonly last?: CommitId | undefined
 }
 
 export interface FormatOptions {
@@ -210,11 +212,9 @@ export class AnchoredDevice extends AnchorAreas {
         // A higher number was never committed.
         const isCommitted =
           other && (this.#isNewest(other) || other.generation < this.current.generation)
-        const place = placeOf(
-          named && this.#isNewest(named) ? named : undefined,
-          isCommitted ? other : undefined,
-          options.follows,
-        )
+        const own = named && this.#isNewest(named) ? named : undefined
+        const older = isCommitted ? other : undefined
+        const place = placeOf(own, older, keptOf([own, older], options.follows, options.last))
         if (place === 'retreat') await this.#retreat(defined(other, 'what the other slot has'))
         const index = place === 'named' ? this.current.newestSlot : this.#otherSlot
         await this.#commit(index, generation, payload, options)

@@ -205,7 +205,8 @@ export class ConfigStore<M extends SetModel> {
     const errors = await failuresOf(reachable, async (uuid) => {
       const voter = this.#options.voter(uuid)
       if (!voter) throw missingError(uuid)
-      await voter.commit(model.generation, payload, { line, follows, relied })
+      const last = byUuid(this.#model.drives, uuid)?.last
+      await voter.commit(model.generation, payload, { line, follows, relied, last })
     })
     const tooLarge = [...errors.values()].find((error) => error.kind === 'no-space')
     if (tooLarge) throw tooLarge

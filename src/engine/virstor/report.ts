@@ -12,7 +12,7 @@ import { choiceOf, describeIncomplete } from '../metadata/assembling.ts'
 import { adviceOn } from '../metadata/members.ts'
 import { absentSet, SET_TYPE } from '../metadata/set-report.ts'
 import { freeText } from './device.ts'
-import { isUp } from './model.ts'
+import { type ComponentRecord, isUp } from './model.ts'
 import type { VirstorSet } from './virstor-set.ts'
 
 export const VIRSTOR_TYPES: readonly ObjectType[] = [
@@ -55,10 +55,15 @@ export function setObjects(set: VirstorSet): readonly ObjectReport[] {
   return set.hasDevice ? deviceReports(set) : set.assembled ? [] : waiting(set)
 }
 
-function missingOf({ model }: VirstorSet): readonly string[] {
-  return model.components
-    .filter((component) => !isUp(model, component))
-    .flatMap(({ driveUuid }) => model.drives.find(({ uuid }) => uuid === driveUuid)?.name ?? [])
+/** One that has gone is told as such before that is durable. */
+function serves(set: VirstorSet, component: ComponentRecord): boolean {
+  return isUp(set.model, component) && set.driveOf(component).present
+}
+
+function missingOf(set: VirstorSet): readonly string[] {
+  return set.model.components
+    .filter((component) => !serves(set, component))
+    .map((component) => set.driveOf(component).record.name)
 }
 
 function stateOf(set: VirstorSet): 'UP' | 'DEGRADED' | 'DOWN' {
@@ -132,7 +137,7 @@ function deviceReports(set: VirstorSet): readonly ObjectReport[] {
       name: record.name,
       uuid: record.uuid,
       parent: name,
-      state: isUp(model, component) ? 'UP' : 'DOWN',
+      state: serves(set, component) ? 'UP' : 'DOWN',
       sizeBytes: component.chunks * chunkBytes,
       note: notes.filter(Boolean).join(', '),
       drive: record.name,

@@ -8,6 +8,7 @@ import {
   type CommitId,
   choose,
   counts,
+  keptOf,
   placeOf,
   standingOf,
   type VoterCopy,
@@ -280,6 +281,26 @@ t.test('which slot a commit goes to', async (t) => {
   for (const [named, other, keep, expected] of rows) {
     const of = (name: string) => (name === '' ? undefined : id(name))
     t.equal(placeOf(of(named), of(other), of(keep)), expected, `${named} ${other} keep ${keep}`)
+  }
+})
+
+t.test('which commit stays on a drive', async (t) => {
+  const rows: readonly [string, string, string, string][] = [
+    // named, other, the last that it is known to have had, what stays; A5 is what the next one is built on
+    ['A5', 'A4', '', 'A5'],
+    ['A3', 'A3', 'A3', 'A3'],
+    ['A6 x on A5', 'A3', 'A3', 'A3'],
+    ['A6 x on A5', 'A3 x on A2', 'A2', 'A3'],
+    ['A6 x on A5', 'A4 x on A5', 'A3', 'A5'],
+  ]
+  for (const [named, other, last, expected] of rows) {
+    const kept = keptOf(
+      [commit(named), commit(other)],
+      id('A5'),
+      last === '' ? undefined : id(last),
+    )
+    const { line, generation, payloadCrc } = kept ?? {}
+    t.strictSame({ line, generation, payloadCrc }, id(expected), `${named}, ${other}: ${last}`)
   }
 })
 

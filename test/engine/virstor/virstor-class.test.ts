@@ -4,7 +4,7 @@ import { MIB } from '../../../src/base/limits.ts'
 import type { VirstorSet } from '../../../src/engine/virstor/virstor-set.ts'
 import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
-import { MemoryDevice } from '../../support/memory-device.ts'
+import { goesAtAnchor, MemoryDevice } from '../../support/memory-device.ts'
 import { absentIn, volumesIn } from '../../support/objects.ts'
 import { CHUNK, carriers, fill, noteOf, row, thin } from '../../support/thin.ts'
 
@@ -255,6 +255,40 @@ t.test('a copy of the map of an older time is not read', async (t) => {
   device = machine.open('thin')
   t.ok((await get(device, CHUNK, CHUNK)).equals(pattern(14, 5 * CHUNK).subarray(CHUNK, 2 * CHUNK)))
   t.equal((await failureOf(get(device, 0, CHUNK))).kind, 'gone', 'nor is its data')
+  await device.close()
+})
+
+t.test('a component that has gone is told before that is written down', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3'])
+  machine.device('d2').hold()
+  machine.device('d1').remove()
+  while (machine.topology.events.history.every(({ event }) => event !== 'drive-down')) {
+    await new Promise(setImmediate)
+  }
+  const { state, status } = machine.volume('thin')
+  machine.device('d2').release()
+  await machine.topology.quiet()
+  t.equal(state, 'DEGRADED')
+  t.match(status, /d1 is missing/)
+})
+
+t.test('a component that goes again in each commit of its return has missed nothing', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3', 'd4'], { policy: 'round-robin' })
+  const device = machine.open('thin')
+  const data = pattern(15, 4 * CHUNK)
+  await put(device, 0, data)
+  await flush(device)
+  await machine.pull('d2')
+  for (let round = 0; round < 2; round++) {
+    machine.renew('d2')
+    goesAtAnchor(machine.device('d2'))
+    await machine.plug('d2')
+    await machine.topology.quiet()
+    t.equal(machine.volume('thin').state, 'DEGRADED', `round ${round}`)
+  }
+  await machine.replug('d2')
+  t.equal(machine.volume('thin').health, 'HEALTHY')
+  t.ok((await get(device, 0, data.length)).equals(data))
   await device.close()
 })
 

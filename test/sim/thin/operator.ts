@@ -29,6 +29,9 @@ export interface OperatorOptions {
   readonly adopt: (machine: Machine) => Promise<void>
 }
 
+/** Of thin devices; those of mirrors nobody steers here. */
+const JOBS: ReadonlySet<string> = new Set(['trim', 'evacuate', 'rebalance'])
+
 type Parameters = Readonly<Record<string, string | boolean | readonly string[]>>
 
 /** One thing that is done to one device. */
@@ -49,7 +52,7 @@ const ACTIONS: readonly Action[] = [
     },
   },
   { weight: 1, verb: 'destroy', run: (operator, machine, unit) => operator.destroy(machine, unit) },
-  { weight: 1, verb: 'assemble', run: (operator) => operator.verb('assemble', { force: true }) },
+  { weight: 1, verb: 'assemble', run: (operator) => operator.force() },
   { weight: 2, verb: 'list', run: (operator, machine) => operator.list(machine) },
   {
     weight: 3,
@@ -65,7 +68,13 @@ const ACTIONS: readonly Action[] = [
     verb: 'trim',
     run: (operator, _machine, { name }) => operator.verb('trim', { name }),
   },
-  { weight: 2, verb: 'trim', run: (operator, machine) => operator.steerJob(machine) },
+  { weight: 4, verb: 'remove', run: (operator, machine, unit) => operator.remove(machine, unit) },
+  {
+    weight: 3,
+    verb: 'rebalance',
+    run: (operator, _machine, { name }) => operator.verb('rebalance', { name }),
+  },
+  { weight: 4, verb: 'trim', run: (operator, machine) => operator.steerJob(machine) },
   { weight: 2, verb: 'fsck', run: (operator, machine, { name }) => operator.check(machine, name) },
   {
     weight: 1,
@@ -85,6 +94,7 @@ export class Operator {
   readonly #world: World
   readonly #options: OperatorOptions
   #named = 0
+  #hasDestroyed = false
 
   constructor(world: World, random: SimRandom, options: OperatorOptions) {
     this.#world = world
@@ -149,6 +159,11 @@ export class Operator {
     await this.#world.verb('vinum', 'mirror', parameters)
   }
 
+  /** A component that was away when its device was destroyed waits for the others for ever: nobody goes on with that. */
+  async force(): Promise<void> {
+    if (!this.#hasDestroyed) await this.verb('assemble', { force: true })
+  }
+
   /** As an operator must: users let go first. */
   async destroy(machine: Machine, unit: ThinUnit): Promise<void> {
     const world = this.#world
@@ -157,6 +172,7 @@ export class Operator {
     await unit.idle()
     await unit.close()
     if (world.machine !== machine) return
+    this.#hasDestroyed = true
     const error = await world.verb('virstor', 'destroy', { name: unit.name })
     if (world.machine !== machine) return
     // One whose configuration could not be written may be gone at the next start, or not.
@@ -198,9 +214,18 @@ export class Operator {
     }
   }
 
-  /** Pauses, resumes, limits or cancels a job. */
+  /** One component leaves, or two. */
+  async remove(machine: Machine, { name, uuid }: ThinUnit): Promise<void> {
+    const { components = [] } = thinDevice(machine, uuid) ?? {}
+    const devices = this.random
+      .shuffle(components.map((one) => one.name))
+      .slice(0, this.random.pick([1, 1, 2]))
+    await this.verb('remove', { name, devices })
+  }
+
+  /** Pauses, resumes or cancels a job. */
   async steerJob(machine: Machine): Promise<void> {
-    const jobs = machine.topology.jobs.list().filter((job) => job.report().kind === 'trim')
+    const jobs = machine.topology.jobs.list().filter((job) => JOBS.has(job.report().kind))
     if (jobs.length === 0) return
     const job = this.random.pick(jobs)
     const { id, state } = job.report()

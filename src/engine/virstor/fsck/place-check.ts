@@ -76,7 +76,9 @@ export class PlaceCheck {
   #isOnItsWay(place: Place): boolean {
     const { table, space, io } = this.#device
     const owner = table.ownerOf(place)
-    if (owner === FREE) return !space.isFree(place) && !io.trimmer.holds(place)
+    if (owner === FREE) {
+      return !space.isFree(place) && !io.trimmer.holds(place) && !isSame(place, space.moving)
+    }
     if (owner === MAP) return false
     return table.componentOf(owner) !== place.component || table.numberOf(owner) !== place.number
   }
@@ -89,7 +91,6 @@ export class PlaceCheck {
       await new Promise<void>((resolve) => io.afterAll(resolve))
       late = late.filter((one) => space.component(one.component) && this.#isOnItsWay(one))
     }
-    // While chunks are moved a place is taken before it is in the map.
     for (const { component, number } of late) {
       const message = `place ${number} is neither free nor does a chunk have it`
       this.#findings.add({
@@ -97,7 +98,7 @@ export class PlaceCheck {
         severity: 'warning',
         object: this.#nameOf(component),
         message,
-        action: `where nothing is being moved: ${RESTART}`,
+        action: RESTART,
       })
     }
   }
@@ -131,6 +132,10 @@ export class PlaceCheck {
       action: RESTART,
     })
   }
+}
+
+function isSame(place: Place, other: Place | undefined): boolean {
+  return place.component === other?.component && place.number === other.number
 }
 
 /** Numbers from 0 to below `count`, some thousand in a turn of the event loop. */

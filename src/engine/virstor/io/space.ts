@@ -84,6 +84,8 @@ export class Space {
   /** Somebody who waits for space may try again. device-io.ts sets it. */
   onFree: () => void = () => {}
   policy: SpacePolicy
+  /** A chunk is being moved to it, one at a time (moves/chunk-mover.ts): neither free nor in the map until then. */
+  moving: Place | undefined
   readonly #options: SpaceOptions
   #watermarks: Watermarks
   #slots: Slot[]

@@ -53,7 +53,7 @@ export class ChunkMover {
    * place for it, and what reading, writing or the commit has failed with.
    */
   async move({ chunk, from, to }: Move): Promise<number> {
-    const { map, io, chunkBytes, committer } = this.#options
+    const { map, io, chunkBytes, committer, space } = this.#options
     const release = await io.lock(chunk * chunkBytes, chunkBytes)
     try {
       if (map.componentOf(chunk) !== from) return 0
@@ -61,6 +61,7 @@ export class ChunkMover {
       if (failure) throw failure
       for (;;) {
         const place = this.#placeFor(to)
+        space.moving = place
         if (!place && to !== undefined) return 0
         if (!place) throw this.#full()
         const copied = await this.#copyTo(place, chunk)
@@ -70,6 +71,7 @@ export class ChunkMover {
         return copied
       }
     } finally {
+      space.moving = undefined
       release()
     }
   }

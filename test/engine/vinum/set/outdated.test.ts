@@ -4,7 +4,7 @@ import { PlexusError } from '../../../../src/base/errors.ts'
 import { MIB } from '../../../../src/base/limits.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
-import { MemoryDevice } from '../../../support/memory-device.ts'
+import { goesAtAnchor, MemoryDevice } from '../../../support/memory-device.ts'
 
 const LAYOUTS = {
   mirror: { mirror: ['d1', 'd2', 'd3'] },
@@ -77,6 +77,24 @@ t.test('when a volume is served, an image from before that start is an older one
   const events = machine.topology.events.history.filter(({ object }) => object === 'd1')
   t.match(events, [{ event: 'drive-up', message: /an older copy .*; what has none is out of/ }])
   t.equal(machine.volume('v').health, 'FAULTED', 'nobody takes the old data for the new')
+})
+
+t.test('a drive that goes again in each commit of its return is no older one', async (t) => {
+  const machine = await new Machine({ devices: 3 }).start()
+  await machine.run('volume.create', { name: 'v', stripe: ['d1', 'd2', 'd3'] })
+  const volume = machine.open('v')
+  await put(volume, 0, pattern(1, 4 * MIB), true)
+  await machine.pull('d2')
+  for (let round = 0; round < 2; round++) {
+    machine.renew('d2')
+    goesAtAnchor(machine.device('d2'))
+    await machine.plug('d2')
+    await machine.topology.quiet()
+  }
+  await machine.replug('d2')
+  t.equal(machine.volume('v').health, 'HEALTHY', 'no other drive has its content')
+  t.ok((await get(volume, 0, 4 * MIB)).equals(pattern(1, 4 * MIB)))
+  await volume.close()
 })
 
 t.test('old content that is the only copy serves by an operator’s word alone', async (t) => {

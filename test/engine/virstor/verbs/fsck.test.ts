@@ -5,9 +5,11 @@ import { crc32c } from '../../../../src/base/crc32c.ts'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
 import type { FsckReport } from '../../../../src/control/virstor-verbs.ts'
 import { VirstorSet } from '../../../../src/engine/virstor/virstor-set.ts'
+import type { IoRequest } from '../../../../src/hal/block-device.ts'
 import { discard } from '../../../../src/hal/io.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
+import type { MemoryDevice } from '../../../support/memory-device.ts'
 
 const CHUNK = 128 * KIB
 const BLOCK = 4 * KIB
@@ -84,6 +86,40 @@ t.test('nothing is found on a sound device under load', async (t) => {
   hasEnded = true
   await Promise.all(loads)
   await device.close()
+})
+
+/** Such requests wait from now on, until the function is called that comes back. */
+function holdAll(device: MemoryDevice, isHeld: (request: IoRequest) => boolean): () => void {
+  const submit = device.submit.bind(device)
+  const held: IoRequest[] = []
+  device.submit = (request) => void (isHeld(request) ? held.push(request) : submit(request))
+  return () => {
+    device.submit = submit
+    for (const request of held) submit(request)
+  }
+}
+
+t.test('a place that is being discarded, or that a chunk is being moved to', async (t) => {
+  const machine = await thin()
+  const device = machine.open('thin')
+  const release = holdAll(machine.device('d1'), ({ op }) => op === 'discard')
+  await put(device, 100 * CHUNK, pattern(1, 8 * CHUNK))
+  await discard(device, { offset: 0, length: CHUNK })
+  await flush(device)
+  await device.close()
+  const report = fsck(machine)
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  release()
+  t.strictSame(messages(await report), [])
+  const goOn = holdAll(machine.device('d3'), ({ op, length }) => op === 'write' && length === CHUNK)
+  await machine.run('virstor.rebalance', { name: 'thin' })
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  const [job] = machine.topology.jobs.list()
+  t.equal(job?.state, 'running')
+  t.strictSame(messages(await fsck(machine)), [])
+  goOn()
+  t.match(await machine.jobsDone(), [{ kind: 'rebalance', state: 'done' }])
+  t.strictSame(messages(await fsck(machine)), [])
 })
 
 t.test('rotten slots of one carrier are told, and repaired from memory', async (t) => {
