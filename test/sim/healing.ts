@@ -87,7 +87,7 @@ export class Healing {
           await world.verb('volume', 'scrub', { name: volume.name, repair: true })
         } else await world.verb('vinum', 'start', { objects: [volume.name] })
         await this.#reviveDrives(machine)
-      } else if (volume?.action.includes('take it back')) {
+      } else if (volume?.action?.includes('take it back')) {
         // Also while a job runs: it may be one that waits for the drive.
         await this.#reviveDrives(machine)
       }
