@@ -15,6 +15,8 @@ export async function audit(set: VirstorSet): Promise<readonly string[]> {
   const { model, device } = set
   if (!device) return [`it is not served: ${set.problem}`]
   const { table } = device
+  // What is being discarded is out of the pool meanwhile.
+  await device.io.trimmer.ended()
   const problems = auditSpace(set)
   if (table.isChanged) problems.push('something has changed that no commit has taken')
   for (const { chunk, reason } of table.faults) problems.push(`chunk ${chunk}: ${reason}`)

@@ -73,7 +73,8 @@ export async function force({ world, random, trouble, ...stage }: ThinStage): Pr
   if (!left || disks.length < 2) return
   const away = disks.slice(0, random.between(1, disks.length - 1))
   trouble.markAll(left)
-  await stage.end()
+  // A cut in a commit may leave it on those that are away only: then they have been used apart.
+  await stage.end('shutdown')
   for (const disk of away) disk.present = false
   world.note('force', `the machine starts without ${away.map(({ name }) => name).join()}`)
   const machine = await stage.boot()

@@ -105,6 +105,8 @@ class ThinPlay {
   readonly #mixture: ThinMixture
   readonly #trouble: Trouble
   readonly #operator: Operator
+  /** UUIDs of devices that are or were under the oracle. */
+  readonly #known = new Set<string>()
 
   constructor(world: World, operations: number, mixture: ThinMixture) {
     this.#world = world
@@ -324,15 +326,16 @@ class ThinPlay {
     if (faults.length > 0) this.#world.fail(`${name}: its map has entries that are wrong`, texts)
   }
 
-  /** New devices come under the oracle. */
+  /** New devices come under the oracle; not one that was destroyed without a disk, and rose again when that was back. */
   async #adopt(machine: Machine): Promise<void> {
     const world = this.#world
     for (const { uuid, name } of thinDevices(machine)) {
-      if (this.#units.some((unit) => unit.uuid === uuid)) continue
+      if (this.#known.has(uuid)) continue
       const set = setOf(machine, name)
       const provider = machine.topology.providers.get(name)
       if (!set || !provider) continue
       const unit = new ThinUnit(world, name, uuid, provider, set.model.fullWaitMs)
+      this.#known.add(uuid)
       unit.mayFail = this.#trouble.faulty !== undefined
       await unit.open(machine)
     }
