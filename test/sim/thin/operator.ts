@@ -22,8 +22,8 @@ export interface OperatorOptions {
   readonly isFull: boolean
   /** Some components are mirrors. */
   readonly isMirrored: boolean
-  /** Is no disk in trouble, nor was one since all was whole? */
-  readonly isCalm: () => boolean
+  /** The disk that is in trouble, or was since all was whole; undefined: all is well. */
+  readonly faulty: () => string | undefined
   /** Takes devices under the oracle that are new. */
   readonly adopt: (machine: Machine) => Promise<void>
 }
@@ -200,13 +200,14 @@ export class Operator {
   /** Where no disk is in trouble nothing is found, whatever users and verbs are at. */
   async check(machine: Machine, name: string): Promise<void> {
     const world = this.#world
-    const wasCalm = this.#options.isCalm()
+    const { faulty } = this.#options
+    const wasCalm = faulty() === undefined
     let report: FsckReport | undefined
     const repair = this.random.chance(0.3) ? { repair: true } : {}
     await world.verb('virstor', 'fsck', { name, ...repair }, (answer) => {
       report = answer as FsckReport
     })
-    if (world.machine !== machine || !wasCalm || !this.#options.isCalm()) return
+    if (world.machine !== machine || !wasCalm || faulty() !== undefined) return
     if (report && report.found > 0) {
       const texts = report.findings.map((one) => JSON.stringify(one))
       world.fail(`${name}: a check finds what nobody has damaged`, texts)
@@ -236,9 +237,13 @@ export class Operator {
     })
   }
 
-  /** Devices that nobody uses, none of them in trouble that is known. */
+  /** Devices that nobody uses, nor waits for, none of them in trouble. */
   some(machine: Machine, count: number): readonly string[] {
-    return this.random.shuffle([...unusedDevices(this.#world, machine)]).slice(0, count)
+    const units = [...this.#world.units]
+    if (!units.every(({ uuid }) => thinDevice(machine, uuid))) return []
+    const faulty = this.#options.faulty()
+    const devices = unusedDevices(this.#world, machine).filter((name) => name !== faulty)
+    return this.random.shuffle(devices).slice(0, count)
   }
 
   #disk(name: string) {

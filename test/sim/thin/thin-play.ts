@@ -115,7 +115,7 @@ class ThinPlay {
     this.#operator = new Operator(world, world.random.fork('operator'), {
       isFull: mixture.has('full'),
       isMirrored: mixture.has('mirrors'),
-      isCalm: () => this.#trouble.faulty === undefined,
+      faulty: () => this.#trouble.faulty?.name,
       adopt: (machine) => this.#adopt(machine),
     })
   }
