@@ -388,7 +388,7 @@ function missingError(name: string): PlexusError {
 }
 
 function componentAwayError({ name: device }: VirstorModel, name: string): PlexusError {
-  const message = `component ${name} is missing, and the device is not to be used without it; connect it, or: plexus virstor set ${device} --on-missing chunks`
+  const message = `component ${name} is missing, and the device is not to be used without it; connect it, or: plexus virstor set ${device} --on-missing=chunks`
   return new PlexusError('gone', { op: 'use', subject: device, message })
 }
 

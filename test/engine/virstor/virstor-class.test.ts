@@ -448,7 +448,7 @@ t.test('with --on-missing device nothing is served while a component is away', a
   while (machine.volume('thin').state !== 'DOWN') await new Promise(setImmediate)
   t.match(machine.volume('thin'), {
     state: 'DOWN',
-    status: /component d4 is missing, and .* set thin --on-missing chunks/,
+    status: /component d4 is missing, and .* set thin --on-missing=chunks/,
   })
   await machine.replug('d4')
   const back = machine.open('thin')

@@ -237,8 +237,10 @@ export class Operator {
     })
   }
 
-  /** Devices that nobody uses, none of them in trouble that is known. */
+  /** Devices that nobody uses, nor waits for, none of them in trouble. */
   some(machine: Machine, count: number): readonly string[] {
+    const units = [...this.#world.units]
+    if (!units.every(({ uuid }) => thinDevice(machine, uuid))) return []
     const unused = unusedDevices(this.#world, machine, this.#options.faulty())
     return this.random.shuffle([...unused]).slice(0, count)
   }

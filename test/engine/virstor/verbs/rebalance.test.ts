@@ -38,7 +38,7 @@ t.test('all are filled by their size, and a second time does nothing', async (t)
     ['move 896 KiB away from d1', 'move 896 KiB away from d2', 'move 1.75 MiB to d9'],
   )
   const { jobs } = await rebalance(machine)
-  t.match(jobs, [{ kind: 'rebalance', volume: 'thin', totalBytes: 14 * CHUNK }])
+  t.match(jobs, [{ kind: 'rebalance', parent: 'thin', totalBytes: 14 * CHUNK }])
   t.match(await machine.jobsDone(), [{ state: 'done' }])
   t.strictSame(used(machine), [6, 6, 14])
   t.strictSame(await wrong(machine, 24), [])

@@ -34,7 +34,7 @@ for (const name of ['d1', 'd2', 'd3']) {
   t.test(`${name} leaves with data on it, and the others have all of it`, async (t) => {
     const machine = await filled(24)
     const report = await machine.run('virstor.remove', { name: 'thin', devices: [name] })
-    t.match(report.jobs, [{ kind: 'evacuate', volume: 'thin', totalBytes: 8 * CHUNK }])
+    t.match(report.jobs, [{ kind: 'evacuate', parent: 'thin', totalBytes: 8 * CHUNK }])
     t.match(noteOf(machine, name), /is being emptied/)
     t.match(await machine.jobsDone(), [{ state: 'done', doneBytes: 8 * CHUNK }])
     const others = ['d1', 'd2', 'd3'].filter((one) => one !== name)
