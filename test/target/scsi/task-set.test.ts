@@ -364,6 +364,7 @@ t.test('resets', async (t) => {
       writeCacheEnabled: true,
       descriptorSense: false,
       softwareWriteProtect: false,
+      thresholdNotification: true,
     })
     t.notOk(unit.stopped)
     t.same([unit.takeUnitAttention(nexus), unit.takeUnitAttention(other)], [code, code])

@@ -292,7 +292,7 @@ for (const missing of ['d1', 'd2', 'd3']) {
     t.ok(isOurs(machine))
     t.ok(await reads(machine, image))
     const { components } = machine.volume('big')
-    t.ok(components.every(({ state }) => state === 'up'))
+    t.ok(components.every(({ state }) => state === 'UP'))
     t.ok(await takesWrites(machine, image))
     await machine.shutDown()
   })
