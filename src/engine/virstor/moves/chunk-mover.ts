@@ -79,15 +79,14 @@ export class ChunkMover {
   /** Resolves when the content of the chunk is durable at `place`, to its length; undefined: the new component has gone. */
   async #copyTo(place: Place, chunk: number): Promise<number | undefined> {
     const { map, space } = this.#options
-    const source = this.#consumer(map.componentOf(chunk), chunk)
     const target = space.component(place.component)?.consumer
     const isThere = (): boolean => space.component(place.component)?.consumer === target
     try {
-      if (!target) return undefined
-      const copied = await this.#copyValid(source, target, place, chunk)
-      if (target.features.volatileWriteCache) await flush(target)
+      const source = this.#consumer(map.componentOf(chunk), chunk)
+      const copied = target && (await this.#copyValid(source, target, place, chunk))
+      if (target?.features.volatileWriteCache) await flush(target)
       // One that was away meanwhile has lost what was in its cache.
-      if (isThere()) return copied
+      if (target && isThere()) return copied
     } catch (error) {
       if (isThere() || !(error instanceof PlexusError)) {
         space.give(place)
