@@ -189,7 +189,7 @@ for (const [name, steps] of Object.entries(STEPS)) {
     t.test(
       `random ${name}, and crashes, on ${table ? 'the shipped' : 'a naive'} map`,
       async (t) => {
-        const { failed, counterexample, errorInstance } = await search(steps, { table }, 300)
+        const { failed, counterexample, errorInstance } = await search(steps, { table }, 200)
         t.notOk(failed, `${String(errorInstance)} ${JSON.stringify(counterexample)}`)
       },
     )

@@ -225,7 +225,7 @@ async function search(
 for (const [name, steps] of Object.entries(STEPS)) {
   for (const table of [false, true]) {
     t.test(`${name} components, on ${table ? 'the shipped' : 'a naive'} map`, async (t) => {
-      const { failed, counterexample, errorInstance } = await search(steps, 400, table)
+      const { failed, counterexample, errorInstance } = await search(steps, 200, table)
       t.notOk(failed, `${String(errorInstance)} ${JSON.stringify(counterexample)}`)
     })
   }
