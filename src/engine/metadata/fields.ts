@@ -3,6 +3,7 @@
  * codec.ts reads and writes with them.
  */
 import { PlexusError } from '../../base/errors.ts'
+import { NAME_BYTES } from '../../base/limits.ts'
 
 /** Reads one value at a path such as `subdisks[3].sizeBytes`; throws `corrupt`. */
 export type Reader<T> = (value: unknown, path: string) => T
@@ -18,6 +19,22 @@ export function corrupt(path: string, problem: string): PlexusError {
   return new PlexusError('corrupt', { op: 'decode', subject: path, message })
 }
 
+/** Why a text cannot be the name of an object, or undefined when it can. */
+export function nameFault(name: string): string | undefined {
+  if (name === '') return 'a name must not be empty'
+  if (Buffer.byteLength(name) > NAME_BYTES) return `a name has at most ${NAME_BYTES} bytes`
+  if (!/^[^\s\p{C}#'"/\\]+$/u.test(name)) {
+    return 'a name has no blanks, control characters, quotes, slashes or #'
+  }
+  return name.startsWith('-') ? 'a name does not begin with -' : undefined
+}
+
+/** A value in a message. Lists are not spelled out: they may be nested deeper than the stack. */
+export function shown(value: unknown): string {
+  if (typeof value === 'object' && value !== null) return 'what is there'
+  return `${JSON.stringify(value)}`.slice(0, 100)
+}
+
 export const text: Reader<string> = (value, path) => {
   if (typeof value !== 'string') throw corrupt(path, 'it is not text')
   return value
@@ -25,7 +42,7 @@ export const text: Reader<string> = (value, path) => {
 
 export const whole: Reader<number> = (value, path) => {
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
-  throw corrupt(path, `${JSON.stringify(value)} is not a whole number from 0 to 2^53 - 1`)
+  throw corrupt(path, `${shown(value)} is not a whole number from 0 to 2^53 - 1`)
 }
 
 export const flag: Reader<boolean> = (value, path) => {
@@ -37,7 +54,7 @@ export function oneOf<T extends string>(choices: readonly T[]): Reader<T> {
   return (value, path) => {
     const found = choices.find((one) => one === value)
     if (found === undefined) {
-      throw corrupt(path, `${JSON.stringify(value)} is none of ${choices.join(', ')}`)
+      throw corrupt(path, `${shown(value)} is none of ${choices.join(', ')}`)
     }
     return found
   }

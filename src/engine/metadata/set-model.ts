@@ -3,7 +3,8 @@
  * commit. A class adds its own objects, and says how the whole is written ({@link Codec}). An immutable snapshot;
  * docs/on-disk-format.md.
  */
-import { list, maybe, oneOf, type RecordOf, record, text, whole } from './fields.ts'
+import { isUuid } from '../../base/random.ts'
+import { corrupt, list, maybe, oneOf, type RecordOf, record, shown, text, whole } from './fields.ts'
 
 export const DRIVE_STATES = ['down', 'up'] as const
 export type DriveState = (typeof DRIVE_STATES)[number]
@@ -48,6 +49,30 @@ export interface Codec<M extends SetModel> {
   decode(bytes: Buffer): M
   /** Bytes that changes of state may add to a configuration at most: verbs leave them free. */
   stateRoomOf(model: M): number
+}
+
+/** Throws `corrupt` that names the field where what a set says of itself and its drives is not sound. */
+export function checkSet({ setUuid, line, ancestors, votersBefore, drives }: SetModel): void {
+  const lines = [line, ...ancestors.map((one) => one.line)]
+  mustBeUuids('setUuid', [setUuid])
+  mustBeUuids('line', lines)
+  mustBeUuids('votersBefore', votersBefore.flat())
+  const uuids = drives.map(({ uuid }) => uuid)
+  mustBeUuids('drives', uuids)
+  if (new Set(uuids).size !== uuids.length) throw corrupt('model.drives', 'two have one UUID')
+  for (const { name, device, mediaBytes, blockBytes, dataStartBytes, dataEndBytes } of drives) {
+    const isBlock = blockBytes >= 512 && Number.isInteger(Math.log2(blockBytes))
+    const isInside = dataStartBytes <= dataEndBytes && dataEndBytes <= mediaBytes
+    const isShown = !/\p{C}/u.test(`${name}${device}`)
+    if (isBlock && isInside && isShown) continue
+    const what = isShown ? 'its blocks or its data cannot be' : 'it has a control character'
+    throw corrupt(`model.drives (${shown(name)})`, what)
+  }
+}
+
+function mustBeUuids(field: string, texts: readonly string[]): void {
+  const odd = texts.find((one) => !isUuid(one))
+  if (odd !== undefined) throw corrupt(`model.${field}`, `${shown(odd)} is not a UUID`)
 }
 
 /** Who votes: the drives that the model calls up, and the witness. */

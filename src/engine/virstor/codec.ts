@@ -1,8 +1,13 @@
 /** The configuration of a virstor device as bytes (metadata/json-codec.ts), and what a sound one is. */
-import { VIRSTOR_CHUNKS, VIRSTOR_COMMIT_BLOCKS } from '../../base/limits.ts'
+import {
+  VIRSTOR_CHUNKS,
+  VIRSTOR_COMMIT_BLOCKS,
+  VIRSTOR_FULL_WAIT_MS_MAX,
+} from '../../base/limits.ts'
 import { isUuid } from '../../base/random.ts'
-import { corrupt, record } from '../metadata/fields.ts'
+import { corrupt, nameFault, record, shown } from '../metadata/fields.ts'
 import { jsonCodec } from '../metadata/json-codec.ts'
+import { checkSet } from '../metadata/set-model.ts'
 import { BAD_COMPONENT } from './map/chunk-map.ts'
 import { CHUNK_BYTES, mapChunks, VIRSTOR, type VirstorModel } from './model.ts'
 
@@ -25,11 +30,15 @@ function checkVirstor(model: VirstorModel): void {
   const must = (holds: boolean, path: string, problem: string): void => {
     if (!holds) throw corrupt(path, problem)
   }
-  const { setUuid, uuid, components, copies, chunkBytes, virtualBytes, journalBlocks } = model
-  must(isUuid(setUuid), 'model.setUuid', `"${setUuid}" is not a UUID`)
+  const { uuid, components, copies, chunkBytes, virtualBytes, journalBlocks } = model
+  checkSet(model)
   // Of a set that is about to end, or has just begun.
   if (components.length === 0) return
-  must(isUuid(uuid), 'model.uuid', `"${uuid}" is not a UUID`)
+  must(isUuid(uuid), 'model.uuid', `${shown(uuid)} is not a UUID`)
+  const fault = nameFault(model.name)
+  must(fault === undefined, 'model.name', `${fault}`)
+  must(model.fullWaitMs <= VIRSTOR_FULL_WAIT_MS_MAX, 'model.fullWaitMs', 'it is too long')
+  must(model.nextEpoch <= 0xffff_ffff, 'model.nextEpoch', 'there is none left')
   const { unit, max } = CHUNK_BYTES
   const isChunk = chunkBytes > 0 && chunkBytes % unit === 0 && chunkBytes <= max
   must(isChunk, 'model.chunkBytes', `${chunkBytes} is no size of a chunk`)
@@ -43,6 +52,7 @@ function checkVirstor(model: VirstorModel): void {
   must(leaving.length < components.length, 'model.components', 'all of them are leaving')
   const isWanted = leaving.length > 0 === (job?.kind === 'evacuate')
   must(isWanted, 'model.job', 'it does not agree with the components that are leaving')
+  must(job?.limitBytesPerSecond !== 0, 'model.job', 'its limit is 0')
   must(copies.length > 0, 'model.copies', 'there is none')
   const isRing = journalBlocks >= VIRSTOR_COMMIT_BLOCKS + 2 && journalBlocks <= VIRSTOR_CHUNKS
   must(isRing, 'model.journalBlocks', `${journalBlocks} blocks are no journal`)
@@ -56,6 +66,8 @@ function checkVirstor(model: VirstorModel): void {
     const drive = model.drives.find((one) => one.uuid === driveUuid)
     if (!drive || !drives.delete(driveUuid))
       throw corrupt(path, `drive ${driveUuid} is not its own`)
+    const isAligned = drive.blockBytes <= blockBytes
+    must(isAligned, path, `its drive has blocks of ${drive.blockBytes}, and blockBytes is smaller`)
     const fits =
       places <= VIRSTOR_CHUNKS &&
       startBytes % drive.blockBytes === 0 &&
@@ -69,7 +81,7 @@ function checkVirstor(model: VirstorModel): void {
     const path = `copies[${index}]`
     const on = components.find(({ id }) => id === component)
     if (!on) throw corrupt(path, `there is no component ${component}`)
-    must(epoch < model.nextEpoch && epoch <= 0xffff_ffff, path, `epoch ${epoch} was never given`)
+    must(epoch < model.nextEpoch, path, `epoch ${epoch} was never given`)
     let end = 0
     let length = 0
     for (const { number, count } of [...runs].sort((a, b) => a.number - b.number)) {

@@ -9,6 +9,7 @@ import type { PlanStep } from '../../control/reports.ts'
 import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
 import { planAnchor } from '../anchor/anchor-layout.ts'
 import type { VerbParameters } from '../geom/types.ts'
+import { nameFault, shown } from '../metadata/fields.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../verbs/new-drive.ts'
 import type { NewDrive, Plan } from '../verbs/plan.ts'
@@ -43,6 +44,9 @@ const create: VirstorVerb = {
   plan(context, parameters) {
     const name = String(parameters['name'])
     const fail = failing(VIRSTOR_SPECS.create, name)
+    const fault = nameFault(name)
+    if (fault !== undefined)
+      fail('invalid', `${shown(name)} cannot be the name of a device: ${fault}`)
     const chunkBytes = alignUp(sizeOf(parameters, 'chunk', DEFAULT_CHUNK_BYTES), CHUNK_BYTES.unit)
     if (chunkBytes === 0 || chunkBytes > CHUNK_BYTES.max) {
       const { unit, max } = CHUNK_BYTES

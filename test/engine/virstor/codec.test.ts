@@ -42,7 +42,10 @@ function planned(): VirstorModel {
 const MODEL = planned()
 
 function refusal(change: (model: VirstorModel) => object): string {
-  const bytes = Buffer.from(JSON.stringify({ format: 1, ...change(MODEL) }))
+  return refusalOf(Buffer.from(JSON.stringify({ format: 1, ...change(MODEL) })))
+}
+
+function refusalOf(bytes: Buffer): string {
   try {
     VIRSTOR_CODEC.decode(bytes)
   } catch (error) {
@@ -63,6 +66,11 @@ t.test('what cannot be is refused, and names its field', async (t) => {
   const [first, second] = MODEL.components
   const [copy, other] = MODEL.copies
   if (!first || !second || !copy || !other) throw new Error('there are two')
+  const [drive] = MODEL.drives
+  if (!drive) throw new Error('there is one')
+  const withDrive = (change: object) => ({
+    drives: [{ ...drive, ...change }, ...MODEL.drives.slice(1)],
+  })
   const CASES: readonly (readonly [string, object, RegExp])[] = [
     ['no chunk', { chunkBytes: 0 }, /chunkBytes/],
     ['a chunk of odd size', { chunkBytes: 100_000 }, /chunkBytes/],
@@ -83,6 +91,22 @@ t.test('what cannot be is refused, and names its field', async (t) => {
     ['an epoch to come', { copies: [{ ...copy, epoch: 9 }, other] }, /epoch/],
     ['too few places', { copies: [{ ...copy, runs: [] }, other] }, /the map takes/],
     ['places outside', { copies: [{ ...copy, runs: [{ number: 9_999, count: 5 }] }] }, /places/],
+    ['no name', { name: '' }, /name/],
+    ['a name with an escape sequence', { name: 'a\x1b[2J' }, /name/],
+    ['a line that is none', { line: 'x' }, /line/],
+    ['a voter that is none', { votersBefore: [['x']] }, /votersBefore/],
+    ['a drive without a UUID', withDrive({ uuid: 'x' }), /drives/],
+    ['two drives with one UUID', { drives: [drive, ...MODEL.drives] }, /drives/],
+    ['a drive that ends behind its medium', withDrive({ mediaBytes: MIB }), /drives/],
+    ['a drive of larger blocks', withDrive({ blockBytes: 4096 }), /blockBytes/],
+    ['a drive of odd blocks', withDrive({ blockBytes: 1536 }), /its blocks/],
+    ['no epoch left', { nextEpoch: 2 ** 32 }, /nextEpoch/],
+    ['a wait without end', { fullWaitMs: 2 ** 40 }, /fullWaitMs/],
+    [
+      'a job that never gets on',
+      { job: { kind: 'rebalance', paused: false, limitBytesPerSecond: 0 } },
+      /job/,
+    ],
     ['one place twice', { copies: [{ ...copy, runs: [...copy.runs, ...copy.runs] }] }, /places/],
   ]
   for (const [what, change, message] of CASES) {
@@ -90,6 +114,16 @@ t.test('what cannot be is refused, and names its field', async (t) => {
       refusal((model) => ({ ...model, ...change })),
       message,
       what,
+    )
+  }
+  const lists = `${'['.repeat(100_000)}${']'.repeat(100_000)}`
+  for (const field of ['virtualBytes', 'policy', 'name']) {
+    const { [field]: _, ...rest } = MODEL as unknown as Record<string, unknown>
+    const text = JSON.stringify({ format: 1, ...rest }).replace(/}$/, `,"${field}":${lists}}`)
+    t.match(
+      refusalOf(Buffer.from(text)),
+      new RegExp(field),
+      `${field}: lists deeper than the stack`,
     )
   }
 })
