@@ -3,6 +3,7 @@
  * the format (docs/on-disk-format.md, "Components of FreeBSD's virstor"), not by the engine's code.
  */
 import { KIB, MIB } from '../../src/base/limits.ts'
+import type { LunNames } from '../../src/engine/geom/names.ts'
 import { get, Machine, pattern } from './engine.ts'
 
 export const SECTOR = 512
@@ -61,6 +62,7 @@ export interface FreebsdVirstorOptions {
   readonly label?: (index: number) => LabelFields
   /** Changes of the map, when it has been written. */
   readonly map?: (map: Buffer) => void
+  readonly lunNames?: LunNames
 }
 
 export interface FreebsdVirstor {
@@ -100,7 +102,8 @@ export function sequential(virtual: readonly number[], chunks: number, reserved:
 
 export function freebsdVirstor(options: FreebsdVirstorOptions = {}): FreebsdVirstor {
   const { devices = 3, sizeBytes = 5 * MIB, virtualBytes = 64 * MIB, chunkBytes = CHUNK } = options
-  const machine = new Machine({ devices, sizeBytes })
+  const { lunNames } = options
+  const machine = new Machine({ devices, sizeBytes, ...(lunNames ? { lunNames } : {}) })
   const names = [...machine.devices.keys()]
   const chunks = chunksOn(sizeBytes, chunkBytes)
   const reserved = reservedFor(virtualBytes, chunkBytes)

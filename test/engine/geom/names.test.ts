@@ -3,6 +3,7 @@ import t from 'tap'
 import { MIB } from '../../../src/base/limits.ts'
 import { Machine } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
+import { freebsdVirstor } from '../../support/freebsd-virstor.ts'
 
 /** Each class makes something of this name on d4. */
 const MAKERS: readonly (readonly [string, object])[] = [
@@ -73,5 +74,18 @@ t.test('a thin device does not take the place of what LUNs of its name have led 
   await machine.start()
   t.notOk(machine.topology.providers.has('db'))
   t.match(machine.volume('db'), { health: 'FAULTED', status: /LUNs of this name have led to/ })
+  await machine.shutDown()
+})
+
+t.test("nor does one of FreeBSD's", async (t) => {
+  const away = '6d1f2b3c-0000-4000-8000-000000000000'
+  const ledTo = new Map([['big', away]])
+  const lunNames = { ledTo: (name: string) => ledTo.get(name), release: async () => {} }
+  const { machine } = freebsdVirstor({ lunNames })
+  await machine.start()
+  t.strictSame(
+    ['big', 'big.freebsd'].map((name) => machine.topology.providers.has(name)),
+    [false, true],
+  )
   await machine.shutDown()
 })

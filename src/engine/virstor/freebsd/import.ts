@@ -11,6 +11,7 @@ import type { Logger } from '../../../base/log.ts'
 import type { Extent } from '../../../hal/block-device.ts'
 import type { Bio } from '../../geom/bio.ts'
 import type { Consumer } from '../../geom/consumer.ts'
+import { isLentElsewhere } from '../../geom/names.ts'
 import type { Provider } from '../../geom/provider.ts'
 import type { Topology } from '../../geom/topology.ts'
 import type { Geom } from '../../geom/types.ts'
@@ -134,8 +135,10 @@ export class FreebsdDevice implements Geom {
 
   /** A device whose name is something else's is offered under another one. */
   #freeName(): string {
-    const { providers } = this.topology
-    const name = [this.label, `${this.label}.freebsd`].find((one) => !providers.has(one))
+    const { topology } = this
+    const name = [this.label, `${this.label}.freebsd`].find((one) => {
+      return !topology.providers.has(one) && !isLentElsewhere(topology, one)
+    })
     if (name !== undefined) return name
     throw refusal(this.label, `${this.label} and ${this.label}.freebsd are something else's names`)
   }
