@@ -162,7 +162,8 @@ export function planConversion(
   return { model, layouts, moves, keptAt, warnings }
 }
 
-function layoutOf({ label, consumer }: ImportedComponent, chunkBytes: number): AnchorLayout {
+/** Of our label on a component. Throws as {@link planAnchor}. */
+export function layoutOf({ label, consumer }: ImportedComponent, chunkBytes: number): AnchorLayout {
   const layout = planAnchor(label.mediaBytes, consumer.geometry.logicalBlockBytes)
   return { ...layout, dataStartBytes: HEAD_CHUNKS * chunkBytes }
 }

@@ -24,7 +24,7 @@ import { uuidBytes } from '../../../base/random.ts'
 import { inTurns } from '../../../base/turns.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import { flush, readAt, writeAt } from '../../../hal/io.ts'
-import { payloadRoom, planAnchor } from '../../anchor/anchor-layout.ts'
+import { payloadRoom } from '../../anchor/anchor-layout.ts'
 import { AnchoredDevice } from '../../anchor/anchored-device.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import { VIRSTOR_CODEC } from '../codec.ts'
@@ -35,7 +35,7 @@ import { encodeBlocks, JOURNAL_BLOCK_BYTES } from '../map/journal.ts'
 import { pagePlaces } from '../map/layout.ts'
 import { MAP_PAGE_BYTES, sealPage } from '../map/page.ts'
 import type { CopyRecord, VirstorModel } from '../model.ts'
-import { type ConversionPlan, HEAD_CHUNKS } from './convert-plan.ts'
+import { type ConversionPlan, HEAD_CHUNKS, layoutOf } from './convert-plan.ts'
 import type { FreebsdDevice, ImportedComponent } from './import.ts'
 import { chunksOf } from './label.ts'
 import { type ConversionRecord, encodeRecord } from './record.ts'
@@ -175,9 +175,10 @@ export async function finishConversion(
   record: ConversionRecord,
   isNative: (uuid: string) => boolean,
 ): Promise<readonly number[]> {
-  const { consumer } = at(components, 0)
-  const payload = await readKept(consumer, record)
+  const payload = await readKept(at(components, 0), record)
   const model = VIRSTOR_CODEC.decode(payload)
+  checkKept(components, record, model)
+  const { consumer } = at(components, 0)
   const missing = model.components.flatMap(({ driveUuid }, index) => {
     const isHere = components.some((one) => one.label.index === index)
     return isHere || isNative(driveUuid) ? [] : [index]
@@ -196,11 +197,12 @@ export async function finishConversion(
 
 /** Our label on one component, which is not FreeBSD's from then on. */
 async function takeOver(
-  { label, consumer }: ImportedComponent,
+  one: ImportedComponent,
   model: VirstorModel,
   payload: Buffer,
 ): Promise<void> {
-  const { mediaBytes, blockBytes, dataStartBytes, uuid } = at(model.drives, label.index)
+  const { label, consumer } = one
+  const { uuid } = at(model.drives, label.index)
   const copy = model.copies.find(({ component }) => component === label.index + 1)
   // Without its first block there is no map: block 1 lies at place 1.
   const journal = Buffer.alloc(copy ? 2 * JOURNAL_BLOCK_BYTES : 0)
@@ -212,26 +214,60 @@ async function takeOver(
     setUuid: model.setUuid,
     className: 'virstor',
     deviceUuid: uuid,
-    layout: { ...planAnchor(mediaBytes, blockBytes), dataStartBytes },
+    layout: layoutOf(one, model.chunkBytes),
     payload,
     journal,
   })
 }
 
+/** Whatever a disk says: the configuration is one of these components, and nothing else is written. Throws `corrupt`. */
+function checkKept(
+  components: readonly ImportedComponent[],
+  { setUuid }: ConversionRecord,
+  model: VirstorModel,
+): void {
+  const { drives, chunkBytes } = model
+  const isOfAll = (count: number): boolean =>
+    model.setUuid === setUuid && model.components.length === count && drives.length === count
+  for (const one of components) {
+    const { label, consumer } = one
+    const drive = drives[label.index]
+    const component = model.components[label.index]
+    const { mediaBytes, blockBytes, dataEndBytes, dataStartBytes } = layoutOf(one, chunkBytes)
+    const agrees =
+      isOfAll(label.count) &&
+      label.chunkBytes === chunkBytes &&
+      label.virtualBytes === model.virtualBytes &&
+      component?.id === label.index + 1 &&
+      component.driveUuid === drive?.uuid &&
+      component.startBytes === dataStartBytes &&
+      drive.mediaBytes === mediaBytes &&
+      drive.blockBytes === blockBytes &&
+      drive.dataEndBytes === dataEndBytes
+    if (!agrees) throw keptError(consumer.path, 'does not agree with its components')
+  }
+}
+
 async function readKept(
-  consumer: Consumer,
+  one: ImportedComponent,
   { offset, length, payloadCrc }: ConversionRecord,
 ): Promise<Buffer> {
+  const { consumer, label } = one
   const { sizeBytes, logicalBlockBytes } = consumer.geometry
   const whole = alignUp(length, logicalBlockBytes)
-  const { path } = consumer
-  const isOn = Number.isSafeInteger(offset) && offset + whole <= sizeBytes && length > 0
-  const buffer = allocateAligned(isOn ? whole : logicalBlockBytes)
-  if (isOn) await readAt(consumer, buffer, offset)
+  const room = payloadRoom(layoutOf(one, label.chunkBytes).slots[0])
+  const isOn = offset % logicalBlockBytes === 0 && offset + whole <= sizeBytes
+  if (!isOn || length === 0 || length > room) throw keptError(consumer.path, 'is nowhere')
+  const buffer = allocateAligned(whole)
+  await readAt(consumer, buffer, offset)
   const payload = buffer.bytes.subarray(0, length)
-  if (isOn && crc32c(payload) === payloadCrc) return payload
-  const message = `${path}: the configuration that its conversion keeps is damaged; restore it from a backup`
-  throw new PlexusError('corrupt', { op: 'convert', subject: path, message })
+  if (crc32c(payload) === payloadCrc) return payload
+  throw keptError(consumer.path, 'is damaged')
+}
+
+function keptError(path: string, what: string): PlexusError {
+  const message = `${path}: the configuration that its conversion keeps ${what}; restore it from a backup`
+  return new PlexusError('corrupt', { op: 'convert', subject: path, message })
 }
 
 /** Runs `work` while the components are open for writing, too. */

@@ -58,7 +58,14 @@ export async function findFreebsdLabel(device: AnchorTarget): Promise<Found | un
   const record = decodeRecord(block.bytes)
   const bytes = record?.label ?? block.bytes.subarray(0, FREEBSD_LABEL_BYTES)
   const found = decodeFreebsdLabel(bytes, { sizeBytes, blockBytes: logicalBlockBytes })
-  return found && 'label' in found ? { label: found.label, record } : found
+  if (!found || 'problem' in found) return found
+  const { label } = found
+  if (record && label.index !== 0) {
+    return refused(
+      `of device ${label.name} is in a record of a conversion, and for component ${label.index}`,
+    )
+  }
+  return { label, record }
 }
 
 /**
@@ -78,7 +85,9 @@ export function decodeFreebsdLabel(
   }
   const raw = bytes.toString('latin1', 20, 36)
   const name = raw.replace(/\0.*$/s, '')
-  if (!raw.includes('\0') || !/^[!-~]+$/.test(name)) return refused('has no name that could be one')
+  // Advice says the name in commands that people paste into a shell.
+  if (!raw.includes('\0') || !/^[\w.+:@][\w.+:@-]*$/.test(name))
+    return refused('has no name that could be one')
   const label = {
     name,
     virtualBytes: wide(bytes, 36),
@@ -116,7 +125,8 @@ function problemOf(
   if (chunkBytes === 0 || chunkBytes % blockBytes !== 0) {
     return `has chunks of ${chunkBytes} bytes, which are no blocks of ${blockBytes}`
   }
-  if (virtualBytes < chunkBytes || virtualBytes % chunkBytes !== 0) {
+  const isExact = Number.isSafeInteger(virtualBytes)
+  if (!isExact || virtualBytes < chunkBytes || virtualBytes % chunkBytes !== 0) {
     return `has a size of ${virtualBytes} bytes, which are no chunks of ${chunkBytes}`
   }
   if (chunksOf(label) > VIRSTOR_CHUNKS || chunks > VIRSTOR_CHUNKS) {

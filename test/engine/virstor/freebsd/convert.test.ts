@@ -3,7 +3,15 @@
  * the shapes that are refused. What was there is there, as FreeBSD's or as ours, and never both.
  */
 import t from 'tap'
+import { crc32c } from '../../../../src/base/crc32c.ts'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
+import { VIRSTOR_CODEC } from '../../../../src/engine/virstor/codec.ts'
+import {
+  type ConversionRecord,
+  decodeRecord,
+  encodeRecord,
+} from '../../../../src/engine/virstor/freebsd/record.ts'
+import type { VirstorModel } from '../../../../src/engine/virstor/model.ts'
 import type { IoRequest } from '../../../../src/hal/block-device.ts'
 import { flush, get, type Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
@@ -17,6 +25,7 @@ import {
   SECTOR,
   sequential,
 } from '../../../support/freebsd-virstor.ts'
+import type { MemoryDevice } from '../../../support/memory-device.ts'
 import { absentIn } from '../../../support/objects.ts'
 
 const SIZE = 3 * MIB
@@ -272,6 +281,91 @@ t.test('a component that fails afterwards gets its label at the next start', asy
   t.ok(isOurs(machine))
   t.ok(await reads(machine, image))
   t.ok(await takesWrites(machine, image))
+})
+
+/** A machine whose component 0 has a record, before any label was written; `change` makes another record of it. */
+async function recorded(
+  change: (record: ConversionRecord, device: MemoryDevice, at: FreebsdVirstor) => void,
+): Promise<FreebsdVirstor> {
+  const image = freebsdVirstor(SMALL)
+  const { machine } = image
+  await machine.start()
+  onRequest(machine, (name, { op, offset }) => {
+    if (op === 'write-zeroes' && offset === 0) machine.device(name).fail('write-zeroes', 'io')
+  })
+  await machine.run('virstor.convert', { name: 'big' })
+  machine.cut()
+  const device = machine.device('d1')
+  const block = device.media.subarray(RECORD)
+  const record = decodeRecord(Buffer.from(block))
+  if (!record) throw new Error('there is a record')
+  change(record, device, image)
+  return image
+}
+
+function keptIn({ media }: MemoryDevice, { offset, length }: ConversionRecord): VirstorModel {
+  return VIRSTOR_CODEC.decode(media.subarray(offset, offset + length))
+}
+
+/** Records that only an enemy writes: none may end the engine, or be acted upon. */
+const RECORDS: Readonly<Record<string, (record: ConversionRecord, device: MemoryDevice) => void>> =
+  {
+    'a configuration of other components': (record, device) => {
+      const model = keptIn(device, record)
+      keep(device, record, { ...model, drives: [], components: [], copies: [] })
+    },
+    'a configuration of other media': (record, device) => {
+      const model = keptIn(device, record)
+      const drives = model.drives.map((one) => ({ ...one, mediaBytes: one.mediaBytes + 1 }))
+      keep(device, record, { ...model, drives })
+    },
+    'a configuration of another set': (record, device) => {
+      const setUuid = '6c7005eb-356e-4b87-b301-624d74cb657a'
+      keep(device, record, { ...keptIn(device, record), setUuid })
+    },
+    'a configuration without end': (record, { media }) => {
+      const payload = media.subarray(0, 2 * MIB)
+      const length = payload.length
+      encodeRecord(
+        { ...record, offset: 0, length, payloadCrc: crc32c(payload) },
+        media.subarray(RECORD),
+      )
+    },
+  }
+
+function keep({ media }: MemoryDevice, record: ConversionRecord, model: VirstorModel): void {
+  const payload = VIRSTOR_CODEC.encode(model)
+  payload.copy(media, record.offset)
+  const changed = { ...record, length: payload.length, payloadCrc: crc32c(payload) }
+  encodeRecord(changed, media.subarray(RECORD))
+}
+
+for (const [what, change] of Object.entries(RECORDS)) {
+  t.test(`a record with ${what} is refused, and nothing is written`, async (t) => {
+    const { machine } = await recorded(change)
+    const before = mediaOf(machine)
+    await machine.start()
+    t.match(absentIn(machine.topology)[0]?.status, /configuration that its conversion keeps/)
+    await machine.shutDown()
+    for (const [name, media] of mediaOf(machine)) {
+      t.ok(media.equals(before.get(name) as Buffer), name)
+    }
+  })
+}
+
+t.test('a record on a component other than 0 is none', async (t) => {
+  const { machine } = await recorded((record, { media }, { machine }) => {
+    const other = machine.device('d2').media.subarray(RECORD)
+    const label = Buffer.from(other.subarray(0, 92))
+    encodeRecord({ ...record, label }, other)
+    // As FreeBSD had it.
+    record.label.copy(media.fill(0, RECORD), RECORD)
+  })
+  const before = mediaOf(machine)
+  await machine.start()
+  t.match(absentIn(machine.topology)[0]?.status, 'component 1 of 3 is missing')
+  await machine.shutDown()
+  for (const [name, media] of mediaOf(machine)) t.ok(media.equals(before.get(name) as Buffer), name)
 })
 
 for (const missing of ['d1', 'd2', 'd3']) {

@@ -51,11 +51,13 @@ const HOSTILE: readonly (readonly [string, LabelFields, RegExp])[] = [
   ['a name without an end', { name: 'x'.repeat(16) }, /no name/],
   ['a name with an escape sequence', { name: 'a\x1b[2J' }, /no name/],
   ['no name', { name: '' }, /no name/],
+  ['a name that a shell would run', { name: '$(reboot)' }, /no name/],
+  ['a name that is an option', { name: '--force' }, /no name/],
   ['no chunks', { chunkBytes: 0 }, /chunks of 0 bytes/],
   ['chunks that are no blocks', { chunkBytes: 131_073 }, /no blocks of 512/],
   ['a size below a chunk', { virtualBytes: 4096 }, /a size of 4096 bytes/],
   ['a size of half a chunk', { virtualBytes: 64 * MIB + 512 }, /no chunks of 131072/],
-  ['a size beyond all numbers', { virtualBytes: 2n ** 63n }, /chunks at most/],
+  ['a size beyond all numbers', { virtualBytes: 2n ** 63n }, /a size of 9223372036854776000/],
   ['a medium beyond all numbers', { mediaBytes: 2n ** 64n - 1n }, /is for 18446744073709552000/],
   ['no components', { count: 0 }, /component 0 of 0/],
   ['an index behind the last', { index: 3 }, /component 3 of 3/],
@@ -68,6 +70,10 @@ const HOSTILE: readonly (readonly [string, LabelFields, RegExp])[] = [
 
 t.test('hostile labels are refused with the reason', async (t) => {
   for (const [what, fields, reason] of HOSTILE) t.match(decode(fields), { problem: reason }, what)
+  const large = { chunkBytes: 2 ** 31, virtualBytes: 2n ** 55n, chunks: 1, reserved: 1 }
+  const medium = { sizeBytes: 4 * GIB, blockBytes: 512 }
+  const found = decode({ ...large, mediaBytes: medium.sizeBytes }, medium)
+  t.match(found, { problem: /a size of 36028797018963970 bytes/ }, 'no number is as exact')
 })
 
 t.test('property: any bytes are refused, or all of their places exist', async () => {
