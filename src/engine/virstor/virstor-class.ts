@@ -195,9 +195,11 @@ class VirstorClass implements GeomClass {
     if (typeof from === 'string') return this.#assembleFrom(from, topology, dryRun === true)
     const started = await startAgain(this.#stopped, this.#sets, parameters, topology)
     if (started) return started
-    const waiting = this.#sets.all.filter(
-      ({ assembled, name }) => !assembled && (only === undefined || only === name),
-    )
+    const waiting = this.#sets.all.filter(({ assembled, name, members }) => {
+      const isNamed =
+        only === name || [...members.values()].some(({ model }) => model?.name === only)
+      return !assembled && (only === undefined || isNamed)
+    })
     const [set, second] = waiting
     const refuse = (message: string): PlexusError =>
       new PlexusError('invalid', { op: 'assemble', subject: 'virstor', message })

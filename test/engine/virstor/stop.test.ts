@@ -74,6 +74,34 @@ t.test('after stop a component that is missing is waited for', async (t) => {
   t.ok(machine.topology.providers.has('thin'))
 })
 
+t.test('going on without components leaves alone what was stopped', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3'])
+  const other = { name: 'other', devices: ['d4', 'd5'], size: '64MiB', chunk: `${CHUNK}` }
+  await machine.run('virstor.create', other)
+  await machine.shutDown()
+  await machine.start(['d1', 'd4', 'd5'])
+  await machine.run('virstor.stop', { name: 'other' })
+  const { steps } = await machine.run('virstor.assemble', { force: true })
+  t.match(steps[0]?.text, 'although')
+  t.ok(machine.topology.providers.has('thin'))
+  t.notOk(machine.topology.providers.has('other'))
+  await machine.run('virstor.assemble', { set: 'other', force: true })
+  t.ok(machine.topology.providers.has('other'))
+  await machine.shutDown()
+})
+
+t.test('a device that waits is named as itself, or as its set', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3'])
+  await machine.shutDown()
+  await machine.start(['d1'])
+  t.match(await failureOf(machine.run('virstor.assemble', { set: 'other', force: true })), {
+    message: /no thin device waits/,
+  })
+  await machine.run('virstor.assemble', { set: 'thin', force: true })
+  t.ok(machine.topology.providers.has('thin'))
+  await machine.shutDown()
+})
+
 t.test('a map that could not be read is tried again by assemble', async (t) => {
   const machine = await thin(['d1', 'd2', 'd3'])
   await machine.shutDown()

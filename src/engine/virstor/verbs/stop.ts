@@ -44,10 +44,12 @@ export async function startAgain(
   { set: only, dryRun, force }: VerbParameters,
   topology: Topology,
 ): Promise<PlanReport | undefined> {
-  const resting = stopped.matching(only)
+  // Who goes on without components means a set that waits, unless another one is named.
+  const means = only !== undefined || force !== true
+  const resting = means ? stopped.matching(only) : []
   const ended = sets.all.filter((set) => {
-    if (!set.hasDevice || set.failure || set.device) return false
-    return only === undefined ? force !== true : set.name === only || set.model.name === only
+    if (!means || !set.hasDevice || set.failure || set.device) return false
+    return only === undefined || set.name === only || set.model.name === only
   })
   const steps = [
     ...stopped.stepsOf(resting),
