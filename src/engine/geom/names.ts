@@ -4,9 +4,20 @@
  * (daemon/identity-store.ts).
  */
 import { PlexusError, toPlexusError } from '../../base/errors.ts'
+import { NAME_BYTES } from '../../base/limits.ts'
 import { topOf } from '../../control/objects.ts'
 import { objectsOf } from './listing.ts'
 import type { Topology } from './topology.ts'
+
+/** Why a text cannot be the name of an object, or undefined when it can. */
+export function nameFault(name: string): string | undefined {
+  if (name === '') return 'a name must not be empty'
+  if (Buffer.byteLength(name) > NAME_BYTES) return `a name has at most ${NAME_BYTES} bytes`
+  if (!/^[^\s\p{C}#'"/\\]+$/u.test(name)) {
+    return 'a name has no blanks, control characters, quotes, slashes or #'
+  }
+  return name.startsWith('-') ? 'a name does not begin with -' : undefined
+}
 
 /** What LUNs have led to, also before the last start. */
 export interface LunNames {

@@ -1,6 +1,7 @@
 /** The configuration of a virstor device as bytes (metadata/json-codec.ts), and what a sound one is. */
 import { VIRSTOR_CHUNKS, VIRSTOR_COMMIT_BLOCKS } from '../../base/limits.ts'
 import { isUuid } from '../../base/random.ts'
+import { nameFault } from '../geom/names.ts'
 import { corrupt, record } from '../metadata/fields.ts'
 import { jsonCodec } from '../metadata/json-codec.ts'
 import { BAD_COMPONENT } from './map/chunk-map.ts'
@@ -29,6 +30,8 @@ function checkVirstor(model: VirstorModel): void {
   must(isUuid(setUuid), 'model.setUuid', `"${setUuid}" is not a UUID`)
   // Of a set that is about to end, or has just begun.
   if (components.length === 0) return
+  const fault = nameFault(model.name)
+  must(fault === undefined, 'model.name', fault ?? '')
   must(isUuid(uuid), 'model.uuid', `"${uuid}" is not a UUID`)
   const { unit, max } = CHUNK_BYTES
   const isChunk = chunkBytes > 0 && chunkBytes % unit === 0 && chunkBytes <= max

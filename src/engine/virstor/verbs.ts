@@ -8,6 +8,7 @@ import { newUuid } from '../../base/random.ts'
 import type { PlanStep } from '../../control/reports.ts'
 import { VIRSTOR_SPECS } from '../../control/virstor-verbs.ts'
 import { planAnchor } from '../anchor/anchor-layout.ts'
+import { nameFault } from '../geom/names.ts'
 import type { VerbParameters } from '../geom/types.ts'
 import { byUuid } from '../metadata/lists.ts'
 import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../verbs/new-drive.ts'
@@ -43,6 +44,8 @@ const create: VirstorVerb = {
   plan(context, parameters) {
     const name = String(parameters['name'])
     const fail = failing(VIRSTOR_SPECS.create, name)
+    const fault = nameFault(name)
+    if (fault !== undefined) fail('invalid', `"${name}" cannot be a name: ${fault}`)
     const chunkBytes = alignUp(sizeOf(parameters, 'chunk', DEFAULT_CHUNK_BYTES), CHUNK_BYTES.unit)
     if (chunkBytes === 0 || chunkBytes > CHUNK_BYTES.max) {
       const { unit, max } = CHUNK_BYTES

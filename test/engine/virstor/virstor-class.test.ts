@@ -156,6 +156,7 @@ t.test('what is refused, is refused before anything is written', async (t) => {
   t.match(await create({ devices: ['d9'] }), { kind: 'not-found' })
   t.match(await create({ size: '100TiB' }), { kind: 'no-space', message: /the map takes/ })
   t.match(await create({ name: 'd2' }), { kind: 'exists' })
+  t.match(await create({ name: 'a b' }), { kind: 'invalid', message: /no blanks/ })
   t.match(await create({ fullWait: '1d' }), { kind: 'invalid', message: /at most 10m/ })
   const names = [...machine.topology.providers.values()].filter(({ label }) => label)
   t.strictSame(names, [], 'no label')

@@ -5,9 +5,9 @@
  */
 import { isAligned } from '../../../base/bytes.ts'
 import { PlexusError } from '../../../base/errors.ts'
-import { NAME_BYTES } from '../../../base/limits.ts'
 import { isUuid } from '../../../base/random.ts'
 import type { VinumJobKind } from '../../../control/reports.ts'
+import { nameFault } from '../../geom/names.ts'
 import { usedExtents } from './allocation.ts'
 import { mapSlotsOf } from './map-slots.ts'
 import {
@@ -26,16 +26,6 @@ import {
   type VolumeRecord,
 } from './model.ts'
 import { dataColumns, hasParity, isStriped } from './plex-kinds.ts'
-
-/** Why a text cannot be the name of an object, or undefined when it can. */
-export function nameFault(name: string): string | undefined {
-  if (name === '') return 'a name must not be empty'
-  if (Buffer.byteLength(name) > NAME_BYTES) return `a name has at most ${NAME_BYTES} bytes`
-  if (!/^[^\s\p{C}#'"/\\]+$/u.test(name)) {
-    return 'a name has no blanks, control characters, quotes, slashes or #'
-  }
-  return name.startsWith('-') ? 'a name does not begin with -' : undefined
-}
 
 /** What a job of each kind works on. */
 const JOB_TARGETS: Readonly<Record<VinumJobKind, readonly ObjectType[]>> = {

@@ -2,6 +2,7 @@
  * The words of vinum's text (docs/vinum.md, 2.1): one table of line types, each with its keywords, and the reader of
  * one line. Called by text/config.ts, which completes names and parents.
  */
+import { nameFault } from '../../geom/names.ts'
 import {
   DRIVE_STATES,
   PARITY_LAYOUTS,
@@ -12,7 +13,6 @@ import {
   SUBDISK_STATES,
   VOLUME_STATES,
 } from '../model/model.ts'
-import { nameFault } from '../model/model-check.ts'
 import { hasParity, isStriped, ORGANIZATIONS, type Organization } from '../model/plex-kinds.ts'
 import { sizeOf, type TextLine, type Token } from './tokens.ts'
 

@@ -11,6 +11,7 @@ import { formatSize } from '../../../base/bytes.ts'
 import { type ErrorKind, PlexusError } from '../../../base/errors.ts'
 import { newUuid, type Random } from '../../../base/random.ts'
 import { type AnchorLayout, planAnchor } from '../../anchor/anchor-layout.ts'
+import { nameFault } from '../../geom/names.ts'
 import type { DriveRecord } from '../../metadata/set-model.ts'
 import type { MapTable } from '../map/chunk-map.ts'
 import { JOURNAL_BLOCK_BYTES } from '../map/journal.ts'
@@ -114,6 +115,10 @@ export function planConversion(
   const { chunkBytes, virtualBytes } = first.label
   const fail = (kind: ErrorKind, message: string): never => {
     throw new PlexusError(kind, { op: 'convert', subject: name, message })
+  }
+  const fault = nameFault(name)
+  if (fault !== undefined) {
+    return fail('unsupported', `${name} cannot keep its name: ${fault}; copy it to a new device`)
   }
   const { unit, max } = CHUNK_BYTES
   if (chunkBytes % unit !== 0 || chunkBytes > max) {

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { PlexusError } from '../../../../src/base/errors.ts'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
+import { nameFault } from '../../../../src/engine/geom/names.ts'
 import {
   alignmentOf,
   allocate,
@@ -13,7 +14,7 @@ import {
 } from '../../../../src/engine/vinum/model/allocation.ts'
 import { decodeModel, encodeModel } from '../../../../src/engine/vinum/model/codec.ts'
 import type { DriveRecord, VinumModel } from '../../../../src/engine/vinum/model/model.ts'
-import { checkModel, nameFault } from '../../../../src/engine/vinum/model/model-check.ts'
+import { checkModel } from '../../../../src/engine/vinum/model/model-check.ts'
 import {
   buildModel,
   edit,

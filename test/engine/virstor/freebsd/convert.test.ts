@@ -217,6 +217,10 @@ t.test(
     })
     t.equal(odd.kind, 'unsupported')
     t.match(odd.message, /chunks of 196608 bytes, and Plexus has multiples of 128 KiB up to 64 MiB/)
+    const named = freebsdVirstor({ ...SMALL, label: () => ({ name: 'a#b' }) }).machine
+    await named.start()
+    const other = await failureOf(named.run('virstor.convert', { name: 'a#b' }))
+    t.match(other, { kind: 'unsupported', message: /a#b .*no blanks/ })
   },
 )
 
