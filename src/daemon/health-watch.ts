@@ -27,9 +27,10 @@ export class HealthWatch {
   /** Compares with the last look. What is seen for the first time and is healthy is no news. */
   look(): void {
     const there = new Set<string>()
-    for (const { type, name, uuid, state, health, status } of this.#objects()) {
+    for (const { type, name, uuid, set, state, health, status } of this.#objects()) {
       if (health === undefined) continue
-      const key = uuid || name
+      // Two labels may claim one UUID: without the set each look would find two changes.
+      const key = JSON.stringify([type, set, uuid || name])
       there.add(key)
       const before = this.#states.get(key)
       this.#states.set(key, state)

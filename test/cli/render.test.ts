@@ -19,6 +19,7 @@ function subdisk(index: number, over: Partial<ObjectReport> = {}): ObjectReport 
   return {
     type: 'subdisk',
     className: 'vinum',
+    set: 'vinum-00000000',
     parent: 'db.p0',
     name: `db.p0.s${index}`,
     uuid: '',
@@ -47,6 +48,7 @@ const DEGRADED: readonly ObjectReport[] = [
   {
     type: 'plex',
     className: 'vinum',
+    set: 'vinum-00000000',
     name: 'db.p0',
     parent: 'db',
     uuid: '',

@@ -501,6 +501,10 @@ t.test('labels of thin devices: dump and clear', async (t) => {
     message: /in use by virstor drive c1/,
   })
   await holder.close()
+  await t.rejects(doer.call('virstor.clear', { devices: ['d1', 'd1'] }), {
+    kind: 'invalid',
+    message: /device d1 is named twice/,
+  })
   t.match(await doer.call('virstor.clear', { devices, dryRun: true }), { dryRun: true })
   t.ok(await findLabel(made.device), 'a dry run changes nothing')
   t.match(await made.cli(['virstor', 'clear', 'd1', '--yes']), { exit: 0, out: /remove the label/ })

@@ -6,7 +6,7 @@ import type { PlanReport } from '../../control/reports.ts'
 import { findLabel } from '../../engine/anchor/anchor-find.ts'
 import { AnchoredDevice } from '../../engine/anchor/anchored-device.ts'
 import type { Consumer } from '../../engine/geom/consumer.ts'
-import type { VerbParameters } from '../../engine/geom/types.ts'
+import { listOf, Parameters } from '../../engine/verbs/parameters.ts'
 import { VIRSTOR_CODEC } from '../../engine/virstor/codec.ts'
 import { findFreebsdLabel } from '../../engine/virstor/freebsd/label.ts'
 import type { Method } from './context.ts'
@@ -14,10 +14,6 @@ import { findReady } from './devices.ts'
 import { changeLabel, type LabelChange, type LabelPlan, planClear, refusal } from './labels.ts'
 
 const READ_ONLY = { read: 1, write: 0, exclusive: 0 } as const
-
-function devicesOf({ devices }: VerbParameters): readonly string[] {
-  return Array.isArray(devices) ? devices : []
-}
 
 async function planClearVirstor(change: LabelChange): Promise<LabelPlan> {
   const { provider, found } = change
@@ -32,7 +28,7 @@ const clear: Method = {
   spec: VIRSTOR_CLEAR,
   run: (parameters, { context }): Promise<PlanReport> =>
     context.topology.change(async () => {
-      const names = devicesOf(parameters)
+      const names = new Parameters('virstor clear', parameters).names('devices', 'device')
       const clearAll = async (dryRun: boolean): Promise<readonly PlanReport[]> => {
         const reports: PlanReport[] = []
         for (const name of names) {
@@ -57,7 +53,7 @@ const dump: Method = {
   spec: VIRSTOR_DUMP,
   async run(parameters, { context }): Promise<VirstorDump> {
     const devices: VirstorLabel[] = []
-    for (const name of devicesOf(parameters)) {
+    for (const name of listOf(parameters, 'devices')) {
       const provider = findReady(context, name)
       const consumer = context.topology.attach(provider, undefined, 'dump', READ_ONLY)
       try {

@@ -10,6 +10,7 @@ import { BLOCK_BYTES_DEFAULT } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import type { BlockDevice, BufferPool, DeviceEvent, IoOp } from '../../hal/block-device.ts'
 import { checkUnitState } from './admission.ts'
+import { defaultModeState } from './commands/mode-pages.ts'
 import { UnitReservations } from './reservations.ts'
 import { ASC, failTask, SENSE_KEY, senseKeyOf } from './sense.ts'
 import { STATUS, type Task } from './task.ts'
@@ -69,12 +70,6 @@ export class BlockUnit implements LogicalUnit {
     this.pool = init.pool
     this.clock = init.clock
     this.log = init.log
-    this.mode = {
-      writeCacheEnabled: true,
-      descriptorSense: false,
-      softwareWriteProtect: false,
-      thresholdNotification: true,
-    }
     this.#wantsThin = init.thin
     this.#blockBytes = init.blockBytes ?? BLOCK_BYTES_DEFAULT
     this.#blockBytesFixed = init.blockBytes !== undefined
@@ -83,7 +78,7 @@ export class BlockUnit implements LogicalUnit {
       (task) => this.#count(task),
     )
     if (init.device) this.#takeDevice(init.device)
-    this.#resetMode()
+    this.mode = defaultModeState(this)
   }
 
   get device(): BlockDevice | undefined {
@@ -190,10 +185,7 @@ export class BlockUnit implements LogicalUnit {
   }
 
   #resetMode(): void {
-    this.mode.writeCacheEnabled = this.#device?.features.volatileWriteCache ?? true
-    this.mode.descriptorSense = false
-    this.mode.softwareWriteProtect = false
-    this.mode.thresholdNotification = true
+    Object.assign(this.mode, defaultModeState(this))
   }
 
   #checkBlockLength(device: BlockDevice): void {

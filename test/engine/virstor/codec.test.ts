@@ -72,6 +72,8 @@ t.test('what cannot be is refused, and names its field', async (t) => {
     drives: [{ ...drive, ...change }, ...MODEL.drives.slice(1)],
   })
   const CASES: readonly (readonly [string, object, RegExp])[] = [
+    ['no name', { name: '' }, /model.name: a name must not be empty/],
+    ['a name of two lines', { name: 'a\nb' }, /model.name: .*control characters/],
     ['no chunk', { chunkBytes: 0 }, /chunkBytes/],
     ['a chunk of odd size', { chunkBytes: 100_000 }, /chunkBytes/],
     ['a chunk that is too large', { chunkBytes: 2 ** 40, virtualBytes: 2 ** 40 }, /chunkBytes/],

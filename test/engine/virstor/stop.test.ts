@@ -6,21 +6,7 @@ import { failureOf } from '../../support/failure.ts'
 import { ManualClock } from '../../support/manual-clock.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
 import { absentIn } from '../../support/objects.ts'
-
-const CHUNK = 128 * KIB
-
-async function thin(devices: readonly string[], more: object = {}): Promise<Machine> {
-  const machine = await new Machine({ devices: 5, sizeBytes: 5 * MIB }).start()
-  await machine.run('virstor.create', {
-    name: 'thin',
-    devices,
-    size: '64MiB',
-    chunk: `${CHUNK}`,
-    fullWait: '0',
-    ...more,
-  })
-  return machine
-}
+import { CHUNK, thin } from '../../support/thin.ts'
 
 const problems = ({ topology }: Machine) => absentIn(topology)
 

@@ -2,29 +2,17 @@
 import t from 'tap'
 import { KIB, MIB } from '../../../src/base/limits.ts'
 import type { Consumer } from '../../../src/engine/geom/consumer.ts'
-import { flush, get, Machine, pattern, put } from '../../support/engine.ts'
+import { flush, get, type Machine, pattern, put } from '../../support/engine.ts'
 import { failureOf } from '../../support/failure.ts'
+import { CHUNK, thin } from '../../support/thin.ts'
 import { cutAtEachWrite } from '../../support/write-cuts.ts'
 
-const CHUNK = 128 * KIB
+const ALL = ['d1', 'd2', 'd3']
 const ZEROES = Buffer.alloc(CHUNK)
 
 // The clock's timers do not keep a process alive.
 const alive = setInterval(() => {}, 1000)
 t.teardown(() => clearInterval(alive))
-
-async function thin(more: object = {}): Promise<Machine> {
-  const machine = await new Machine({ devices: 3, sizeBytes: 5 * MIB }).start()
-  await machine.run('virstor.create', {
-    name: 'thin',
-    devices: ['d1', 'd2', 'd3'],
-    size: '64MiB',
-    chunk: `${CHUNK}`,
-    fullWait: '0',
-    ...more,
-  })
-  return machine
-}
 
 async function usedChunks(machine: Machine): Promise<number> {
   const [thin] = await machine.list('virstor.list')
@@ -53,7 +41,7 @@ async function trimmed(machine: Machine): Promise<void> {
 
 t.test('chunks that are zero come back, and nothing else', async (t) => {
   // A discard keeps the places that it is at for a moment.
-  const machine = await thin({ discard: 'off' })
+  const machine = await thin(ALL, { discard: 'off' })
   const device = machine.open('thin')
   const before = await usedChunks(machine)
   await fill(device, 20)
@@ -75,7 +63,7 @@ t.test('what is written while a chunk is read stays', async (t) => {
   }
   // After so many operations of the disk: before the first look, between the two, and behind them.
   for (let ended = 0; ended < 4; ended++) {
-    const machine = await thin()
+    const machine = await thin(ALL)
     const device = machine.open('thin')
     const disk = machine.device('d1')
     await put(device, 0, ZEROES)
@@ -101,7 +89,7 @@ t.test('what is written while a chunk is read stays', async (t) => {
 
 t.test('whatever write the power goes at, the content is the same', async (t) => {
   const make = async (): Promise<Machine> => {
-    const machine = await thin()
+    const machine = await thin(ALL)
     for (const { media } of machine.devices.values()) media.fill(0xee, 2 * MIB, 4 * MIB)
     const device = machine.open('thin')
     await fill(device, 12)
@@ -135,7 +123,7 @@ t.test('whatever write the power goes at, the content is the same', async (t) =>
 })
 
 t.test('one at a time; it is cancelled, and ends with the device', async (t) => {
-  const machine = await thin()
+  const machine = await thin(ALL)
   const device = machine.open('thin')
   await fill(device, 20)
   const start = async () => {

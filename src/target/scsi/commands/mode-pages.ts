@@ -54,7 +54,7 @@ function hasThresholds(lu: LogicalUnit): boolean {
 /** The state of a unit that no initiator has changed: after power on and after a reset. */
 export function defaultModeState(lu: LogicalUnit): ModeState {
   return {
-    writeCacheEnabled: hasWriteCache(lu) ?? lu.mode.writeCacheEnabled,
+    writeCacheEnabled: hasWriteCache(lu) ?? true,
     descriptorSense: false,
     softwareWriteProtect: false,
     thresholdNotification: true,

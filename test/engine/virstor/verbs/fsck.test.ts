@@ -7,23 +7,16 @@ import type { FsckReport } from '../../../../src/control/virstor-verbs.ts'
 import { VirstorSet } from '../../../../src/engine/virstor/virstor-set.ts'
 import type { IoRequest } from '../../../../src/hal/block-device.ts'
 import { discard } from '../../../../src/hal/io.ts'
-import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
+import { flush, get, type Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import type { MemoryDevice } from '../../../support/memory-device.ts'
+import { CHUNK, thin } from '../../../support/thin.ts'
 
-const CHUNK = 128 * KIB
 const BLOCK = 4 * KIB
 
-async function thin(more: object = {}): Promise<Machine> {
-  const machine = await new Machine({ devices: 3, sizeBytes: 5 * MIB }).start()
-  await machine.run('virstor.create', {
-    name: 'thin',
-    devices: ['d1', 'd2', 'd3'],
-    size: '64MiB',
-    chunk: `${CHUNK}`,
-    fullWait: '0',
-    ...more,
-  })
+/** With three chunks written. */
+async function written(more: object = {}): Promise<Machine> {
+  const machine = await thin(['d1', 'd2', 'd3'], more)
   const device = machine.open('thin')
   for (const chunk of [0, 3, 300]) await put(device, chunk * CHUNK, pattern(chunk, CHUNK))
   await flush(device)
@@ -66,7 +59,7 @@ async function restarted(machine: Machine): Promise<Machine> {
 }
 
 t.test('nothing is found on a sound device under load', async (t) => {
-  const machine = await thin()
+  const machine = await written()
   const device = machine.open('thin')
   let hasEnded = false
   const load = async (worker: number): Promise<void> => {
@@ -100,7 +93,7 @@ function holdAll(device: MemoryDevice, isHeld: (request: IoRequest) => boolean):
 }
 
 t.test('a place that is being discarded, or that a chunk is being moved to', async (t) => {
-  const machine = await thin()
+  const machine = await written()
   const device = machine.open('thin')
   const release = holdAll(machine.device('d1'), ({ op }) => op === 'discard')
   await put(device, 100 * CHUNK, pattern(1, 8 * CHUNK))
@@ -123,7 +116,7 @@ t.test('a place that is being discarded, or that a chunk is being moved to', asy
 })
 
 t.test('rotten slots of one carrier are told, and repaired from memory', async (t) => {
-  const machine = await thin()
+  const machine = await written()
   await restarted(machine)
   const [a, b, c] = blocksOf(machine, 'd1', 'PLEXVMAP')
   for (const block of [a, b, c]) rot(block)
@@ -149,7 +142,7 @@ t.test('rotten slots of one carrier are told, and repaired from memory', async (
 })
 
 t.test('all slots of a page are rotten: memory still has it', async (t) => {
-  const machine = await restarted(await thin())
+  const machine = await restarted(await written())
   for (const name of ['d1', 'd2']) for (const one of blocksOf(machine, name, 'PLEXVMAP')) rot(one)
   t.ok((await fsck(machine, true)).findings.every(({ repaired }) => repaired))
   await restarted(machine)
@@ -159,7 +152,7 @@ t.test('all slots of a page are rotten: memory still has it', async (t) => {
 })
 
 t.test('a slot that is whole and says something else', async (t) => {
-  const machine = await restarted(await thin())
+  const machine = await restarted(await written())
   const slots = ['d1', 'd2'].flatMap((name) =>
     blocksOf(machine, name, 'PLEXVMAP').filter((block) => block.readUInt32LE(36) === 0),
   )
@@ -178,7 +171,7 @@ t.test('a slot that is whole and says something else', async (t) => {
 })
 
 t.test('a rotten block of the journal that is needed', async (t) => {
-  const machine = await thin()
+  const machine = await written()
   const blocks = blocksOf(machine, 'd1', 'PLEXVJNL')
   for (const block of blocks) rot(block)
   const found = await fsck(machine)
@@ -196,7 +189,7 @@ t.test('a rotten block of the journal that is needed', async (t) => {
 })
 
 t.test('labels and components', async (t) => {
-  const machine = await thin()
+  const machine = await written()
   for (const block of blocksOf(machine, 'd3', 'PLEXSLOT')) block.fill(0, 0, 512)
   const [label] = (await fsck(machine)).findings
   t.match(label, { object: 'd3', message: /its label cannot be read: .*both copies/ })
@@ -215,7 +208,7 @@ t.test('labels and components', async (t) => {
 })
 
 t.test('places: in use and free, and neither', async (t) => {
-  const machine = await thin()
+  const machine = await written()
   const set = [...machine.topology.geoms].find((one) => one instanceof VirstorSet)
   const { space, table } = defined(set?.device, 'the device')
   const place = { component: table.componentOf(3), number: table.numberOf(3) }
@@ -235,7 +228,7 @@ t.test('places: in use and free, and neither', async (t) => {
 })
 
 t.test('a place is being discarded on its component', async (t) => {
-  const machine = await thin({ policy: 'round-robin' })
+  const machine = await written({ policy: 'round-robin' })
   const device = machine.open('thin')
   const disk = machine.device('d3')
   disk.hold()
@@ -249,7 +242,7 @@ t.test('a place is being discarded on its component', async (t) => {
 })
 
 t.test('a device that is not served', async (t) => {
-  const machine = await thin()
+  const machine = await written()
   await machine.pull('d1')
   await machine.pull('d2')
   await machine.shutDown()
