@@ -234,6 +234,7 @@ export class MapStore {
   async atRest<T>(work: (at: MapAtRest) => Promise<T>): Promise<T> {
     while (this.#checkpointing) await this.#checkpointing.catch(operatingError)
     const begin = async (): Promise<T> => {
+      if (this.#broken) throw this.#broken
       // Whoever has written the last group puts it into the table in this turn of the event loop.
       await nextTurn()
       return work({ copies: this.#copies, oldest: this.#named, newest: this.#sequence })
@@ -297,6 +298,19 @@ export class MapStore {
     const { subject } = this
     const message = `${subject}: component ${id} did not take a copy of the map; choose another one`
     return new PlexusError('io', { op: 'write', subject, message })
+  }
+
+  /**
+   * The device ends. Nothing is written from now on, whoever still asks for it, and when this resolves nothing is under way:
+   * the next start reads the carriers and goes on where they are, and may give the places of a copy that was being made
+   * to somebody else.
+   */
+  async end(): Promise<void> {
+    const { subject } = this
+    const message = `${subject}: it is not served any more`
+    this.#broken ??= new PlexusError('gone', { op: 'write', subject, message })
+    await this.#checkpointing?.catch(operatingError)
+    await this.#turn
   }
 
   /** A carrier that the configuration names no more is not written to any more. */

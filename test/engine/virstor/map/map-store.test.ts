@@ -477,3 +477,21 @@ t.test('a full ring is emptied by the commit that waits for it', async (t) => {
   }
   t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed))
 })
+
+t.test('a store that has ended writes nothing more', async (t) => {
+  const { machine, expected } = await worked(2)
+  const ended = await loaded(machine)
+  change(ended.table, seeded(14), 5)
+  const disk = new MapDisk(3, PAGES, RING)
+  const joined = failureOf(ended.join(disk.on(new Power(0), 2)))
+  await ended.end()
+  const next = await loaded(machine)
+  await work(next, expected, { seed: 15, commits: 4 }, machine)
+  const gone = { kind: 'gone', message: 'v: it is not served any more' }
+  t.match(await joined, gone)
+  const set = ended.table.takeChanges()
+  t.match(await failureOf(ended.append(set)), gone)
+  t.match(await failureOf(ended.emptyJournal()), gone)
+  t.match(await failureOf(ended.atRest(() => Promise.resolve())), gone)
+  t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed), 'all of the next one')
+})
