@@ -324,6 +324,7 @@ export class VirstorDevice {
     await this.committer.pass()
     await this.committer.stop()
     await this.store.checkpoint().catch(operatingError)
+    await this.store.end()
   }
 
   #tellSpace(watermark: Watermark, isLow: boolean): void {

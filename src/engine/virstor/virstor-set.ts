@@ -191,6 +191,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     this.#unsubscribe()
     this.#device?.io.stop()
     void this.#device?.committer.stop()
+    void this.#device?.store.end()
     this.#forgetDevice()
   }
 

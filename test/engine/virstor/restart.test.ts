@@ -137,3 +137,45 @@ t.test('a destruction while the map is being copied', async (t) => {
     t.strictSame(devicesOf(machine), [])
   }
 })
+
+t.test('a device ends while its map is being copied, and is back at once', async (t) => {
+  const machine = await new Machine({ devices: 3, sizeBytes: 5 * MIB }).start()
+  await machine.run('virstor.create', thinOn(['d1', 'd2', 'd3']))
+  let device = machine.open('thin')
+  await put(device, 0, pattern(1, CHUNK))
+  await flush(device)
+  await device.close()
+  const set = machine.topology.find('thin').geom as VirstorSet
+  await set.served('test').store.checkpoint()
+  const target = machine.device('d3')
+  const submit = target.submit.bind(target)
+  let goOn = (): void => {}
+  // The first block of its ring.
+  target.submit = (request) => {
+    if (!request.fua || request.length !== 4096) {
+      submit(request)
+      return
+    }
+    target.submit = submit
+    goOn = () => submit(request)
+  }
+  await machine.pull('d2')
+  while (target.submit !== submit) await new Promise(setImmediate)
+  let hasEnded = false
+  const ended = machine.run('virstor.set', { name: 'thin', onMissing: 'device' }).then(() => {
+    hasEnded = true
+  })
+  for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate)
+  t.notOk(hasEnded, 'a start would read the map while it is written')
+  goOn()
+  await ended
+  await machine.replug('d2')
+  device = machine.open('thin')
+  await put(device, CHUNK, pattern(2, CHUNK))
+  await flush(device)
+  machine.cut()
+  await machine.start()
+  device = machine.open('thin')
+  t.ok((await get(device, CHUNK, CHUNK)).equals(pattern(2, CHUNK)))
+  await device.close()
+})

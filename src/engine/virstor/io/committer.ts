@@ -70,6 +70,7 @@ export class GroupCommitter implements Committer {
   /** Changes that no commit has taken, about. */
   #pending = 0
   #timer: Timer | undefined
+  #isStopped = false
 
   constructor(options: GroupCommitterOptions) {
     this.#options = options
@@ -88,6 +89,7 @@ export class GroupCommitter implements Committer {
   /** So many entries of the map have changed: they are durable after {@link VIRSTOR_COMMIT_MS} at the latest. */
   changed(entries: number): void {
     this.#pending += entries
+    if (this.#isStopped) return
     if (this.#pending >= VIRSTOR_COMMIT_ENTRIES) this.commitSoon()
     else this.#timer ??= this.#options.clock.after(VIRSTOR_COMMIT_MS, () => this.commitSoon())
   }
@@ -137,9 +139,9 @@ export class GroupCommitter implements Committer {
 
   /** Waits for the commit that is under way; none begins by itself any more. */
   async stop(): Promise<void> {
+    this.#isStopped = true
     this.#stopTimer()
     await Promise.allSettled([this.#running, this.#next])
-    this.#stopTimer()
   }
 
   #schedule(): Promise<void> {

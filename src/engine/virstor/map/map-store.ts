@@ -83,6 +83,8 @@ export class MapStore {
   /** What the newest names as the oldest, and what the next one will name. */
   #named = 1
   #oldest = 1
+  /** Blocks of groups that wait for their turn, but for those of checkpoints. */
+  #queued = 0
   /** The group before has been written. */
   #turn: Promise<unknown> = Promise.resolve()
   /** Work of {@link atRest} has ended. */
@@ -182,8 +184,7 @@ export class MapStore {
     assert(count <= VIRSTOR_COMMIT_BLOCKS, `a commit of ${records.length} records`)
     assert(this.table.sequence >= this.#appended, 'the commit before is in the table')
     if (records.length === 0) return this.table.sequence
-    while (this.journalUsed + count >= this.#ring) await this.checkpoint()
-    const last = await this.#write(records)
+    const last = await this.#writeWithRoom(records)
     // Failures are those of the next append.
     if (this.journalUsed > this.#ring / 2) this.checkpoint().catch(operatingError)
     return last
@@ -196,6 +197,21 @@ export class MapStore {
 
   get #all(): readonly Copy[] {
     return this.#joining ? [...this.#copies, this.#joining] : this.#copies
+  }
+
+  /** As {@link #write}, when there is room for it beside the block that is kept for a checkpoint. */
+  async #writeWithRoom(records: readonly MapRecord[]): Promise<number> {
+    const count = blocksFor(records.length)
+    while (this.journalUsed + this.#queued + count >= this.#ring) {
+      await this.#turn
+      await this.checkpoint()
+    }
+    this.#queued += count
+    try {
+      return await this.#write(records)
+    } finally {
+      this.#queued -= count
+    }
   }
 
   /** Writes a group behind the one before, and resolves with its last sequence. */
@@ -234,6 +250,7 @@ export class MapStore {
   async atRest<T>(work: (at: MapAtRest) => Promise<T>): Promise<T> {
     while (this.#checkpointing) await this.#checkpointing.catch(operatingError)
     const begin = async (): Promise<T> => {
+      if (this.#broken) throw this.#broken
       // Whoever has written the last group puts it into the table in this turn of the event loop.
       await nextTurn()
       return work({ copies: this.#copies, oldest: this.#named, newest: this.#sequence })
@@ -246,7 +263,7 @@ export class MapStore {
 
   /** Nothing of the journal so far is needed any more, whatever is the matter with its blocks. */
   async emptyJournal(): Promise<void> {
-    await this.#write([])
+    await this.#writeWithRoom([])
     while (this.#checkpointing) await this.#checkpointing
     await this.checkpoint()
   }
@@ -280,7 +297,7 @@ export class MapStore {
     this.#joining = copy
     try {
       // It has the journal from this block on; all before it must be in its pages.
-      const first = await this.#write([])
+      const first = await this.#writeWithRoom([])
       do {
         while (this.#checkpointing) await this.#checkpointing
         this.table.dirtyAll()
@@ -297,6 +314,19 @@ export class MapStore {
     const { subject } = this
     const message = `${subject}: component ${id} did not take a copy of the map; choose another one`
     return new PlexusError('io', { op: 'write', subject, message })
+  }
+
+  /**
+   * The device ends. Nothing is written from now on, whoever still asks for it, and when this resolves nothing is under way:
+   * the next start reads the carriers and goes on where they are, and may give the places of a copy that was being made
+   * to somebody else.
+   */
+  async end(): Promise<void> {
+    const { subject } = this
+    const message = `${subject}: it is not served any more`
+    this.#broken ??= new PlexusError('gone', { op: 'write', subject, message })
+    await this.#checkpointing?.catch(operatingError)
+    await this.#turn
   }
 
   /** A carrier that the configuration names no more is not written to any more. */

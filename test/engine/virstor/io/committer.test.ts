@@ -246,4 +246,15 @@ t.test('changes are durable after a time, or when there are many', async (t) => 
   rig.clock.advance(VIRSTOR_COMMIT_MS)
   await settle()
   t.equal(rig.map.appended.length, 2)
+
+  const gone = new PlexusError('gone', { op: 'write', subject: 'thin', message: 'it has ended' })
+  let tries = 0
+  rig.map.gate = () => {
+    tries++
+    return Promise.reject(gone)
+  }
+  t.equal(await rig.committer.pass(), gone)
+  rig.clock.advance(VIRSTOR_COMMIT_MS)
+  await settle()
+  t.equal(tries, 1, 'what fails then is not tried for ever')
 })

@@ -10,7 +10,7 @@ import type { Carrier } from '../../../../src/engine/virstor/map/carrier.ts'
 import { MapTable } from '../../../../src/engine/virstor/map/chunk-map.ts'
 import { BLOCK_RECORDS } from '../../../../src/engine/virstor/map/journal.ts'
 import { MapStore } from '../../../../src/engine/virstor/map/map-store.ts'
-import { PAGE_ENTRIES } from '../../../../src/engine/virstor/map/page.ts'
+import { MAP_PAGE_BYTES, PAGE_ENTRIES } from '../../../../src/engine/virstor/map/page.ts'
 import { failureOf } from '../../../support/failure.ts'
 import { MapDisk, Power, seeded } from '../../../support/map-carrier.ts'
 
@@ -476,4 +476,68 @@ t.test('a full ring is emptied by the commit that waits for it', async (t) => {
     t.ok(store.journalUsed < RING, `${store.journalUsed} blocks`)
   }
   t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed))
+})
+
+t.test('a store that has ended writes nothing more', async (t) => {
+  const { machine, expected } = await worked(2)
+  const ended = await loaded(machine)
+  change(ended.table, seeded(14), 5)
+  const disk = new MapDisk(3, PAGES, RING)
+  const joined = failureOf(ended.join(disk.on(new Power(0), 2)))
+  await ended.end()
+  const next = await loaded(machine)
+  await work(next, expected, { seed: 15, commits: 4 }, machine)
+  const gone = { kind: 'gone', message: 'v: it is not served any more' }
+  t.match(await joined, gone)
+  const set = ended.table.takeChanges()
+  t.match(await failureOf(ended.append(set)), gone)
+  t.match(await failureOf(ended.emptyJournal()), gone)
+  t.match(await failureOf(ended.atRest(() => Promise.resolve())), gone)
+  t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed), 'all of the next one')
+})
+
+t.test('no block that is needed is written over while the ring is full', async (t) => {
+  const others = {
+    'a repair': (store: MapStore) => store.emptyJournal(),
+    'a new copy': (store: MapStore) => store.join(new MapDisk(2, PAGES, RING).on(new Power(0), 2)),
+  }
+  for (const [name, other] of Object.entries(others)) {
+    const { machine, expected } = await worked(1)
+    const carrier = defined(machine.disks[0], 'disk').on(new Power(0))
+    let goOn = (): void => {}
+    const gate = new Promise<void>((resolve) => {
+      goOn = resolve
+    })
+    const used: number[] = []
+    const store: MapStore = new MapStore({
+      subject: 'v',
+      uuid: UUID,
+      table: emptyTable(),
+      carriers: [
+        {
+          ...carrier,
+          flush: () => gate.then(carrier.flush),
+          writeJournal(first, from) {
+            used.push(store.journalUsed + from.bytes.length / MAP_PAGE_BYTES)
+            return carrier.writeJournal(first, from)
+          },
+        },
+      ],
+      onCarrierFailed: () => Promise.resolve(),
+      onBroken: () => {},
+    })
+    await store.load()
+    // Of these the checkpoint that has begun takes none away yet.
+    const random = seeded(7)
+    while (store.journalUsed < RING - 1) {
+      change(store.table, random, 1)
+      await commit(store, expected)
+    }
+    const ended = other(store)
+    for (let turn = 0; turn < 10; turn++) await nextTurn()
+    goOn()
+    await ended
+    t.ok(Math.max(...used) <= RING, `${name}: ${Math.max(...used)} blocks`)
+    t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed))
+  }
 })
