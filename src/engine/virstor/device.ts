@@ -2,7 +2,7 @@
  * A virstor device in operation: the map and its copies, the space, the commits and the I/O path, put together over the
  * drives of its set. Made by virstor-set.ts when the configuration has been committed.
  */
-import { operatingError, type PlexusError } from '../../base/errors.ts'
+import type { PlexusError } from '../../base/errors.ts'
 import { KIB } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
 import { inTurns } from '../../base/turns.ts'
@@ -320,10 +320,12 @@ export class VirstorDevice {
       await Promise.all([...this.provider.consumers].map((consumer) => consumer.idle()))
     }
     await this.io.pause()
+    // The next device may give the place of a discard to a write.
+    await this.io.trimmer.ended()
     // What was lost is still to be told, by the next device.
     await this.committer.pass()
     await this.committer.stop()
-    await this.store.checkpoint().catch(operatingError)
+    await this.store.end()
   }
 
   #tellSpace(watermark: Watermark, isLow: boolean): void {

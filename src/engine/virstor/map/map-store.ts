@@ -228,6 +228,19 @@ export class MapStore {
   }
 
   /**
+   * The device ends, and the next start reads the map: pages and journal are as short as {@link checkpoint} makes them. When
+   * this resolves nothing is under way, and whoever goes on with this store, as a copy that is being made, or a check, is
+   * refused: it would write over what another store has written since.
+   */
+  async end(): Promise<void> {
+    await this.checkpoint().catch(operatingError)
+    const { subject } = this
+    const message = `${subject} is not served any more; plexus status says why`
+    this.#broken ??= new PlexusError('gone', { op: 'write', subject, message })
+    await Promise.allSettled([this.#turn, this.#checkpointing])
+  }
+
+  /**
    * Runs `work` while nothing is written to the carriers, and all that is in the journal is in the table: commits wait for
    * it, so it should be short. It gets the carriers, and the blocks of the journal that are needed.
    */
@@ -236,6 +249,7 @@ export class MapStore {
     const begin = async (): Promise<T> => {
       // Whoever has written the last group puts it into the table in this turn of the event loop.
       await nextTurn()
+      if (this.#broken) throw this.#broken
       return work({ copies: this.#copies, oldest: this.#named, newest: this.#sequence })
     }
     const turn = this.#turn.then(begin)
