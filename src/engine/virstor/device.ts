@@ -320,6 +320,8 @@ export class VirstorDevice {
       await Promise.all([...this.provider.consumers].map((consumer) => consumer.idle()))
     }
     await this.io.pause()
+    // The next device may give the place of a discard to a write.
+    await this.io.trimmer.ended()
     // What was lost is still to be told, by the next device.
     await this.committer.pass()
     await this.committer.stop()

@@ -8,7 +8,7 @@
 import { formatSize } from '../../base/bytes.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { VIRSTOR_DISCARD_CHUNKS } from '../../base/limits.ts'
-import type { AlignedBuffer } from '../../hal/block-device.ts'
+import type { AlignedBuffer, BufferPool } from '../../hal/block-device.ts'
 import type { JobPlan } from '../jobs/job.ts'
 import { slice, withLease } from '../jobs/slices.ts'
 import type { VirstorDevice } from './device.ts'
@@ -43,7 +43,7 @@ export function trimPlan(set: VirstorSet): JobPlan {
         chunk < end && looks < VIRSTOR_DISCARD_CHUNKS && read < maxBytes;
         looks++
       ) {
-        const look = new ChunkLook(device, chunk++)
+        const look = new ChunkLook(device, pool, chunk++)
         if (!look.isHere) {
           job.skip(chunkBytes)
           continue
@@ -69,12 +69,14 @@ export function trimPlan(set: VirstorSet): JobPlan {
 /** A look at one chunk. */
 class ChunkLook {
   readonly #device: VirstorDevice
+  readonly #pool: BufferPool
   readonly #chunk: number
   readBytes = 0
   isReleased = false
 
-  constructor(device: VirstorDevice, chunk: number) {
+  constructor(device: VirstorDevice, pool: BufferPool, chunk: number) {
     this.#device = device
+    this.#pool = pool
     this.#chunk = chunk
   }
 
@@ -100,7 +102,7 @@ class ChunkLook {
     }
   }
 
-  /** What cannot be read is not known to be zero. */
+  /** What cannot be read is not known to be zero, nor what a disk that does not answer may write to still. */
   async #isZero(buffer: AlignedBuffer): Promise<boolean> {
     const { io } = this.#device
     const { chunkBytes } = io.runs
@@ -111,7 +113,7 @@ class ChunkLook {
         io.start({ ...read, dataOffset: 0, fua: false, cause: 'sync', complete })
       })
       this.readBytes += PIECE_BYTES
-      if (error || !isZero(buffer.bytes)) return false
+      if (error || this.#pool.isKept(buffer) || !isZero(buffer.bytes)) return false
     }
     return true
   }

@@ -256,6 +256,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   /** Tries once more to offer the device. Inside a topology change. */
   async restart(): Promise<void> {
     await this.reshape()
+    this.startJobs()
     await this.topology.tastePending()
   }
 

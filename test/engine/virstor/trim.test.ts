@@ -144,3 +144,29 @@ t.test('one at a time; it is cancelled, and ends with the device', async (t) => 
   await device.close()
   t.notOk(machine.topology.providers.has('thin'))
 })
+
+t.test('what a disk that does not answer may have written to memory is not believed', async (t) => {
+  const machine = await thin(ALL, { discard: 'off' })
+  const device = machine.open('thin')
+  await put(device, 0, pattern(1, CHUNK))
+  await flush(device)
+  const disk = machine.device('d1')
+  const submit = disk.submit.bind(disk)
+  const returns: (() => void)[] = []
+  disk.submit = (request) => {
+    const { op, cause, data } = request
+    if (op !== 'read' || cause !== 'sync' || !data || returns.length === 2) return submit(request)
+    // As below a mirror: one disk has not answered, and writes zeroes when the other one has.
+    returns.push(machine.pool.keep(data))
+    const complete: typeof request.complete = (error) => {
+      data.bytes.fill(0)
+      request.complete(error)
+    }
+    submit({ ...request, complete })
+  }
+  await trimmed(machine)
+  t.equal(returns.length, 2)
+  t.ok((await get(device, 0, CHUNK)).equals(pattern(1, CHUNK)))
+  for (const giveBack of returns) giveBack()
+  await device.close()
+})

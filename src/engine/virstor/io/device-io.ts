@@ -56,6 +56,7 @@ export class VirstorIo {
   losses = 0
   /** Places that chunks have let go, and that are not free yet. */
   #coming = 0
+  #hasEnded = false
   #pauses = 0
   /** What came or was let in while the device paused, in order. */
   #heldBack: (() => void)[] = []
@@ -149,6 +150,7 @@ export class VirstorIo {
 
   /** The device ends: writes that wait for space fail. */
   stop(): void {
+    this.#hasEnded = true
     this.trimmer.stop()
     this.queue.end()
   }
@@ -248,7 +250,7 @@ export class VirstorIo {
   releaseChunk(chunk: number): boolean {
     if (this.filling.has(chunk)) return false
     this.map.markInvalid(chunk, 0, this.map.granules - 1)
-    this.map.release(chunk)
+    this.release(chunk)
     this.committer.changed(1)
     this.commitWhenShort()
     return true
@@ -282,12 +284,19 @@ export class VirstorIo {
     return new PlexusError('exhausted', { op: 'write', subject: this.name, message })
   }
 
+  /** Why a write that has waited for space, or might have, has none. */
   full(need: number): PlexusError {
+    if (this.#hasEnded) return this.#ended()
     const { free } = this.space
     return new PlexusError('no-space', {
       op: 'write',
       subject: this.name,
       message: `virstor ${this.name} is full: a write needs ${need} physical chunks and ${free} are free; add a component (plexus virstor add ${this.name} DEVICE), or discard what is not needed`,
     })
+  }
+
+  #ended(): PlexusError {
+    const message = `virstor ${this.name} is not served any more; plexus status says why`
+    return new PlexusError('gone', { op: 'write', subject: this.name, message })
   }
 }

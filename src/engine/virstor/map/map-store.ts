@@ -250,9 +250,9 @@ export class MapStore {
   async atRest<T>(work: (at: MapAtRest) => Promise<T>): Promise<T> {
     while (this.#checkpointing) await this.#checkpointing.catch(operatingError)
     const begin = async (): Promise<T> => {
-      if (this.#broken) throw this.#broken
       // Whoever has written the last group puts it into the table in this turn of the event loop.
       await nextTurn()
+      if (this.#broken) throw this.#broken
       return work({ copies: this.#copies, oldest: this.#named, newest: this.#sequence })
     }
     const turn = this.#turn.then(begin)
@@ -323,10 +323,9 @@ export class MapStore {
    */
   async end(): Promise<void> {
     const { subject } = this
-    const message = `${subject}: it is not served any more`
+    const message = `${subject} is not served any more; plexus status says why`
     this.#broken ??= new PlexusError('gone', { op: 'write', subject, message })
-    await this.#checkpointing?.catch(operatingError)
-    await this.#turn
+    await Promise.allSettled([this.#turn, this.#checkpointing])
   }
 
   /** A carrier that the configuration names no more is not written to any more. */

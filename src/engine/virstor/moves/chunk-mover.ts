@@ -12,7 +12,7 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import { JOB_SLICE_BYTES, JOB_STEP_BYTES } from '../../../base/limits.ts'
-import type { BufferPool } from '../../../hal/block-device.ts'
+import type { BufferPool, Lease } from '../../../hal/block-device.ts'
 import { flush, readAt, writeAt } from '../../../hal/io.ts'
 import type { Consumer } from '../../geom/consumer.ts'
 import { inSlices, partsOf, withLease } from '../../jobs/slices.ts'
@@ -52,7 +52,15 @@ export class ChunkMover {
    * with PlexusError, and then the chunk is where it was: `gone` when its component is away, `no-space` when there is no
    * place for it, and what reading, writing or the commit has failed with.
    */
-  async move({ chunk, from, to }: Move): Promise<number> {
+  move(what: Move): Promise<number> {
+    const { pool, chunkBytes } = this.#options
+    // Before the chunk is locked: writes that wait for it may hold all of the pool.
+    return withLease(pool, Math.min(chunkBytes, JOB_STEP_BYTES), (lease) => {
+      return this.#moveThrough(lease, what)
+    })
+  }
+
+  async #moveThrough(lease: Lease, { chunk, from, to }: Move): Promise<number> {
     const { map, io, chunkBytes, committer, space } = this.#options
     const release = await io.lock(chunk * chunkBytes, chunkBytes)
     try {
@@ -64,7 +72,7 @@ export class ChunkMover {
         space.moving = place
         if (!place && to !== undefined) return 0
         if (!place) throw this.#full()
-        const copied = await this.#copyTo(place, chunk)
+        const copied = await this.#copyTo(place, chunk, lease)
         if (copied === undefined) continue
         map.move(chunk, place)
         committer.changed(1)
@@ -77,14 +85,15 @@ export class ChunkMover {
   }
 
   /** Resolves when the content of the chunk is durable at `place`, to its length; undefined: the new component has gone. */
-  async #copyTo(place: Place, chunk: number): Promise<number | undefined> {
-    const { map, space } = this.#options
+  async #copyTo(place: Place, chunk: number, lease: Lease): Promise<number | undefined> {
+    const { map, space, pool } = this.#options
     const target = space.component(place.component)?.consumer
     const isThere = (): boolean => space.component(place.component)?.consumer === target
     try {
       const source = this.#consumer(map.componentOf(chunk), chunk)
-      const copied = target && (await this.#copyValid(source, target, place, chunk))
+      const copied = target && (await this.#copyValid(source, target, place, chunk, lease))
       if (target?.features.volatileWriteCache) await flush(target)
+      if (pool.isKept(lease)) throw this.#kept(chunk)
       // One that was away meanwhile has lost what was in its cache.
       if (target && isThere()) return copied
     } catch (error) {
@@ -102,32 +111,27 @@ export class ChunkMover {
     target: Consumer,
     place: Place,
     chunk: number,
+    lease: Lease,
   ): Promise<number> {
-    const { map, space, chunkBytes, pool } = this.#options
+    const { map, space, chunkBytes } = this.#options
     const from = this.#address(
       space.component(map.componentOf(chunk))?.startBytes,
       map.numberOf(chunk),
     )
     const to = this.#address(space.component(place.component)?.startBytes, place.number)
     const granuleBytes = chunkBytes / map.granules
+    const sliceBytes = Math.min(JOB_SLICE_BYTES, lease.bytes.length)
+    const parts = partsOf(lease, sliceBytes)
     let copied = 0
     for (let first = 0; first < map.granules; ) {
       const end = map.runEnd(chunk, first)
       if (map.isValid(chunk, first, first)) {
         const [start, length] = [first * granuleBytes, (end - first) * granuleBytes]
-        await withLease(pool, Math.min(length, JOB_STEP_BYTES), (lease) =>
-          inSlices(
-            start,
-            start + length,
-            Math.min(JOB_SLICE_BYTES, lease.bytes.length),
-            partsOf(lease, Math.min(JOB_SLICE_BYTES, lease.bytes.length)),
-            async (at, bytes, buffer) => {
-              const part = { bytes: buffer.bytes.subarray(0, bytes), address: buffer.address }
-              await readAt(source, part, from + at, { cause: 'sync' })
-              await writeAt(target, part, to + at, { cause: 'sync' })
-            },
-          ),
-        )
+        await inSlices(start, start + length, sliceBytes, parts, async (at, bytes, buffer) => {
+          const part = { bytes: buffer.bytes.subarray(0, bytes), address: buffer.address }
+          await readAt(source, part, from + at, { cause: 'sync' })
+          await writeAt(target, part, to + at, { cause: 'sync' })
+        })
         copied += length
       }
       first = end
@@ -151,6 +155,13 @@ export class ChunkMover {
     if (consumer) return consumer
     const message = `${name}: component ${id} went missing with chunk ${chunk}; connect it again, and repeat`
     throw new PlexusError('gone', { op: 'move', subject: name, message })
+  }
+
+  /** What was copied may be something else: {@link withLease} gives another buffer. */
+  #kept(chunk: number): PlexusError {
+    const { name } = this.#options
+    const message = `${name}: a disk that does not answer may have changed what was read of chunk ${chunk}; it is to be repeated`
+    return new PlexusError('aborted', { op: 'move', subject: name, message })
   }
 
   #full(): PlexusError {

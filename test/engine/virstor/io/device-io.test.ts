@@ -314,7 +314,7 @@ t.test('few wait, the rest is to come again; all fail when the device ends', asy
   t.equal((await write(rig, MIB, 512, 2))?.kind, 'exhausted')
   rig.io.stop()
   const kinds = new Set((await Promise.all(some)).map((error) => error?.kind))
-  t.strictSame([...kinds], ['no-space'])
+  t.strictSame([...kinds], ['gone'])
   t.equal(rig.io.locks.size, 0)
 })
 

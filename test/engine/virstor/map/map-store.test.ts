@@ -439,6 +439,29 @@ t.test('a new carrier gets all of it while commits go on', async (t) => {
   t.strictSame(store.carriers, [2])
 })
 
+t.test('what goes on with a store that has ended writes nothing any more', async (t) => {
+  const { machine, expected } = await worked(1)
+  const store = await loaded(machine)
+  const slow = new MapDisk(2, PAGES, RING).on(new Power(0), 2)
+  let goOn: () => void = () => {}
+  const held = new Promise<void>((resolve) => {
+    goOn = resolve
+  })
+  const joined = failureOf(
+    store.join({ ...slow, writePages: (...part) => held.then(() => slow.writePages(...part)) }),
+  )
+  const ended = store.end()
+  await nextTurn()
+  goOn()
+  await ended
+  const next = await loaded(machine)
+  await work(next, expected, { seed: 5, commits: 5 }, machine)
+  t.match(await joined, { kind: 'gone', message: /v is not served any more/ })
+  t.equal((await failureOf(store.emptyJournal())).kind, 'gone')
+  t.equal((await failureOf(store.atRest(async () => {}))).kind, 'gone')
+  t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed))
+})
+
 t.test('the device grows', async (t) => {
   const disk = new MapDisk(1, 2 * PAGES, RING)
   const machine: Machine = { disks: [disk], carriers: [1] }

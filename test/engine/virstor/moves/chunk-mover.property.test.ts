@@ -5,6 +5,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { operatingError } from '../../../../src/base/errors.ts'
+import { MIB } from '../../../../src/base/limits.ts'
 import type { Consumer } from '../../../../src/engine/geom/consumer.ts'
 import { ChunkMover } from '../../../../src/engine/virstor/moves/chunk-mover.ts'
 import type { Place } from '../../../../src/engine/virstor/runtime.ts'
@@ -100,7 +101,7 @@ function cacheless({ space }: Rig): Rig['space'] {
   } as unknown as Rig['space']
 }
 
-function moverOf(rig: Rig, breakage: Breakage): ChunkMover {
+function moverOf(rig: Rig, breakage: Breakage, pool = createAlignedPool(32 * MIB)): ChunkMover {
   const { live, io, committer, space } = rig
   const { map } = rig
   const giving = (chunk: number, place: Place): void => {
@@ -113,7 +114,7 @@ function moverOf(rig: Rig, breakage: Breakage): ChunkMover {
   return new ChunkMover({
     name: 'thin',
     chunkBytes: CHUNK,
-    pool: createAlignedPool(32 * 2 ** 20),
+    pool,
     map: isBroken('giveAtOnce')
       ? new Proxy(live, {
           get: (target, key) =>
@@ -258,4 +259,56 @@ async function afterLostCache(breakage: Breakage): Promise<number | undefined> {
 t.test('what a component has lost is not moved', async (t) => {
   t.equal(await afterLostCache(undefined), undefined)
   t.equal(await afterLostCache('noCommit'), STALE, 'a mover with noCommit is found')
+})
+
+/** A chunk with data, and a mover with a small pool. */
+async function small() {
+  const rig = buildRig({ chunks: CHUNKS, physical: PHYSICAL, table: true })
+  const data = Buffer.alloc(CHUNK, 1)
+  await send(rig.io, { op: 'write', offset: 0, length: CHUNK, data })
+  const pool = createAlignedPool(4 * MIB)
+  return { rig, data, pool, mover: moverOf(rig, undefined, pool) }
+}
+
+t.test('writes that wait for the chunk may hold all of the pool', async (t) => {
+  const { rig, data, pool, mover } = await small()
+  rig.device(0).hold()
+  let isMoved = false
+  const moved = mover.move({ chunk: 0, from: 1, to: 2 }).then(() => {
+    isMoved = true
+  })
+  await settle()
+  const leases = []
+  for (let one = pool.lease(CHUNK); one; one = pool.lease(CHUNK)) leases.push(one)
+  const written = send(rig.io, { op: 'write', offset: 0, length: CHUNK, data })
+  rig.device(0).release()
+  await settle(100)
+  t.ok(isMoved)
+  for (const one of leases) one.release()
+  await moved
+  t.equal(await written, undefined)
+  t.equal(pool.leased, 0)
+})
+
+t.test('memory that a disk keeps is not what the new place gets', async (t) => {
+  const { rig, data, pool, mover } = await small()
+  const device = rig.device(0)
+  const submit = device.submit.bind(device)
+  let reads = 0
+  device.submit = (request) => {
+    const { op, data: into } = request
+    if (op !== 'read' || !into || reads++ > 0) return submit(request)
+    // A disk below has not answered, another one has; the first one writes to the memory all the same.
+    pool.keep(into)
+    const complete: typeof request.complete = (error) => {
+      into.bytes.fill(9)
+      request.complete(error)
+    }
+    submit({ ...request, complete })
+  }
+  t.equal(await mover.move({ chunk: 0, from: 1, to: 2 }), CHUNK)
+  t.equal(reads, 2)
+  t.equal(await send(rig.io, { op: 'read', offset: 0, length: CHUNK, data }), undefined)
+  t.ok(data.equals(Buffer.alloc(CHUNK, 1)))
+  t.equal(rig.space.used, 2, 'one place, and the old one until the commit')
 })
