@@ -5,10 +5,9 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { ROOT } from './support/root.ts'
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const LINES_MAX = 450
 
 /** What each layer may import beside itself. */

@@ -31,11 +31,7 @@ export type ConfigAnswer =
   | { readonly problems: readonly Problem[] }
   | { readonly error: { kind: ErrorKind; op: string; subject: string; message: string } }
 
-/** The worker's file beside this one: `.ts` under a loader (tests), `.js` when compiled. */
-const WORKER_URL = new URL(
-  import.meta.url.endsWith('.ts') ? './config-worker.ts' : './config-worker.js',
-  import.meta.url,
-)
+const WORKER_URL = new URL('./config-worker.js', import.meta.url)
 
 /** As `loadConfig`, or, with a text, as `parseConfig`. */
 export async function readConfig(file: string, text?: string): Promise<Config> {

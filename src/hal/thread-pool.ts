@@ -22,11 +22,7 @@ export interface ThreadPoolOptions {
   readonly sink: IoSink
 }
 
-/** The worker's file beside this one: `.ts` under a loader (tests), `.js` when compiled. */
-const WORKER_URL = new URL(
-  import.meta.url.endsWith('.ts') ? './thread-worker.ts' : './thread-worker.js',
-  import.meta.url,
-)
+const WORKER_URL = new URL('./thread-worker.js', import.meta.url)
 
 export class ThreadPool implements IoEngine {
   readonly engine = 'threads'

@@ -1,12 +1,13 @@
 /** The command line against a control server in this process: exit codes, questions, files, completion, reference. */
 import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { type ErrorKind, PlexusError } from '../../src/base/errors.ts'
 import { COMPLETION_SCRIPTS } from '../../src/cli/completion.ts'
 import { VINUM_VERB_SPECS } from '../../src/control/vinum-verbs.ts'
 import { VOLUME_VERB_SPECS } from '../../src/control/volume-verbs.ts'
 import { aJob, aVolume, ControlRig, runTerminal, TestTerminal } from '../support/control.ts'
+import { ROOT } from '../support/root.ts'
 
 async function rig(t: Test): Promise<ControlRig> {
   const made = await new ControlRig([...VOLUME_VERB_SPECS, ...VINUM_VERB_SPECS]).start()
@@ -327,6 +328,6 @@ t.test('completion', async (t) => {
 
 t.test('the reference in docs is what plexus man prints', async (t) => {
   const { out } = await runTerminal(['man'], new TestTerminal())
-  const file = fileURLToPath(new URL('../../docs/cli-reference.md', import.meta.url))
+  const file = join(ROOT, 'docs/cli-reference.md')
   t.equal(readFileSync(file, 'utf8'), out, 'run npm run docs')
 })

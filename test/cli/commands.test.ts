@@ -6,7 +6,6 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { CommanderError } from 'commander'
 import t from 'tap'
 import ts from 'typescript'
@@ -15,8 +14,7 @@ import { makeProgram } from '../../src/cli/program.ts'
 import { ALL_VERB_SPECS } from '../../src/control/all-verbs.ts'
 import { JOB_KINDS } from '../../src/control/reports.ts'
 import { TestTerminal } from '../support/control.ts'
-
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+import { ROOT } from '../support/root.ts'
 
 /** A text with the place where it stands. */
 interface Text {

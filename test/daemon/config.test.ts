@@ -12,6 +12,7 @@ import {
   parseListen,
 } from '../../src/daemon/config-schema.ts'
 import { readConfig } from '../../src/daemon/config-thread.ts'
+import { ROOT } from '../support/root.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'plexus-config-'))
 t.teardown(() => rmSync(dir, { recursive: true, force: true }))
@@ -176,14 +177,14 @@ t.test('defaults', async (t) => {
 })
 
 t.test('the annotated example is good but for its secrets', async (t) => {
-  const path = new URL('../../config/plexus.yaml', import.meta.url)
+  const path = join(ROOT, 'config/plexus.yaml')
   const text = readFileSync(path, 'utf8').replaceAll('/etc/plexus/secrets/', `${dir}/`)
   for (const name of ['esx1', 'esx2', 'target']) secret(name, `the-secret-of-${name}\n`)
   t.strictSame(parsed(text).warnings, [])
 })
 
 t.test('the editor schema on disk is the one of the code', async (t) => {
-  const path = new URL('../../config/plexus.schema.json', import.meta.url)
+  const path = join(ROOT, 'config/plexus.schema.json')
   t.strictSame(
     JSON.parse(readFileSync(path, 'utf8')),
     JSON.parse(JSON.stringify(configJsonSchema())),

@@ -15,12 +15,11 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { plexusVersion } from '../../src/base/version.ts'
 import { freePort } from '../support/daemon.ts'
+import { ROOT } from '../support/root.ts'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const MADE = new Set(['.git', '.tap', 'node_modules', 'dist', 'build', 'var'])
 const TIMEOUT_MS = 120_000
 

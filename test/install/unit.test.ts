@@ -3,11 +3,11 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { Daemon } from '../support/daemon.ts'
+import { ROOT } from '../support/root.ts'
 
-const UNIT = fileURLToPath(new URL('../../systemd/plexusd.service', import.meta.url))
+const UNIT = join(ROOT, 'systemd/plexusd.service')
 /** Points of 100 that systemd-analyze(1) gives a service for what it may do: this one opens raw disks as root. */
 const EXPOSURE_MAX = 47
 

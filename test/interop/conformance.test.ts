@@ -1,6 +1,8 @@
 /** The conformance runner's reading and judging, and docs/conformance.md against the table behind it. */
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
+import { ROOT } from '../support/root.ts'
 import { type ExpectedResult, findFaults, parseOutput } from './cunit.ts'
 import { EXPECTED_RESULTS, resultTable } from './expected.ts'
 
@@ -79,7 +81,7 @@ t.test('what is not agreed on is a fault', async (t) => {
 })
 
 t.test('docs/conformance.md has the tables', async (t) => {
-  const page = readFileSync(new URL('../../docs/conformance.md', import.meta.url), 'utf8')
+  const page = readFileSync(join(ROOT, 'docs/conformance.md'), 'utf8')
   for (const verdict of ['skipped', 'failed'] as const) {
     t.ok(page.includes(resultTable(verdict)), `${verdict}: npm run conformance -- --tables`)
   }

@@ -19,13 +19,13 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { Daemon, type DaemonConfig } from '../support/daemon.ts'
 import { startFuse } from '../support/fuse-file.ts'
+import { ROOT } from '../support/root.ts'
 import { LabDisks } from './lab-disks.ts'
 
 /** Compiled, this file is in build/test/interop. */
-const vagrant = fileURLToPath(new URL('../../../vagrant', import.meta.url))
+const vagrant = join(ROOT, 'vagrant')
 const lab: Readonly<Record<string, string>> = Object.fromEntries(
   [...readFileSync(join(vagrant, 'lab.env'), 'utf8').matchAll(/^(\w+)=(.*)$/gm)].map(
     ([, key = '', value = '']) => [key, value],

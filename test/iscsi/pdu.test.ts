@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import { crc32c } from '../../src/base/crc32c.ts'
@@ -22,6 +23,7 @@ import {
 } from '../../src/iscsi/pdu.ts'
 import { type PduHandler, PduReader } from '../../src/iscsi/pdu-reader.ts'
 import { type Batch, PduWriter } from '../../src/iscsi/pdu-writer.ts'
+import { ROOT } from '../support/root.ts'
 
 interface Golden {
   name: string
@@ -29,7 +31,7 @@ interface Golden {
   pdu: Buffer
 }
 
-const GOLDEN: Golden[] = readFileSync(new URL('../golden/pdus.txt', import.meta.url), 'utf8')
+const GOLDEN: Golden[] = readFileSync(join(ROOT, 'test/golden/pdus.txt'), 'utf8')
   .split('\n')
   .filter((line) => line !== '' && !line.startsWith('#'))
   .map((line) => {

@@ -1,24 +1,14 @@
 /**
  * Starts and stops a real plexusd for tests, fuzzing, conformance and the lab: its own state directory,
- * a generated configuration, a port of its own on loopback, and everything it logs. Run from dist/, under tap (which
- * loads TypeScript) from the sources where dist/ is not up to date.
+ * a generated configuration, a port of its own on loopback, and everything it logs.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import {
-  chmodSync,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
+import { ROOT } from './root.ts'
 
 /** Configuration as plexusd reads it (YAML is a superset of JSON); portals are filled in. */
 export interface DaemonConfig {
@@ -69,23 +59,9 @@ export function freePort(host = '127.0.0.1'): Promise<number> {
   })
 }
 
-/**
- * The command line that runs a program of ours: dist/, or the sources under tap where dist/ is missing or older than any
- * of them, since a start from the sources takes seconds.
- */
+/** The command line that runs a program of ours, of the same build as the tests. */
 export function programCommand(program: string): string[] {
-  const isSource = import.meta.url.endsWith('.ts')
-  const root = fileURLToPath(new URL(isSource ? '../..' : '../../..', import.meta.url))
-  const built = join(root, 'dist', `${program}.js`)
-  if (!isSource || isNewerThanSources(built, join(root, 'src'))) return [process.execPath, built]
-  return [process.execPath, ...process.execArgv, join(root, 'src', `${program}.ts`)]
-}
-
-function isNewerThanSources(built: string, sources: string): boolean {
-  if (!existsSync(built)) return false
-  const { mtimeMs } = statSync(built)
-  const files = readdirSync(sources, { recursive: true, withFileTypes: true })
-  return files.every(({ parentPath, name }) => statSync(join(parentPath, name)).mtimeMs < mtimeMs)
+  return [process.execPath, join(ROOT, `build/src/${program}.js`)]
 }
 
 /** The command line that runs plexusd: PLEXUS_DAEMON, or that of {@link programCommand}. */

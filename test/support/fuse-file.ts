@@ -32,9 +32,8 @@ export async function startFuse(
   sizeBytes: number,
   stallMsMax: number,
 ): Promise<FuseFile> {
-  const name = import.meta.url.endsWith('.ts') ? './fuse-server.ts' : './fuse-server.js'
-  const script = fileURLToPath(new URL(name, import.meta.url))
-  const args = [...process.execArgv, script, directory, String(sizeBytes), String(stallMsMax)]
+  const script = fileURLToPath(new URL('./fuse-server.js', import.meta.url))
+  const args = [script, directory, String(sizeBytes), String(stallMsMax)]
   const stdio = ['ignore', 'inherit', 'inherit', 'ipc'] as const
   const server = spawn(process.execPath, args, { stdio: [...stdio] })
   await once(server, 'message')

@@ -1,5 +1,6 @@
 /** Anchor and slots: layout, torn commits at every sector, damage, versions, golden bytes. */
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import { defined } from '../../../src/base/assert.ts'
@@ -22,6 +23,7 @@ import { failureOf } from '../../support/failure.ts'
 import { MemoryDevice } from '../../support/memory-device.ts'
 import { readAnchor } from '../../support/read-anchor.ts'
 import { RecordedDevice } from '../../support/recorded-device.ts'
+import { ROOT } from '../../support/root.ts'
 
 const SET = '11111111-2222-4333-8444-555555555555'
 const DEVICE = 'aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee'
@@ -520,7 +522,7 @@ t.test('map and journal', async (t) => {
 })
 
 t.test('golden bytes: written the same today, and read as they were', async (t) => {
-  const golden = new URL('../../golden/anchor-v2.txt', import.meta.url)
+  const golden = join(ROOT, 'test/golden/anchor-v2.txt')
   const device = disk()
   const made = await AnchoredDevice.format(device, NAMES)
   await made.commit(1, Buffer.from('volume data\n'))

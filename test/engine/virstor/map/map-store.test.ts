@@ -510,7 +510,7 @@ t.test('a store that has ended writes nothing more', async (t) => {
   await ended.end()
   const next = await loaded(machine)
   await work(next, expected, { seed: 15, commits: 4 }, machine)
-  const gone = { kind: 'gone', message: 'v: it is not served any more' }
+  const gone = { kind: 'gone', message: /^v is not served any more/ }
   t.match(await joined, gone)
   const set = ended.table.takeChanges()
   t.match(await failureOf(ended.append(set)), gone)
