@@ -207,6 +207,26 @@ t.test('labels and components', async (t) => {
   t.match(missing.findings, [{ object: 'd3', message: /missing/, repaired: false }])
 })
 
+for (const name of ['d1', 'd3']) {
+  t.test(`d3 leaves while the label of ${name} is read`, async (t) => {
+    const machine = await written()
+    const last = 5 * MIB - 512
+    const release = holdAll(
+      machine.device(name),
+      ({ op, offset }) => op === 'read' && offset === last,
+    )
+    const report = fsck(machine)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    await machine.run('virstor.remove', { name: 'thin', devices: ['d3'] })
+    while (blocksOf(machine, 'd3', 'PLEXHEAD').length > 0) {
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    release()
+    t.strictSame(messages(await report), [])
+    t.equal((await fsck(machine)).checked.components, 2)
+  })
+}
+
 t.test('places: in use and free, and neither', async (t) => {
   const machine = await written()
   const set = [...machine.topology.geoms].find((one) => one instanceof VirstorSet)
