@@ -121,7 +121,11 @@ export const VIRSTOR_SPECS = {
     summary:
       'change where a thin device takes space, when it warns, how long writes wait, and what else create has set',
     arguments: [name],
-    options: [POLICY, ...SETTINGS],
+    options: [
+      POLICY,
+      ...SETTINGS,
+      { name: 'force', short: 'f', summary: 'even where that takes the device out of service' },
+    ],
   },
   grow: {
     ...changes,

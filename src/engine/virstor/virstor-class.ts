@@ -234,7 +234,8 @@ class VirstorClass implements GeomClass {
         await assembleFrom(set, member.uuid)
         await topology.tastePending()
       }
-      return { dryRun, steps, warnings: [], jobs: [] }
+      const warning = `components that were used apart from ${from} stay out of it: what lies on them cannot be read`
+      return { dryRun, steps, warnings: [warning], jobs: [] }
     }
     const message = `${from} is no component of a thin device that waits; plexus status shows those`
     throw new PlexusError('not-found', { op: 'assemble', subject: from, message })
