@@ -106,7 +106,13 @@ export const VIRSTOR_SPECS = {
         summary: 'components, or the devices that carry them',
       },
     ],
-    options: [],
+    options: [
+      {
+        name: 'force',
+        short: 'f',
+        summary: 'give up components that are missing for good; what only they hold is lost',
+      },
+    ],
   },
   rebalance: {
     ...changes,

@@ -151,6 +151,7 @@ class VirstorClass implements GeomClass {
           candidate: (device) => candidates.get(device),
           isPresent: (uuid) => existing?.drives.get(uuid)?.present ?? false,
           space: existing?.device?.space.components,
+          map: existing?.device?.table,
           isOpen: (existing?.device?.provider.consumers.size ?? 0) > 0,
           random: tape.rewound(),
         },
