@@ -31,6 +31,7 @@ function planned(): VirstorModel {
     candidate: disk,
     isPresent: () => true,
     isOpen: false,
+    map: undefined,
     space: undefined,
     random,
   }
