@@ -116,7 +116,7 @@ function storeOn(carrier: Carrier, table: MapTable): MapStore {
 /** Chunk n lies at place n. */
 async function useAll(carrier: Carrier): Promise<void> {
   const pages = allocateAligned(PIECE_PAGES * MAP_PAGE_BYTES)
-  const entry = { component: 1, validLow: 0xffffffff, validHigh: 0xffffffff }
+  const entry = { component: 1, validLow: 0xffffffff, validHigh: 0xffffffff, lost: false }
   for (let first = 0; first < PAGES; first += PIECE_PAGES) {
     const count = Math.min(PIECE_PAGES, PAGES - first)
     for (let index = 0; index < count; index++) {

@@ -106,7 +106,13 @@ export const VIRSTOR_SPECS = {
         summary: 'components, or the devices that carry them',
       },
     ],
-    options: [],
+    options: [
+      {
+        name: 'force',
+        short: 'f',
+        summary: 'give up components that are missing for good; what only they hold is lost',
+      },
+    ],
   },
   rebalance: {
     ...changes,
@@ -121,7 +127,11 @@ export const VIRSTOR_SPECS = {
     summary:
       'change where a thin device takes space, when it warns, how long writes wait, and what else create has set',
     arguments: [name],
-    options: [POLICY, ...SETTINGS],
+    options: [
+      POLICY,
+      ...SETTINGS,
+      { name: 'force', short: 'f', summary: 'even where that takes the device out of service' },
+    ],
   },
   grow: {
     ...changes,

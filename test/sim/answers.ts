@@ -5,6 +5,8 @@ export const ZERO = 0
 export const UNKNOWN = -1
 /** Anything, and not always the same. */
 export const UNSTABLE = -2
+/** Nothing: it was given up, and a read of it fails. */
+export const LOST = -3
 export const PINNED = -10
 
 export const NEVER = Number.POSITIVE_INFINITY
@@ -24,6 +26,7 @@ export function describe(value: number): string {
   if (value === ZERO) return 'zeroes'
   if (value === UNKNOWN) return 'anything'
   if (value === UNSTABLE) return 'anything, after a discard'
+  if (value === LOST) return 'lost'
   return `what was found first (${value})`
 }
 

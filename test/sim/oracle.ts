@@ -15,6 +15,7 @@ import type { ByteRange } from '../../src/base/bytes.ts'
 import {
   describe,
   isOpen,
+  LOST,
   memo,
   NEVER,
   PINNED,
@@ -85,6 +86,8 @@ export class Oracle {
   readonly blockBytes: number
   /** Acknowledged and not flushed is as good as lost: a read may show it, or what was there before. */
   isDoubtful = false
+  /** Something was given up. */
+  #hasLoss = false
   readonly #clock: OracleClock
   readonly #initial: number
   /** By block. Lists are never changed, only replaced: reads under way hold on to them. */
@@ -126,6 +129,21 @@ export class Oracle {
   /** Zeroes are written, or blocks are discarded; `certain`: they read as zeroes afterwards. */
   beginZeroes(offset: number, length: number, certain: boolean): OracleWrite {
     return this.#begin(certain ? ZERO : UNSTABLE, offset, length)
+  }
+
+  /** What is there is given up: reads may fail from now on, until it is written again. */
+  beginLoss(offset: number, length: number): OracleWrite {
+    this.#hasLoss = true
+    return this.#begin(LOST, offset, length)
+  }
+
+  /** May some of it be lost? */
+  mayBeLost(offset: number, length: number): boolean {
+    if (!this.#hasLoss) return false
+    const first = offset / this.blockBytes
+    const lists = this.#lists.slice(first, first + length / this.blockBytes)
+    const hasLoss = shared((list) => list.some(({ value }) => value === LOST))
+    return lists.some(hasLoss)
   }
 
   #begin(value: number, offset: number, length: number): OracleWrite {
@@ -374,6 +392,7 @@ export class Oracle {
 
   #matches(value: number, block: number, bytes: Buffer, at: number): boolean {
     const size = this.blockBytes
+    if (value === LOST) return false
     if (value === UNKNOWN || value === UNSTABLE) return true
     if (value === ZERO) return isZero(bytes, at, size)
     if (value > PINNED) return matchesPattern(bytes, at, size, value, block)

@@ -22,6 +22,8 @@ export interface Operation {
   readonly startMs: number
   /** Changes of trouble of its unit when it was sent. */
   readonly troubles: number
+  /** Did it begin on something that was given up? */
+  readonly mayBeLost: boolean
   endMs: number | undefined
   result: string
 }
@@ -272,6 +274,7 @@ export class Unit {
       value,
       startMs: world.nowMs,
       troubles: this.#troubles,
+      mayBeLost: this.oracle.mayBeLost(offset, length),
       endMs: undefined,
       result: 'under way',
     }

@@ -55,6 +55,13 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
     return this.#changed.size > 0 || this.#released.length > 0
   }
 
+  /** Nothing is ever given up on it. */
+  readonly lostChunks = 0
+
+  isLost(): boolean {
+    return false
+  }
+
   componentOf(chunk: number): number {
     return this.#entry(chunk).place?.component ?? 0
   }
@@ -205,7 +212,14 @@ export class NaiveMap implements ChunkMap, CommitMap, CommitJournal {
   #record(chunk: number): MapRecord {
     const { place, valid } = this.#entry(chunk)
     const { component, number } = place ?? { component: 0, number: 0 }
-    return { chunk, component, number, validLow: bitsOf(valid, 0), validHigh: bitsOf(valid, 32) }
+    return {
+      chunk,
+      component,
+      number,
+      validLow: bitsOf(valid, 0),
+      validHigh: bitsOf(valid, 32),
+      lost: false,
+    }
   }
 
   #empty(): Entry {

@@ -75,6 +75,11 @@ function checkVirstor(model: VirstorModel): void {
       startBytes + places * chunkBytes <= drive.dataEndBytes
     must(fits, path, `${places} chunks from byte ${startBytes} on do not fit its drive`)
   }
+  for (const id of model.lost) {
+    const isGone = id >= 1 && id < model.nextComponent && !seen.has(id)
+    must(isGone, 'model.lost', `${id} is no component that was given up`)
+    seen.add(id)
+  }
   const carriers = new Set(copies.map(({ component }) => component))
   must(carriers.size === copies.length, 'model.copies', 'two are on one component')
   for (const [index, { component, epoch, runs }] of copies.entries()) {

@@ -99,6 +99,10 @@ export class VirstorDevice {
       await store.format()
       await set.commit((now) => ({ ...now, isNew: false }))
     } else await store.load()
+    // Nothing names those any more that were given up; else the first commit sees to it.
+    if (!table.isChanged && model.lost.length > 0) {
+      await set.commit((now) => ({ ...now, lost: [] }))
+    }
     let device: VirstorDevice | undefined
     const space = new Space({
       ...model,
@@ -113,6 +117,7 @@ export class VirstorDevice {
       })
     }
     device = new VirstorDevice(set, model, table, store, space)
+    if (table.isChanged) device.committer.changed(1)
     space.changed()
     return device
   }
@@ -232,6 +237,22 @@ export class VirstorDevice {
     if (this.space.lowMark !== lowMark) this.#tell('watermark')
   }
 
+  /** Components are lost for good, and the configuration says so: what lies there is lost (MapTable.giveUp). */
+  async giveUp({ lost }: VirstorModel): Promise<void> {
+    const gone = lost.filter((id) => this.space.component(id))
+    if (gone.length === 0) return
+    await this.io.pause()
+    try {
+      for (const id of gone) {
+        this.committer.changed(await this.table.giveUp(id))
+        this.#runs.delete(id)
+        this.space.remove(id)
+      }
+    } finally {
+      this.io.resume()
+    }
+  }
+
   get provisioning(): Provisioning {
     const { free, used, lowMark } = this.space
     return {
@@ -259,7 +280,7 @@ export class VirstorDevice {
     this.committer.commitSoon()
   }
 
-  /** GET LBA STATUS: what is valid is allocated. */
+  /** GET LBA STATUS: what is valid is allocated, and what is lost, which is not zeroes. */
   extentAt(offset: number, length: number): Extent {
     const { granules } = this.table
     const granuleBytes = this.#chunkBytes / granules
@@ -269,7 +290,7 @@ export class VirstorDevice {
     while (at < end) {
       const chunk = Math.floor(at / this.#chunkBytes)
       const granule = Math.floor((at % this.#chunkBytes) / granuleBytes)
-      const isValid = this.table.isValid(chunk, granule, granule)
+      const isValid = this.table.isLost(chunk) || this.table.isValid(chunk, granule, granule)
       if (allocated !== undefined && isValid !== allocated) break
       allocated = isValid
       at = chunk * this.#chunkBytes + this.table.runEnd(chunk, granule) * granuleBytes
@@ -365,5 +386,6 @@ function tableOf(model: VirstorModel): MapTable {
   const table = new MapTable({ chunks, granules: granulesOf(chunkBytes) })
   for (const component of components) table.addComponent(component.id, component.chunks)
   for (const { component, runs } of copies) for (const run of runs) table.reserve(component, run)
+  for (const id of model.lost) table.addLost(id)
   return table
 }

@@ -11,7 +11,6 @@ import { chunksForPages } from './map/layout.ts'
 import { pagesFor } from './map/page.ts'
 
 export const POLICIES = ['sequential', 'round-robin'] as const
-export type Policy = (typeof POLICIES)[number]
 /** What a component that is missing takes with it: what lies there, or the whole device. */
 export const ON_MISSING = ['chunks', 'device'] as const
 
@@ -74,6 +73,8 @@ export const VIRSTOR = {
   discards: flag,
   onMissing: oneOf(ON_MISSING),
   components: list(record(COMPONENT)),
+  /** Ids of components that were given up, while entries of the map may name them: what they have there is lost. */
+  lost: list(whole),
   /** The id of the next component. */
   nextComponent: whole,
   copies: list(record(COPY)),
@@ -104,6 +105,7 @@ export function emptyVirstor(setUuid: string): VirstorModel {
     discards: true,
     onMissing: 'chunks',
     components: [],
+    lost: [],
     nextComponent: 1,
     copies: [],
     journalBlocks: 0,

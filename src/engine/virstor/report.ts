@@ -84,6 +84,11 @@ function deviceReports(set: VirstorSet): readonly ObjectReport[] {
     missing.length > 0
       ? `Component ${missing.join(', ')} is missing: what lies there cannot be read or written.`
       : ''
+  const lostChunks = device?.table.lostChunks ?? 0
+  const lost =
+    lostChunks > 0
+      ? `${lostChunks} chunks of ${formatSize(chunkBytes)} were given up with their components, and cannot be read until they are written again or discarded.`
+      : ''
   const runsOut =
     device?.space.free === 0
       ? 'All space is given away: writes to new places wait, and fail.'
@@ -97,19 +102,27 @@ function deviceReports(set: VirstorSet): readonly ObjectReport[] {
     uuid,
     state,
     health:
-      state === 'UP' ? (isLow ? 'DEGRADED' : 'HEALTHY') : state === 'DOWN' ? 'FAULTED' : state,
+      state === 'UP'
+        ? isLow || lostChunks > 0
+          ? 'DEGRADED'
+          : 'HEALTHY'
+        : state === 'DOWN'
+          ? 'FAULTED'
+          : state,
     sizeBytes: virtualBytes,
     note: device
       ? `thin, ${formatSize(used * chunkBytes)} of ${formatSize(total * chunkBytes)} used`
       : 'thin',
-    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, runsOut]
+    status: [problem === undefined ? '' : `It is not served: ${problem}.`, away, lost, runsOut]
       .filter(Boolean)
       .join(' '),
     action: isLow
       ? `Add space: plexus virstor add ${name} DEVICE`
       : missing.length > 0
         ? `Connect ${missing.join(', ')}.`
-        : '',
+        : lostChunks > 0
+          ? 'Restore from a backup what was given up, or discard all of the device that is not in use.'
+          : '',
     process: set.job.report ?? set.trim?.report(),
     facts: {
       chunkBytes,
@@ -118,6 +131,7 @@ function deviceReports(set: VirstorSet): readonly ObjectReport[] {
       freeBytes: free * chunkBytes,
       warnBytes: lowMark * chunkBytes,
       isLow,
+      lostChunks,
       low: WATERMARKS.filter((one) => device?.space.isLow(one)).join(', '),
       components: components.length,
     },

@@ -19,6 +19,8 @@ export interface MapRecord extends Place {
   /** Bits of the valid granules: 0 to 31, and 32 to 63. */
   readonly validLow: number
   readonly validHigh: number
+  /** What is not valid is lost, instead of zeroes: all of the chunk where it is unallocated. */
+  readonly lost: boolean
 }
 
 /** What a commit makes durable. */
@@ -44,10 +46,14 @@ export interface ChunkMap {
   isValid(chunk: number, first: number, last: number): boolean
   /** The first granule behind `from` that is not as `from` is; {@link granules} where there is none. */
   runEnd(chunk: number, from: number): number
+  /** Chunks of which something is lost. */
+  readonly lostChunks: number
+  /** Is lost what is not valid of the chunk? It was on a component that was given up. */
+  isLost(chunk: number): boolean
   /** An unallocated chunk gets a place that is not in use; nothing of it is valid yet. */
   assign(chunk: number, place: Place): void
   markValid(chunk: number, first: number, last: number): void
-  /** True: nothing of the chunk is valid any more. */
+  /** True: nothing of the chunk is valid any more. Of one that is lost in part all goes, or nothing: the rest is not lost then. */
   markInvalid(chunk: number, first: number, last: number): boolean
   /** The chunk is unallocated; its place is in use until the change is committed. */
   release(chunk: number): void

@@ -151,6 +151,7 @@ class VirstorClass implements GeomClass {
           candidate: (device) => candidates.get(device),
           isPresent: (uuid) => existing?.drives.get(uuid)?.present ?? false,
           space: existing?.device?.space.components,
+          map: existing?.device?.table,
           isOpen: (existing?.device?.provider.consumers.size ?? 0) > 0,
           random: tape.rewound(),
         },
@@ -234,7 +235,8 @@ class VirstorClass implements GeomClass {
         await assembleFrom(set, member.uuid)
         await topology.tastePending()
       }
-      return { dryRun, steps, warnings: [], jobs: [] }
+      const warning = `components that were used apart from ${from} stay out of it: what lies on them cannot be read`
+      return { dryRun, steps, warnings: [warning], jobs: [] }
     }
     const message = `${from} is no component of a thin device that waits; plexus status shows those`
     throw new PlexusError('not-found', { op: 'assemble', subject: from, message })

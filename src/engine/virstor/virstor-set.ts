@@ -226,6 +226,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     this.mapCopies.reshaped()
     if (model.components.length === 0) return this.#endDevice()
     await this.#endLacking()
+    await this.#device?.giveUp(model)
     if (this.#device) this.#device.reshape(model)
     else await this.#openDevice(model)
     void this.mapCopies.make()

@@ -31,6 +31,7 @@ function planned(): VirstorModel {
     candidate: disk,
     isPresent: () => true,
     isOpen: false,
+    map: undefined,
     space: undefined,
     random,
   }
@@ -97,11 +98,15 @@ t.test('what cannot be is refused, and names its field', async (t) => {
     ['a name with an escape sequence', { name: 'a\x1b[2J' }, /name/],
     ['a line that is none', { line: 'x' }, /line/],
     ['a voter that is none', { votersBefore: [['x']] }, /votersBefore/],
-    ['a drive without a UUID', withDrive({ uuid: 'x' }), /drives/],
+    ['a drive without a UUID', withDrive({ uuid: 'x' }), /drive "d1", uuid/],
     ['two drives with one UUID', { drives: [drive, ...MODEL.drives] }, /drives/],
-    ['a drive that ends behind its medium', withDrive({ mediaBytes: MIB }), /drives/],
+    [
+      'a drive that ends behind its medium',
+      withDrive({ mediaBytes: MIB }),
+      /drive "d1", dataEndBytes/,
+    ],
     ['a drive of larger blocks', withDrive({ blockBytes: 4096 }), /blockBytes/],
-    ['a drive of odd blocks', withDrive({ blockBytes: 1536 }), /its blocks/],
+    ['a drive of odd blocks', withDrive({ blockBytes: 1536 }), /drive "d1", blockBytes/],
     ['no epoch left', { nextEpoch: 2 ** 32 }, /nextEpoch/],
     ['a wait without end', { fullWaitMs: 2 ** 40 }, /fullWaitMs/],
     [

@@ -162,7 +162,8 @@ t.test('a device ends while its map is being copied, and is back at once', async
   await machine.pull('d2')
   while (target.submit !== submit) await new Promise(setImmediate)
   let hasEnded = false
-  const ended = machine.run('virstor.set', { name: 'thin', onMissing: 'device' }).then(() => {
+  const end = { name: 'thin', onMissing: 'device', force: true }
+  const ended = machine.run('virstor.set', end).then(() => {
     hasEnded = true
   })
   for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate)

@@ -461,7 +461,15 @@ t.test('with --on-missing device nothing is served while a component is away', a
   await machine.run('virstor.set', { name: 'thin', onMissing: 'chunks' })
   const rest = machine.open('thin')
   t.ok((await get(rest, 0, CHUNK)).equals(data.subarray(0, CHUNK)), 'the rest is served')
-  await machine.run('virstor.set', { name: 'thin', onMissing: 'device' })
+  const end = { name: 'thin', onMissing: 'device' }
+  t.match(await failureOf(machine.run('virstor.set', end)), {
+    kind: 'in-use',
+    message: /component d4 is missing, .* out of service at once.*; connect it first, or .*--force/,
+  })
+  const plan = await machine.run('virstor.set', { ...end, force: true, dryRun: true })
+  t.match(plan.warnings, [/component d4 is missing, so thin is out of service at once/])
+  t.ok(machine.topology.providers.has('thin'), 'it is in use still')
+  await machine.run('virstor.set', { ...end, force: true })
   t.notOk(machine.topology.providers.has('thin'), 'and no more')
   await rest.close()
   machine.cut()

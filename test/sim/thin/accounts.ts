@@ -66,10 +66,11 @@ function auditSpace({ model, device }: VirstorSet): string[] {
 /** An entry of the map, for comparing and for people. */
 function entryText(table: MapTable, chunk: number): string {
   const component = table.componentOf(chunk)
-  if (component === 0) return 'unallocated'
+  const lost = table.isLost(chunk) ? ', the rest is lost' : ''
+  if (component === 0) return `unallocated${lost}`
   const granules = Array.from({ length: table.granules }, (_, at) => table.isValid(chunk, at, at))
   const valid = granules.map(Number).join('')
-  return `place ${table.numberOf(chunk)} of component ${component}, valid ${valid}`
+  return `place ${table.numberOf(chunk)} of component ${component}, valid ${valid}${lost}`
 }
 
 /** Loads the map as a start does that finds this copy only. */
@@ -88,6 +89,7 @@ async function auditCopy(
   for (const { component, runs } of model.copies) {
     for (const run of runs) table.reserve(component, run)
   }
+  for (const id of model.lost) table.addLost(id)
   const subject = `${name}, copy on component ${copy.component}`
   const store = new MapStore({
     subject,

@@ -8,7 +8,7 @@ import type { SimDisk } from '../disk.ts'
 import type { SimRandom } from '../random.ts'
 import type { Machine, World } from '../world.ts'
 import type { ThinUnit } from './thin-unit.ts'
-import { mirrors, thinDevice, unusedDevices } from './thin-view.ts'
+import { mirrors, setOf, thinDevice, unusedDevices } from './thin-view.ts'
 
 const KIB = 1024
 const UNITS_MAX = 2
@@ -71,6 +71,7 @@ const ACTIONS: readonly Action[] = [
     run: (operator, _machine, { name }) => operator.verb('trim', { name }),
   },
   { weight: 4, verb: 'remove', run: (operator, machine, unit) => operator.remove(machine, unit) },
+  { weight: 4, verb: 'remove', run: (operator, machine, unit) => operator.giveUp(machine, unit) },
   {
     weight: 3,
     verb: 'rebalance',
@@ -225,6 +226,28 @@ export class Operator {
       .shuffle(components.map((one) => one.name))
       .slice(0, this.random.pick([1, 1, 2]))
     await this.verb('remove', { name, devices })
+  }
+
+  /** What lies on components that are missing is lost from then on: reads of it fail, and are never zeroes. */
+  async giveUp(machine: Machine, { name, oracle }: ThinUnit): Promise<void> {
+    const world = this.#world
+    const set = setOf(machine, name)
+    if (!set?.device) return
+    const { components, chunkBytes } = set.model
+    const missing = components.filter((one) => set.driveOf(one).record.state !== 'up')
+    if (missing.length === 0) return
+    const devices = missing.map((one) => set.driveOf(one).record.name)
+    const remove = { name, devices, force: true }
+    if (await world.verb('virstor', 'remove', { ...remove, dryRun: true })) return
+    if (world.machine !== machine || !set.device) return
+    const { table } = set.device
+    const losses = missing.flatMap(({ id }) =>
+      [...table.chunksOn(id)].map((chunk) => oracle.beginLoss(chunk * chunkBytes, chunkBytes)),
+    )
+    const error = await world.verb('virstor', 'remove', remove)
+    if (world.machine !== machine) return
+    for (const loss of losses) oracle.endWrite(loss, !error, true)
+    if (!error) world.note('given up', `${name}: ${losses.length} chunks`)
   }
 
   /** Pauses, resumes or cancels a job. */

@@ -40,7 +40,16 @@ export class ThinUnit extends Unit {
   override afterCacheLost(): void {}
 
   protected override mayEnd(error: PlexusError, operation: Operation): boolean {
-    return super.mayEnd(error, operation) || this.#isFull(error, operation)
+    return (
+      super.mayEnd(error, operation) ||
+      this.#isFull(error, operation) ||
+      this.#isLost(error, operation)
+    )
+  }
+
+  /** A medium error: part of it was given up, now or when it began. */
+  #isLost({ kind }: PlexusError, { offset, length, mayBeLost }: Operation): boolean {
+    return kind === 'corrupt' && (mayBeLost || this.oracle.mayBeLost(offset, length))
   }
 
   /** `exhausted`: to be sent again, as others wait already. */

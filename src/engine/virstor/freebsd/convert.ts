@@ -114,7 +114,7 @@ async function tableOf(
     const to = moved.get(chunk)
     const number = (to?.number ?? imported.numberOf(chunk)) - HEAD_CHUNKS
     const id = to ? to.index + 1 : component
-    table.loadRecord({ chunk, component: id, number, validLow, validHigh })
+    table.loadRecord({ chunk, component: id, number, validLow, validHigh, lost: false })
   })
   await table.loaded(0)
   assert(table.badChunks === 0, 'every chunk has a place of its own')

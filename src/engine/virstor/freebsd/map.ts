@@ -77,7 +77,7 @@ function loadEntry(
       `entry ${chunk} of its map names chunk ${number} of component ${index}, and ${what}`,
     )
   }
-  table.loadRecord({ chunk, component: index + 1, number, validLow: 1, validHigh: 0 })
+  table.loadRecord({ chunk, component: index + 1, number, validLow: 1, validHigh: 0, lost: false })
 }
 
 function corrupt(name: string, what: string): PlexusError {

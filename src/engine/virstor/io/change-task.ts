@@ -122,18 +122,14 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     }
     const first = io.runs.chunkOf(this.#current.offset)
     const last = io.runs.chunkOf(this.#end - 1)
+    const torn = this.#tornAt()
+    if (torn !== undefined) return this.#refuse(io.lostPart('write', torn))
     this.#need = 0
     for (let chunk = first; chunk <= last; chunk++) {
       const component = io.map.componentOf(chunk)
       if (component === 0) this.#need++
       else if (!io.isPresent(component)) {
-        // Before anything is taken for the rest.
-        io.queue.served(this)
-        this.#error = io.away('write', component)
-        this.#fills = false
-        this.#pending = 1
-        queueMicrotask(this.#cut)
-        return false
+        return this.#refuse(io.away('write', component))
       }
     }
     const places = io.places(this, this.#need)
@@ -148,6 +144,23 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     }
     this.#assign(first, last, places)
     return true
+  }
+
+  /** Where it would write a part of a granule that is lost: what the rest of it was nobody knows. */
+  #tornAt(): number | undefined {
+    const { runs } = this.#io
+    const ends = [this.#current.offset, this.#end]
+    return ends.find((at) => at % runs.granuleBytes !== 0 && runs.isLostAt(at))
+  }
+
+  /** Before anything is taken. */
+  #refuse(error: PlexusError): false {
+    this.#io.queue.served(this)
+    this.#error = error
+    this.#fills = false
+    this.#pending = 1
+    queueMicrotask(this.#cut)
+    return false
   }
 
   #assign(first: number, last: number, places: readonly Place[]): void {
@@ -198,7 +211,11 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
 
   #clearPart(from: number, to: number): void {
     const { runs } = this.#io
-    if (from === to || !runs.isValid(from, to)) return
+    if (from === to) return
+    if (!runs.isValid(from, to)) {
+      if (runs.isLostAt(from)) this.#error ??= this.#io.lostPart(this.#current.op, from)
+      return
+    }
     this.#sendZeroes(from, to)
     this.#zeroed.push(runs.component)
   }
@@ -278,15 +295,21 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
       const to = Math.min((chunk + 1) * runs.chunkBytes, end)
       this.#clearedTo = to
       const component = map.componentOf(chunk)
-      if (component === 0) continue
+      const isLost = map.isLost(chunk)
+      if (component === 0 && !isLost) continue
+      // clear-lost.ts sees to it, unless it is lost since.
+      if (isLost && to - from < runs.chunkBytes) {
+        this.#error ??= this.#io.lostPart(this.#current.op, from)
+        continue
+      }
       // What is withdrawn from a lost component must not read as zeroes before its loss is told.
-      if (!this.#io.isPresent(component)) {
+      if (component !== 0 && !this.#io.isPresent(component)) {
         this.#error ??= this.#io.away('discard', component)
         continue
       }
       cleared++
       const isEmpty = map.markInvalid(chunk, runs.first(chunk, from), runs.last(chunk, to))
-      if (!isEmpty || filling.has(chunk)) continue
+      if (!isEmpty || filling.has(chunk) || component === 0) continue
       this.#io.release(chunk)
       released++
     }

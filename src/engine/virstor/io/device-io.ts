@@ -17,6 +17,7 @@ import { RangeLock } from '../../geom/range-lock.ts'
 import { keyOf } from '../map/owners.ts'
 import type { ChunkMap, Place } from '../runtime.ts'
 import { ChangeTask } from './change-task.ts'
+import { clearAroundLost } from './clear-lost.ts'
 import type { GroupCommitter } from './committer.ts'
 import { Epochs } from './epochs.ts'
 import { ReadTask } from './read-task.ts'
@@ -99,7 +100,15 @@ export class VirstorIo {
     } else if (request.op === 'read') {
       const task = this.#reads.pop() ?? new ReadTask(this)
       task.begin(request)
-    } else {
+    } else if (request.op !== 'write' && this.map.lostChunks > 0) {
+      clearAroundLost(this, request)
+    } else this.change(request)
+  }
+
+  /** A write, or what clears whole granules of chunks of which nothing is lost, or whole chunks. */
+  change(request: IoRequest): void {
+    if (this.#pauses > 0) this.#heldBack.push(() => this.change(request))
+    else {
       const task = this.#changes.pop() ?? new ChangeTask(this)
       task.begin(request)
     }
@@ -287,6 +296,15 @@ export class VirstorIo {
       subject: this.name,
       message: `virstor ${this.name}: component ${id}, which has this part of it, is missing; connect it again`,
     })
+  }
+
+  /** What was on a component that was given up, and has not been written since: a medium error. */
+  lostPart(op: IoOp, offset: number): PlexusError {
+    const chunk = this.runs.chunkOf(offset)
+    const message =
+      `virstor ${this.name}: chunk ${chunk} was on a component that was given up, and this part of it is lost; write it again ` +
+      `in whole granules of ${this.runs.granuleBytes} bytes, or discard it`
+    return new PlexusError('corrupt', { op, subject: this.name, message })
   }
 
   /** TASK SET FULL: the initiator keeps its data, and sends it again. */

@@ -42,7 +42,8 @@ export class ReadTask implements IoRequest {
       const { component, length } = runs
       const bufferAt = dataOffset + at - offset
       if (runs.isHole && (component === 0 || io.isPresent(component))) {
-        data?.bytes.fill(0, bufferAt, bufferAt + length)
+        if (io.map.isLost(runs.chunkOf(at))) this.#error ??= io.lostPart('read', at)
+        else data?.bytes.fill(0, bufferAt, bufferAt + length)
       } else {
         const error = io.send(this, component, runs.address, length, bufferAt)
         if (error) this.#error ??= error

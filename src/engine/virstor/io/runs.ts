@@ -67,6 +67,13 @@ export class Runs {
     return true
   }
 
+  /** Is the granule lost in which a byte lies? */
+  isLostAt(offset: number): boolean {
+    const chunk = this.chunkOf(offset)
+    const granule = this.first(chunk, offset)
+    return this.#map.isLost(chunk) && !this.#map.isValid(chunk, granule, granule)
+  }
+
   chunkOf(offset: number): number {
     return Math.floor(offset / this.chunkBytes)
   }

@@ -150,10 +150,10 @@ export class Space {
     this.changed()
   }
 
-  /** It has gone from the device; nothing of it is in use. */
+  /** It has gone from the device; nothing of it is in use, or it was given up. */
   remove(id: number): void {
     const slot = this.#slot(id)
-    assert(slot.used === slot.reserved, `component ${id} holds no data when it goes`)
+    assert(slot.used === slot.reserved || !slot.takes, `component ${id} holds no data when it goes`)
     this.#slots = this.#slots.filter((other) => other !== slot)
     this.#byId[id] = undefined
     this.#components[id] = undefined

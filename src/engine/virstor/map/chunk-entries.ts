@@ -12,6 +12,8 @@ import {
   entryAt,
   HEADER_WORDS,
   isEmptyPage,
+  LOST_BIT,
+  ownerWord,
   PAGE_ENTRIES,
   PAGE_WORDS,
   pagesFor,
@@ -22,6 +24,8 @@ export class ChunkEntries {
   #chunks: number
   /** undefined: no chunk of the page is allocated. */
   readonly #pages: (Uint32Array | undefined)[]
+  /** Chunks that {@link isLost}. */
+  protected lost = 0
 
   /** Nothing is allocated. `chunks` of the virtual device, `granules` of a chunk: 1 to 64. */
   constructor({ chunks, granules }: { readonly chunks: number; readonly granules: number }) {
@@ -53,6 +57,14 @@ export class ChunkEntries {
 
   numberOf(chunk: number): number {
     return this.#word(chunk, 2)
+  }
+
+  get lostChunks(): number {
+    return this.lost
+  }
+
+  isLost(chunk: number): boolean {
+    return (this.#word(chunk, 3) & LOST_BIT) !== 0
   }
 
   isValid(chunk: number, first: number, last: number): boolean {
@@ -95,6 +107,7 @@ export class ChunkEntries {
       number: this.numberOf(chunk),
       validLow: this.#word(chunk, 0),
       validHigh: this.#word(chunk, 1),
+      lost: this.isLost(chunk),
     }
   }
 
@@ -107,10 +120,11 @@ export class ChunkEntries {
   protected setEntry(chunk: number, entry: Entry): void {
     const words = this.#made(pageOf(chunk))
     const at = wordAt(chunk)
+    this.lost += Number(entry.lost) - Number(this.isLost(chunk))
     words[at] = entry.validLow
     words[at + 1] = entry.validHigh
     words[at + 2] = entry.number
-    words[at + 3] = entry.component
+    words[at + 3] = ownerWord(entry)
   }
 
   /** Pages with entries, in order. */
@@ -122,7 +136,7 @@ export class ChunkEntries {
   protected isWellFormed(chunk: number): boolean {
     const low = this.#word(chunk, 0)
     const high = this.#word(chunk, 1)
-    const last = this.#word(chunk, 3)
+    const last = (this.#word(chunk, 3) & ~LOST_BIT) >>> 0
     if ((last & 0xffff) === 0) return (low | high | this.#word(chunk, 2) | last) === 0
     const { granules } = this
     return last <= 0xffff && ((low & bits(granules, 63)) | (high & bits(granules - 32, 31))) === 0

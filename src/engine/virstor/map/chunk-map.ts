@@ -14,6 +14,10 @@
  * a chunk is out of service: it appears to be on component {@link BAD_COMPONENT}, which no device has, with all granules
  * valid, so that it is neither read from any disk nor as zeroes; nothing may change it. On disk its entry stays as it is, and
  * a place that it names and that exists stays in use.
+ *
+ * **What is lost** with a component that was given up ({@link MapTable.giveUp}) has no place, and is marked in the entry:
+ * what is not valid of such a chunk is lost, instead of zeroes. The mark goes when all of it has been written again, or has
+ * been discarded.
  */
 import { assert, defined } from '../../../base/assert.ts'
 import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_FAULTS } from '../../../base/limits.ts'
@@ -65,6 +69,8 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   /** Chunks out of service, with the bytes of their entries on disk. */
   readonly #bad = new Map<number, Buffer>()
   readonly #faults: MapFault[] = []
+  /** Components that were given up: entries on disk may name them still. */
+  readonly #givenUp = new Set<number>()
   #dirty = new Set<number>()
   #sequence = 0
 
@@ -96,6 +102,42 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   removeComponent(id: number): void {
     assert(this.usedOf(id) === 0, `nothing lies on component ${id}`)
     this.#owners[id] = undefined
+  }
+
+  /** One that was given up before, for {@link loaded}: chunks on it are lost. */
+  addLost(id: number): void {
+    this.#givenUp.add(id)
+  }
+
+  /** Chunks that lie on a component, and go with it. */
+  *chunksOn(id: number): Generator<number> {
+    for (const [, owner] of this.#ownersOf(id).entries()) {
+      if (owner >= 0 && this.componentOf(owner) === id) yield owner
+    }
+  }
+
+  /**
+   * A component is lost for good, and the configuration says so: what lies there is lost. Nothing is under way on it.
+   * Resolves to how many chunks that are; the next commit writes it into their entries.
+   */
+  async giveUp(id: number): Promise<number> {
+    let count = 0
+    await inTurns(this.chunksOn(id), (chunk) => {
+      this.#lose(chunk)
+      count++
+    })
+    this.#owners[id] = undefined
+    for (const [key, { component }] of this.#released) {
+      if (component === id) this.#released.delete(key)
+    }
+    return count
+  }
+
+  #lose(chunk: number): void {
+    const changed = this.#remember(chunk)
+    changed.freshLow = 0
+    changed.freshHigh = 0
+    this.setEntry(chunk, { ...UNALLOCATED, lost: true })
   }
 
   /** Places of a component that are in use, by the map itself too. */
@@ -137,7 +179,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     assert(this.componentOf(chunk) === 0, `chunk ${chunk} is unallocated`)
     this.#take(place, chunk)
     this.#remember(chunk)
-    this.setEntry(chunk, { ...place, validLow: 0, validHigh: 0 })
+    this.setEntry(chunk, { ...place, validLow: 0, validHigh: 0, lost: this.isLost(chunk) })
   }
 
   markValid(chunk: number, first: number, last: number): void {
@@ -155,29 +197,34 @@ export class MapTable extends ChunkEntries implements ChunkMap {
       validLow: entry.validLow | low,
       validHigh: entry.validHigh | high,
     })
+    if (entry.lost && this.isValid(chunk, 0, this.granules - 1)) {
+      this.setEntry(chunk, { ...this.entry(chunk), lost: false })
+    }
   }
 
   markInvalid(chunk: number, first: number, last: number): boolean {
     const entry = this.entry(chunk)
     const validLow = (entry.validLow & ~bits(first, last)) >>> 0
     const validHigh = (entry.validHigh & ~bits(first - 32, last - 32)) >>> 0
-    if (validLow !== entry.validLow || validHigh !== entry.validHigh) {
+    const isWhole = first === 0 && last === this.granules - 1
+    assert(isWhole || !entry.lost, `chunk ${chunk}, which is lost in part, goes as a whole`)
+    if (validLow !== entry.validLow || validHigh !== entry.validHigh || entry.lost) {
       this.#remember(chunk)
-      this.setEntry(chunk, { ...entry, validLow, validHigh })
+      this.setEntry(chunk, { ...entry, validLow, validHigh, lost: false })
     }
     return validLow === 0 && validHigh === 0
   }
 
   release(chunk: number): void {
     this.#vacate(chunk)
-    this.setEntry(chunk, UNALLOCATED)
+    this.setEntry(chunk, { ...UNALLOCATED, lost: this.isLost(chunk) })
   }
 
   move(chunk: number, place: Place): void {
     this.#take(place, chunk)
-    const { validLow, validHigh } = this.entry(chunk)
+    const entry = this.entry(chunk)
     this.#vacate(chunk)
-    this.setEntry(chunk, { ...place, validLow, validHigh })
+    this.setEntry(chunk, { ...entry, ...place })
   }
 
   /** Has a chunk let it go, and the commit is still to end that makes this durable? */
@@ -218,7 +265,10 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     assert(sequence >= this.#sequence, 'commits are in order')
     this.#sequence = sequence
     for (const { chunk } of set.records) this.#dirty.add(pageOf(chunk))
-    for (const { component, number } of set.released) this.#ownersOf(component).set(number, FREE)
+    for (const { component, number } of set.released) {
+      // It may have been given up meanwhile.
+      this.#owners[component]?.set(number, FREE)
+    }
     return set.released
   }
 
@@ -247,13 +297,16 @@ export class MapTable extends ChunkEntries implements ChunkMap {
       const { chunk, component } = record
       if (!components.has(component)) return [record]
       const fresh = defined(changed.get(chunk), `what has changed of chunk ${chunk}`)
-      const left = { ...record, ...without(record, fresh) }
+      // What was lost before, and has been written since, is lost again.
+      const lost = record.lost || fresh.before.lost
+      const left = { ...record, ...without(record, fresh), lost }
       const since = this.#pending.get(chunk)
       if (since) since.before = left
       const live = this.entry(chunk)
       if (components.has(live.component)) {
         const rest = without(live, fresh)
-        this.setEntry(chunk, { ...live, ...(since ? without({ ...live, ...rest }, since) : rest) })
+        const valid = since ? without({ ...live, ...rest }, since) : rest
+        this.setEntry(chunk, { ...live, ...valid, lost: lost || live.lost })
       }
       return isSame(left, fresh.before) ? [] : [left]
     })
@@ -304,9 +357,13 @@ export class MapTable extends ChunkEntries implements ChunkMap {
    */
   async loaded(sequence: number): Promise<void> {
     this.#sequence = sequence
+    this.lost = 0
     await inTurns(this.usedPages(), (page) => {
       const end = Math.min((page + 1) * PAGE_ENTRIES, this.chunks)
-      for (let chunk = page * PAGE_ENTRIES; chunk < end; chunk++) this.#loadOwner(chunk)
+      for (let chunk = page * PAGE_ENTRIES; chunk < end; chunk++) {
+        this.lost += Number(this.isLost(chunk))
+        this.#loadOwner(chunk)
+      }
     })
     for (const chunk of this.#bad.keys()) this.setEntry(chunk, OUT_OF_SERVICE)
   }
@@ -317,6 +374,10 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     }
     const component = this.componentOf(chunk)
     if (component === 0) return
+    if (this.#givenUp.has(component)) {
+      if (!this.#bad.has(chunk)) this.#lose(chunk)
+      return
+    }
     const number = this.numberOf(chunk)
     const owners = this.#owners[component]
     const owner = owners && number < owners.chunks ? owners.get(number) : undefined
@@ -376,6 +437,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
 
   /** With the next commit; the place has its last owner until then. */
   #free({ component, number }: Place): void {
+    if (!this.#owners[component]) return
     this.#released.set(keyOf({ component, number }), { component, number })
   }
 
@@ -387,12 +449,13 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   }
 }
 
-const UNALLOCATED: Entry = { component: 0, number: 0, validLow: 0, validHigh: 0 }
+const UNALLOCATED: Entry = { component: 0, number: 0, validLow: 0, validHigh: 0, lost: false }
 const OUT_OF_SERVICE: Entry = {
   component: BAD_COMPONENT,
   number: 0,
   validLow: 0xffffffff,
   validHigh: 0xffffffff,
+  lost: false,
 }
 
 function without(
@@ -406,6 +469,7 @@ function isSame(one: Entry, other: Entry): boolean {
   return (
     keyOf(one) === keyOf(other) &&
     one.validLow === other.validLow &&
-    one.validHigh === other.validHigh
+    one.validHigh === other.validHigh &&
+    one.lost === other.lost
   )
 }

@@ -13,7 +13,7 @@
  *     56     2  index in its group
  *     58     2  blocks of its group: they count together or not at all
  *     60     4  zero
- *     64  4032  records of 24 bytes: chunk (8), valid granules (4 + 4), number (4), component (2), owner (2; 0): the
+ *     64  4032  records of 24 bytes: chunk (8), valid granules (4 + 4), number (4), component (2), owner (2): the
  *               whole new entry of the chunk, so that applying it again does no harm
  *
  * One group is written at a time, and the next one begins when it is durable. So a power cut can tear the newest group
@@ -21,6 +21,7 @@
  */
 import { PlexusError } from '../../../base/errors.ts'
 import type { MapRecord } from '../runtime.ts'
+import { LOST_BIT, ownerWord } from './page.ts'
 import {
   isSealed,
   type Origin,
@@ -75,7 +76,7 @@ export function encodeBlocks(
       bytes.writeUInt32LE(record.validLow, start + 8)
       bytes.writeUInt32LE(record.validHigh, start + 12)
       bytes.writeUInt32LE(record.number, start + 16)
-      bytes.writeUInt16LE(record.component, start + 20)
+      bytes.writeUInt32LE(ownerWord(record), start + 20)
     }
     seal(bytes, MAGIC, origin)
   }
@@ -110,6 +111,7 @@ export function recordsOf({ bytes }: JournalBlock): MapRecord[] {
       validHigh: bytes.readUInt32LE(start + 12),
       number: bytes.readUInt32LE(start + 16),
       component: bytes.readUInt16LE(start + 20),
+      lost: bytes.readUInt32LE(start + 20) >= LOST_BIT,
     }
   })
 }

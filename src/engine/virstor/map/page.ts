@@ -11,7 +11,7 @@
  *     40     8  sequence: all blocks of the journal up to this one are in it
  *     48    16  zero
  *     64  4032  entries of 16 bytes: valid granules 0 to 31 and 32 to 63 (4 + 4), number of the physical chunk (4),
- *               id of the component (2; 0: unallocated), owner (2; 0)
+ *               id of the component (2; 0: unallocated), owner (2; 0, but for {@link LOST_BIT})
  *
  * In memory a page is the same bytes as words of 32 bits, on the little-endian machines that Plexus runs on. Pure.
  */
@@ -34,6 +34,8 @@ export const PAGE_ENTRIES = (MAP_PAGE_BYTES - SEALED_HEADER_BYTES) / ENTRY_BYTES
 export const PAGE_WORDS = MAP_PAGE_BYTES / 4
 export const HEADER_WORDS = SEALED_HEADER_BYTES / 4
 export const ENTRY_WORDS = ENTRY_BYTES / 4
+/** Of the last word of an entry, component and owner: granules that are not valid are lost. */
+export const LOST_BIT = 0x8000_0000
 const MAGIC = Buffer.from('PLEXVMAP', 'latin1')
 
 /** What the map says of a chunk. */
@@ -63,13 +65,18 @@ export function entryAt(index: number): number {
   return SEALED_HEADER_BYTES + index * ENTRY_BYTES
 }
 
+/** The last word of an entry: its component, and whether what is not valid is lost. */
+export function ownerWord({ component, lost }: Pick<Entry, 'component' | 'lost'>): number {
+  return lost ? component + LOST_BIT : component
+}
+
 /** Puts an entry in its place; its owner is 0. */
 export function writeEntry(bytes: Buffer, index: number, entry: Entry): void {
   const at = entryAt(index)
   bytes.writeUInt32LE(entry.validLow, at)
   bytes.writeUInt32LE(entry.validHigh, at + 4)
   bytes.writeUInt32LE(entry.number, at + 8)
-  bytes.writeUInt32LE(entry.component, at + 12)
+  bytes.writeUInt32LE(ownerWord(entry), at + 12)
 }
 
 const NO_ENTRIES = Buffer.alloc(MAP_PAGE_BYTES)

@@ -4,6 +4,7 @@ import type { VerbSpec } from '../../../control/verb-spec.ts'
 import type { VerbParameters } from '../../geom/types.ts'
 import type { PlanContext, PlanningVerb } from '../../verbs/plan.ts'
 import type { ComponentSpace } from '../io/space.ts'
+import type { MapTable } from '../map/chunk-map.ts'
 import type { VirstorModel } from '../model.ts'
 import type { VirstorSet } from '../virstor-set.ts'
 
@@ -12,6 +13,8 @@ export interface VirstorContext extends PlanContext<VirstorModel> {
   readonly isOpen: boolean
   /** What is in use on its components; undefined: it is not served. */
   readonly space: readonly ComponentSpace[] | undefined
+  /** Its map; undefined: it is not served. */
+  readonly map: MapTable | undefined
 }
 
 export interface VirstorVerb extends PlanningVerb<VirstorModel, VirstorContext> {

@@ -1,6 +1,6 @@
 /**
  * `virstor remove NAME DEVICE...`: components leave. The plan only says so; a job moves what they hold (moves/set-job.ts), and
- * takes them out when they are empty.
+ * takes them out when they are empty. What is lost for good: give-up.ts.
  */
 import { formatSize } from '../../../base/bytes.ts'
 import type { PlanStep } from '../../../control/reports.ts'
@@ -17,6 +17,7 @@ import {
   failing,
   type VirstorVerb,
 } from './context.ts'
+import { giveUp, labelWarning, lossOf } from './give-up.ts'
 
 export const REMOVE: VirstorVerb = {
   spec: VIRSTOR_SPECS.remove,
@@ -35,6 +36,7 @@ export const REMOVE: VirstorVerb = {
       )
     }
     const space = checkServed(name, context.space, fail)
+    if (parameters['force'] === true) return giveUp(context, [...gone], fail)
     const leaving = [...gone].map((component) => ({
       component,
       drive: nameOf(model, component),
@@ -42,11 +44,10 @@ export const REMOVE: VirstorVerb = {
     }))
     for (const { component, drive, chunks } of leaving) {
       if (chunks === 0 || isUp(model, component)) continue
-      const held = formatSize(chunks * model.chunkBytes)
       fail(
         'gone',
-        `${name}: component ${drive} is missing and holds ${held}; connect it, then repeat. If it never comes back, so does ` +
-          `not what it holds: save what can be read, and plexus virstor destroy ${name}`,
+        `${name}: component ${drive} is missing and holds ${lossOf(context, [component]).text}; connect it, then repeat. If it ` +
+          `never comes back, plexus virstor remove ${name} ${drive} --force gives that up, and the rest goes on`,
       )
     }
     checkRoom(model, space, gone, fail)
@@ -70,10 +71,7 @@ export const REMOVE: VirstorVerb = {
         job: { kind: 'evacuate', paused: false, limitBytesPerSecond: undefined },
       },
       steps,
-      warnings: away.map(({ component, drive }) => {
-        const { device = '' } = driveOf(model, component) ?? {}
-        return `the label on component ${drive} stays: its device is not here; if it comes back: plexus device clear-label ${device}`
-      }),
+      warnings: away.map(({ component }) => labelWarning(model, component)),
       newDrives: [],
       retired: [],
     }

@@ -12,8 +12,15 @@ import { formatDuration, parseDuration } from '../../../control/duration.ts'
 import type { PlanStep } from '../../../control/reports.ts'
 import { ON_OFF, VIRSTOR_SPECS } from '../../../control/virstor-verbs.ts'
 import type { VerbParameters } from '../../geom/types.ts'
-import { type ComponentRecord, ON_MISSING, POLICIES, type VirstorModel } from '../model.ts'
-import { type Fail, failing, type VirstorVerb } from './context.ts'
+import {
+  type ComponentRecord,
+  driveOf,
+  isUp,
+  ON_MISSING,
+  POLICIES,
+  type VirstorModel,
+} from '../model.ts'
+import { type Fail, failing, type VirstorContext, type VirstorVerb } from './context.ts'
 
 export type Settings = Pick<
   VirstorModel,
@@ -150,6 +157,23 @@ export const SET: VirstorVerb = {
     const fail = failing(VIRSTOR_SPECS.set, context.model.name)
     const { model, steps } = withSettings(context.model, parameters, fail)
     if (steps.length === 0) fail('invalid', 'nothing is to be changed; plexus virstor set --help')
-    return { model, steps, warnings: [], newDrives: [], retired: [] }
+    const warnings = endOf(context, model, parameters['force'] === true, fail)
+    return { model, steps, warnings, newDrives: [], retired: [] }
   },
+}
+
+/** What takes a device out of service at once is refused, or with `force` a warning. */
+function endOf(
+  { model: before, isPresent }: VirstorContext,
+  { name, components, onMissing }: VirstorModel,
+  force: boolean,
+  fail: Fail,
+): readonly string[] {
+  if (onMissing !== 'device' || before.onMissing === 'device') return []
+  const missing = components.filter((one) => !isUp(before, one) || !isPresent(one.driveUuid))
+  if (missing.length === 0) return []
+  const names = missing.map((one) => driveOf(before, one)?.name).join(', ')
+  const fact = `component ${names} is missing, so ${name} is out of service at once, until it is back`
+  if (force) return [fact]
+  return fail('in-use', `${name}: ${fact}; connect it first, or repeat with --force`)
 }

@@ -241,7 +241,7 @@ const differs = (model: Model, chunk: number) =>
 
 function toRecord(chunk: number, { component, number, valid }: Entry): MapRecord {
   const [validLow, validHigh] = [Number(valid & 0xffffffffn), Number(valid >> 32n)]
-  return { chunk, component, number, validLow, validHigh }
+  return { chunk, component, number, validLow, validHigh, lost: false }
 }
 
 function fromRecord({ component, number, validLow, validHigh }: MapRecord): Entry | undefined {
@@ -326,7 +326,7 @@ t.test(
     table.reserve(2, { number: 0, count: 1 })
     const page = Buffer.alloc(4096)
     const put = (index: number, component: number, number: number, high = 0) =>
-      writeEntry(page, index, { component, number, validLow: 1, validHigh: high })
+      writeEntry(page, index, { component, number, validLow: 1, validHigh: high, lost: false })
     put(0, 1, 0)
     put(1, 7, 0)
     put(2, 1, PLACES)
@@ -340,9 +340,16 @@ t.test(
     table.loadPage(0, page)
     // Page 1 is older than the record that has moved its chunk away from the place of chunk 0.
     const older = Buffer.alloc(4096)
-    writeEntry(older, 0, { component: 1, number: 0, validLow: 1, validHigh: 0 })
+    writeEntry(older, 0, { component: 1, number: 0, validLow: 1, validHigh: 0, lost: false })
     table.loadPage(1, older)
-    table.loadRecord({ chunk: PAGE_ENTRIES, component: 2, number: 1, validLow: 3, validHigh: 0 })
+    table.loadRecord({
+      chunk: PAGE_ENTRIES,
+      component: 2,
+      number: 1,
+      validLow: 3,
+      validHigh: 0,
+      lost: false,
+    })
     await table.loaded(17)
     t.equal(table.badChunks, 8)
     t.strictSame(

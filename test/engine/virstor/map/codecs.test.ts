@@ -29,6 +29,7 @@ const RECORD: MapRecord = {
   chunk: 2 ** 33 + 5,
   validLow: 0x80000001,
   validHigh: 0xf0000000,
+  lost: true,
   number: 0xfffffffe,
   component: 0x1234,
 }
@@ -65,7 +66,7 @@ t.test('a page, byte by byte', async (t) => {
     // Magic, version, CRC, device, epoch, page, sequence, 16 bytes, then entry 0, entry 1, and the next one.
     `${Buffer.from('PLEXVMAP').toString('hex')}01000000${'00'.repeat(4)}${UUID}` +
       `0403020107000000${'0900000000010000'}${'00'.repeat(16)}` +
-      `${'00'.repeat(16)}01000080000000f0feffffff34120000${'00'.repeat(16)} true`,
+      `${'00'.repeat(16)}01000080000000f0feffffff34120080${'00'.repeat(16)} true`,
   )
   t.equal(decodePage(page(), ORIGIN, 7), 2 ** 40 + 9)
   t.notOk(isEmptyPage(page()))
@@ -81,7 +82,7 @@ t.test('a block of the journal, byte by byte', async (t) => {
     // Magic, version, CRC, device, epoch, records, sequence, oldest, index, blocks, 4 bytes, then the first record.
     `${Buffer.from('PLEXVJNL').toString('hex')}01000000${'00'.repeat(4)}${UUID}` +
       `0403020102000000${'0900000000010000'}0300000000000000${'00000100'}00000000` +
-      '050000000200000001000080000000f0feffffff34120000',
+      '050000000200000001000080000000f0feffffff34120080',
   )
   t.strictSame(block && recordsOf(block), [RECORD, { ...RECORD, chunk: 6 }])
   const other = { ...ORIGIN, epoch: 9 }
