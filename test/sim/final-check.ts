@@ -5,9 +5,9 @@
  */
 import { scrub } from './scrub.ts'
 import type { Unit } from './unit.ts'
-import { isRedundant, subdisksOf, volumeOf } from './view.ts'
+import { isRedundant, volumeOf } from './view.ts'
 import type { Machine, World } from './world.ts'
-import { affected } from './wounds.ts'
+import { isCompared } from './wounds.ts'
 
 const READ_BYTES = 128 * 1024
 
@@ -44,20 +44,19 @@ async function scrubs(world: World, machine: Machine, unit: Unit): Promise<void>
   if (before !== 0) world.fail(`${unit.name}: a scrub finds ${before} mismatches in good data`)
   const random = world.random.fork(`corruption of ${unit.uuid}`)
   const volume = volumeOf(machine, unit.uuid)
-  const subdisk = volume && random.pick(subdisksOf(volume))
-  const disk = world.disks.find(({ name }) => name === subdisk?.drive)
-  if (world.violation || !subdisk || !disk) return
+  if (world.violation || !volume) return
+  const spots = volume.components.flatMap((plex) =>
+    plex.children.map((subdisk, column) => ({ volume, plex, column, subdisk })),
+  )
+  // Where the first sector of a subdisk lies behind the volume, all of it does.
+  const spot = random.pick(spots.filter((one) => isCompared(one, 0)))
+  const { subdisk } = spot
+  const disk = world.disks.find(({ name }) => name === subdisk.drive)
+  if (!disk) return
   const { blockBytes } = disk.options
-  const plex = volume.components.find(({ children }) => children.includes(subdisk))
-  const column = plex?.children.indexOf(subdisk) ?? 0
-  // A plex may be larger than its volume: nobody compares what lies behind.
-  const isInside = (at: number): boolean => {
-    const last = plex && affected({ spot: { plex, column }, at }, blockBytes)
-    return last !== undefined && last.offset + last.length <= volume.sizeBytes
-  }
-  let place = 0
+  let place: number
   do place = Math.floor(random.below(subdisk.sizeBytes) / blockBytes) * blockBytes
-  while (!isInside(place) && isInside(0))
+  while (!isCompared(spot, place))
   const offset = (subdisk.driveOffsetBytes ?? 0) + place
   disk.media.harm(offset, random.bytes(blockBytes))
   world.note('corrupted', `${disk.name}, ${subdisk.name}`, offset, blockBytes)

@@ -61,7 +61,7 @@ export class Wounds {
       for (let at = begin; at < end; at += size) {
         const wound = { spot, at: at - range.offset }
         this.#wounds.push(wound)
-        unit.oracle.damage(affected(wound, size))
+        unit.oracle.damage(affected(spot, wound.at, size))
       }
     }
   }
@@ -110,22 +110,16 @@ export class Wounds {
     })
   }
 
-  /** All that a scrub compares with the sector, and it. Empty: that is not simple enough to be told here. */
+  /** All that a scrub compares with the sector, and it. Empty: it compares nothing with it. */
   #compared({ spot, at }: Wound): readonly { disk: SimDisk; offset: number }[] {
     const { volume, plex } = spot
     const place = (child: PartView | undefined, inside: number) => {
       const disk = this.#world.disks.find(({ name }) => name === child?.drive)
       return disk ? [{ disk, offset: (child?.driveOffsetBytes ?? 0) + inside }] : []
     }
-    if (plex.organization === 'raid5') {
-      const last = affected({ spot, at }, spot.disk.options.blockBytes)
-      const isUsed = last.offset + last.length <= volume.sizeBytes
-      if (volume.components.length > 1 || !isUsed) return []
-      return plex.children.flatMap((child) => place(child, at))
-    }
-    const { offset } = affected({ spot, at }, spot.disk.options.blockBytes)
-    if (offset >= volume.sizeBytes) return []
-    if (volume.components.some(({ organization }) => organization === 'raid5')) return []
+    if (!isCompared(spot, at)) return []
+    if (plex.organization === 'raid5') return plex.children.flatMap((child) => place(child, at))
+    const { offset } = affected(spot, at, spot.disk.options.blockBytes)
     return volume.components.flatMap((one) => {
       const { column, inside } = placeIn(one, offset)
       return place(one.children[column], inside)
@@ -139,12 +133,19 @@ function differ(contents: readonly Buffer[], isParity: boolean): boolean {
   return first?.some((byte, i) => others.reduce((sum, one) => sum ^ (one[i] ?? 0), byte)) ?? false
 }
 
+/**
+ * Does a scrub compare this place of the subdisk with others? It compares all rows of raid5, and copies as far as their
+ * volume goes: a copy may be larger, by whole columns, too.
+ */
+export function isCompared(spot: Pick<Spot, 'volume' | 'plex' | 'column'>, at: number): boolean {
+  const { volume, plex } = spot
+  return plex.organization === 'raid5' || affected(spot, at, 0).offset < volume.sizeBytes
+}
+
 /** What of the volume a sector of a subdisk is, or is computed with. */
-export function affected(
-  {
-    spot: { plex, column },
-    at,
-  }: { readonly spot: Pick<Spot, 'plex' | 'column'>; readonly at: number },
+function affected(
+  { plex, column }: Pick<Spot, 'plex' | 'column'>,
+  at: number,
   length: number,
 ): ByteRange {
   const { organization, stripeBytes = 0, children } = plex

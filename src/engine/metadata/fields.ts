@@ -19,6 +19,15 @@ export function corrupt(path: string, problem: string): PlexusError {
   return new PlexusError('corrupt', { op: 'decode', subject: path, message })
 }
 
+/** Throws `corrupt` that names the object and its field where something does not hold. */
+export type Check = (field: string, holds: unknown, problem: string) => void
+
+export function checksOf(object: string): Check {
+  return (field, holds, problem) => {
+    if (!holds) throw corrupt(`${object}, ${field}`, problem)
+  }
+}
+
 /** Why a text cannot be the name of an object, or undefined when it can. */
 export function nameFault(name: string): string | undefined {
   if (name === '') return 'a name must not be empty'

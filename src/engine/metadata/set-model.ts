@@ -3,8 +3,19 @@
  * commit. A class adds its own objects, and says how the whole is written ({@link Codec}). An immutable snapshot;
  * docs/on-disk-format.md.
  */
+import { isAligned } from '../../base/bytes.ts'
 import { isUuid } from '../../base/random.ts'
-import { corrupt, list, maybe, oneOf, type RecordOf, record, shown, text, whole } from './fields.ts'
+import {
+  checksOf,
+  list,
+  maybe,
+  oneOf,
+  type RecordOf,
+  record,
+  shown,
+  text,
+  whole,
+} from './fields.ts'
 
 export const DRIVE_STATES = ['down', 'up'] as const
 export type DriveState = (typeof DRIVE_STATES)[number]
@@ -51,28 +62,35 @@ export interface Codec<M extends SetModel> {
   stateRoomOf(model: M): number
 }
 
-/** Throws `corrupt` that names the field where what a set says of itself and its drives is not sound. */
+/** Throws `corrupt` that names object and field where what a set says of itself and its drives is not sound. */
 export function checkSet({ setUuid, line, ancestors, votersBefore, drives }: SetModel): void {
-  const lines = [line, ...ancestors.map((one) => one.line)]
-  mustBeUuids('setUuid', [setUuid])
-  mustBeUuids('line', lines)
-  mustBeUuids('votersBefore', votersBefore.flat())
-  const uuids = drives.map(({ uuid }) => uuid)
-  mustBeUuids('drives', uuids)
-  if (new Set(uuids).size !== uuids.length) throw corrupt('model.drives', 'two have one UUID')
-  for (const { name, device, mediaBytes, blockBytes, dataStartBytes, dataEndBytes } of drives) {
-    const isBlock = blockBytes >= 512 && Number.isInteger(Math.log2(blockBytes))
-    const isInside = dataStartBytes <= dataEndBytes && dataEndBytes <= mediaBytes
-    const isShown = !/\p{C}/u.test(`${name}${device}`)
-    if (isBlock && isInside && isShown) continue
-    const what = isShown ? 'its blocks or its data cannot be' : 'it has a control character'
-    throw corrupt(`model.drives (${shown(name)})`, what)
+  const check = checksOf('the set')
+  const mustBeUuids = (field: string, texts: readonly string[]): void => {
+    for (const one of texts) check(field, isUuid(one), `${shown(one)} is not a UUID`)
   }
+  const uuids = drives.map(({ uuid }) => uuid)
+  mustBeUuids('setUuid', [setUuid])
+  mustBeUuids('line', [line, ...ancestors.map((one) => one.line)])
+  mustBeUuids('votersBefore', votersBefore.flat())
+  check('drives', new Set(uuids).size === uuids.length, 'two have one UUID')
+  for (const drive of drives) checkDrive(drive)
 }
 
-function mustBeUuids(field: string, texts: readonly string[]): void {
-  const odd = texts.find((one) => !isUuid(one))
-  if (odd !== undefined) throw corrupt(`model.${field}`, `${shown(odd)} is not a UUID`)
+function checkDrive(drive: DriveRecord): void {
+  const { uuid, name, device, blockBytes, mediaBytes, dataStartBytes, dataEndBytes } = drive
+  const check = checksOf(`drive ${shown(name)}`)
+  check('uuid', isUuid(uuid), `${shown(uuid)} is not a UUID`)
+  const isBlock = blockBytes >= 512 && Number.isInteger(Math.log2(blockBytes))
+  check('blockBytes', isBlock, `${blockBytes} is not a power of two of at least 512`)
+  for (const field of ['mediaBytes', 'dataStartBytes', 'dataEndBytes'] as const) {
+    const problem = `${drive[field]} is not a multiple of the block, ${blockBytes}`
+    check(field, isAligned(drive[field], blockBytes), problem)
+  }
+  const isInside = dataStartBytes <= dataEndBytes && dataEndBytes <= mediaBytes
+  const area = `${dataStartBytes} to ${dataEndBytes}`
+  check('dataEndBytes', isInside, `the data area, ${area}, is not inside ${mediaBytes} bytes`)
+  const isShown = !/[\p{C}"]/u.test(`${name}${device}`)
+  check('device', isShown, 'it has a control character or a quote')
 }
 
 /** Who votes: the drives that the model calls up, and the witness. */

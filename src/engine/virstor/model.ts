@@ -11,7 +11,6 @@ import { chunksForPages } from './map/layout.ts'
 import { pagesFor } from './map/page.ts'
 
 export const POLICIES = ['sequential', 'round-robin'] as const
-export type Policy = (typeof POLICIES)[number]
 /** What a component that is missing takes with it: what lies there, or the whole device. */
 export const ON_MISSING = ['chunks', 'device'] as const
 

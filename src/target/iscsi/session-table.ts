@@ -7,6 +7,7 @@ import { DEAD_SESSION_MS, PLACE_RETRY_MS, TAKEOVER_MS, TAKEOVERS_TOLD } from '..
 import type { Logger } from '../../base/log.ts'
 import { formatAddress } from '../../base/network.ts'
 import type { BufferPool } from '../../hal/block-device.ts'
+import { initiatorPortName } from '../../iscsi/names.ts'
 import type { DeviceServer, LunMapping, Nexus } from '../scsi/types.ts'
 import { admits, sameProof } from './auth.ts'
 import type { Connection } from './connection.ts'
@@ -231,7 +232,7 @@ export class SessionTable {
     return {
       id: this.#nextNexusId++,
       initiatorName,
-      initiatorPort: `${initiatorName},i,0x${outcome.isid.toString('hex')}`,
+      initiatorPort: initiatorPortName(initiatorName, outcome.isid),
       targetName: target.name,
       targetPort: port.name,
       targetPortalGroupTag: port.tag,

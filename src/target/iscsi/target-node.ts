@@ -6,7 +6,7 @@
 import { assert } from '../../base/assert.ts'
 import { PlexusError } from '../../base/errors.ts'
 import { TEXT_VALUE_BYTES } from '../../base/limits.ts'
-import { normalizeIscsiName } from '../../iscsi/names.ts'
+import { normalizeIscsiName, targetPortName } from '../../iscsi/names.ts'
 import type { DigestChoice } from '../../iscsi/parameters.ts'
 import { hasControlCharacter } from '../../iscsi/text.ts'
 import type { LunMapping } from '../scsi/types.ts'
@@ -127,7 +127,7 @@ export class TargetNode {
       portalGroup,
       tag,
       relativePortId: this.#init.portIds?.get(portalGroup) ?? tag,
-      name: `${this.name},t,0x${tag.toString(16).padStart(4, '0')}`,
+      name: targetPortName(this.name, tag),
     }
   }
 

@@ -14,6 +14,8 @@ const KIB = 1024
 const UNITS_MAX = 2
 const CHUNKS_MAX = 600
 const SIZE_BYTES_MAX = 128 * 1024 * KIB
+/** A mirror of smaller disks is too small for a component, and nothing ever takes it away again. */
+const MIRROR_BYTES_MIN = 2 * 1024 * KIB
 
 /** What a thin device says of its space. */
 type Space = 'usedBytes' | 'freeBytes' | 'physicalBytes'
@@ -153,7 +155,9 @@ export class Operator {
   }
 
   async #createMirror(machine: Machine): Promise<void> {
-    const devices = this.some(machine, 2).filter((name) => this.#disk(name))
+    const devices = this.some(machine, 2).filter(
+      (name) => (this.#disk(name)?.sizeBytes ?? 0) >= MIRROR_BYTES_MIN,
+    )
     if (devices.length < 2) return
     const name = `m${this.#named++}`
     const parameters = { devices, name, wipeSignatures: true }

@@ -3,6 +3,7 @@
  * meanwhile, and is never wrong; when the disk is well again everything must be there. Used by thin-play.ts.
  */
 import type { Timer } from '../../../src/base/clock.ts'
+import { DeviceSet } from '../../../src/engine/metadata/device-set.ts'
 import type { SimDisk } from '../disk.ts'
 import { FAULTS, FLAPS } from '../faults.ts'
 import { QUIET_FAULTS } from '../harm.ts'
@@ -129,6 +130,10 @@ export class Trouble {
     const endMs = world.nowMs + RECOVERY_MS
     for (let round = 0; world.machine === running && !world.violation; round++) {
       await this.#plugAll(running)
+      // What a disk has failed before it was repaired may be found when its commit ends, which others carry, too.
+      for (const geom of [...running.topology.geoms]) {
+        if (geom instanceof DeviceSet) await geom.idle()
+      }
       if (world.machine !== running) return
       const lacking = this.#lacking(running)
       if (lacking.length === 0) {

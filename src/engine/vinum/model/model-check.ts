@@ -4,10 +4,10 @@
  * docs/vinum.md, 1 and 4, and the comments of model.ts.
  */
 import { isAligned } from '../../../base/bytes.ts'
-import { PlexusError } from '../../../base/errors.ts'
 import { isUuid } from '../../../base/random.ts'
 import type { VinumJobKind } from '../../../control/reports.ts'
-import { nameFault } from '../../metadata/fields.ts'
+import { type Check, checksOf, nameFault } from '../../metadata/fields.ts'
+import { checkSet } from '../../metadata/set-model.ts'
 import { usedExtents } from './allocation.ts'
 import { mapSlotsOf } from './map-slots.ts'
 import {
@@ -41,30 +41,13 @@ const JOB_TARGETS: Readonly<Record<VinumJobKind, readonly ObjectType[]>> = {
 
 /** Throws `corrupt` that names object and field when the model is not sound. */
 export function checkModel(model: VinumModel): void {
-  const check = checksOf('the set')
-  for (const field of ['setUuid', 'line'] as const) {
-    check(field, isUuid(model[field]), `"${model[field]}" is not a UUID`)
-  }
-  for (const one of model.votersBefore.flat()) {
-    check('votersBefore', isUuid(one), `"${one}" is not a UUID`)
-  }
+  checkSet(model)
   checkIdentities(model)
-  for (const one of model.drives) checkDrive(one)
   for (const one of model.drives) checkExtents(model, one)
   for (const one of model.subdisks) checkSubdisk(model, one)
   for (const one of model.plexes) checkPlex(model, one)
   for (const one of model.volumes) checkVolume(model, one)
   checkJobs(model)
-}
-
-type Check = (field: string, holds: unknown, problem: string) => void
-
-function checksOf(object: string): Check {
-  return (field, holds, problem) => {
-    if (holds) return
-    const message = `vinum configuration: ${object}, ${field}: ${problem}`
-    throw new PlexusError('corrupt', { op: 'check', subject: object, message })
-  }
 }
 
 function checkIdentities(model: VinumModel): void {
@@ -85,21 +68,6 @@ function checkIdentities(model: VinumModel): void {
 function checkName(check: Check, field: string, name: string): void {
   const problem = nameFault(name)
   check(field, problem === undefined, problem ?? '')
-}
-
-function checkDrive(drive: DriveRecord): void {
-  const check = checksOf(`drive ${drive.name}`)
-  const { blockBytes, mediaBytes, dataStartBytes, dataEndBytes } = drive
-  const isBlock = blockBytes >= 512 && (blockBytes & (blockBytes - 1)) === 0
-  check('blockBytes', isBlock, `${blockBytes} is not a power of two of at least 512`)
-  for (const field of ['mediaBytes', 'dataStartBytes', 'dataEndBytes'] as const) {
-    const problem = `${drive[field]} is not a multiple of the block, ${blockBytes}`
-    check(field, isAligned(drive[field], blockBytes), problem)
-  }
-  const isInside = dataStartBytes <= dataEndBytes && dataEndBytes <= mediaBytes
-  const area = `${dataStartBytes} to ${dataEndBytes}`
-  check('dataEndBytes', isInside, `the data area, ${area}, is not inside ${mediaBytes} bytes`)
-  check('device', !/[\p{C}"]/u.test(drive.device), 'it has a control character or a quote')
 }
 
 function checkExtents(model: VinumModel, drive: DriveRecord): void {

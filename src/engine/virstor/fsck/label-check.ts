@@ -30,6 +30,7 @@ export class LabelCheck {
     // It may fail, or be stopped, meanwhile.
     if (!set.assembled) return
     for (const drive of set.model.components.map((component) => set.driveOf(component))) {
+      if (!this.#isComponent(drive)) continue
       this.components++
       if (drive.consumer && drive.record.state === 'up') {
         await this.#checkLabel(drive, drive.consumer)
@@ -56,14 +57,20 @@ export class LabelCheck {
     }
   }
 
+  /** A component may be removed while labels are read. */
+  #isComponent({ record }: SetDrive): boolean {
+    const set = this.#set
+    return set.assembled && set.model.components.some(({ driveUuid }) => driveUuid === record.uuid)
+  }
+
   async #checkLabel(drive: SetDrive, consumer: Consumer): Promise<void> {
     const { name } = drive.record
     for (let look = 0; look < LOOKS; look++) {
       await this.#set.idle()
-      if (!this.#set.assembled) return
+      if (!this.#isComponent(drive)) return
       const { generation } = this.#set.model
       const problem = await problemOf(consumer, generation).catch(operatingError)
-      if (!problem || !this.#set.assembled) return
+      if (!problem || !this.#isComponent(drive)) return
       // A commit may have changed it while it was read.
       if (this.#set.model.generation !== generation) continue
       const isError = 'kind' in problem

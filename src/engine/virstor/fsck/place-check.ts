@@ -1,7 +1,7 @@
 /**
  * Who has which place: the map, its reverse, and the count of what is free, against each other in memory, some thousand
- * places in a turn of the event loop. Requests go on: what only looks wrong because a place is on its way from one to the
- * other is looked at again when those have ended who were under way.
+ * places in a turn of the event loop. Requests go on: a place may be on its way from one to the other, and whoever holds it
+ * meanwhile says so.
  */
 import { VIRSTOR_DISCARD_CHUNKS } from '../../../base/limits.ts'
 import { nextTurn } from '../../../base/turns.ts'
@@ -12,8 +12,6 @@ import { FREE, MAP } from '../map/owners.ts'
 import type { Place } from '../runtime.ts'
 import type { Findings } from './findings.ts'
 
-/** How often a place on its way is looked at. */
-const LOOKS = 5
 const RESTART = 'stop the device and assemble it: a start makes this anew from the map on disk'
 
 export class PlaceCheck {
@@ -36,12 +34,10 @@ export class PlaceCheck {
     await inPieces(table.chunks, (chunk) => this.#checkChunk(chunk))
     for (const one of space.components) {
       const { id } = one.component
-      const late: Place[] = []
       await inPieces(one.total, (number) => {
         // It may go from the device meanwhile.
-        if (space.component(id)) this.#checkPlace({ component: id, number }, late)
+        if (space.component(id)) this.#checkPlace({ component: id, number })
       })
-      await this.#lookAgain(late)
       this.#checkCount(one)
     }
     this.#tellFaults()
@@ -63,44 +59,36 @@ export class PlaceCheck {
     this.#tell(component, `chunk ${chunk} has place ${number}, which is also that of ${whose}`)
   }
 
-  #checkPlace(place: Place, late: Place[]): void {
+  #checkPlace(place: Place): void {
     const { table, space } = this.#device
-    const isFree = space.isFree(place)
-    const isUsed = table.ownerOf(place) !== FREE
-    if (isFree && isUsed) {
-      this.#tell(place.component, `place ${place.number} is in use, and counts as free`)
-    } else if (this.#isOnItsWay(place)) late.push(place)
+    const { component, number } = place
+    const owner = table.ownerOf(place)
+    if (space.isFree(place)) {
+      if (owner !== FREE) this.#tell(component, `place ${number} is in use, and counts as free`)
+      return
+    }
+    const hasOwner =
+      owner === MAP ||
+      (owner !== FREE && table.componentOf(owner) === component && table.numberOf(owner) === number)
+    if (hasOwner || this.#isOnItsWay(place)) return
+    this.#findings.add({
+      area: 'places',
+      severity: 'warning',
+      object: this.#nameOf(component),
+      message: `place ${number} is neither free nor does a chunk have it`,
+      action: RESTART,
+    })
   }
 
-  /** Is it neither free nor used by what says so? It is between the two for a while. */
+  /** Between two owners: who has let go of it, or is about to take it, holds it. */
   #isOnItsWay(place: Place): boolean {
     const { table, space, io } = this.#device
-    const owner = table.ownerOf(place)
-    if (owner === FREE) {
-      return !space.isFree(place) && !io.trimmer.holds(place) && !isSame(place, space.moving)
-    }
-    if (owner === MAP) return false
-    return table.componentOf(owner) !== place.component || table.numberOf(owner) !== place.number
-  }
-
-  async #lookAgain(places: readonly Place[]): Promise<void> {
-    const { committer, io, space } = this.#device
-    let late = places
-    for (let look = 0; look < LOOKS && late.length > 0; look++) {
-      await committer.pass()
-      await new Promise<void>((resolve) => io.afterAll(resolve))
-      late = late.filter((one) => space.component(one.component) && this.#isOnItsWay(one))
-    }
-    for (const { component, number } of late) {
-      const message = `place ${number} is neither free nor does a chunk have it`
-      this.#findings.add({
-        area: 'places',
-        severity: 'warning',
-        object: this.#nameOf(component),
-        message,
-        action: RESTART,
-      })
-    }
+    return (
+      table.isReleased(place) ||
+      io.isDraining(place) ||
+      io.trimmer.holds(place) ||
+      isSame(place, space.moving)
+    )
   }
 
   #checkCount(one: ComponentSpace): void {

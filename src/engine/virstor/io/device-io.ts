@@ -14,6 +14,7 @@ import { VIRSTOR_ZERO_BYTES } from '../../../base/limits.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import type { AlignedBuffer, IoOp, IoRequest } from '../../../hal/block-device.ts'
 import { RangeLock } from '../../geom/range-lock.ts'
+import { keyOf } from '../map/owners.ts'
 import type { ChunkMap, Place } from '../runtime.ts'
 import { ChangeTask } from './change-task.ts'
 import { clearAroundLost } from './clear-lost.ts'
@@ -57,6 +58,8 @@ export class VirstorIo {
   losses = 0
   /** Places that chunks have let go, and that are not free yet. */
   #coming = 0
+  /** Places that the durable map refers to no more, and requests may, by {@link keyOf}. */
+  readonly #draining = new Set<number>()
   #hasEnded = false
   #pauses = 0
   /** What came or was let in while the device paused, in order. */
@@ -140,11 +143,20 @@ export class VirstorIo {
 
   /** The durable map refers to the places no more: they are free when those have ended who may still use them. */
   released(places: readonly Place[]): void {
+    for (const place of places) this.#draining.add(keyOf(place))
     this.#epochs.afterAll(() => {
       this.#coming = Math.max(0, this.#coming - places.length)
-      for (const place of places) this.space.give(place)
+      for (const place of places) {
+        this.#draining.delete(keyOf(place))
+        this.space.give(place)
+      }
       this.trimmer.add(places)
     })
+  }
+
+  /** Is it free as soon as requests have ended that may still use it? */
+  isDraining(place: Place): boolean {
+    return this.#draining.has(keyOf(place))
   }
 
   /** Calls `done` when all have ended that are under way now, and what was {@link released} before is free. */

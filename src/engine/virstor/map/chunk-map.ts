@@ -26,7 +26,7 @@ import type { ChangeSet, ChunkMap, MapRecord, Place } from '../runtime.ts'
 import { bits, ChunkEntries, pageOf } from './chunk-entries.ts'
 import { BLOCK_RECORDS } from './journal.ts'
 import type { Run } from './layout.ts'
-import { FREE, MAP, Owners } from './owners.ts'
+import { FREE, keyOf, MAP, Owners } from './owners.ts'
 import { type Entry, entryAt, PAGE_ENTRIES, writeEntry } from './page.ts'
 
 /** Id that a chunk out of service appears to be on: components have ids from 1 to one less. */
@@ -54,6 +54,8 @@ interface Changed {
 
 interface Taken {
   readonly set: ChangeSet
+  /** Places of the set, by {@link keyOf}. */
+  readonly released: ReadonlyMap<number, Place>
   /** Each chunk in it, with the durable entry. */
   readonly changed: ReadonlyMap<number, Changed>
 }
@@ -225,6 +227,12 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     this.setEntry(chunk, { ...entry, ...place })
   }
 
+  /** Has a chunk let it go, and the commit is still to end that makes this durable? */
+  isReleased(place: Place): boolean {
+    const key = keyOf(place)
+    return this.#released.has(key) || this.#taken?.released.has(key) === true
+  }
+
   /**
    * What a commit writes: at most {@link COMMIT_RECORDS} records; where {@link isChanged} stays true there is more, and
    * the released places come with the last of it. One set at a time, until {@link committed} or {@link failed}.
@@ -241,10 +249,10 @@ export class MapTable extends ChunkEntries implements ChunkMap {
       taken.set(chunk, changed)
       records.push(record)
     }
-    const released = this.#pending.size === 0 ? [...this.#released.values()] : []
-    if (this.#pending.size === 0) this.#released.clear()
-    const set = { records, released }
-    this.#taken = { set, changed: taken }
+    const released = this.#pending.size === 0 ? this.#released : new Map<number, Place>()
+    if (this.#pending.size === 0) this.#released = new Map()
+    const set = { records, released: [...released.values()] }
+    this.#taken = { set, released, changed: taken }
     return set
   }
 
@@ -284,7 +292,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
    * zeroes that nobody has written. What is not in the set is withdrawn from the next one.
    */
   withdraw(set: ChangeSet, components: ReadonlySet<number>): ChangeSet {
-    const { changed } = this.#settle(set)
+    const { changed, released } = this.#settle(set)
     const records = set.records.flatMap((record) => {
       const { chunk, component } = record
       if (!components.has(component)) return [record]
@@ -303,7 +311,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
       return isSame(left, fresh.before) ? [] : [left]
     })
     const left = { records, released: set.released }
-    this.#taken = { set: left, changed }
+    this.#taken = { set: left, released, changed }
     return left
   }
 
@@ -464,8 +472,4 @@ function isSame(one: Entry, other: Entry): boolean {
     one.validHigh === other.validHigh &&
     one.lost === other.lost
   )
-}
-
-function keyOf({ component, number }: Place): number {
-  return component * 2 ** 32 + number
 }

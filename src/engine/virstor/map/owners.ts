@@ -1,11 +1,17 @@
 /** Who has the physical chunks of one component: the reverse of the chunk map, in pieces that are made when needed. */
 import { assert } from '../../../base/assert.ts'
 import { VIRSTOR_CHUNKS, VIRSTOR_OWNER_PIECE } from '../../../base/limits.ts'
+import type { Place } from '../runtime.ts'
 
 /** Nobody. */
 export const FREE = -1
 /** The map itself. */
 export const MAP = -2
+
+/** For sets and maps of places. */
+export function keyOf({ component, number }: Place): number {
+  return component * 2 ** 32 + number
+}
 
 export class Owners {
   /** Physical chunks of the component. */

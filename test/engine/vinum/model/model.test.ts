@@ -158,7 +158,7 @@ t.test('soundness', async (t) => {
   const rows: [string, VinumModel, RegExp][] = [
     ['set', { ...base, setUuid: 'x' }, /setUuid: "x" is not a UUID/],
     ['voters', { ...base, votersBefore: [['d1']] }, /votersBefore: "d1" is not a UUID/],
-    ['uuid', edit(base, 'd1', { uuid: 'ABC' }), /drive d1, uuid: "ABC" is not a UUID/],
+    ['uuid', edit(base, 'd1', { uuid: 'ABC' }), /drive "d1", uuid: "ABC" is not a UUID/],
     [
       'uuid twice',
       edit(base, 'web', { uuid: uuidOf('db') }),
@@ -170,10 +170,14 @@ t.test('soundness', async (t) => {
       edit(base, 'web', { name: 'd1' }),
       /drive d1, name: volume d1 has the same name/,
     ],
-    ['block', edit(base, 'd1', { blockBytes: 1000 }), /drive d1, blockBytes: 1000/],
-    ['area', edit(base, 'd1', { dataEndBytes: 2 ** 40 }), /drive d1, dataEndBytes: the data area/],
-    ['area in blocks', edit(base, 'd4', { dataStartBytes: 512 }), /drive d4, dataStartBytes: 512/],
-    ['device', edit(base, 'd1', { device: 'a"b' }), /drive d1, device/],
+    ['block', edit(base, 'd1', { blockBytes: 1000 }), /drive "d1", blockBytes: 1000/],
+    [
+      'area',
+      edit(base, 'd1', { dataEndBytes: 2 ** 40 }),
+      /drive "d1", dataEndBytes: the data area/,
+    ],
+    ['area in blocks', edit(base, 'd4', { dataStartBytes: 512 }), /drive "d4", dataStartBytes: 512/],
+    ['device', edit(base, 'd1', { device: 'a"b' }), /drive "d1", device/],
     [
       'before the area',
       edit(base, 'db.p0.s0', { driveOffsetBytes: start - 4096 }),

@@ -1,7 +1,8 @@
 /** `virstor fsck` while the device serves: rotten slots, blocks and labels, places that are wrong, and what is repaired. */
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
 import { crc32c } from '../../../../src/base/crc32c.ts'
+import { operatingError } from '../../../../src/base/errors.ts'
 import { KIB, MIB } from '../../../../src/base/limits.ts'
 import type { FsckReport } from '../../../../src/control/virstor-verbs.ts'
 import { VirstorSet } from '../../../../src/engine/virstor/virstor-set.ts'
@@ -10,7 +11,7 @@ import { discard } from '../../../../src/hal/io.ts'
 import { flush, get, type Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
 import type { MemoryDevice } from '../../../support/memory-device.ts'
-import { CHUNK, thin } from '../../../support/thin.ts'
+import { CHUNK, fill, row, thin } from '../../../support/thin.ts'
 
 const BLOCK = 4 * KIB
 
@@ -58,14 +59,14 @@ async function restarted(machine: Machine): Promise<Machine> {
   return machine.start()
 }
 
-t.test('nothing is found on a sound device under load', async (t) => {
-  const machine = await written()
+/** Nothing is found meanwhile; `chunks`: those of each worker, which are written and discarded. */
+async function checkUnderLoad(t: Test, machine: Machine, chunks: number): Promise<void> {
   const device = machine.open('thin')
   let hasEnded = false
   const load = async (worker: number): Promise<void> => {
     for (let round = 0; !hasEnded; round++) {
-      const chunk = 40 * worker + (round % 8)
-      await put(device, chunk * CHUNK, pattern(round, CHUNK), round % 2 === 0)
+      const chunk = 40 * worker + (round % chunks)
+      await put(device, chunk * CHUNK, pattern(round, CHUNK), round % 2 === 0).catch(operatingError)
       await discard(device, { offset: chunk * CHUNK, length: CHUNK })
       if (round % 5 === 0) await flush(device)
     }
@@ -74,11 +75,24 @@ t.test('nothing is found on a sound device under load', async (t) => {
   for (let round = 0; round < 10; round++) {
     const report = await fsck(machine)
     t.strictSame(messages(report), [])
-    t.match(report, { checked: { pages: 3, chunks: 512, components: 3 }, found: 0 })
+    t.match(report, { checked: { pages: 3, chunks: 512 }, found: 0 })
   }
   hasEnded = true
   await Promise.all(loads)
   await device.close()
+}
+
+t.test('nothing is found on a sound device under load', async (t) => {
+  await checkUnderLoad(t, await written(), 8)
+})
+
+t.test('nor on one that is full, whose places go from chunk to chunk', async (t) => {
+  const machine = await thin(['d1'])
+  const device = machine.open('thin')
+  const { freeBytes = 0 } = (await row(machine)) ?? {}
+  await fill(device, 200, freeBytes / CHUNK - 2)
+  await device.close()
+  await checkUnderLoad(t, machine, 1)
 })
 
 /** Such requests wait from now on, until the function is called that comes back. */
@@ -206,6 +220,26 @@ t.test('labels and components', async (t) => {
   const missing = await fsck(machine, true)
   t.match(missing.findings, [{ object: 'd3', message: /missing/, repaired: false }])
 })
+
+for (const name of ['d1', 'd3']) {
+  t.test(`d3 leaves while the label of ${name} is read`, async (t) => {
+    const machine = await written()
+    const last = 5 * MIB - 512
+    const release = holdAll(
+      machine.device(name),
+      ({ op, offset }) => op === 'read' && offset === last,
+    )
+    const report = fsck(machine)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    await machine.run('virstor.remove', { name: 'thin', devices: ['d3'] })
+    while (blocksOf(machine, 'd3', 'PLEXHEAD').length > 0) {
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    release()
+    t.strictSame(messages(await report), [])
+    t.equal((await fsck(machine)).checked.components, 2)
+  })
+}
 
 t.test('places: in use and free, and neither', async (t) => {
   const machine = await written()
