@@ -20,28 +20,20 @@
  * been discarded.
  */
 import { assert, defined } from '../../../base/assert.ts'
-import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_FAULTS } from '../../../base/limits.ts'
+import { VIRSTOR_COMMIT_BLOCKS } from '../../../base/limits.ts'
 import { inTurns } from '../../../base/turns.ts'
 import type { ChangeSet, ChunkMap, MapRecord, Place } from '../runtime.ts'
+import { BadChunks, type MapFault, placeFault } from './bad-chunks.ts'
 import { bits, ChunkEntries, pageOf } from './chunk-entries.ts'
 import { BLOCK_RECORDS } from './journal.ts'
 import type { Run } from './layout.ts'
 import { FREE, keyOf, MAP, Owners } from './owners.ts'
-import { type Entry, entryAt, PAGE_ENTRIES, writeEntry } from './page.ts'
+import { type Entry, entryAt, isSameEntry, PAGE_ENTRIES, UNALLOCATED, writeEntry } from './page.ts'
 
 /** Id that a chunk out of service appears to be on: components have ids from 1 to one less. */
 export const BAD_COMPONENT = 0xffff
 /** Records that one commit takes: what is left is for the next one. */
 export const COMMIT_RECORDS = VIRSTOR_COMMIT_BLOCKS * BLOCK_RECORDS
-
-/** An entry that cannot be right. */
-export interface MapFault {
-  readonly chunk: number
-  /** As it is on disk. */
-  readonly entry: MapRecord
-  /** For people: what is wrong with it. */
-  readonly reason: string
-}
 
 /** A chunk that has changed. */
 interface Changed {
@@ -67,8 +59,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   /** Places that went out of use since the last {@link takeChanges}, by {@link keyOf}. */
   #released = new Map<number, Place>()
   /** Chunks out of service, with the bytes of their entries on disk. */
-  readonly #bad = new Map<number, Buffer>()
-  readonly #faults: MapFault[] = []
+  readonly #bad = new BadChunks()
   /** Components that were given up: entries on disk may name them still. */
   readonly #givenUp = new Set<number>()
   #dirty = new Set<number>()
@@ -89,7 +80,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   }
 
   get faults(): readonly MapFault[] {
-    return this.#faults
+    return this.#bad.faults
   }
 
   /** One that has come, with so many physical chunks: none is in use. Also one that is away: its chunks are known. */
@@ -245,7 +236,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
       if (records.length === COMMIT_RECORDS) break
       this.#pending.delete(chunk)
       const record = this.entry(chunk)
-      if (isSame(record, changed.before)) continue
+      if (isSameEntry(record, changed.before)) continue
       taken.set(chunk, changed)
       records.push(record)
     }
@@ -308,7 +299,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
         const valid = since ? without({ ...live, ...rest }, since) : rest
         this.setEntry(chunk, { ...live, ...valid, lost: lost || live.lost })
       }
-      return isSame(left, fresh.before) ? [] : [left]
+      return isSameEntry(left, fresh.before) ? [] : [left]
     })
     const left = { records, released: set.released }
     this.#taken = { set: left, released, changed }
@@ -340,7 +331,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
       const chunk = page * PAGE_ENTRIES + index
       const changed = this.#taken?.changed.get(chunk) ?? this.#pending.get(chunk)
       if (changed) writeEntry(into, index, changed.before)
-      this.#bad.get(chunk)?.copy(into, entryAt(index))
+      this.#bad.bytesOf(chunk)?.copy(into, entryAt(index))
     }
   }
 
@@ -365,7 +356,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
         this.#loadOwner(chunk)
       }
     })
-    for (const chunk of this.#bad.keys()) this.setEntry(chunk, OUT_OF_SERVICE)
+    for (const chunk of this.#bad.chunks) this.setEntry(chunk, OUT_OF_SERVICE)
   }
 
   #loadOwner(chunk: number): void {
@@ -381,28 +372,19 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     const number = this.numberOf(chunk)
     const owners = this.#owners[component]
     const owner = owners && number < owners.chunks ? owners.get(number) : undefined
-    if (owner === FREE) owners?.set(number, chunk)
-    else this.#faultPlace(chunk, owner)
-  }
-
-  /** A chunk has a place that does not exist (owner undefined), or is the map's or another chunk's. */
-  #faultPlace(chunk: number, owner: number | undefined): void {
-    const component = this.componentOf(chunk)
-    const place = `place ${this.numberOf(chunk)} of component ${component}`
-    if (!this.#owners[component]) this.#fault(chunk, `there is no component ${component}`)
-    else if (owner === undefined) this.#fault(chunk, `there is no ${place}`)
-    else if (owner === MAP) this.#fault(chunk, `the map itself lies at ${place}`)
-    else {
-      this.#fault(owner, `chunk ${chunk} has ${place} too`)
-      this.#fault(chunk, `chunk ${owner} has ${place} too`)
+    if (owner === FREE) {
+      owners?.set(number, chunk)
+      return
     }
+    // Of two chunks with one place neither is believed.
+    if (owner !== undefined && owner !== MAP) {
+      this.#fault(owner, `chunk ${chunk} has place ${number} of component ${component} too`)
+    }
+    this.#fault(chunk, placeFault(this.entry(chunk), owners))
   }
 
   #fault(chunk: number, reason: string): void {
-    if (this.#bad.has(chunk)) return
-    const entry = this.entry(chunk)
-    this.#bad.set(chunk, this.entryBytes(chunk))
-    if (this.#faults.length < VIRSTOR_MAP_FAULTS) this.#faults.push({ chunk, entry, reason })
+    this.#bad.add(this.entry(chunk), this.entryBytes(chunk), reason)
   }
 
   #ownersOf(component: number): Owners {
@@ -449,7 +431,6 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   }
 }
 
-const UNALLOCATED: Entry = { component: 0, number: 0, validLow: 0, validHigh: 0, lost: false }
 const OUT_OF_SERVICE: Entry = {
   component: BAD_COMPONENT,
   number: 0,
@@ -463,13 +444,4 @@ function without(
   { freshLow, freshHigh }: Changed,
 ): Pick<Entry, 'validLow' | 'validHigh'> {
   return { validLow: (validLow & ~freshLow) >>> 0, validHigh: (validHigh & ~freshHigh) >>> 0 }
-}
-
-function isSame(one: Entry, other: Entry): boolean {
-  return (
-    keyOf(one) === keyOf(other) &&
-    one.validLow === other.validLow &&
-    one.validHigh === other.validHigh &&
-    one.lost === other.lost
-  )
 }
