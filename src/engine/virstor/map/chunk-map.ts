@@ -89,6 +89,11 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     this.#owners[id] = new Owners(chunks)
   }
 
+  /** Its disk has grown: it has so many physical chunks. */
+  growComponent(id: number, chunks: number): void {
+    this.#ownersOf(id).chunks = chunks
+  }
+
   /** Nothing of it is in use: {@link usedOf}. */
   removeComponent(id: number): void {
     assert(this.usedOf(id) === 0, `nothing lies on component ${id}`)
@@ -109,19 +114,14 @@ export class MapTable extends ChunkEntries implements ChunkMap {
 
   /**
    * A component is lost for good, and the configuration says so: what lies there is lost. Nothing is under way on it.
-   * Resolves to how many chunks that are; the next commit writes it into their entries.
+   * The next commit writes it into the entries.
    */
-  async giveUp(id: number): Promise<number> {
-    let count = 0
-    await inTurns(this.chunksOn(id), (chunk) => {
-      this.#lose(chunk)
-      count++
-    })
+  async giveUp(id: number): Promise<void> {
+    await inTurns(this.chunksOn(id), (chunk) => this.#lose(chunk))
     this.#owners[id] = undefined
     for (const [key, { component }] of this.#released) {
       if (component === id) this.#released.delete(key)
     }
-    return count
   }
 
   #lose(chunk: number): void {
