@@ -37,7 +37,7 @@ export function granulesOf(chunkBytes: number): number {
 
 class RunningComponent implements Component {
   readonly id: number
-  readonly chunks: number
+  chunks: number
   readonly startBytes: number
   readonly #drive: SetDrive
   /** It has failed a flush, whoever asked for it: nobody knows what of what it has taken is there. */
@@ -201,12 +201,17 @@ export class VirstorDevice {
     }
   }
 
-  /** A commit is durable: what leaves gets nothing new from now on. */
+  /** A commit is durable: what leaves gets nothing new from now on, and what has grown gives more. */
   follow({ components }: VirstorModel): void {
-    for (const { id, leaving } of components) {
+    const { lowMark } = this.space
+    for (const { id, leaving, chunks } of components) {
       const slot = this.space.components.find(({ component }) => component.id === id)
       if (slot && slot.emptying !== leaving) this.space.setEmptying(id, leaving)
+      if (!slot || slot.total >= chunks) continue
+      this.table.growComponent(id, chunks)
+      this.space.grow(id, chunks)
     }
+    if (this.space.lowMark !== lowMark) this.#tell('watermark')
   }
 
   /**
@@ -244,10 +249,11 @@ export class VirstorDevice {
     await this.io.pause()
     try {
       for (const id of gone) {
-        this.committer.changed(await this.table.giveUp(id))
+        await this.table.giveUp(id)
         this.#runs.delete(id)
         this.space.remove(id)
       }
+      this.committer.changed(1)
     } finally {
       this.io.resume()
     }

@@ -2,7 +2,7 @@
  * The configuration of a virstor device as data: an immutable snapshot (docs/adr/0015-virstor.md). What changes with
  * writes, the chunk map, is not in it, but where its copies lie is.
  */
-import { KIB, MIB } from '../../base/limits.ts'
+import { KIB, MIB, VIRSTOR_CHUNKS } from '../../base/limits.ts'
 import { VIRSTOR_JOB_KINDS } from '../../control/reports.ts'
 import { flag, list, maybe, oneOf, type RecordOf, record, text, whole } from '../metadata/fields.ts'
 import { byUuid } from '../metadata/lists.ts'
@@ -120,6 +120,15 @@ export function driveOf(
   { driveUuid }: ComponentRecord,
 ): DriveRecord | undefined {
   return byUuid(model.drives, driveUuid)
+}
+
+/** Physical chunks that fit between the start of a component and the end of the data area of its drive. */
+export function chunksIn(
+  { dataEndBytes }: Pick<DriveRecord, 'dataEndBytes'>,
+  { startBytes }: Pick<ComponentRecord, 'startBytes'>,
+  { chunkBytes }: Pick<VirstorModel, 'chunkBytes'>,
+): number {
+  return Math.min(VIRSTOR_CHUNKS, Math.floor((dataEndBytes - startBytes) / chunkBytes))
 }
 
 /** Is the component there, by the configuration? */

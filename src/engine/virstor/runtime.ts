@@ -75,8 +75,8 @@ export interface Committer {
 /** A component in operation. */
 export interface Component {
   readonly id: number
-  /** Physical chunks that it has. */
-  readonly chunks: number
+  /** Physical chunks that it has: more where its disk has grown (Space.grow). */
+  chunks: number
   /** Where number 0 begins, absolute on its provider. */
   readonly startBytes: number
   /** undefined: it is away, or out of service. */

@@ -18,6 +18,7 @@ import { JOURNAL_BLOCK_BYTES } from './map/journal.ts'
 import {
   CHUNK_BYTES,
   type ComponentRecord,
+  chunksIn,
   MAP_COPIES,
   mapChunks,
   type VirstorModel,
@@ -169,7 +170,7 @@ function addComponents(
       id: model.nextComponent,
       driveUuid: record.uuid,
       startBytes: record.dataStartBytes,
-      chunks: Math.floor((record.dataEndBytes - record.dataStartBytes) / model.chunkBytes),
+      chunks: chunksIn(record, { startBytes: record.dataStartBytes }, model),
       leaving: false,
     }
     if (component.chunks === 0) {

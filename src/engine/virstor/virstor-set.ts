@@ -19,7 +19,14 @@ import { VIRSTOR_CODEC } from './codec.ts'
 import { VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
 import { MapCopies } from './map-copies.ts'
-import { type ComponentRecord, type CopyRecord, isUp, type VirstorModel } from './model.ts'
+import {
+  type ComponentRecord,
+  type CopyRecord,
+  chunksIn,
+  driveOf,
+  isUp,
+  type VirstorModel,
+} from './model.ts'
 import { SetJob, withoutLeaving } from './moves/set-job.ts'
 import { trimPlan } from './trim.ts'
 
@@ -119,8 +126,16 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     return isOlder ? model : this.withDrives(model, new Map([[uuid, device]]))
   }
 
-  consequences(_before: VirstorModel, after: VirstorModel): VirstorModel {
-    return after
+  /** A drive that has grown gives its component more chunks, by the commit that says so. */
+  consequences(before: VirstorModel, after: VirstorModel): VirstorModel {
+    const components = after.components.map((one) => {
+      const [was, drive] = [driveOf(before, one), driveOf(after, one)]
+      return was && drive && was.dataEndBytes < drive.dataEndBytes
+        ? { ...one, chunks: chunksIn(drive, one, after) }
+        : one
+    })
+    const isSame = components.every((one, index) => one === after.components[index])
+    return isSame ? after : { ...after, components }
   }
 
   /**

@@ -5,11 +5,17 @@
 import { AnchoredDevice } from '../../../src/engine/anchor/anchored-device.ts'
 import { GroupCommitter } from '../../../src/engine/virstor/io/committer.ts'
 import { VirstorIo } from '../../../src/engine/virstor/io/device-io.ts'
+import { ChunkEntries } from '../../../src/engine/virstor/map/chunk-entries.ts'
 import { MapTable } from '../../../src/engine/virstor/map/chunk-map.ts'
 import type { Place } from '../../../src/engine/virstor/runtime.ts'
+import type { ThinFeature } from '../mixture.ts'
 
-/** Breaks the engine; what it returns mends it. */
-type Breakage = () => () => void
+interface Breakage {
+  /** Breaks the engine; what it returns mends it. */
+  readonly breaks: () => () => void
+  /** What must happen for it to be found, beside power cuts and devices that are full. */
+  readonly more?: readonly ThinFeature[]
+}
 
 /** Replaces methods until it is undone. */
 function replace<T extends object>(target: T, methods: Partial<T> & ThisType<T>): () => void {
@@ -22,29 +28,39 @@ function replace<T extends object>(target: T, methods: Partial<T> & ThisType<T>)
 }
 
 export const BROKEN: Readonly<Record<string, Breakage>> = {
-  'an entry of the map is durable before its data': () =>
-    replace(GroupCommitter.prototype, { touched: () => {} }),
-
-  'the journal is written without a flush': () => {
-    const { writeJournal } = AnchoredDevice.prototype
-    return replace(AnchoredDevice.prototype, {
-      writeJournal(offset, data) {
-        return writeJournal.call(this, offset, data, { fua: false })
-      },
-    })
+  'an entry of the map is durable before its data': {
+    breaks: () => replace(GroupCommitter.prototype, { touched: () => {} }),
   },
 
-  'granules are valid before their data is written': () => {
-    const { assign } = MapTable.prototype
-    return replace(MapTable.prototype, {
-      assign(chunk, place) {
-        assign.call(this, chunk, place)
-        this.markValid(chunk, 0, this.granules - 1)
-      },
-    })
+  'the journal is written without a flush': {
+    breaks() {
+      const { writeJournal } = AnchoredDevice.prototype
+      return replace(AnchoredDevice.prototype, {
+        writeJournal(offset, data) {
+          return writeJournal.call(this, offset, data, { fua: false })
+        },
+      })
+    },
   },
 
-  'a place is given to another chunk before its release is durable': reuseAtOnce,
+  'granules are valid before their data is written': {
+    breaks() {
+      const { assign } = MapTable.prototype
+      return replace(MapTable.prototype, {
+        assign(chunk, place) {
+          assign.call(this, chunk, place)
+          this.markValid(chunk, 0, this.granules - 1)
+        },
+      })
+    },
+  },
+
+  'a place is given to another chunk before its release is durable': { breaks: reuseAtOnce },
+
+  'what was given up reads as zeroes': {
+    breaks: () => replace(ChunkEntries.prototype, { isLost: () => false }),
+    more: ['verbs', 'faults'],
+  },
 }
 
 /** The place is free for the table and for the space as soon as its chunk has none. */

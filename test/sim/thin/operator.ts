@@ -241,12 +241,15 @@ export class Operator {
     if (await world.verb('virstor', 'remove', { ...remove, dryRun: true })) return
     if (world.machine !== machine || !set.device) return
     const { table } = set.device
-    const losses = missing.flatMap(({ id }) =>
-      [...table.chunksOn(id)].map((chunk) => oracle.beginLoss(chunk * chunkBytes, chunkBytes)),
-    )
+    const losses = missing
+      .flatMap(({ id }) => [...table.chunksOn(id)])
+      .map((chunk) => [chunk, oracle.beginLoss(chunk * chunkBytes, chunkBytes)] as const)
     const error = await world.verb('virstor', 'remove', remove)
     if (world.machine !== machine) return
-    for (const loss of losses) oracle.endWrite(loss, !error, true)
+    for (const [chunk, loss] of losses) {
+      // A chunk of which nothing was durable may have gone with the last write that failed, and is as it was before.
+      oracle.endWrite(loss, !error && table.isLost(chunk), true)
+    }
     if (!error) world.note('given up', `${name}: ${losses.length} chunks`)
   }
 

@@ -52,10 +52,10 @@ export class ThinUnit extends Unit {
     return kind === 'corrupt' && (mayBeLost || this.oracle.mayBeLost(offset, length))
   }
 
-  /** `exhausted`: to be sent again, as others wait already. */
-  #isFull({ kind }: PlexusError, { op, startMs }: Operation): boolean {
+  /** `exhausted`: to be sent again, as others wait already. A discard of a part of what is lost is a write. */
+  #isFull({ kind }: PlexusError, { op, startMs, mayBeLost }: Operation): boolean {
     const isKind = kind === 'no-space' || kind === 'exhausted'
     const waitedMs = this.world.nowMs - startMs
-    return isKind && op === 'write' && waitedMs <= this.#fullWaitMs + WAIT_SLACK_MS
+    return isKind && (op === 'write' || mayBeLost) && waitedMs <= this.#fullWaitMs + WAIT_SLACK_MS
   }
 }

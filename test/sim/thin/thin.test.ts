@@ -26,10 +26,10 @@ t.test('virstor passes: users, operators, trouble with disks, power cuts', async
   for (const [what, count] of Object.entries(sums)) t.ok(count > 0, `${count} ${what}`)
 })
 
-for (const [name, breakIt] of Object.entries(BROKEN)) {
+for (const [name, { breaks, more = [] }] of Object.entries(BROKEN)) {
   t.test(`a build is found in which ${name}`, async (t) => {
-    t.teardown(breakIt())
-    const mixture = new Set(['cuts', 'full'] as const)
+    t.teardown(breaks())
+    const mixture = new Set(['cuts', 'full', ...more] as const)
     for (let seed = 1; seed <= CAUGHT_WITHIN; seed++) {
       const { violation } = await simulate(thinPlay({ seed, operations: 500, pool, mixture }))
       if (!violation || !DATA_LOST.test(violation.message)) continue

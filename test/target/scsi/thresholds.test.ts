@@ -4,6 +4,7 @@
  */
 import t from 'tap'
 import { KIB, MIB } from '../../../src/base/limits.ts'
+import { granulesOf } from '../../../src/engine/virstor/device.ts'
 import type { BlockDevice } from '../../../src/hal/block-device.ts'
 import { STATUS } from '../../../src/target/scsi/task.ts'
 import type { Nexus } from '../../../src/target/scsi/types.ts'
@@ -108,6 +109,31 @@ t.test('pages: granularity, zeroes, threshold sets, resources', async (t) => {
     ],
     'one granule is mapped',
   )
+})
+
+// VMware frees space by itself only where the granularity is at most 1 MiB.
+t.test('the granularity is at most 1 MiB, and small UNMAPs add up to a chunk', async (t) => {
+  for (let chunkBytes = CHUNK; chunkBytes <= 64 * MIB; chunkBytes *= 2) {
+    t.ok(chunkBytes / granulesOf(chunkBytes) <= MIB, `of chunks of ${chunkBytes}`)
+  }
+  const { harness } = await thin()
+  const [free = 0, used = 0] = await resources(harness)
+  await harness.run(write(0, CHUNK_BLOCKS / 2), { dataOut: Buffer.alloc(CHUNK / 2, 1) })
+  t.same(await resources(harness), [free - 1, used + 1])
+  const granule = (await data(harness, vpd(0xb0))).readUInt32BE(28)
+  for (let lba = 0; lba < CHUNK_BLOCKS / 2; lba += granule) {
+    t.same(await resources(harness), [free - 1, used + 1], `before the one at ${lba}`)
+    const list = Buffer.alloc(24)
+    list.writeUInt16BE(22, 0)
+    list.writeUInt16BE(16, 2)
+    list.writeBigUInt64BE(BigInt(lba), 8)
+    list.writeUInt32BE(granule, 16)
+    await harness.run([0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], { dataOut: list })
+  }
+  await harness.run([0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+  // It is discarded below first.
+  for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate)
+  t.same(await resources(harness), [free, used])
 })
 
 t.test('a chunk that is no power of two is several threshold sets', async (t) => {

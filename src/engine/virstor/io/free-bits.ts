@@ -9,11 +9,11 @@ const PIECE = 32_768
 const WORDS = PIECE / 32
 
 export class FreeBits {
-  readonly chunks: number
+  chunks: number
   free: number
   /** A set bit: in use. */
   readonly #pieces: (Uint32Array | undefined)[] = []
-  readonly #freeIn: Uint32Array
+  #freeIn: Uint32Array
   /** No piece before this one has a free chunk. */
   #from = 0
 
@@ -23,6 +23,27 @@ export class FreeBits {
     this.#freeIn = new Uint32Array(Math.ceil(chunks / PIECE)).fill(PIECE)
     const rest = chunks % PIECE
     if (rest > 0) this.#freeIn[this.#freeIn.length - 1] = rest
+  }
+
+  /** There are so many now: those behind the former end are free. */
+  grow(chunks: number): void {
+    const before = this.chunks
+    assert(chunks >= before, `a component of ${before} chunks grows to ${chunks}`)
+    const last = this.#freeIn.length - 1
+    const words = this.#words(last)
+    const freeIn = new Uint32Array(Math.ceil(chunks / PIECE)).fill(PIECE)
+    freeIn.set(this.#freeIn)
+    this.chunks = chunks
+    this.free += chunks - before
+    for (let over = before - last * PIECE; over < this.#sizeOf(last); over++) {
+      words[over >>> 5] = (words[over >>> 5] as number) & ~(1 << (over & 31))
+      freeIn[last] = (freeIn[last] as number) + 1
+    }
+    const end = freeIn.length - 1
+    if (end > last) freeIn[end] = this.#sizeOf(end)
+    this.#freeIn = freeIn
+    if (freeIn[last] === this.#sizeOf(last) || freeIn[last] === 0) this.#pieces[last] = undefined
+    this.#from = Math.min(this.#from, last)
   }
 
   /** Takes the lowest free number; there is one. */

@@ -150,6 +150,14 @@ export class Space {
     this.changed()
   }
 
+  /** Its disk has grown: it has so many physical chunks. */
+  grow(id: number, chunks: number): void {
+    const { bits, component } = this.#slot(id)
+    component.chunks = chunks
+    bits.grow(chunks)
+    this.changed()
+  }
+
   /** It has gone from the device; nothing of it is in use, or it was given up. */
   remove(id: number): void {
     const slot = this.#slot(id)

@@ -20,15 +20,16 @@
  * been discarded.
  */
 import { assert, defined } from '../../../base/assert.ts'
-import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_FAULTS } from '../../../base/limits.ts'
+import { VIRSTOR_COMMIT_BLOCKS } from '../../../base/limits.ts'
 import { inTurns } from '../../../base/turns.ts'
 import type { ChangeSet, ChunkMap, MapRecord, Place } from '../runtime.ts'
+import { BadChunks, type MapFault, placeFault } from './bad-chunks.ts'
+import { type ChangedEntry, without } from './changed-entry.ts'
 import { bits, ChunkEntries, pageOf } from './chunk-entries.ts'
-import { type Changed, isSame, type MapFault, UNALLOCATED, without } from './entries.ts'
 import { BLOCK_RECORDS } from './journal.ts'
 import type { Run } from './layout.ts'
 import { FREE, keyOf, MAP, Owners } from './owners.ts'
-import { type Entry, entryAt, PAGE_ENTRIES, writeEntry } from './page.ts'
+import { type Entry, entryAt, isSameEntry, PAGE_ENTRIES, UNALLOCATED, writeEntry } from './page.ts'
 
 /** Id that a chunk out of service appears to be on: components have ids from 1 to one less. */
 export const BAD_COMPONENT = 0xffff
@@ -40,18 +41,17 @@ interface Taken {
   /** Places of the set, by {@link keyOf}. */
   readonly released: ReadonlyMap<number, Place>
   /** Each chunk in it, with the durable entry. */
-  readonly changed: ReadonlyMap<number, Changed>
+  readonly changed: ReadonlyMap<number, ChangedEntry>
 }
 
 export class MapTable extends ChunkEntries implements ChunkMap {
   readonly #owners: (Owners | undefined)[] = []
-  readonly #pending = new Map<number, Changed>()
+  readonly #pending = new Map<number, ChangedEntry>()
   #taken: Taken | undefined
   /** Places that went out of use since the last {@link takeChanges}, by {@link keyOf}. */
   #released = new Map<number, Place>()
   /** Chunks out of service, with the bytes of their entries on disk. */
-  readonly #bad = new Map<number, Buffer>()
-  readonly #faults: MapFault[] = []
+  readonly #bad = new BadChunks()
   /** Components that were given up: entries on disk may name them still. */
   readonly #givenUp = new Set<number>()
   #dirty = new Set<number>()
@@ -72,13 +72,18 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   }
 
   get faults(): readonly MapFault[] {
-    return this.#faults
+    return this.#bad.faults
   }
 
   /** One that has come, with so many physical chunks: none is in use. Also one that is away: its chunks are known. */
   addComponent(id: number, chunks: number): void {
     assert(id >= 1 && id < BAD_COMPONENT && !this.#owners[id], `component ${id} is a new one`)
     this.#owners[id] = new Owners(chunks)
+  }
+
+  /** Its disk has grown: it has so many physical chunks. */
+  growComponent(id: number, chunks: number): void {
+    this.#ownersOf(id).chunks = chunks
   }
 
   /** Nothing of it is in use: {@link usedOf}. */
@@ -101,19 +106,14 @@ export class MapTable extends ChunkEntries implements ChunkMap {
 
   /**
    * A component is lost for good, and the configuration says so: what lies there is lost. Nothing is under way on it.
-   * Resolves to how many chunks that are; the next commit writes it into their entries.
+   * The next commit writes it into the entries.
    */
-  async giveUp(id: number): Promise<number> {
-    let count = 0
-    await inTurns(this.chunksOn(id), (chunk) => {
-      this.#lose(chunk)
-      count++
-    })
+  async giveUp(id: number): Promise<void> {
+    await inTurns(this.chunksOn(id), (chunk) => this.#lose(chunk))
     this.#owners[id] = undefined
     for (const [key, { component }] of this.#released) {
       if (component === id) this.#released.delete(key)
     }
-    return count
   }
 
   #lose(chunk: number): void {
@@ -222,13 +222,13 @@ export class MapTable extends ChunkEntries implements ChunkMap {
    */
   takeChanges(): ChangeSet {
     assert(!this.#taken, 'one commit at a time')
-    const taken = new Map<number, Changed>()
+    const taken = new Map<number, ChangedEntry>()
     const records: MapRecord[] = []
     for (const [chunk, changed] of this.#pending) {
       if (records.length === COMMIT_RECORDS) break
       this.#pending.delete(chunk)
       const record = this.entry(chunk)
-      if (isSame(record, changed.before)) continue
+      if (isSameEntry(record, changed.before)) continue
       taken.set(chunk, changed)
       records.push(record)
     }
@@ -291,7 +291,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
         const valid = since ? without({ ...live, ...rest }, since) : rest
         this.setEntry(chunk, { ...live, ...valid, lost: lost || live.lost })
       }
-      return isSame(left, fresh.before) ? [] : [left]
+      return isSameEntry(left, fresh.before) ? [] : [left]
     })
     const left = { records, released: set.released }
     this.#taken = { set: left, released, changed }
@@ -323,7 +323,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
       const chunk = page * PAGE_ENTRIES + index
       const changed = this.#taken?.changed.get(chunk) ?? this.#pending.get(chunk)
       if (changed) writeEntry(into, index, changed.before)
-      this.#bad.get(chunk)?.copy(into, entryAt(index))
+      this.#bad.bytesOf(chunk)?.copy(into, entryAt(index))
     }
   }
 
@@ -348,7 +348,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
         this.#loadOwner(chunk)
       }
     })
-    for (const chunk of this.#bad.keys()) this.setEntry(chunk, OUT_OF_SERVICE)
+    for (const chunk of this.#bad.chunks) this.setEntry(chunk, OUT_OF_SERVICE)
   }
 
   #loadOwner(chunk: number): void {
@@ -364,28 +364,19 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     const number = this.numberOf(chunk)
     const owners = this.#owners[component]
     const owner = owners && number < owners.chunks ? owners.get(number) : undefined
-    if (owner === FREE) owners?.set(number, chunk)
-    else this.#faultPlace(chunk, owner)
-  }
-
-  /** A chunk has a place that does not exist (owner undefined), or is the map's or another chunk's. */
-  #faultPlace(chunk: number, owner: number | undefined): void {
-    const component = this.componentOf(chunk)
-    const place = `place ${this.numberOf(chunk)} of component ${component}`
-    if (!this.#owners[component]) this.#fault(chunk, `there is no component ${component}`)
-    else if (owner === undefined) this.#fault(chunk, `there is no ${place}`)
-    else if (owner === MAP) this.#fault(chunk, `the map itself lies at ${place}`)
-    else {
-      this.#fault(owner, `chunk ${chunk} has ${place} too`)
-      this.#fault(chunk, `chunk ${owner} has ${place} too`)
+    if (owner === FREE) {
+      owners?.set(number, chunk)
+      return
     }
+    // Of two chunks with one place neither is believed.
+    if (owner !== undefined && owner !== MAP) {
+      this.#fault(owner, `chunk ${chunk} has place ${number} of component ${component} too`)
+    }
+    this.#fault(chunk, placeFault(this.entry(chunk), owners))
   }
 
   #fault(chunk: number, reason: string): void {
-    if (this.#bad.has(chunk)) return
-    const entry = this.entry(chunk)
-    this.#bad.set(chunk, this.entryBytes(chunk))
-    if (this.#faults.length < VIRSTOR_MAP_FAULTS) this.#faults.push({ chunk, entry, reason })
+    this.#bad.add(this.entry(chunk), this.entryBytes(chunk), reason)
   }
 
   #ownersOf(component: number): Owners {
@@ -393,7 +384,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   }
 
   /** Before a change. */
-  #remember(chunk: number): Changed {
+  #remember(chunk: number): ChangedEntry {
     assert(chunk >= 0 && chunk < this.chunks, `chunk ${chunk} is one of ${this.chunks}`)
     assert(!this.#bad.has(chunk), `chunk ${chunk} is in service`)
     const there = this.#pending.get(chunk)

@@ -15,7 +15,7 @@ export function keyOf({ component, number }: Place): number {
 
 export class Owners {
   /** Physical chunks of the component. */
-  readonly chunks: number
+  chunks: number
   /** Those that are not free. */
   used = 0
   /** Of each place: owner plus 1, so that new pieces are free; the map as {@link MAP_WORD}. */

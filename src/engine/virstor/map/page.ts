@@ -41,6 +41,23 @@ const MAGIC = Buffer.from('PLEXVMAP', 'latin1')
 /** What the map says of a chunk. */
 export type Entry = Omit<MapRecord, 'chunk'>
 
+export const UNALLOCATED: Entry = {
+  component: 0,
+  number: 0,
+  validLow: 0,
+  validHigh: 0,
+  lost: false,
+}
+
+export function isSameEntry(one: Entry, other: Entry): boolean {
+  return (
+    ownerWord(one) === ownerWord(other) &&
+    one.number === other.number &&
+    one.validLow === other.validLow &&
+    one.validHigh === other.validHigh
+  )
+}
+
 /** Pages for so many chunks. */
 export function pagesFor(chunks: number): number {
   return Math.ceil(chunks / PAGE_ENTRIES)
