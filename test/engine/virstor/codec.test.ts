@@ -100,7 +100,11 @@ t.test('what cannot be is refused, and names its field', async (t) => {
     ['a voter that is none', { votersBefore: [['x']] }, /votersBefore/],
     ['a drive without a UUID', withDrive({ uuid: 'x' }), /drive "d1", uuid/],
     ['two drives with one UUID', { drives: [drive, ...MODEL.drives] }, /drives/],
-    ['a drive that ends behind its medium', withDrive({ mediaBytes: MIB }), /drive "d1", dataEndBytes/],
+    [
+      'a drive that ends behind its medium',
+      withDrive({ mediaBytes: MIB }),
+      /drive "d1", dataEndBytes/,
+    ],
     ['a drive of larger blocks', withDrive({ blockBytes: 4096 }), /blockBytes/],
     ['a drive of odd blocks', withDrive({ blockBytes: 1536 }), /drive "d1", blockBytes/],
     ['no epoch left', { nextEpoch: 2 ** 32 }, /nextEpoch/],
