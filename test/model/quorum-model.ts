@@ -5,7 +5,13 @@
  */
 
 import type * as quorum from '../../src/engine/anchor/anchor-quorum.ts'
-import type { Chosen, Commit, CommitId, VoterCopy } from '../../src/engine/anchor/anchor-quorum.ts'
+import type {
+  Ancestor,
+  Chosen,
+  Commit,
+  CommitId,
+  VoterCopy,
+} from '../../src/engine/anchor/anchor-quorum.ts'
 
 export type Rules = Pick<
   typeof quorum,
@@ -542,6 +548,10 @@ function highestSerial(state: State): number {
   return Math.max(...idsIn(state).map(({ payloadCrc }) => payloadCrc))
 }
 
+function tipOf({ generation, payloadCrc }: CommitId): Ancestor['tip'] {
+  return { generation, payloadCrc }
+}
+
 /** Histories that differ in their numbers only are the same. */
 function canonical(state: State): { key: string; value: () => State } {
   const ids = new Map(idsIn(state).map((id) => [keyOf(id), id]))
@@ -578,9 +588,10 @@ function canonical(state: State): { key: string; value: () => State } {
       joining: one.joining,
       follows: one.follows && renamed(one.follows),
       relied: one.relied && renamed(one.relied),
-      ancestors: one.ancestors.map(({ line, generation }) => ({
+      ancestors: one.ancestors.map(({ line, generation, tip }) => ({
         line,
         generation: generations.get(generation) ?? 0,
+        tip: tip && tipOf(renamed({ line, ...tip })),
       })),
       down: Object.fromEntries(
         Object.entries(one.down).map(([uuid, { last, data: old }]) => [

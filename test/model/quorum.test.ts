@@ -84,6 +84,18 @@ const BROKEN: readonly [string, Partial<Rules>, Partial<ModelOptions>][] = [
     },
     { failures: true },
   ],
+  [
+    'a line that is forced claims all up to the number of what it is built on',
+    {
+      baseOf: (choice, line) => {
+        const base = quorum.baseOf(choice, line)
+        const { generation } = choice.commit
+        const ancestors = base.ancestors.map((one) => ({ ...one, generation }))
+        return line === undefined ? base : { ...base, ancestors }
+      },
+    },
+    { witness: true, force: 1 },
+  ],
 ]
 
 for (const [what, rules, world] of BROKEN) {

@@ -32,10 +32,16 @@ export function isSameCommit(a: CommitId, b: CommitId): boolean {
   return a.line === b.line && a.generation === b.generation && a.payloadCrc === b.payloadCrc
 }
 
-/** A line that came before another one, and its last commit that the other one is built on. */
+/** A line, and its last commit that counts for certain; 0: there is none. */
 export interface LineEnd {
   readonly line: string
   readonly generation: number
+}
+
+/** A line that came before another one, as far as the other one is built on it. */
+export interface Ancestor extends LineEnd {
+  /** The commit that the other one was built on, where nobody could tell whether it counts: others may that are as new. */
+  readonly tip: Pick<CommitId, 'generation' | 'payloadCrc'> | undefined
 }
 
 /** What a commit says for the vote. */
@@ -48,7 +54,7 @@ export interface Commit extends CommitId {
   /** The last commit that was relied upon for certain. Itself, in the second copy, which is written when it counts. */
   readonly relied: CommitId | undefined
   /** The lines before its own. */
-  readonly ancestors: readonly LineEnd[]
+  readonly ancestors: readonly Ancestor[]
 }
 
 /** What one voter that is here says. A device of the set that carries nothing yet has no commits. */
@@ -98,9 +104,11 @@ export function counts(
 
 /** Is `id` the commit that `last` stands for, or one that its line came from? Within a line numbers only grow. */
 export function isBehind(id: CommitId, last: LineEnd & Pick<Commit, 'ancestors'>): boolean {
-  return [last, ...last.ancestors].some(
-    ({ line, generation }) => id.line === line && id.generation <= generation,
-  )
+  const { ancestors } = last
+  const isTip = ancestors.some(({ line, tip }) => tip && isSameCommit(id, { line, ...tip }))
+  const isOlder = ({ line, generation }: LineEnd): boolean =>
+    id.line === line && id.generation <= generation
+  return isTip || [last, ...ancestors].some(isOlder)
 }
 
 /**
@@ -321,13 +329,19 @@ export function baseOf({ commit, isCertain }: Chosen, newLine?: string): Base {
   const { line, ancestors, voters } = commit
   const relied = isCertain ? commit : commit.relied
   if (newLine !== undefined) {
-    const end = relied ? [{ line: relied.line, generation: relied.generation }] : []
-    const older = ancestors.filter((one) => one.line !== relied?.line)
-    return { line: newLine, ancestors: [...end, ...older], before: [], follows: commit, relied }
+    const end = endOf(commit, relied)
+    return { line: newLine, ancestors: [end, ...ancestors], before: [], follows: commit, relied }
   }
   const isListed = commit.before.some((one) => one.join() === voters.join())
   const before = isCertain ? [voters] : isListed ? commit.before : [...commit.before, voters]
   return { line, ancestors, before, follows: commit, relied }
+}
+
+/** Of the line of `commit`, for a line that is built on that; `relied`: the last one that counts for certain. */
+function endOf({ line, generation, payloadCrc }: Commit, relied: CommitId | undefined): Ancestor {
+  const certain = relied?.line === line ? relied.generation : 0
+  const tip = certain === generation ? undefined : { generation, payloadCrc }
+  return { line, generation: certain, tip }
 }
 
 /** After a commit that counts. */

@@ -44,7 +44,13 @@ export const SET = {
   generation: whole,
   /** What the vote asks of a commit beside its drives (anchor/anchor-quorum.ts, `Commit`). */
   line: text,
-  ancestors: list(record({ line: text, generation: whole })),
+  ancestors: list(
+    record({
+      line: text,
+      generation: whole,
+      tip: maybe(record({ generation: whole, payloadCrc: whole })),
+    }),
+  ),
   votersBefore: list(list(text)),
   /** The witness of the machine, while it votes. */
   witness: maybe(text),

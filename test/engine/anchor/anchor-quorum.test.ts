@@ -4,6 +4,7 @@
  */
 import t from 'tap'
 import {
+  baseOf,
   type Commit,
   type CommitId,
   choose,
@@ -30,7 +31,7 @@ function commit(text: string): Commit {
     before: (word('after') ?? '').split(',').flatMap((some) => (some ? [[...some]] : [])),
     follows: follows === undefined ? undefined : id(follows),
     relied: relied === undefined ? undefined : id(relied),
-    ancestors: ends === undefined ? [] : [id(ends)],
+    ancestors: ends === undefined ? [] : [{ ...id(ends), tip: undefined }],
   }
 }
 
@@ -338,4 +339,37 @@ t.test('how a drive that comes back stands to the set', async (t) => {
   for (const [what, one, last, expected] of rows) {
     t.equal(standingOf(one, now, id(last)), expected, what)
   }
+  const five = commit('A5 xy on A4')
+  const chosen = { kind: 'missing', commit: five, members: ['x'], missing: ['y'] } as const
+  const base = baseOf(
+    { ...chosen, isCertain: false, current: new Set(['x']), nextGeneration: 6 },
+    'B',
+  )
+  const forced: readonly [string, VoterCopy, string][] = [
+    ['it has what was forced, too', copy('y', 'A5 xy on A4', 'A4 xy'), 'behind'],
+    ['it has the one before', copy('y', 'A4 xy'), 'behind'],
+    ['what has the same number', copy('y', "A5' y on A4", 'A4 xy'), 'apart'],
+    ['it went on alone', copy('y', 'A6 y on A5', 'A5 xy on A4'), 'apart'],
+  ]
+  for (const [what, one, expected] of forced) {
+    t.equal(standingOf(one, base, id('A4')), expected, `forced where nobody could tell: ${what}`)
+  }
+})
+
+t.test('lines that were forced, one after the other', async (t) => {
+  const forced = (text: string, isCertain: boolean) =>
+    baseOf(
+      {
+        ...{ kind: 'missing', commit: commit(text), isCertain, current: new Set() },
+        ...{ members: [], missing: [], nextGeneration: 9 },
+      },
+      'C',
+    ).ancestors
+  const tip = { generation: 5, payloadCrc: 50 }
+  t.strictSame(forced('A5 xy on A4', true), [{ line: 'A', generation: 5, tip: undefined }])
+  t.strictSame(forced('A5 xy on A4', false), [{ line: 'A', generation: 4, tip }])
+  t.strictSame(forced('A5 xy', false), [{ line: 'A', generation: 0, tip }])
+  const [first, second] = forced('B5 x on A4 ends A4', false)
+  t.strictSame(first, { line: 'B', generation: 0, tip })
+  t.match(second, { line: 'A', generation: 4 })
 })

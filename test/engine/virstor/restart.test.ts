@@ -180,3 +180,34 @@ t.test('a device ends while its map is being copied, and is back at once', async
   t.ok((await get(device, CHUNK, CHUNK)).equals(pattern(2, CHUNK)))
   await device.close()
 })
+
+t.test('forced on by a disk that cannot tell whether its last commit counts', async (t) => {
+  const machine = await new Machine({ devices: 3, sizeBytes: 5 * MIB }).start()
+  await machine.run('virstor.create', thinOn(['d1', 'd2', 'd3']))
+  const writer = machine.open('thin')
+  await put(writer, 0, pattern(1, CHUNK))
+  await flush(writer)
+  await writer.close()
+  t.ok(machine.device('d3').unflushed > 0, 'the second copy of the configuration')
+  machine.cut()
+  await machine.start(['d3'])
+  await machine.run('virstor.assemble', { force: true })
+  t.strictSame(devicesOf(machine), ['thin'])
+  t.notOk(machine.topology.providers.has('thin'), 'its map is not here')
+  // They have missed nothing: what was forced is what they have.
+  await machine.plug('d1')
+  const reader = machine.open('thin')
+  t.ok((await get(reader, 0, CHUNK)).equals(pattern(1, CHUNK)))
+  await reader.close()
+  machine.cut()
+  await machine.start()
+  t.strictSame(
+    machine.volume('thin').components.map(({ name, state }) => `${name} ${state}`),
+    ['d1 UP', 'd2 UP', 'd3 UP'],
+  )
+  const events = machine.topology.events.history.map(({ event }) => event)
+  t.notOk(
+    events.some((event) => /apart|incomplete/.test(event)),
+    `${events}`,
+  )
+})

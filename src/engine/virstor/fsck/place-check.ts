@@ -70,7 +70,9 @@ export class PlaceCheck {
     const hasOwner =
       owner === MAP ||
       (owner !== FREE && table.componentOf(owner) === component && table.numberOf(owner) === number)
-    if (hasOwner || this.#isOnItsWay(place)) return
+    // The whole component is being given up, and goes with its places.
+    const isGivenUp = owner >= 0 && table.isLost(owner)
+    if (hasOwner || isGivenUp || this.#isOnItsWay(place)) return
     this.#findings.add({
       area: 'places',
       severity: 'warning',

@@ -24,6 +24,7 @@ import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_FAULTS } from '../../../base/limits.
 import { inTurns } from '../../../base/turns.ts'
 import type { ChangeSet, ChunkMap, MapRecord, Place } from '../runtime.ts'
 import { bits, ChunkEntries, pageOf } from './chunk-entries.ts'
+import { type Changed, isSame, type MapFault, UNALLOCATED, without } from './entries.ts'
 import { BLOCK_RECORDS } from './journal.ts'
 import type { Run } from './layout.ts'
 import { FREE, keyOf, MAP, Owners } from './owners.ts'
@@ -33,24 +34,6 @@ import { type Entry, entryAt, PAGE_ENTRIES, writeEntry } from './page.ts'
 export const BAD_COMPONENT = 0xffff
 /** Records that one commit takes: what is left is for the next one. */
 export const COMMIT_RECORDS = VIRSTOR_COMMIT_BLOCKS * BLOCK_RECORDS
-
-/** An entry that cannot be right. */
-export interface MapFault {
-  readonly chunk: number
-  /** As it is on disk. */
-  readonly entry: MapRecord
-  /** For people: what is wrong with it. */
-  readonly reason: string
-}
-
-/** A chunk that has changed. */
-interface Changed {
-  /** The entry from before. */
-  before: MapRecord
-  /** Granules that have become valid since: what is in them may be in the cache of the component. */
-  freshLow: number
-  freshHigh: number
-}
 
 interface Taken {
   readonly set: ChangeSet
@@ -449,27 +432,10 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   }
 }
 
-const UNALLOCATED: Entry = { component: 0, number: 0, validLow: 0, validHigh: 0, lost: false }
 const OUT_OF_SERVICE: Entry = {
   component: BAD_COMPONENT,
   number: 0,
   validLow: 0xffffffff,
   validHigh: 0xffffffff,
   lost: false,
-}
-
-function without(
-  { validLow, validHigh }: Entry,
-  { freshLow, freshHigh }: Changed,
-): Pick<Entry, 'validLow' | 'validHigh'> {
-  return { validLow: (validLow & ~freshLow) >>> 0, validHigh: (validHigh & ~freshHigh) >>> 0 }
-}
-
-function isSame(one: Entry, other: Entry): boolean {
-  return (
-    keyOf(one) === keyOf(other) &&
-    one.validLow === other.validLow &&
-    one.validHigh === other.validHigh &&
-    one.lost === other.lost
-  )
 }

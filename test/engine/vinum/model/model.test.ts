@@ -176,7 +176,11 @@ t.test('soundness', async (t) => {
       edit(base, 'd1', { dataEndBytes: 2 ** 40 }),
       /drive "d1", dataEndBytes: the data area/,
     ],
-    ['area in blocks', edit(base, 'd4', { dataStartBytes: 512 }), /drive "d4", dataStartBytes: 512/],
+    [
+      'area in blocks',
+      edit(base, 'd4', { dataStartBytes: 512 }),
+      /drive "d4", dataStartBytes: 512/,
+    ],
     ['device', edit(base, 'd1', { device: 'a"b' }), /drive "d1", device/],
     [
       'before the area',

@@ -316,7 +316,7 @@ const RECORDS: Readonly<Record<string, (record: ConversionRecord, device: Memory
     },
     'a configuration of other media': (record, device) => {
       const model = keptIn(device, record)
-      const drives = model.drives.map((one) => ({ ...one, mediaBytes: one.mediaBytes + 1 }))
+      const drives = model.drives.map((one) => ({ ...one, mediaBytes: one.mediaBytes + 512 }))
       keep(device, record, { ...model, drives })
     },
     'a configuration of another set': (record, device) => {

@@ -1,5 +1,9 @@
 /** Components that are lost for good are given up: what only they had fails until it is written again, the rest goes on. */
 import t from 'tap'
+import { defined } from '../../../../src/base/assert.ts'
+import { Findings } from '../../../../src/engine/virstor/fsck/findings.ts'
+import { PlaceCheck } from '../../../../src/engine/virstor/fsck/place-check.ts'
+import { VirstorSet } from '../../../../src/engine/virstor/virstor-set.ts'
 import { discard, writeZeroes } from '../../../../src/hal/io.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
 import { failureOf } from '../../../support/failure.ts'
@@ -195,4 +199,28 @@ t.test('a cut at each write while a component is given up', async (t) => {
     t.strictSame(await states(machine), found, 'and again')
   }
   t.ok(losses > 3 && cuts - losses > 1, `${cuts} cuts, ${losses} with the loss`)
+})
+
+t.test('checks in the middle of it find no place that is wrong', async (t) => {
+  const machine = await filled()
+  await machine.pull('d3')
+  const set = [...machine.topology.geoms].find((one) => one instanceof VirstorSet)
+  const device = defined(set?.device, 'the device')
+  const { now } = performance
+  t.teardown(() => {
+    performance.now = now
+  })
+  // Each chunk is given up in a turn of its own.
+  let ms = 0
+  performance.now = () => (ms += 1000)
+  const findings = new Findings('thin')
+  const checks: Promise<unknown>[] = []
+  for (let turn = 0; turn < 10; turn++) {
+    if (turn === 5) checks.push(device.giveUp({ ...defined(set, 'the set').model, lost: [3] }))
+    checks.push(new PlaceCheck(device, findings, { nameOf: String }).run())
+    await new Promise(setImmediate)
+  }
+  await Promise.all(checks)
+  t.notOk(device.space.component(3))
+  t.strictSame(findings.report(), [])
 })
