@@ -15,9 +15,10 @@ import type { AlignedBuffer, IoCause, IoOp, IoRequest } from '../../../hal/block
 import { LockEntry } from '../../geom/range-lock.ts'
 import type { Place } from '../runtime.ts'
 import type { VirstorIo } from './device-io.ts'
+import type { FillWrite, GranuleFill } from './granule-fill.ts'
 import type { SpaceWaiter } from './space-queue.ts'
 
-export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
+export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter, FillWrite {
   // What the clones of the pieces are made from.
   op: IoOp = 'write'
   readonly offset = 0
@@ -35,6 +36,8 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
   #commits = false
   /** It makes granules valid. */
   #fills = false
+  /** With which others, where it is a part of a granule. */
+  #fill: GranuleFill | undefined = undefined
   /** Chunks that it needs. */
   #need = 0
   /** Components to which a discard wrote zeroes. */
@@ -57,7 +60,27 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     this.data = request.data
     this.cause = request.cause
     this.heldBytes = request.length
-    this.#io.locks.add(this, request.offset, request.length, 'write')
+    this.#fill = this.#io.fillFor(request)
+    if (this.#fill) this.#joinFill(this.#fill)
+    else this.#io.locks.add(this, request.offset, request.length, 'write')
+  }
+
+  /** Of a write: where it begins and ends on the device. */
+  get start(): number {
+    return this.#current.offset
+  }
+
+  get end(): number {
+    return this.#end
+  }
+
+  #joinFill(fill: GranuleFill): void {
+    this.#epoch = this.#io.enter()
+    this.#fills = true
+    this.fua = false
+    this.#commits = this.#current.fua
+    this.#pending = 1
+    fill.join(this)
   }
 
   granted(): void {
@@ -76,20 +99,42 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     this.fua = fua && op === 'write' && !this.#fills && io.committer.isClean
     this.#commits = fua && !this.fua
     this.#pending = 1
-    if (op === 'write') this.#sendWrite()
+    this.#fill = this.#fills ? io.beginFill(this) : undefined
+    if (!this.#fill) this.send()
+  }
+
+  /** FillWrite, and for all others. */
+  send(): void {
+    if (this.#current.op === 'write') this.#sendWrite()
     else this.#sendRest()
     if (this.#pending > 1) this.#pending--
     else queueMicrotask(this.#cut)
   }
 
+  addZeroes(from: number, to: number): void {
+    this.#sendZeroes(from, to)
+  }
+
+  filled(error: PlexusError | undefined): void {
+    this.#error = error
+    this.#written()
+  }
+
   complete(error: PlexusError | undefined): void {
     if (error) this.#error ??= error
     if (--this.#pending > 0) return
+    if (this.#fill) this.#fill.ended(this.#error)
+    else this.#written()
+  }
+
+  /** All pieces have ended. */
+  #written(): void {
     const { offset, op } = this.#current
     // What has failed is owed to nobody; what has FUA needs no flush.
     if (!this.#error && !this.fua) this.#touch()
     if (op === 'write') {
-      if (this.#fills) this.#filled()
+      // Who has joined another one leaves that to it.
+      if (this.#fills && this.rankBit !== 0) this.#validate()
       this.#finish()
     } else if (this.#error) this.#finish()
     else {
@@ -189,7 +234,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
       runs.placed(at, this.#end)
       this.#send(runs.component, runs.address, runs.length, dataOffset + at - offset)
     }
-    if (!this.#fills) return
+    if (!this.#fills || this.#fill) return
     const start = alignDown(offset, granuleBytes)
     const end = alignUp(this.#end, granuleBytes)
     if (start < offset && !runs.isValid(start, offset)) this.#sendZeroes(start, offset)
@@ -250,8 +295,7 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
     }
   }
 
-  /** All pieces have ended. */
-  #filled(): void {
+  #validate(): void {
     const { map, runs, filling, committer } = this.#io
     const { offset } = this.#current
     const last = runs.chunkOf(this.#end - 1)
@@ -333,13 +377,14 @@ export class ChangeTask extends LockEntry implements IoRequest, SpaceWaiter {
 
   #leave(): void {
     this.#io.leave(this.#epoch)
-    this.#io.locks.leave(this)
+    if (this.rankBit !== 0) this.#io.locks.leave(this)
   }
 
   #answer(error: PlexusError | undefined): void {
     const request = this.#current
     this.#request = undefined
     this.#error = undefined
+    this.#fill = undefined
     this.data = undefined
     if (this.#zeroed.length > 0) this.#zeroed.length = 0
     this.#io.endChange(this, request, error, this.#commits)

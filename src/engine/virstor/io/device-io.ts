@@ -8,6 +8,7 @@
  * a commit; what is discarded reads as zeroes.
  */
 import { assert } from '../../../base/assert.ts'
+import { alignDown } from '../../../base/bytes.ts'
 import type { Clock } from '../../../base/clock.ts'
 import { operatingError, PlexusError } from '../../../base/errors.ts'
 import { VIRSTOR_ZERO_BYTES } from '../../../base/limits.ts'
@@ -20,6 +21,7 @@ import { ChangeTask } from './change-task.ts'
 import { clearAroundLost } from './clear-lost.ts'
 import type { GroupCommitter } from './committer.ts'
 import { Epochs } from './epochs.ts'
+import { GranuleFill } from './granule-fill.ts'
 import { ReadTask } from './read-task.ts'
 import { Runs } from './runs.ts'
 import type { Space } from './space.ts'
@@ -53,6 +55,8 @@ export class VirstorIo {
   readonly trimmer: Trimmer
   /** Writes under way that fill granules of a chunk, by chunk: it keeps its place until they have ended. */
   readonly filling = new Map<number, number>()
+  /** First writes that others may join in this turn of the event loop, by the start of their granule. */
+  readonly #fills = new Map<number, GranuleFill>()
   readonly #epochs = new Epochs()
   /** How often a component has lost what it had acknowledged: what was read from it meanwhile is nothing. */
   losses = 0
@@ -242,6 +246,28 @@ export class VirstorIo {
     if (!component || !consumer) return this.away(task.op, id)
     consumer.forward(task, component.startBytes + address, length, dataOffset)
     return undefined
+  }
+
+  /** What a write may join, which is a part of a granule. */
+  fillFor({ op, offset, length }: IoRequest): GranuleFill | undefined {
+    if (op !== 'write' || this.#fills.size === 0) return undefined
+    const fill = this.#fills.get(alignDown(offset, this.runs.granuleBytes))
+    return fill?.takes(offset, offset + length) ? fill : undefined
+  }
+
+  /** For a write that holds its granule, and is a part of it: others may join until the turn ends. */
+  beginFill(write: ChangeTask): GranuleFill | undefined {
+    const { granuleBytes } = this.runs
+    const start = alignDown(write.start, granuleBytes)
+    const end = start + granuleBytes
+    if (write.end > end || write.end - write.start === granuleBytes) return undefined
+    const fill = new GranuleFill(write, start, end)
+    this.#fills.set(start, fill)
+    setImmediate(() => {
+      this.#fills.delete(start)
+      fill.send()
+    })
+    return fill
   }
 
   /** Places for a write, which is the next one in line; undefined: it has to wait. */

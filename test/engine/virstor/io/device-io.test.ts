@@ -85,14 +85,35 @@ t.test('first writes to one chunk, side by side: one place, each its own granule
   rig.device(0).hold()
   const one = write(rig, 0, 512, 1)
   const two = write(rig, GRANULE, 512, 2)
-  const same = watch(write(rig, 512, 512, 3))
+  const same = write(rig, 512, 512, 3)
   await settle()
-  t.equal(rig.device(0).inFlight, 4, 'data and zeroes of two; the third waits for its granule')
+  const late = write(rig, 1024, 512, 4)
+  await settle()
+  t.equal(rig.device(0).inFlight, 5, 'data of three, zeroes to the rest of two granules')
   t.equal(rig.space.used, 1)
   t.equal(await read(rig, 2 * GRANULE, 512), '0x512')
   rig.device(0).release()
-  t.strictSame(await Promise.all([one, two, same.promise]), [undefined, undefined, undefined])
-  t.equal(await read(rig, 0, GRANULE + 512), `1x512 3x512 0x${GRANULE - 1024} 2x512`)
+  const none = [undefined, undefined, undefined, undefined]
+  t.strictSame(await Promise.all([one, two, same, late]), none)
+  t.equal(await read(rig, 0, GRANULE + 512), `1x512 3x512 4x512 0x${GRANULE - 1536} 2x512`)
+})
+
+t.test('small writes that fill a granule together write each block once', async (t) => {
+  const rig = buildRig()
+  const part = GRANULE / 4
+  const writes = [2, 0, 3, 1].map((at) => write(rig, at * part, part, at + 1))
+  const again = write(rig, part, part, 9)
+  t.strictSame(await Promise.all([...writes, again]), Array(5).fill(undefined))
+  t.equal(rig.device(0).counts.write, 5, 'no zeroes')
+  t.equal(await read(rig, 0, GRANULE), `1x${part} 9x${part} 3x${part} 4x${part}`)
+
+  rig.device(0).fail('write', 'io', 1)
+  const [first, second] = [write(rig, GRANULE, part, 5), write(rig, GRANULE + part, part, 6)]
+  t.match(await Promise.all([first, second]), [{ kind: 'io' }, { kind: 'io' }])
+  t.equal(await read(rig, GRANULE, GRANULE), `0x${GRANULE}`)
+  t.equal(await write(rig, GRANULE + part, part, 7), undefined)
+  t.equal(await read(rig, GRANULE, GRANULE), `0x${part} 7x${part} 0x${2 * part}`)
+  t.equal(rig.io.active + rig.io.locks.size, 0)
 })
 
 t.test(
@@ -436,8 +457,8 @@ t.test('long zeroes are left to the component', async (t) => {
   t.equal(await write(rig, 4096, 4096, 1), undefined)
   t.strictSame(ops, [
     ['write', 4096],
-    ['write', 4096],
     ['write-zeroes', 2 * 1024 * 1024 - 8192],
+    ['write', 4096],
   ])
   t.equal(await read(rig, 0, 12288), '0x4096 1x4096 0x4096')
 })
