@@ -122,7 +122,7 @@ t.test('all disks of a RAID5 grow while plexusd is off', async (t) => {
   await restart(daemon, configOf(devices))
   await checkData(t, daemon)
   await run(t, daemon, 'status --check', 0, /volume: db +state: UP/)
-  await run(t, daemon, 'events', 0, /drive-grown +d1 +drive d1 has grown: .* MiB more are free/)
+  await run(t, daemon, 'events', 0, /drive-grown +d1 +drive d1 has grown by .* MiB/)
   await run(t, daemon, 'vinum ld', 0, /d1 /)
   await run(t, daemon, 'device resize d1', 2, /drive d1 uses all of its disk: 24 MiB/)
   await run(t, daemon, 'volume create new --raid5 d1 d2 d3 --wait', 0)

@@ -91,7 +91,7 @@ export function adviceOn(choice: Choice, { className, members }: Gathering): str
       return `plexus ${className} assemble --from ${name}`
     })
     return (
-      'Say which of them is right; the others are filled from it, and what only they have is lost: ' +
+      'Say which of them is right; what only the others have is lost: ' +
       ways.join(', or ')
     )
   }

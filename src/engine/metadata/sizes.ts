@@ -41,7 +41,7 @@ async function fitDrive(set: AnySet, drive: SetDrive): Promise<void> {
     return { ...model, drives: replaceRecord(model.drives, grown) }
   })
   const more = formatSize(dataEndBytes - record.dataEndBytes)
-  const text = `drive ${record.name} has grown: ${more} more are free for volumes`
+  const text = `drive ${record.name} has grown by ${more}`
   set.topology.events.emit('info', 'drive-grown', record.name, text)
 }
 

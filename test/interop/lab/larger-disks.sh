@@ -9,7 +9,7 @@ fill "$DISK" 120m
 equal "reboot" "$(ask reboot-larger 160)" "started with larger disks"
 check "a read is served" timeout 20 dd if="$DISK" of=/dev/null bs=1M count=1 iflag=direct
 shows "status: up" 'state: UP ' plexus status db
-shows "events: the disks are larger" 'drive d1 has grown: 63' plexus events
+shows "events: the disks are larger" 'drive d1 has grown by 63' plexus events
 filled "what was written before" "$DISK" 120m
 check "scrub" plexus volume scrub db --wait
 equal "no mismatch" "$(plexus job list --no-headings -p -o kind,mismatches | grep ^check | cut -f 2)" 0

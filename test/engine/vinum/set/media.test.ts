@@ -91,7 +91,7 @@ t.test('one disk grows while the volume runs: taken at once, with its marks', as
   await machine.topology.quiet()
   await machine.topology.quiet()
   t.match(events(machine, 'device-resized'), [/d1 has another size: 16 MiB before, 24 MiB now/])
-  t.match(events(machine, 'drive-grown'), [/drive d1 has grown: .* MiB more are free/])
+  t.match(events(machine, 'drive-grown'), [/drive d1 has grown by .* MiB/])
   await put(volume, 4 * MIB, pattern(4, MIB))
   await flush(volume)
   machine.cut()
