@@ -241,6 +241,28 @@ for (const name of ['d1', 'd3']) {
   })
 }
 
+t.test('a commit is under way while a label is read', async (t) => {
+  const machine = await written()
+  const last = 5 * MIB - 512
+  const letRead = holdAll(
+    machine.device('d2'),
+    ({ op, offset }) => op === 'read' && offset === last,
+  )
+  const report = fsck(machine)
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  const letWrite = holdAll(
+    machine.device('d3'),
+    ({ op, offset }) => op === 'write' && offset === last,
+  )
+  const changed = machine.run('virstor.set', { name: 'thin', warnPercent: '50' })
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  letRead()
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  letWrite()
+  await changed
+  t.strictSame(messages(await report), [])
+})
+
 t.test('places: in use and free, and neither', async (t) => {
   const machine = await written()
   const set = [...machine.topology.geoms].find((one) => one instanceof VirstorSet)
