@@ -1,6 +1,7 @@
 /** Components that are lost for good are given up: what only they had fails until it is written again, the rest goes on. */
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
+import type { PlexusError } from '../../../../src/base/errors.ts'
 import { Findings } from '../../../../src/engine/virstor/fsck/findings.ts'
 import { PlaceCheck } from '../../../../src/engine/virstor/fsck/place-check.ts'
 import { MapTable } from '../../../../src/engine/virstor/map/chunk-map.ts'
@@ -144,6 +145,20 @@ t.test('a discard of what is lost makes zeroes of it', async (t) => {
   for (const offset of [5 * CHUNK, 8 * CHUNK + GRANULE]) {
     t.match(await failureOf(get(device, offset, 512)), { kind: 'corrupt' })
   }
+  // As the second piece of one that was cut, it has a place in a buffer.
+  const { error } = await new Promise<{ error: PlexusError | undefined }>((resolve) =>
+    device.submit({
+      op: 'discard',
+      offset: 8 * CHUNK + 2 * GRANULE,
+      length: GRANULE,
+      data: undefined,
+      dataOffset: 8 * CHUNK,
+      fua: false,
+      cause: 'initiator',
+      complete: (error) => resolve({ error }),
+    }),
+  )
+  t.notOk(error)
   const rest = writeZeroes(device, { offset: 11 * CHUNK + 512, length: 512 })
   t.match(await failureOf(rest), { kind: 'corrupt' }, 'nor of a part of a granule')
   await flush(device)
