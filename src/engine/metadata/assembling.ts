@@ -3,7 +3,7 @@
  * an operator's force, or as one drive has it. Inside topology changes; used by device-set.ts and the classes.
  */
 import { assert, defined } from '../../base/assert.ts'
-import { failuresOf, operatingError, type PlexusError } from '../../base/errors.ts'
+import { failuresOf, type PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
 import { flush } from '../../hal/io.ts'
 import { baseOf, type Choice, type Chosen, choose } from '../anchor/anchor-quorum.ts'
@@ -100,12 +100,7 @@ async function assemble(set: AnySet, choice: Chosen, newLine?: string): Promise<
     return set.atStart(chosen, set.withDrives(set.withLosses({ ...model }), devices), lossy)
   })
   // With its second copies, durably: the image of a drive from before this start is older from now on, whatever is cut off.
-  await set.idle()
-  const consumers = [...drives.values()].flatMap(({ present, consumer }) =>
-    present && consumer ? [consumer] : [],
-  )
-  // One that fails now fails the next commit, too.
-  await Promise.all(consumers.map((consumer) => flush(consumer).catch(operatingError)))
+  await set.certain()
   await set.reshape()
   for (const member of late) {
     members.delete(member.uuid)

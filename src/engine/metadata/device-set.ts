@@ -12,9 +12,10 @@
  */
 import { assert, defined } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
-import { PlexusError } from '../../base/errors.ts'
+import { operatingError, PlexusError } from '../../base/errors.ts'
 import { SET_RETRY_MS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
+import { flush } from '../../hal/io.ts'
 import type { Anchor } from '../anchor/anchor-layout.ts'
 import type { Base } from '../anchor/anchor-quorum.ts'
 import type { Bio } from '../geom/bio.ts'
@@ -283,6 +284,19 @@ export abstract class DeviceSet<M extends SetModel> implements Geom {
     await this.#store?.idle()
   }
 
+  /**
+   * Resolves when it is known for certain, whatever is cut off from now on, that the newest commit counts: its second
+   * copies are durable on all drives that can be flushed. Before voters that it does without lose what they have of it.
+   */
+  async certain(): Promise<void> {
+    await this.idle()
+    const present = [...this.drives.values()].flatMap((drive) =>
+      drive.present ? (drive.consumer ?? []) : [],
+    )
+    // One that fails now fails the next commit, too.
+    await Promise.all(present.map((consumer) => flush(consumer).catch(operatingError)))
+  }
+
   #committed(model: M, failed: ReadonlyMap<string, PlexusError>): void {
     for (const [uuid, error] of failed) tellFailed(this, uuid, error)
     this.committed(model)
@@ -304,6 +318,7 @@ export abstract class DeviceSet<M extends SetModel> implements Geom {
 
   /** Takes the label off a drive that is no member any more, and lets its device go. */
   async unlabel({ uuid }: DriveRecord): Promise<void> {
+    await this.certain()
     const drive = this.drives.get(uuid)
     this.drives.delete(uuid)
     await drive?.clear()

@@ -71,6 +71,17 @@ t.test('several leave at once, and writes meanwhile go to those that stay', asyn
   t.strictSame(carriers(machine), ['d2', 'd4'])
 })
 
+t.test('most leave at once, and the one that stays stands alone after a power cut', async (t) => {
+  const machine = await thin(['d1', 'd2', 'd3'])
+  await machine.run('virstor.remove', { name: 'thin', devices: ['d2', 'd3'] })
+  t.match((await machine.jobsDone()).at(-1), { state: 'done' })
+  await machine.topology.quiet()
+  for (const name of ['d2', 'd3']) t.notOk(machine.topology.providers.get(name)?.label, name)
+  machine.cut()
+  await machine.start()
+  t.match(machine.volume('thin'), { health: 'HEALTHY' })
+})
+
 t.test('what is refused, and a dry run', async (t) => {
   const machine = await filled(60)
   const remove = (devices: readonly string[], more: object = {}) =>
