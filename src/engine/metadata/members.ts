@@ -90,7 +90,7 @@ export function adviceOn(choice: Choice, { className, members }: Gathering): str
       const [name = 'DRIVE'] = namesOf(carriersOf(members, head))
       return `plexus ${className} assemble --from ${name}`
     })
-    return 'Say which of them is right; what only the others have is lost: ' + ways.join(', or ')
+    return `Say which of them is right; what only the others have is lost: ${ways.join(', or ')}`
   }
   const isHere = choice.kind !== 'none' && choice.missing.length === 0
   const what = isHere ? 'To go on with what there is' : 'Connect them, or go on without them'

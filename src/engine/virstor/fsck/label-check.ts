@@ -70,8 +70,10 @@ export class LabelCheck {
       if (!this.#isComponent(drive)) return
       const { generation } = this.#set.model
       const problem = await problemOf(consumer, generation).catch(operatingError)
-      if (!problem || !this.#isComponent(drive)) return
-      // A commit may have changed it while it was read.
+      if (!problem) return
+      // A commit may have changed it while it was read, and be under way still.
+      await this.#set.idle()
+      if (!this.#isComponent(drive)) return
       if (this.#set.model.generation !== generation) continue
       const isError = 'kind' in problem
       this.#findings.add({

@@ -118,6 +118,7 @@ export class MapCheck {
         const { bytes } = blocksIn(part, index, 1)
         const block = decodeBlock(bytes, origin)
         const sequence = at + index
+        if (!this.#isCarrier(copy)) return
         if (block?.sequence !== sequence) this.#tellBlock(copy, sequence, 'is damaged')
         else {
           const content = Buffer.from(bytes.subarray(36))
@@ -161,6 +162,7 @@ export class MapCheck {
           for (let index = 0; index < count; index++) {
             const page = first + index
             const { bytes } = blocksIn(part, index, 1)
+            if (!this.#isCarrier(copy)) return
             const state = this.#compare(copy, page, bytes, changed.get(page) ?? [], rest.newest)
             if (state === 'same') good.add(page)
             else bad.push({ copy, slot, page, isOther: state === 'other' })
@@ -172,7 +174,7 @@ export class MapCheck {
     const isDoubtful = (page: number): boolean =>
       !good.has(page) && bad.some((one) => one.page === page && one.isOther)
     const mended: BadSlot[] = []
-    for (const one of bad) {
+    for (const one of bad.filter(({ copy }) => this.#isCarrier(copy))) {
       const hasRepair = !isDoubtful(one.page)
       this.#tellSlot(one, hasRepair)
       if (hasRepair) mended.push(one)
@@ -257,6 +259,11 @@ export class MapCheck {
     }
   }
 
+  /** It may leave while it is read: then its content means nothing. */
+  #isCarrier({ carrier }: Copy): boolean {
+    return this.#store.carriers.includes(carrier.id)
+  }
+
   /** A carrier that does not answer is told once; the others are looked at. */
   async #attempt(copy: Copy, work: () => Promise<unknown>): Promise<void> {
     const { id } = copy.carrier
@@ -265,6 +272,7 @@ export class MapCheck {
       await work()
     } catch (error) {
       const { message } = operatingError(error)
+      if (!this.#isCarrier(copy)) return
       this.#silent.add(id)
       this.#findings.add({
         area: 'carrier',

@@ -241,6 +241,51 @@ for (const name of ['d1', 'd3']) {
   })
 }
 
+t.test('a carrier leaves while its copy of the map is read', async (t) => {
+  for (const magic of ['PLEXVJNL', 'PLEXVMAP']) {
+    const machine = await thin(['d1', 'd2'])
+    const device = machine.open('thin')
+    await put(device, 0, pattern(1, CHUNK))
+    await flush(device)
+    const { media } = machine.device('d2')
+    const first = defined(blocksOf(machine, 'd2', magic)[0], magic).byteOffset - media.byteOffset
+    const release = holdAll(machine.device('d2'), ({ op, offset, length }) => {
+      return op === 'read' && offset <= first && first < offset + length
+    })
+    const report = fsck(machine, true)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    await machine.run('virstor.remove', { name: 'thin', devices: ['d2'] })
+    while (blocksOf(machine, 'd2', 'PLEXHEAD').length > 0) {
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    release()
+    t.strictSame(messages(await report), [], magic)
+    await device.close()
+  }
+})
+
+t.test('a commit is under way while a label is read', async (t) => {
+  const machine = await written()
+  const last = 5 * MIB - 512
+  const letRead = holdAll(
+    machine.device('d2'),
+    ({ op, offset }) => op === 'read' && offset === last,
+  )
+  const report = fsck(machine)
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  const letWrite = holdAll(
+    machine.device('d3'),
+    ({ op, offset }) => op === 'write' && offset === last,
+  )
+  const changed = machine.run('virstor.set', { name: 'thin', warnPercent: '50' })
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  letRead()
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  letWrite()
+  await changed
+  t.strictSame(messages(await report), [])
+})
+
 t.test('places: in use and free, and neither', async (t) => {
   const machine = await written()
   const set = [...machine.topology.geoms].find((one) => one instanceof VirstorSet)
