@@ -282,6 +282,8 @@ export const HOOK_EVENTS = 256
 /** One call of it may last so long; then SIGTERM, and SIGKILL so much later. */
 export const HOOK_MS = 30_000
 export const HOOK_KILL_MS = 2_000
+/** Between two calls: to start a process stops the event loop for some milliseconds. */
+export const HOOK_REST_MS = 50
 /** SIGTERM of plexusd: time for the calls that wait, once everything else has ended. */
 export const HOOK_END_MS = 2_000
 /** Text of an event that the program gets, and output of one call that the log takes, in characters. */

@@ -4,19 +4,24 @@
  * time, in the order of the events, without a shell. A program that is slow, hangs or fails costs events that it is told,
  * and nothing else. Made by plexusd.ts.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import type { Readable } from 'node:stream'
 import type { Clock } from '../base/clock.ts'
 import { withinTime } from '../base/deadline.ts'
-import { HOOK_END_MS, HOOK_EVENTS, HOOK_KILL_MS, HOOK_MS, HOOK_TEXT_CHARS } from '../base/limits.ts'
+import {
+  HOOK_END_MS,
+  HOOK_EVENTS,
+  HOOK_KILL_MS,
+  HOOK_MS,
+  HOOK_REST_MS,
+  HOOK_TEXT_CHARS,
+} from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import { printable } from '../base/printable.ts'
 import { nextTurn } from '../base/turns.ts'
 import type { EventReport } from '../control/reports.ts'
 import { lookAtProgram } from './config-files.ts'
 
-/** The environment of plexusd is its own: sockets of systemd, options of Node. */
-const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 /** For the end of a call after SIGKILL. */
 const MARGIN_MS = 1_000
 /** {@link EventHook.close} takes no longer. */
@@ -32,6 +37,9 @@ export class EventHook {
   /** Events that found no place: since the last call, and since the log was told. */
   #missed = 0
   #missedInAll = 0
+  #isEnding = false
+  /** Ends the rest between two calls. */
+  #wake = (): void => {}
   /** Why the program is not run, as the log has it already. */
   #fault: string | undefined
 
@@ -59,6 +67,8 @@ export class EventHook {
    * that runs is ended.
    */
   async close(): Promise<void> {
+    this.#isEnding = true
+    this.#wake()
     const working = this.#working ?? Promise.resolve()
     if (await withinTime(this.#clock, working, HOOK_END_MS)) return
     const events = this.#waiting.length
@@ -85,11 +95,11 @@ export class EventHook {
   }
 
   async #work(): Promise<void> {
-    // Starting a process takes a while: whatever has arrived is served first.
+    // Whatever has arrived with the event is served first.
     await nextTurn()
     for (let event = this.#waiting.shift(); event; event = this.#waiting.shift()) {
       if (this.#program !== undefined) await this.#run(this.#program, event)
-      await nextTurn()
+      await this.#rest()
     }
     this.#working = undefined
     if (this.#missedInAll === 0) return
@@ -98,46 +108,52 @@ export class EventHook {
     this.#missedInAll = 0
   }
 
+  #rest(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve
+      if (this.#isEnding) resolve()
+      else this.#clock.after(HOOK_REST_MS, resolve)
+    })
+  }
+
   async #run(program: string, event: EventReport): Promise<void> {
     const { path, fault } = lookAtProgram(program)
+    const isNews = fault !== this.#fault
+    this.#fault = fault
     if (fault !== undefined) {
-      if (fault !== this.#fault)
-        this.#log.error({ event: 'hook-fault' }, `no event is told: ${fault}`)
-      this.#fault = fault
+      if (isNews) this.#log.error({ event: 'hook-fault' }, `no event is told: ${fault}`)
       return
     }
-    this.#fault = undefined
-    const object = printable(event.object)
-    const title = `${program} ${event.event} ${event.severity} ${object}`
-    const environment = {
-      PATH,
-      PLEXUS_TEXT: printable(event.message).slice(0, HOOK_TEXT_CHARS),
-      PLEXUS_TIME: event.time,
-      PLEXUS_SEQUENCE: String(event.sequence),
-      PLEXUS_MISSED: String(this.#missed),
-    }
+    const words = [event.event, event.severity, printable(event.object)]
+    const title = `${program} ${words.join(' ')}`
+    const environment = { ...environmentOf(event), PLEXUS_MISSED: String(this.#missed) }
     this.#missed = 0
     const call = new HookCall()
     this.#call = call
     const timer = this.#clock.after(HOOK_MS, () => {
-      this.#log.warn(
-        { event: 'hook-hangs' },
-        `${title} has run for ${HOOK_MS / 1000} s, and is ended`,
-      )
+      const text = `${title} has run for ${HOOK_MS / 1000} s, and is ended`
+      this.#log.warn({ event: 'hook-hangs' }, text)
       call.end(this.#clock)
     })
-    const failure = await call.run({
-      path,
-      program,
-      words: [event.event, event.severity, object],
-      environment,
-    })
+    const failure = await call.run(path, words, { argv0: program, env: environment })
     timer.cancel()
     this.#call = undefined
     const said = call.output === '' ? '' : `: ${call.output}`
-    if (failure !== undefined)
+    if (failure !== undefined) {
       this.#log.warn({ event: 'hook-failed' }, `${title} ${failure}${said}`)
-    else if (said !== '') this.#log.info({ event: 'hook-output' }, `${title}${said}`)
+    } else if (said !== '') {
+      this.#log.info({ event: 'hook-output' }, `${title}${said}`)
+    }
+  }
+}
+
+/** All that the program gets beside what was missed: the environment of plexusd has sockets of systemd and options of Node. */
+function environmentOf({ message, time, sequence }: EventReport): Readonly<Record<string, string>> {
+  return {
+    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    PLEXUS_TEXT: printable(message).slice(0, HOOK_TEXT_CHARS),
+    PLEXUS_TIME: time,
+    PLEXUS_SEQUENCE: String(sequence),
   }
 }
 
@@ -157,33 +173,22 @@ class HookCall {
    * Resolves when the program has ended and nobody has its output open any more: to what went wrong, in words that follow
    * the command, or undefined.
    */
-  run({
-    path,
-    program,
-    words,
-    environment,
-  }: {
-    path: string
-    program: string
-    words: readonly string[]
-    environment: Readonly<Record<string, string>>
-  }): Promise<string | undefined> {
+  run(
+    path: string,
+    words: readonly string[],
+    options: Pick<SpawnOptions, 'argv0' | 'env'>,
+  ): Promise<string | undefined> {
     return new Promise((resolve) => {
       const refuse = (error: unknown): void => {
         const why = error instanceof Error ? error.message : String(error)
         resolve(
-          `could not be run: ${why}; the first line of a script names what reads it, as #!/bin/sh does`,
+          `could not be run: ${why}; a script names in its first line what reads it: #!/bin/sh`,
         )
       }
       try {
-        const child = spawn(path, words, {
-          argv0: program,
-          cwd: '/',
-          env: environment,
-          // A group of its own, so that what it starts ends with it.
-          detached: true,
-          stdio: ['ignore', 'pipe', 'pipe'],
-        })
+        // A group of its own, so that what it starts ends with it.
+        const stdio = ['ignore', 'pipe', 'pipe'] as ['ignore', 'pipe', 'pipe']
+        const child = spawn(path, words, { ...options, cwd: '/', detached: true, stdio })
         this.#child = child
         for (const stream of [child.stdout, child.stderr]) this.#listen(stream)
         child.once('error', refuse)
