@@ -112,6 +112,8 @@ t.test('a program that hangs is ended, with all that it has started', async (t) 
     `#!/bin/sh
 trap 'echo told to end >> ${dir}/hangs.out' TERM
 [ "$3" = d1 ] || { echo $3 >> ${dir}/hangs.out; exit; }
+setsid sleep 60 &
+echo $! > ${dir}/hangs.away
 sh -c 'trap "" TERM; echo $$ > ${dir}/hangs.pid; while :; do sleep 0.1; done' &
 while :; do wait; done
 `,
@@ -125,6 +127,7 @@ while :; do wait; done
   clock.advance(1)
   await until(() => linesOf('hangs.out').length > 0, 'SIGTERM')
   clock.advance(HOOK_KILL_MS)
+  t.teardown(() => process.kill(Number(linesOf('hangs.away')[0])))
   await hook.close()
   t.strictSame(linesOf('hangs.out'), ['told to end', 'd2'], 'the next event is told')
   t.strictSame(log, [
@@ -217,6 +220,18 @@ while [ ! -e ${dir}/flood.go ]; do sleep 0.01; done
   t.equal(linesOf('flood.out').at(-1), 'critical later 0')
 })
 
+t.test('the end of plexusd does not wait for the next call to be due', async (t) => {
+  const program = script('rests', `#!/bin/sh\necho $3 >> ${dir}/rests.out\n`)
+  const { hook, tell } = rig(program)
+  tell({ object: 'a' })
+  tell({ object: 'b' })
+  await until(() => linesOf('rests.out').length > 0, 'the script has run')
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.strictSame(linesOf('rests.out'), ['a'])
+  await hook.close()
+  t.strictSame(linesOf('rests.out'), ['a', 'b'])
+})
+
 t.test('the end of plexusd waits for it a short time', async (t) => {
   const program = script('stays', `#!/bin/sh\necho $3 >> ${dir}/stays.out\nexec sleep 60\n`)
   const { clock, hook, log, tell } = rig(program)
@@ -275,4 +290,22 @@ echo $(for file in /proc/$$/fd/*; do readlink $file; done) >> ${dir}/${name}.fil
     daemon.log.filter((line) => line.includes('"part":"hook"')),
     [],
   )
+})
+
+t.test('a program that hangs does not keep plexusd from its end', async (t) => {
+  const program = script(
+    'stuck',
+    `#!/bin/sh\ntrap '' TERM\necho $$ >> ${dir}/stuck.pid\nwhile :; do sleep 0.1; done\n`,
+  )
+  const daemon = await Daemon.start({
+    config: { devices: {}, targets: [], hooks: { onEvent: program } },
+  })
+  t.teardown(() => daemon.stop())
+  await until(() => linesOf('stuck.pid').length > 0, 'the script runs')
+  t.equal(await daemon.stop(), 0)
+  t.match(
+    daemon.log.filter((line) => line.includes('"part":"hook"')),
+    [/is not told of 1 events/, /started info plexusd ended by SIGKILL/],
+  )
+  t.notOk(existsSync(`/proc/${linesOf('stuck.pid')[0]}`))
 })
