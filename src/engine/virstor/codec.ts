@@ -76,7 +76,7 @@ function checkVirstor(model: VirstorModel): void {
     must(fits, path, `${places} chunks from byte ${startBytes} on do not fit its drive`)
   }
   for (const id of model.lost) {
-    const isGone = id >= 1 && id < model.nextComponent && !seen.has(id)
+    const isGone = id >= 1 && id < model.nextComponent && id < BAD_COMPONENT && !seen.has(id)
     must(isGone, 'model.lost', `${id} is no component that was given up`)
     seen.add(id)
   }

@@ -3,7 +3,7 @@
  * drives of its set. Made by virstor-set.ts when the configuration has been committed.
  */
 import { operatingError, type PlexusError } from '../../base/errors.ts'
-import { KIB } from '../../base/limits.ts'
+import { KIB, VIRSTOR_CHUNKS, VIRSTOR_COMMIT_ENTRIES } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
 import { inTurns } from '../../base/turns.ts'
 import type { Watermark } from '../../control/reports.ts'
@@ -99,8 +99,8 @@ export class VirstorDevice {
       await store.format()
       await set.commit((now) => ({ ...now, isNew: false }))
     } else await store.load()
-    // Nothing names those any more that were given up; else the first commit sees to it.
-    if (!table.isChanged && model.lost.length > 0) {
+    // Nothing names those any more that were given up; else giveUp sees to it.
+    if (model.lost.length > 0 && model.lost.every((id) => table.usedOf(id) === 0)) {
       await set.commit((now) => ({ ...now, lost: [] }))
     }
     let device: VirstorDevice | undefined
@@ -117,7 +117,6 @@ export class VirstorDevice {
       })
     }
     device = new VirstorDevice(set, model, table, store, space)
-    if (table.isChanged) device.committer.changed(1)
     space.changed()
     return device
   }
@@ -242,21 +241,30 @@ export class VirstorDevice {
     if (this.space.lowMark !== lowMark) this.#tell('watermark')
   }
 
-  /** Components are lost for good, and the configuration says so: what lies there is lost (MapTable.giveUp). */
+  /**
+   * Components are lost for good, and the configuration says so: what lies there is lost, and when this resolves the map on
+   * disk says so, too. Rejects where it cannot; the next start goes on with it.
+   */
   async giveUp({ lost }: VirstorModel): Promise<void> {
-    const gone = lost.filter((id) => this.space.component(id))
-    if (gone.length === 0) return
-    await this.io.pause()
-    try {
-      for (const id of gone) {
-        await this.table.giveUp(id)
-        this.#runs.delete(id)
-        this.space.remove(id)
+    for (const id of lost.filter((one) => this.table.has(one))) {
+      // They are away: nothing else begins there.
+      await new Promise<void>((resolve) => this.io.afterAll(resolve))
+      let chunks = 0
+      for (const chunk of this.table.chunksOn(id)) {
+        this.table.lose(chunk)
+        // Until it is durable it takes memory.
+        if (++chunks % VIRSTOR_COMMIT_ENTRIES === 0) await this.#commit()
       }
-      this.committer.changed(1)
-    } finally {
-      this.io.resume()
+      await this.#commit()
+      this.table.giveUp(id)
+      this.#runs.delete(id)
+      if (this.space.component(id)) this.space.remove(id)
     }
+  }
+
+  async #commit(): Promise<void> {
+    const failure = await this.committer.pass()
+    if (failure) throw failure
   }
 
   get provisioning(): Provisioning {
@@ -392,6 +400,7 @@ function tableOf(model: VirstorModel): MapTable {
   const table = new MapTable({ chunks, granules: granulesOf(chunkBytes) })
   for (const component of components) table.addComponent(component.id, component.chunks)
   for (const { component, runs } of copies) for (const run of runs) table.reserve(component, run)
-  for (const id of model.lost) table.addLost(id)
+  // Whatever chunks it had.
+  for (const id of model.lost) table.addComponent(id, VIRSTOR_CHUNKS)
   return table
 }

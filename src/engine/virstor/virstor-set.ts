@@ -256,6 +256,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
       if (isLentElsewhere(this.topology, model.name, model.uuid)) throw nameLentError(model)
       this.#device = await VirstorDevice.open(this, model)
       this.problem = undefined
+      await this.#device.giveUp(model)
     } catch (error) {
       this.#tellNotServed(operatingError(error))
     }

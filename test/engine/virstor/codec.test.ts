@@ -107,6 +107,9 @@ t.test('what cannot be is refused, and names its field', async (t) => {
     ],
     ['a drive of larger blocks', withDrive({ blockBytes: 4096 }), /blockBytes/],
     ['a drive of odd blocks', withDrive({ blockBytes: 1536 }), /drive "d1", blockBytes/],
+    ['a component lost that was never there', { lost: [4] }, /lost: 4/],
+    ['a component lost that is there', { lost: [3] }, /lost: 3/],
+    ['one lost behind all ids', { nextComponent: 70_000, lost: [65_535] }, /lost: 65535/],
     ['no epoch left', { nextEpoch: 2 ** 32 }, /nextEpoch/],
     ['a wait without end', { fullWaitMs: 2 ** 40 }, /fullWaitMs/],
     [

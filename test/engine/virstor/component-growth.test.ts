@@ -93,12 +93,13 @@ t.test('a cut at each write while a disk is found to have grown', async (t) => {
 
 t.test('the bitmap of what is free grows over the borders of its pieces', async (t) => {
   for (const [before, after] of [
+    [0, 5],
     [5, 5],
     [5, 70],
     [32_768, 32_769],
     [32_767, 100_000],
   ] as const) {
-    for (const used of [0, 3, before]) {
+    for (const used of [0, 3, before].filter((one) => one <= before)) {
       const bits = new FreeBits(before)
       for (let at = 0; at < used; at++) bits.take()
       bits.grow(after)

@@ -3,6 +3,7 @@
  * and what a start would read from each copy of the map alone is what the device has in memory. Used by thin-play.ts.
  */
 import { PlexusError } from '../../../src/base/errors.ts'
+import { VIRSTOR_CHUNKS } from '../../../src/base/limits.ts'
 import { uuidBytes } from '../../../src/base/random.ts'
 import { granulesOf } from '../../../src/engine/virstor/device.ts'
 import { MapTable } from '../../../src/engine/virstor/map/chunk-map.ts'
@@ -89,7 +90,7 @@ async function auditCopy(
   for (const { component, runs } of model.copies) {
     for (const run of runs) table.reserve(component, run)
   }
-  for (const id of model.lost) table.addLost(id)
+  for (const id of model.lost) table.addComponent(id, VIRSTOR_CHUNKS)
   const subject = `${name}, copy on component ${copy.component}`
   const store = new MapStore({
     subject,
@@ -105,6 +106,7 @@ async function auditCopy(
     if (!(error instanceof PlexusError)) throw error
     return [`${subject}: ${error.message}`]
   }
+  for (const id of model.lost) for (const chunk of table.chunksOn(id)) table.lose(chunk)
   const problems = table.faults.map(({ chunk, reason }) => `${subject}: chunk ${chunk}: ${reason}`)
   for (let chunk = 0; chunk < live.chunks; chunk++) {
     const [here, there] = [entryText(live, chunk), entryText(table, chunk)]

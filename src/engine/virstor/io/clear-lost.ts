@@ -55,10 +55,10 @@ async function writeZeroes(
 /** Resolves when a part of the request has ended. */
 function change(
   io: VirstorIo,
-  { op, data, dataOffset, fua, cause }: IoRequest,
+  { op, data, fua, cause }: IoRequest,
   part: Partial<IoRequest> & Pick<IoRequest, 'offset' | 'length'>,
 ): Promise<PlexusError | undefined> {
   return new Promise((complete) =>
-    io.change({ op, data, dataOffset, fua, cause, ...part, complete }),
+    io.change({ op, data, dataOffset: 0, fua, cause, ...part, complete }),
   )
 }

@@ -20,9 +20,9 @@ export class FreeBits {
   constructor(chunks: number) {
     this.chunks = chunks
     this.free = chunks
-    this.#freeIn = new Uint32Array(Math.ceil(chunks / PIECE)).fill(PIECE)
-    const rest = chunks % PIECE
-    if (rest > 0) this.#freeIn[this.#freeIn.length - 1] = rest
+    this.#freeIn = new Uint32Array(Math.max(1, Math.ceil(chunks / PIECE))).fill(PIECE)
+    const last = this.#freeIn.length - 1
+    this.#freeIn[last] = this.#sizeOf(last)
   }
 
   /** There are so many now: those behind the former end are free. */

@@ -15,7 +15,7 @@
  * valid, so that it is neither read from any disk nor as zeroes; nothing may change it. On disk its entry stays as it is, and
  * a place that it names and that exists stays in use.
  *
- * **What is lost** with a component that was given up ({@link MapTable.giveUp}) has no place, and is marked in the entry:
+ * **What is lost** with a component that was given up ({@link MapTable.lose}) has no place, and is marked in the entry:
  * what is not valid of such a chunk is lost, instead of zeroes. The mark goes when all of it has been written again, or has
  * been discarded.
  */
@@ -52,8 +52,6 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   #released = new Map<number, Place>()
   /** Chunks out of service, with the bytes of their entries on disk. */
   readonly #bad = new BadChunks()
-  /** Components that were given up: entries on disk may name them still. */
-  readonly #givenUp = new Set<number>()
   #dirty = new Set<number>()
   #sequence = 0
 
@@ -92,9 +90,8 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     this.#owners[id] = undefined
   }
 
-  /** One that was given up before, for {@link loaded}: chunks on it are lost. */
-  addLost(id: number): void {
-    this.#givenUp.add(id)
+  has(id: number): boolean {
+    return this.#owners[id] !== undefined
   }
 
   /** Chunks that lie on a component, and go with it. */
@@ -105,22 +102,19 @@ export class MapTable extends ChunkEntries implements ChunkMap {
   }
 
   /**
-   * A component is lost for good, and the configuration says so: what lies there is lost. Nothing is under way on it.
-   * The next commit writes it into the entries.
+   * One of {@link chunksOn} of a component that is lost for good, and the configuration says so: it is lost. The next commit
+   * writes that into its entry. Nothing is under way on it.
    */
-  async giveUp(id: number): Promise<void> {
-    await inTurns(this.chunksOn(id), (chunk) => this.#lose(chunk))
-    this.#owners[id] = undefined
-    for (const [key, { component }] of this.#released) {
-      if (component === id) this.#released.delete(key)
-    }
-  }
-
-  #lose(chunk: number): void {
+  lose(chunk: number): void {
     const changed = this.#remember(chunk)
     changed.freshLow = 0
     changed.freshHigh = 0
     this.setEntry(chunk, { ...UNALLOCATED, lost: true })
+  }
+
+  /** A component is no more. All chunks on it are lost, durably. */
+  giveUp(id: number): void {
+    this.#owners[id] = undefined
   }
 
   /** Places of a component that are in use, by the map itself too. */
@@ -248,10 +242,7 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     assert(sequence >= this.#sequence, 'commits are in order')
     this.#sequence = sequence
     for (const { chunk } of set.records) this.#dirty.add(pageOf(chunk))
-    for (const { component, number } of set.released) {
-      // It may have been given up meanwhile.
-      this.#owners[component]?.set(number, FREE)
-    }
+    for (const { component, number } of set.released) this.#ownersOf(component).set(number, FREE)
     return set.released
   }
 
@@ -357,10 +348,6 @@ export class MapTable extends ChunkEntries implements ChunkMap {
     }
     const component = this.componentOf(chunk)
     if (component === 0) return
-    if (this.#givenUp.has(component)) {
-      if (!this.#bad.has(chunk)) this.#lose(chunk)
-      return
-    }
     const number = this.numberOf(chunk)
     const owners = this.#owners[component]
     const owner = owners && number < owners.chunks ? owners.get(number) : undefined
@@ -411,7 +398,6 @@ export class MapTable extends ChunkEntries implements ChunkMap {
 
   /** With the next commit; the place has its last owner until then. */
   #free({ component, number }: Place): void {
-    if (!this.#owners[component]) return
     this.#released.set(keyOf({ component, number }), { component, number })
   }
 

@@ -1,6 +1,6 @@
 /**
  * `virstor remove NAME DEVICE... --force`: components that are missing for good are given up. One commit takes them out and
- * says that what the map has there is lost (`lost` of the configuration); its entries follow (MapTable.giveUp). What is lost
+ * says that what the map has there is lost (`lost` of the configuration); its entries follow (VirstorDevice.giveUp). What is lost
  * fails with a medium error until it is written again or discarded.
  */
 import { formatSize } from '../../../base/bytes.ts'

@@ -11,6 +11,7 @@ import {
   buildRig,
   CHUNK,
   contentAfterCrash,
+  GRANULE,
   type RigOptions,
 } from '../../../support/virstor-rig.ts'
 
@@ -75,6 +76,17 @@ const chunkStep: fc.Arbitrary<Step> = fc.record({
   turns: fc.nat(4),
   fault: fc.constant(undefined),
 })
+
+/** First writes to parts of a few granules, most of them in one turn. */
+const smallStep: fc.Arbitrary<Step> = faultyStep.chain((one) =>
+  fc
+    .record({
+      block: fc.nat(3 * (GRANULE / BLOCK) - 1),
+      count: fc.integer({ min: 1, max: 3 }),
+      turns: fc.constantFrom(0, 0, 0, 0, 1, 4),
+    })
+    .map((where) => ({ ...one, ...where })),
+)
 
 interface Run {
   readonly steps: readonly Step[]
@@ -182,7 +194,12 @@ async function search(
   )
 }
 
-const STEPS = { requests: step, 'requests and faults': faultyStep, 'whole chunks': chunkStep }
+const STEPS = {
+  requests: step,
+  'requests and faults': faultyStep,
+  'whole chunks': chunkStep,
+  'small neighbours': smallStep,
+}
 
 for (const [name, steps] of Object.entries(STEPS)) {
   for (const table of [false, true]) {

@@ -101,8 +101,12 @@ t.test('first writes to one chunk, side by side: one place, each its own granule
 t.test('small writes that fill a granule together write each block once', async (t) => {
   const rig = buildRig()
   const part = GRANULE / 4
+  rig.device(0).hold()
   const writes = [2, 0, 3, 1].map((at) => write(rig, at * part, part, at + 1))
   const again = write(rig, part, part, 9)
+  await settle()
+  t.equal(rig.device(0).inFlight, 4, 'who would write the same waits')
+  rig.device(0).release()
   t.strictSame(await Promise.all([...writes, again]), Array(5).fill(undefined))
   t.equal(rig.device(0).counts.write, 5, 'no zeroes')
   t.equal(await read(rig, 0, GRANULE), `1x${part} 9x${part} 3x${part} 4x${part}`)

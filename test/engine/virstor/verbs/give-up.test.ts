@@ -1,8 +1,10 @@
 /** Components that are lost for good are given up: what only they had fails until it is written again, the rest goes on. */
 import t from 'tap'
 import { defined } from '../../../../src/base/assert.ts'
+import type { PlexusError } from '../../../../src/base/errors.ts'
 import { Findings } from '../../../../src/engine/virstor/fsck/findings.ts'
 import { PlaceCheck } from '../../../../src/engine/virstor/fsck/place-check.ts'
+import { MapTable } from '../../../../src/engine/virstor/map/chunk-map.ts'
 import { VirstorSet } from '../../../../src/engine/virstor/virstor-set.ts'
 import { discard, writeZeroes } from '../../../../src/hal/io.ts'
 import { flush, get, Machine, pattern, put } from '../../../support/engine.ts'
@@ -143,6 +145,20 @@ t.test('a discard of what is lost makes zeroes of it', async (t) => {
   for (const offset of [5 * CHUNK, 8 * CHUNK + GRANULE]) {
     t.match(await failureOf(get(device, offset, 512)), { kind: 'corrupt' })
   }
+  // As the second piece of one that was cut, it has a place in a buffer.
+  const { error } = await new Promise<{ error: PlexusError | undefined }>((resolve) =>
+    device.submit({
+      op: 'discard',
+      offset: 8 * CHUNK + 2 * GRANULE,
+      length: GRANULE,
+      data: undefined,
+      dataOffset: 8 * CHUNK,
+      fua: false,
+      cause: 'initiator',
+      complete: (error) => resolve({ error }),
+    }),
+  )
+  t.notOk(error)
   const rest = writeZeroes(device, { offset: 11 * CHUNK + 512, length: 512 })
   t.match(await failureOf(rest), { kind: 'corrupt' }, 'nor of a part of a granule')
   await flush(device)
@@ -201,18 +217,48 @@ t.test('a cut at each write while a component is given up', async (t) => {
   t.ok(losses > 3 && cuts - losses > 1, `${cuts} cuts, ${losses} with the loss`)
 })
 
+t.test('a component with many chunks is given up in parts, also at a start', async (t) => {
+  const chunks = 10_000
+  const machine = await thin(['d1', 'd2', 'd3'], { size: '2GiB' })
+  const set = [...machine.topology.geoms].find((one) => one instanceof VirstorSet)
+  const { table, committer } = defined(set?.device, 'the device')
+  // As if its disk were large.
+  table.growComponent(3, chunks)
+  for (let chunk = 0; chunk < chunks; chunk++) table.assign(chunk, { component: 3, number: chunk })
+  await committer.commit()
+  await machine.pull('d3')
+
+  const waiting = { now: 0, most: 0 }
+  const { lose, committed } = MapTable.prototype
+  t.teardown(() => Object.assign(MapTable.prototype, { lose, committed }))
+  MapTable.prototype.lose = function (chunk) {
+    waiting.most = Math.max(waiting.most, ++waiting.now)
+    lose.call(this, chunk)
+  }
+  let commits = 0
+  MapTable.prototype.committed = function (changes, sequence) {
+    waiting.now -= changes.records.length
+    // The power goes in the middle.
+    if (++commits === 2) machine.cut()
+    return committed.call(this, changes, sequence)
+  }
+  void machine.run('virstor.remove', { name: 'thin', devices: ['d3'], force: true })
+  while (commits < 2) await new Promise(setImmediate)
+  t.ok(waiting.most < chunks / 2, `${waiting.most} at once`)
+
+  Object.assign(waiting, { now: 0, most: 0 })
+  await machine.start(['d1', 'd2'])
+  t.ok(waiting.most > 0 && waiting.most < chunks / 2, `${waiting.most} at once`)
+  t.equal((await machine.list('virstor.list'))[0]?.facts['lostChunks'], chunks)
+  const device = machine.open('thin')
+  t.match(await failureOf(get(device, 0, 512)), { kind: 'corrupt', message: /given up/ })
+})
+
 t.test('checks in the middle of it find no place that is wrong', async (t) => {
   const machine = await filled()
   await machine.pull('d3')
   const set = [...machine.topology.geoms].find((one) => one instanceof VirstorSet)
   const device = defined(set?.device, 'the device')
-  const { now } = performance
-  t.teardown(() => {
-    performance.now = now
-  })
-  // Each chunk is given up in a turn of its own.
-  let ms = 0
-  performance.now = () => (ms += 1000)
   const findings = new Findings('thin')
   const checks: Promise<unknown>[] = []
   for (let turn = 0; turn < 10; turn++) {
