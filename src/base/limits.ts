@@ -277,6 +277,17 @@ export const COVERAGE_STEPS = 65_536
 export const RESYNC_RETRY_MS = 30_000
 /** Events that `plexus events` can look back at. */
 export const EVENT_HISTORY = 1000
+/** Events that wait for the program of `hooks.onEvent`; what does not fit is counted. */
+export const HOOK_EVENTS = 256
+/** One call of it may last so long; then SIGTERM, and SIGKILL so much later. */
+export const HOOK_MS = 30_000
+export const HOOK_KILL_MS = 2_000
+/** Between two calls: to start a process stops the event loop for some milliseconds. */
+export const HOOK_REST_MS = 50
+/** SIGTERM of plexusd: time for the calls that wait, once everything else has ended. */
+export const HOOK_END_MS = 2_000
+/** Text of an event that the program gets, and output of one call that the log takes, in characters. */
+export const HOOK_TEXT_CHARS = 4096
 
 /** Long work of the daemon that is cut into turns of the event loop (base/turns.ts) uses so much of each. */
 export const LONG_WORK_MS = 8

@@ -4,8 +4,10 @@
  * shape, so that they find their problems beside those of the schema, in one run. Who may log in is checked in
  * config-auth.ts. Called by config.ts.
  */
+import { isAbsolute } from 'node:path'
 import { normalizeIscsiName } from '../iscsi/names.ts'
-import { describePlace } from './config-issues.ts'
+import { lookAtProgram } from './config-files.ts'
+import { describePlace, valueAt } from './config-issues.ts'
 import { type ListenAddress, parseListen } from './config-schema.ts'
 import type { ConfigPath, ConfigSource } from './config-source.ts'
 
@@ -229,12 +231,22 @@ function checkAccess(source: ConfigSource, target: Entry): void {
   }
 }
 
+/** A storage server must start without its hook, too: these are warnings. */
+function checkHook(source: ConfigSource): void {
+  const path = ['hooks', 'onEvent']
+  const file = valueAt(source.value, path)
+  if (typeof file !== 'string' || !isAbsolute(file)) return
+  const { fault } = lookAtProgram(file)
+  if (fault !== undefined) source.warning(path, `"onEvent" is not run: ${fault}`)
+}
+
 /** Every check, in no particular order. A row here is all that a new one needs. */
 const CHECKS: readonly ((source: ConfigSource) => void)[] = [
   checkPortals,
   checkTargets,
   checkBlockSizes,
   checkLabels,
+  checkHook,
 ]
 
 /** Runs all checks over what could be parsed. */

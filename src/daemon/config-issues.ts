@@ -18,7 +18,6 @@ const NOT_YET: ReadonlyMap<string, string> = new Map(
     role: 'spares are not available in this version; write the device as NAME: PATH',
     profile: 'profiles are not available in this version; one behaviour suits all initiators',
     metrics: 'metrics are not available in this version',
-    hooks: 'event hooks are not available in this version',
   }),
 )
 

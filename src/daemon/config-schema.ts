@@ -5,6 +5,7 @@
  * config.ts.
  */
 import { isIP, SocketAddress } from 'node:net'
+import { isAbsolute } from 'node:path'
 import { z } from 'zod'
 import { parseSize } from '../base/bytes.ts'
 import {
@@ -341,6 +342,15 @@ export const configSchema = z.strictObject({
       copiedFrom: machine
         .optional()
         .describe('The folder is a copy, and that machine still serves: LUNs get new identities'),
+    })
+    .prefault({}),
+  hooks: z
+    .strictObject({
+      onEvent: z
+        .string()
+        .refine(isAbsolute, 'write an absolute path, such as /etc/plexus/on-event')
+        .optional()
+        .describe('Program that is run for each event, as root: EVENT SEVERITY OBJECT'),
     })
     .prefault({}),
   control: z

@@ -126,6 +126,8 @@ export interface Config {
   readonly stateDir: string
   /** `state.movedFrom` and `copiedFrom`: what to do with identities that another machine has made. */
   readonly origin: Origin
+  /** Program that each event is told to; absolute. */
+  readonly onEvent: string | undefined
   /** Absolute; undefined: where systemd says, or the usual place. */
   readonly controlDir: string | undefined
   /** Doubts that do not keep the daemon from running. */
@@ -302,6 +304,7 @@ function resolveConfig(
     engine: data.hal.engine,
     stateDir: resolve(base, data.state.dir),
     origin: { movedFrom: data.state.movedFrom, copiedFrom: data.state.copiedFrom },
+    onEvent: data.hooks.onEvent,
     controlDir: data.control.dir === undefined ? undefined : resolve(base, data.control.dir),
     warnings,
   }

@@ -32,6 +32,7 @@ import { configJsonSchema } from './config-schema.ts'
 import { readConfig } from './config-thread.ts'
 import { ControlServer } from './control-server.ts'
 import { DeviceMemory } from './device-memory.ts'
+import { EventHook, HOOK_CLOSE_MS } from './event-hook.ts'
 import { EventStore } from './event-store.ts'
 import { HealthWatch, STATE_EVENT } from './health-watch.ts'
 import { IdentityStore } from './identity-store.ts'
@@ -107,6 +108,7 @@ class Daemon {
   readonly #closeQueue: () => Promise<void>
   readonly #ended: (code: number) => void
   readonly #store: EventStore
+  readonly #hook: EventHook
   readonly #memory: DeviceMemory
   readonly #watch: HealthWatch
   #stoppingSinceMs: number | undefined
@@ -156,6 +158,8 @@ class Daemon {
     })
     const appliance = this.#appliance
     this.#store = new EventStore(config.stateDir, log)
+    this.#hook = new EventHook({ clock: realClock, log: log.child({ part: 'hook' }) })
+    this.#hook.use(config.onEvent)
     this.#memory = new DeviceMemory(config.stateDir, log)
     const settings = new Settings(config.stateDir, log)
     topology.events.restore(this.#store.history)
@@ -190,6 +194,7 @@ class Daemon {
       const { severity, object, message } = event
       this.#log[EVENT_LEVEL[severity]]({ part: 'event', event: event.event, object }, message)
       this.#store.add(event)
+      this.#hook.tell(event)
       if (!STATE_EVENT.test(event.event)) this.#lookSoon()
     })
     topology.onProvider((provider, what) => {
@@ -240,6 +245,7 @@ class Daemon {
       const config = await readConfig(this.#file)
       await this.#warnOf(config)
       const steps = describePlan(await this.#appliance.apply(config))
+      this.#hook.use(config.onEvent)
       await inTurns(steps, (step) => this.#log.info({ event: 'reload-step' }, step))
       this.#log.info(
         { event: 'reloaded', steps: steps.length },
@@ -273,7 +279,7 @@ class Daemon {
     this.#stoppingSinceMs = nowMs
     this.#log.info({ event: 'stopping', signal }, 'stopping')
     this.#appliance.topology.events.emit('info', 'stopping', 'plexusd', `plexusd stops: ${signal}`)
-    this.#systemd.stopping(SHUTDOWN_MS)
+    this.#systemd.stopping(SHUTDOWN_MS + HOOK_CLOSE_MS)
     await this.#control.close()
     const { server } = this.#appliance
     const clean = await shutDown(
@@ -286,7 +292,7 @@ class Daemon {
       realClock,
       this.#log,
     )
-    await Promise.all([this.#store.settled(), this.#memory.settled()])
+    await Promise.all([this.#store.settled(), this.#memory.settled(), this.#hook.close()])
     this.#systemd.stopWatchdog()
     this.#log.info({ event: 'stopped', clean }, 'stopped')
     // Threads that sit in a system call on a hung disk would keep an ordinary exit waiting for ever.

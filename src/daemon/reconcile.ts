@@ -36,6 +36,8 @@ export interface Plan {
   readonly units: Difference<UnitConfig>
   /** `changed` has targets whose own rows, portals, auth group or devices changed. */
   readonly targets: Difference<TargetConfig>
+  /** What differs in the hooks, in words. */
+  readonly hooks: readonly string[]
   /** Settings that only a restart can change: key, and what differs. */
   readonly restart: readonly (readonly [string, readonly string[]])[]
   /** Sessions that the new configuration does not admit, in words: they are dropped. */
@@ -44,7 +46,7 @@ export interface Plan {
 
 /** The configuration of nothing: where the start begins. */
 export function emptyConfig(like: Config): Config {
-  return { ...like, portals: [], auth: [], devices: [], units: [], targets: [] }
+  return { ...like, portals: [], auth: [], devices: [], units: [], targets: [], onEvent: undefined }
 }
 
 async function difference<T extends { readonly name: string }>(
@@ -128,6 +130,7 @@ export async function planChanges(
         b.auth.some((name) => authTouched.has(name)) ||
         b.luns.some((lun) => touched.has(lun.unit)),
     ),
+    hooks: differences(before.onEvent, after.onEvent, 'hook onEvent'),
     restart: RESTART_SETTINGS.map(
       ([key, read]) => [key, differences(read(before), read(after), key)] as const,
     ).filter(([, lines]) => lines.length > 0),
@@ -159,6 +162,7 @@ export function describePlan(plan: Plan): readonly string[] {
     ...lines('device', plan.devices),
     ...lines('logical unit', plan.units),
     ...lines('target', plan.targets),
+    ...plan.hooks.map((one) => `change ${one}`),
     ...plan.drops,
     ...plan.restart.flatMap(([, found]) => found.map((one) => `at the next restart: ${one}`)),
   ]

@@ -13,7 +13,7 @@ import { assert, defined } from '../base/assert.ts'
 import { alignUp } from '../base/bytes.ts'
 import { PAGE_BYTES, POOL_BYTES_MAX, POOL_CHUNK_BYTES, POOL_CLASS_BYTES } from '../base/limits.ts'
 import type { AlignedBuffer, BufferPool, Lease } from './block-device.ts'
-import { bytesAddress, memoryAddress } from './libc.ts'
+import { bytesAddress, keepFromChildren, memoryAddress } from './libc.ts'
 
 const WASM_PAGE_BYTES = 65536
 /** What released memory holds in a pool that poisons: a pattern that no test data uses. */
@@ -158,6 +158,7 @@ class SlabPool implements AlignedPool {
     this.bytes = Buffer.from(this.memory.buffer, 0, totalBytes)
     this.baseAddress = memoryAddress(this.memory)
     assert(this.baseAddress % PAGE_BYTES === 0, 'WebAssembly memory is page-aligned')
+    keepFromChildren(this.baseAddress, totalBytes)
     this.#poison = poison
     this.#chunks = Array.from(
       { length: totalBytes / POOL_CHUNK_BYTES },
@@ -364,10 +365,12 @@ export function createAlignedPool(
 
 /**
  * Zeroed, page-aligned bytes outside the pool, for as long as the result is referenced: constant
- * buffers and start-up code. Costs one page more than `length`.
+ * buffers and start-up code. It has its pages to itself: a page that this process writes to while a disk does, too, would
+ * lose what the disk writes if the process forks meanwhile (open(2), notes on O_DIRECT). Costs one page more than
+ * `length` and up to one to fill the last.
  */
 export function allocateAligned(length: number): AlignedBuffer {
-  const room = Buffer.alloc(length + PAGE_BYTES)
+  const room = Buffer.alloc(alignUp(length, PAGE_BYTES) + PAGE_BYTES)
   const address = bytesAddress(room)
   const start = alignUp(address, PAGE_BYTES) - address
   return { bytes: room.subarray(start, start + length), address: address + start }

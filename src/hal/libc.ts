@@ -132,6 +132,19 @@ export function munmap(address: number, length: number): void {
   if (munmapCall(address, length) !== 0) throw new SysError('munmap', koffi.errno())
 }
 
+const MADV_DONTFORK = 10
+const madviseCall = library.func('madvise', 'int', ['int64_t', 'size_t', 'int'])
+
+/**
+ * Leaves memory out of what a child process gets. Memory that a disk writes to directly while the process forks may lose
+ * what the disk writes (open(2), notes on O_DIRECT), and buffers that are registered with io_uring would be copied. V8 does
+ * this in most builds of Node; data must not depend on how Node was built.
+ */
+export function keepFromChildren(address: number, length: number): void {
+  if (madviseCall(address, length, MADV_DONTFORK) !== 0)
+    throw new SysError('madvise', koffi.errno())
+}
+
 /** A view of foreign memory as an ArrayBuffer. It keeps nothing alive. */
 export function viewMemory(address: number, length: number): ArrayBuffer {
   return koffi.view(BigInt(address), length)

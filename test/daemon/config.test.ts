@@ -539,6 +539,29 @@ t.test('secrets that nobody could type, and files that anybody could change', as
   t.strictSame(at(0o644, open), [], 'as /tmp: nobody can replace the file of another user')
 })
 
+t.test('a hook that will not be run', async (t) => {
+  const program = join(dir, 'on-event')
+  const warned = (path = program): unknown => {
+    const { onEvent, warnings } = parsed(`version: 1\nhooks: { onEvent: ${path} }\n`)
+    t.equal(onEvent, path)
+    return warnings.map(({ line, column, message }) => `${line}:${column} ${message}`)
+  }
+  t.match(warned(), [/^2:19 "onEvent" is not run: .* cannot be looked at: ENOENT/])
+  writeFileSync(program, '#!/bin/sh\n')
+  chmodSync(program, 0o644)
+  t.match(warned(), [/on-event is not executable; run: chmod 755 .*on-event$/])
+  chmodSync(program, 0o777)
+  t.match(warned(), [/other users than root may write to .*on-event, .*; run: chown .* chmod go-w/])
+  chmodSync(program, 0o755)
+  t.strictSame(warned(), [])
+  t.match(warned(dir), [/is not a file/])
+  t.equal(parsed('version: 1\n').onEvent, undefined)
+  t.strictSame(problemsOf('version: 1\nhooks: { onEvent: on-event, on: x }\n'), [
+    '2:19 "onEvent" in "hooks": write an absolute path, such as /etc/plexus/on-event',
+    '2:29 unknown key "on" in "hooks"',
+  ])
+})
+
 t.test('listen addresses', async (t) => {
   t.strictSame(parseListen('[::1]:1'), { host: '::1', port: 1 })
   t.strictSame(parseListen('[fe80::1%eth0]'), { host: 'fe80::1%eth0', port: 3260 })

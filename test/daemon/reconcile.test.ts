@@ -106,6 +106,9 @@ t.test('plans', async (t) => {
     ],
     'from what to what',
   )
+  t.strictSame(await steps(change(BASE, { onEvent: '/etc/plexus/on-event' })), [
+    'change hook onEvent: nothing -> "/etc/plexus/on-event"',
+  ])
   t.strictSame(await steps(change(BASE, { engine: 'threads', stateDir: '/elsewhere' })), [
     'at the next restart: hal: "auto" -> "threads"',
     `at the next restart: state: "${BASE.stateDir}" -> "/elsewhere"`,

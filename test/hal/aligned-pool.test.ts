@@ -1,4 +1,5 @@
 /** The slab: alignment, classes, recycling, order of waiters, and what must never happen. */
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { KIB, MIB, PAGE_BYTES, POOL_CHUNK_BYTES, POOL_CLASS_BYTES } from '../../src/base/limits.ts'
 import type { AlignedPool } from '../../src/hal/aligned-pool.ts'
@@ -35,6 +36,36 @@ t.test('a lease is page-aligned, as long as asked for, and lies in the slab', as
   t.equal(pool.leased, 0)
   t.equal(pool.freeBytes, TOTAL_BYTES)
   t.equal(new Uint8Array(pool.memory.buffer).length, TOTAL_BYTES)
+})
+
+/** `VmFlags` of the mapping that holds an address (proc(5)). */
+function mappingFlags(address: number): readonly string[] {
+  const mappings = readFileSync('/proc/self/smaps', 'utf8').split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)
+  const found = mappings.find((text) => {
+    const [from = 0, to = 0] = (/^\S+/.exec(text)?.[0] ?? '')
+      .split('-')
+      .map((one) => parseInt(one, 16))
+    return from <= address && address < to
+  })
+  return (
+    /^VmFlags: (.*)$/m
+      .exec(found ?? '')?.[1]
+      ?.trim()
+      .split(' ') ?? []
+  )
+}
+
+t.test('a child process gets nothing of the slab', async (t) => {
+  const pool = createAlignedPool(TOTAL_BYTES)
+  for (const at of [0, TOTAL_BYTES - 1]) {
+    t.ok(mappingFlags(pool.baseAddress + at).includes('dc'), 'MADV_DONTFORK')
+  }
+  for (const length of [512, 4096, 4097]) {
+    const { bytes, address } = allocateAligned(length)
+    const pagesEnd = Math.ceil((address + length) / PAGE_BYTES) * PAGE_BYTES
+    const roomEnd = address - bytes.byteOffset + bytes.buffer.byteLength
+    t.ok(pagesEnd <= roomEnd, `the last page of ${length} bytes is nobody else's`)
+  }
 })
 
 t.test('every class fills the whole pool without overlap, and gives it back', async (t) => {

@@ -19,6 +19,7 @@ export interface DaemonConfig {
   readonly targets: readonly object[]
   readonly limits?: object
   readonly hal?: object
+  readonly hooks?: object
 }
 
 export interface DaemonOptions {
