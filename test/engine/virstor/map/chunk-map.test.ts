@@ -400,3 +400,34 @@ t.test('places in use are listed by what is there, not by what could be', async 
     ],
   )
 })
+
+t.test('what is lost stays so until it is written again', async (t) => {
+  const table = new MapTable({ chunks: 4, granules: 8 })
+  for (const id of [1, 2, 3]) table.addComponent(id, 8)
+  let sequence = 0
+  const commit = () => table.committed(table.takeChanges(), ++sequence)
+  table.assign(0, { component: 1, number: 0 })
+  table.markValid(0, 0, 7)
+  commit()
+  table.lose(0)
+  commit()
+  t.strictSame([table.componentOf(0), table.isLost(0), table.lostChunks], [0, true, 1])
+  table.assign(0, { component: 2, number: 0 })
+  table.release(0)
+  t.ok(table.isLost(0), 'a place for a write that failed')
+  commit()
+  table.assign(0, { component: 2, number: 1 })
+  table.markValid(0, 0, 3)
+  commit()
+  table.move(0, { component: 3, number: 0 })
+  t.ok(table.isLost(0), 'a move')
+  commit()
+  table.markValid(0, 4, 7)
+  t.notOk(table.isLost(0))
+  const set = table.withdraw(table.takeChanges(), new Set([3]))
+  t.strictSame(set.records, [], 'what was in a cache that is lost')
+  t.strictSame(
+    [table.isLost(0), table.isValid(0, 0, 3), table.isValid(0, 4, 4)],
+    [true, true, false],
+  )
+})

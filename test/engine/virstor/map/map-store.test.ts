@@ -442,21 +442,35 @@ t.test('a new carrier gets all of it while commits go on', async (t) => {
 t.test('what goes on with a store that has ended writes nothing any more', async (t) => {
   const { machine, expected } = await worked(1)
   const store = await loaded(machine)
+  change(store.table, seeded(14), 5)
   const slow = new MapDisk(2, PAGES, RING).on(new Power(0), 2)
   let goOn: () => void = () => {}
   const held = new Promise<void>((resolve) => {
     goOn = resolve
   })
+  let isWriting = false
   const joined = failureOf(
-    store.join({ ...slow, writePages: (...part) => held.then(() => slow.writePages(...part)) }),
+    store.join({
+      ...slow,
+      writePages(...part) {
+        isWriting = true
+        return held.then(() => slow.writePages(...part))
+      },
+    }),
   )
-  const ended = store.end()
+  while (!isWriting) await nextTurn()
+  let hasEnded = false
+  const ended = store.end().then(() => {
+    hasEnded = true
+  })
   await nextTurn()
+  t.notOk(hasEnded, 'it waits for what is under way')
   goOn()
   await ended
   const next = await loaded(machine)
   await work(next, expected, { seed: 5, commits: 5 }, machine)
   t.match(await joined, { kind: 'gone', message: /v is not served any more/ })
+  t.equal((await failureOf(store.append(store.table.takeChanges()))).kind, 'gone')
   t.equal((await failureOf(store.emptyJournal())).kind, 'gone')
   t.equal((await failureOf(store.atRest(async () => {}))).kind, 'gone')
   t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed))
@@ -499,24 +513,6 @@ t.test('a full ring is emptied by the commit that waits for it', async (t) => {
     t.ok(store.journalUsed < RING, `${store.journalUsed} blocks`)
   }
   t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed))
-})
-
-t.test('a store that has ended writes nothing more', async (t) => {
-  const { machine, expected } = await worked(2)
-  const ended = await loaded(machine)
-  change(ended.table, seeded(14), 5)
-  const disk = new MapDisk(3, PAGES, RING)
-  const joined = failureOf(ended.join(disk.on(new Power(0), 2)))
-  await ended.end()
-  const next = await loaded(machine)
-  await work(next, expected, { seed: 15, commits: 4 }, machine)
-  const gone = { kind: 'gone', message: /^v is not served any more/ }
-  t.match(await joined, gone)
-  const set = ended.table.takeChanges()
-  t.match(await failureOf(ended.append(set)), gone)
-  t.match(await failureOf(ended.emptyJournal()), gone)
-  t.match(await failureOf(ended.atRest(() => Promise.resolve())), gone)
-  t.ok(isSame(stateOf((await loaded(machine)).table), expected.committed), 'all of the next one')
 })
 
 t.test('no block that is needed is written over while the ring is full', async (t) => {

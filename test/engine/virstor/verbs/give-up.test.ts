@@ -246,6 +246,11 @@ t.test('a component with many chunks is given up in parts, also at a start', asy
   while (commits < 2) await new Promise(setImmediate)
   t.ok(waiting.most < chunks / 2, `${waiting.most} at once`)
 
+  // And in the middle of the start after it.
+  commits = 0
+  void machine.start(['d1', 'd2'])
+  while (commits < 2) await new Promise(setImmediate)
+
   Object.assign(waiting, { now: 0, most: 0 })
   await machine.start(['d1', 'd2'])
   t.ok(waiting.most > 0 && waiting.most < chunks / 2, `${waiting.most} at once`)
