@@ -10,6 +10,7 @@ import { PlexusError } from '../src/base/errors.ts'
 import { MIB } from '../src/base/limits.ts'
 import { silentLogger } from '../src/base/log.ts'
 import { systemRandom } from '../src/base/random.ts'
+import { nextTurn } from '../src/base/turns.ts'
 import { createEngine } from '../src/engine/engine.ts'
 import type { Consumer } from '../src/engine/geom/consumer.ts'
 import type { Topology } from '../src/engine/geom/topology.ts'
@@ -117,6 +118,8 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
     providers.set(name, consumer)
   }
   const thin = defined(providers.get('thin'), 'the thin device')
+  const { geom } = thin.provider
+  const before = geom.provisioning?.freePieces ?? 0
   await fill(thin, pool, spanBytes)
   await flush(thin)
   const sums: Readonly<Partial<Record<ContestantName, number>>> = { raw: 1, raw2: 2, raw4: 4 }
@@ -129,6 +132,8 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
     async emptyThin() {
       await discard(thin, { offset: 0, length: spanBytes })
       await flush(thin)
+      // What is discarded on the device below is given again when that has ended.
+      while ((geom.provisioning?.freePieces ?? 0) < before) await nextTurn()
     },
     targets(name) {
       const count = sums[name]
