@@ -80,9 +80,13 @@ export class VirstorDevice {
 
   /**
    * Reads the map, or writes an empty one for a new device, and offers the device. Rejects with PlexusError where that
-   * cannot be done; then nothing is offered.
+   * cannot be done; then nothing is offered. `mayLose`: MapStore.load.
    */
-  static async open(set: VirstorSet, model: VirstorModel): Promise<VirstorDevice> {
+  static async open(
+    set: VirstorSet,
+    model: VirstorModel,
+    mayLose: boolean,
+  ): Promise<VirstorDevice> {
     const table = tableOf(model)
     const store = new MapStore({
       subject: model.name,
@@ -98,7 +102,7 @@ export class VirstorDevice {
     if (model.isNew) {
       await store.format()
       await set.commit((now) => ({ ...now, isNew: false }))
-    } else await store.load()
+    } else if (await store.load(mayLose)) set.oweMap()
     // Nothing names those any more that were given up; else giveUp sees to it.
     if (model.lost.length > 0 && model.lost.every((id) => table.usedOf(id) === 0)) {
       await set.commit((now) => ({ ...now, lost: [] }))

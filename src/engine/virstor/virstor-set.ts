@@ -46,6 +46,8 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   #device: VirstorDevice | undefined
   /** Something else has the name of the device: it is offered when that goes. */
   #hasClash = false
+  /** While an operator starts it with force. */
+  #mayLoseMap = false
   #unsubscribe = (): void => {}
   #trim: Job | undefined
   /** Why the device is not offered. */
@@ -176,6 +178,13 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     throw new PlexusError('gone', { op, subject: name, message })
   }
 
+  /** An operator goes on without the newest part of the journal of the map: the next flush says that writes may be lost. */
+  oweMap(): void {
+    const message = 'the newest part of the journal of its map could not be read on any disk'
+    const error = new PlexusError('io', { op: 'load', subject: this.model.name, message })
+    this.#options.owed.set(this.uuid, error)
+  }
+
   /** Why the next flush of the device fails; asked once. */
   takeOwed(): PlexusError | undefined {
     const owed = this.#options.owed.get(this.uuid)
@@ -254,7 +263,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
       this.#hasClash = this.topology.providers.has(model.name)
       if (this.#hasClash) throw clashError(model)
       if (isLentElsewhere(this.topology, model.name, model.uuid)) throw nameLentError(model)
-      this.#device = await VirstorDevice.open(this, model)
+      this.#device = await VirstorDevice.open(this, model, this.#mayLoseMap)
       this.problem = undefined
       await this.#device.giveUp(model)
     } catch (error) {
@@ -270,9 +279,14 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
     this.topology.events.emit('critical', 'volume-not-served', name, text)
   }
 
-  /** Tries once more to offer the device. Inside a topology change. */
-  async restart(): Promise<void> {
-    await this.reshape()
+  /** Tries once more to offer the device; `mayLose`: MapStore.load. Inside a topology change. */
+  async restart(mayLose = false): Promise<void> {
+    this.#mayLoseMap = mayLose
+    try {
+      await this.reshape()
+    } finally {
+      this.#mayLoseMap = false
+    }
     this.startJobs()
     await this.topology.tastePending()
   }

@@ -38,6 +38,8 @@ export interface LoadContext {
   readonly subject: string
   readonly table: MapTable
   readonly copies: readonly Copy[]
+  /** Goes on where the newest changes may be lost: by an operator's word. */
+  readonly mayLose: boolean
   /** Takes a carrier out of the configuration; rejects when it is the last one. */
   readonly fail: (failure: Failure) => Promise<void>
   /** Work on all carriers that are left. */
@@ -73,14 +75,21 @@ class Reading {
   }
 }
 
-/** Reads all into the table, which is empty. Resolves with the newest block of the journal and the oldest that it names. */
-export async function loadMap(context: LoadContext): Promise<{ newest: number; oldest: number }> {
+/**
+ * Reads all into the table, which is empty. Resolves with the newest block of the journal and the oldest that it names, and
+ * whether newer ones may be lost.
+ */
+export async function loadMap(
+  context: LoadContext,
+): Promise<{ newest: number; oldest: number; mayLack: boolean }> {
   const { subject, table } = context
   const readings = context.copies.map((copy) => new Reading(copy))
   const found = new Map<number, JournalBlock>()
   await onEach(readings, (reading) => readRing(reading, found))
   const blocks = replayable(found, subject)
   const newest = blocks.at(-1)?.sequence ?? 0
+  const mayLack = mayHideNewer(readings, found, newest)
+  if (mayLack && !context.mayLose) throw unreadError(subject, newest + 1)
   for (let first = 0; first < table.pages; first += PIECE_PAGES) {
     const count = Math.min(PIECE_PAGES, table.pages - first)
     await readPiece(context, readings, first, count, newest)
@@ -96,7 +105,37 @@ export async function loadMap(context: LoadContext): Promise<{ newest: number; o
     )
   await context.onAll((copy) => levelRing(readingOf(copy), blocks, newest))
   await context.onAll((copy) => mendPages(readingOf(copy), table))
-  return { newest, oldest: blocks[0]?.sequence ?? 0 }
+  return { newest, oldest: blocks[0]?.sequence ?? 0, mayLack }
+}
+
+/**
+ * May a whole group that is newer than all that count lie where no copy can be read? Not where a copy can be read and has
+ * something else: then the group was torn, and nobody was told that it is durable.
+ */
+function mayHideNewer(
+  readings: readonly Reading[],
+  found: ReadonlyMap<number, JournalBlock>,
+  newest: number,
+): boolean {
+  const isUnread = (sequence: number): boolean =>
+    readings.every(({ error, unread, ring }) => error || unread.has(sequence % ring.length))
+  const seen = [...found.values()].find(({ sequence }) => sequence > newest)
+  const end = seen?.groupLast ?? newest + 1
+  let lacks = false
+  for (let sequence = newest + 1; sequence <= end; sequence++) {
+    if (found.has(sequence)) continue
+    if (!isUnread(sequence)) return false
+    lacks = true
+  }
+  return lacks
+}
+
+function unreadError(subject: string, sequence: number): PlexusError {
+  return corrupt(
+    subject,
+    `block ${sequence} of the journal of its map, which may be the newest, cannot be read on any disk; plexus virstor ` +
+      `assemble ${subject} --force goes on without it, and what was written last may be lost`,
+  )
 }
 
 async function onEach(

@@ -157,13 +157,15 @@ export class MapStore {
 
   /**
    * Reads the map into the table, which is empty, and makes the carriers equal. Rejects with `corrupt` where no carrier has a
-   * page, or a block of the journal that is needed; nothing may be served then.
+   * page, or a block of the journal that is needed, or may be: nothing may be served then. With `mayLose` the last is no
+   * reason, and it resolves to whether the newest changes may be lost.
    */
-  async load(): Promise<void> {
-    const { newest, oldest } = await loadMap({
+  async load(mayLose = false): Promise<boolean> {
+    const { newest, oldest, mayLack } = await loadMap({
       subject: this.subject,
       table: this.table,
       copies: this.#copies,
+      mayLose,
       fail: (failure) => this.#fail([failure]),
       onAll: (work) => this.#onAll(work),
     })
@@ -171,6 +173,7 @@ export class MapStore {
     this.#appended = newest
     this.#named = oldest
     this.#oldest = oldest
+    return mayLack
   }
 
   /**

@@ -57,7 +57,7 @@ export async function startAgain(
   ]
   if (steps.length === 0) return undefined
   if (dryRun === true) return { dryRun: true, steps, warnings: [], jobs: [] }
-  for (const set of ended) await set.restart()
+  for (const set of ended) await set.restart(force === true)
   await stopped.release(resting, topology)
   const warnings = ended.flatMap(({ model: { name }, problem }) =>
     problem === undefined ? [] : [`${name} is not served: ${problem}`],

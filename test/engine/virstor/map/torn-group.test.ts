@@ -58,6 +58,51 @@ t.test('a block of it that cannot be read at one start does not count at the nex
   t.equal(next.table.componentOf(1), 0)
 })
 
+/** The carrier with blocks of the ring that cannot be read. */
+function unreadable(carrier: Carrier, ...blocks: readonly number[]): Carrier {
+  return {
+    ...carrier,
+    async readJournal(at, into) {
+      await carrier.readJournal(at, into)
+      if (!blocks.some((one) => at <= one && one < at + into.bytes.length / 4096)) return
+      throw new PlexusError('io', { op: 'read', subject: 'd1', message: 'unreadable' })
+    },
+  }
+}
+
+t.test('the newest blocks cannot be read: nothing is forgotten but by an operator', async (t) => {
+  // A group of one block, and each block of a group of two.
+  for (const [chunks, block] of [
+    [1, 2],
+    [200, 2],
+    [200, 3],
+  ] as const) {
+    const disk = new MapDisk(1, 2, RING)
+    const carrier = disk.on(new Power(0))
+    const first = storeOn([carrier])
+    await first.format()
+    await commit(first, 0, chunks)
+    const blind = storeOn([unreadable(carrier, block)])
+    t.match(await failureOf(blind.load()), { kind: 'corrupt', message: /assemble v --force/ })
+    const next = storeOn([carrier])
+    t.equal(await next.load(), false)
+    t.equal(next.table.componentOf(0), 1, 'it was not written over')
+    const other = new MapDisk(2, 2, RING)
+    t.equal(await storeOn([unreadable(carrier, 7)]).load(), false, 'an older place')
+    const two = storeOn([carrier, other.on(new Power(0))])
+    await two.format()
+    await commit(two, 0, chunks)
+    const half = storeOn([unreadable(carrier, block), other.on(new Power(0))])
+    t.equal(await half.load(), false, 'another copy has it')
+    t.equal(half.table.componentOf(0), 1)
+    const forced = storeOn([unreadable(carrier, block), unreadable(other.on(new Power(0)), block)])
+    t.match(await failureOf(forced.load()), { kind: 'corrupt' })
+    const again = storeOn([unreadable(carrier, block), unreadable(other.on(new Power(0)), block)])
+    t.equal(await again.load(true), true)
+    t.equal(again.table.componentOf(0), 0)
+  }
+})
+
 t.test('a copy of the map that has gone meanwhile is not made longer', async (t) => {
   const store = storeOn([new MapDisk(1, 2, RING).on(new Power(0))])
   await store.format()
