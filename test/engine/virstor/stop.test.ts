@@ -110,6 +110,38 @@ t.test('a map that could not be read is tried again by assemble', async (t) => {
   t.match(machine.volume('thin'), { state: 'UP', status: '' })
 })
 
+t.test('where the newest commit of the map cannot be read, force goes on without it', async (t) => {
+  const machine = await thin(['d1'])
+  let device = machine.open('thin')
+  await put(device, 0, pattern(1, CHUNK))
+  await flush(device)
+  const { media } = machine.device('d1')
+  let newest = -1
+  for (let at = 0; at < media.length; at += 4 * KIB) {
+    if (media.toString('latin1', at, at + 8) === 'PLEXVJNL') newest = at
+  }
+  machine.cut()
+  const disk = machine.device('d1')
+  const submit = disk.submit.bind(disk)
+  disk.submit = (request) => {
+    const { op, offset, length } = request
+    const isBad = op === 'read' && offset <= newest && newest < offset + length
+    if (isBad) disk.fail('read', 'io')
+    submit(request)
+  }
+  await machine.start()
+  t.match(machine.volume('thin'), { state: 'DOWN', status: /virstor assemble thin --force/ })
+  const failed = await machine.run('virstor.assemble', { set: 'thin' })
+  t.match(failed.warnings, [/thin is not served: .* may be the newest/])
+  t.match(await machine.run('virstor.assemble', { set: 'thin', force: true }), { warnings: [] })
+  device = machine.open('thin')
+  t.match(await failureOf(flush(device)), { message: /may be lost/ })
+  t.ok((await get(device, 0, CHUNK)).equals(Buffer.alloc(CHUNK)))
+  await put(device, 0, pattern(2, CHUNK))
+  await flush(device)
+  await device.close()
+})
+
 t.test('a name that is taken at the start is tried again when it is free', async (t) => {
   const machine = await thin(['d1', 'd2', 'd3'])
   await machine.shutDown()
