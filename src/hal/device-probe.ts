@@ -11,8 +11,9 @@ import { type ErrorKind, PlexusError } from '../base/errors.ts'
 import { GIB, KIB, PAGE_BYTES } from '../base/limits.ts'
 import type { DeviceFeatures, DeviceIdentity, Geometry } from './block-device.ts'
 import { NO_IDENTITY, readIdentity } from './device-identity.ts'
+import { ERRNO } from './errno.ts'
 import { errorKindOf } from './io-errors.ts'
-import { BLKGETSIZE64, ERRNO, FALLOC_PUNCH_HOLE, fallocate, ioctlU32, ioctlU64 } from './libc.ts'
+import { BLKGETSIZE64, FALLOC_PUNCH_HOLE, fallocate, ioctlU32, ioctlU64 } from './libc.ts'
 import {
   deviceNameOf,
   diskDirOf,

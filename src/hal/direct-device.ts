@@ -27,10 +27,11 @@ import type {
   IoOp,
   IoRequest,
 } from './block-device.ts'
+import { ERRNO } from './errno.ts'
 import { IO_KIND, type IoOperation } from './io-engine.ts'
 import { IO_ENDED, ioError } from './io-errors.ts'
 import type { IoChannel, IoQueue } from './io-queue.ts'
-import { BLKGETSIZE64, ERRNO, fileExtent, ioctlU64, RWF_DSYNC } from './libc.ts'
+import { BLKGETSIZE64, fileExtent, ioctlU64, RWF_DSYNC } from './libc.ts'
 import { discardMethods, NOT_THIS_WAY, type RangeMethod, zeroMethods } from './range-methods.ts'
 
 export interface DirectDeviceInit {

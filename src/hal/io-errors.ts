@@ -1,6 +1,6 @@
 /** Error numbers of block I/O as PlexusErrors: one table, one sentence. Called by the devices. */
 import { type ErrorKind, PlexusError } from '../base/errors.ts'
-import { ERRNO, errnoText } from './libc.ts'
+import { ERRNO, errnoText } from './errno.ts'
 
 /**
  * Result of a transfer that reached the end of the device early: the device has shrunk. Outside the

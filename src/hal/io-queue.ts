@@ -11,10 +11,10 @@ import { PlexusError } from '../base/errors.ts'
 import { DEVICE_QUEUE_DEPTH, IO_RETRIES, IO_THREADS, RING_ENTRIES } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { AlignedPool } from './aligned-pool.ts'
+import { ERRNO, errnoText, SysError } from './errno.ts'
 import { IO_KIND, type IoEngine, IoOperation, type IoSink } from './io-engine.ts'
 import { IO_ENDED } from './io-errors.ts'
 import { UringEngine } from './io-uring.ts'
-import { ERRNO, errnoText, SysError } from './libc.ts'
 import { ThreadPool } from './thread-pool.ts'
 
 export interface IoQueueOptions {

@@ -11,6 +11,7 @@ import { closeSync, openSync } from 'node:fs'
 import { assert } from '../base/assert.ts'
 import { GIB, RING_BATCH, RING_ENTRIES, RING_RETRY_MS } from '../base/limits.ts'
 import type { AlignedPool } from './aligned-pool.ts'
+import { ERRNO, SysError } from './errno.ts'
 import { IO_KIND, type IoEngine, type IoOperation, type IoSink } from './io-engine.ts'
 import {
   ioUringEnter,
@@ -18,15 +19,7 @@ import {
   ioUringSetup,
   ioUringSetWorkers,
 } from './io-uring-calls.ts'
-import {
-  ERRNO,
-  mmapShared,
-  munmap,
-  SysError,
-  viewMemory,
-  type Watch,
-  watchReadable,
-} from './libc.ts'
+import { mmapShared, munmap, viewMemory, type Watch, watchReadable } from './libc.ts'
 
 // linux/io_uring.h
 const SETUP_COOP_TASKRUN = 1 << 8

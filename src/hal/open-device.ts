@@ -14,9 +14,10 @@ import type { BlockDevice } from './block-device.ts'
 import { probeDevice } from './device-probe.ts'
 import { describeUse } from './device-use.ts'
 import { DirectDevice } from './direct-device.ts'
+import { ERRNO, errnoText } from './errno.ts'
 import { errorKindOf } from './io-errors.ts'
 import type { IoQueue } from './io-queue.ts'
-import { ERRNO, errnoText, flockExclusive } from './libc.ts'
+import { flockExclusive } from './libc.ts'
 
 const openFd = promisify(open)
 const closeFd = promisify(close)

@@ -4,8 +4,9 @@
  */
 import { RANGE_STEP_BYTES, ZERO_WRITE_BYTES } from '../base/limits.ts'
 import type { DeviceFeatures } from './block-device.ts'
+import { ERRNO } from './errno.ts'
 import { IO_KIND } from './io-engine.ts'
-import { BLKDISCARD, BLKZEROOUT, ERRNO, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE } from './libc.ts'
+import { BLKDISCARD, BLKZEROOUT, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE } from './libc.ts'
 
 interface RangeTarget {
   readonly kind: 'block' | 'file'

@@ -3,18 +3,9 @@
  * until it is asked to leave. Started by thread-pool.ts with the shared memory as its data.
  */
 import { workerData } from 'node:worker_threads'
+import { ERRNO, SysError } from './errno.ts'
 import { IO_KIND, type IoKind } from './io-engine.ts'
-import {
-  ERRNO,
-  eventfdSignal,
-  fallocate,
-  fdatasync,
-  ioctlRange,
-  pread,
-  pwrite,
-  pwritev2,
-  SysError,
-} from './libc.ts'
+import { eventfdSignal, fallocate, fdatasync, ioctlRange, pread, pwrite, pwritev2 } from './libc.ts'
 import { FIELD, LEAVE, SharedQueue } from './thread-shared.ts'
 
 interface WorkerInput {

@@ -5,6 +5,7 @@ import t from 'tap'
 import { IO_RETRIES, IO_THREADS, MIB, RING_BATCH } from '../../src/base/limits.ts'
 import { createLogger, silentLogger } from '../../src/base/log.ts'
 import { createAlignedPool } from '../../src/hal/aligned-pool.ts'
+import { ERRNO, SysError } from '../../src/hal/errno.ts'
 import { IO_KIND, type IoEngine, type IoOperation, type IoSink } from '../../src/hal/io-engine.ts'
 import { IO_ENDED, ioError } from '../../src/hal/io-errors.ts'
 import {
@@ -15,7 +16,7 @@ import {
   type IoQueue,
   OperationQueue,
 } from '../../src/hal/io-queue.ts'
-import { BLKDISCARD, ERRNO, FALLOC_PUNCH_HOLE, RWF_DSYNC, SysError } from '../../src/hal/libc.ts'
+import { BLKDISCARD, FALLOC_PUNCH_HOLE, RWF_DSYNC } from '../../src/hal/libc.ts'
 import { failureOf } from '../support/failure.ts'
 import { tempDirectory } from '../support/loop-device.ts'
 

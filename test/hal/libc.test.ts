@@ -3,15 +3,12 @@ import { spawn } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { ERRNO, errnoName, errnoText, SysError } from '../../src/hal/errno.ts'
 import {
   BLKGETSIZE64,
   bytesAddress,
-  ERRNO,
-  errnoName,
-  errnoText,
   flockExclusive,
   ioctlU64,
-  SysError,
   unixDatagram,
 } from '../../src/hal/libc.ts'
 import { tempDirectory } from '../support/loop-device.ts'
