@@ -2,16 +2,14 @@
  * A virstor device in operation: the map and its copies, the space, the commits and the I/O path, put together over the
  * drives of its set. Made by virstor-set.ts when the configuration has been committed.
  */
-import { operatingError, type PlexusError } from '../../base/errors.ts'
+import { operatingError } from '../../base/errors.ts'
 import { KIB, VIRSTOR_CHUNKS, VIRSTOR_COMMIT_ENTRIES } from '../../base/limits.ts'
 import { uuidBytes } from '../../base/random.ts'
 import { inTurns } from '../../base/turns.ts'
 import type { Watermark } from '../../control/reports.ts'
 import type { DeviceEvent, Extent, Provisioning } from '../../hal/block-device.ts'
-import type { Consumer } from '../geom/consumer.ts'
 import { wwidOf } from '../geom/names.ts'
 import type { Provider, ProviderInit } from '../geom/provider.ts'
-import type { SetDrive } from '../metadata/set-drive.ts'
 import { GroupCommitter } from './io/committer.ts'
 import { VirstorIo } from './io/device-io.ts'
 import { Space } from './io/space.ts'
@@ -19,8 +17,8 @@ import { MapTable } from './map/chunk-map.ts'
 import { lengthOf, type Run } from './map/layout.ts'
 import { MapStore } from './map/map-store.ts'
 import { MAP } from './map/owners.ts'
-import type { ComponentRecord, VirstorModel } from './model.ts'
-import type { Component } from './runtime.ts'
+import type { VirstorModel } from './model.ts'
+import { componentOf } from './running-component.ts'
 import type { VirstorSet } from './virstor-set.ts'
 
 const GRANULES_MAX = 64
@@ -33,37 +31,6 @@ export function granulesOf(chunkBytes: number): number {
   let each = Math.ceil(units / GRANULES_MAX)
   while (units % each !== 0) each++
   return units / each
-}
-
-class RunningComponent implements Component {
-  readonly id: number
-  chunks: number
-  readonly startBytes: number
-  readonly #drive: SetDrive
-  /** It has failed a flush, whoever asked for it: nobody knows what of what it has taken is there. */
-  #failed: Consumer | undefined
-
-  /** `onFlushFailed`: called when nothing is read from it any more. */
-  constructor(
-    { id, chunks, startBytes }: ComponentRecord,
-    drive: SetDrive,
-    onFlushFailed: (id: number, error: PlexusError) => void,
-  ) {
-    this.id = id
-    this.chunks = chunks
-    this.startBytes = startBytes
-    this.#drive = drive
-    drive.flushFailed = (error) => {
-      this.#failed = drive.consumer
-      onFlushFailed(id, error)
-    }
-  }
-
-  /** One that is here, and is not called up, has an older state. */
-  get consumer(): Consumer | undefined {
-    const { consumer, record } = this.#drive
-    return record.state === 'up' && consumer !== this.#failed ? consumer : undefined
-  }
 }
 
 export class VirstorDevice {
@@ -379,17 +346,6 @@ export class VirstorDevice {
     topology.events.emit(isLow ? 'warning' : 'info', `space-${watermark}`, name, text)
     if (isLow && watermark === 'chunks') this.#tell('low')
   }
-}
-
-function componentOf(set: VirstorSet, record: ComponentRecord): RunningComponent {
-  const made = new RunningComponent(record, set.driveOf(record), (id, error) => {
-    const { device } = set
-    // One that has ended told what it owed.
-    if (!device || device.space.component(id) !== made) return
-    device.io.lost()
-    device.committer.suspect(id, error)
-  })
-  return made
 }
 
 /** `12 of 400 chunks (3 %) are free`. */

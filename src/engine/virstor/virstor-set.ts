@@ -19,14 +19,8 @@ import { VIRSTOR_CODEC } from './codec.ts'
 import { VirstorDevice } from './device.ts'
 import { DiskCarrier } from './disk-carrier.ts'
 import { MapCopies } from './map-copies.ts'
-import {
-  type ComponentRecord,
-  type CopyRecord,
-  chunksIn,
-  driveOf,
-  isUp,
-  type VirstorModel,
-} from './model.ts'
+import { type ComponentRecord, type CopyRecord, isUp, type VirstorModel } from './model.ts'
+import { drivesDown, drivesUp, withGrownDrives, withoutCopiesAway } from './model-changes.ts'
 import { SetJob, withoutLeaving } from './moves/set-job.ts'
 import { trimPlan } from './trim.ts'
 
@@ -107,37 +101,20 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
   // What the configuration means.
 
   withoutDrives(model: VirstorModel, uuids: Iterable<string>): VirstorModel {
-    const lost = new Set(uuids)
-    const drives = model.drives.map((one): DriveRecord => {
-      return lost.has(one.uuid) && one.state === 'up' ? { ...one, state: 'down' } : one
-    })
-    return drives.every((one, index) => one === model.drives[index]) ? model : { ...model, drives }
+    return drivesDown(model, new Set(uuids))
   }
 
   withDrives(model: VirstorModel, devices: ReadonlyMap<string, string>): VirstorModel {
-    const drives = model.drives.map((one): DriveRecord => {
-      const device = devices.get(one.uuid)
-      if (device === undefined || (one.state === 'up' && one.device === device)) return one
-      return { ...one, state: 'up', device }
-    })
-    return drives.every((one, index) => one === model.drives[index]) ? model : { ...model, drives }
+    return drivesUp(model, devices)
   }
 
   /** Nothing could fill an older copy of a component: it stays out. */
   withMember(model: VirstorModel, uuid: string, device: string, isOlder: boolean): VirstorModel {
-    return isOlder ? model : this.withDrives(model, new Map([[uuid, device]]))
+    return isOlder ? model : drivesUp(model, new Map([[uuid, device]]))
   }
 
-  /** A drive that has grown gives its component more chunks, by the commit that says so. */
   consequences(before: VirstorModel, after: VirstorModel): VirstorModel {
-    const components = after.components.map((one) => {
-      const [was, drive] = [driveOf(before, one), driveOf(after, one)]
-      return was && drive && was.dataEndBytes < drive.dataEndBytes
-        ? { ...one, chunks: chunksIn(drive, one, after) }
-        : one
-    })
-    const isSame = components.every((one, index) => one === after.components[index])
-    return isSame ? after : { ...after, components }
+    return withGrownDrives(before, after)
   }
 
   /**
@@ -145,13 +122,7 @@ export class VirstorSet extends DeviceSet<VirstorModel> {
    * here. At a start the map is read first (map/map-load.ts).
    */
   amend(_before: VirstorModel, after: VirstorModel): VirstorModel {
-    if (!this.#device) return after
-    const copies = after.copies.filter((copy) => {
-      const component = after.components.find(({ id }) => id === copy.component)
-      return component !== undefined && isUp(after, component)
-    })
-    const stays = copies.length === 0 || copies.length === after.copies.length
-    return stays ? after : { ...after, copies }
+    return this.#device ? withoutCopiesAway(after) : after
   }
 
   async prepare(): Promise<void> {}
