@@ -18,15 +18,17 @@ export class PlaceCheck {
   readonly #device: VirstorDevice
   readonly #findings: Findings
   readonly #nameOf: (component: number) => string
+  readonly #isGivenUp: (component: number) => boolean
 
   constructor(
     device: VirstorDevice,
     findings: Findings,
-    { nameOf }: { nameOf(component: number): string },
+    options: { nameOf(component: number): string; isGivenUp(component: number): boolean },
   ) {
     this.#device = device
     this.#findings = findings
-    this.#nameOf = nameOf
+    this.#nameOf = options.nameOf
+    this.#isGivenUp = options.isGivenUp
   }
 
   async run(): Promise<void> {
@@ -70,9 +72,8 @@ export class PlaceCheck {
     const hasOwner =
       owner === MAP ||
       (owner !== FREE && table.componentOf(owner) === component && table.numberOf(owner) === number)
-    // The whole component is being given up, and goes with its places.
-    const isGivenUp = owner >= 0 && table.isLost(owner)
-    if (hasOwner || isGivenUp || this.#isOnItsWay(place)) return
+    // A component that is being given up goes with its places.
+    if (hasOwner || this.#isGivenUp(component) || this.#isOnItsWay(place)) return
     this.#findings.add({
       area: 'places',
       severity: 'warning',

@@ -21,7 +21,8 @@ export async function checkDevice(set: VirstorSet, repairs: boolean): Promise<Fs
   const map = new MapCheck(device.store, findings, { repairs, nameOf })
   const labels = new LabelCheck(set, findings, { repairs })
   await map.run()
-  await new PlaceCheck(device, findings, { nameOf }).run()
+  const isGivenUp = (id: number): boolean => set.assembled && set.model.lost.includes(id)
+  await new PlaceCheck(device, findings, { nameOf, isGivenUp }).run()
   await labels.run()
   return {
     name,
