@@ -130,7 +130,10 @@ t.test('where the newest commit of the map cannot be read, force goes on without
     submit(request)
   }
   await machine.start()
-  t.match(machine.volume('thin'), { state: 'DOWN', status: /virstor assemble thin --force/ })
+  t.match(machine.volume('thin'), {
+    state: 'DOWN',
+    status: /virstor assemble thin tries again; with --force/,
+  })
   const failed = await machine.run('virstor.assemble', { set: 'thin' })
   t.match(failed.warnings, [/thin is not served: .* may be the newest/])
   t.match(await machine.run('virstor.assemble', { set: 'thin', force: true }), { warnings: [] })

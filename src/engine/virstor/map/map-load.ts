@@ -134,7 +134,7 @@ function unreadError(subject: string, sequence: number): PlexusError {
   return corrupt(
     subject,
     `block ${sequence} of the journal of its map, which may be the newest, cannot be read on any disk; plexus virstor ` +
-      `assemble ${subject} --force goes on without it, and what was written last may be lost`,
+      `assemble ${subject} tries again; with --force it goes on without, and what was written or discarded last may be lost`,
   )
 }
 
