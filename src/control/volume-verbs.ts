@@ -80,8 +80,9 @@ export const VOLUME_SPECS = {
   grow: {
     ...changes,
     name: 'grow',
-    summary: 'add devices to a volume while it is in use',
-    arguments: [volume, devices],
+    summary:
+      'make a volume larger while it is in use: by devices, or by what is free on its own drives',
+    arguments: [volume, { ...devices, optional: true }],
     options: [WIPE_SIGNATURES],
   },
   destroy: {

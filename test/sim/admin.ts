@@ -63,7 +63,7 @@ export class Admin {
   > = {
     rename: (machine, unit) => this.#rename(machine, unit),
     grow: async (_machine, { name }) => {
-      const devices = this.#some(this.#random.between(1, 2))
+      const devices = this.#some(this.#random.between(0, 2))
       await this.#verb('volume', 'grow', { name, devices, wipeSignatures: true })
     },
     move: async (machine, unit) => {

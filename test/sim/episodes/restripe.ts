@@ -1,6 +1,7 @@
 /**
- * A raid5 volume grows by a column, with rows in doubt now and then, and loses a disk on the way: before the power goes, with
- * it, or after it. What was not being written is there in the new place, or cannot be read: it is never another block.
+ * A raid5 volume grows by columns, or by longer ones, with rows in doubt now and then, and loses a disk on the way: before
+ * the power goes, with it, or after it. What was not being written is there in the new place, or cannot be read: it is
+ * never another block.
  */
 import type { Stage } from '../stage.ts'
 import { drivesOf, volumeOf, volumesOf } from '../view.ts'
@@ -22,7 +23,9 @@ export async function restripe(stage: Stage): Promise<void> {
   if (!volume) return
   const spares = world.disks.filter(({ name: one }) => !drivesOf(volume).has(one))
   const devices = random.shuffle(spares.map((one) => one.name)).slice(0, random.between(1, 2))
-  if (devices.length === 0) return
+  // Without devices: into the room behind its columns.
+  if (random.chance(0.25)) devices.length = 0
+  else if (devices.length === 0) return
   await world.verb('volume', 'grow', { name, devices, wipeSignatures: true })
   if (world.machine !== machine) return
   await stage.work(random.between(0, 30))

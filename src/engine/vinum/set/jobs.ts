@@ -305,13 +305,16 @@ export class SetJobs {
   }
 }
 
-/** With the same columns: a resync must not go on with a layout that is no more. */
+/** With the same columns, of the same length: a resync must not go on with a layout or an end that is no more. */
 function isSamePlex(next: VinumModel, uuid: string, plex: Plex | undefined): boolean {
   const columns = subdisksOf(next, uuid)
   return (
     plex?.record.uuid === uuid &&
     columns.length === plex.subdisks.length &&
-    columns.every((one, index) => one.uuid === plex.subdisks[index]?.record.uuid)
+    columns.every((one, index) => {
+      const now = plex.subdisks[index]?.record
+      return one.uuid === now?.uuid && one.sizeBytes === now.sizeBytes
+    })
   )
 }
 

@@ -1,10 +1,11 @@
 /**
  * Makes plexes larger: a concat plex gets one more subdisk at its end, at once; a striped or raid5 plex gets
- * more columns and a job that restripes it, all new columns in one pass. Used by `vinum grow`, `vinum attach`
+ * more columns and a job that restripes it, all new columns in one pass, or longer ones where its drives have room. Used by `vinum grow`, `vinum attach`
  * and `volume grow`. docs/vinum.md, 5.3 "grow", 8.3, 8.4.
  */
-import { alignUp, formatSize } from '../../../base/bytes.ts'
+import { alignDown, alignUp, formatSize } from '../../../base/bytes.ts'
 import { planAnchor } from '../../anchor/anchor-layout.ts'
+import { freeExtents } from '../model/allocation.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
 import { dataColumns, hasParity, isStriped } from '../model/plex-kinds.ts'
 import {
@@ -120,7 +121,7 @@ function growConcat(draft: Draft, plex: PlexRecord, drives: readonly DriveRecord
 
 /** What is free on a drive in one piece. Throws `no-space` when it is nothing. */
 export function roomOn(draft: Draft, drive: DriveRecord): number {
-  const room = largestFree(draft.model, drive, placeAlignment([drive]))
+  const room = pieceRoom(draft, drive)
   if (room > 0) return room
   throw draft.noSpace`drive ${drive.name} is full; choose another drive, or remove a subdisk from it`
 }
@@ -147,6 +148,68 @@ function growColumns(draft: Draft, plex: PlexRecord, drives: readonly DriveRecor
     appendSubdisk(draft, plex, { drive, sizeBytes, state: 'up' })
   }
   beginGrowth(draft, plex, columns.length)
+}
+
+/**
+ * Grows a plex over what is free on its own drives, as after they have become larger. Columns become longer where they are:
+ * rows are added behind, nothing moves, and the parity of the new rows is computed while they are in use. Throws
+ * `no-space` with what stands in the way.
+ */
+export function growInPlace(draft: Draft, plex: PlexRecord): void {
+  draft.checkIdle(plex, 'grow')
+  if (isStriped(plex)) lengthenColumns(draft, plex)
+  else growConcat(draft, plex, roomyOf(draft, plex))
+}
+
+const NO_ROOM =
+  'its drives have no room; name devices, or enlarge the drives first (plexus device resize DEVICE)'
+
+/** The drives of a plex with room for a piece. Throws `no-space` when there is none. */
+function roomyOf(draft: Draft, plex: PlexRecord): readonly DriveRecord[] {
+  const uuids = new Set(draft.subdisksOf(plex).map(({ driveUuid }) => driveUuid))
+  const own = [...uuids].flatMap((uuid) => draft.drive(uuid) ?? [])
+  const roomy = own.filter((drive) => pieceRoom(draft, drive) > 0)
+  if (roomy.length > 0) return roomy
+  throw draft.noSpace`plex ${plex.name}: ${NO_ROOM}`
+}
+
+/** The drive of a plex that has the most room in one piece. Throws `no-space` when none has any. */
+export function roomiestOf(draft: Draft, plex: PlexRecord): DriveRecord {
+  return roomyOf(draft, plex).reduce((best, one) =>
+    pieceRoom(draft, one) > pieceRoom(draft, best) ? one : best,
+  )
+}
+
+function pieceRoom(draft: Draft, drive: DriveRecord): number {
+  return largestFree(draft.model, drive, placeAlignment([drive]))
+}
+
+function lengthenColumns(draft: Draft, plex: PlexRecord): void {
+  checkGrowable(draft, plex)
+  const columns = draft.subdisksOf(plex)
+  const more = columns.map((one) => alignDown(roomBehind(draft, one), plex.stripeBytes))
+  const least = Math.min(...more)
+  const shortest = columns[more.indexOf(least)]
+  if (!shortest || least === 0)
+    throw draft.noSpace`plex ${plex.name}: no room for a stripe unit behind ${shortest?.name ?? 'its subdisks'}; enlarge its drive (plexus device resize DEVICE), move the subdisk to one with room (plexus vinum move DRIVE SUBDISK), or name devices`
+  const before = draft.plexBytes(plex)
+  for (const one of columns) {
+    draft.put('subdisks', { ...one, sizeBytes: one.sizeBytes + least })
+    draft.step`lengthen subdisk ${one.name} from ${formatSize(one.sizeBytes)} to ${formatSize(one.sizeBytes + least)}`
+  }
+  if (hasParity(plex)) draft.put('plexes', { ...plex, parityValidBytes: before })
+  const volume = draft.volumeOf(plex)
+  if (volume) growVolume(draft, volume)
+  draft.derive()
+  if (hasParity(plex)) draft.startJobsOrThrow(plex)
+}
+
+/** What is free on the drive of a subdisk, directly behind it. */
+function roomBehind(draft: Draft, subdisk: SubdiskRecord): number {
+  const drive = draft.drive(subdisk.driveUuid)
+  if (!drive || subdisk.move) return 0
+  const end = subdisk.driveOffsetBytes + subdisk.sizeBytes
+  return freeExtents(draft.model, drive).find(({ offset }) => offset === end)?.length ?? 0
 }
 
 /** Throws when a striped or raid5 plex cannot be restriped now. */

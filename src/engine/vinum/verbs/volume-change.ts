@@ -19,9 +19,11 @@ import {
   checkFits,
   checkGrowable,
   checkNotCarrying,
+  growInPlace,
   growPiece,
   growPlex,
   growVolume,
+  roomiestOf,
   roomOn,
 } from './growth.ts'
 import { findTyped, lookUp } from './lookup.ts'
@@ -46,8 +48,9 @@ export const VOLUME_GROW = planning(VOLUME_SPECS.grow, ['devices'], (draft) => {
   if (!first)
     throw draft.invalid`volume ${volume.name} has no plex that could grow; attach one first: plexus vinum attach PLEX ${volume.name}`
   const drives = resolveDrives(draft, draft.list('devices'))
-  if (plexes.length === 1) growPlex(draft, first, drives)
-  else growCopies(draft, volume, plexes, drives)
+  if (plexes.length > 1) growCopies(draft, volume, plexes, drives)
+  else if (drives.length > 0) growPlex(draft, first, drives)
+  else growInPlace(draft, first)
 })
 
 /** Every copy grows by the same: the drives are dealt to the copies in turn. */
@@ -64,19 +67,33 @@ function growCopies(
     if (draft.plexBytes(plex) !== volume.sizeBytes)
       throw draft.unsupported`plex ${plex.name} and volume ${volume.name} differ in size, so that copies cannot grow together; remove the copy, grow, and add it again`
   }
+  if (drives.length === 0)
+    dealPieces(
+      draft,
+      plexes,
+      plexes.map((plex) => roomiestOf(draft, plex)),
+    )
   if (drives.length % plexes.length !== 0)
     throw draft.invalid`volume ${volume.name} has ${plexes.length} copies, and ${drives.length} devices cannot be dealt to them evenly; name ${plexes.length} devices, or a multiple`
   for (const drive of drives) checkNotCarrying(draft, volume, drive)
   for (let round = 0; round < drives.length; round += plexes.length) {
-    const dealt = drives.slice(round, round + plexes.length)
-    const sizeBytes = Math.min(...dealt.map((drive) => roomOn(draft, drive)))
-    plexes.forEach((plex, index) => {
-      const drive = dealt[index]
-      if (drive) growPiece(draft, plex, drive, sizeBytes)
-    })
+    dealPieces(draft, plexes, drives.slice(round, round + plexes.length))
   }
   growVolume(draft, volume)
   for (const plex of plexes.slice(1)) draft.startJobs(plex)
+}
+
+/** One piece more for each copy, as large as the drive with the least room has it. */
+function dealPieces(
+  draft: Draft,
+  plexes: readonly PlexRecord[],
+  drives: readonly DriveRecord[],
+): void {
+  const sizeBytes = Math.min(...drives.map((drive) => roomOn(draft, drive)))
+  plexes.forEach((plex, index) => {
+    const drive = drives[index]
+    if (drive) growPiece(draft, plex, drive, sizeBytes)
+  })
 }
 
 export const VOLUME_ADD_MIRROR = planning(VOLUME_SPECS['add-mirror'], ['devices'], (draft) => {
