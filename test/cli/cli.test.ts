@@ -115,7 +115,7 @@ t.test('exit codes', async (t) => {
   made.fake.error = undefined
 
   const usage: string[][] = [
-    ['volume', 'grow', 'db'],
+    ['volume', 'add-mirror', 'db'],
     ['volume', 'grwo', 'db'],
     ['volume', 'create', 'db', '--partiy', 'x'],
     ['vinum', 'setstate', 'sideways', 'db'],
