@@ -127,7 +127,13 @@ while :; do wait; done
   clock.advance(1)
   await until(() => linesOf('hangs.out').length > 0, 'SIGTERM')
   clock.advance(HOOK_KILL_MS)
-  t.teardown(() => process.kill(Number(linesOf('hangs.away')[0])))
+  t.teardown(() => {
+    try {
+      process.kill(Number(linesOf('hangs.away')[0]))
+    } catch {
+      // On a busy machine it was ended before it had a session of its own.
+    }
+  })
   await hook.close()
   t.strictSame(linesOf('hangs.out'), ['told to end', 'd2'], 'the next event is told')
   t.strictSame(log, [
