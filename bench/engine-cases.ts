@@ -2,7 +2,8 @@
  * What the engine benchmark compares, and the goals. Pure: called by engine.ts and the tests.
  *
  *   raw      a device of the HAL, without the engine        raw2, raw4   that many of them at once
- *   disk     the same as a provider: one check, one count   concat, stripe, mirror, raid5: volumes of vinum
+ *   disk     the same as a provider: one check, one count   concat, stripe, mirror, raid5: volumes of vinum;
+ *                                                            raid5log: raid5 with policy `log`
  *   thin     a thin device of virstor that is written to    first        the same when nothing has space yet: writes only
  */
 import { PlexusError } from '../src/base/errors.ts'
@@ -29,6 +30,7 @@ export const CONTESTANTS = [
   'stripe',
   'mirror',
   'raid5',
+  'raid5log',
   'thin',
   'first',
   'raw2',

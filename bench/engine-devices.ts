@@ -6,7 +6,8 @@
  *   paced   a disk by its data sheet: one request after the other, so long for each and so long for each byte. Disks
  *           that each have a rate of their own, which loop devices over one memory and two processors have not
  *
- * Requests with the cause `metadata` (labels, anchors, intent maps) are kept and take no time of their own. Called by engine.ts.
+ * Until all is made, requests with the cause `metadata` (labels, anchors, maps) are kept, for whoever reads them, and take no time
+ * of their own; then they are as any other, since the log of raid5 is among them. Called by engine.ts.
  */
 import { performance } from 'node:perf_hooks'
 import { defined } from '../src/base/assert.ts'
@@ -84,6 +85,7 @@ export class ModelDevice implements BlockDevice {
   readonly #dueMs: number[] = []
   #head = 0
   #busyUntilMs = 0
+  #isReady = false
   readonly #kept = new Map<number, Buffer>()
 
   constructor(path: string, sizeBytes: number, model: DiskModel, turns: Turns) {
@@ -109,8 +111,17 @@ export class ModelDevice implements BlockDevice {
 
   submit(request: IoRequest): void {
     this.#requests.push(request)
-    this.#dueMs.push(request.cause === 'metadata' ? 0 : this.#due(request.length))
+    this.#dueMs.push(this.#isKept(request) ? 0 : this.#due(request.length))
     this.#turns.arm()
+  }
+
+  /** Nobody reads metadata again from now on. */
+  madeReady(): void {
+    this.#isReady = true
+  }
+
+  #isKept({ cause, op }: IoRequest): boolean {
+    return cause === 'metadata' && (op === 'read' || !this.#isReady)
   }
 
   #due(length: number): number {
@@ -126,7 +137,7 @@ export class ModelDevice implements BlockDevice {
     while (this.#head < length && defined(this.#dueMs[this.#head], 'a time') <= nowMs) {
       const request = defined(this.#requests[this.#head], 'a request')
       this.#requests[this.#head++] = undefined
-      if (request.cause === 'metadata') this.#keep(request)
+      if (this.#isKept(request)) this.#keep(request)
       request.complete(undefined)
     }
     if (this.#head >= SWEEP) {

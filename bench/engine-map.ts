@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { formatSize } from '../src/base/bytes.ts'
 import { GIB, MIB } from '../src/base/limits.ts'
+import { SEALED_BYTES } from '../src/engine/metadata/sealed-block.ts'
 import { blocksIn, type Carrier, PIECE_PAGES } from '../src/engine/virstor/map/carrier.ts'
 import { MapTable } from '../src/engine/virstor/map/chunk-map.ts'
 import { MapStore } from '../src/engine/virstor/map/map-store.ts'
@@ -17,7 +18,6 @@ import {
   sealPage,
   writeEntry,
 } from '../src/engine/virstor/map/page.ts'
-import { SEALED_BYTES } from '../src/engine/virstor/map/sealed-block.ts'
 import { allocateAligned } from '../src/hal/aligned-pool.ts'
 import type { AlignedBuffer } from '../src/hal/block-device.ts'
 

@@ -45,7 +45,7 @@ export interface EngineVerdict {
   readonly reached: boolean
 }
 
-const BASES: readonly ContestantName[] = ['raw', 'raw2', 'raw4']
+const BASES: readonly ContestantName[] = ['raw', 'raw2', 'raw4', 'raid5']
 
 /** One row for each case and contestant: medians over the rounds. */
 export function engineRows(results: readonly EngineResult[]): readonly EngineRow[] {
@@ -101,6 +101,7 @@ const SUM_COLUMNS: readonly (readonly [ContestantName, ContestantName])[] = [
   ['mirror', 'raw2'],
   ['stripe', 'raw4'],
   ['raid5', 'raw4'],
+  ['raid5log', 'raid5'],
 ]
 
 /** The tables of one medium, under a line that says what it is. */

@@ -27,6 +27,8 @@ import { attachLoopDevice, type Teardown } from './environment.ts'
 const POOL_BYTES = 256 * MIB
 /** For labels, maps and rounding at the ends of a drive. */
 const METADATA_BYTES = 32 * MIB
+/** Models keep nothing: they are as large as disks are, which have journals of a size that small ones have not. */
+const MODEL_BYTES = 64 * 1024 * MIB
 const DRIVES = DATA_COLUMNS + 1
 
 export interface World {
@@ -68,9 +70,10 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
     return device
   }
 
-  // Room for one column of the stripe and of raid5 and for a whole copy or the concat.
+  // Room for one column of the stripe and of each raid5 and for a whole copy or the concat.
   const column = spanBytes / DATA_COLUMNS
-  const driveBytes = alignUp(spanBytes + 2 * column + METADATA_BYTES, MIB)
+  const neededBytes = alignUp(spanBytes + 3 * column + METADATA_BYTES, MIB)
+  const driveBytes = medium === 'loop' ? neededBytes : Math.max(neededBytes, MODEL_BYTES)
   const drives: BlockDevice[] = []
   const bare: BlockDevice[] = []
   for (let n = 1; n <= DRIVES; n++) drives.push(await open(`d${n}`, driveBytes))
@@ -100,16 +103,18 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
   await create(topology, { name: 'stripe', stripe: names.slice(0, DATA_COLUMNS), stripeSize, size })
   await create(topology, { name: 'mirror', mirror: names.slice(0, 2), size })
   const jobs = [...(await jobsDone(topology))]
-  await create(topology, { name: 'raid5', raid5: names, stripeSize, size })
+  await create(topology, { name: 'raid5', raid5: names, stripeSize, size, policy: 'intent' })
   jobs.push(...(await jobsDone(topology)))
   await run(topology, 'vinum', 'setstate', { state: 'stale', object: 'raid5.p0.s2', force: true })
   await run(topology, 'vinum', 'start', { objects: ['raid5.p0'] })
   jobs.push(...(await jobsDone(topology)))
+  await create(topology, { name: 'raid5log', raid5: names, stripeSize, size, policy: 'log' })
+  await jobsDone(topology)
 
   await run(topology, 'virstor', 'create', { name: 'thin', devices: ['t1'], size })
 
   const providers = new Map<string, Consumer>()
-  for (const name of ['concat', 'stripe', 'mirror', 'raid5', 'thin', 'disk']) {
+  for (const name of ['concat', 'stripe', 'mirror', 'raid5', 'raid5log', 'thin', 'disk']) {
     const provider = topology.find(name === 'disk' ? 'r1' : name)
     const access = { read: 1, write: 1, exclusive: 0 }
     const consumer = topology.attach(provider, undefined, 'bench', access)
@@ -122,6 +127,7 @@ export async function makeWorld(options: WorldOptions): Promise<World> {
   const before = geom.provisioning?.freePieces ?? 0
   await fill(thin, pool, spanBytes)
   await flush(thin)
+  for (const device of [...drives, thinDrive]) if (device instanceof ModelDevice) device.madeReady()
   const sums: Readonly<Partial<Record<ContestantName, number>>> = { raw: 1, raw2: 2, raw4: 4 }
   return {
     medium,

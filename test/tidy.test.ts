@@ -89,9 +89,10 @@ const VINUM: Readonly<Record<string, readonly string[]>> = {
   model: [],
   text: ['model'],
   io: ['model'],
-  raid5: ['model', 'io'],
+  log: [],
+  raid5: ['model', 'io', 'log'],
   jobs: ['model', 'io', 'raid5'],
-  set: ['model', 'io', 'raid5', 'jobs'],
+  set: ['model', 'io', 'log', 'raid5', 'jobs'],
   freebsd: ['model', 'text', 'io', 'set'],
   verbs: ['model', 'text', 'raid5', 'jobs'],
 }

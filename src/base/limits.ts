@@ -343,6 +343,13 @@ export const RAID5_SLICE_MIN_BYTES = 64 * KIB
 /** After a read error in a check, a unit is read in pieces of this size, and only bad ones are written again. */
 export const RAID5_REPAIR_BYTES = 64 * KIB
 
+/** A ring of the raid5 log, in the journal area of a drive: a replay reads all of it, and has what it writes in memory. */
+export const LOG_RING_BYTES_MAX = 8 * MIB
+/** With less room in the journal area there is no log. */
+export const LOG_RING_BYTES_MIN = 128 * KIB
+/** The longest part of an entry: a row is written in slices of it. */
+export const LOG_PART_BYTES_MAX = 256 * KIB
+
 /** Chunks of a virstor device, and physical chunks of one component: their map is 1 GiB of memory. */
 export const VIRSTOR_CHUNKS = 2 ** 26
 /** Blocks of the journal that one commit of a virstor device writes at once: a ring has room for more. */

@@ -3,7 +3,7 @@
  * volume as a whole, in one step each. Their actions are in src/engine/vinum/verbs/volume-*.ts; the command
  * line and the documentation are made from these rows.
  */
-import type { ArgumentSpec, VerbSpec } from './verb-spec.ts'
+import type { ArgumentSpec, OptionSpec, VerbSpec } from './verb-spec.ts'
 import { WIPE_SIGNATURES } from './vinum-verbs.ts'
 
 const volume: ArgumentSpec = { name: 'name', kind: 'volume', summary: 'the volume' }
@@ -15,6 +15,14 @@ const devices: ArgumentSpec = {
 }
 const changes = { noun: 'volume', readOnly: false, dryRun: true } as const
 const shows = { noun: 'volume', readOnly: true } as const
+
+const POLICY: OptionSpec = {
+  name: 'policy',
+  value: 'text',
+  choices: ['log', 'intent'],
+  summary:
+    'raid5, against crashes: a log of all writes, or a map of where parity is computed anew; default: intent',
+}
 
 export const VOLUME_SPECS = {
   create: {
@@ -59,6 +67,7 @@ export const VOLUME_SPECS = {
         choices: ['left-symmetric', 'left-asymmetric'],
         summary: 'how raid5 parity rotates; default: left-symmetric',
       },
+      POLICY,
       WIPE_SIGNATURES,
     ],
   },
@@ -154,6 +163,7 @@ export const VOLUME_SPECS = {
         summary: 'which copy serves a read',
       },
       { name: 'plex', value: 'plex', summary: 'the preferred copy, for prefer' },
+      POLICY,
     ],
   },
   scrub: {

@@ -20,6 +20,8 @@ const WIDE_COLUMN_BYTES = 1536 * KIB
 interface AdminOptions {
   /** Many columns, and stripes of all sizes. */
   readonly isWide: boolean
+  /** Against crashes, for raid5; none: as the engine has it. */
+  readonly policies: readonly string[]
   /** Takes volumes under the oracle that are new. */
   readonly adopt: (machine: Machine) => Promise<void>
 }
@@ -89,6 +91,11 @@ export class Admin {
       const plexes = volumeOf(machine, unit.uuid)?.components ?? []
       const plex = plexes.length > 0 ? this.#random.pick(plexes).name : ''
       const choice = readPolicy === 'prefer' ? { plex } : {}
+      const isRaid5 = volumeOf(machine, unit.uuid)?.components[0]?.organization === 'raid5'
+      if (isRaid5 && this.#options.policies.length > 0) {
+        await this.#verb('volume', 'set', { name: unit.name, ...this.#policy() })
+        return
+      }
       await this.#verb('volume', 'set', { name: unit.name, readPolicy, ...choice })
     },
     scrub: async (_machine, { name }) => {
@@ -175,7 +182,7 @@ export class Admin {
         mirror: { mirror: devices },
         concat: { concat: devices },
         stripe: { stripe: devices, stripeSize },
-        raid5: { raid5: devices, stripeSize, parity },
+        raid5: { raid5: devices, stripeSize, parity, ...this.#policy() },
       }[kind]
       await this.#verb('volume', 'create', {
         name,
@@ -187,6 +194,12 @@ export class Admin {
     if (world.machine !== machine) return
     this.creating = false
     await this.#options.adopt(machine)
+  }
+
+  /** The policy of a raid5 volume against crashes, where these are played. */
+  #policy(): { readonly policy?: string } {
+    const { policies } = this.#options
+    return policies.length > 0 ? { policy: this.#random.pick(policies) } : {}
   }
 
   /** As the world carries it out; at times it is only said first what would happen. */

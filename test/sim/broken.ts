@@ -1,7 +1,11 @@
 /**
- * Builds that are broken on purpose, for the test of the test: what stands between the engine and its disks
- * does not keep a promise that data depends on. The simulator must find each of them. Used by sim.test.ts.
+ * Builds that are broken on purpose, for the test of the test: what stands between the engine and its disks, or the log of
+ * raid5, does not keep a promise that data depends on. The simulator must find each of them. Used by sim.test.ts.
  */
+import { AnchoredDevice } from '../../src/engine/anchor/anchored-device.ts'
+import { PlexLog } from '../../src/engine/vinum/log/plex-log.ts'
+import { LogRing } from '../../src/engine/vinum/log/ring.ts'
+import { VinumSet } from '../../src/engine/vinum/set/vinum-set.ts'
 import type { BlockDevice, IoRequest } from '../../src/hal/block-device.ts'
 import type { Scheduler } from './clock.ts'
 
@@ -68,3 +72,47 @@ export function cheating(cheat: Cheat): (device: BlockDevice, scheduler: Schedul
     close: () => device.close(),
   })
 }
+
+/** Breaks the log of raid5; returns the way to mend it. */
+type BrokenLog = () => () => void
+
+export const BROKEN_LOGS = {
+  'it is switched off'() {
+    const { append } = LogRing.prototype
+    LogRing.prototype.append = (_pieces, done) => queueMicrotask(() => done(undefined))
+    return () => {
+      LogRing.prototype.append = append
+    }
+  },
+  'it is written without FUA'() {
+    const { writeJournal } = AnchoredDevice.prototype
+    AnchoredDevice.prototype.writeJournal = function (offset, from) {
+      return writeJournal.call(this, offset, from, { fua: false })
+    }
+    return () => {
+      AnchoredDevice.prototype.writeJournal = writeJournal
+    }
+  },
+  'it forgets entries without a flush of the drives'() {
+    const opened = VinumSet.prototype['opened']
+    VinumSet.prototype['opened'] = function (this: VinumSet) {
+      const { host } = this
+      const { logHost } = host
+      host.logHost = (plex) => ({ ...logHost(plex), flush: async () => {} })
+      opened.call(this)
+    }
+    return () => {
+      VinumSet.prototype['opened'] = opened
+    }
+  },
+  'writes in place do not wait for it'() {
+    const { append } = PlexLog.prototype
+    PlexLog.prototype.append = function (parts, gone, done) {
+      append.call(this, parts, gone, () => {})
+      queueMicrotask(() => done(new Map()))
+    }
+    return () => {
+      PlexLog.prototype.append = append
+    }
+  },
+} as const satisfies Readonly<Record<string, BrokenLog>>

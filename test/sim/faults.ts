@@ -13,6 +13,7 @@ import type { SimRandom } from './random.ts'
 import {
   drivesIn,
   drivesOf,
+  hasLog,
   isPlain,
   isRedundant,
   isUp,
@@ -238,6 +239,13 @@ export class Faults {
       children.every((one) => isUp(one) && one.drive !== this.faulty?.name),
     )
     return isSafe && !moves ? [] : rowSizes(volume)
+  }
+
+  /** Does the volume close the write hole? Then no cut takes anything from it. */
+  hasLog(uuid: string): boolean {
+    const { machine } = this.#world
+    const volume = machine && volumeOf(machine, uuid)
+    return volume !== undefined && hasLog(volume)
   }
 
   /** Data changes only while everything is whole, and nothing on its way to another place. */

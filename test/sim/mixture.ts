@@ -17,6 +17,8 @@ const FEATURES = {
   wide: 25,
   /** Disks that leave and come back before the engine has taken notice. */
   flapping: 25,
+  /** RAID5 with a log, and changes of its policy. */
+  log: 0,
   // From here on: episodes, each with a file of its name.
   hole: 20,
   apart: 20,
@@ -27,6 +29,7 @@ const FEATURES = {
   selections: 20,
   witness: 20,
   restripe: 20,
+  column: 20,
 } as const
 
 /** The same for thin devices (thin/thin-play.ts). */

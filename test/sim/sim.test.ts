@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { Topology } from '../../src/engine/geom/topology.ts'
 import { VolumeIo } from '../../src/engine/vinum/io/volume-io.ts'
 import { VinumSet } from '../../src/engine/vinum/set/vinum-set.ts'
-import { CHEATS, cheating } from './broken.ts'
+import { BROKEN_LOGS, CHEATS, cheating } from './broken.ts'
 import type { Feature } from './mixture.ts'
 import { createSimPool } from './pool.ts'
 import { rawDisk } from './raw-disk.ts'
@@ -115,6 +115,13 @@ t.test('a build that waits for disks that hang is found', async (t) => {
   }
   await finds(t, ['hang'], STANDSTILL)
 })
+
+for (const [name, breakLog] of Object.entries(BROKEN_LOGS)) {
+  t.test(`a build whose log of raid5 is broken is found: ${name}`, async (t) => {
+    t.teardown(breakLog())
+    await finds(t, ['column', 'cuts'], DATA_LOST)
+  })
+}
 
 t.test('a build that forgets what was in the cache of a drive that left is found', async (t) => {
   const { loseCache } = VolumeIo.prototype

@@ -50,6 +50,7 @@ export class Unit {
   doomed = false
   /** Rows that a cut now may damage as a whole: raid5 without all columns; bytes of data in a row. */
   rowsAtRisk: () => readonly number[] = () => []
+  hasLog: () => boolean = () => false
   /** Data bytes in a row of raid5, as they were known last. */
   rowSizes: readonly number[] = []
   /** Drives that it lay on under its present name, as they were known last. */
@@ -127,9 +128,10 @@ export class Unit {
 
   /**
    * The RAID5 write hole: without all columns, a row that is half written loses the missing column's content,
-   * whoever wrote it and when (closed by the journal of the next issue).
+   * whoever wrote it and when. A log closes it: no cut takes anything from such a plex, and none is a reason for an error.
    */
   beforeCut(): void {
+    if (this.hasLog()) return
     const rows = this.rowsAtRisk()
     this.damageRows(rows)
     // And what the disk in trouble cannot give cannot be computed from parity in doubt.

@@ -79,6 +79,11 @@ export function rowSizes(volume: VolumeView): readonly number[] {
   })
 }
 
+/** Is it a raid5 volume whose writes are logged? */
+export function hasLog({ components }: VolumeView): boolean {
+  return components[0]?.policy === 'log'
+}
+
 /** Has it never had a copy? Then trouble with its disks may reach its users. */
 export function isPlain(machine: Machine, uuid: string): boolean {
   const volume = volumeOf(machine, uuid)

@@ -9,6 +9,7 @@ import { Admin } from './admin.ts'
 import type { SimDiskOptions } from './disk.ts'
 import { apart } from './episodes/apart.ts'
 import { caches } from './episodes/caches.ts'
+import { column } from './episodes/column.ts'
 import { copies } from './episodes/copies.ts'
 import { hang } from './episodes/hang.ts'
 import { hole } from './episodes/hole.ts'
@@ -88,6 +89,7 @@ const EPISODES: readonly (readonly [Feature, Episode])[] = [
   ['selections', selections],
   ['witness', witness],
   ['restripe', restripe],
+  ['column', column],
 ]
 
 class VinumPlay {
@@ -112,6 +114,7 @@ class VinumPlay {
     this.#faults = new Faults(world, world.random.fork('faults'), mixture)
     this.#admin = new Admin(world, world.random.fork('admin'), this.#faults, {
       isWide: mixture.has('wide'),
+      policies: mixture.has('log') ? ['log', 'log', 'intent'] : [],
       adopt: (machine) => this.#adopt(machine),
     })
   }
@@ -313,6 +316,7 @@ class VinumPlay {
       if (!provider) continue
       const unit = new Unit(world, name, uuid, provider)
       unit.rowsAtRisk = () => this.#faults.rowsAtRisk(uuid)
+      unit.hasLog = () => this.#faults.hasLog(uuid)
       unit.mayFail = this.#faults.faulty !== undefined
       await unit.open(machine)
     }

@@ -9,6 +9,7 @@ export interface PartView extends ObjectReport {
   readonly organization?: string
   readonly stripeBytes?: number
   readonly subdisks?: number
+  readonly policy?: string
   readonly driveOffsetBytes?: number
   readonly children: readonly PartView[]
 }

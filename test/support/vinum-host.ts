@@ -95,6 +95,10 @@ export class FakeHost implements VinumHost {
     return this.losing
   }
 
+  logHost(): never {
+    throw new Error('plexes of the fake host have no log')
+  }
+
   async putInDoubt(_plex: Plex, _offset: number, _length: number, why: string): Promise<void> {
     this.doubts.push(why)
     await this.gate
@@ -192,6 +196,7 @@ export function testSubdisk(
     plexOffsetBytes: 0,
     state: 'up',
     move: undefined,
+    ring: undefined,
     ...more,
   }
   return new PlacedSubdisk(record, drive)
@@ -214,6 +219,9 @@ export function testPlexRecord(
     state: 'up',
     parityValidBytes: Number.MAX_SAFE_INTEGER,
     growth: undefined,
+    logRun: undefined,
+    endedRun: undefined,
+    mapDoubts: undefined,
     lost: undefined,
     ...more,
   }

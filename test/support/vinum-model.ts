@@ -137,6 +137,9 @@ function addPlex(model: VinumModel, volume: VolumeRecord, index: number, text: s
     parityValidBytes: 0,
     lost: undefined,
     growth: undefined,
+    logRun: undefined,
+    endedRun: undefined,
+    mapDoubts: undefined,
   }
   let next: VinumModel = { ...model, plexes: [...model.plexes, plex] }
   for (const [column, word] of words.entries()) {
@@ -181,6 +184,7 @@ function addSubdisk(
       plex.organization === 'concat' ? sizeOfPlex(plex, before) : column * plex.stripeBytes,
     state,
     move: undefined,
+    ring: undefined,
   }
   return { ...model, subdisks: [...model.subdisks, subdisk] }
 }
@@ -352,6 +356,9 @@ function growModel(model: VinumModel, index: number, seed: PlexSeed, jobs: boole
     parityValidBytes: 0,
     lost: undefined,
     growth: undefined,
+    logRun: undefined,
+    endedRun: undefined,
+    mapDoubts: undefined,
   }
   const sizeBytes = seed.units * (stripeBytes || 64 * KIB)
   let next: VinumModel = { ...model, plexes: [...model.plexes, plex] }

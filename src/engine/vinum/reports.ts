@@ -11,6 +11,7 @@ import { absentSets } from './absent.ts'
 import { adviceOf, type DeviceProblem, type Doubt, importedAdvice } from './advice.ts'
 import { FreebsdSet } from './freebsd/set.ts'
 import { freeExtents, totalBytes } from './model/allocation.ts'
+import { hasLog } from './model/log-rings.ts'
 import {
   byUuid,
   type DriveRecord,
@@ -22,10 +23,12 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from './model/model.ts'
+import { hasParity } from './model/plex-kinds.ts'
 import { healthOf } from './model/state-rules.ts'
 import { shownNames, withShownNames } from './naming.ts'
 import type { SetRegistry } from './registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
+import { policyOf } from './verbs/crash-policy.ts'
 import { isPlaceholder } from './verbs/draft.ts'
 
 /** What is said of a set that is assembled, whatever its format. */
@@ -274,12 +277,13 @@ function plexReports(
     parent,
     sizeBytes: sizeOfPlex(plex, subdisks),
     errors: sum(parts),
-    note: `${organization}${stripe}`,
+    note: `${organization}${stripe}${hasLog(plex) ? ', log' : ''}`,
     process: processOf(view, name),
     facts: {
       organization,
       stripeBytes: stripeBytes || undefined,
       parityLayout,
+      policy: hasParity(plex) ? policyOf(plex) : undefined,
       subdisks: subdisks.length,
     },
   }

@@ -17,6 +17,7 @@ import type { BufferPool, IoRequest } from '../../hal/block-device.ts'
 import type { IoParent } from '../geom/bio.ts'
 import type { Consumer } from '../geom/consumer.ts'
 import type { TroubleCounts } from '../metadata/set-drive.ts'
+import type { LogHost, PlexLog } from './log/plex-log.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord } from './model/model.ts'
 
 /** A drive with the consumer that holds its provider, or without one while it is missing. */
@@ -44,6 +45,8 @@ export interface Subdisk {
   missing: RangeSet | undefined
   /** Writes go here. */
   readonly writable: boolean
+  /** How often it went out of service. */
+  readonly departures: number
   /** Does the configuration count on its content, or on what it may return with? */
   readonly inService: boolean
   /** Is all that it has of a range of PLEX space valid, and there? */
@@ -66,6 +69,10 @@ export interface Plex {
    * first write to a row. undefined: it has no parity.
    */
   doubt: RangeSet | undefined
+  /** Of raid5 with policy `log`. */
+  readonly log?: PlexLog | undefined
+  /** Of raid5 with policy `log`: serves nothing before it is replayed (set/replay.ts), for which too much is missing. */
+  awaitsReplay?: boolean
   /** May the range be read here: valid, directly or through parity? */
   readable(offset: number, length: number): boolean
   /**
@@ -108,6 +115,8 @@ export interface VinumHost {
   isLosing(plex: Plex): boolean
   /** The parity of a part of a raid5 plex is not right from now on; marked durably when it resolves. `why` is told. */
   putInDoubt(plex: Plex, offset: number, length: number, why: string): Promise<void>
+  /** What the log of a raid5 plex needs: only of plexes that have one. */
+  logHost(plex: Plex): LogHost
   /** A bad sector was written again from good data. */
   noteRepair(subdisk: Subdisk, offset: number, length: number): void
   /**

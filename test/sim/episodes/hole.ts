@@ -1,10 +1,10 @@
 /**
  * A power cut with all disks there, and then one of them lost before the resync has ended: RAID5 cannot compute a
  * column from a row whose parity is in doubt. Errors are right for it, a guess is not: a block that was not being
- * written at the cut reads as it was, or not at all, and it never changes.
+ * written at the cut reads as it was, or not at all, and it never changes. With a log nothing is in doubt, and no read fails.
  */
 import type { Stage } from '../stage.ts'
-import { drivesOf, volumesOf } from '../view.ts'
+import { drivesOf, hasLog, volumesOf } from '../view.ts'
 
 export async function hole({ world, random, faults, ...stage }: Stage): Promise<void> {
   const before = await stage.whole()
@@ -14,10 +14,15 @@ export async function hole({ world, random, faults, ...stage }: Stage): Promise<
   if (world.machine !== before) return
   const used = new Set(volumesOf(before).flatMap((volume) => [...drivesOf(volume)]))
   const disks = world.disks.filter(({ name, present }) => present && used.has(name))
+  const logged = new Set(
+    volumesOf(before)
+      .filter(hasLog)
+      .map(({ uuid }) => uuid),
+  )
   await stage.end(random.chance(0.8) ? 'cut' : 'kill')
   if (disks.length === 0) return
   const lost = random.pick(disks)
-  for (const unit of world.units) unit.mayFail = true
+  for (const unit of world.units) unit.mayFail ||= !logged.has(unit.uuid)
   faults.faulty = lost
   world.counts.faults++
   world.note('hole', `${lost.name} is lost before the resync has ended`)

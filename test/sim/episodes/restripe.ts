@@ -5,15 +5,14 @@
  */
 import type { Stage } from '../stage.ts'
 import { drivesOf, volumeOf, volumesOf } from '../view.ts'
-
-const KIB = 1024
+import { newRaid5 } from './new-raid5.ts'
 
 export async function restripe(stage: Stage): Promise<void> {
   const { world, random, faults } = stage
   const first = await stage.whole()
   if (!first) return
   const kept = volumesOf(first).find(({ components }) => components[0]?.organization === 'raid5')
-  const name = kept?.name ?? (await create(stage))
+  const name = kept?.name ?? (await newRaid5(stage, random.pick(['log', 'intent'] as const)))
   if (world.machine !== first || name === undefined) return
   await stage.work(random.between(10, 60))
   if (world.machine !== first) return
@@ -64,24 +63,4 @@ export async function restripe(stage: Stage): Promise<void> {
   }
   if (!(await stage.whole())) return
   await stage.readAll()
-}
-
-/** There is none: a new one. Its name. */
-async function create({ world, random, adopt, whole }: Stage): Promise<string | undefined> {
-  const { machine } = world
-  const disks = random.shuffle(world.disks.map(({ name }) => name))
-  if (!machine || disks.length < 4) return undefined
-  const name = `restripe${world.counts.verbs}`
-  const refused = await world.verb('volume', 'create', {
-    name,
-    raid5: disks.slice(0, random.between(3, Math.min(5, disks.length - 1))),
-    stripeSize: String(random.pick([4, 16, 64]) * KIB),
-    parity: random.pick(['left-symmetric', 'left-asymmetric']),
-    size: String(random.between(8, 40) * 64 * KIB),
-    wipeSignatures: true,
-  })
-  if (refused || world.machine !== machine) return undefined
-  await adopt(machine)
-  // Nothing grows before its parity is there.
-  return (await whole()) ? name : undefined
 }

@@ -144,6 +144,9 @@ function plexRecord(
     parityValidBytes: 0,
     lost: undefined,
     growth: undefined,
+    logRun: undefined,
+    endedRun: undefined,
+    mapDoubts: undefined,
   }
 }
 
@@ -176,6 +179,7 @@ function subdiskRecord(
     plexOffsetBytes: text.plexOffsetBytes ?? 0,
     state,
     move: undefined,
+    ring: undefined,
   }
 }
 

@@ -66,6 +66,9 @@ export class FreebsdSet implements Geom {
       changeLost: (plex) => readOnly(plex.record.name),
       isLosing: () => false,
       putInDoubt: (plex) => readOnly(plex.record.name),
+      logHost: ({ record: { name } }) => {
+        throw new Error(`plex ${name} is FreeBSD's, which has no log`)
+      },
     })
   }
 

@@ -19,6 +19,7 @@ export class PlacedSubdisk implements Subdisk {
   drive: Drive
   readonly errors: TroubleCounts = { read: 0, write: 0, parity: 0 }
   missing: RangeSet | undefined
+  departures = 0
   #move: SubdiskMove | undefined
 
   constructor(record: SubdiskRecord, drive: Drive) {

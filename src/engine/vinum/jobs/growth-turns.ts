@@ -6,7 +6,8 @@ import { GROWTH_TURN_MS } from '../../../base/limits.ts'
 import type { WriteIntentBitmap } from '../../intent/write-intent-bitmap.ts'
 import type { Job } from '../../jobs/job.ts'
 import type { SetDrive } from '../../metadata/set-drive.ts'
-import { byUuid, putRecord } from '../model/model.ts'
+import { backupBytes } from '../model/log-rings.ts'
+import { byUuid, putRecord, type VinumModel } from '../model/model.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { resyncStep } from '../raid5/row-jobs.ts'
 import type { Plex } from '../runtime.ts'
@@ -82,7 +83,7 @@ export function growthCommits(set: VinumSet, plex: Plex): GrowthCommits {
     tellStuck(text) {
       set.topology.events.emit('critical', 'growth-stuck', plex.record.name, text)
     },
-    backupAreas: () => backupAreasOf(set.drives),
+    backupAreas: () => backupAreasOf(set.model, set.drives),
     async commitGrowth(growth) {
       await set.commit((model) => {
         const now = byUuid(model.plexes, uuid)
@@ -128,14 +129,17 @@ async function announce(
 }
 
 /** Journal areas of the drives that are there, the largest first. */
-function backupAreasOf(drives: ReadonlyMap<string, SetDrive>): readonly BackupArea[] {
+function backupAreasOf(
+  model: VinumModel,
+  drives: ReadonlyMap<string, SetDrive>,
+): readonly BackupArea[] {
   const areas: BackupArea[] = []
   for (const drive of drives.values()) {
     const { label, present, record } = drive
     if (!label || !present || record.state !== 'up' || label.journalBytes === 0) continue
     areas.push({
       driveUuid: record.uuid,
-      bytes: label.journalBytes,
+      bytes: backupBytes(model, record.uuid, label.journalBytes),
       read: (offset, length) => label.readJournal(offset, length),
       write: (offset, from) => label.writeJournal(offset, from, { fua: true }),
     })

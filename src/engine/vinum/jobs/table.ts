@@ -8,6 +8,7 @@ import type { JobPlan } from '../../jobs/job.ts'
 import { slice } from '../../jobs/slices.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { flushDrives } from '../io/transfers.ts'
+import { allotRings } from '../model/log-rings.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -236,14 +237,14 @@ export const FINISH: Partial<
     const grown = { ...plex, growth: undefined }
     const size = sizeOfPlex(grown, subdisksOf(next, plex.uuid))
     const plexes = replaceRecord(next.plexes, { ...grown, parityValidBytes: size })
-    return allotMapSlots(derive(withVolumeSize({ ...next, plexes }, plex.volumeUuid)))
+    return allotRings(allotMapSlots(derive(withVolumeSize({ ...next, plexes }, plex.volumeUuid))))
   },
   move(model, record) {
     const subdisk = byUuid(model.subdisks, record.targetUuid)
     const next = endJob(model, record.id, 'done')
     if (!subdisk?.move) return next
     const moved = { ...subdisk, ...subdisk.move, move: undefined }
-    return derive({ ...next, subdisks: replaceRecord(next.subdisks, moved) })
+    return allotRings(derive({ ...next, subdisks: replaceRecord(next.subdisks, moved) }))
   },
 }
 

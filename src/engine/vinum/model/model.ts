@@ -38,6 +38,10 @@ export type ReadPolicy = (typeof READ_POLICIES)[number]
 /** A live copy of a subdisk to another place. The old place stays the subdisk's until the end. */
 const MOVE = { driveUuid: text, driveOffsetBytes: whole }
 
+/** The ring of the raid5 log for a column: in the journal area of a drive (log-rings.ts). */
+const RING = { driveUuid: text, offsetBytes: whole, lengthBytes: whole }
+export type RingPlace = RecordOf<typeof RING>
+
 const SUBDISK = {
   uuid: text,
   name: text,
@@ -51,6 +55,7 @@ const SUBDISK = {
   plexOffsetBytes: whole,
   state: oneOf(SUBDISK_STATES),
   move: maybe(record(MOVE)),
+  ring: maybe(record(RING)),
 }
 export type SubdiskRecord = RecordOf<typeof SUBDISK>
 
@@ -97,6 +102,12 @@ const PLEX = {
   growth: maybe(record(GROWTH)),
   /** raid5: by column and offset, disjoint (raid5/lost.ts). Undefined: nothing is lost. */
   lost: maybe(list(record(LOST))),
+  /** raid5: the run of its log, from 1; 0: none was begun yet. Undefined: it has no log. */
+  logRun: maybe(whole),
+  /** raid5: the last run of logs that it had before; the next one is above it, as rings may still have its blocks. */
+  endedRun: maybe(whole),
+  /** With a log: the intent map says also where parity is in doubt, as it does without one. */
+  mapDoubts: maybe(flag),
 }
 export type PlexRecord = RecordOf<typeof PLEX>
 

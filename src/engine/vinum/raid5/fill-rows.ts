@@ -10,6 +10,7 @@ import { JOB_STEP_BYTES, PAGE_BYTES } from '../../../base/limits.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
 import { settled, slice, withLease } from '../../jobs/slices.ts'
 import { transfer } from '../io/transfers.ts'
+import type { PlexLog } from '../log/plex-log.ts'
 import type { PlexRecord } from '../model/model.ts'
 import { dataColumns, hasParity, kindOf } from '../model/plex-kinds.ts'
 import type { Subdisk, VinumHost } from '../runtime.ts'
@@ -19,6 +20,8 @@ import { createLayout, dataColumn, parityColumn } from './layout.ts'
 export interface Columns {
   readonly record: PlexRecord
   readonly subdisks: readonly Subdisk[]
+  /** Of the plex, which knows nothing of these writes. */
+  readonly log?: PlexLog | undefined
 }
 
 type RowHost = Pick<VinumHost, 'pool' | 'kernels' | 'demote' | 'noteError'>
@@ -45,6 +48,8 @@ export async function fillRows(
   const { stripeBytes } = record
   const share = Math.floor(JOB_STEP_BYTES / subdisks.length)
   const width = Math.min(stripeBytes, Math.max(PAGE_BYTES, alignDown(share, PAGE_BYTES)))
+  // What lay there in the other layout must not be written again over it.
+  await columns.log?.retire(offset / rowBytes, length / rowBytes)
   for (let at = offset; at < offset + length; at += rowBytes) {
     for (let within = 0; within < stripeBytes; within += width) {
       const bytes = Math.min(width, stripeBytes - within)

@@ -6,9 +6,12 @@
 import { assert, defined } from '../../../base/assert.ts'
 import type { ByteRange } from '../../../base/bytes.ts'
 import { type ErrorKind, PlexusError, toPlexusError } from '../../../base/errors.ts'
-import { RAID5_COLUMNS } from '../../../base/limits.ts'
+import { LOG_RING_BYTES_MIN, RAID5_COLUMNS } from '../../../base/limits.ts'
 import { RangeSet } from '../../../base/range-set.ts'
 import type { IoOp, IoRequest } from '../../../hal/block-device.ts'
+import { PlexLog } from '../log/plex-log.ts'
+import { partBytesMax } from '../log/ring.ts'
+import { hasLog } from '../model/log-rings.ts'
 import { type PlexRecord, sizeOfPlex } from '../model/model.ts'
 import type { Plex, PlexOptions, Subdisk, VinumHost } from '../runtime.ts'
 import { createLayout, locate, type Raid5Layout, rowOf, rowStart } from './layout.ts'
@@ -24,7 +27,11 @@ export class Raid5Plex implements Plex {
   readonly subdisks: readonly Subdisk[]
   readonly locks = new RowLocks()
   readonly scratch: Scratch
+  readonly #log: PlexLog | undefined
+  /** The longest part of an entry of the log. */
+  readonly logPartBytes: number
   doubt = new RangeSet()
+  awaitsReplay = false
   #record: PlexRecord
   #sizeBytes: number
   #parityValidBytes: number
@@ -44,6 +51,9 @@ export class Raid5Plex implements Plex {
     this.#parityValidBytes = record.parityValidBytes
     this.#layout = this.#layoutOf(record, count)
     this.#layoutBefore = this.#layoutFor(record)
+    this.#log = hasLog(record) ? new PlexLog(host.logHost(this)) : undefined
+    const rings = subdisks.map((one) => one.record.ring?.lengthBytes ?? LOG_RING_BYTES_MIN)
+    this.logPartBytes = this.#log ? partBytesMax(Math.min(...rings)) : Number.POSITIVE_INFINITY
   }
 
   get record(): PlexRecord {
@@ -61,6 +71,11 @@ export class Raid5Plex implements Plex {
     if (this.#layoutBefore.columns !== (record.growth?.columnsBefore ?? this.subdisks.length)) {
       this.#layoutBefore = this.#layoutFor(record)
     }
+  }
+
+  /** undefined: its policy is `intent`, also while the plex is about to be made anew. */
+  get log(): PlexLog | undefined {
+    return hasLog(this.#record) ? this.#log : undefined
   }
 
   get sizeBytes(): number {
@@ -179,6 +194,7 @@ export class Raid5Plex implements Plex {
   // More than one column away: the plex serves nothing.
 
   readable(offset: number, length: number): boolean {
+    if (this.awaitsReplay) return false
     if (offset + length > this.sizeBytes) return false
     let away = 0
     const { columns } = this.layoutAt(offset)
@@ -266,6 +282,15 @@ export class Raid5Plex implements Plex {
       'gone',
       'write',
       `subdisk ${subdisk.record.name} missed a write: its drive ${name} (${device}) is missing`,
+    )
+  }
+
+  cannotWork(): PlexusError {
+    const { name } = this.#record
+    return this.#error(
+      'gone',
+      'read',
+      `${name} waits for the replay of its log, for which a subdisk is missing; bring it back (plexus vinum list)`,
     )
   }
 

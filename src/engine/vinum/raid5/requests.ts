@@ -9,7 +9,8 @@ import type { Drive, Subdisk } from '../runtime.ts'
 import { ColumnGroup, noneFailed } from './column-io.ts'
 import { rowOf, rowStart } from './layout.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
-import { type RowPart, RowWrite } from './row-write.ts'
+import type { RowPart } from './row-parts.ts'
+import { RowWrite } from './row-write.ts'
 import { RowsZero } from './zero.ts'
 
 export type OnMissed = (subdisk: Subdisk, error: PlexusError) => void

@@ -60,6 +60,8 @@ export function rebuildStep(
   return withRows(plex, offset, maxBytes, async (span) => {
     const { layout, firstRow, rows, end } = span
     const start = rowStart(layout, firstRow)
+    await plex.log?.takeBack(index)
+    await plex.log?.retire(firstRow, rows)
     // In the old layout of a growth the new columns hold nothing yet.
     if (index < layout.columns) {
       // Parity is known from the first row on.
@@ -110,6 +112,7 @@ async function rebuildColumn(
 export function initialiseStep(plex: Raid5Plex, offset: number, maxBytes: number): Promise<number> {
   return withRows(plex, offset, maxBytes, async (span) => {
     requireColumns(span)
+    await plex.log?.retire(span.firstRow, span.rows)
     await compute(span, columnRange(span), parityOf(span.layout))
     plex.markParity(offset, span.end - offset)
     return span.end
@@ -120,6 +123,7 @@ export function initialiseStep(plex: Raid5Plex, offset: number, maxBytes: number
 export function resyncStep(plex: Raid5Plex, offset: number, maxBytes: number): Promise<number> {
   return withRows(plex, offset, maxBytes, async (span) => {
     const { firstRow, rows } = span
+    await plex.log?.retire(firstRow, rows)
     for (let row = firstRow; row < firstRow + rows; row++) {
       await settle({ ...span, firstRow: row, rows: 1 })
     }
@@ -160,6 +164,8 @@ export function checkStep(
 ): Promise<CheckResult> {
   return withRows(plex, offset, maxBytes, async (span) => {
     requireColumns(span)
+    // Else a replay would write the old parity over the right one.
+    if (repair) await plex.log?.retire(span.firstRow, span.rows)
     const wrong = new Map<number, number>()
     await eachSlice(span, columnRange(span), async (slice) => {
       await readAll(slice)

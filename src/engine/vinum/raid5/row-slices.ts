@@ -41,6 +41,7 @@ export async function withRows<T>(
   maxBytes: number,
   work: (span: Span) => Promise<T>,
 ): Promise<T> {
+  if (plex.awaitsReplay) throw plex.cannotWork()
   const layout = plex.layoutAt(offset)
   const limit = plex.layoutEnd(offset)
   const firstRow = rowOf(layout, offset)

@@ -2,57 +2,30 @@
  * One update of one row of a RAID5 plex: the parts of one or several writes that wait for the row together.
  *
  *   row lock -> settle a row in doubt -> plan (raid5/row-plan.ts) -> scratch, one lease -> reads -> XOR
- *     -> data and parity in parallel -> columns that missed it out of service, durably -> unlock -> the requests go on
+ *     -> the log, if there is one -> data and parity in parallel -> columns that missed it out of service, durably -> unlock -> the requests go on
  *
  * A row that needs much scratch is updated in slices along the column axis. The write hole: data and parity are in flight
  * together, and a crash leaves a row that is named by the volume's intent map. Its parity is in doubt then: before anything
  * else is written there, it is computed anew, or what it stands for is lost (RowState).
  */
-import { assert } from '../../../base/assert.ts'
 import { alignDown } from '../../../base/bytes.ts'
 import { type PlexusError, toPlexusError } from '../../../base/errors.ts'
 import type { XorSource } from '../../../base/kernels.ts'
 import { PAGE_BYTES, RAID5_SCRATCH_BYTES } from '../../../base/limits.ts'
-import type { AlignedBuffer, IoCause, Lease } from '../../../hal/block-device.ts'
+import type { Lease } from '../../../hal/block-device.ts'
 import type { Subdisk } from '../runtime.ts'
 import { ColumnGroup, noneFailed } from './column-io.ts'
+import { type EntryPiece, LogEntry } from './entry.ts'
 import { dataColumn, type Raid5Layout, rowStart } from './layout.ts'
 import type { RowWaiter } from './locks.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
 import { settleRow } from './row-jobs.ts'
-import { type Extent, planRow, type RowPlan, type Segment } from './row-plan.ts'
+import { clip, lanesOf, placeOf, type RowPart, type Slice, type Source } from './row-parts.ts'
+import { planRow, type Segment } from './row-plan.ts'
 import { type RowState, rowState } from './row-state.ts'
 
-/** What one request writes in one row. */
-export interface RowPart {
-  /** Within the data of the row. */
-  readonly rowOffset: number
-  readonly length: number
-  /** Undefined: zeroes. */
-  readonly data: AlignedBuffer | undefined
-  readonly dataOffset: number
-  readonly fua: boolean
-  readonly cause: IoCause
-  /** The row is done and unlocked. With an error, `missed` names the columns that have not got the write. */
-  rowDone(error: PlexusError | undefined, missed: ReadonlyMap<Subdisk, PlexusError>): void
-}
-
-/** A piece of a part that lies in one column. */
-interface Source extends Extent {
-  readonly part: RowPart
-  readonly dataOffset: number
-}
-
-/** What is done of the row at once: as much of each unit as the scratch allows. */
-interface Slice {
-  readonly start: number
-  readonly end: number
-  readonly sources: readonly Source[]
-  readonly state: RowState
-  readonly plan: RowPlan
-  /** The columns that have a place in the scratch, in order. */
-  readonly lanes: readonly number[]
-}
+/** Parts that share one update of a row: as many as an entry of the log has room for. */
+const ROW_PARTS = 64
 
 export class RowWrite extends ColumnGroup implements RowWaiter {
   readonly #plex: Raid5Plex
@@ -68,6 +41,8 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   /** A column whose old content could not be read in this row. */
   #readFailed: number | undefined
   #readError: PlexusError | undefined
+  /** That of the slice under way. */
+  #entry: LogEntry | undefined
 
   constructor(plex: Raid5Plex, layout: Raid5Layout, row: number, part: RowPart) {
     super(part.cause)
@@ -80,6 +55,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   /** Writes that wait for the same row and do not overlap become one update: the later one does not fail alone. */
   absorb(next: RowWaiter): boolean {
     if (!(next instanceof RowWrite) || next.#layout !== this.#layout) return false
+    if (this.#parts.length + next.#parts.length > ROW_PARTS) return false
     // Each for itself where one of them may fail.
     const { unreadable, parityState } = rowState(this.#plex, this.#layout, this.#row)
     if (unreadable.size > 0 && parityState !== 'right') return false
@@ -101,7 +77,7 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       this.#writeParts(state)
       return
     }
-    settleRow(this.#plex, this.#layout, this.#row).then(
+    this.#settle().then(
       () => this.granted(),
       (failure: unknown) => {
         const error = toPlexusError(failure, 'write', this.#plex.record.name)
@@ -114,6 +90,12 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
         }
       },
     )
+  }
+
+  /** What the log has of the row must not be written again over the settled one. */
+  async #settle(): Promise<void> {
+    await this.#plex.log?.retire(this.#row, 1)
+    await settleRow(this.#plex, this.#layout, this.#row)
   }
 
   #writeParts(state: RowState): void {
@@ -176,11 +158,14 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
       const plan = planRow(state, sources)
       if (!plan) return undefined
       const lanes = lanesOf(plan)
-      if (lanes.length * (end - start) <= RAID5_SCRATCH_BYTES) {
+      const bytes = end - start
+      const { logPartBytes } = this.#plex
+      if (lanes.length * bytes <= RAID5_SCRATCH_BYTES && bytes <= logPartBytes) {
         return { start, end, sources, state, plan, lanes }
       }
       // A shorter one has a plan of its own, which may need more columns.
-      end = start + alignDown(RAID5_SCRATCH_BYTES / lanes.length, PAGE_BYTES)
+      const room = alignDown(RAID5_SCRATCH_BYTES / Math.max(1, lanes.length), PAGE_BYTES)
+      end = start + Math.min(bytes, room, logPartBytes)
     }
   }
 
@@ -252,11 +237,85 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
     this.#plex.host.kernels.xor(bytes, into, sources, end - start)
   }
 
-  /**
-   * The only place where columns of a row are written by initiators; `#written` is the only place behind it. A
-   * log that closes the write hole without a bitmap goes before the first `send` and after the last completion.
-   */
+  /** Before the first write in place all of the slice is in the log, if the plex has one. */
   #writeColumns(slice: Slice, lease: Lease | undefined): void {
+    const { log } = this.#plex
+    const pieces = log && this.#piecesOf(slice, lease)
+    if (!log || !pieces || pieces.size === 0) {
+      this.#writeInPlace(slice, lease)
+      return
+    }
+    const init = { layout: this.#layout, firstRow: this.#row, rows: 1, pieces }
+    const entry = new LogEntry(this.#plex, log, init)
+    this.#entry = entry
+    entry.write((missed, error) => {
+      if (error || missed.size > 0) this.#logFailed(slice, lease, missed, error)
+      else this.#writeInPlace(slice, lease)
+    })
+  }
+
+  /** What the slice writes in each column that can be written. */
+  #piecesOf(slice: Slice, lease: Lease | undefined): ReadonlyMap<number, EntryPiece[]> {
+    const base = this.#row * this.#layout.stripeBytes
+    const pieces = new Map<number, EntryPiece[]>()
+    const add = (column: number, piece: EntryPiece): void => {
+      const list = pieces.get(column)
+      if (list) list.push(piece)
+      else pieces.set(column, [piece])
+    }
+    for (const { column, start, end, part, dataOffset } of slice.sources) {
+      if (slice.state.unwritable.has(column)) continue
+      add(column, { offset: base + start, length: end - start, data: part.data, dataOffset })
+    }
+    for (const { column, start, end } of slice.plan.parityWrites) {
+      const dataOffset = placeOf(slice, column, start)
+      add(column, { offset: base + start, length: end - start, data: lease, dataOffset })
+    }
+    return pieces
+  }
+
+  /** Nothing is in place yet. Columns that could not be logged have missed the write; the others go on without them. */
+  #logFailed(
+    slice: Slice,
+    lease: Lease | undefined,
+    missed: ReadonlyMap<Subdisk, PlexusError>,
+    error: PlexusError | undefined,
+  ): void {
+    lease?.release()
+    for (const [subdisk, why] of missed) this.#plex.host.noteError(subdisk, 'write', why)
+    if (error) {
+      this.#endEntry()
+      this.#failAll(error)
+      return
+    }
+    const redundant = this.#isRedundant(slice.state, missed)
+    this.#plex.resolveMissed(missed, redundant, (refusal) => {
+      this.#endEntry()
+      // With another plan, which does without them.
+      if (refusal) this.#finish(refusal, missed)
+      else this.#nextSlice()
+    })
+  }
+
+  #endEntry(): void {
+    this.#entry?.ended()
+    this.#entry = undefined
+  }
+
+  /** Is all that the row has without these columns still there? */
+  #isRedundant(
+    { parity, parityState, unreadable }: RowState,
+    missed: ReadonlyMap<Subdisk, PlexusError>,
+  ): boolean {
+    const lost = new Set(missed.keys())
+    for (const column of unreadable) {
+      if (column !== this.#readFailed) lost.add(this.#plex.column(column))
+    }
+    return lost.size <= 1 && (parityState === 'right' || !dataMissed(this.#plex, missed, parity))
+  }
+
+  /** The only place where columns of a row are written by initiators; `#written` is the only place behind it. */
+  #writeInPlace(slice: Slice, lease: Lease | undefined): void {
     const base = this.#row * this.#layout.stripeBytes
     this.begin(() => {
       lease?.release()
@@ -279,9 +338,10 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
   }
 
   #written({ end, sources, state }: Slice): void {
-    const { parity, parityState, unreadable, unwritable } = state
+    const { parity, parityState, unwritable } = state
     if (this.failed.size === 0 && unwritable.size === 0) {
       // Nobody can have missed it.
+      this.#endEntry()
       this.#position = end
       this.#nextSlice()
       return
@@ -298,16 +358,16 @@ export class RowWrite extends ColumnGroup implements RowWaiter {
           : sources.some((one) => one.column === column)
       if (isMeant && subdisk.inService) missed.set(subdisk, this.#plex.driveGone(subdisk))
     }
-    const lost = new Set(missed.keys())
-    for (const column of unreadable) {
-      if (column !== this.#readFailed) lost.add(this.#plex.column(column))
-    }
-    const redundant = parityState === 'right' || !dataMissed(this.#plex, missed, parity)
-    this.#plex.resolveMissed(missed, lost.size <= 1 && redundant, (error) => {
+    this.#plex.resolveMissed(missed, this.#isRedundant(state, missed), (error) => {
       if (error) {
         this.#plex.tear(this.#layout, this.#row, 1)
-        this.#finish(error, missed)
+        const entry = this.#entry
+        this.#entry = undefined
+        const finish = (): void => this.#finish(error, missed)
+        if (entry) entry.torn().then(finish, finish)
+        else finish()
       } else {
+        this.#endEntry()
         this.#position = end
         this.#nextSlice()
       }
@@ -338,34 +398,4 @@ function dataMissed(
 ): boolean {
   for (const subdisk of missed.keys()) if (subdisk !== plex.subdisks[parity]) return true
   return false
-}
-
-/** Where a byte of a column's unit has its place in the scratch. */
-function placeOf({ lanes, start, end }: Slice, column: number, at: number): number {
-  const lane = lanes.indexOf(column)
-  assert(lane >= 0, 'the column has a lane')
-  return lane * (end - start) + (at - start)
-}
-
-/** Columns that need a place in the scratch: those that are read, and parity. */
-function lanesOf({ reads, parityWrites }: RowPlan): readonly number[] {
-  const lanes: number[] = []
-  for (const { column } of reads) if (!lanes.includes(column)) lanes.push(column)
-  for (const { column } of parityWrites) if (!lanes.includes(column)) lanes.push(column)
-  return lanes
-}
-
-function clip(sources: readonly Source[], from: number, to: number): readonly Source[] {
-  const clipped: Source[] = []
-  for (const source of sources) {
-    const start = Math.max(source.start, from)
-    const end = Math.min(source.end, to)
-    if (start >= end) continue
-    if (start === source.start && end === source.end) clipped.push(source)
-    else {
-      const dataOffset = source.dataOffset + (start - source.start)
-      clipped.push({ ...source, start, end, dataOffset })
-    }
-  }
-  return clipped
 }

@@ -6,7 +6,8 @@
 import type { PlexusError } from '../../../base/errors.ts'
 import type { IoCause, IoOp } from '../../../hal/block-device.ts'
 import type { Subdisk } from '../runtime.ts'
-import { ColumnGroup } from './column-io.ts'
+import { ColumnGroup, noneFailed } from './column-io.ts'
+import { type EntryPiece, LogEntry } from './entry.ts'
 import { type Raid5Layout, rowStart } from './layout.ts'
 import type { Raid5Plex } from './plex-raid5.ts'
 import { rowState } from './row-state.ts'
@@ -24,6 +25,7 @@ export interface RowsZeroInit {
 export class RowsZero extends ColumnGroup {
   readonly #plex: Raid5Plex
   readonly #init: RowsZeroInit
+  #entry: LogEntry | undefined
 
   constructor(plex: Raid5Plex, init: RowsZeroInit) {
     super(init.cause)
@@ -37,7 +39,7 @@ export class RowsZero extends ColumnGroup {
   }
 
   #zero(): void {
-    const { layout, firstRow, rows, fua } = this.#init
+    const { layout, firstRow, rows } = this.#init
     const offset = firstRow * layout.stripeBytes
     const length = rows * layout.stripeBytes
     const away = this.#plex.columnsOf(layout).filter(({ writable }) => !writable)
@@ -49,7 +51,45 @@ export class RowsZero extends ColumnGroup {
     }
     // In service, but without a drive: it misses this.
     const gone = away.filter(({ inService }) => inService)
-    this.begin(() => this.#zeroed(gone, away.length))
+    const { log } = this.#plex
+    if (!log) {
+      this.#zeroInPlace(gone, away.length)
+      return
+    }
+    const piece = { offset, length, data: undefined, dataOffset: 0 }
+    const pieces = new Map<number, readonly EntryPiece[]>()
+    for (const [column, { writable }] of this.#plex.columnsOf(layout).entries()) {
+      if (writable) pieces.set(column, [piece])
+    }
+    const entry = new LogEntry(this.#plex, log, { layout, firstRow, rows, pieces })
+    this.#entry = entry
+    entry.write((missed, error) => {
+      // What the rings of these columns lack they miss in place, too.
+      if (!error) this.#zeroInPlace(gone, away.length, missed)
+      else this.#end(error, new Map(this.#plex.columnsOf(layout).map((one) => [one, error])))
+    })
+  }
+
+  #zeroInPlace(
+    gone: readonly Subdisk[],
+    awayBefore: number,
+    unlogged: ReadonlyMap<Subdisk, PlexusError> = noneFailed,
+  ): void {
+    const { layout, firstRow, rows, fua } = this.#init
+    const offset = firstRow * layout.stripeBytes
+    const length = rows * layout.stripeBytes
+    if (unlogged.size > 0) {
+      // Durably out of service before the others are written: nothing has been zeroed yet.
+      const { parityState } = rowState(this.#plex, layout, firstRow + rows - 1)
+      const redundant = awayBefore + unlogged.size <= 1 && parityState !== 'unknown'
+      this.#plex.resolveMissed(unlogged, redundant, (error) => {
+        this.#entry?.ended()
+        if (error) this.#end(error, unlogged)
+        else this.#zero()
+      })
+      return
+    }
+    this.begin(() => this.#zeroed(gone, awayBefore))
     for (const subdisk of this.#plex.columnsOf(layout)) {
       // Also where a subdisk is not valid yet: some of the rows may be, and zeroes harm none.
       if (!subdisk.writable) continue
@@ -86,12 +126,16 @@ export class RowsZero extends ColumnGroup {
     const redundant = lost === 0 || (lost === 1 && parityState !== 'unknown')
     plex.resolveMissed(missed, redundant, (error) => {
       if (error) plex.tear(layout, firstRow, rows)
-      else if (redundant) plex.settled(layout, firstRow, rows)
+      else this.#entry?.ended()
+      if (!error && redundant) plex.settled(layout, firstRow, rows)
       const refusal = error || redundant ? error : plex.cannotStore(layout, firstRow, undefined)
       const length = refusal ? 0 : rows * layout.rowDataBytes
-      plex.regain([{ offset: rowStart(layout, firstRow), length }], (failure) =>
-        this.#end(refusal ?? failure, missed),
-      )
+      const finish = (): void =>
+        plex.regain([{ offset: rowStart(layout, firstRow), length }], (failure) =>
+          this.#end(refusal ?? failure, missed),
+        )
+      if (error && this.#entry) this.#entry.torn().then(finish, finish)
+      else finish()
     })
   }
 }

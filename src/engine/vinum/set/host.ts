@@ -16,7 +16,7 @@ interface HostSet {
 
 export function hostOf(
   set: HostSet,
-  changes: Pick<VinumHost, 'demote' | 'changeLost' | 'isLosing' | 'putInDoubt'>,
+  changes: Pick<VinumHost, 'demote' | 'changeLost' | 'isLosing' | 'putInDoubt' | 'logHost'>,
 ): VinumHost {
   const { topology, log } = set
   const { pool, kernels, clock } = topology

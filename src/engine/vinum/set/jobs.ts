@@ -24,6 +24,7 @@ import {
   volumeAbove,
 } from '../model/model.ts'
 import type { Plex } from '../runtime.ts'
+import { forgetDoubt } from './plex-log.ts'
 import type { VinumSet } from './vinum-set.ts'
 import type { RunningVolume } from './volume.ts'
 
@@ -295,7 +296,9 @@ export class SetJobs {
       // The map is its record.
       commits: {
         checkpoint: async () => {},
-        finish: async () => {},
+        finish: async () => {
+          for (const plex of volume.plexes) await forgetDoubt(this.#set, plex)
+        },
         abandon: async (_job, outcome) => {
           if (outcome === 'failed') this.resyncLater(volume)
         },

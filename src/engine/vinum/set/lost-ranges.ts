@@ -26,6 +26,7 @@ import {
   withoutMoved,
 } from '../raid5/lost.ts'
 import type { Plex } from '../runtime.ts'
+import { keepDoubt } from './plex-log.ts'
 import type { VinumSet } from './vinum-set.ts'
 
 const COMPLETE: readonly (SubdiskState | undefined)[] = ['up', 'down']
@@ -63,6 +64,12 @@ export class LostRanges {
       if (!running) this.#remembered.set(plex.uuid, doubt.ranges)
       for (const { offset, length } of doubt.ranges) running?.add(offset, length)
     }
+  }
+
+  /** A late replay has settled all that the map of a plex said, unless that says more. */
+  undoubt({ uuid, mapDoubts }: PlexRecord): void {
+    const plex = this.#set.objects.plexes.get(uuid)
+    if (plex && !mapDoubts) plex.doubt = new RangeSet()
   }
 
   /** What is in doubt of a plex, in plex space. */
@@ -168,6 +175,8 @@ export class LostRanges {
     const { name } = volume?.record ?? plex.record
     topology.events.emit('critical', 'data-unreadable', name, `volume ${name}: ${why}`)
     if (!volume?.map) return
+    // Else a start would take the word of the log that nothing is in doubt.
+    await keepDoubt(this.#set, plex.record.uuid)
     await volume.map.markUnsynced(offset, Math.min(length, volume.map.sizeBytes - offset))
     objects.jobs.resyncLater(volume)
   }

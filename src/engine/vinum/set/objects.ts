@@ -11,6 +11,7 @@ import type { Provider } from '../../geom/provider.ts'
 import type { RememberedIntent } from '../../intent/write-intent-bitmap.ts'
 import type { SetDrive } from '../../metadata/set-drive.ts'
 import { PlacedSubdisk } from '../io/subdisk.ts'
+import { hasLog, isMisplaced } from '../model/log-rings.ts'
 import { isRedundant } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -72,9 +73,18 @@ export class SetObjects {
       if (!isRedundant(model, volume.uuid)) continue
       const remembered = await readIntent(this.#set, model, volume)
       this.#remembered.set(volume.uuid, remembered)
-      this.#set.lost.doubt(model, volume.uuid, remembered.bits.ranges())
     }
     return [...this.#remembered.values()].flatMap(({ outdated }) => outdated)
+  }
+
+  /** What the maps remember is in doubt, but for plexes whose logs were replayed. */
+  doubtMaps(model: VinumModel, replayed: ReadonlySet<string>): void {
+    for (const [uuid, { bits }] of this.#remembered) {
+      const isSettled = plexesOf(model, uuid).every(
+        (plex) => replayed.has(plex.uuid) && !plex.mapDoubts,
+      )
+      if (!isSettled) this.#set.lost.doubt(model, uuid, bits.ranges())
+    }
   }
 
   /** New records for what is there; nothing is made or ended. */
@@ -83,6 +93,9 @@ export class SetObjects {
     for (const record of model.subdisks) {
       const subdisk = this.subdisks.get(record.uuid)
       if (!subdisk) continue
+      const wasServing = subdisk.record.state === 'up' || subdisk.record.state === 'reviving'
+      const isServing = record.state === 'up' || record.state === 'reviving'
+      if (wasServing && !isServing) subdisk.departures++
       subdisk.record = record
       subdisk.drive = this.#drive(record.driveUuid)
       if (record.state !== 'reviving') subdisk.missing = undefined
@@ -90,6 +103,8 @@ export class SetObjects {
     for (const record of model.plexes) {
       const plex = this.plexes.get(record.uuid)
       if (plex) plex.record = record
+      plex?.log?.failGone()
+      if (plex?.subdisks.some((one) => isMisplaced(one.record))) plex.log?.renew()
     }
     for (const record of model.volumes) {
       const volume = this.volumes.get(record.uuid)
@@ -183,6 +198,7 @@ export class SetObjects {
       if (!volume?.io.loseCache() || !volume.map) continue
       volume.map.markAllUnsynced()
       this.#set.lost.doubt(this.present, volume.record.uuid, volume.map.marked)
+      for (const plex of volume.plexes) void plex.log?.doubted().catch(() => {})
     }
   }
 
@@ -198,6 +214,7 @@ export class SetObjects {
       organization,
       stripeBytes,
       parityLayout,
+      hasLog(record),
       records.map((one) => [one.uuid, one.sizeBytes, one.plexOffsetBytes]),
     ])
     if (this.#shapes.get(record.uuid) === shape) return
@@ -208,7 +225,9 @@ export class SetObjects {
       const { doubt } = this.plexes.get(record.uuid) ?? {}
       plex.doubt = doubt ?? new RangeSet(this.#set.lost.doubtOf(record.uuid))
     }
+    plex.awaitsReplay = this.#set.lateReplays.has(record.uuid)
     this.plexes.set(record.uuid, plex)
+    if (record.logRun === 0) plex.log?.renew()
     this.#shapes.set(record.uuid, shape)
   }
 

@@ -65,12 +65,14 @@ export function fillOutdated(
 /**
  * The model with the copies on drives that have failed a flush at the start out of service, before old content of theirs
  * is taken for the right one, and filled: what was not flushed is marked. What has no other copy stays, and so does a column
- * of raid5, which lacks nothing but in rows in doubt: the next flush of their volumes has the error.
+ * of raid5, which lacks nothing but in rows in doubt: the next flush of their volumes has the error. `settled`: plexes whose logs
+ * had all that was not flushed, and were replayed since: they have lost nothing.
  */
 export function fillLossy(
   set: VinumSet,
   model: VinumModel,
   lossy: ReadonlyMap<string, PlexusError>,
+  settled: ReadonlySet<string>,
 ): VinumModel {
   const out: string[] = []
   for (const subdisk of model.subdisks) {
@@ -78,6 +80,7 @@ export function fillLossy(
     const error = lossy.get(driveUuid)
     const volume = volumeAbove(model, subdisk)
     if (!error || !volume || state !== 'up') continue
+    if (plexUuid !== undefined && settled.has(plexUuid)) continue
     if (
       hasParity(byUuid(model.plexes, plexUuid)) ||
       lastCopyLost(model, [...out, uuid]) !== undefined

@@ -17,9 +17,12 @@ import type { Subdisk, VinumHost } from '../runtime.ts'
 import { Demotions } from './demotions.ts'
 import { hostOf } from './host.ts'
 import { startNeededJobs } from './jobs.ts'
+import { LateReplays } from './late-replays.ts'
 import { LostRanges } from './lost-ranges.ts'
 import { SetObjects } from './objects.ts'
 import { fillLossy, fillOutdated, markUnfilled, oldSubdisks } from './older-copies.ts'
+import { logHostOf } from './plex-log.ts'
+import { afterReplay, NOTHING_REPLAYED, replayLogs } from './replay.ts'
 import type { RunningVolume } from './volume.ts'
 
 const refuse = new Refusals('resize')
@@ -46,6 +49,8 @@ export class VinumSet extends DeviceSet<VinumModel> {
   #objects: SetObjects | undefined
   /** Subdisks of an older time than the others, as the set is about to be assembled. */
   #outdated: readonly string[] = []
+  #replayed = NOTHING_REPLAYED
+  readonly lateReplays = new LateReplays(this)
 
   constructor(uuid: string, topology: Topology, options: SetOptions) {
     super(uuid, topology, { className: 'vinum', codec: VINUM_CODEC, witness: options.witness })
@@ -57,6 +62,7 @@ export class VinumSet extends DeviceSet<VinumModel> {
       changeLost: (plex, change) => this.lost.change(plex, change),
       isLosing: (plex) => this.lost.isLosing(plex),
       putInDoubt: (plex, offset, length, why) => this.lost.putInDoubt(plex, offset, length, why),
+      logHost: (plex) => logHostOf(this, plex),
     })
   }
 
@@ -115,6 +121,9 @@ export class VinumSet extends DeviceSet<VinumModel> {
 
   async prepare(chosen: VinumModel): Promise<void> {
     this.#outdated = await this.objects.loadMaps(chosen)
+    this.#replayed = await replayLogs(this, chosen, chosen.plexes, this.#outdated)
+    this.lateReplays.begin(this.#replayed, chosen, this.#outdated)
+    this.objects.doubtMaps(chosen, this.#replayed.settled)
   }
 
   atStart(
@@ -122,9 +131,10 @@ export class VinumSet extends DeviceSet<VinumModel> {
     served: VinumModel,
     lossy: ReadonlyMap<string, PlexusError>,
   ): VinumModel {
-    const filled = fillLossy(this, fillOutdated(this, served, this.#outdated), lossy)
+    const { settled } = this.#replayed
+    const filled = fillLossy(this, fillOutdated(this, served, this.#outdated), lossy, settled)
     // By force some have left before this commit.
-    return this.lost.taken(chosen, filled)
+    return this.lost.taken(chosen, afterReplay(filled, this.#replayed))
   }
 
   started(): void {
@@ -153,6 +163,7 @@ export class VinumSet extends DeviceSet<VinumModel> {
   }
 
   committed(model: VinumModel): void {
+    this.lateReplays.committed(model)
     this.refresh()
     this.lost.committed(model)
   }
@@ -161,8 +172,9 @@ export class VinumSet extends DeviceSet<VinumModel> {
     if (this.assembled) this.#objects?.refresh(this.present)
   }
 
-  reshape(): Promise<void> {
-    return this.objects.reshape()
+  async reshape(): Promise<void> {
+    await this.objects.reshape()
+    await this.lateReplays.run()
   }
 
   get jobIds(): readonly string[] {

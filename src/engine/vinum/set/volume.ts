@@ -138,6 +138,8 @@ export class RunningVolume {
       await Promise.all([...this.provider.consumers].map((consumer) => consumer.idle()))
     }
     await this.io.pause()
+    // The next start finds nothing to write again.
+    for (const { log } of this.plexes) await log?.empty().catch(() => {})
     await this.map?.stop()
   }
 

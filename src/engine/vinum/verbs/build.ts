@@ -196,7 +196,10 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
 /** Adds the record of a plex, and tells of it. */
 export function newPlex(
   draft: Draft,
-  plex: Omit<PlexRecord, 'uuid' | 'state' | 'parityValidBytes' | 'lost' | 'growth'>,
+  plex: Omit<
+    PlexRecord,
+    'uuid' | 'state' | 'parityValidBytes' | 'lost' | 'growth' | 'logRun' | 'endedRun' | 'mapDoubts'
+  >,
   columns: number,
 ): PlexRecord {
   const record: PlexRecord = {
@@ -206,6 +209,9 @@ export function newPlex(
     parityValidBytes: 0,
     lost: undefined,
     growth: undefined,
+    logRun: undefined,
+    endedRun: undefined,
+    mapDoubts: undefined,
   }
   draft.add('plexes', record)
   draft.step`create plex ${record.name}: ${layoutText(record, columns)}`
@@ -311,6 +317,7 @@ export function placeSubdisk(
     plexOffsetBytes,
     state,
     move: undefined,
+    ring: undefined,
   }
   draft.add('subdisks', record)
   draft.step`create subdisk ${name} on ${drive.name}: ${formatSize(sizeBytes)}`

@@ -10,6 +10,7 @@ import type { VerbParameters } from '../../geom/types.ts'
 import { listOf, Parameters } from '../../verbs/parameters.ts'
 import type { NewDrive } from '../../verbs/plan.ts'
 import { jobsForAll } from '../jobs/plans.ts'
+import { allotRings } from '../model/log-rings.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
 import {
   addRecord,
@@ -209,7 +210,7 @@ export class Draft extends Parameters {
   finish(): Plan {
     if (this.model !== this.context.model) {
       this.derive()
-      this.model = allotMapSlots(this.model)
+      this.model = allotRings(allotMapSlots(this.model))
     }
     return {
       model: this.model,

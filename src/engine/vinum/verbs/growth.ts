@@ -6,6 +6,7 @@
 import { alignDown, alignUp, formatSize } from '../../../base/bytes.ts'
 import { planAnchor } from '../../anchor/anchor-layout.ts'
 import { freeExtents } from '../model/allocation.ts'
+import { backupBytes } from '../model/log-rings.ts'
 import type { DriveRecord, PlexRecord, SubdiskRecord, VolumeRecord } from '../model/model.ts'
 import { dataColumns, hasParity, isStriped } from '../model/plex-kinds.ts'
 import {
@@ -241,7 +242,9 @@ export function beginGrowth(draft: Draft, plex: PlexRecord, columnsBefore: numbe
 function checkBackupRoom(draft: Draft, plex: PlexRecord, rowBytes: number): void {
   const areas = draft.model.drives
     .filter(({ state }) => state === 'up')
-    .map(({ mediaBytes, blockBytes }) => planAnchor(mediaBytes, blockBytes).journal.length)
+    .map(({ uuid, mediaBytes, blockBytes }) =>
+      backupBytes(draft.model, uuid, planAnchor(mediaBytes, blockBytes).journal.length, plex),
+    )
   const largest = Math.max(0, ...areas)
   if (rowBytes <= largest) return
   throw draft.unsupported`plex ${plex.name} cannot be restriped: a row would have ${formatSize(rowBytes)}, and the journal areas of these drives hold ${formatSize(largest)} at most; grow by fewer drives, or move the data to a new volume with a smaller stripe`

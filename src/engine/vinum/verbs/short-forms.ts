@@ -10,6 +10,7 @@ import { listOf } from '../../verbs/parameters.ts'
 import type { DriveRecord, ParityLayout } from '../model/model.ts'
 import type { PlanningVerb } from '../plan.ts'
 import { buildVolume, type PlexLayout } from './build.ts'
+import { type CrashPolicy, setPolicy } from './crash-policy.ts'
 import { type Draft, planning } from './draft.ts'
 import { resolveDrives } from './drives.ts'
 import { checkNewName, freeName, lookUp } from './lookup.ts'
@@ -83,6 +84,12 @@ function createVolume(
   const plexes = arrange(draft, drives)
   const sizeBytes = draft.optionalSize('size')
   const volume = buildVolume(draft, { name, plexes, sizeBytes })
+  const policy = draft.optionalText('policy')
+  if (policy !== undefined) {
+    for (const plex of draft.plexesOf(volume)) {
+      setPolicy(draft, plex, policy as CrashPolicy, { isNew: true })
+    }
+  }
   draft.startJobs(volume)
 }
 
@@ -118,11 +125,12 @@ const LAYOUTS: Readonly<
   concat: { arrange: arrangeConcat, takes: [] },
   stripe: { arrange: arrangeStripe, takes: ['stripeSize'] },
   mirror: { arrange: arrangeCopies, takes: [] },
-  raid5: { arrange: arrangeRaid5, takes: ['stripeSize', 'parity'] },
+  raid5: { arrange: arrangeRaid5, takes: ['stripeSize', 'parity', 'policy'] },
 }
 const DEPENDENT: Readonly<Record<string, string>> = {
   stripeSize: '--stripe-size',
   parity: '--parity',
+  policy: '--policy',
 }
 
 /** The options of a layout that were given; one is what the verb wants. */

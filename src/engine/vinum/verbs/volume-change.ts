@@ -4,6 +4,7 @@
  */
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
+import { hasLog } from '../model/log-rings.ts'
 import type {
   DriveRecord,
   PlexRecord,
@@ -11,8 +12,9 @@ import type {
   SubdiskRecord,
   VolumeRecord,
 } from '../model/model.ts'
-import { isStriped } from '../model/plex-kinds.ts'
+import { hasParity, isStriped } from '../model/plex-kinds.ts'
 import { buildCopy, checkOneMore, childName } from './build.ts'
+import { type CrashPolicy, setPolicy } from './crash-policy.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { resolveDrive, resolveDrives } from './drives.ts'
 import {
@@ -199,15 +201,31 @@ function releaseDrive(draft: Draft, old: DriveRecord): void {
   } else if (old.state === 'down' || !draft.isPresent(old.uuid)) retireDrive(draft, old)
 }
 
+function setCrashPolicy(draft: Draft, volume: VolumeRecord, policy: CrashPolicy): void {
+  const [plex] = draft.plexesOf(volume)
+  if (!plex || !hasParity(plex))
+    throw draft.unsupported`volume ${volume.name} has no parity that a crash could leave wrong: --policy is for raid5`
+  if (plex.growth) draft.checkIdle(plex, 'volume set')
+  const away = draft.subdisksOf(plex).filter(({ state }) => state !== 'up')
+  if (away.length > 1)
+    throw draft.unsupported`volume ${volume.name} lacks ${away.map(({ name }) => name).join(' and ')}: bring them back first, since what was being written may be in its log only`
+  if (hasLog(plex) === (policy === 'log'))
+    draft.warn`volume ${volume.name} has policy ${policy} already`
+  setPolicy(draft, plex, policy, { isNew: false })
+}
+
 export const VOLUME_SET = planning(VOLUME_SPECS.set, [], (draft) => {
   const volume = volumeNamed(draft)
   const policy = draft.optionalText('readPolicy')
   const named = draft.optionalText('plex')
-  if (policy === undefined) {
+  const crash = draft.optionalText('policy')
+  if (policy === undefined && crash === undefined) {
     const why =
-      'volume set: nothing to set; give --read-policy round-robin, least-queue, or prefer with --plex'
+      'volume set: nothing to set; give --read-policy round-robin, least-queue, or prefer with --plex; or --policy log or intent'
     draft.fail('invalid', volume.name, why)
   }
+  if (crash !== undefined) setCrashPolicy(draft, volume, crash as CrashPolicy)
+  if (policy === undefined && named === undefined) return
   if ((policy === 'prefer') !== (named !== undefined)) {
     const why =
       named === undefined

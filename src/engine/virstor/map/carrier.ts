@@ -7,12 +7,12 @@ import { operatingError, type PlexusError } from '../../../base/errors.ts'
 import { VIRSTOR_COMMIT_BLOCKS, VIRSTOR_MAP_IO_BYTES } from '../../../base/limits.ts'
 import { allocateAligned } from '../../../hal/aligned-pool.ts'
 import type { AlignedBuffer } from '../../../hal/block-device.ts'
+import { type Origin, SEALED_BYTES } from '../../metadata/sealed-block.ts'
 import type { MapRecord } from '../runtime.ts'
 import type { MapTable } from './chunk-map.ts'
 import { blocksFor, encodeBlocks, JOURNAL_BLOCK_BYTES } from './journal.ts'
 import type { Slot } from './layout.ts'
 import { MAP_PAGE_BYTES, sealPage } from './page.ts'
-import { type Origin, SEALED_BYTES } from './sealed-block.ts'
 
 /** A copy of the map on a component. All reject with PlexusError. */
 export interface Carrier {

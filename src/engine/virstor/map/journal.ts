@@ -20,8 +20,6 @@
  * only, any part of it: which is why its blocks say how many there are. Pure.
  */
 import { PlexusError } from '../../../base/errors.ts'
-import type { MapRecord } from '../runtime.ts'
-import { LOST_BIT, ownerWord } from './page.ts'
 import {
   isSealed,
   type Origin,
@@ -30,7 +28,9 @@ import {
   SEALED_HEADER_BYTES,
   seal,
   writeSafe,
-} from './sealed-block.ts'
+} from '../../metadata/sealed-block.ts'
+import type { MapRecord } from '../runtime.ts'
+import { LOST_BIT, ownerWord } from './page.ts'
 
 export const JOURNAL_BLOCK_BYTES = SEALED_BYTES
 const RECORD_BYTES = 24

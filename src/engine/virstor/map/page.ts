@@ -15,7 +15,7 @@
  *
  * In memory a page is the same bytes as words of 32 bits, on the little-endian machines that Plexus runs on. Pure.
  */
-import type { MapRecord } from '../runtime.ts'
+
 import {
   isSealed,
   type Origin,
@@ -24,7 +24,8 @@ import {
   SEALED_HEADER_BYTES,
   seal,
   writeSafe,
-} from './sealed-block.ts'
+} from '../../metadata/sealed-block.ts'
+import type { MapRecord } from '../runtime.ts'
 
 export const MAP_PAGE_BYTES = SEALED_BYTES
 export const ENTRY_BYTES = 16

@@ -3,8 +3,8 @@
  * magic, version, CRC32C over all of it, UUID of the device, and the epoch of the copy that they belong to. Whoever lays a
  * copy out anew gives it another epoch, so that nothing of an older one is ever taken for a part of it.
  */
-import { assert } from '../../../base/assert.ts'
-import { crc32c } from '../../../base/crc32c.ts'
+import { assert } from '../../base/assert.ts'
+import { crc32c } from '../../base/crc32c.ts'
 
 export const SEALED_BYTES = 4096
 /** In front of entries and records. */
