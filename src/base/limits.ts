@@ -275,6 +275,22 @@ export const NAME_BYTES = 63
 export const COVERAGE_STEPS = 65_536
 /** Between a failed write or resync of a volume with copies and the next attempt to make them equal. */
 export const RESYNC_RETRY_MS = 30_000
+/** A column is out of service for so long before a spare takes its place, unless its pool says otherwise; and the most. */
+export const SPARE_DELAY_S = 30
+export const SPARE_DELAY_S_MAX = 7 * 24 * 3600
+/** After a spare could not be filled, or a column not be copied: until it is tried again by itself. */
+export const SPARE_RETRY_MS = 10 * 60_000
+/** How often the drives of volumes with spares are looked at, whatever else happens. */
+export const SPARE_LOOK_MS = 60_000
+/** An idle spare is tested so long after the start, and from then on so often. */
+export const SPARE_FIRST_TEST_MS = 10 * 60_000
+export const SPARE_TEST_MS = 24 * 3_600_000
+/** A drive with so many failed reads since the start is weak: what it has is copied to a spare before it fails. */
+export const SPARE_WEAK_READS = 64
+/** Why a spare is broken, as it is kept. */
+export const SPARE_REASON_CHARS = 120
+/** Pools of a set. */
+export const SPARE_POOLS = 64
 /** Events that `plexus events` can look back at. */
 export const EVENT_HISTORY = 1000
 /** Events that wait for the program of `hooks.onEvent`; what does not fit is counted. */

@@ -4,6 +4,7 @@
  */
 import { DAEMON_VERB_SPECS } from './daemon-verbs.ts'
 import { NOP_VERB_SPECS } from './nop-verbs.ts'
+import { SPARE_VERB_SPECS } from './spare-verbs.ts'
 import type { VerbSpec } from './verb-spec.ts'
 import { VINUM_VERB_SPECS } from './vinum-verbs.ts'
 import { VIRSTOR_VERB_SPECS } from './virstor-verbs.ts'
@@ -12,6 +13,7 @@ import { VOLUME_VERB_SPECS } from './volume-verbs.ts'
 export const ALL_VERB_SPECS: readonly VerbSpec[] = [
   ...DAEMON_VERB_SPECS,
   ...VOLUME_VERB_SPECS,
+  ...SPARE_VERB_SPECS,
   ...VINUM_VERB_SPECS,
   ...VIRSTOR_VERB_SPECS,
   ...NOP_VERB_SPECS,
@@ -26,6 +28,7 @@ export const NOUN_SUMMARIES: Readonly<Record<string, string>> = {
   job: 'long work: sync, rebuild, initialise, check, grow, move',
   lun: 'logical units',
   nop: 'delays, errors and torn writes on purpose, for tests',
+  spare: 'pools of drives that take the place of failed ones',
   session: 'initiators that are logged in',
   target: 'iSCSI targets',
   vinum: 'drives, plexes and subdisks one by one, as gvinum(8) has them',

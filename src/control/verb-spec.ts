@@ -11,6 +11,8 @@ export type ArgumentKind =
   | 'plex'
   | 'subdisk'
   | 'drive'
+  | 'pool'
+  | 'spare'
   | 'virstor'
   | 'device'
   | 'object'

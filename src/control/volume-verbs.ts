@@ -143,7 +143,7 @@ export const VOLUME_SPECS = {
   set: {
     ...changes,
     name: 'set',
-    summary: 'change how a volume is read',
+    summary: 'change how a volume is read, or where it takes spares from',
     arguments: [volume],
     options: [
       {
@@ -153,6 +153,7 @@ export const VOLUME_SPECS = {
         summary: 'which copy serves a read',
       },
       { name: 'plex', value: 'plex', summary: 'the preferred copy, for prefer' },
+      { name: 'sparePool', value: 'pool', summary: 'pool of its spares, or none' },
     ],
   },
   scrub: {

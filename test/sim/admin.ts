@@ -4,6 +4,7 @@
  * have changed nothing; the oracle sees to that. Used by vinum-play.ts.
  */
 import type { PlexusError } from '../../src/base/errors.ts'
+import { handleSpares, SPARE_DISKS } from './episodes/spares.ts'
 import type { Faults } from './faults.ts'
 import type { SimRandom } from './random.ts'
 import { rehearse } from './rehearsal.ts'
@@ -20,6 +21,8 @@ const WIDE_COLUMN_BYTES = 1536 * KIB
 interface AdminOptions {
   /** Many columns, and stripes of all sizes. */
   readonly isWide: boolean
+  /** There are disks that are spares. */
+  readonly hasSpares: boolean
   /** Takes volumes under the oracle that are new. */
   readonly adopt: (machine: Machine) => Promise<void>
 }
@@ -49,6 +52,10 @@ export class Admin {
     const random = this.#random
     const units = [...this.#world.units].filter((one) => volumeOf(machine, one.uuid))
     const unit = units.length > 0 ? random.pick(units) : undefined
+    if (this.#options.hasSpares && unit && this.#later.chance(0.15)) {
+      await handleSpares(this.#world, this.#later, unit.name)
+      return
+    }
     const action = this.#later.chance(0.1)
       ? this.#later.weighted(LATER_ACTIONS)
       : random.weighted(ACTIONS)
@@ -259,7 +266,8 @@ export class Admin {
   /** Disks that are plugged in. */
   #some(count: number): readonly string[] {
     const present = this.#world.disks.filter((one) => one.present).map(({ name }) => name)
-    return this.#random.shuffle(present).slice(0, count)
+    const free = present.filter((name) => !SPARE_DISKS.includes(name))
+    return this.#random.shuffle(free).slice(0, count)
   }
 }
 

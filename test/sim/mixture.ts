@@ -27,6 +27,8 @@ const FEATURES = {
   selections: 20,
   witness: 20,
   restripe: 20,
+  /** Two disks more, which are spares; operators use them, too. */
+  spares: 25,
 } as const
 
 /** The same for thin devices (thin/thin-play.ts). */

@@ -3,6 +3,7 @@
  * lies on, whether it bears the loss of one. The oracle never asks it: data is judged without the engine's word.
  */
 import type { JobKind } from '../../src/control/reports.ts'
+import { objectsOf } from '../../src/engine/geom/listing.ts'
 import {
   type DriveView,
   drivesIn as drivesOn,
@@ -18,6 +19,12 @@ export function volumesOf(machine: Machine): readonly VolumeView[] {
 
 export function drivesIn(machine: Machine): readonly DriveView[] {
   return drivesOn(machine.topology)
+}
+
+/** Names of the drives that are spares, and their states. */
+export function sparesIn({ topology }: Machine): ReadonlyMap<string, string> {
+  const all = objectsOf(topology.classes).filter(({ type }) => type === 'spare')
+  return new Map(all.map(({ name, state }) => [name, state]))
 }
 
 export function volumeOf(machine: Machine, uuid: string): VolumeView | undefined {

@@ -15,6 +15,7 @@ import { hole } from './episodes/hole.ts'
 import { resize } from './episodes/resize.ts'
 import { restripe } from './episodes/restripe.ts'
 import { selections } from './episodes/selections.ts'
+import { SPARE_DISKS, spares } from './episodes/spares.ts'
 import { witness } from './episodes/witness.ts'
 import { Faults } from './faults.ts'
 import { finalCheck, readAll } from './final-check.ts'
@@ -45,13 +46,18 @@ export function vinumPlay(options: VinumPlayOptions): Scenario {
   const random = new SimRandom(seed)
   const mixture = options.mixture ?? chooseMixture(random.fork('mixture'))
   const disks = planDisks(random.fork('disks'), mixture.has('wide'))
+  const first = disks[0]
+  // As large as the largest, so that they suit any other one.
+  const sizeBytes = Math.max(...disks.map((one) => one.sizeBytes))
+  const more =
+    first && mixture.has('spares') ? SPARE_DISKS.map((name) => ({ ...first, name, sizeBytes })) : []
   // The volumes are of a few MiB: with the usual regions hardly anything would be marked in part.
   const intentRegionBytes = random.fork('regions').pick([16, 64, 256, 1024]) * KIB
   return {
     options: {
       seed,
       pool,
-      disks,
+      disks: [...disks, ...more],
       makeTopology: (engine) => createEngine({ ...engine, intentRegionBytes }),
       wrapDevice,
       isWitnessFooled,
@@ -88,6 +94,7 @@ const EPISODES: readonly (readonly [Feature, Episode])[] = [
   ['selections', selections],
   ['witness', witness],
   ['restripe', restripe],
+  ['spares', spares],
 ]
 
 class VinumPlay {
@@ -112,6 +119,7 @@ class VinumPlay {
     this.#faults = new Faults(world, world.random.fork('faults'), mixture)
     this.#admin = new Admin(world, world.random.fork('admin'), this.#faults, {
       isWide: mixture.has('wide'),
+      hasSpares: mixture.has('spares'),
       adopt: (machine) => this.#adopt(machine),
     })
   }

@@ -4,6 +4,7 @@
  * direct-device.ts does: the same checks, completions never from within `submit`.
  */
 import { assert } from '../../src/base/assert.ts'
+import type { ByteRange } from '../../src/base/bytes.ts'
 import type { Clock } from '../../src/base/clock.ts'
 import { type ErrorKind, PlexusError } from '../../src/base/errors.ts'
 import type {
@@ -30,6 +31,8 @@ export interface MemoryDeviceOptions {
 interface Fault {
   readonly op: IoOp
   readonly kind: ErrorKind
+  /** Only of operations that touch it. */
+  readonly within: ByteRange | undefined
   times: number
 }
 
@@ -123,9 +126,14 @@ export class MemoryDevice implements BlockDevice {
     return this.#unflushed.length
   }
 
-  /** The next `times` operations of kind `op` fail with `kind` and change nothing. */
-  fail(op: IoOp, kind: ErrorKind, times = 1): void {
-    this.#faults.push({ op, kind, times })
+  /** The next `times` operations of kind `op`, perhaps of a range only, fail with `kind` and change nothing. */
+  fail(op: IoOp, kind: ErrorKind, times = 1, within?: ByteRange): void {
+    this.#faults.push({ op, kind, within, times })
+  }
+
+  /** All that was ordered to fail works again. */
+  heal(): void {
+    this.#faults.length = 0
   }
 
   /** Freezes completions until {@link release}. Operations take effect when they complete. */
@@ -259,7 +267,12 @@ export class MemoryDevice implements BlockDevice {
   }
 
   #takeFault(request: IoRequest): PlexusError | undefined {
-    const index = this.#faults.findIndex((fault) => fault.op === request.op)
+    const index = this.#faults.findIndex(({ op, within }) => {
+      const { offset, length } = request
+      const touches = (one: ByteRange): boolean =>
+        one.offset < offset + length && offset < one.offset + one.length
+      return op === request.op && (!within || touches(within))
+    })
     const fault = this.#faults[index]
     if (!fault) return undefined
     if (--fault.times === 0) this.#faults.splice(index, 1)

@@ -192,6 +192,7 @@ export function testSubdisk(
     plexOffsetBytes: 0,
     state: 'up',
     move: undefined,
+    origin: undefined,
     ...more,
   }
   return new PlacedSubdisk(record, drive)

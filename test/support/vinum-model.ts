@@ -101,6 +101,7 @@ export function buildModel(spec: ModelSpec): VinumModel {
       mapSlot: model.volumes.length,
       moreMapSlots: undefined,
       mismatches: undefined,
+      sparePoolUuid: undefined,
     }
     model = { ...model, volumes: [...model.volumes, volume] }
     for (const [index, text] of plexes.entries()) model = addPlex(model, volume, index, text)
@@ -181,6 +182,7 @@ function addSubdisk(
       plex.organization === 'concat' ? sizeOfPlex(plex, before) : column * plex.stripeBytes,
     state,
     move: undefined,
+    origin: undefined,
   }
   return { ...model, subdisks: [...model.subdisks, subdisk] }
 }
@@ -321,6 +323,7 @@ export const modelArbitrary: fc.Arbitrary<VinumModel> = fc
         mapSlot: index,
         moreMapSlots: undefined,
         mismatches: undefined,
+        sparePoolUuid: undefined,
       })),
     }
     for (const [index, seed] of plexes.entries()) model = growModel(model, index, seed, jobs)

@@ -49,6 +49,8 @@ export class VerbBench {
   /** UUIDs of volumes whose copies may not agree. */
   readonly inDoubt = new Set<string>()
   readonly away = new Set<string>()
+  /** UUIDs of drives that turn. */
+  readonly turning = new Set<string>()
   readonly random: Random
   lastPlan: Plan | undefined
 
@@ -81,6 +83,7 @@ export class VerbBench {
       isPresent: (uuid) =>
         this.model.drives.some((one) => one.uuid === uuid && one.device !== '') &&
         !this.away.has(uuid),
+      isRotational: (uuid) => (this.away.has(uuid) ? undefined : this.turning.has(uuid)),
       inDoubt: (uuid) => this.inDoubt.has(uuid),
       kept: undefined,
       random,

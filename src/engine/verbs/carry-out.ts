@@ -58,7 +58,7 @@ export async function carryOut<M extends SetModel>(
   await set.reshape()
   const trouble = await unlabel(set, plan)
   set.startJobs()
-  const jobs = set.jobIds.filter((id) => !before.has(id))
+  const begun = new Set(set.jobIds.filter((id) => !before.has(id)))
   await topology.tastePending()
   // Not the labels that it needed on the way.
   const about = plan.steps.find(({ text }) => !text.startsWith('write label')) ?? plan.steps[0]
@@ -71,7 +71,11 @@ export async function carryOut<M extends SetModel>(
   return {
     ...reportOf(plan, false),
     warnings: [...plan.warnings, ...trouble],
-    jobs: jobs.map((id) => topology.jobs.get(id).report()),
+    // Not one that could not even begin, since a drive went meanwhile.
+    jobs: topology.jobs
+      .list()
+      .map((job) => job.report())
+      .filter(({ id }) => begun.has(id)),
   }
 }
 

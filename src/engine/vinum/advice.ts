@@ -19,6 +19,7 @@ import { hasParity } from './model/plex-kinds.ts'
 import { healthOf, mismatchesOf } from './model/state-rules.ts'
 import { nameTaken } from './naming.ts'
 import { lostBytes } from './raid5/lost.ts'
+import { spareAction, spareText } from './spare-advice.ts'
 
 /** Where copies, or data and parity, may not agree since a crash or a write that failed. */
 export interface Doubt {
@@ -59,7 +60,9 @@ export interface Advice {
 
 export function adviceOf(situation: Situation): Advice {
   const { volume, process } = situation
-  const told = [statusText(situation), doubtText(situation), mismatchText(situation)]
+  const texts = [statusText, spareText, doubtText, mismatchText]
+  const told = texts
+    .map((text) => text(situation))
     .filter(Boolean)
     .join(' ')
   const action = actionText(situation)
@@ -257,7 +260,7 @@ function actionText(situation: Situation): string {
   if (!doubt) {
     return mismatchesOf(model, volume)
       ? `To make them agree: plexus volume scrub ${name} --repair`
-      : ''
+      : spareAction(situation)
   }
   return (
     `To try it now: plexus vinum start ${name}. If it fails again and again, plexus events shows what cannot be ` +

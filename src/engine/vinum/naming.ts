@@ -67,6 +67,7 @@ const OBJECT_KINDS: ReadonlySet<ArgumentKind | undefined> = new Set([
   'plex',
   'subdisk',
   'drive',
+  'spare',
   'device',
   'object',
 ] as const)
@@ -94,6 +95,10 @@ export function address<T extends NamedSet>(
       const bare = typed.slice(slash + 1)
       const found = objectsOf(named.model).find(({ name }) => name === bare)
       return (found && shown.get(found.uuid)) ?? typed
+    }
+    if (kind === 'pool') {
+      const owner = sets.find(({ model }) => model.pools?.some(({ name }) => name === typed))
+      if (owner && !owners.has(owner)) owners.set(owner, typed)
     }
     if (!OBJECT_KINDS.has(kind)) return typed
     const carries = (set: T): boolean =>

@@ -11,6 +11,8 @@ export type Plan = kit.Plan<VinumModel>
 export interface PlanContext extends kit.PlanContext<VinumModel> {
   /** Is the volume open: a LUN is mapped, or something stands on it? */
   isOpen(volumeUuid: string): boolean
+  /** Does the drive turn? undefined: its device is not here. */
+  isRotational(driveUuid: string): boolean | undefined
   /** May copies of the volume, or its data and parity, not agree (advice.ts, Doubt)? */
   inDoubt(volumeUuid: string): boolean
   /**
@@ -32,7 +34,7 @@ export function contextOf(
   topology: Topology,
   drives: ReadonlyMap<string, SetDrive>,
   candidates: ReadonlyMap<string, kit.Candidate>,
-  parts: Omit<PlanContext, 'candidate' | 'isOpen' | 'isPresent'>,
+  parts: Omit<PlanContext, 'candidate' | 'isOpen' | 'isPresent' | 'isRotational'>,
 ): PlanContext {
   return {
     ...parts,
@@ -43,5 +45,6 @@ export function contextOf(
       return provider !== undefined && provider.consumers.size > 0
     },
     isPresent: (driveUuid) => drives.get(driveUuid)?.present ?? false,
+    isRotational: (driveUuid) => drives.get(driveUuid)?.consumer?.features.rotational,
   }
 }

@@ -19,7 +19,8 @@ import { byUuid, emptyModel, type VinumModel, type VolumeRecord } from './model/
 import type { KeptConfiguration, SetMemory } from './set/memory.ts'
 import { type SetOptions, VinumSet } from './set/vinum-set.ts'
 
-export interface RegistryOptions extends Pick<SetOptions, 'intentRegionBytes' | 'witness'> {
+export interface RegistryOptions
+  extends Pick<SetOptions, 'intentRegionBytes' | 'witness' | 'onChanged'> {
   readonly memory: SetMemory | undefined
 }
 
@@ -40,12 +41,13 @@ export class SetRegistry {
 
   readonly #memory: SetMemory | undefined
 
-  constructor({ intentRegionBytes, memory, witness }: RegistryOptions) {
+  constructor({ intentRegionBytes, memory, witness, onChanged }: RegistryOptions) {
     this.#memory = memory
     const options: SetOptions = {
       intentRegionBytes,
       witness,
       owed: new Map(),
+      onChanged,
       onFailed: (failed) => this.#sets.failed(failed),
       nameFor: (set, volume) => this.#nameFor(set, volume),
     }

@@ -26,6 +26,7 @@ import { healthOf } from './model/state-rules.ts'
 import { shownNames, withShownNames } from './naming.ts'
 import type { SetRegistry } from './registry.ts'
 import type { VinumSet } from './set/vinum-set.ts'
+import { poolReports } from './spare-reports.ts'
 import { isPlaceholder } from './verbs/draft.ts'
 
 /** What is said of a set that is assembled, whatever its format. */
@@ -67,6 +68,7 @@ export function reportSets(registry: SetRegistry, withFree = false): readonly Ob
     ...views.flatMap((view) =>
       view.stored.drives.flatMap((drive) => driveReports(view, drive, withFree)),
     ),
+    ...views.flatMap(poolReports),
     ...native.flatMap(idleDrives),
     ...(imported && !imported.assembled ? waitingImports(imported) : []),
     ...absentSets(registry),

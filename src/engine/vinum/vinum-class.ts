@@ -6,6 +6,7 @@
 import { PlexusError } from '../../base/errors.ts'
 import { newUuid } from '../../base/random.ts'
 import type { ObjectReport, PlanReport } from '../../control/reports.ts'
+import { SPARE_SPECS } from '../../control/spare-verbs.ts'
 import type { VerbSpec } from '../../control/verb-spec.ts'
 import { VINUM_SPECS } from '../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../control/volume-verbs.ts'
@@ -21,6 +22,7 @@ import { assembleByForce, assembleFrom, describeIncomplete } from '../metadata/a
 import { resizeDrive } from '../metadata/sizes.ts'
 import { examine, RandomTape } from '../verbs/candidates.ts'
 import { carryOut, reportOf } from '../verbs/carry-out.ts'
+import type { Candidate } from '../verbs/plan.ts'
 import { prepareConversion, writeConversion } from './freebsd/convert.ts'
 import type { FreebsdSet } from './freebsd/set.ts'
 import { readVinumLabel } from './label.ts'
@@ -36,12 +38,16 @@ import {
 import { freeProviders, type RegistryOptions, SetRegistry } from './registry.ts'
 import { reportSets } from './reports.ts'
 import type { VinumSet } from './set/vinum-set.ts'
+import { SpareKeeper } from './spare-keeper.ts'
 import { VINUM_TYPES } from './types.ts'
+import { type Draft, planning } from './verbs/draft.ts'
 import { VINUM_VERBS } from './verbs/index.ts'
 import { STOP } from './verbs/set-verbs.ts'
 import { destroyedVolumes } from './verbs/undelete.ts'
 
-export function createVinumClass(options: RegistryOptions): GeomClass {
+export type VinumOptions = Omit<RegistryOptions, 'onChanged'>
+
+export function createVinumClass(options: VinumOptions): GeomClass {
   return new VinumClass(options)
 }
 
@@ -53,7 +59,15 @@ const LISTS: readonly ListVerb[] = [
   { spec: VINUM_SPECS.ls, type: 'subdisk' },
   { spec: VOLUME_SPECS.list, type: 'volume' },
   { spec: VOLUME_SPECS.show, type: 'volume', recursive: true },
+  { spec: SPARE_SPECS.list, type: 'pool', recursive: true },
 ]
+
+interface PlanningFacts {
+  readonly set: VinumSet | undefined
+  readonly shown: ReadonlyMap<string, string>
+  readonly candidates: ReadonlyMap<string, Candidate>
+  readonly kept: PlanContext['kept']
+}
 
 type Action = (parameters: VerbParameters, topology: Topology) => Promise<unknown>
 
@@ -63,8 +77,9 @@ class VinumClass implements GeomClass {
   readonly verbs: readonly Verb[]
   readonly #sets: SetRegistry
 
-  constructor(options: RegistryOptions) {
-    this.#sets = new SetRegistry(options)
+  constructor(options: VinumOptions) {
+    const keeper = new SpareKeeper((...given) => this.#carryOutSpare(...given))
+    this.#sets = new SetRegistry({ ...options, onChanged: (set) => keeper.poke(set) })
     this.verbs = [
       ...VINUM_VERBS.map((verb) =>
         inTurn(verb.spec, (parameters, topology) =>
@@ -121,12 +136,24 @@ class VinumClass implements GeomClass {
     }
     const { set: named, parameters } = address(verb.spec, given, this.#sets.assembled, shown)
     const set = named ?? (await this.#owner(verb, parameters)) ?? this.#defaultFor(verb)
-    const tape = new RandomTape(topology.random)
     const candidates = await examine(topology, verb.devices?.(parameters) ?? [])
+    const kept = verb.needsKept && set ? await this.#sets.history(set) : this.#sets.keeps
+    const planOn = this.#planner(verb, parameters, topology, { set, shown, candidates, kept })
+    if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
+    return this.#carryOut(verb, planOn, set, topology)
+  }
+
+  /** The verb as a function of the configuration that is stored: the same plan for the same one. */
+  #planner(
+    verb: PlanningVerb,
+    parameters: VerbParameters,
+    topology: Topology,
+    { set, shown, candidates, kept }: PlanningFacts,
+  ): (stored: VinumModel) => Plan {
+    const tape = new RandomTape(topology.random)
     const drives = set?.drives ?? new Map()
     const inDoubt = this.#inDoubt
-    const kept = verb.needsKept && set ? await this.#sets.history(set) : this.#sets.keeps
-    const planOn = (stored: VinumModel): Plan => {
+    return (stored) => {
       const random = tape.rewound()
       const model = withShownNames(stored, shown)
       const parts = { model, inDoubt, kept, random }
@@ -136,8 +163,21 @@ class VinumClass implements GeomClass {
       checkNames(next, stored, topology)
       return { ...plan, model: next }
     }
-    if (parameters['dryRun'] === true) return reportOf(planOn(set?.model ?? emptyModel('')), true)
-    return this.#carryOut(verb, planOn, set, topology)
+  }
+
+  /** What a spare does by itself: as a verb, that nobody has typed. */
+  async #carryOutSpare(
+    set: VinumSet,
+    spec: VerbSpec,
+    work: (draft: Draft) => void,
+  ): Promise<PlanReport> {
+    const { topology } = set
+    const shown = shownNames(this.#sets.served)
+    const facts = { set, shown, candidates: new Map(), kept: undefined }
+    const planOn = this.#planner(planning(spec, [], work), {}, topology, facts)
+    const report = await carryOut(set, spec, planOn)
+    await this.#sets.remember(set)
+    return report
   }
 
   /** The set that had a destroyed volume which the verb looks for. */

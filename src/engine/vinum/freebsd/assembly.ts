@@ -125,6 +125,7 @@ function volumeRecord(text: TextVolume, names: Names, index: number): VolumeReco
     mapSlot: index,
     moreMapSlots: undefined,
     mismatches: undefined,
+    sparePoolUuid: undefined,
   }
 }
 
@@ -176,6 +177,7 @@ function subdiskRecord(
     plexOffsetBytes: text.plexOffsetBytes ?? 0,
     state,
     move: undefined,
+    origin: undefined,
   }
 }
 

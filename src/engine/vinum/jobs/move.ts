@@ -30,6 +30,8 @@ export interface MoveOptions extends JobSetup {
    * without any lock held.
    */
   readonly heal: ((offset: number, length: number) => Promise<void>) | undefined
+  /** The old place could not be read at first, or the new one not be written. */
+  onTrouble(drive: Drive, error: PlexusError): void
 }
 
 /**
@@ -52,6 +54,7 @@ export function movePlan(options: MoveOptions): JobPlan {
     },
     async beforeAbandon() {
       if (!move) return
+      if (move.error) options.onTrouble(move.drive, move.error)
       // What is under way to the new place ends before its space is somebody else's.
       await holding(move, 0, totalBytes, 'all', async () => subdisk.endMove())
     },
@@ -63,7 +66,7 @@ export function movePlan(options: MoveOptions): JobPlan {
       const done = defined(move, 'the move that ends')
       await holding(done, 0, totalBytes, 'all', async () => {
         checkMove(subdisk, done)
-        await transfer('flush', done)
+        await written(done, transfer('flush', done))
         await commits.finish(job)
         subdisk.endMove()
       })
@@ -97,6 +100,7 @@ async function copyHealing(
   const failure = await copy(options, move, offset, length)
   if (!failure) return
   options.host.noteError(options.subdisk, 'read', failure)
+  options.onTrouble(options.subdisk.drive, failure)
   if (!options.heal) throw failure
   await options.heal(offset, length)
   const again = await copy(options, move, offset, length)
@@ -116,12 +120,22 @@ function copy(
       const reading = transfer('read', place, offset, lease)
       const failure = await reading.then(() => undefined, operatingError)
       if (failure) return failure
-      await transfer('write', move, offset, lease)
+      await written(move, transfer('write', move, offset, lease))
       // While writes are still kept off: from here on they go to both places.
       move.copiedBytes = offset + length
       return undefined
     }),
   )
+}
+
+/** A request to the new place: when it fails, that is no copy any more. */
+async function written(move: SubdiskMove, request: Promise<void>): Promise<void> {
+  try {
+    await request
+  } catch (error) {
+    move.error ??= operatingError(error)
+    throw error
+  }
 }
 
 /** Runs `work` with a range of the moving subdisk to itself. */

@@ -8,6 +8,7 @@ import type { JobPlan } from '../../jobs/job.ts'
 import { slice } from '../../jobs/slices.ts'
 import type { PlacedSubdisk } from '../io/subdisk.ts'
 import { flushDrives } from '../io/transfers.ts'
+import { isSamePlace } from '../model/allocation.ts'
 import { allotMapSlots } from '../model/map-slots.ts'
 import {
   byUuid,
@@ -19,6 +20,7 @@ import {
   subdisksOf,
   type VinumModel,
 } from '../model/model.ts'
+import { originAfterMove } from '../model/spares.ts'
 import { derive } from '../model/state-rules.ts'
 import { Raid5Plex } from '../raid5/plex-raid5.ts'
 import { checkStep, initialiseStep, rebuildStep } from '../raid5/row-jobs.ts'
@@ -149,6 +151,7 @@ export const PLANS: Readonly<Record<JobRecord['kind'], PlanMaker>> = {
       plex,
       target,
       driveOffsetBytes: move.driveOffsetBytes,
+      onTrouble: (drive, error) => set.objects.jobs.noteTrouble(subdisk.record.uuid, drive, error),
       heal: plex && volume ? healThroughPlex(set.host, plex, volume.io, subdisk) : undefined,
     })
   },
@@ -242,7 +245,8 @@ export const FINISH: Partial<
     const subdisk = byUuid(model.subdisks, record.targetUuid)
     const next = endJob(model, record.id, 'done')
     if (!subdisk?.move) return next
-    const moved = { ...subdisk, ...subdisk.move, move: undefined }
+    const origin = originAfterMove(model, subdisk, subdisk.move.driveUuid)
+    const moved = { ...subdisk, ...subdisk.move, move: undefined, origin }
     return derive({ ...next, subdisks: replaceRecord(next.subdisks, moved) })
   },
 }
@@ -279,8 +283,16 @@ export function withMismatches(
   return { ...model, volumes: replaceRecord(model.volumes, { ...volume, mismatches }) }
 }
 
+/** A move that has ended early: the subdisk stays where it is. One back from a spare is not tried again by itself. */
 export function withoutMove(model: VinumModel, subdiskUuid: string): VinumModel {
   const subdisk = byUuid(model.subdisks, subdiskUuid)
   if (!subdisk) return model
-  return { ...model, subdisks: replaceRecord(model.subdisks, { ...subdisk, move: undefined }) }
+  const { move, origin } = subdisk
+  const isBack = origin && isSamePlace(origin, move)
+  const stayed = {
+    ...subdisk,
+    move: undefined,
+    origin: isBack ? { ...origin, copyBack: 'held' as const } : origin,
+  }
+  return { ...model, subdisks: replaceRecord(model.subdisks, stayed) }
 }

@@ -22,14 +22,27 @@ export function alignmentOf(drive: DriveRecord): number {
   return Math.max(PAGE_BYTES, drive.blockBytes)
 }
 
-/** Extents of a drive in use, by offset: its subdisks, and the places to which subdisks are moving. */
+/**
+ * Extents of a drive in use, by offset: its subdisks, the places to which subdisks are moving, and those that are kept for
+ * subdisks on spares.
+ */
 export function usedExtents(model: VinumModel, driveUuid: string): readonly UsedExtent[] {
   const here = having(model.subdisks, 'driveUuid', driveUuid)
   const used: UsedExtent[] = here.map((one) => extentOf(one, one.driveOffsetBytes))
   for (const one of model.subdisks) {
-    if (one.move?.driveUuid === driveUuid) used.push(extentOf(one, one.move.driveOffsetBytes))
+    const { move, origin } = one
+    if (move?.driveUuid === driveUuid) used.push(extentOf(one, move.driveOffsetBytes))
+    if (origin?.driveUuid === driveUuid && !isSamePlace(origin, move)) {
+      used.push(extentOf(one, origin.driveOffsetBytes))
+    }
   }
   return used.sort((a, b) => a.offset - b.offset)
+}
+
+type Place = Pick<SubdiskRecord, 'driveUuid' | 'driveOffsetBytes'>
+
+export function isSamePlace(a: Place | undefined, b: Place | undefined): boolean {
+  return a?.driveUuid === b?.driveUuid && a?.driveOffsetBytes === b?.driveOffsetBytes
 }
 
 function extentOf(subdisk: SubdiskRecord, offset: number): UsedExtent {

@@ -65,8 +65,8 @@ function mapPairsOf(model: VinumModel, volume: VolumeRecord): number {
   return some.length > 0 ? Math.min(...some) : 0
 }
 
-/** From where its data ends: a drive that was FreeBSD's may have a map of the least size, or none. */
-function pairsOn({ mediaBytes, blockBytes, dataEndBytes }: DriveRecord): number {
+/** Pairs that a drive has, from where its data ends: a drive that was FreeBSD's may have a map of the least size, or none. */
+export function pairsOn({ mediaBytes, blockBytes, dataEndBytes }: DriveRecord): number {
   // The place of a drive that is no more.
   if (mediaBytes < ANCHOR_MEDIA_BYTES_MIN) return 0
   const { map, journal } = planAnchor(mediaBytes, blockBytes)

@@ -72,8 +72,8 @@ export function keepOldPlaces(before: VinumModel, after: VinumModel): VinumModel
     const old = byUuid(before.subdisks, subdisk.uuid)
     if (!old?.move || old.driveUuid === subdisk.driveUuid) continue
     if (isUp(subdisk.driveUuid) || !isUp(old.driveUuid)) continue
-    const { driveUuid, driveOffsetBytes, state } = old
-    const kept = { ...subdisk, driveUuid, driveOffsetBytes, state, move: undefined }
+    const { driveUuid, driveOffsetBytes, state, origin } = old
+    const kept = { ...subdisk, driveUuid, driveOffsetBytes, state, origin, move: undefined }
     next = putRecord(next, 'subdisks', kept)
   }
   return next === after ? after : derive(next)

@@ -4,6 +4,7 @@
  * docs/vinum.md, 1 and 4, and the comments of model.ts.
  */
 import { isAligned } from '../../../base/bytes.ts'
+import { SPARE_DELAY_S_MAX } from '../../../base/limits.ts'
 import { isUuid } from '../../../base/random.ts'
 import type { VinumJobKind } from '../../../control/reports.ts'
 import { type Check, checksOf, nameFault } from '../../metadata/fields.ts'
@@ -26,6 +27,7 @@ import {
   type VolumeRecord,
 } from './model.ts'
 import { dataColumns, hasParity, isStriped } from './plex-kinds.ts'
+import { poolOf, poolsOf, poolsWith, sparesOf } from './spares.ts'
 
 /** What a job of each kind works on. */
 const JOB_TARGETS: Readonly<Record<VinumJobKind, readonly ObjectType[]>> = {
@@ -48,6 +50,32 @@ export function checkModel(model: VinumModel): void {
   for (const one of model.plexes) checkPlex(model, one)
   for (const one of model.volumes) checkVolume(model, one)
   checkJobs(model)
+  checkSpares(model)
+}
+
+/** Each spare is in a pool, and each drive of a pool is a spare. */
+function checkSpares(model: VinumModel): void {
+  const { drives } = model
+  const seen = new Set<string>()
+  for (const { driveUuid } of sparesOf(model)) {
+    const check = checksOf(`spare ${driveUuid}`)
+    check('driveUuid', byUuid(drives, driveUuid), 'there is no such drive')
+    check('driveUuid', !seen.has(driveUuid), 'it is a spare twice')
+    check('driveUuid', poolsWith(model, driveUuid).length > 0, 'it is in no pool')
+    seen.add(driveUuid)
+  }
+  const names = new Set<string>()
+  for (const { uuid, name, driveUuids, delaySeconds } of poolsOf(model)) {
+    const check = checksOf(`pool ${name}`)
+    check('uuid', isUuid(uuid), `"${uuid}" is not a UUID`)
+    checkName(check, 'name', name)
+    check('name', !names.has(name), 'another pool has the same')
+    names.add(name)
+    const isBounded = delaySeconds <= SPARE_DELAY_S_MAX
+    check('delaySeconds', isBounded, `${delaySeconds} is more than ${SPARE_DELAY_S_MAX}`)
+    check('driveUuids', new Set(driveUuids).size === driveUuids.length, 'one stands twice')
+    for (const one of driveUuids) check('driveUuids', seen.has(one), `${one} is no spare`)
+  }
 }
 
 function checkIdentities(model: VinumModel): void {
@@ -91,13 +119,15 @@ function checkExtents(model: VinumModel, drive: DriveRecord): void {
 
 function checkSubdisk({ drives, plexes }: VinumModel, subdisk: SubdiskRecord): void {
   const check = checksOf(`subdisk ${subdisk.name}`)
-  const { sizeBytes, driveUuid, plexUuid, move } = subdisk
+  const { sizeBytes, driveUuid, plexUuid, move, origin } = subdisk
   check('sizeBytes', sizeBytes !== 0, 'it is 0')
   check('driveUuid', byUuid(drives, driveUuid), `there is no drive ${driveUuid}`)
   const hasPlex = plexUuid === undefined || byUuid(plexes, plexUuid)
   check('plexUuid', hasPlex, `there is no plex ${plexUuid}`)
   const hasPlace = !move || byUuid(drives, move.driveUuid)
   check('move.driveUuid', hasPlace, `there is no drive ${move?.driveUuid}`)
+  const isKnown = !origin || byUuid(drives, origin.driveUuid)
+  check('origin.driveUuid', isKnown, `there is no drive ${origin?.driveUuid}`)
 }
 
 /** The largest block of the drives under these subdisks. */
@@ -194,6 +224,9 @@ function checkVolume(model: VinumModel, volume: VolumeRecord): void {
   check('preferredPlexUuid', isOwn, `${preferred} is not one of its plexes`)
   const isNamed = readPolicy !== 'prefer' || preferred !== undefined
   check('preferredPlexUuid', isNamed, 'the read policy is prefer, and no plex is named')
+  const { sparePoolUuid } = volume
+  const hasPool = sparePoolUuid === undefined || poolOf(model, volume)
+  check('sparePoolUuid', hasPool, `there is no pool ${sparePoolUuid}`)
   const slots = new Set(mapSlotsOf(volume))
   const twin = model.volumes.find(
     (one) => one.uuid !== uuid && mapSlotsOf(one).some((slot) => slots.has(slot)),

@@ -38,6 +38,21 @@ export type ReadPolicy = (typeof READ_POLICIES)[number]
 /** A live copy of a subdisk to another place. The old place stays the subdisk's until the end. */
 const MOVE = { driveUuid: text, driveOffsetBytes: whole }
 
+export const COPY_BACKS = ['manual', 'automatic'] as const
+export const ORIGIN_COPY_BACKS = ['by-pool', 'wanted', 'held'] as const
+
+/** Of a subdisk on a spare: the place that it comes from, which is kept for it. */
+const ORIGIN = {
+  driveUuid: text,
+  driveOffsetBytes: whole,
+  /**
+   * When it is copied back. by-pool: as its pool says, once the drive is back. wanted: as soon as it can be, since somebody
+   * asked for it or replaced the drive. held: not by itself, since the drive failed while it was here.
+   */
+  copyBack: oneOf(ORIGIN_COPY_BACKS),
+}
+export type OriginRecord = RecordOf<typeof ORIGIN>
+
 const SUBDISK = {
   uuid: text,
   name: text,
@@ -51,6 +66,7 @@ const SUBDISK = {
   plexOffsetBytes: whole,
   state: oneOf(SUBDISK_STATES),
   move: maybe(record(MOVE)),
+  origin: maybe(record(ORIGIN)),
 }
 export type SubdiskRecord = RecordOf<typeof SUBDISK>
 
@@ -119,8 +135,31 @@ const VOLUME = {
   moreMapSlots: maybe(list(whole)),
   /** Since the last check or repair that ended without any left. */
   mismatches: maybe(record(MISMATCH)),
+  /** Where it takes spares from. */
+  sparePoolUuid: maybe(text),
 }
 export type VolumeRecord = RecordOf<typeof VOLUME>
+
+/** A drive that stands ready for others. What else there is to know of it follows from what lies on it (spares.ts). */
+const SPARE = {
+  driveUuid: text,
+  /** Why it must not be used, until somebody says otherwise. */
+  broken: maybe(text),
+}
+export type SpareRecord = RecordOf<typeof SPARE>
+
+/** Spares for the volumes that name it. A spare may be in several pools. */
+const POOL = {
+  uuid: text,
+  name: text,
+  /** The oldest first. */
+  driveUuids: list(text),
+  /** How long a column has to be out of service before a spare takes its place. */
+  delaySeconds: whole,
+  /** Is a column copied back by itself when its own drive returns? */
+  copyBack: oneOf(COPY_BACKS),
+}
+export type PoolRecord = RecordOf<typeof POOL>
 
 const JOB = {
   /** Short, unique in the set; stays the same after a restart. */
@@ -145,6 +184,8 @@ export const MODEL = {
   plexes: list(record(PLEX)),
   volumes: list(record(VOLUME)),
   jobs: list(record(JOB)),
+  spares: maybe(list(record(SPARE))),
+  pools: maybe(list(record(POOL))),
 }
 export interface VinumModel extends RecordOf<typeof MODEL> {}
 
@@ -234,7 +275,15 @@ export function mapRecords<L extends keyof Records>(
 
 /** The configuration of a set that has nothing yet. */
 export function emptyModel(setUuid: string): VinumModel {
-  return { ...emptySet(setUuid), subdisks: [], plexes: [], volumes: [], jobs: [] }
+  return {
+    ...emptySet(setUuid),
+    subdisks: [],
+    plexes: [],
+    volumes: [],
+    jobs: [],
+    spares: undefined,
+    pools: undefined,
+  }
 }
 
 /** Subdisks of a plex in order: concat by address, striped and raid5 by column. */

@@ -4,7 +4,8 @@
  */
 import { PlexusError, toPlexusError } from '../../../base/errors.ts'
 import { demoteSubdisks, returnDrives } from '../model/membership.ts'
-import { byUuid, type SubdiskRecord, volumeAbove } from '../model/model.ts'
+import { byUuid, type SubdiskRecord, type VinumModel, volumeAbove } from '../model/model.ts'
+import { withBroken } from '../model/spares.ts'
 import { lastCopyLost } from '../model/state-rules.ts'
 import type { Subdisk } from '../runtime.ts'
 import type { VinumSet } from './vinum-set.ts'
@@ -64,7 +65,9 @@ export class Demotions {
     const uuids = records.map(({ uuid }) => uuid)
     const work = this.#set
       // First who missed the write: then whoever has it is complete, also when it is lost by now.
-      .commit((model) => this.#set.withLosses(demoteSubdisks(model, uuids)))
+      .commit((model) =>
+        this.#set.withLosses(demoteSubdisks(this.#breakSpares(model, records, error), uuids)),
+      )
       .then(
         () => this.#demoted(uuids, serving, error),
         (failure: unknown) => {
@@ -76,6 +79,19 @@ export class Demotions {
     for (const uuid of uuids) this.#pending.set(uuid, work)
     this.#set.refresh()
     return work
+  }
+
+  /** A spare that fails a write is broken. That it is gone tells nothing of it. */
+  #breakSpares(
+    model: VinumModel,
+    records: readonly SubdiskRecord[],
+    { kind, message }: PlexusError,
+  ): VinumModel {
+    if (kind === 'gone' || kind === 'aborted') return model
+    return records
+      .filter(({ state }) => state === 'up' || state === 'reviving')
+      .filter(({ driveUuid }) => this.#set.drives.get(driveUuid)?.present)
+      .reduce((next, { driveUuid }) => withBroken(next, driveUuid, message), model)
   }
 
   #demoted(uuids: readonly string[], serving: readonly string[], error: PlexusError): void {

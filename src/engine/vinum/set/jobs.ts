@@ -3,11 +3,12 @@
  * and end back to the model. A job that the model names and that does not run is started; a resync after a crash
  * has no record, since the intent maps themselves say what it has to do. vinum-set.ts owns it.
  */
-import { Refusals } from '../../../base/errors.ts'
+import { PlexusError, Refusals } from '../../../base/errors.ts'
 import { RESYNC_RETRY_MS } from '../../../base/limits.ts'
 import type { Random } from '../../../base/random.ts'
 import type { Job, JobPlan } from '../../jobs/job.ts'
 import type { Doubt } from '../advice.ts'
+import { isPresent } from '../io/subdisk.ts'
 import { finishWindow } from '../jobs/grow.ts'
 import { GrowthTurns, growthCommits } from '../jobs/growth-turns.ts'
 import { endJob, jobsNeeded } from '../jobs/plans.ts'
@@ -23,7 +24,8 @@ import {
   type VolumeRecord,
   volumeAbove,
 } from '../model/model.ts'
-import type { Plex } from '../runtime.ts'
+import { withBroken } from '../model/spares.ts'
+import type { Drive, Plex } from '../runtime.ts'
 import type { VinumSet } from './vinum-set.ts'
 import type { RunningVolume } from './volume.ts'
 
@@ -61,6 +63,8 @@ export class SetJobs {
   #arrivalsTried = 0
   /** Volumes whose resync is due, and when. */
   readonly #resyncs = new Map<RunningVolume, number>()
+  /** Drives with which jobs had trouble, until they end: by what they work on, then by drive. */
+  readonly #troubles = new Map<string, Map<string, PlexusError>>()
 
   constructor(set: VinumSet) {
     this.#set = set
@@ -175,8 +179,9 @@ export class SetJobs {
     await this.#set.commit((model) => {
       const change = FINISH[record.kind]
       const next = change ? change(model, record) : endJob(model, record.id, 'done')
-      return withMismatches(next, record, 'done', { count, time })
+      return withMismatches(this.#breakSpares(next, record), record, 'done', { count, time })
     })
+    this.#troubles.delete(record.targetUuid)
     if (record.kind === 'grow') this.#reshapeSoon()
     // A growth has waited for its column, a subdisk that came back meanwhile for its end.
     const subdisks = subdisksOf(this.#set.model, record.targetUuid)
@@ -188,16 +193,45 @@ export class SetJobs {
 
   async #abandon(record: JobRecord, outcome: 'failed' | 'cancelled', count: number): Promise<void> {
     const time = this.#set.topology.events.time
+    this.#blameFilled(record)
     if (record.scope === 'all') await this.#markUnfilled(record)
     await this.#set.commit((model) => {
-      const ended = endJob(model, record.id, outcome)
+      const ended = this.#breakSpares(endJob(model, record.id, outcome), record)
       const next = withMismatches(ended, record, outcome, { count, time })
       return record.kind === 'move' ? withoutMove(next, record.targetUuid) : next
     })
+    this.#troubles.delete(record.targetUuid)
     if (outcome === 'failed') this.#retryLater(record)
   }
 
-  /** A growth has ended: the new size becomes known as soon as the graph may change. */
+  /** A job could not read a drive at first, or not write it. That a disk is gone tells nothing of the disk. */
+  noteTrouble(targetUuid: string, { record }: Drive, error: PlexusError): void {
+    if (error.kind === 'gone' || error.kind === 'aborted') return
+    const known = this.#troubles.get(targetUuid) ?? new Map<string, PlexusError>()
+    this.#troubles.set(targetUuid, known.set(record.uuid, error))
+  }
+
+  /** A job that fills has ended early: was it because what it fills could not be written? */
+  #blameFilled({ kind, targetUuid }: JobRecord): void {
+    if (kind !== 'sync' && kind !== 'rebuild') return
+    const message = 'it could not be written while it was filled'
+    for (const { uuid } of subdisksOf(this.#set.model, targetUuid)) {
+      const { drive, errors } = this.#set.objects.subdisks.get(uuid) ?? {}
+      if (!drive || !errors || errors.write === 0 || !isPresent(drive)) continue
+      const error = new PlexusError('io', { op: 'write', subject: drive.record.name, message })
+      this.noteTrouble(targetUuid, drive, error)
+    }
+  }
+
+  /** The spares that a job had trouble with are broken from its end on. */
+  #breakSpares(model: VinumModel, { targetUuid }: JobRecord): VinumModel {
+    let next = model
+    for (const [driveUuid, { message }] of this.#troubles.get(targetUuid) ?? []) {
+      next = withBroken(next, driveUuid, message)
+    }
+    return next
+  }
+
   #reshapeSoon(): void {
     const set = this.#set
     set.soon('the end of a growth', async () => {

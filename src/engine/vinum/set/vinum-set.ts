@@ -26,6 +26,8 @@ const refuse = new Refusals('resize')
 
 export interface SetOptions {
   readonly onFailed: (set: VinumSet) => void
+  /** A commit is durable, or the set has come into operation. */
+  readonly onChanged: (set: VinumSet) => void
   /** The name under which a volume is offered: its own, or SET/NAME where that is somebody else's. */
   readonly nameFor: (set: VinumSet, volume: VolumeRecord) => string
   /** The least region of intent maps, bytes (intent/intent-bits.ts); undefined: the usual one. */
@@ -130,6 +132,7 @@ export class VinumSet extends DeviceSet<VinumModel> {
   started(): void {
     this.lost.committed(this.model)
     this.startJobs()
+    this.options.onChanged(this)
   }
 
   async beforeReturn(): Promise<void> {}
@@ -155,6 +158,7 @@ export class VinumSet extends DeviceSet<VinumModel> {
   committed(model: VinumModel): void {
     this.refresh()
     this.lost.committed(model)
+    this.options.onChanged(this)
   }
 
   refresh(): void {

@@ -18,6 +18,7 @@ import { alignedPart, alignmentOf, allocate, freeExtents } from '../model/alloca
 import { mapSlotsOf } from '../model/map-slots.ts'
 import type {
   DriveRecord,
+  OriginRecord,
   ParityLayout,
   PlexRecord,
   SubdiskRecord,
@@ -186,6 +187,7 @@ export function newVolume(draft: Draft, name: string, sizeBytes: number | undefi
     mapSlot,
     moreMapSlots: undefined,
     mismatches: undefined,
+    sparePoolUuid: undefined,
   }
   draft.add('volumes', volume)
   const size = sizeBytes === undefined ? '' : `: ${formatSize(sizeBytes)}`
@@ -282,6 +284,7 @@ interface NewSubdisk {
   readonly state: SubdiskState
   /** Absolute on the device; default: the first place that is large enough. */
   readonly driveOffsetBytes?: number | undefined
+  readonly origin?: OriginRecord | undefined
 }
 
 /** Adds a subdisk at the end of a plex: the next piece of concat, else the next column. Throws `no-space`. */
@@ -311,6 +314,7 @@ export function placeSubdisk(
     plexOffsetBytes,
     state,
     move: undefined,
+    origin: init.origin,
   }
   draft.add('subdisks', record)
   draft.step`create subdisk ${name} on ${drive.name}: ${formatSize(sizeBytes)}`

@@ -6,6 +6,7 @@
 import { newUuid } from '../../../base/random.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import type { PlexRecord, SubdiskRecord } from '../model/model.ts'
+import { spareOf } from '../model/spares.ts'
 import { type Draft, forgetPreference, planning } from './draft.ts'
 import { addPlaceholder } from './drives.ts'
 import { findObject, freeName } from './lookup.ts'
@@ -62,6 +63,8 @@ function detachSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
   }
   if (draft.isHole(subdisk))
     throw draft.invalid`${subdisk.name} only keeps a place in ${plex.name}; attach a subdisk to the plex, or rm the plex`
+  if (spareOf(draft.model, subdisk.driveUuid))
+    throw draft.inUse`subdisk ${subdisk.name} is on the spare ${draft.drive(subdisk.driveUuid)?.name}; move it to another drive first: plexus vinum move DRIVE ${subdisk.name}`
   draft.checkIdle(plex, 'detach')
   const serving = plex.state !== 'down' && subdisk.state === 'up'
   if (!draft.flag('force') && serving)
@@ -91,5 +94,6 @@ function leavePlaceholder(draft: Draft, subdisk: SubdiskRecord): void {
     driveOffsetBytes: 0,
     state: 'stale',
     move: undefined,
+    origin: undefined,
   })
 }

@@ -28,6 +28,7 @@ import {
   type VinumModel,
   type VolumeRecord,
 } from '../model/model.ts'
+import { forgetDrives } from '../model/spares.ts'
 import { derive, lastCopyLost } from '../model/state-rules.ts'
 import type { Plan, PlanContext, PlanningVerb } from '../plan.ts'
 
@@ -83,7 +84,7 @@ export class Draft extends Parameters {
   drop(uuids: ReadonlySet<string>): void {
     const kept = <T extends { readonly uuid: string }>(records: readonly T[]): readonly T[] =>
       records.filter((one) => !uuids.has(one.uuid))
-    const { model } = this
+    const model = forgetDrives(this.model, uuids)
     this.model = {
       ...model,
       drives: kept(model.drives),

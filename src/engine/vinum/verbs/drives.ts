@@ -6,6 +6,7 @@
 import { newUuid } from '../../../base/random.ts'
 import { driveRecord, labelStep, lastName, usable, wipeWarnings } from '../../verbs/new-drive.ts'
 import type { DriveRecord } from '../model/model.ts'
+import { poolsWith } from '../model/spares.ts'
 import { type Draft, isPlaceholder } from './draft.ts'
 import { checkNewName, freeName } from './lookup.ts'
 
@@ -32,8 +33,16 @@ export function resolveDrives(draft: Draft, names: readonly string[]): readonly 
   return drives
 }
 
-/** The drive, which must be able to take new subdisks. Throws `gone`. */
+/** The drive, which must be able to take new subdisks. Throws `gone`, and `in-use` for a spare. */
 export function usableDrive(draft: Draft, drive: DriveRecord): DriveRecord {
+  const [pool] = poolsWith(draft.model, drive.uuid)
+  if (pool)
+    throw draft.inUse`drive ${drive.name} is a spare of pool ${pool.name}, which is kept for drives that fail; choose another one, or take it out of the pool: plexus spare delete ${pool.name} ${drive.name}`
+  return serving(draft, drive)
+}
+
+/** The drive, which must be in service. Throws `gone`. */
+export function serving(draft: Draft, drive: DriveRecord): DriveRecord {
   if (drive.state === 'up' && draft.isPresent(drive.uuid)) return drive
   throw draft.gone`drive ${drive.name} (device ${drive.device || '???'}) is down: nothing can be put on it; bring the device back, or choose another one`
 }

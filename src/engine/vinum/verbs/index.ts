@@ -11,6 +11,7 @@ import { RM, VOLUME_DESTROY } from './remove.ts'
 import { RENAME, VOLUME_RENAME } from './rename.ts'
 import { PRINTCONFIG, RESETCONFIG, SAVECONFIG, STOP } from './set-verbs.ts'
 import { SHORT_FORMS, VOLUME_CREATE } from './short-forms.ts'
+import { SPARE_VERBS } from './spares.ts'
 import { PARITY_VERBS, SETSTATE, START, VOLUME_SCRUB } from './states.ts'
 import { VOLUME_UNDELETE } from './undelete.ts'
 import {
@@ -38,6 +39,7 @@ export const VINUM_VERBS: readonly VinumVerb[] = [
   START,
   STOP,
   ...PARITY_VERBS,
+  ...SPARE_VERBS,
   VOLUME_CREATE,
   VOLUME_GROW,
   VOLUME_DESTROY,

@@ -9,19 +9,22 @@ import {
   type ModelObject,
   type ObjectType,
   objectsOf,
+  type PoolRecord,
   type RecordOfType,
   recordsOf,
   type VinumModel,
 } from '../model/model.ts'
-import { setName } from '../naming.ts'
+import { poolsOf } from '../model/spares.ts'
+import { bareName, setName } from '../naming.ts'
 import type { Draft } from './draft.ts'
 
 /** Bytes of a name, as in vinum's own structures without their final NUL (docs/vinum.md, 1). */
-const NAME_BYTES: Readonly<Record<ObjectType, number>> = {
+const NAME_BYTES: Readonly<Record<ObjectType | 'pool', number>> = {
   volume: 63,
   plex: 63,
   subdisk: 63,
   drive: 31,
+  pool: 31,
 }
 /** What the configuration text and a provider name can carry without quotes. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._+:@-]*$/
@@ -60,7 +63,7 @@ export function findTyped<T extends ObjectType>(
 }
 
 /** Throws `invalid` for a name that cannot be one, `exists` for one that is taken by an object of any type. */
-export function checkNewName(draft: Draft, type: ObjectType, name: string): void {
+export function checkNewName(draft: Draft, type: ObjectType | 'pool', name: string): void {
   // Of another set, where there are several (naming.ts).
   const own = `${setName(draft.model.setUuid)}/`
   const bare = name.startsWith(own) ? name.slice(own.length) : name
@@ -73,7 +76,8 @@ export function checkNewName(draft: Draft, type: ObjectType, name: string): void
     const fact = `"${name}" is too long for a ${type}`
     draft.fail('invalid', name, `${fact}; a name has ${most} bytes at most`)
   }
-  const holder = lookUp(draft.model, name)
+  const pool = poolsOf(draft.model).find((one) => one.name === name)
+  const holder = pool ? { type: 'pool' } : lookUp(draft.model, name)
   if (!holder) return
   const advice = 'choose another name, or rename that one first'
   throw draft.exists`${name} exists: it is a ${holder.type}; ${advice}`
@@ -85,4 +89,16 @@ export function freeName(model: VinumModel, prefix: string, first = 0): string {
   let number = first
   while (taken.has(`${prefix}${number}`)) number++
   return `${prefix}${number}`
+}
+
+/** The pool of that name, perhaps SET/NAME. Throws `not-found` with the nearest name. */
+export function poolNamed(draft: Draft, name: string): PoolRecord {
+  const pools = poolsOf(draft.model)
+  const found = pools.find((one) => one.name === bareName(name))
+  if (found) return found
+  const near = didYouMean(
+    name,
+    pools.map((one) => one.name),
+  )
+  throw draft.notFound`${name} is no pool of spares${near}; plexus spare list shows them, plexus spare create POOL DEVICE makes one`
 }

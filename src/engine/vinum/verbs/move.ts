@@ -6,7 +6,7 @@
 import { formatSize } from '../../../base/bytes.ts'
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { allocate } from '../model/allocation.ts'
-import type { DriveRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
+import type { DriveRecord, OriginRecord, PlexRecord, SubdiskRecord } from '../model/model.ts'
 import { placeSubdisk } from './build.ts'
 import { type Draft, planning } from './draft.ts'
 import { resolveDrive } from './drives.ts'
@@ -27,7 +27,7 @@ export const MOVE = planning(VINUM_SPECS.move, ['drive'], (draft) => {
 })
 
 /** What every move needs. Returns the plex that the subdisk belongs to. */
-function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): PlexRecord {
+export function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): PlexRecord {
   const plex = draft.plexOf(subdisk)
   if (!plex)
     throw draft.invalid`subdisk ${subdisk.name} is detached, and only attached ones move; attach it first`
@@ -41,7 +41,7 @@ function checkMove(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): Pl
   return plex
 }
 
-/** Begins the live copy of a subdisk to the drive. */
+/** Begins the live copy of a subdisk to the drive: to the place that is kept for it there, or to another one. */
 export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): void {
   const plex = checkMove(draft, subdisk, drive)
   if (subdisk.move)
@@ -51,15 +51,25 @@ export function moveTo(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord)
   if (subdisk.state !== 'up')
     throw draft.invalid`subdisk ${subdisk.name} is ${subdisk.state}, so there is nothing good to copy; -f rebuilds it on ${drive.name} from the other copies`
   const from = draft.drive(subdisk.driveUuid)?.name ?? '???'
-  const driveOffsetBytes = allocate(draft.model, drive, subdisk.sizeBytes)
+  const { origin } = subdisk
+  const kept = origin?.driveUuid === drive.uuid ? origin.driveOffsetBytes : undefined
+  const driveOffsetBytes = kept ?? allocate(draft.model, drive, subdisk.sizeBytes)
   draft.put('subdisks', { ...subdisk, move: { driveUuid: drive.uuid, driveOffsetBytes } })
   draft.step`move subdisk ${subdisk.name} from ${from} to ${drive.name}: ${formatSize(subdisk.sizeBytes)}, copied while in use`
   draft.derive()
   draft.startJobsOrThrow(subdisk)
 }
 
-/** Gives the subdisk a new place with nothing in it, and has the other copies fill it. */
-export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveRecord): void {
+/**
+ * Gives the subdisk a new place with nothing in it, and has the other copies fill it. `origin`: the place that is kept for
+ * it, when the new one is on a spare.
+ */
+export function rebuildOn(
+  draft: Draft,
+  subdisk: SubdiskRecord,
+  drive: DriveRecord,
+  origin?: OriginRecord,
+): void {
   const plex = checkMove(draft, subdisk, drive)
   draft.checkIdle(plex, 'move')
   // Not even with force: nothing else could fill the new place.
@@ -68,7 +78,7 @@ export function rebuildOn(draft: Draft, subdisk: SubdiskRecord, drive: DriveReco
     throw draft.inUse`subdisk ${subdisk.name} holds the last good copy of ${lost}, which cannot be rebuilt from elsewhere; move it without -f, so that it is copied`
   draft.drop(new Set([subdisk.uuid]))
   const { name, sizeBytes, plexOffsetBytes } = subdisk
-  placeSubdisk(draft, plex, { name, drive, sizeBytes, plexOffsetBytes, state: 'stale' })
+  placeSubdisk(draft, plex, { name, drive, sizeBytes, plexOffsetBytes, state: 'stale', origin })
   draft.derive()
   if (draft.startJobsOrThrow(plex) === 0)
     throw draft.invalid`no other copy holds what belongs on ${name}; bring its old drive back, or restore a backup`

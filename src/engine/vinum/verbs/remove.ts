@@ -13,6 +13,7 @@ import {
   type SubdiskRecord,
   type VolumeRecord,
 } from '../model/model.ts'
+import { poolsWith } from '../model/spares.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { addPlaceholder } from './drives.ts'
 import { findObject, findTyped, lookUp } from './lookup.ts'
@@ -134,6 +135,9 @@ function removeSubdisk(draft: Draft, subdisk: SubdiskRecord): void {
 }
 
 function removeDrive(draft: Draft, drive: DriveRecord): void {
+  const [pool] = poolsWith(draft.model, drive.uuid)
+  if (pool)
+    throw draft.inUse`drive ${drive.name} is a spare of pool ${pool.name}; take it out of the pool: plexus spare delete ${pool.name} ${drive.name}`
   const users = draft.model.subdisks.filter(
     (one) => one.driveUuid === drive.uuid || one.move?.driveUuid === drive.uuid,
   )
@@ -146,6 +150,10 @@ function removeDrive(draft: Draft, drive: DriveRecord): void {
     throw draft.invalid`${drive.name} only keeps the place of ${users[0]?.name}; it goes when a subdisk is attached there`
   if (users.length > 0 && draft.flag('recursive')) removeUsers(draft, users)
   else if (users.length > 0) abandonDrive(draft, drive, users)
+  for (const { name, origin, driveUuid } of draft.model.subdisks) {
+    if (origin?.driveUuid !== drive.uuid) continue
+    draft.warn`subdisk ${name} stays on the spare ${draft.drive(driveUuid)?.name}: the place that was kept for it goes with ${drive.name}`
+  }
   retireDrive(draft, drive)
 }
 

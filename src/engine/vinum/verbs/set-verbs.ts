@@ -31,6 +31,7 @@ export const RESETCONFIG = planning(VINUM_SPECS.resetconfig, [], (draft) => {
   draft.stepOn('vinum', `remove all objects: ${all}`)
   for (const { name } of volumes) draft.warn`all data of volume ${name} is lost`
   draft.model = { ...draft.model, volumes: [], plexes: [], subdisks: [], jobs: [] }
+  draft.model = { ...draft.model, spares: undefined, pools: undefined }
   for (const drive of drives) {
     if (!isPlaceholder(drive)) retireDrive(draft, drive)
   }

@@ -17,12 +17,13 @@ import {
   type VolumeRecord,
   volumeAbove,
 } from '../model/model.ts'
+import { poolOf } from '../model/spares.ts'
 import { bareName } from '../naming.ts'
 import type { PlanningVerb } from '../plan.ts'
 import type { KeptConfiguration } from '../set/memory.ts'
 import { checkMapSlot, freeMapSlot } from './build.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
-import { usableDrive } from './drives.ts'
+import { serving } from './drives.ts'
 import { checkNewName } from './lookup.ts'
 import { checkVolumeName } from './short-forms.ts'
 
@@ -54,7 +55,8 @@ function undelete(draft: Draft): void {
   checkVolumeName(draft, name)
   draft.step`bring back volume ${name}: ${formatSize(volume.sizeBytes)}, as it was on ${found.time}`
   const mapSlot = freeMapSlot(draft.model, volume.mapSlot)
-  draft.add('volumes', { ...volume, mapSlot, moreMapSlots: undefined })
+  const sparePoolUuid = poolOf(draft.model, volume)?.uuid
+  draft.add('volumes', { ...volume, mapSlot, moreMapSlots: undefined, sparePoolUuid })
   const later = kept.slice(0, at).map(({ model }) => model)
   const plexes = plexesOf(found.model, volume.uuid)
   const truth = plexes.find(({ uuid }) =>
@@ -100,7 +102,7 @@ function restoreSubdisk(
       name,
       `drive ${before?.name} has left the set since, and ${name} was on it; it cannot be brought back`,
     )
-  if (state === 'up') usableDrive(draft, drive)
+  if (state === 'up') serving(draft, drive)
   const volume = volumeAbove(draft.model, subdisk)
   if (volume) checkMapSlot(draft, volume, drive)
   const end = driveOffsetBytes + sizeBytes
@@ -111,6 +113,8 @@ function restoreSubdisk(
     if (!user) continue
     throw draft.inUse`the place of ${name} on drive ${drive.name} was given to ${user.subdisk} since, which has written there; it cannot be brought back`
   }
-  draft.add('subdisks', { ...subdisk, state: state === 'up' ? 'up' : 'stale', move: undefined })
+  // The place that was kept for it may be somebody else's by now.
+  const back = { move: undefined, origin: undefined }
+  draft.add('subdisks', { ...subdisk, ...back, state: state === 'up' ? 'up' : 'stale' })
   draft.step`put subdisk ${name} back on ${drive.name}: ${formatSize(sizeBytes)}`
 }

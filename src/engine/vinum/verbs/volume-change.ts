@@ -4,6 +4,7 @@
  */
 import { VINUM_SPECS } from '../../../control/vinum-verbs.ts'
 import { VOLUME_SPECS } from '../../../control/volume-verbs.ts'
+import { isRedundant } from '../model/map-slots.ts'
 import type {
   DriveRecord,
   PlexRecord,
@@ -12,6 +13,7 @@ import type {
   VolumeRecord,
 } from '../model/model.ts'
 import { isStriped } from '../model/plex-kinds.ts'
+import { sparedOf } from '../model/spares.ts'
 import { buildCopy, checkOneMore, childName } from './build.ts'
 import { type Draft, isPlaceholder, planning } from './draft.ts'
 import { resolveDrive, resolveDrives } from './drives.ts'
@@ -24,10 +26,11 @@ import {
   growVolume,
   roomOn,
 } from './growth.ts'
-import { findTyped, lookUp } from './lookup.ts'
+import { findTyped, lookUp, poolNamed } from './lookup.ts'
 import { moveTo, rebuildOn } from './move.ts'
 import { checkCopy, dropPlex, retireDrive, warnOfOneCopy } from './remove.ts'
 import { concatOf, stripedOf } from './short-forms.ts'
+import { checkNoneSpared, giveNewHome, isGood } from './spare-plans.ts'
 
 function volumeNamed(draft: Draft): VolumeRecord {
   return findTyped(draft.model, 'volume', draft.text('name'))
@@ -121,8 +124,10 @@ export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (dra
   const target = draft.text('newDevice')
   const named = findTyped(draft.model, 'drive', draft.text('oldDrive'))
   const old = target === named.name ? leaveName(draft, named) : named
-  const leaving = draft.subdisksBelow(volume).filter((one) => one.driveUuid === old.uuid)
-  if (leaving.length === 0)
+  const below = draft.subdisksBelow(volume)
+  const leaving = below.filter((one) => one.driveUuid === old.uuid)
+  const spared = below.filter(({ origin }) => origin?.driveUuid === old.uuid)
+  if (leaving.length + spared.length === 0)
     throw draft.notFound`drive ${old.name} carries nothing of volume ${volume.name}; plexus volume show ${volume.name} shows what does`
   const found = lookUp(draft.model, target)
   if (found && found.type !== 'drive')
@@ -135,9 +140,10 @@ export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (dra
   if (!draft.flag('force')) checkRightDrive(draft, volume, old, leaving)
   // A good subdisk is copied while it serves, so that redundancy never suffers; any other one is rebuilt.
   for (const subdisk of leaving) {
-    if (isGood(draft, subdisk, old)) moveTo(draft, subdisk, drive)
+    if (isGood(draft, subdisk)) moveTo(draft, subdisk, drive)
     else rebuildOn(draft, subdisk, drive)
   }
+  for (const subdisk of spared) giveNewHome(draft, subdisk, drive)
   releaseDrive(draft, old)
 })
 
@@ -145,23 +151,19 @@ export const VOLUME_REPLACE = planning(VOLUME_SPECS.replace, ['newDevice'], (dra
  * Throws when the drive is healthy and another one of the volume is not: that one was meant, or the healthy one has the
  * only copy of something, and a read error on it while it is copied would lose that.
  */
-function checkRightDrive(
+export function checkRightDrive(
   draft: Draft,
   volume: VolumeRecord,
   old: DriveRecord,
   leaving: readonly SubdiskRecord[],
 ): void {
-  if (!leaving.every((one) => isGood(draft, one, old))) return
+  if (leaving.length === 0 || !leaving.every((one) => isGood(draft, one))) return
   const bad = draft
     .subdisksBelow(volume)
     .map(({ driveUuid }) => draft.drive(driveUuid))
     .find((drive) => drive && (drive.state !== 'up' || !draft.isPresent(drive.uuid)))
   if (!bad) return
   throw draft.inUse`drive ${old.name} is healthy, and ${bad.name} is missing: while ${old.name} is read to be copied, an error on it would lose data. Replace ${bad.name} first (plexus volume replace ${volume.name} ${bad.name} NEW-DEVICE), or repeat with --force`
-}
-
-function isGood(draft: Draft, subdisk: SubdiskRecord, { uuid, state }: DriveRecord): boolean {
-  return subdisk.state === 'up' && state === 'up' && draft.isPresent(uuid)
 }
 
 /** A new disk in the bay of a drive that is gone has its name: the drive that leaves gives it up. */
@@ -176,21 +178,32 @@ function leaveName(draft: Draft, old: DriveRecord): DriveRecord {
 function releaseDrive(draft: Draft, old: DriveRecord): void {
   // A placeholder went with the last subdisk that it kept a place for.
   if (isPlaceholder(old)) return
-  const used = draft.model.subdisks.some((one) => one.driveUuid === old.uuid)
+  const { subdisks } = draft.model
+  const used = subdisks.some((one) => one.driveUuid === old.uuid)
+  const home = subdisks.find(({ origin }) => origin?.driveUuid === old.uuid)
   if (used) {
     draft.warn`drive ${old.name} stays until the move has ended; then: plexus vinum rm ${old.name}`
+  } else if (home) {
+    draft.warn`drive ${old.name} stays: ${home.name} comes from it, too`
   } else if (old.state === 'down' || !draft.isPresent(old.uuid)) retireDrive(draft, old)
 }
 
 export const VOLUME_SET = planning(VOLUME_SPECS.set, [], (draft) => {
   const volume = volumeNamed(draft)
-  const policy = draft.optionalText('readPolicy')
-  const named = draft.optionalText('plex')
-  if (policy === undefined) {
+  const [policy, pool] = [draft.optionalText('readPolicy'), draft.optionalText('sparePool')]
+  if (policy === undefined && pool === undefined) {
     const why =
-      'volume set: nothing to set; give --read-policy round-robin, least-queue, or prefer with --plex'
+      'volume set: nothing to set; give --read-policy round-robin, least-queue, or prefer with --plex; or --spare-pool'
     draft.fail('invalid', volume.name, why)
   }
+  if (policy !== undefined || draft.optionalText('plex') !== undefined) {
+    setReadPolicy(draft, volume, policy ?? volume.readPolicy)
+  }
+  if (pool !== undefined) setPool(draft, volumeNamed(draft), pool)
+})
+
+function setReadPolicy(draft: Draft, volume: VolumeRecord, policy: string): void {
+  const named = draft.optionalText('plex')
   if ((policy === 'prefer') !== (named !== undefined)) {
     const why =
       named === undefined
@@ -206,4 +219,19 @@ export const VOLUME_SET = planning(VOLUME_SPECS.set, [], (draft) => {
   }
   draft.put('volumes', { ...volume, readPolicy, preferredPlexUuid: plex?.uuid })
   draft.step`read volume ${volume.name} by ${policy}${plex ? ` ${plex.name}` : ''}`
-})
+}
+
+/** The pool of the spares of a volume, or `none`. */
+function setPool(draft: Draft, volume: VolumeRecord, name: string): void {
+  const pool = name === 'none' ? undefined : poolNamed(draft, name)
+  if (volume.sparePoolUuid === pool?.uuid) {
+    draft.warn`volume ${volume.name} ${pool ? `takes spares from ${pool.name}` : 'takes no spares'} already`
+    return
+  }
+  checkNoneSpared(draft, volume, sparedOf(draft.model, volume))
+  if (pool && !isRedundant(draft.model, volume.uuid))
+    throw draft.invalid`volume ${volume.name} has one copy and no parity: nothing could fill a spare; add a copy first: plexus volume add-mirror ${volume.name} DEVICE`
+  draft.put('volumes', { ...volume, sparePoolUuid: pool?.uuid })
+  if (!pool) draft.step`take no spares for volume ${volume.name}`
+  else draft.step`take spares for volume ${volume.name} from pool ${pool.name}`
+}

@@ -636,6 +636,7 @@ function moveOf(world: World, subdisk: PlacedSubdisk, heal = true): JobPlan {
   return movePlan({
     ...setup,
     totalBytes: sizeBytes,
+    onTrouble: () => {},
     commits: {
       ...setup.commits,
       finish: async () => {

@@ -40,6 +40,7 @@ function mirror(sizeBytes: number, dataEndBytes: number): VinumModel {
         mapSlot: 3,
         moreMapSlots: undefined,
         mismatches: undefined,
+        sparePoolUuid: undefined,
       },
     ],
   }

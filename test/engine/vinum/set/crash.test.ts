@@ -621,6 +621,17 @@ t.test('a disk lost before the resync: what is in doubt is an error, never a gue
   }
 })
 
+t.test('a column that is rebuilt elsewhere while rows are in doubt: no guess either', async (t) => {
+  const machine = await cutInRow()
+  machine.topology.jobs.limitBytesPerSecond = 1
+  await machine.start()
+  await machine.run('vinum.move', { drive: 'd4', subdisks: ['v.p0.s1'], force: true })
+  machine.topology.jobs.limitBytesPerSecond = undefined
+  await machine.jobsDone()
+  t.match(await failureOf(get(machine.open('v'), ROW + 96 * KIB, 512)), { message: /are lost/ })
+  t.match(machine.volume('v'), { health: 'DEGRADED', status: /of v\.p0\.s1 are lost/ })
+})
+
 t.test('a read that waits for a disk when it is lost gets no guess either', async (t) => {
   const machine = await cutInRow()
   machine.topology.jobs.limitBytesPerSecond = 1

@@ -148,6 +148,7 @@ t.test('a move that ends as its target is lost has not taken place', async (t) =
     driveOffsetBytes: subdisk(still)?.driveOffsetBytes,
     state: 'up',
     move: undefined,
+    origin: undefined,
   })
   t.equal(keepOldPlaces(before, lost).volumes[0]?.state, 'up')
   const both = loseDrives(moved, [uuidOf('d1'), uuidOf('d2')])
